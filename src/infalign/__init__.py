@@ -1,0 +1,31 @@
+"""InfAlign: align a policy for the procedure it will be decoded with (arXiv:2412.19792)."""
+
+from .calibration.ranks import quantiles as quantiles
+from .calibration.store import CalibrationStore as CalibrationStore
+from .design import Candidate as Candidate
+from .design import Design as Design
+from .design import compare as compare
+from .design import design as design
+from .errors import ConfigError as ConfigError
+from .errors import DataError as DataError
+from .errors import InfalignError as InfalignError
+from .errors import MissingExtraError as MissingExtraError
+from .errors import SolveError as SolveError
+from .evaluation.estimators import win_rate as win_rate
+from .evaluation.estimators import win_rate_difference as win_rate_difference
+from .evaluation.uncertainty import Estimate as Estimate
+from .policies import TiltedPolicy as TiltedPolicy
+from .procedures import AbstractProcedure as AbstractProcedure
+from .procedures import BestOfN as BestOfN
+from .procedures import Sampling as Sampling
+from .procedures import WorstOfN as WorstOfN
+from .procedures import parse_procedure as parse_procedure
+from .shaping import ShapedReward as ShapedReward
+from .transforms import AbstractTransform as AbstractTransform
+from .transforms import Exponential as Exponential
+from .transforms import Identity as Identity
+from .transforms import Log as Log
+from .transforms import Probit as Probit
+from .transforms import Tabulated as Tabulated
+from .transforms import parse_transform as parse_transform
+from .transforms import transform_from_json as transform_from_json

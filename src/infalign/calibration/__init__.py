@@ -1,0 +1,1 @@
+"""Calibration: raw rewards to quantiles under the reference policy."""

@@ -1,0 +1,48 @@
+"""Rewards to quantiles, by rank among reference samples of the same prompt."""
+
+from typing import Literal
+
+import numpy as np
+
+from .. import _check
+
+Smoothing = Literal["none", "add-half"]
+
+
+def quantiles(rewards, reference_rewards, *, smoothing: Smoothing = "none") -> np.ndarray:
+    """Mid-rank quantile of each reward among the reference rewards of its prompt.
+
+    Ĉ = (#{r_k < r} + ½ #{r_k = r}) / K, the empirical calibrated reward (InfAlign,
+    arXiv:2412.19792, section 5.1). Unchanged by any strictly increasing map of the reward.
+
+    - `rewards`: raw rewards, shape (prompts, m), any scale, finite.
+    - `reference_rewards`: rewards of reference samples, shape (prompts, K), finite.
+    - `smoothing`: `none`, or `add-half`: (rank + ½) / (K + 1), strictly inside (0, 1), which
+      unbounded transforms such as `Log` and `Probit` need.
+
+    Returns shape (prompts, m) in [0, 1]. Raises ValueError for other shapes or values.
+
+    >>> quantiles([[0.0, 2.0, 9.0]], [[1.0, 2.0, 3.0, 4.0]]).tolist()
+    [[0.0, 0.375, 1.0]]
+    """
+    rewards = _check.finite_rewards("rewards", rewards)
+    reference = np.sort(_check.finite_rewards("reference_rewards", reference_rewards), axis=1)
+    if len(rewards) != len(reference):
+        raise ValueError(
+            f"`rewards` and `reference_rewards` must have one row per prompt each; "
+            f"got {len(rewards)} and {len(reference)} rows."
+        )
+    return np.array(
+        [mid_rank(row, r, smoothing) for r, row in zip(rewards, reference, strict=True)]
+    )
+
+
+def mid_rank(reference: np.ndarray, rewards: np.ndarray, smoothing: Smoothing) -> np.ndarray:
+    """Quantiles of `rewards` among one prompt's sorted `reference` rewards."""
+    below = np.searchsorted(reference, rewards, "left")
+    rank = (below + np.searchsorted(reference, rewards, "right")) / 2
+    if smoothing == "add-half":
+        return (rank + 0.5) / (len(reference) + 1)
+    if smoothing != "none":
+        raise ValueError(f'`smoothing` must be "none" or "add-half"; got {smoothing!r}.')
+    return rank / len(reference)

@@ -1,0 +1,173 @@
+"""Reference rewards of every prompt, on disk, with what they were made with.
+
+A store is a folder: `manifest.json` lists Parquet shards with their checksums and the provenance
+(model, reward, prompts, sampling). `rewards-*.parquet` hold the sorted rewards per prompt, which is
+all calibration needs; `samples-*.parquet` the texts they belong to. A shard exists whole or not at
+all, so a collection that was killed continues with the first shard that is missing.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from .. import _check, storage
+from ..errors import DataError
+from .ranks import Smoothing, mid_rank
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class CalibrationStore:
+    """K sorted reference rewards per prompt.
+
+    Make one from arrays with `from_rewards`, from a folder with `open`.
+    """
+
+    rewards: Mapping[str, np.ndarray]
+    """Prompt id to its sorted reference rewards."""
+
+    provenance: Mapping[str, object]
+    """What the rewards were made with; compared by `require`."""
+
+    @classmethod
+    def from_rewards(cls, prompt_ids: Sequence[str], rewards, provenance=None):
+        """A store held in memory: one row of `rewards`, shape (prompts, K), per prompt id."""
+        rewards = np.sort(_check.finite_rewards("rewards", rewards), axis=1)
+        if len(prompt_ids) != len(rewards) or len(set(prompt_ids)) != len(prompt_ids):
+            raise ValueError(
+                f"`prompt_ids` must be unique, one per row of `rewards`; got {len(prompt_ids)} ids "
+                f"({len(set(prompt_ids))} distinct) for {len(rewards)} rows."
+            )
+        return cls(dict(zip(prompt_ids, rewards, strict=True)), dict(provenance or {}))
+
+    @classmethod
+    def open(cls, path):
+        """The store in folder `path`, every shard checked against its checksum.
+
+        Raises DataError when the store is missing, unfinished, damaged or empty.
+        """
+        path = Path(path)
+        manifest = storage.read_json(path / "manifest.json")
+        if manifest.get("schema_version") != SCHEMA_VERSION:
+            raise DataError(
+                f"{path} has calibration schema {manifest.get('schema_version')!r}; this version "
+                f"reads {SCHEMA_VERSION}. Calibrate again, or install the version that wrote it."
+            )
+        rewards: dict[str, np.ndarray] = {}
+        for shard in manifest["shards"]:
+            file = path / shard["rewards"]
+            if not file.exists():
+                raise DataError(f"{file} is missing. Remove {path} and calibrate again.")
+            if storage.sha256(file) != shard["rewards_sha256"]:
+                raise DataError(
+                    f"{file} is not the file that was written: its checksum differs from the "
+                    f"manifest's. Remove {path} and calibrate again."
+                )
+            table = storage.read_table(file)
+            for prompt_id, row in zip(
+                table["prompt_id"].to_pylist(), table["rewards"], strict=True
+            ):
+                rewards[prompt_id] = row.values.to_numpy()
+        if not rewards:
+            raise DataError(f"{path} holds no prompts. Calibrate with at least one.")
+        return cls(rewards, manifest["provenance"])
+
+    @property
+    def samples(self) -> int:
+        """The smallest number of reference samples that any prompt has."""
+        return min(map(len, self.rewards.values()))
+
+    def quantiles(
+        self, prompt_ids: Sequence[str], rewards: Sequence[float], *, smoothing: Smoothing = "none"
+    ) -> np.ndarray:
+        """Mid-rank quantile of each reward under its own prompt's reference rewards.
+
+        Raises DataError for prompts that the store does not know.
+        """
+        unknown = [p for p in prompt_ids if p not in self.rewards]
+        if unknown:
+            raise DataError(
+                f"prompt_id {unknown[0]!r} is not in the calibration store "
+                f"({len(unknown)} of {len(prompt_ids)} are unknown, of {len(self.rewards)} stored). "
+                "Calibrate on the prompts you train on."
+            )
+        values = np.asarray(rewards, float)
+        pairs = zip(prompt_ids, values, strict=True)
+        return np.array([mid_rank(self.rewards[p], r, smoothing) for p, r in pairs])
+
+    def require(self, **expected) -> None:
+        """Check that the store was made with what the caller is about to use.
+
+        Raises DataError naming the first entry of the provenance that differs.
+        """
+        for name, value in expected.items():
+            if self.provenance.get(name) != value:
+                raise DataError(
+                    f"The calibration store was made with {name} "
+                    f"{self.provenance.get(name)!r}, not {value!r}. Calibrate again, or use what "
+                    "it was made with."
+                )
+
+
+class StoreWriter:
+    """Adds shards to a store folder; each call of `add` is durable when it returns."""
+
+    def __init__(self, path: Path, provenance: Mapping[str, object]):
+        self.path = Path(path)
+        self._manifest = {
+            "schema_version": SCHEMA_VERSION,
+            "provenance": dict(provenance),
+            "shards": [],
+        }
+        if (self.path / "manifest.json").exists():
+            found = storage.read_json(self.path / "manifest.json")
+            if found["provenance"] != self._manifest["provenance"]:
+                raise DataError(
+                    f"{self.path} was collected with other settings. Remove it, or restore them."
+                )
+            self._manifest = found
+
+    def __len__(self) -> int:
+        return len(self._manifest["shards"])
+
+    def add(self, prompt_ids: Sequence[str], completions, rewards, extra=None) -> None:
+        """Append one shard: `completions` and `rewards` have shape (prompts, K)."""
+        rewards = _check.finite_rewards("rewards", rewards)
+        name = f"{len(self):05d}.parquet"
+        flat = {
+            "prompt_id": [p for p in prompt_ids for _ in range(rewards.shape[1])],
+            "sample": list(range(rewards.shape[1])) * len(prompt_ids),
+            "completion": [text for row in completions for text in row],
+            "reward": rewards.ravel(),
+        } | (extra or {})
+        storage.write_table(self.path / f"samples-{name}", pa.table(flat))
+        file = self.path / f"rewards-{name}"
+        storage.write_table(
+            file, pa.table({"prompt_id": list(prompt_ids), "rewards": list(np.sort(rewards))})
+        )
+        self._manifest["shards"].append(
+            {
+                "rewards": file.name,
+                "rewards_sha256": storage.sha256(file),
+                "samples": f"samples-{name}",
+                "samples_sha256": storage.sha256(self.path / f"samples-{name}"),
+                "prompts": len(prompt_ids),
+            }
+        )
+        storage.write_json(self.path / "manifest.json", self._manifest)
+
+
+def read_samples(path) -> pa.Table:
+    """All stored samples: prompt_id, sample, completion, reward and what else was kept."""
+    shards = storage.read_json(Path(path) / "manifest.json")["shards"]
+    for shard in shards:
+        if storage.sha256(Path(path) / shard["samples"]) != shard["samples_sha256"]:
+            raise DataError(
+                f"{Path(path) / shard['samples']} is not the file that was written: its checksum "
+                f"differs from the manifest's. Remove {path} and calibrate again."
+            )
+    return pa.concat_tables([storage.read_table(Path(path) / s["samples"]) for s in shards])

@@ -1,0 +1,1 @@
+"""Evaluation: unbiased estimates from samples, with honest intervals."""

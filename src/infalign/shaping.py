@@ -1,0 +1,97 @@
+"""The shaped reward: raw reward → quantile → transform, as a reward function for TRL."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from .calibration.ranks import Smoothing
+from .calibration.store import CalibrationStore
+from .errors import DataError
+from .transforms import AbstractTransform
+
+
+def checked_rewards(values, completions: Sequence, name: str) -> np.ndarray:
+    """`values` as one finite float per completion; DataError names what is wrong and where."""
+    if not isinstance(values, Sequence | np.ndarray) and not hasattr(values, "__len__"):
+        raise DataError(
+            f"The reward function `{name}` must return one number per completion; "
+            f"got a {type(values).__name__}."
+        )
+    if len(values) != len(completions):
+        raise DataError(
+            f"The reward function `{name}` must return one number per completion; got "
+            f"{len(values)} for {len(completions)} completions."
+        )
+    try:
+        rewards = np.asarray([np.nan if v is None else v for v in values], dtype=float)
+    except (TypeError, ValueError):
+        raise DataError(
+            f"The reward function `{name}` must return numbers; got {values[0]!r}."
+        ) from None
+    bad = ~np.isfinite(rewards)
+    if rewards.ndim != 1 or bad.any():
+        first = int(np.flatnonzero(bad.reshape(len(values), -1).any(1))[0]) if bad.any() else 0
+        raise DataError(
+            f"The reward function `{name}` must return finite numbers; got {values[first]!r} for "
+            f"completion {first} ({int(bad.sum())} of {len(values)} are not finite): "
+            f"{str(completions[first])[:80]!r}. Repair the reward, or filter such completions."
+        )
+    return rewards
+
+
+class ShapedReward:
+    """Φ(C(x, y)) as a TRL reward function, for `RLOOTrainer` and `GRPOTrainer`.
+
+    Calls `reward` once per batch, turns each reward into its quantile under the prompt's own
+    reference samples, and applies the transform. The data set's `prompt_id` column says which
+    prompt a completion belongs to. Logs the raw reward, the quantile and the share of completions
+    outside all reference samples. Picklable when `reward` is.
+
+    - `reward`: a TRL reward function, `(prompts, completions, **columns) -> list[float]`.
+    - `store`: reference rewards of the same prompts under the same reward.
+    - `transform`: Φ; unbounded ones (`Log`, `Probit`) need `smoothing="add-half"`.
+    - `key`: name of the data set's column of prompt ids.
+
+    Raises DataError when called with unknown prompts or when `reward` returns something else than
+    one finite number per completion.
+    """
+
+    def __init__(
+        self,
+        reward: Callable[..., Sequence[float]],
+        store: CalibrationStore,
+        transform: AbstractTransform,
+        *,
+        smoothing: Smoothing = "none",
+        key: str = "prompt_id",
+    ):
+        if smoothing == "none" and not transform.bounded:
+            raise ValueError(
+                f"`{transform.spec}` is infinite at the ends of [0, 1], where plain mid-ranks can "
+                'fall. Use smoothing="add-half", or a bounded transform.'
+            )
+        self.reward, self.store, self.transform = reward, store, transform
+        self.smoothing, self.key = smoothing, key
+        self.__name__ = f"shaped_{reward_name(reward)}"
+
+    def __call__(self, prompts, completions, *, log_metric=None, **columns) -> list[float]:
+        """One shaped reward per completion."""
+        if self.key not in columns:
+            raise DataError(
+                f"The data set has no column `{self.key}`, which names each prompt of the "
+                f"calibration store; its columns are {sorted(columns)}. Add it, or pass `key=`."
+            )
+        raw = self.reward(prompts=prompts, completions=completions, **columns)
+        raw = checked_rewards(raw, completions, reward_name(self.reward))
+        quantile = self.store.quantiles(columns[self.key], raw, smoothing=self.smoothing)
+        if log_metric is not None:
+            log_metric("infalign/raw_reward", float(raw.mean()))
+            log_metric("infalign/quantile", float(quantile.mean()))
+            ends = self.store.quantiles(columns[self.key], raw)
+            log_metric("infalign/saturated", float(np.mean((ends == 0) | (ends == 1))))
+        return self.transform(quantile).tolist()
+
+
+def reward_name(reward) -> str:
+    """The name a reward function goes by in logs and messages."""
+    return getattr(reward, "__name__", type(reward).__name__)
