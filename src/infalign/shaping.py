@@ -76,20 +76,43 @@ class ShapedReward:
 
     def __call__(self, prompts, completions, *, log_metric=None, **columns) -> list[float]:
         """One shaped reward per completion."""
-        if self.key not in columns:
-            raise DataError(
-                f"The data set has no column `{self.key}`, which names each prompt of the "
-                f"calibration store; its columns are {sorted(columns)}. Add it, or pass `key=`."
-            )
-        raw = self.reward(prompts=prompts, completions=completions, **columns)
-        raw = checked_rewards(raw, completions, reward_name(self.reward))
-        quantile = self.store.quantiles(columns[self.key], raw, smoothing=self.smoothing)
-        if log_metric is not None:
-            log_metric("infalign/raw_reward", float(raw.mean()))
-            log_metric("infalign/quantile", float(quantile.mean()))
-            ends = self.store.quantiles(columns[self.key], raw)
-            log_metric("infalign/saturated", float(np.mean((ends == 0) | (ends == 1))))
-        return self.transform(quantile).tolist()
+        raw, ids = score(self.reward, prompts, completions, columns, self.key)
+        log_calibration(self.store, ids, raw, log_metric)
+        return self.transform(self.store.quantiles(ids, raw, smoothing=self.smoothing)).tolist()
+
+
+class MonitoredReward:
+    """The raw reward as it is, logging its quantiles as `ShapedReward` does: for baselines."""
+
+    def __init__(self, reward, store: CalibrationStore, *, key: str = "prompt_id"):
+        self.reward, self.store, self.key = reward, store, key
+        self.__name__ = reward_name(reward)
+
+    def __call__(self, prompts, completions, *, log_metric=None, **columns) -> list[float]:
+        """One raw reward per completion."""
+        raw, ids = score(self.reward, prompts, completions, columns, self.key)
+        log_calibration(self.store, ids, raw, log_metric)
+        return raw.tolist()
+
+
+def score(reward, prompts, completions, columns, key) -> tuple[np.ndarray, Sequence[str]]:
+    """Checked raw rewards and the prompt ids they belong to."""
+    if key not in columns:
+        raise DataError(
+            f"The data set has no column `{key}`, which names each prompt of the calibration "
+            f"store; its columns are {sorted(columns)}. Add it, or pass `key=`."
+        )
+    raw = reward(prompts=prompts, completions=completions, **columns)
+    return checked_rewards(raw, completions, reward_name(reward)), columns[key]
+
+
+def log_calibration(store: CalibrationStore, ids, raw: np.ndarray, log_metric) -> None:
+    """Log the mean raw reward and quantile, and the share outside all reference samples."""
+    if log_metric is not None:
+        quantile = store.quantiles(ids, raw)
+        log_metric("infalign/raw_reward", float(raw.mean()))
+        log_metric("infalign/quantile", float(quantile.mean()))
+        log_metric("infalign/saturated", float(np.mean((quantile == 0) | (quantile == 1))))
 
 
 def reward_name(reward) -> str:

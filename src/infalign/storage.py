@@ -52,6 +52,14 @@ def write_json(path: Path, value) -> None:
     write_text(path, json.dumps(value, indent=2, allow_nan=False, default=_plain) + "\n")
 
 
+def json_line(value) -> str:
+    """`value` as one line of JSON Lines; numbers that are not finite become null."""
+    finite = {
+        k: None if isinstance(v, float) and not np.isfinite(v) else v for k, v in value.items()
+    }
+    return json.dumps(finite, default=_plain) + "\n"
+
+
 def read_json(path: Path):
     """The JSON value of a file; DataError if it is missing or cannot be read as JSON."""
     try:
@@ -60,6 +68,11 @@ def read_json(path: Path):
         raise DataError(f"{path} does not exist.") from None
     except ValueError as error:
         raise DataError(f"{path} is not valid JSON ({error}). Remove it to make it anew.") from None
+
+
+def read_json_lines(path: Path) -> list[dict]:
+    """The rows of a JSON Lines file."""
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 def write_table(path: Path, table: pa.Table) -> None:

@@ -70,7 +70,7 @@ class Log(AbstractTransform):
 
 @dataclass(frozen=True)
 class Probit(AbstractTransform):
-    """Φ(u) = the standard normal quantile: what raw-reward RLHF amounts to when rewards are normal."""
+    """Φ(u) = the standard normal quantile: what RLHF on normally distributed rewards amounts to."""
 
     def __call__(self, u):
         return ndtri(_check.open_unit_interval("u", u, "the normal quantile is infinite there"))
@@ -86,7 +86,7 @@ class Probit(AbstractTransform):
 
 @dataclass(frozen=True)
 class Exponential(AbstractTransform):
-    """Φ(u) = (e^{tu} − 1)/(e^t − 1): the paper's exponential, t > 0 for best-of-n, t < 0 for worst-of-n.
+    """Φ(u) = (e^{tu} − 1)/(e^t − 1): t > 0 for best-of-n, t < 0 for worst-of-n.
 
     An affine map of the paper's sign(t) e^{tu} (arXiv:2412.19792, section 5) onto [0, 1], so that
     t → 0 is the identity and rewards stay bounded; β scales with it, see `paper_beta`.

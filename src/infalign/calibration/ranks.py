@@ -4,7 +4,7 @@ from typing import Literal
 
 import numpy as np
 
-from .. import _check
+from infalign import _check
 
 Smoothing = Literal["none", "add-half"]
 

@@ -13,8 +13,9 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from .. import _check, storage
-from ..errors import DataError
+from infalign import _check, storage
+from infalign.errors import DataError
+
 from .ranks import Smoothing, mid_rank
 
 SCHEMA_VERSION = 1
@@ -92,7 +93,7 @@ class CalibrationStore:
         if unknown:
             raise DataError(
                 f"prompt_id {unknown[0]!r} is not in the calibration store "
-                f"({len(unknown)} of {len(prompt_ids)} are unknown, of {len(self.rewards)} stored). "
+                f"({len(unknown)} of {len(prompt_ids)} are unknown; it has {len(self.rewards)}). "
                 "Calibrate on the prompts you train on."
             )
         values = np.asarray(rewards, float)

@@ -7,8 +7,9 @@ O((m + k) log(m + k)), without resampling.
 
 import numpy as np
 
-from .. import _check
-from ..procedures import AbstractProcedure
+from infalign import _check
+from infalign.procedures import AbstractProcedure
+
 from .uncertainty import Estimate, over_prompts
 
 
@@ -22,7 +23,8 @@ def win_rate(
 
     - `policy_rewards`, `reference_rewards`: shape (prompts, m) and (prompts, k), any scale; nan
       marks a sample that was not drawn.
-    - `procedure`: how the policy is decoded; `against`: how the reference is, the same unless given.
+    - `procedure`: how the policy is decoded.
+    - `against`: how the reference is decoded; `procedure` unless given.
 
     Returns the mean over prompts with its interval. Raises ValueError if a prompt has fewer
     samples than the procedure draws.

@@ -1,0 +1,30 @@
+# Each target sets up what it needs; nothing is installed twice.
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+READY = $(VENV)/.ready
+
+.PHONY: demo quick test check clean
+
+demo: $(READY)  ## The whole method on bundled models, offline; prints where the report is.
+	$(BIN)/infalign demo --out runs/demo
+
+quick: $(READY)  ## The same made small, in a minute.
+	$(BIN)/infalign demo --quick --out runs/quick
+
+test: $(READY)  ## All tests.
+	$(BIN)/python -m pytest
+
+check: $(READY)  ## Lint and format.
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+# torch first and alone: its CPU build, before anything can ask for another one.
+$(READY): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[train,dev]"
+	touch $(READY)
+
+clean:
+	rm -rf $(VENV) runs

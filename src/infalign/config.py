@@ -1,0 +1,204 @@
+"""The configuration of a run: one schema, from which `--help`, docs and error messages come."""
+
+import difflib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import pydantic
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
+
+from .errors import ConfigError
+from .procedures import parse_procedure
+from .transforms import parse_transform
+
+
+class Section(BaseModel):
+    """A part of the configuration: unknown keys are errors, values do not change once read."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Prompts(Section):
+    """Where prompts come from: a file, a bundled set, or a data set of the hub."""
+
+    file: Annotated[str | None, Field(description="JSON Lines with `prompt` (text or messages), optionally `prompt_id` and `split`; or bundled:helpful, bundled:harmless.")] = None  # fmt: skip  # noqa: E501
+    dataset: Annotated[str | None, Field(description="Hub id of a data set, instead of a file.")] = None  # fmt: skip  # noqa: E501
+    config: Annotated[str | None, Field(description="The data set's configuration or folder.")] = None  # fmt: skip  # noqa: E501
+    split: Annotated[str, Field(description="Which part to use; rows without one belong to all.")] = "train"  # fmt: skip  # noqa: E501
+    limit: Annotated[PositiveInt | None, Field(description="Use the first so many.")] = None
+    column: Annotated[str, Field(description="Column that holds the prompt.")] = "prompt"
+
+    @model_validator(mode="after")
+    def _one_source(self):
+        if self.file and self.dataset:
+            raise ValueError("give either `file` or `dataset`, not both")
+        return self
+
+
+class SamplingSettings(Section):
+    """How responses are drawn, everywhere: calibration, training and evaluation."""
+
+    temperature: Annotated[PositiveFloat, Field(description="Softmax temperature.")] = 1.0
+    max_new_tokens: Annotated[PositiveInt, Field(description="Longest response, in tokens.")] = 128
+    batch_size: Annotated[PositiveInt, Field(description="Responses generated at once.")] = 256
+
+
+class Calibration(Section):
+    """Reference samples that turn rewards into quantiles."""
+
+    samples: Annotated[PositiveInt, Field(description="Reference samples per prompt, K.", ge=2)] = 64  # fmt: skip  # noqa: E501
+
+
+Method = Literal["rloo", "rlhf"]
+"""rloo: InfAlign-CTRL. rlhf: the raw reward. Both are trained with TRL's RLOOTrainer."""
+
+
+class Training(Section):
+    """How the policy is trained."""
+
+    method: Annotated[Method, Field(description="rloo: InfAlign-CTRL, trained on the shaped reward.")] = "rloo"  # fmt: skip  # noqa: E501
+    baselines: Annotated[tuple[Method, ...], Field(description="Other methods, trained to the same KL and compared. rlhf: the raw reward.")] = ("rlhf",)  # fmt: skip  # noqa: E501
+    warm_start: Annotated[int, Field(description="Passes over the calibration samples before the first on-policy step.", ge=0)] = 1  # fmt: skip  # noqa: E501
+    warm_start_learning_rate: Annotated[PositiveFloat, Field(description="AdamW step size of those passes.")] = 1e-4  # fmt: skip  # noqa: E501
+    steps: Annotated[int, Field(description="On-policy RLOO steps.", ge=0)] = 500
+    learning_rate: Annotated[PositiveFloat, Field(description="AdamW step size of the on-policy steps.")] = 1e-5  # fmt: skip  # noqa: E501
+    batch_size: Annotated[PositiveInt, Field(description="Responses in each gradient step.")] = 256
+    group: Annotated[PositiveInt, Field(description="Responses per prompt in a step.", ge=2)] = 8
+    lora: Annotated[int, Field(description="Rank of low-rank adapters; 0 trains all weights.", ge=0)] = 0  # fmt: skip  # noqa: E501
+    save_steps: Annotated[PositiveInt, Field(description="Steps between checkpoints.")] = 50
+    trl: Annotated[dict[str, Any], Field(description="Further options of TRL's RLOOConfig, under its own names.")] = {}  # fmt: skip  # noqa: E501
+
+
+class EvaluationPrompts(Prompts):
+    """Held-out prompts; what is not given is taken from `prompts`."""
+
+    split: str = "test"
+
+
+class Evaluation(Section):
+    """The comparison on held-out prompts."""
+
+    prompts: Annotated[EvaluationPrompts, Field(description="Held-out prompts; the source is that of `prompts` unless given.")] = EvaluationPrompts()  # fmt: skip  # noqa: E501
+    samples: Annotated[PositiveInt, Field(description="Responses per prompt and policy.")] = 32
+
+
+class Config(Section):
+    """Everything a run needs; `infalign run CONFIG.yaml` reads it."""
+
+    model: Annotated[str, Field(description="The reference policy: folder or hub id of a causal LM, or bundled:language-model.")]  # fmt: skip  # noqa: E501
+    reward: Annotated[str, Field(description="Folder or hub id of a sequence classifier, python:package.module:function, or bundled:helpful, bundled:harmless.")]  # fmt: skip  # noqa: E501
+    prompts: Annotated[Prompts, Field(description="Training prompts.")]
+    procedure: Annotated[str, Field(description="How the policy will be decoded: sampling, best-of-n:N, worst-of-n:N.")] = "best-of-n:4"  # fmt: skip  # noqa: E501
+    against: Annotated[str | None, Field(description="How the reference it is compared with is decoded; the same unless given.")] = None  # fmt: skip  # noqa: E501
+    kl: Annotated[PositiveFloat | None, Field(description="KL budget, in nats per sequence.")] = None  # fmt: skip  # noqa: E501
+    beta: Annotated[PositiveFloat | None, Field(description="KL strength, instead of a budget: the policy gets the KL that theory gives.")] = None  # fmt: skip  # noqa: E501
+    transform: Annotated[str, Field(description="optimal, identity, log, probit or exponential:T.")] = "optimal"  # fmt: skip  # noqa: E501
+    sampling: SamplingSettings = SamplingSettings()
+    calibration: Calibration = Calibration()
+    train: Training = Training()
+    evaluate: Evaluation = Evaluation()
+    engine: Annotated[Literal["local"], Field(description="Where it runs.")] = "local"
+    seed: Annotated[int, Field(description="All randomness follows from it.", ge=0)] = 0
+    evidence: Annotated[bool, Field(description="False marks a try-out whose numbers are not evidence.")] = True  # fmt: skip  # noqa: E501
+    trust_remote_code: Annotated[bool, Field(description="Allow code from the hub to run.")] = False
+
+    @model_validator(mode="after")
+    def _consistent(self):
+        if (self.kl is None) == (self.beta is None):
+            raise ValueError("give exactly one of `kl` (nats per sequence) and `beta`")
+        procedure = parse_procedure(self.procedure)
+        against = parse_procedure(self.against or self.procedure)
+        if self.transform != "optimal":
+            parse_transform(self.transform)
+        needed = max(procedure.draws, against.draws)
+        if self.evaluate.samples < needed:
+            raise ValueError(
+                f"`evaluate.samples` is {self.evaluate.samples}, fewer than the {needed} that "
+                f"{self.procedure} draws; raise it, or use a smaller n"
+            )
+        if self.train.batch_size % self.train.group:
+            raise ValueError(
+                f"`train.batch_size` ({self.train.batch_size}) must be a multiple of `train.group` "
+                f"({self.train.group})"
+            )
+        if not (self.train.steps or self.train.warm_start):
+            raise ValueError("`train.steps` and `train.warm_start` are both 0: nothing is trained")
+        if not (self.prompts.file or self.prompts.dataset):
+            raise ValueError("`prompts` needs a `file` or a `dataset`")
+        return self
+
+    @property
+    def methods(self) -> tuple[Method, ...]:
+        """What is trained: the method, then the baselines."""
+        return tuple(dict.fromkeys((self.train.method, *self.train.baselines)))
+
+    @property
+    def test_prompts(self) -> Prompts:
+        """Where the held-out prompts come from, with the source filled in."""
+        own = self.evaluate.prompts
+        if own.file or own.dataset:
+            return own
+        source = self.prompts.model_dump(include={"file", "dataset", "config", "column"})
+        return own.model_copy(update=source)
+
+
+def load_config(path: Path, overrides: tuple[str, ...] = ()) -> Config:
+    """The configuration in a YAML file, with `section.key=value` overrides applied.
+
+    Raises ConfigError for a file that cannot be read, an unknown key (naming the nearest known
+    one) or a value out of range.
+    """
+    try:
+        data = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"Configuration file {path} does not exist.") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not valid YAML: {error}") from None
+    if not isinstance(data, dict):
+        raise ConfigError(f"{path} must hold `key: value` lines; got {type(data).__name__}.")
+    for override in overrides:
+        _apply(data, override)
+    return parse_config(data)
+
+
+def parse_config(data: dict) -> Config:
+    """The configuration that `data` states; ConfigError names each key that is wrong."""
+    try:
+        return Config.model_validate(data)
+    except pydantic.ValidationError as error:
+        raise ConfigError("\n".join(_explain(e) for e in error.errors())) from None
+
+
+def _apply(data: dict, override: str) -> None:
+    key, equals, value = override.partition("=")
+    if not equals:
+        raise ConfigError(f"An override must read `section.key=value`; got {override!r}.")
+    *sections, name = key.split(".")
+    for section in sections:
+        data = data.setdefault(section, {})
+        if not isinstance(data, dict):
+            raise ConfigError(f"`{section}` in {override!r} is a value, not a section.")
+    data[name] = yaml.safe_load(value)
+
+
+def _explain(error) -> str:
+    where = ".".join(map(str, error["loc"]))
+    if error["type"] == "extra_forbidden":
+        known = _known_keys(error["loc"][:-1])
+        near = difflib.get_close_matches(str(error["loc"][-1]), known, n=1, cutoff=0.5)
+        hint = f"Did you mean `{near[0]}`?" if near else f"Known keys: {', '.join(sorted(known))}."
+        return f"Unknown key `{where}` in the configuration. {hint}"
+    if error["type"] == "missing":
+        return f"The configuration needs `{where}`."
+    message = error["msg"].removeprefix("Value error, ")
+    if not where:
+        return f"The configuration is not consistent: {message}."
+    return f"`{where}` in the configuration: {message}; got {error['input']!r}."
+
+
+def _known_keys(location) -> list[str]:
+    section = Config
+    for name in location:
+        section = section.model_fields[name].annotation
+    return list(section.model_fields)

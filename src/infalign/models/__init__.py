@@ -1,0 +1,1 @@
+"""Models behind two small roles: something that samples, something that scores."""

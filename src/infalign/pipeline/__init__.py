@@ -1,0 +1,1 @@
+"""The method from end to end on a run folder: calibrate, design, train, evaluate, report."""

@@ -1,0 +1,175 @@
+"""A run folder: its configuration, its provenance, and the seeds of its parts."""
+
+import inspect
+import json
+import platform
+import subprocess
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import numpy as np
+import yaml
+
+from infalign import storage
+from infalign.config import Config
+from infalign.demo import bundled
+from infalign.errors import ConfigError, DataError
+from infalign.models.rewards import load_reward
+from infalign.procedures import parse_procedure
+from infalign.prompts import Prompt, load_prompts
+
+PACKAGES = ("infalign", "torch", "transformers", "trl", "numpy", "scipy")
+# What changes where or how fast a run goes, but not what comes out of it.
+FREE = ("evidence",)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A configuration and the folder its results go to."""
+
+    config: Config
+    folder: Path
+
+    @classmethod
+    def start(cls, config: Config, folder: Path) -> "Run":
+        """A new run, or the continuation of the same one.
+
+        Raises ConfigError when the folder holds a run of another configuration, and DataError when
+        model or prompts are not there.
+        """
+        run = cls(config, Path(folder))
+        stated = config.model_dump(mode="json", exclude_none=True)
+        path = run.folder / "config.yaml"
+        if path.exists():
+            found = yaml.safe_load(path.read_text())
+            differing = sorted(_differences(found, stated))
+            if differing:
+                raise ConfigError(
+                    f"{run.folder} holds a run of another configuration: {', '.join(differing)} "
+                    "differ. Choose another folder with --out, or restore those values."
+                )
+        elif run.folder.exists() and any(run.folder.iterdir()):
+            raise ConfigError(
+                f"{run.folder} is not empty and holds no run (no config.yaml). "
+                "Choose another folder with --out."
+            )
+        # Everything that can be wrong with the input shows before anything is written.
+        provenance = run.provenance
+        _ = run.prompts, run.test_prompts
+        if not path.exists():
+            storage.write_text(path, yaml.safe_dump(stated, sort_keys=False))
+            storage.write_json(run.folder / "provenance.json", provenance)
+        return run
+
+    @cached_property
+    def procedure(self):
+        """How the policy will be decoded."""
+        return parse_procedure(self.config.procedure)
+
+    @cached_property
+    def against(self):
+        """How the reference it is compared with is decoded."""
+        return parse_procedure(self.config.against or self.config.procedure)
+
+    @cached_property
+    def model_path(self) -> str:
+        """Folder or hub id of the reference policy."""
+        return str(bundled(self.config.model, "model") or self.config.model)
+
+    @cached_property
+    def prompts(self) -> list[Prompt]:
+        """The training prompts."""
+        return load_prompts(self.config.prompts)
+
+    @cached_property
+    def test_prompts(self) -> list[Prompt]:
+        """The held-out prompts, none of which is trained on."""
+        held_out = load_prompts(self.config.test_prompts)
+        trained = {json.dumps(p.messages) for p in self.prompts}
+        shared = [p.id for p in held_out if json.dumps(p.messages) in trained]
+        if shared:
+            raise DataError(
+                f"{len(shared)} of {len(held_out)} evaluation prompts are training prompts too, "
+                f"first {shared[0]!r}. Evaluate on prompts that are not trained on."
+            )
+        return held_out
+
+    @cached_property
+    def reward(self):
+        """The raw reward as a TRL reward function."""
+        return load_reward(self.config.reward, trust_remote_code=self.config.trust_remote_code)
+
+    def seed(self, stage: str, part: int = 0) -> int:
+        """The seed of one part of one stage: independent streams from the one seed of the run."""
+        words = [self.config.seed, *stage.encode(), part]
+        return int(np.random.SeedSequence(words).generate_state(1)[0])
+
+    @cached_property
+    def provenance(self) -> dict:
+        """Versions, seed, and fingerprints of all that goes in."""
+        return {
+            "versions": {name: _version(name) for name in PACKAGES}
+            | {"python": platform.python_version()},
+            "git_revision": _git_revision(),
+            "seed": self.config.seed,
+            "fingerprints": self.fingerprints,
+        }
+
+    @cached_property
+    def fingerprints(self) -> dict[str, str]:
+        """What a calibration store must have been made with to be used here."""
+        reward = bundled(self.config.reward, "reward") or self.config.reward
+        return {
+            "model": _artifact(self.model_path),
+            "reward": _reward_fingerprint(str(reward)),
+            "prompts": storage.fingerprint([(p.id, p.messages) for p in self.prompts]),
+            "sampling": storage.fingerprint(self.config.sampling.model_dump())
+            + f"-seed{self.config.seed}",
+        }
+
+
+def _differences(found: dict, stated: dict, prefix: str = "") -> set[str]:
+    keys = {k for k in found.keys() | stated.keys() if found.get(k) != stated.get(k)}
+    names: set[str] = set()
+    for key in keys - set(FREE if not prefix else ()):
+        a, b = found.get(key), stated.get(key)
+        nested = isinstance(a, dict) and isinstance(b, dict)
+        names |= _differences(a, b, f"{prefix}{key}.") if nested else {f"`{prefix}{key}`"}
+    return names
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def _git_revision() -> str | None:
+    folder = Path(__file__).parent
+    command = ["git", "-C", str(folder), "rev-parse", "HEAD"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def _artifact(path: str) -> str:
+    """A folder's content, or the name of what lives on the hub."""
+    folder = Path(path)
+    if folder.is_dir():
+        files = sorted(p for p in folder.rglob("*") if p.is_file())
+        return storage.fingerprint([(p.name, storage.sha256(p)) for p in files])
+    return path
+
+
+def _reward_fingerprint(spec: str) -> str:
+    if not spec.startswith("python:"):
+        return _artifact(spec)
+    function = load_reward(spec)
+    try:
+        return f"{spec} {storage.fingerprint(inspect.getsource(function))}"
+    except (OSError, TypeError):  # no source to read: built in, or a callable object
+        return spec

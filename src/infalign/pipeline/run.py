@@ -1,0 +1,48 @@
+"""Run the stages in order, from wherever the folder stands."""
+
+from pathlib import Path
+
+from infalign.config import Config
+from infalign.errors import MissingExtraError
+
+from . import stages
+from .folder import Run
+
+STAGES = ("calibrate", "design", "train", "evaluate", "report")
+
+
+def run(
+    config: Config, folder: Path, *, until: str = "report", report: stages.Report | None = None
+) -> Run:
+    """Bring the run in `folder` up to the end of stage `until`; finished stages are skipped.
+
+    Killed at any moment, the next call continues and ends with the result that an uninterrupted
+    run gives.
+
+    - `report`: called with what is being done, how much of it is done and how much there is.
+
+    Raises ConfigError when the folder holds a run of another configuration, DataError when model,
+    reward or prompts cannot be used, and MissingExtraError without torch and TRL.
+    """
+    if until not in STAGES:
+        raise ValueError(f"`until` must be one of {', '.join(STAGES)}; got {until!r}.")
+    try:
+        import torch  # noqa: F401
+        import trl  # noqa: F401
+    except ImportError as error:
+        raise MissingExtraError(
+            "Running the pipeline needs torch and trl. Install them with: "
+            'pip install "infalign[train]"'
+        ) from error
+    report = report or (lambda what, done, total: None)
+    current = Run.start(config, folder)
+    for stage in STAGES[: STAGES.index(until) + 1]:
+        if stage == "report":
+            from infalign.reports.page import build_report
+
+            report(stage, 0, 1)
+            build_report(current.folder)
+            report(stage, 1, 1)
+        else:
+            getattr(stages, stage)(current, report)
+    return current

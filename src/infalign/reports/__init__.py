@@ -1,0 +1,1 @@
+"""Reports: saved results as figures and one self-contained page."""

@@ -1,0 +1,274 @@
+"""One self-contained page from the saved results of a run.
+
+The evaluation computed every number; here they are worded, laid out and drawn. Replies of a model
+are hostile text: jinja2 escapes whatever it prints, and the page forbids itself scripts and
+requests.
+"""
+
+import base64
+import json
+import math
+from collections.abc import Mapping
+from importlib.resources import files
+from pathlib import Path
+
+from jinja2 import Environment, StrictUndefined, UndefinedError
+
+from infalign import storage
+from infalign.errors import DataError
+
+from . import plots
+
+SCHEMA_VERSION = 1
+"""The `schema_version` of the results that this page reads."""
+
+SAME_KL = 0.1
+"""Two KLs closer than this fraction of the larger one are called about the same."""
+
+
+def build_report(run: Path) -> Path:
+    """Write `run`/report.html and `run`/plots/*.png from the saved evaluation; returns the page.
+
+    Reads evaluation/results.json, and provenance.json where there is one. The page is a single file
+    without scripts or requests and is written last, so it never shows plots that do not exist.
+
+    - `run`: a run folder that has been evaluated.
+
+    Raises DataError when the results are missing, incomplete or of another schema version.
+    """
+    run = Path(run)
+    source = run / "evaluation" / "results.json"
+    results = read_results(source)
+    provenance = {}
+    if (run / "provenance.json").exists():
+        provenance = storage.read_json(run / "provenance.json")
+    try:
+        figures = plots.draw(results)
+        page = render(results, provenance, figures)
+    except (KeyError, UndefinedError) as error:
+        raise DataError(f"{source} is incomplete ({error}). Evaluate again.") from error
+    for name in plots.FIGURES:
+        if name in figures:
+            plots.save_png(figures[name], run / "plots" / f"{name}.png")
+        else:  # left by an earlier evaluation that had more to show
+            (run / "plots" / f"{name}.png").unlink(missing_ok=True)
+    storage.write_text(run / "report.html", page)
+    return run / "report.html"
+
+
+def read_results(path: Path) -> dict:
+    """The evaluation's results; DataError if they are missing or of another schema version."""
+    results = storage.read_json(path)
+    version = results.get("schema_version") if isinstance(results, dict) else None
+    if version != SCHEMA_VERSION:
+        raise DataError(
+            f"{path} has results schema {version!r}; this version reads {SCHEMA_VERSION}. "
+            "Evaluate again, or install the version that wrote it."
+        )
+    return results
+
+
+def render(results: Mapping, provenance: Mapping, figures: Mapping) -> str:
+    """The page as HTML, with `figures` (name to matplotlib figure) inside it as SVG."""
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters |= {
+        "number": number,
+        "percent": percent,
+        "procedure": plots.procedure_words,
+    }
+    template = environment.from_string(
+        files(__package__).joinpath("template.html").read_text(encoding="utf-8")
+    )
+    labels = {policy["method"]: policy["label"] for policy in results["policies"]}
+    page = template.render(
+        results=results,
+        sentences=[_unbroken(s) for s in (verdict(results), *elsewhere(results))],
+        caution=caution(results),
+        procedures=list(dict.fromkeys(["sampling", results["procedure"]])),
+        differences=[
+            {
+                "a": labels[difference["a"]],
+                "b": labels[difference["b"]],
+                "procedure": difference["procedure"],
+                "points": number(100 * difference["value"], 1, signed=True),
+                "interval": interval(difference, 100, 1),
+                "outcome": OUTCOMES[outcome(difference)],
+            }
+            for difference in results["differences"]
+        ],
+        interval=interval,
+        labels=labels,
+        palette=plots.PALETTE,
+        figures=dict.fromkeys(plots.FIGURES)
+        | {name: _data_uri(figure) for name, figure in figures.items()},
+        provenance=sorted(_flat(provenance)),
+    )
+    # A reply cut inside a character can hold half a surrogate pair, which no file can.
+    return page.encode("utf-8", "replace").decode("utf-8")
+
+
+def verdict(results: Mapping) -> str:
+    """What the run showed, in one sentence, worded by the interval and not by the estimate.
+
+    The first paired difference under the run's own procedure decides; without any, the first
+    policy is held against the reference.
+    """
+    paired = [d for d in results["differences"] if d["procedure"] == results["procedure"]]
+    sentence = _paired(results, paired[0]) if paired else _alone(results)
+    return sentence if results["evidence"] else f"Quick run, not evidence: {sentence}"
+
+
+def elsewhere(results: Mapping) -> list[str]:
+    """The verdict on the same two policies under each other procedure: what the first one costs."""
+    paired = [d for d in results["differences"] if d["procedure"] == results["procedure"]]
+    return [
+        _paired(results, difference)
+        for difference in results["differences"]
+        if paired
+        and (difference["a"], difference["b"]) == (paired[0]["a"], paired[0]["b"])
+        and difference["procedure"] != results["procedure"]
+    ]
+
+
+def caution(results: Mapping) -> str | None:
+    """A warning where policies that are compared differ in KL, else None."""
+    policies = {policy["method"]: policy for policy in results["policies"]}
+    for difference in results["differences"]:
+        a, b = policies[difference["a"]], policies[difference["b"]]
+        if not _same_kl(a, b):
+            return (
+                f"{a['label']} and {b['label']} ended at different KLs "
+                f"({number(a['kl']['value'], 2)} and {number(b['kl']['value'], 2)} nats), and more "
+                "KL buys a higher win rate by itself. Hold each against the best possible at its "
+                "own KL rather than against the other."
+            )
+    return None
+
+
+def outcome(difference: Mapping) -> str:
+    """What an interval allows to say: "more", "less", "none" (it holds 0), "unknown" (no interval).
+
+    >>> outcome({"low": 0.06, "high": 0.10}), outcome({"low": -0.01, "high": 0.02})
+    ('more', 'none')
+    """
+    low, high = difference["low"], difference["high"]
+    if not (_known(low) and _known(high)):
+        return "unknown"
+    return "more" if low > 0 else "less" if high < 0 else "none"
+
+
+OUTCOMES = {
+    "more": "wins more",
+    "less": "wins less",
+    "none": "no difference shown",
+    "unknown": "no interval, so nothing shown",
+}
+
+
+def number(value: float | None, digits: int, *, signed: bool = False) -> str:
+    """A number for reading: a true minus sign, and a dash for what was not measured.
+
+    >>> number(-0.25, 1), number(8.24, 1, signed=True), number(None, 1)
+    ('−0.2', '+8.2', '–')
+    """
+    if not _known(value):
+        return "–"
+    text = f"{value:{'+' if signed else ''}.{digits}f}"
+    if float(text) == 0:
+        text = text.lstrip("+-")
+    return text.replace("-", "−")
+
+
+def percent(value: float | None) -> str:
+    """A share as a percentage.
+
+    >>> percent(0.912)
+    '91.2 %'
+    """
+    return f"{number(100 * value, 1)} %" if _known(value) else "–"
+
+
+def interval(estimate: Mapping, scale: float, digits: int) -> str:
+    """Both ends of an estimate's interval, times `scale`; a dash if it has none."""
+    low, high = estimate["low"], estimate["high"]
+    if not (_known(low) and _known(high)):
+        return "–"
+    return f"{number(scale * low, digits)} to {number(scale * high, digits)}"
+
+
+def _paired(results: Mapping, difference: Mapping) -> str:
+    policies = {policy["method"]: policy for policy in results["policies"]}
+    a, b = policies[difference["a"]], policies[difference["b"]]
+    spec = difference["procedure"]
+    decoded = f"Decoded with {plots.procedure_words(spec)}"
+    rate_a, rate_b = (percent(policy["win_rates"][spec]["value"]) for policy in (a, b))
+    points = number(100 * abs(difference["value"]), 1)
+    kl = "at about the same KL"
+    if not _same_kl(a, b):
+        kl = f"at {number(b['kl']['value'], 2)} instead of {number(a['kl']['value'], 2)} nats of KL"
+    beats = f"beats the reference in {rate_a} of comparisons"
+    both = f"{a['label']} {beats}, {b['label']} {kl} in {rate_b}"
+    unshown = f"{decoded}, no difference between {a['label']} and {b['label']} was shown"
+    match outcome(difference):
+        case "more":
+            spread = interval(difference, 100, 1)
+            return f"{decoded}, {both}: {points} points more (95 % interval {spread})."
+        case "less":
+            turned = {"low": -difference["high"], "high": -difference["low"]}
+            return (
+                f"{decoded}, {a['label']} lost to {b['label']}: it {beats}, {points} points less "
+                f"than the {rate_b} of {b['label']} {kl} "
+                f"(95 % interval {interval(turned, 100, 1)})."
+            )
+        case "none":
+            signed = number(100 * difference["value"], 1)
+            spread = interval(difference, 100, 1)
+            return f"{unshown}: {both}, a difference of {signed} points (95 % interval {spread})."
+        case _:
+            return f"{unshown}, since too few prompts leave no interval: {both}."
+
+
+def _alone(results: Mapping) -> str:
+    policy, spec = results["policies"][0], results["procedure"]
+    rate = policy["win_rates"][spec]
+    centered = {end: rate[end] - 0.5 if _known(rate[end]) else None for end in ("low", "high")}
+    ending = {
+        "more": "more than the 50 % of the reference against itself",
+        "less": "less than the 50 % of the reference against itself",
+        "none": "which includes the 50 % of the reference itself, so no difference was shown",
+        "unknown": "so no difference was shown",
+    }[outcome(centered)]
+    spread = interval(rate, 100, 1)
+    spread = "no interval, too few prompts" if spread == "–" else f"95 % interval {spread}"
+    return (
+        f"Decoded with {plots.procedure_words(spec)}, {policy['label']} beats the reference in "
+        f"{percent(rate['value'])} of comparisons ({spread}), {ending}."
+    )
+
+
+def _same_kl(a: Mapping, b: Mapping) -> bool:
+    first, second = a["kl"]["value"], b["kl"]["value"]
+    return abs(first - second) <= SAME_KL * max(first, second)
+
+
+def _known(value) -> bool:
+    return value is not None and math.isfinite(value)
+
+
+def _unbroken(sentence: str) -> str:
+    """The sentence with its percent signs tied to their numbers, for lines of any width."""
+    return sentence.replace(" %", "\N{NO-BREAK SPACE}%")
+
+
+def _data_uri(figure) -> str:
+    return "data:image/svg+xml;base64," + base64.b64encode(plots.as_svg(figure)).decode()
+
+
+def _flat(value, name: str = "") -> list[tuple[str, str]]:
+    """Nested settings as rows: dotted name, value as text."""
+    if isinstance(value, Mapping):
+        inner = [_flat(item, f"{name}.{key}" if name else str(key)) for key, item in value.items()]
+        return [row for rows in inner for row in rows]
+    return [(name, value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))]

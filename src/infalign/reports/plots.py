@@ -1,0 +1,482 @@
+"""Figures of a run, drawn from the plain dictionaries of `results.json`.
+
+Each function returns a `matplotlib.figure.Figure` and leaves matplotlib's global state as it found
+it: no pyplot, no backend, no changed settings. Colors are those of Okabe and Ito, which readers
+with any color vision can tell apart; a policy has the same color in every figure.
+"""
+
+import io
+from collections.abc import Mapping
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patheffects import withStroke
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+from scipy.stats import betabinom
+
+from infalign.storage import replacing
+
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
+"""Colors of the policies in the order of the results; repeated after six."""
+
+MARKERS = "osD^vP"
+INK, MUTED, FAINT = "#222222", "#6b6b6b", "#d9d9d9"
+WIDTH = 7.5  # inches: 720 CSS pixels
+HALO = [withStroke(linewidth=3, foreground="white")]
+
+STYLE = {
+    "axes.edgecolor": MUTED,
+    "axes.labelcolor": INK,
+    "axes.labelsize": 9.5,
+    "axes.linewidth": 0.8,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.titlelocation": "left",
+    "axes.titlesize": 10.5,
+    "axes.titleweight": "bold",
+    "figure.facecolor": "white",
+    "font.family": "DejaVu Sans",
+    "font.size": 9.5,
+    "svg.fonttype": "path",
+    "svg.hashsalt": "infalign",  # the same results give the same file
+    "text.color": INK,
+    "text.parse_math": False,  # a dollar sign in a label is a dollar sign
+    "text.usetex": False,
+    "xtick.color": MUTED,
+    "xtick.labelsize": 8.5,
+    "ytick.color": MUTED,
+    "ytick.labelsize": 8.5,
+}
+
+
+def draw(results: Mapping) -> dict[str, Figure]:
+    """Every figure that `results` has the data for, by name."""
+    return {name: make(results) for name, (part, make) in FIGURES.items() if results.get(part)}
+
+
+@matplotlib.rc_context(STYLE)
+def win_rate(results: Mapping) -> Figure:
+    """Win rate against KL: theory as lines, measured policies as points with both intervals."""
+    frontier = results["frontier"]
+    columns = min(2, len(frontier))
+    rows = -(-len(frontier) // columns)
+    figure = Figure(figsize=(WIDTH, 0.5 + 3.0 * rows), layout="constrained")
+    panels = figure.subplots(rows, columns, sharey=True, squeeze=False).ravel()
+    for unused in panels[len(frontier) :]:
+        unused.set_visible(False)
+    low, high = _win_rate_limits(results)
+    for panel, (spec, curves) in zip(panels, frontier.items(), strict=False):
+        panel.set_title(procedure_words(spec))
+        panel.set_xlabel("KL from the reference (nats)")
+        panel.set_ylim(low, high)
+        panel.set_xlim(0, _kl_limit(results, curves["kl"]))
+        panel.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0, symbol=" %"))
+        _grid(panel)
+        panel.axvline(results["target_kl"], color=FAINT, lw=1.2, ls=(0, (1, 2)))
+        panel.text(
+            results["target_kl"],
+            low + 0.012 * (high - low),
+            " target",
+            color=MUTED,
+            size=8,
+            va="bottom",
+        )
+        _frontier_lines(panel, curves)
+        for index, policy in enumerate(results["policies"]):
+            if spec in policy["win_rates"]:
+                _measured(panel, index, policy["kl"], policy["win_rates"][spec])
+    for panel in panels[::columns]:
+        panel.set_ylabel("win rate against the reference")
+    _key(figure, [_policy_key(i, p["label"]) for i, p in enumerate(results["policies"])])
+    return _stamp(figure, results)
+
+
+@matplotlib.rc_context(STYLE)
+def quantiles(results: Mapping) -> Figure:
+    """Density of the replies' quantiles under each policy; the reference's is 1 everywhere."""
+    densities = results["quantile_density"]
+    edges = densities["edges"]
+    figure = Figure(figsize=(WIDTH, 3.5), layout="constrained")
+    axes = figure.subplots()
+    axes.axhline(1, color=MUTED, lw=1.2)
+    key = []
+    for index, policy in enumerate(results["policies"]):
+        if policy["method"] in densities:
+            heights = densities[policy["method"]]
+            axes.stairs(heights, edges, baseline=None, color=_color(index), lw=2)
+            key.append((Line2D([], [], color=_color(index), lw=2), policy["label"]))
+    if "optimal" in densities:
+        line = Line2D([], [], color=INK, lw=1.6, ls="--")
+        axes.stairs(densities["optimal"], edges, baseline=None, color=INK, lw=1.6, ls="--")
+        key.append((line, "best possible in theory"))
+    key.append((Line2D([], [], color=MUTED, lw=1.2), "reference"))
+    axes.set_xlim(0, 1)
+    axes.set_ylim(0, None)
+    axes.set_xlabel("quantile of a reply among the reference's   (0 worst, 1 best)")
+    axes.set_ylabel("density, reference = 1")
+    _grid(axes)
+    _key(figure, key)
+    return _stamp(figure, results)
+
+
+@matplotlib.rc_context(STYLE)
+def transform(results: Mapping) -> Figure:
+    """The training reward as a function of the quantile, scaled to run from 0 to 1."""
+    curves = results["transform"]
+    figure = Figure(figsize=(WIDTH, 3.5), layout="constrained")
+    axes = figure.subplots()
+    raw = [(i, p) for i, p in enumerate(results["policies"]) if p["transform"] == RAW]
+    shaped = [(i, p) for i, p in enumerate(results["policies"]) if p["transform"] != RAW]
+    named = {}
+    if "phi" in curves:
+        name = shaped[0][1]["transform"] if shaped else "optimal"
+        label = f"{name} transform, for {procedure_words(results['procedure'])}"
+        named[label] = (curves["phi"], _color(shaped[0][0]) if shaped else INK)
+    if "raw" in curves:
+        named["raw reward"] = (curves["raw"], _color(raw[0][0]) if raw else "#8c5a2b")
+    for values, color in named.values():
+        axes.plot(curves["u"], values, color=color, lw=2.2)
+    axes.plot([0, 1], [0, 1], color=MUTED, lw=1.2, ls="--")
+    _name_increasing(axes, curves["u"], named | {"identity": (curves["u"], MUTED)})
+    axes.set_xlim(0, 1)
+    axes.set_ylim(-0.1, 1.1)
+    axes.set_yticks(np.linspace(0, 1, 6))
+    axes.set_xlabel("quantile of a reply among the reference's   (0 worst, 1 best)")
+    axes.set_ylabel("training reward, scaled")
+    _grid(axes)
+    return _stamp(figure, results)
+
+
+@matplotlib.rc_context(STYLE)
+def training(results: Mapping) -> Figure:
+    """KL and mean quantile by training step: faint as recorded, bold as a running mean."""
+    figure = Figure(figsize=(WIDTH, 3.3), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    key = []
+    for index, policy in enumerate(results["policies"]):
+        if policy["method"] in results["training"]:
+            record = results["training"][policy["method"]]
+            for panel, name in ((left, "kl"), (right, "quantile")):
+                _running(panel, record["step"], record[name], _color(index))
+            key.append((Line2D([], [], color=_color(index), lw=2), policy["label"]))
+    left.set_title("KL from the reference")
+    left.set_ylabel("nats")
+    left.set_ylim(0, max(1.25 * results["target_kl"], left.get_ylim()[1]))
+    _level(left, results["target_kl"], "target")
+    right.set_title("Mean quantile of the replies")
+    right.set_ylim(min(0.45, right.get_ylim()[0]), max(0.6, right.get_ylim()[1]))
+    _level(right, 0.5, "reference")
+    for panel in (left, right):
+        panel.set_xlabel("training step")
+        panel.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+        panel.margins(x=0.01)
+        _grid(panel)
+    _key(figure, key)
+    return _stamp(figure, results)
+
+
+@matplotlib.rc_context(STYLE)
+def calibration(results: Mapping) -> Figure:
+    """Quantiles of fresh reference replies, which exact calibration makes uniform.
+
+    The band holds a bar 95 times in 100 if calibration is exact. It allows for the replies of one
+    prompt sharing its `samples` calibration rewards: a bin of width p then holds Beta(p(K + 1),
+    (1 − p)(K + 1)) of that prompt's replies, so its count is beta-binomial.
+    """
+    part = results["calibration"]
+    counts = np.asarray(part["uniformity"], float)
+    total, bins = counts.sum(), counts.size
+    low, high = uniform_band(total, bins, part["prompts"], part["samples"])
+    figure = Figure(figsize=(WIDTH, 2.9), layout="constrained")
+    axes = figure.subplots()
+    edges = np.linspace(0, 1, bins + 1)
+    share = 100 / total
+    axes.stairs(counts * share, edges, fill=True, color="#b9c7d1")
+    axes.vlines(edges[1:-1], 0, np.minimum(counts[:-1], counts[1:]) * share, color="white", lw=1)
+    axes.axhspan(low * share, high * share, color=PALETTE[0], alpha=0.16, lw=0)
+    axes.axhline(100 / bins, color=INK, lw=1.2, ls="--")
+    names = {"95 % band": (high * share, PALETTE[0]), "exact": (100 / bins, INK)}
+    heights = [height for height, _ in names.values()]
+    top = 1.15 * share * max(high, counts.max())
+    for (words, (_, color)), place in zip(
+        names.items(), _spread(heights, 0.08 * top, top), strict=True
+    ):
+        _beside(axes, words, 1, place, color)
+    axes.set_xlim(0, 1)
+    axes.set_ylim(0, top)
+    axes.yaxis.set_major_formatter(PercentFormatter(decimals=0, symbol=" %"))
+    axes.set_xlabel("quantile of a fresh reference reply")
+    axes.set_ylabel("share of replies")
+    return _stamp(figure, results)
+
+
+def uniform_band(total: float, bins: int, prompts: int, samples: int) -> tuple[float, float]:
+    """Counts between which a bin of uniform quantiles falls 95 times in 100.
+
+    - `total`: held-out replies over all `prompts`, evenly; `samples`: calibration rewards of each.
+
+    >>> low, high = uniform_band(20_000, 20, prompts=20_000, samples=64)
+    >>> round(high - 1000, -1)                        # 1.96 sqrt(total p (1 - p)) = 60.4
+    60.0
+    """
+    p, each = 1 / bins, max(1, round(total / prompts))
+    spread = betabinom.var(each, p * (samples + 1), (1 - p) * (samples + 1)) / each
+    reach = 1.96 * np.sqrt(total * spread)
+    return float(max(0.0, total * p - reach)), float(total * p + reach)
+
+
+def procedure_words(spec: str) -> str:
+    """A procedure as a reader says it.
+
+    >>> procedure_words("worst-of-n:4"), procedure_words("sampling")
+    ('worst-of-4', 'plain sampling')
+    """
+    if spec == "sampling":
+        return "plain sampling"
+    name, *arguments = spec.split(":")
+    if name in ("best-of-n", "worst-of-n") and len(arguments) == 1:
+        return f"{name.removesuffix('n')}{arguments[0]}"
+    return spec
+
+
+@matplotlib.rc_context(STYLE)
+def as_svg(figure: Figure) -> bytes:
+    """The figure as an SVG document, the same bytes for the same figure."""
+    file = io.BytesIO()
+    nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+    figure.savefig(file, format="svg", metadata=nothing)
+    return file.getvalue()
+
+
+@matplotlib.rc_context(STYLE)
+def save_png(figure: Figure, path: Path) -> None:
+    """Write the figure as a PNG file, 1125 pixels wide."""
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=150, metadata={"Software": None})
+
+
+FIGURES = {
+    "win_rate": ("frontier", win_rate),
+    "quantiles": ("quantile_density", quantiles),
+    "transform": ("transform", transform),
+    "training": ("training", training),
+    "calibration": ("calibration", calibration),
+}
+"""Figure names to the part of the results each needs and the function that draws it."""
+
+RAW = "raw reward"
+"""The `transform` of a policy that was trained on the reward as it is."""
+
+CURVES = {
+    "optimal": ("best possible", {"color": INK, "lw": 2.0, "ls": "-"}),
+    "identity": ("identity", {"color": MUTED, "lw": 1.5, "ls": (0, (5, 2))}),
+    "probit": ("probit", {"color": MUTED, "lw": 1.5, "ls": (0, (1, 1.5))}),
+}
+
+
+def _color(index: int) -> str:
+    return PALETTE[index % len(PALETTE)]
+
+
+def _grid(axes: Axes) -> None:
+    axes.grid(axis="y", color=FAINT, lw=0.6)
+    axes.set_axisbelow(True)
+    axes.tick_params(length=3)
+
+
+def _key(figure: Figure, entries: list) -> None:
+    """The names above the panels, in one line while they fit; the figure grows for more lines."""
+    if not entries:
+        return
+    handles, labels = zip(*entries, strict=True)
+    columns = len(labels)
+    if sum(map(len, labels)) + 6 * columns > 95:  # characters that fit into one line
+        columns = max(1, 95 // (max(map(len, labels)) + 6))
+    rows = -(-len(labels) // columns)
+    figure.set_figheight(figure.get_figheight() + 0.19 * (rows - 1))
+    figure.legend(
+        handles,
+        labels,
+        ncols=columns,
+        loc="outside upper left",
+        frameon=False,
+        handlelength=1.5,
+        columnspacing=1.8,
+        fontsize=9.5,
+    )
+
+
+def _policy_key(index: int, label: str):
+    marker = MARKERS[index % len(MARKERS)]
+    handle = Line2D([], [], color=_color(index), marker=marker, ls="", markersize=6)
+    return handle, label
+
+
+def _measured(axes: Axes, index: int, kl: Mapping, rate: Mapping) -> None:
+    axes.errorbar(
+        kl["value"],
+        rate["value"],
+        xerr=_reach(kl),
+        yerr=_reach(rate),
+        fmt=MARKERS[index % len(MARKERS)],
+        color=_color(index),
+        markersize=5.5,
+        markeredgecolor="white",
+        markeredgewidth=0.5,
+        elinewidth=1.6,
+        capsize=0,
+        zorder=5,
+    )
+
+
+def _reach(estimate: Mapping):
+    """Lengths of both error bars; None where a single prompt gave no interval."""
+    low, high = _number(estimate["low"]), _number(estimate["high"])
+    if not np.isfinite([low, high]).all():
+        return None
+    return np.maximum([[estimate["value"] - low], [high - estimate["value"]]], 0)
+
+
+def _number(value) -> float:
+    return np.nan if value is None else float(value)
+
+
+def _win_rate_limits(results: Mapping) -> tuple[float, float]:
+    values = [0.5]
+    for curves in results["frontier"].values():
+        values += [v for name, curve in curves.items() if name != "kl" for v in curve]
+    for policy in results["policies"]:
+        for rate in policy["win_rates"].values():
+            values += [_number(rate[end]) for end in ("value", "low", "high")]
+    values = np.asarray(values, float)
+    low, high = np.nanmin(values), np.nanmax(values)
+    return float(np.floor(low * 20) / 20), float(min(1.0, high + 0.02))
+
+
+def _kl_limit(results: Mapping, grid) -> float:
+    """Room for twice the largest KL that was meant or measured, but not past the curves' end."""
+    seen = [results["target_kl"], *(policy["kl"]["value"] for policy in results["policies"])]
+    return max(1.1 * max(seen), min(2 * max(seen), max(grid)))
+
+
+def _frontier_lines(axes: Axes, curves: Mapping) -> None:
+    """Lines named at their right end; curves that coincide are one line with both names."""
+    end = axes.get_xlim()[1]
+    kl = np.asarray(curves["kl"], float)
+    merged: list = []
+    for name in [n for n in CURVES if n in curves] + [
+        n for n in curves if n not in CURVES and n != "kl"
+    ]:
+        words, look = CURVES.get(name, (name, {"color": MUTED, "lw": 1.2, "ls": "-."}))
+        values = np.asarray(curves[name], float)
+        twin = next((m for m in merged if np.abs(m[1] - values)[kl <= end].max() < 0.003), None)
+        if twin:
+            twin[0].append(words)
+        else:
+            axes.plot(kl, values, **look, zorder=3)
+            merged.append(([words], values, look["color"]))
+    names = [
+        (words if i == 0 else f"= {words}", float(np.interp(end, kl, values)), color)
+        for group, values, color in merged
+        for i, words in enumerate(group)
+    ]
+    low, high = axes.get_ylim()
+    places = _spread([height for _, height, _ in names], 0.055 * (high - low), high)
+    for (words, _, color), place in zip(names, places, strict=True):
+        _beside(axes, words, end, place, color)
+
+
+def _beside(axes: Axes, words: str, x: float, y: float, color: str) -> None:
+    """A name to the right of the panel, at height `y`."""
+    axes.annotate(
+        words,
+        (x, y),
+        xytext=(4, 0),
+        textcoords="offset points",
+        va="center",
+        size=8.5,
+        color=color,
+        annotation_clip=False,
+    )
+
+
+def _name_increasing(axes: Axes, u, named: Mapping) -> None:
+    """Name each increasing curve where it is farthest from the others, on its free side.
+
+    Left of and above an increasing curve, or right of and below it, no text meets the curve.
+    Curves that coincide share one label.
+    """
+    u = np.asarray(u, float)
+    middle = (u >= 0.35) & (u <= 0.65)  # leaves room for the words on either side
+    merged: list = []
+    for name, (curve, color) in named.items():
+        values = np.asarray(curve, float)
+        twin = next((m for m in merged if np.abs(m[1] - values).max() < 0.02), None)
+        if twin:
+            twin[0].append(name)
+        else:
+            merged.append(([name], values, color))
+    for names, own, color in merged:
+        others = [values for _, values, _ in merged if values is not own]
+        gaps = np.array([own - values for values in others] or [own - 1])[:, middle]
+        distance = np.abs(gaps).min(0)
+        at = int(distance.argmax())
+        above = gaps[np.abs(gaps[:, at]).argmin(), at] > 0
+        axes.annotate(
+            " = ".join(names),
+            (u[middle][at], own[middle][at]),
+            xytext=(-4, 4) if above else (4, -4),
+            textcoords="offset points",
+            ha="right" if above else "left",
+            va="bottom" if above else "top",
+            color=color,
+            path_effects=HALO,
+        )
+
+
+def _spread(heights: list[float], gap: float, top: float) -> list[float]:
+    """Heights moved apart to be at least `gap` from each other and at most `top`."""
+    order = np.argsort([-height for height in heights], kind="stable")
+    placed = dict.fromkeys(range(len(heights)), 0.0)
+    ceiling = top
+    for index in order:
+        placed[index] = min(heights[index], ceiling)
+        ceiling = placed[index] - gap
+    return list(placed.values())
+
+
+def _running(axes: Axes, step, values, color: str) -> None:
+    step, values = np.asarray(step, float), np.asarray(values, float)  # None becomes nan
+    step, values = step[np.isfinite(values)], values[np.isfinite(values)]
+    if not values.size:
+        return
+    axes.plot(step, values, color=color, lw=0.8, alpha=0.3)
+    window = max(1, values.size // 20)
+    sums = np.convolve(values, np.ones(window), "same")
+    axes.plot(step, sums / np.convolve(np.ones_like(values), np.ones(window), "same"), color=color)
+
+
+def _level(axes: Axes, height: float, words: str) -> None:
+    axes.axhline(height, color=INK, lw=1.0, ls="--")
+    axes.annotate(
+        words,
+        (1, height),
+        xycoords=("axes fraction", "data"),
+        xytext=(-2, 3),
+        textcoords="offset points",
+        ha="right",
+        size=8.5,
+        color=INK,
+        path_effects=HALO,
+    )
+
+
+def _stamp(figure: Figure, results: Mapping) -> Figure:
+    """Say on the figure itself that a quick run is no evidence: pictures travel without pages."""
+    if not results["evidence"]:
+        figure.supxlabel("quick run: not evidence", size=9, color="#b00020", weight="bold")
+    return figure

@@ -1,0 +1,1 @@
+"""Training: the KL-regularised problem solved in the trainers people use."""

@@ -1,0 +1,37 @@
+"""One trained policy: warm start, on-policy steps, landing."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from infalign.config import Config
+from infalign.prompts import Prompt
+
+from .landing import land
+from .objectives import Objective
+from .rloo import on_policy
+from .warm_start import StoredSamples, warm_start
+
+
+def train_policy(
+    config: Config,
+    model_path: str,
+    prompts: Sequence[Prompt],
+    samples: StoredSamples,
+    objective: Objective,
+    target_kl: float,
+    seed: int,
+    out: Path,
+    *,
+    report: Callable[[str, int, int], None],
+) -> None:
+    """Train one policy into `out/model`; what an interrupted call finished is not done again."""
+    start, trained = None, out / "rloo"
+    if config.train.warm_start:
+        start = out / "warm_start" / "model"
+        if not (out / "warm_start" / "done.json").exists():
+            warm_start(config, model_path, prompts, samples, objective, out / "warm_start", report)
+    if not config.train.steps:
+        trained = out / "warm_start"
+    elif not (trained / "done.json").exists():
+        on_policy(config, model_path, prompts, objective, target_kl, start, trained, report)
+    land(config, model_path, trained / "model", prompts, target_kl, seed, out, report)

@@ -1,0 +1,69 @@
+"""On-policy training with TRL's `RLOOTrainer`, steered to a target KL.
+
+RLOO subtracts β Σ_t log π/π_ref, the k1 estimate of the sequence KL, from the reward before the
+leave-one-out baseline: its expected gradient is that of E[R] − β KL, the objective itself
+(arXiv:2512.21852; the k3 loss of GRPO is not).
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from datasets import Dataset
+from trl import RLOOConfig, RLOOTrainer
+
+from infalign.config import Config
+from infalign.models.hf import load_tokenizer
+from infalign.prompts import Prompt
+
+from .callbacks import KLController, Progress
+from .loop import common_arguments, finish
+from .objectives import Objective
+from .weights import fresh_policy, load_policy, lora
+
+
+def on_policy(
+    config: Config,
+    model_path: str,
+    prompts: Sequence[Prompt],
+    objective: Objective,
+    target_kl: float,
+    start: Path | None,
+    out: Path,
+    report: Callable[[str, int, int], None],
+) -> None:
+    """Train into `out/model`, from the weights in `start` or from the reference."""
+    controller = KLController(target_kl, objective.beta)
+    tokenizer = load_tokenizer(model_path, config.trust_remote_code)
+    options = {
+        "learning_rate": config.train.learning_rate,
+        "lr_scheduler_type": "cosine",
+        "max_steps": config.train.steps,
+        "per_device_train_batch_size": config.train.batch_size,
+        "num_generations": config.train.group,
+        "max_completion_length": config.sampling.max_new_tokens,
+        "temperature": config.sampling.temperature,
+        "beta": objective.beta,
+        **common_arguments(config),
+        **config.train.trl,
+    }
+    trainer = RLOOTrainer(
+        # TRL loads the reference from the path of the model it is given, so the policy must be
+        # given as the reference and take the warm start's weights afterwards.
+        model=fresh_policy(config, model_path),
+        reward_funcs=objective.reward,
+        args=RLOOConfig(str(out), **options),
+        train_dataset=_dataset(prompts, chat=tokenizer.chat_template is not None),
+        processing_class=tokenizer,
+        peft_config=lora(config),
+        callbacks=[controller, Progress(lambda done, total: report("RLOO", done, total))],
+    )
+    controller.trainer = trainer
+    if start is not None:
+        load_policy(trainer.model, start)
+    finish(trainer, out)
+
+
+def _dataset(prompts: Sequence[Prompt], *, chat: bool) -> Dataset:
+    return Dataset.from_list(
+        [{"prompt": list(p.messages) if chat else p.text, "prompt_id": p.id} for p in prompts]
+    )

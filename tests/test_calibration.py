@@ -1,0 +1,338 @@
+"""Quantiles by hand and by law; stores that come back whole or not at all."""
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from contracts import law
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes, arrays
+
+from infalign import CalibrationStore, DataError, quantiles, storage
+from infalign.calibration.store import StoreWriter, read_samples
+
+PROVENANCE = {"model": "tiny", "reward": "length", "sampling": {"temperature": 1.0}}
+tied = arrays(float, array_shapes(min_dims=2, max_dims=2, max_side=8), elements=st.integers(-9, 9))
+smoothing = pytest.mark.parametrize("smoothing", ["none", "add-half"])
+
+
+# --- Quantiles. ---
+
+
+def test_quantiles_by_hand():
+    # Among 1, 2, 2, 4: 0 has none below; 2 has one below and two equal, (1 + 2/2)/4;
+    # 3 has three below; 4 has three below and one equal; 9 has all four below.
+    reference = [[4.0, 2, 1, 2]]
+    assert quantiles([[0, 2, 3, 4, 9]], reference).tolist() == [[0, 0.5, 0.75, 0.875, 1]]
+    # add-half: ranks 0, 2, 3, 3.5, 4, each plus 1/2, over K + 1 = 5.
+    smooth = quantiles([[0, 2, 3, 4, 9]], reference, smoothing="add-half")
+    np.testing.assert_allclose(smooth, [[0.1, 0.5, 0.7, 0.8, 0.9]], rtol=1e-15)
+
+
+def test_each_prompt_has_its_own_reference():
+    assert quantiles([[5], [5]], [[1, 2], [8, 9]]).tolist() == [[1], [0]]
+
+
+@law
+@given(rewards=tied, columns=st.integers(1, 8), seed=st.integers(0, 99))
+def test_quantiles_are_mean_wins_with_ties_one_half(rewards, columns, seed):
+    # C(x, y) = E w(y, z), one comparison at a time.
+    reference = np.random.default_rng(seed).integers(-9, 9, (len(rewards), columns))
+    wins = np.sign(rewards[:, :, None] - reference[:, None, :]) / 2 + 0.5
+    np.testing.assert_allclose(quantiles(rewards, reference), wins.mean(2), atol=1e-12)
+
+
+@pytest.mark.parametrize("increasing", [np.exp, np.arctan, lambda r: 3 * r - 7, lambda r: r**3])
+@smoothing
+@law
+@given(rewards=tied, reference=st.data())
+def test_an_increasing_map_of_the_reward_changes_nothing(increasing, smoothing, rewards, reference):
+    reference = reference.draw(arrays(float, (len(rewards), 5), elements=st.integers(-9, 9)))
+    before = quantiles(rewards, reference, smoothing=smoothing)
+    after = quantiles(increasing(rewards), increasing(reference), smoothing=smoothing)
+    assert after.tolist() == before.tolist()
+
+
+@smoothing
+@law
+@given(rewards=tied)
+def test_reference_samples_have_mean_one_half(smoothing, rewards):
+    means = quantiles(rewards, rewards, smoothing=smoothing).mean(axis=1)
+    np.testing.assert_allclose(means, 0.5, atol=1e-12)
+
+
+@law
+@given(rewards=tied)
+def test_add_half_stays_inside_the_open_interval(rewards):
+    ends = np.pad(rewards, ((0, 0), (1, 1)), constant_values=((0, 0), (-1e300, 1e300)))
+    smooth, plain = quantiles(ends, rewards, smoothing="add-half"), quantiles(ends, rewards)
+    assert (smooth > 0).all() and (smooth < 1).all()
+    assert plain[:, [0, -1]].tolist() == [[0, 1]] * len(rewards)
+
+
+@pytest.mark.parametrize(
+    ("rewards", "reference", "message"),
+    [
+        ([1.0], [[1.0]], r"`rewards` must be a non-empty array of shape \(prompts, samples\); .*"),
+        ([[1.0]], [[]], r"`reference_rewards` must be a non-empty array .* got shape \(1, 0\)"),
+        (
+            [[1.0], [2.0]],
+            [[1.0]],
+            "`rewards` and `reference_rewards` must have one row per prompt each; got 2 and 1 rows",
+        ),
+        (
+            [[1.0, 2], [3, np.nan]],
+            [[1.0], [2.0]],
+            r"`rewards` must hold finite rewards; got nan at prompt 1, sample 1 \(1 of 4 entries\)"
+            r"\. Score those samples again, or leave their prompts out on purpose",
+        ),
+        ([[1.0]], [[np.inf]], "`reference_rewards` must hold finite rewards; got inf at prompt 0"),
+    ],
+)
+def test_rewards_that_are_none_are_refused(rewards, reference, message):
+    with pytest.raises(ValueError, match=message):
+        quantiles(rewards, reference)
+
+
+def test_an_unknown_smoothing_is_refused_with_the_known_ones():
+    with pytest.raises(ValueError) as caught:
+        quantiles([[1.0]], [[1.0]], smoothing="laplace")
+    assert str(caught.value) == '`smoothing` must be "none" or "add-half"; got \'laplace\'.'
+
+
+# --- Stores in memory. ---
+
+
+def test_a_store_in_memory_by_hand():
+    store = CalibrationStore.from_rewards(["a", "b"], [[3, 1, 2, 4], [30, 10, 20, 40]])
+    assert store.quantiles(["b", "a", "a"], [15, 15, 2]).tolist() == [0.25, 1, 0.375]
+    # (1.5 + 1/2) / 5
+    assert store.quantiles(["a"], [2], smoothing="add-half").tolist() == [0.4]
+    assert store.samples == 4
+
+
+@pytest.mark.parametrize("ids", [["a"], ["a", "b", "c"], ["a", "a"]])
+def test_prompt_ids_must_be_unique_one_per_row(ids):
+    with pytest.raises(ValueError, match="`prompt_ids` must be unique, one per row of `rewards`"):
+        CalibrationStore.from_rewards(ids, [[1.0], [2.0]])
+
+
+def test_unknown_prompts_are_named():
+    store = CalibrationStore.from_rewards(["a"], [[1.0, 2.0]])
+    with pytest.raises(DataError) as caught:
+        store.quantiles(["a", "x", "y"], [1, 2, 3])
+    assert str(caught.value) == (
+        "prompt_id 'x' is not in the calibration store (2 of 3 are unknown, of 1 stored). "
+        "Calibrate on the prompts you train on."
+    )
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_reward_that_is_no_number_has_no_quantile(value):
+    store = CalibrationStore.from_rewards(["a"], [[1.0, 2.0]])
+    with pytest.raises(ValueError, match="`rewards` must"):
+        store.quantiles(["a"], [value])
+
+
+def test_prompts_and_rewards_must_be_as_many():
+    store = CalibrationStore.from_rewards(["a"], [[1.0, 2.0]])
+    with pytest.raises(ValueError, match="`rewards`"):
+        store.quantiles(["a", "a"], [1.0])
+
+
+# --- Stores on disk. ---
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A store of two shards: three prompts, the last with more samples."""
+    writer = StoreWriter(tmp_path / "store", PROVENANCE)
+    writer.add(["a", "b"], [["x", "xx"], ["y", "yy"]], [[2.0, 1.0], [5.0, 5.0]])
+    writer.add(["c"], [["p", "q", "r"]], [[9.0, 7.0, 8.0]], {"tokens": [1, 2, 3]})
+    return tmp_path / "store"
+
+
+def contents(folder):
+    return {file.name: file.read_bytes() for file in folder.iterdir()}
+
+
+def flip(file):
+    """Change one bit in the middle of a file."""
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 1
+    file.write_bytes(data)
+
+
+def test_what_was_written_is_what_opens(folder):
+    store = CalibrationStore.open(folder)
+    rewards = {prompt: row.tolist() for prompt, row in store.rewards.items()}
+    assert rewards == {"a": [1, 2], "b": [5, 5], "c": [7, 8, 9]}
+    assert store.provenance == PROVENANCE
+    assert store.samples == 2
+    assert store.quantiles(["a", "c"], [1.5, 9.0]).tolist() == [0.5, 2.5 / 3]
+
+
+def test_samples_keep_their_order_and_texts(tmp_path):
+    writer = StoreWriter(tmp_path / "store", PROVENANCE)
+    writer.add(
+        ["a", "b"], [["x", "xx"], ["y", "yy"]], [[2.0, 1.0], [5.0, 4.0]], {"kl": [1, 2, 3, 4]}
+    )
+    writer.add(["c"], [["p", "q"]], [[9.0, 7.0]], {"kl": [5, 6]})
+    assert read_samples(tmp_path / "store").to_pydict() == {
+        "prompt_id": ["a", "a", "b", "b", "c", "c"],
+        "sample": [0, 1, 0, 1, 0, 1],
+        "completion": ["x", "xx", "y", "yy", "p", "q"],
+        "reward": [2.0, 1.0, 5.0, 4.0, 9.0, 7.0],
+        "kl": [1, 2, 3, 4, 5, 6],
+    }
+
+
+def test_a_flipped_bit_is_detected(folder):
+    flip(folder / "rewards-00001.parquet")
+    with pytest.raises(DataError) as caught:
+        CalibrationStore.open(folder)
+    assert str(caught.value) == (
+        f"{folder}/rewards-00001.parquet is not the file that was written: its checksum differs "
+        f"from the manifest's. Remove {folder} and calibrate again."
+    )
+
+
+def test_a_flipped_bit_among_the_samples_is_detected(folder):
+    flip(folder / "samples-00000.parquet")
+    with pytest.raises(
+        DataError, match=r"samples-00000\.parquet is not the file .* calibrate again"
+    ):
+        read_samples(folder)
+
+
+def test_a_missing_shard_is_named(folder):
+    (folder / "rewards-00001.parquet").unlink()
+    with pytest.raises(DataError) as caught:
+        CalibrationStore.open(folder)
+    assert str(caught.value) == (
+        f"{folder}/rewards-00001.parquet is missing. Remove {folder} and calibrate again."
+    )
+
+
+def test_a_folder_that_is_no_store_is_refused(tmp_path):
+    with pytest.raises(DataError, match=r"manifest\.json does not exist"):
+        CalibrationStore.open(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "7", '{"shards": []}', '{"schema_version": 2}'])
+def test_a_manifest_that_is_none_is_refused(folder, text):
+    (folder / "manifest.json").write_text(text)
+    with pytest.raises(DataError, match=str(folder)):
+        CalibrationStore.open(folder)
+
+
+def test_an_empty_store_is_refused(folder):
+    manifest = storage.read_json(folder / "manifest.json") | {"shards": []}
+    storage.write_json(folder / "manifest.json", manifest)
+    with pytest.raises(DataError, match=r"holds no prompts\. Calibrate with at least one"):
+        CalibrationStore.open(folder)
+
+
+def test_a_store_of_another_schema_is_refused(folder):
+    manifest = storage.read_json(folder / "manifest.json") | {"schema_version": 99}
+    storage.write_json(folder / "manifest.json", manifest)
+    with pytest.raises(DataError, match="has calibration schema 99; this version reads 1"):
+        CalibrationStore.open(folder)
+
+
+def test_the_provenance_is_compared_entry_by_entry(folder):
+    store = CalibrationStore.open(folder)
+    store.require(model="tiny", sampling={"temperature": 1.0})
+    with pytest.raises(DataError) as caught:
+        store.require(model="tiny", reward="brevity")
+    assert str(caught.value) == (
+        "The calibration store was made with reward 'length', not 'brevity'. Calibrate again, "
+        "or use what it was made with."
+    )
+    with pytest.raises(DataError, match="was made with seed None, not 1"):
+        store.require(seed=1)
+
+
+def test_a_collection_with_other_settings_is_not_continued(folder):
+    before = contents(folder)
+    with pytest.raises(DataError, match=r"was collected with other settings\. Remove it, or"):
+        StoreWriter(folder, PROVENANCE | {"model": "other"})
+    assert contents(folder) == before
+
+
+def test_a_killed_collection_continues_with_the_first_missing_shard(folder):
+    # Killed between a shard and the manifest: the shard's file is there but does not count.
+    (folder / "rewards-00002.parquet").write_bytes(b"half")
+    assert len(CalibrationStore.open(folder).rewards) == 3
+    writer = StoreWriter(folder, PROVENANCE)
+    assert len(writer) == 2
+    writer.add(["d"], [["z"]], [[1.0]])
+    assert list(CalibrationStore.open(folder).rewards) == ["a", "b", "c", "d"]
+
+
+def test_settings_that_json_writes_otherwise_still_continue(tmp_path):
+    provenance = {"stop": ("a", "b"), "file": tmp_path / "prompts.jsonl"}
+    StoreWriter(tmp_path / "store", provenance).add(["a"], [["x"]], [[1.0]])
+    assert len(StoreWriter(tmp_path / "store", provenance)) == 1
+
+
+def test_a_prompt_is_collected_once(folder):
+    with pytest.raises(DataError, match="'a'"):
+        StoreWriter(folder, PROVENANCE).add(["a"], [["x", "xx"]], [[100.0, 200.0]])
+        CalibrationStore.open(folder)
+
+
+@pytest.mark.parametrize(
+    ("ids", "completions", "rewards", "extra"),
+    [
+        (["d"], [["x"]], [[1.0, 2.0]], None),  # too few completions
+        (["d"], [["x"]], [[float("nan")]], None),
+        (["d"], [["x"]], [1.0], None),
+        (["d"], [["x"]], [[1.0]], {"tokens": [1, 2]}),
+        (["d"], [[object()]], [[1.0]], None),
+    ],
+)
+def test_a_shard_that_cannot_be_written_leaves_nothing_behind(
+    folder, ids, completions, rewards, extra
+):
+    before = contents(folder)
+    with pytest.raises((ValueError, pa.ArrowException)):
+        StoreWriter(folder, PROVENANCE).add(ids, completions, rewards, extra)
+    assert contents(folder) == before
+
+
+# --- Files. ---
+
+
+def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
+    file = tmp_path / "deep" / "file.txt"
+    storage.write_text(file, "before")
+    with pytest.raises(RuntimeError, match="killed"), storage.replacing(file) as part:
+        part.write_text("half")
+        raise RuntimeError("killed")
+    assert contents(file.parent) == {"file.txt": b"before"}
+    storage.write_text(file, "after")
+    assert contents(file.parent) == {"file.txt": b"after"}
+    assert file.stat().st_mode & 0o777 == 0o644
+
+
+def test_nan_is_no_json(tmp_path):
+    storage.write_json(tmp_path / "a.json", {"value": np.float64(0.5), "row": np.arange(2)})
+    assert storage.read_json(tmp_path / "a.json") == {"value": 0.5, "row": [0, 1]}
+    before = contents(tmp_path)
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        storage.write_json(tmp_path / "a.json", {"value": float("nan")})
+    assert contents(tmp_path) == before
+
+
+def test_a_damaged_table_says_so(tmp_path):
+    (tmp_path / "a.parquet").write_bytes(b"no table")
+    with pytest.raises(DataError, match=r"a\.parquet is not a readable Parquet file"):
+        storage.read_table(tmp_path / "a.parquet")
+    with pytest.raises(DataError, match=r"b\.parquet does not exist"):
+        storage.read_table(tmp_path / "b.parquet")
+
+
+def test_a_fingerprint_ignores_the_order_of_keys_and_nothing_else():
+    assert storage.fingerprint({"a": 1, "b": [1, 2]}) == storage.fingerprint({"b": [1, 2], "a": 1})
+    assert storage.fingerprint({"a": 1, "b": [1, 2]}) != storage.fingerprint({"a": 1, "b": [2, 1]})
