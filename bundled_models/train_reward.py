@@ -99,7 +99,7 @@ def main(
         num_train_epochs=epochs,
         learning_rate=learning_rate,
         lr_scheduler_type="cosine",
-        warmup_ratio=0.05,
+        warmup_steps=20,
         weight_decay=0.1,
         per_device_train_batch_size=32,
         max_length=2 * LONGEST,

@@ -122,7 +122,7 @@ def test_unknown_prompts_are_named():
     with pytest.raises(DataError) as caught:
         store.quantiles(["a", "x", "y"], [1, 2, 3])
     assert str(caught.value) == (
-        "prompt_id 'x' is not in the calibration store (2 of 3 are unknown, of 1 stored). "
+        "prompt_id 'x' is not in the calibration store (2 of 3 are unknown; it has 1). "
         "Calibrate on the prompts you train on."
     )
 

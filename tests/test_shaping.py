@@ -14,6 +14,7 @@ from infalign import (
     Probit,
     ShapedReward,
 )
+from infalign.shaping import MonitoredReward
 
 STORE = CalibrationStore.from_rewards(["p", "q"], [[1, 2, 3, 4], [10, 20, 30, 40]])
 PROMPTS, COMPLETIONS, IDS = ["P", "P", "Q"], ["ab", "abcdefghi", "abc"], ["p", "p", "q"]
@@ -87,16 +88,27 @@ def test_the_reward_sees_every_column_of_the_data_set():
     }
 
 
-def test_what_is_logged():
+@pytest.mark.parametrize(
+    ("reward", "returned"),
+    [
+        (ShapedReward(length, STORE, Identity()), [0.375, 1, 0]),
+        (ShapedReward(length, STORE, Log(), smoothing="add-half"), np.log([0.4, 0.9, 0.1])),
+        (MonitoredReward(length, STORE), [2, 9, 3]),
+    ],
+    ids=["bounded", "smoothed", "raw"],
+)
+def test_what_is_logged_is_the_same_whatever_is_trained_on(reward, returned):
     logged = {}
-    shaped = ShapedReward(length, STORE, Log(), smoothing="add-half")
-    shaped(PROMPTS, COMPLETIONS, log_metric=logged.__setitem__, prompt_id=IDS)
-    # Raw (2 + 9 + 3)/3; quantiles (.4 + .9 + .1)/3; two of three outside all reference samples.
-    assert logged == {
-        "infalign/raw_reward": pytest.approx(14 / 3),
-        "infalign/quantile": pytest.approx(1.4 / 3),
-        "infalign/saturated": pytest.approx(2 / 3),
-    }
+    found = reward(PROMPTS, COMPLETIONS, log_metric=logged.__setitem__, prompt_id=IDS)
+    assert found == pytest.approx(list(returned))
+    # Raw (2 + 9 + 3)/3; mid-ranks (.375 + 1 + 0)/3; two of three outside all reference samples.
+    assert logged == pytest.approx(
+        {
+            "infalign/raw_reward": 14 / 3,
+            "infalign/quantile": 1.375 / 3,
+            "infalign/saturated": 2 / 3,
+        }
+    )
 
 
 def test_another_column_may_name_the_prompts():
@@ -132,7 +144,7 @@ def test_a_missing_reward_is_refused_with_its_completion(value):
         shape(Answer([1.0, value, 2.0]))
     assert str(caught.value) == (
         f"The reward function `Answer` must return finite numbers; got {value!r} for completion 1 "
-        "(1 of 3 are not finite): 'abcdefghi'. Repair the reward, or filter such completions."
+        "(1 of 3 are not): 'abcdefghi'. Repair the reward, or filter such completions."
     )
 
 
@@ -143,6 +155,7 @@ def test_a_missing_reward_is_refused_with_its_completion(value):
         ([], "got 0 for 3 completions"),
         (1.0, "got a float"),
         (None, "got a NoneType"),
+        ("abc", "got a str"),
     ],
 )
 def test_one_number_per_completion_is_needed(value, got):
@@ -150,7 +163,7 @@ def test_one_number_per_completion_is_needed(value, got):
         shape(Answer(value))
     assert str(caught.value) == (
         f"The reward function `Answer` must return one number per completion; {got}."
-    )
+    ).replace("return one", "return a list of one" if "got a " in got else "return one")
 
 
 @pytest.mark.parametrize(
@@ -159,13 +172,12 @@ def test_one_number_per_completion_is_needed(value, got):
         (["good", 1.0, 2.0], "'good'"),
         ([1.0, "good", 2.0], "'good'"),
         (["1", "2", "3"], "'1'"),  # a text is not repaired into a number
-        ("abc", "'a'"),
         ([[1.0], 2.0, 3.0], r"\[1.0\]"),
         ([[1.0], [2.0], [3.0]], r"\[1.0\]"),
     ],
 )
 def test_a_reward_that_is_no_number_is_refused(value, got):
-    with pytest.raises(DataError, match=f"`Answer` must return numbers; got {got}"):
+    with pytest.raises(DataError, match=f"`Answer` must return finite numbers; got {got}"):
         shape(Answer(value))
 
 

@@ -164,9 +164,9 @@ def test_a_table_made_of_arrays_equals_one_made_of_tuples():
     [
         ((0, 1), (0, 1, 2), r"`Tabulated\(u, phi\)` needs two lists of one length.*\(2,\) and \(3"),
         ((0,), (0,), r"`Tabulated\(u, phi\)` needs two lists of one length, at least 2"),
-        ((0.1, 1), (0, 1), r"`u` must increase from 0 to 1; got 0\.1 … 1 with 0 steps"),
-        ((0, 0.9), (0, 1), r"`u` must increase from 0 to 1; got 0 … 0\.9 with 0 steps"),
-        ((0, 0.5, 0.5, 1), (0, 1, 2, 3), r"`u` must increase .* with 1 steps that do not"),
+        ((0.1, 1), (0, 1), r"`u` must increase from 0 to 1; got 0\.1 … 1 with 0 of 1 steps"),
+        ((0, 0.9), (0, 1), r"`u` must increase from 0 to 1; got 0 … 0\.9 with 0 of 1 steps"),
+        ((0, 0.5, 0.5, 1), (0, 1, 2, 3), r"`u` must increase .* with 1 of 3 steps that do not"),
         ((0, float("nan"), 1), (0, 1, 2), r"`u` must increase from 0 to 1"),
         ((0, 1), (1, 0), r"`phi` must be finite and must not decrease; 0 values .* 1 steps go"),
         ((0, 1), (-float("inf"), 0), r"`phi` must be finite and must not decrease; 1 values"),

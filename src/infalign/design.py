@@ -14,8 +14,11 @@ from . import _check
 from .errors import SolveError
 from .policies import TiltedPolicy
 from .procedures import AbstractProcedure
-from .solve import solve
+from .solve import Optimum, solve
 from .transforms import AbstractTransform, Tabulated
+
+TABLE_POINTS = 48
+"""Points of the tabulated optimum in each panel of the quadrature."""
 
 
 @dataclass(frozen=True)
@@ -76,22 +79,30 @@ def design(
     """
     against = against or procedure
     found = solve(procedure, against, kl=kl, beta=beta)
-    nodes, values = found.grid.nodes, found.gradient
-    total = found.grid.integrate(
-        procedure.density(np.clip(found.grid.cumulate(found.density), 0, 1))
-        * against.density(nodes)
-    )
-    u = np.concatenate([[0], nodes, [1]])
-    phi = np.maximum.accumulate(np.concatenate([[0], values, [total]]))
     return Design(
         procedure,
         against,
-        Tabulated(tuple(u), tuple(phi)),
+        _table(found, procedure, against),
         found.beta,
         found.win_rate,
         found.kl,
         found.gap,
     )
+
+
+def _table(found: Optimum, procedure, against) -> Tabulated:
+    """Φ on a grid so fine, and with its exact slope h(F) g, that its tilt is the optimum's."""
+    grid = found.grid
+    u, cdf = grid.refine(grid.cumulate(found.density), TABLE_POINTS)
+    _, phi = grid.refine(found.gradient, TABLE_POINTS)
+    total = grid.integrate(
+        procedure.density(np.clip(grid.cumulate(found.density), 0, 1)) * against.density(grid.nodes)
+    )
+    u, cdf, phi = np.append(u, 1.0), np.append(cdf, 1.0), np.append(phi, total)
+    phi[0] = 0
+    slope = procedure.density(np.clip(cdf, 0, 1)) * against.density(u)
+    # Where Φ is flat to rounding, rounding must not make it fall.
+    return Tabulated(tuple(u), tuple(np.maximum.accumulate(phi)), tuple(slope))
 
 
 def compare(
@@ -125,16 +136,18 @@ def at_kl(transform: AbstractTransform, kl: float) -> TiltedPolicy:
     def excess(log_beta):
         return TiltedPolicy(transform, float(np.exp(log_beta))).kl - kl
 
-    # KL falls with β. Walk down from the reference in factors of e until the budget is passed.
-    high = 6.0
+    # KL falls with β. Walk down in factors of e, from a β at which the tilt is nearly flat.
+    inside = transform(np.array([1e-12, 0.5, 1 - 1e-12]))
+    start = 6 + float(np.log(max(np.ptp(inside), 1e-300)))
+    high = start
     while excess(high) > 0:
         high += 2
     low = high - 1
     while excess(low) < 0:
         low -= 1
-        if low < -14:
+        if low < start - 30:
             raise SolveError(
-                f"`{transform.spec}` does not reach kl={kl:g} nats at any β above 1e-6. "
+                f"`{transform.spec}` does not reach kl={kl:g} nats at any β that can be computed. "
                 "Ask for a smaller KL or a sharper transform."
             )
     root = brentq(excess, low, low + 1, xtol=1e-13)

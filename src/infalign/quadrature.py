@@ -11,7 +11,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.polynomial import legendre
 
-ORDER = 12
+ORDER = 16
 """Nodes in each panel."""
 
 
@@ -68,8 +68,28 @@ class Panels:
         panel = np.clip(np.searchsorted(self.edges, u, "right") - 1, 0, len(self.edges) - 2)
         left = self.edges[panel]
         half = (u - left) / 2
-        inside = density(left[..., None] + half[..., None] * (1 + nodes)) @ weights
+        # At an edge nothing is added, and a density that is not defined at 0 need not be.
+        reach = np.where(half > 0, half, (self.edges[panel + 1] - left) / 2)
+        inside = density(left[..., None] + reach[..., None] * (1 + nodes)) @ weights
         return totals[panel] + half * inside
+
+    def unresolved(self, density: np.ndarray) -> float:
+        """Mass that the panels may miss: the largest of any panel's last two coefficients."""
+        nodes, _, _ = _rule()
+        to_coefficients = np.linalg.inv(legendre.legvander(nodes, ORDER - 1))
+        last = (density.reshape(-1, ORDER) @ to_coefficients.T)[:, -2:]
+        return float((np.diff(self.edges)[:, None] * np.abs(last)).max())
+
+    def refine(self, values: np.ndarray, points: int) -> tuple[np.ndarray, np.ndarray]:
+        """`points` evenly spaced points in each panel, its left edge included, and the values of
+        the interpolating polynomials there."""
+        nodes, _, _ = _rule()
+        steps = np.arange(points) / points
+        lagrange = legendre.legvander(2 * steps - 1, ORDER - 1) @ np.linalg.inv(
+            legendre.legvander(nodes, ORDER - 1)
+        )
+        u = self.edges[:-1, None] + np.diff(self.edges)[:, None] * steps
+        return u.ravel(), (values.reshape(-1, ORDER) @ lagrange.T).ravel()
 
 
 @lru_cache(maxsize=8)

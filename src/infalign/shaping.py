@@ -1,6 +1,8 @@
 """The shaped reward: raw reward → quantile → transform, as a reward function for TRL."""
 
+import math
 from collections.abc import Callable, Sequence
+from numbers import Real
 
 import numpy as np
 
@@ -12,9 +14,10 @@ from .transforms import AbstractTransform
 
 def checked_rewards(values, completions: Sequence, name: str) -> np.ndarray:
     """`values` as one finite float per completion; DataError names what is wrong and where."""
-    if not isinstance(values, Sequence | np.ndarray) and not hasattr(values, "__len__"):
+    values = values.tolist() if hasattr(values, "tolist") else values  # arrays and tensors
+    if not isinstance(values, list | tuple):
         raise DataError(
-            f"The reward function `{name}` must return one number per completion; "
+            f"The reward function `{name}` must return a list of one number per completion; "
             f"got a {type(values).__name__}."
         )
     if len(values) != len(completions):
@@ -22,21 +25,14 @@ def checked_rewards(values, completions: Sequence, name: str) -> np.ndarray:
             f"The reward function `{name}` must return one number per completion; got "
             f"{len(values)} for {len(completions)} completions."
         )
-    try:
-        rewards = np.asarray([np.nan if v is None else v for v in values], dtype=float)
-    except (TypeError, ValueError):
+    bad = [i for i, v in enumerate(values) if not (isinstance(v, Real) and math.isfinite(v))]
+    if bad:
         raise DataError(
-            f"The reward function `{name}` must return numbers; got {values[0]!r}."
-        ) from None
-    bad = ~np.isfinite(rewards)
-    if rewards.ndim != 1 or bad.any():
-        first = int(np.flatnonzero(bad.reshape(len(values), -1).any(1))[0]) if bad.any() else 0
-        raise DataError(
-            f"The reward function `{name}` must return finite numbers; got {values[first]!r} for "
-            f"completion {first} ({int(bad.sum())} of {len(values)} are not finite): "
-            f"{str(completions[first])[:80]!r}. Repair the reward, or filter such completions."
+            f"The reward function `{name}` must return finite numbers; got {values[bad[0]]!r} for "
+            f"completion {bad[0]} ({len(bad)} of {len(values)} are not): "
+            f"{str(completions[bad[0]])[:80]!r}. Repair the reward, or filter such completions."
         )
-    return rewards
+    return np.array(values, dtype=float)
 
 
 class ShapedReward:

@@ -13,12 +13,19 @@ to the unknowns and KL(f) = κ to the equations.
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.optimize import brentq
 
 from . import _check
 from .errors import SolveError
 from .policies import entropy_gap, win_rate_on
 from .procedures import AbstractProcedure
 from .quadrature import Panels, panels
+
+DEPTHS = (10, 20, 32)
+"""Finest panels 2^-depth, tried in turn."""
+
+RESOLUTION = 1e-4
+"""Largest last coefficient of a panel, in mass; quadrature errs by about its square."""
 
 
 @dataclass(frozen=True)
@@ -49,32 +56,52 @@ def solve(
 ) -> Optimum:
     """The optimum at a KL budget `kl` (nats) or at a strength `beta`; give exactly one.
 
-    Starts near the reference, where the optimum is known, and continues to the target along a
-    logarithmic scale, in steps that halve when Newton's method does not converge.
+    Where W is concave the optimum is unique and Newton's method follows it from the reference;
+    elsewhere an ascent from the reference comes first.
 
-    Raises ValueError for arguments out of range and SolveError when the continuation stalls.
+    Raises ValueError for arguments out of range and SolveError when the solver stalls.
     """
     if (kl is None) == (beta is None):
         raise ValueError("Give exactly one of `kl` (nats) and `beta`.")
     budget = None if kl is None else _check.positive("kl", kl)
     strength = None if beta is None else _check.positive("beta", beta)
-    reach = 2 + np.log2(max(procedure.draws, against.draws)) + (6 if budget is None else 2 * budget)
-    system = _System(panels(int(np.ceil(reach)) + 4), procedure, against)
+    for depth in DEPTHS:
+        system = _System(panels(depth), procedure, against)
+        find = _continue if procedure.concave else _ascend
+        state = find(system, budget, strength, tolerance)
+        if state is None:
+            continue
+        # Where a boundary layer falls between the nodes, the answer is that of the grid.
+        found = system.optimum(state)
+        on_budget = budget is None or abs(found.kl / budget - 1) < 1e-8
+        if on_budget and found.grid.unresolved(found.density) < RESOLUTION:
+            return found
+    asked = f"beta={beta:g}" if kl is None else f"kl={kl:g}"
+    raise SolveError(
+        f"No optimum was found for {procedure} against {against} with {asked}: it lies beyond "
+        "double precision. Ask for a smaller `kl` or a larger `beta`."
+    )
 
-    # At the reference ψ = 0 and Φ is known; while ψ is small, a budget κ needs β = sd(Φ) / √(2κ).
+
+def _continue(system: "_System", budget, strength, tolerance) -> np.ndarray | None:
+    """Newton's method along a path from the reference, where the optimum is known.
+
+    The path is logarithmic in the budget or in β; its steps halve where Newton's method fails.
+    """
+    # Near the reference ψ is small and a budget κ needs β = sd(Φ) / √(2κ).
     first = system.gradient(np.ones_like(system.grid.nodes))
     spread = np.sqrt(system.grid.integrate(first**2) - system.grid.integrate(first) ** 2)
     small = (0.3 * spread / np.ptp(first)) ** 2 / 2  # ψ then spans 0.3
-    at = (
-        np.log(min(budget, small)) if budget else max(np.log(strength), np.log(np.ptp(first) / 0.3))
-    )
-    target = np.log(budget if budget else strength)
-    log_beta = np.log(spread) - (at + np.log(2)) / 2 if budget else at
-    state = system.newton(
-        np.append(first * np.exp(-log_beta), log_beta), at, bool(budget), tolerance
-    )
+    if budget:
+        at, target = np.log(min(budget, small)), np.log(budget)
+        log_beta = np.log(spread) - (at + np.log(2)) / 2
+    else:
+        at, target = np.log(max(strength, np.ptp(first) / 0.3)), np.log(strength)
+        log_beta = at
+    start = np.append(first * np.exp(-log_beta), log_beta)
+    state = system.newton(start, at, bool(budget), tolerance)
     if state is None:
-        raise SolveError(_stalled(procedure, against, kl, beta, "at its start"))
+        return None
     step, slope = np.log(4.0), np.zeros_like(state)
     while at != target:
         change = np.sign(target - at) * min(step, abs(target - at))
@@ -83,19 +110,48 @@ def solve(
         if solution is None:
             step /= 2
             if step < 1e-3:
-                raise SolveError(_stalled(procedure, against, kl, beta, f"at {np.exp(at):g}"))
+                return None
             continue
         slope = (solution - state) / change  # the next guess continues in this direction
         state, at, step = solution, following, step * 1.5
-    return system.optimum(state)
+    return state
 
 
-def _stalled(procedure, against, kl, beta, where) -> str:
-    asked = f"kl={kl:g}" if beta is None else f"beta={beta:g}"
-    return (
-        f"No optimum was found for {procedure} against {against} with {asked}: the continuation "
-        f"stopped {where}. Ask for a smaller `kl` or a larger `beta`."
-    )
+def _ascend(system: "_System", budget, strength, tolerance, steps=500) -> np.ndarray | None:
+    """The paper's fixed point, which for a convex win rate is minorise-maximise: W never falls.
+
+    Each step maximises the tangent of W at f: its tilt e^{Φ_f/β}, with β given or, under a budget,
+    such that the tilt spends it all. Newton's method finishes where the iteration has come close.
+    """
+    density = np.ones_like(system.grid.nodes)
+    first = system.gradient(density)
+    spread = np.sqrt(system.grid.integrate(first**2) - system.grid.integrate(first) ** 2)
+    # Small steps first: a long one from the reference may climb another hill.
+    if budget:
+        path = np.geomspace(min(budget, (0.3 * spread / np.ptp(first)) ** 2 / 2), budget, 12)
+    else:
+        path = np.geomspace(max(strength, np.ptp(first) / 0.3), strength, 12)
+    state = None
+    for at in path:
+        close = tolerance if at == path[-1] else 1e-3
+        for _ in range(steps):
+            gradient = system.gradient(density)
+            log_beta = system.spend(gradient, at) if budget else np.log(at)
+            if log_beta is None:
+                return None
+            following = np.append(gradient * np.exp(-log_beta), log_beta)
+            moved = np.inf if state is None else np.abs(following - state).max()
+            state = following
+            density, _ = system.distribution(state[:-1])
+            if moved < close * max(1.0, np.abs(state).max()):
+                break
+            if at == path[-1] and moved < 1e-3:
+                finished = system.newton(state, np.log(at), bool(budget), tolerance)
+                if finished is not None:
+                    return finished
+        else:
+            return None
+    return state
 
 
 class _System:
@@ -115,6 +171,23 @@ class _System:
         """Φ(v) = ∫₀^v h(F) dG."""
         cdf = np.clip(self.running @ density, 0, 1)
         return self.running @ (self.procedure.density(cdf) * self.opponent)
+
+    def spend(self, gradient, budget) -> float | None:
+        """log β at which the tilt e^{Φ/β} has a KL of `budget`; None where none can be computed."""
+
+        def excess(log_beta):
+            density, _ = self.distribution(gradient * np.exp(-log_beta))
+            return entropy_gap(self.grid, density) - budget
+
+        middle = float(np.log(np.ptp(gradient)))
+        low, high = middle, middle
+        while excess(low) < 0:
+            low -= 2
+            if low < middle - 40:
+                return None
+        while excess(high) > 0:
+            high += 2
+        return brentq(excess, low, high, xtol=1e-14) if low < high else low
 
     def residual(self, state, target, budgeted):
         psi, beta = state[:-1], np.exp(state[-1])

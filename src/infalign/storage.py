@@ -52,6 +52,11 @@ def write_json(path: Path, value) -> None:
     write_text(path, json.dumps(value, indent=2, allow_nan=False, default=_plain) + "\n")
 
 
+def as_json(value):
+    """`value` as it reads back from a JSON file: tuples become lists, paths texts."""
+    return json.loads(json.dumps(value, default=_plain))
+
+
 def json_line(value) -> str:
     """`value` as one line of JSON Lines; numbers that are not finite become null."""
     finite = {

@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass, fields
 
 import numpy as np
-from scipy.interpolate import PchipInterpolator
+from scipy.interpolate import CubicHermiteSpline, PchipInterpolator
 from scipy.special import ndtri
 
 from . import _check
@@ -96,7 +96,7 @@ class Exponential(AbstractTransform):
     """Sharpness: e^t is the ratio of Φ' at the two ends of the axis."""
 
     def __post_init__(self):
-        _check.real("t", self.t)
+        object.__setattr__(self, "t", _check.real("t", self.t))
 
     def __call__(self, u):
         u = _check.unit_interval("u", u)
@@ -108,7 +108,7 @@ class Exponential(AbstractTransform):
 
     @property
     def spec(self):
-        return f"exponential:{self.t:g}"
+        return f"exponential:{self.t!r}".removesuffix(".0")
 
     @property
     def bounded(self):
@@ -121,7 +121,7 @@ class Exponential(AbstractTransform):
 
 @dataclass(frozen=True)
 class Tabulated(AbstractTransform):
-    """Φ given by its values on a grid, joined by a monotone cubic.
+    """Φ given by its values on a grid, joined by cubics: monotone ones, or with given slopes.
 
     The grid must start at 0, end at 1 and increase; the values must not decrease.
     """
@@ -132,6 +132,9 @@ class Tabulated(AbstractTransform):
     phi: tuple[float, ...]
     """Φ on that grid."""
 
+    slope: tuple[float, ...] | None = None
+    """Φ' on that grid, where it is known; not negative."""
+
     def __post_init__(self):
         u, phi = np.asarray(self.u, float), np.asarray(self.phi, float)
         if u.ndim != 1 or u.shape != phi.shape or u.size < 2:
@@ -139,10 +142,11 @@ class Tabulated(AbstractTransform):
                 f"`Tabulated(u, phi)` needs two lists of one length, at least 2; "
                 f"got shapes {u.shape} and {phi.shape}."
             )
-        if u[0] != 0 or u[-1] != 1 or (np.diff(u) <= 0).any():
+        rising = np.diff(u) > 0  # False where u is nan
+        if u[0] != 0 or u[-1] != 1 or not rising.all():
             raise ValueError(
                 f"`u` must increase from 0 to 1; got {u[0]:g} … {u[-1]:g} with "
-                f"{(np.diff(u) <= 0).sum()} steps that do not increase."
+                f"{(~rising).sum()} of {rising.size} steps that do not increase."
             )
         if not np.isfinite(phi).all() or (np.diff(phi) < 0).any():
             raise ValueError(
@@ -151,7 +155,18 @@ class Tabulated(AbstractTransform):
             )
         object.__setattr__(self, "u", tuple(u.tolist()))
         object.__setattr__(self, "phi", tuple(phi.tolist()))
-        object.__setattr__(self, "_curve", PchipInterpolator(u, phi))
+        if self.slope is None:
+            curve = PchipInterpolator(u, phi)
+        else:
+            slope = np.asarray(self.slope, float)
+            if slope.shape != u.shape or not (np.isfinite(slope) & (slope >= 0)).all():
+                raise ValueError(
+                    f"`slope` must hold {u.size} finite values of at least 0, one per point of "
+                    f"`u`; got shape {slope.shape}, least value {slope.min(initial=0):g}."
+                )
+            object.__setattr__(self, "slope", tuple(slope.tolist()))
+            curve = CubicHermiteSpline(u, phi, slope)
+        object.__setattr__(self, "_curve", curve)
 
     def __call__(self, u):
         return self._curve(_check.unit_interval("u", u))

@@ -53,6 +53,8 @@ class CalibrationStore:
         """
         path = Path(path)
         manifest = storage.read_json(path / "manifest.json")
+        if not isinstance(manifest, dict):
+            raise DataError(f"{path / 'manifest.json'} is not a manifest. Calibrate again.")
         if manifest.get("schema_version") != SCHEMA_VERSION:
             raise DataError(
                 f"{path} has calibration schema {manifest.get('schema_version')!r}; this version "
@@ -72,6 +74,8 @@ class CalibrationStore:
             for prompt_id, row in zip(
                 table["prompt_id"].to_pylist(), table["rewards"], strict=True
             ):
+                if prompt_id in rewards:
+                    raise DataError(f"{path} holds prompt_id {prompt_id!r} more than once.")
                 rewards[prompt_id] = row.values.to_numpy()
         if not rewards:
             raise DataError(f"{path} holds no prompts. Calibrate with at least one.")
@@ -97,6 +101,18 @@ class CalibrationStore:
                 "Calibrate on the prompts you train on."
             )
         values = np.asarray(rewards, float)
+        if values.shape[:1] != (len(prompt_ids),):
+            raise DataError(
+                f"`rewards` must have one entry per prompt id; got shape {values.shape} for "
+                f"{len(prompt_ids)} ids."
+            )
+        if not np.isfinite(values).all():
+            first = np.argwhere(~np.isfinite(values))[0]
+            raise DataError(
+                f"`rewards` must be finite; got {values[tuple(first)]:g} for prompt_id "
+                f"{prompt_ids[first[0]]!r} ({(~np.isfinite(values)).sum()} of {values.size}). "
+                "Score those responses again."
+            )
         pairs = zip(prompt_ids, values, strict=True)
         return np.array([mid_rank(self.rewards[p], r, smoothing) for p, r in pairs])
 
@@ -121,7 +137,7 @@ class StoreWriter:
         self.path = Path(path)
         self._manifest = {
             "schema_version": SCHEMA_VERSION,
-            "provenance": dict(provenance),
+            "provenance": storage.as_json(dict(provenance)),
             "shards": [],
         }
         if (self.path / "manifest.json").exists():

@@ -16,8 +16,8 @@ from .folder import Run
 Report = Callable[[str, int, int], None]
 """Progress: what is being done, how much of it is done, and how much there is."""
 
-SHARD = 1024
-"""Samples in a calibration shard, about: what a killed run repeats at most."""
+SHARD = 4
+"""Batches of generation in a calibration shard: what a killed run repeats at most."""
 
 KL_SAMPLES = 8
 """Responses per held-out prompt on which the sequence KL is measured."""
@@ -27,7 +27,7 @@ def calibrate(run: Run, report: Report) -> None:
     """K reference samples per prompt, scored, into `calibration/`."""
     writer = StoreWriter(run.folder / "calibration", run.fingerprints)
     k = run.config.calibration.samples
-    size = max(1, SHARD // k)
+    size = max(1, SHARD * run.config.sampling.batch_size // k)
     shards = [run.prompts[i : i + size] for i in range(0, len(run.prompts), size)]
     done = len(writer)
     report("calibrate", done * size, len(run.prompts))

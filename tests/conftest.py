@@ -1,0 +1,42 @@
+"""Shared fixtures: a command line in process, and one finished small run."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+# No test reaches the network, and no library may try.
+os.environ |= {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+
+
+@pytest.fixture
+def cli(monkeypatch, capsys):
+    """Run the command line in this process; returns (exit code, stdout, stderr)."""
+    from infalign.cli.app import main
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["infalign", *map(str, arguments)])
+        try:
+            main()
+            code = 0
+        except SystemExit as stop:
+            code = stop.code or 0
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def quick_demo(tmp_path_factory):
+    """`infalign demo --quick` as a user starts it: the folder, stdout and stderr."""
+    folder = tmp_path_factory.mktemp("quick") / "run"
+    done = subprocess.run(
+        [Path(sys.executable).with_name("infalign"), "demo", "--quick", "--out", folder],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return folder, done.stdout, done.stderr

@@ -1,0 +1,129 @@
+"""Bad input gets one clear message, exit 1, and nothing half-written."""
+
+import json
+
+import pytest
+import yaml
+
+BASE = {
+    "model": "bundled:language-model",
+    "reward": "bundled:harmless",
+    "prompts": {"file": "bundled:harmless", "limit": 4},
+    "procedure": "best-of-n:2",
+    "kl": 0.3,
+    "sampling": {"max_new_tokens": 4, "batch_size": 16},
+    "calibration": {"samples": 4},
+    "evaluate": {"prompts": {"limit": 4}, "samples": 4},
+}
+
+
+def nan_reward(prompts, completions, **columns):
+    return [float("nan")] + [1.0] * (len(completions) - 1)
+
+
+def short_reward(prompts, completions, **columns):
+    return [1.0] * (len(completions) - 1)
+
+
+def constant_reward(prompts, completions, **columns):
+    return [1.0] * len(completions)
+
+
+@pytest.fixture
+def run(cli, tmp_path, monkeypatch):
+    """Run a configuration that differs from BASE; returns the exit code and the message."""
+    monkeypatch.syspath_prepend(str(__import__("pathlib").Path(__file__).parent))
+
+    def call(*arguments, out="run", **changes):
+        path = tmp_path / "config.yaml"
+        path.write_text(yaml.safe_dump(BASE | changes))
+        code, _, errors = cli("run", path, "--out", tmp_path / out, *arguments)
+        return code, errors
+
+    return call
+
+
+def message(errors: str) -> str:
+    """The last lines of stderr, unwrapped, after the progress bars."""
+    return errors[errors.rindex("infalign: ") :]
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"model": "nowhere/model"}, ["The model 'nowhere/model'", "can load"]),
+        ({"reward": "nowhere/reward"}, ["The reward 'nowhere/reward'", "can load"]),
+        ({"reward": "python:nowhere:f"}, ["python:nowhere:f", "No module named"]),
+        ({"reward": "python:test_bad_input:nan_reward"}, ["nan_reward", "finite", "completion 0"]),
+        ({"reward": "python:test_bad_input:short_reward"}, ["short_reward", "15 for 16"]),
+        ({"reward": "bundled:kind"}, ["no bundled reward 'kind'", "helpful"]),
+        ({"prompts": {"file": "none.jsonl"}}, ["none.jsonl does not exist"]),
+        ({"procedure": "best-of-n:8"}, ["evaluate.samples", "4", "8", "smaller n"]),
+        ({"procedure": "best-of-8"}, ["procedure", "best-of-8"]),
+        ({"sampelling": {}}, ["Unknown key `sampelling`", "`sampling`"]),
+        ({"train": {"step": 3}}, ["Unknown key `train.step`", "`steps`"]),
+        ({"kl": -1}, ["`kl`", "-1"]),
+        ({"beta": 1.0}, ["exactly one of `kl`"]),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_one_clear_message_and_exit_1(run, changes, words):
+    code, errors = run(**changes)
+    assert code == 1
+    assert "Traceback" not in errors
+    for word in words:
+        assert word in message(errors)
+
+
+def test_an_empty_prompts_file_is_named(run, tmp_path):
+    (tmp_path / "empty.jsonl").write_text("")
+    code, errors = run(prompts={"file": str(tmp_path / "empty.jsonl")})
+    assert code == 1 and "empty.jsonl holds no prompts" in message(errors)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_line_that_is_not_json_is_named(run, tmp_path):
+    (tmp_path / "bad.jsonl").write_text('{"prompt": "one"}\nnot json\n')
+    code, errors = run(prompts={"file": str(tmp_path / "bad.jsonl")})
+    assert code == 1 and "bad.jsonl, line 2" in message(errors)
+
+
+def test_ids_that_repeat_are_counted(run, tmp_path):
+    row = json.dumps({"prompt": "one", "prompt_id": "a"})
+    (tmp_path / "twice.jsonl").write_text(f"{row}\n{row}\n")
+    code, errors = run(prompts={"file": str(tmp_path / "twice.jsonl")})
+    assert code == 1 and "'a' more than once (1 of 2" in message(errors)
+
+
+def test_evaluating_on_training_prompts_is_refused(run, tmp_path):
+    row = json.dumps({"prompt": "one"})
+    (tmp_path / "same.jsonl").write_text(f"{row}\n")
+    code, errors = run(prompts={"file": str(tmp_path / "same.jsonl")})
+    assert code == 1 and "1 of 1 evaluation prompts are training prompts" in message(errors)
+
+
+def test_a_folder_of_another_run_is_refused_and_left_alone(run, tmp_path):
+    # nan_reward stops the first run after its configuration is written.
+    run(reward="python:test_bad_input:nan_reward")
+    before = (tmp_path / "run" / "config.yaml").read_text()
+    code, errors = run(reward="python:test_bad_input:nan_reward", kl=0.7)
+    assert code == 1 and "another configuration: `kl` differ" in message(errors)
+    assert (tmp_path / "run" / "config.yaml").read_text() == before
+
+
+def test_a_folder_of_something_else_is_refused(run, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "thesis.tex").write_text("years of work")
+    code, errors = run()
+    assert code == 1 and "no config.yaml" in message(errors)
+    assert [p.name for p in (tmp_path / "run").iterdir()] == ["thesis.tex"]
+
+
+def test_a_reward_that_never_differs_is_refused_before_training(run):
+    code, errors = run(reward="python:test_bad_input:constant_reward")
+    assert code == 1 and "constant on all 4 prompts" in message(errors)
+
+
+def test_wrong_usage_exits_2(cli):
+    assert cli("run")[0] == 2
+    assert cli("nonsense")[0] == 2

@@ -1,0 +1,115 @@
+"""The pieces of training, against closed forms on enumerable policies."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from infalign import BestOfN, CalibrationStore, Probit, Sampling, SolveError, WorstOfN
+from infalign.calibration.raw import log_weights, raw_beta, raw_kl, raw_win_rate
+from infalign.design import at_kl
+from infalign.training.callbacks import KLController, last_checkpoint
+from infalign.training.landing import _next
+from infalign.training.objectives import plan, raw_objective, shaped_objective
+from infalign.training.warm_start import tilt_loss
+
+
+@given(st.integers(0, 2**32 - 1))
+@settings(max_examples=20, deadline=None)
+def test_the_warm_start_descends_the_forward_kl_to_the_tilt(seed):
+    # On an enumerable policy the expected loss under π_ref is KL(π* ‖ π) + constant, so their
+    # gradients in the logits agree: π - π*.
+    rng = np.random.default_rng(seed)
+    reference = torch.tensor(rng.dirichlet(np.ones(6)))
+    weight = torch.tensor(np.exp(rng.normal(size=6)))
+    weight = weight / (reference * weight).sum()
+    logits = torch.tensor(rng.normal(size=6), requires_grad=True)
+    log_ratio = logits.log_softmax(0) - reference.log()
+    losses = torch.stack(
+        [tilt_loss(r[None], w[None]) for r, w in zip(log_ratio, weight, strict=True)]
+    )
+    (reference * losses).sum().backward()
+    expected = logits.softmax(0).detach() - reference * weight
+    np.testing.assert_allclose(logits.grad.numpy(), expected.numpy(), atol=1e-12)
+
+
+def test_the_warm_start_loss_of_one_sample_is_least_where_ratio_and_weight_agree():
+    weight = torch.tensor([0.3, 1.0, 4.0], dtype=torch.float64)
+    log_ratio = weight.log().clone().requires_grad_()
+    tilt_loss(log_ratio, weight).backward()
+    assert log_ratio.grad.abs().max() < 1e-12
+
+
+def normal_store(prompts=40, samples=4000):
+    rng = np.random.default_rng(0)
+    scale = rng.uniform(0.9, 1.1, (prompts, 1))
+    rewards = rng.normal(size=(prompts, samples)) * scale
+    return CalibrationStore.from_rewards([str(i) for i in range(prompts)], rewards / scale)
+
+
+def test_the_raw_tilt_spends_the_kl_it_is_asked_for():
+    store = normal_store(samples=64)
+    for kl in (0.05, 0.5, 1.5):
+        assert abs(raw_kl(store, raw_beta(store, kl)) - kl) < 1e-8
+
+
+@pytest.mark.parametrize("procedure", [Sampling(), BestOfN(4), WorstOfN(4)], ids=repr)
+def test_raw_rewards_that_are_normal_are_the_probit_transform(procedure):
+    # 40 × 4000 normal rewards: the finite-sample tilt is within a few thousandths of the limit.
+    store = normal_store()
+    ours = raw_win_rate(store, raw_beta(store, 0.5), procedure)
+    theory = at_kl(Probit(), 0.5).win_rate(procedure)
+    assert abs(ours - theory) < 0.004
+
+
+def test_a_tilt_that_k_samples_cannot_express_is_refused():
+    # log 4 = 1.386 nats is all that four samples can carry.
+    with pytest.raises(SolveError, match=r"4 reference samples .* kl=2"):
+        raw_beta(normal_store(samples=4), 2.0)
+
+
+def test_log_weights_average_to_one_over_the_reference():
+    rewards = np.random.default_rng(0).normal(size=(5, 32))
+    np.testing.assert_allclose(np.exp(log_weights(rewards, 0.7)).mean(1), 1)
+
+
+def test_both_objectives_imply_tilts_of_the_target_kl():
+    store = normal_store(prompts=20, samples=256)
+    rewards = np.stack(list(store.rewards.values()))
+    _, policy = plan(WorstOfN(4), WorstOfN(4), "optimal", kl=0.5, beta=None)
+    for objective in (shaped_objective(len, store, policy), raw_objective(len, store, 0.5)):
+        logs = objective.tilt(rewards)
+        assert abs(np.mean(np.exp(logs)) - 1) < 0.01
+        assert abs(np.mean(np.exp(logs) * logs) - 0.5) < 0.02
+
+
+class Trainer:
+    beta = None
+
+
+def test_the_controller_raises_beta_while_the_kl_is_too_large_and_lowers_it_below():
+    for per_token, rises in ((0.1, True), (0.001, False)):
+        controller = KLController(target=0.5, beta=1.0)
+        controller.trainer = Trainer()
+        logs = {"kl": per_token, "completions/mean_length": 20.0}
+        for _ in range(5):
+            controller.on_log(None, None, None, logs=logs)
+        assert (controller.trainer.beta > 1) == rises
+        assert logs["infalign/sequence_kl"] == pytest.approx(20 * per_token)
+
+
+def test_the_landing_finds_the_target_on_a_power_law():
+    tried = [(1.0, 0.8)]
+    while abs(tried[-1][1] / 0.5 - 1) > 1e-6 and len(tried) < 6:
+        alpha = _next(tried, 0.5)
+        tried.append((alpha, 0.8 * alpha**1.7))
+    assert abs(tried[-1][1] / 0.5 - 1) < 1e-6
+
+
+def test_an_unfinished_checkpoint_is_removed_and_the_one_before_it_taken(tmp_path):
+    for step, state in ((2, "{}"), (10, '{"global_st')):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+        (tmp_path / f"checkpoint-{step}" / "trainer_state.json").write_text(state)
+    assert last_checkpoint(tmp_path) == str(tmp_path / "checkpoint-2")
+    assert not (tmp_path / "checkpoint-10").exists()
