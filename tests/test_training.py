@@ -88,15 +88,21 @@ class Trainer:
     beta = None
 
 
+class State:
+    def __init__(self):
+        self.log_history = [{}]
+
+
 def test_the_controller_raises_beta_while_the_kl_is_too_large_and_lowers_it_below():
     for per_token, rises in ((0.1, True), (0.001, False)):
         controller = KLController(target=0.5, beta=1.0)
         controller.trainer = Trainer()
         logs = {"kl": per_token, "completions/mean_length": 20.0}
+        state = State()
         for _ in range(5):
-            controller.on_log(None, None, None, logs=logs)
+            controller.on_log(None, state, None, logs=logs)
         assert (controller.trainer.beta > 1) == rises
-        assert logs["infalign/sequence_kl"] == pytest.approx(20 * per_token)
+        assert state.log_history[-1]["infalign/sequence_kl"] == pytest.approx(20 * per_token)
 
 
 def test_the_landing_finds_the_target_on_a_power_law():

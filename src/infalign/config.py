@@ -67,6 +67,7 @@ class Training(Section):
     group: Annotated[PositiveInt, Field(description="Responses per prompt in a step.", ge=2)] = 8
     lora: Annotated[int, Field(description="Rank of low-rank adapters; 0 trains all weights.", ge=0)] = 0  # fmt: skip  # noqa: E501
     save_steps: Annotated[PositiveInt, Field(description="Steps between checkpoints.")] = 50
+    validation: Annotated[float, Field(description="Share of the training prompts kept aside to land on the KL that prompts not trained on have; 0 lands on the training prompts.", ge=0, lt=1)] = 0.15  # fmt: skip  # noqa: E501
     trl: Annotated[dict[str, Any], Field(description="Further options of TRL's RLOOConfig, under its own names.")] = {}  # fmt: skip  # noqa: E501
 
 

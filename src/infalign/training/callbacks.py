@@ -37,7 +37,8 @@ class KLController(TrainerCallback, ExportableState):
             return
         # TRL logs the mean per token; the objective is per sequence.
         kl = logs["kl"] * logs["completions/mean_length"]
-        logs["infalign/sequence_kl"], logs["infalign/beta"] = kl, self.beta
+        # The trainer has filed its log by now; the file written from it should have these too.
+        state.log_history[-1] |= {"infalign/sequence_kl": kl, "infalign/beta": self.beta}
         before = kl if self.average is None else self.average
         self.average = self.memory * before + (1 - self.memory) * kl
         excess = np.clip(self.average / self.target - 1, -1, 1)

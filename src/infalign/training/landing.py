@@ -37,7 +37,7 @@ def land(
 ) -> None:
     """Write the policy at the target KL to `out/model`, and how it was found to `landing.json`.
 
-    The KL is measured on the training prompts. The same seed draws every time, so that α is the
+    The KL is measured on `prompts`. The same seed draws every time, so that α is the
     only thing that changes between measurements.
     """
     options = {

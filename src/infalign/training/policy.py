@@ -24,7 +24,14 @@ def train_policy(
     *,
     report: Callable[[str, int, int], None],
 ) -> None:
-    """Train one policy into `out/model`; what an interrupted call finished is not done again."""
+    """Train one policy into `out/model`; what an interrupted call finished is not done again.
+
+    The last prompts, a share of `train.validation`, are not trained on: a policy moves further on
+    prompts it has seen, and the KL that was asked for is that of prompts it has not.
+    """
+    kept = len(prompts) - round(len(prompts) * config.train.validation)
+    landing = prompts[kept:] or prompts
+    prompts, samples = prompts[:kept], samples.first(kept)
     start, trained = None, out / "rloo"
     if config.train.warm_start:
         start = out / "warm_start" / "model"
@@ -34,4 +41,4 @@ def train_policy(
         trained = out / "warm_start"
     elif not (trained / "done.json").exists():
         on_policy(config, model_path, prompts, objective, target_kl, start, trained, report)
-    land(config, model_path, trained / "model", prompts, target_kl, seed, out, report)
+    land(config, model_path, trained / "model", landing, target_kl, seed, out, report)

@@ -42,6 +42,12 @@ class StoredSamples:
     rewards: np.ndarray
     """Raw rewards, shape (prompts, K)."""
 
+    def first(self, prompts: int) -> "StoredSamples":
+        """The samples of the first so many prompts."""
+        return StoredSamples(
+            self.responses[:prompts], self.logprobs[:prompts], self.rewards[:prompts]
+        )
+
 
 def warm_start(
     config: Config,
