@@ -77,8 +77,8 @@ def main(
     out: Annotated[Path, typer.Option(help="Folder of the finished model and the checkpoints.")],
     data: Annotated[Path | None, typer.Option(help="Folder with the preference data.")] = None,
     hub: Annotated[bool, typer.Option(help="Download Anthropic/hh-rlhf instead.")] = False,
-    epochs: Annotated[float, typer.Option()] = 3.0,
-    learning_rate: Annotated[float, typer.Option()] = 2e-4,
+    epochs: Annotated[float, typer.Option(help="More overfit: a rougher reward.")] = 2.0,
+    learning_rate: Annotated[float, typer.Option(help="AdamW step size.")] = 1e-4,
 ):
     """Train the reward model; write it to OUT/model with OUT/scores.json."""
     if (data is None) != hub:

@@ -60,7 +60,8 @@ class Training(Section):
     method: Annotated[Method, Field(description="rloo: InfAlign-CTRL, trained on the shaped reward.")] = "rloo"  # fmt: skip  # noqa: E501
     baselines: Annotated[tuple[Method, ...], Field(description="Other methods, trained to the same KL and compared. rlhf: the raw reward.")] = ("rlhf",)  # fmt: skip  # noqa: E501
     warm_start: Annotated[int, Field(description="Passes over the calibration samples before the first on-policy step.", ge=0)] = 1  # fmt: skip  # noqa: E501
-    warm_start_learning_rate: Annotated[PositiveFloat, Field(description="AdamW step size of those passes.")] = 1e-4  # fmt: skip  # noqa: E501
+    warm_start_learning_rate: Annotated[PositiveFloat, Field(description="AdamW step size of those passes.")] = 2e-5  # fmt: skip  # noqa: E501
+    warm_start_batch_size: Annotated[PositiveInt, Field(description="Samples in each step of those passes.")] = 64  # fmt: skip  # noqa: E501
     steps: Annotated[int, Field(description="On-policy RLOO steps.", ge=0)] = 500
     learning_rate: Annotated[PositiveFloat, Field(description="AdamW step size of the on-policy steps.")] = 1e-5  # fmt: skip  # noqa: E501
     batch_size: Annotated[PositiveInt, Field(description="Responses in each gradient step.")] = 256

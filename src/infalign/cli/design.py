@@ -20,12 +20,16 @@ def design(
         list[str] | None, typer.Option(help="Candidate to compare; may be repeated.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-    plot: Annotated[Path | None, typer.Option(help="Also draw win rate against KL here.")] = None,
+    plot: Annotated[
+        Path | None, typer.Option(help="Also draw win rate against KL, as PNG.")
+    ] = None,
 ):
     """Best transform for a procedure and a KL budget, beside simple ones. No training needed.
 
     Example: infalign design --procedure best-of-n:4 --kl 0.5
     """
+    import numpy as np
+
     from infalign.design import compare
     from infalign.design import design as solve
     from infalign.procedures import parse_procedure
@@ -34,14 +38,14 @@ def design(
     played = parse_procedure(procedure)
     opponent = parse_procedure(against or procedure)
     best = solve(played, kl=kl, beta=beta, against=opponent)
-    rows = compare(
-        played, [parse_transform(t) for t in transform or DEFAULTS], kl=best.kl, against=opponent
-    )[1:]
+    candidates = [parse_transform(t) for t in transform or DEFAULTS]
+    rows = compare(played, candidates, kl=best.kl, against=opponent)[1:]
     if plot:
-        from infalign.reports.plots import design_figure
+        from infalign.reports.plots import frontier, save_png
 
-        candidates = [parse_transform(t) for t in transform or DEFAULTS]
-        design_figure(played, opponent, candidates, best).savefig(plot)
+        kls = np.linspace(best.kl / 12, 2 * best.kl, 24).tolist()
+        curves = compare(played, candidates, kl=kls, against=opponent)
+        save_png(frontier(played.spec, curves, best.kl), plot)
     result = {
         "procedure": played.spec,
         "against": opponent.spec,

@@ -96,6 +96,33 @@ def win_rate(results: Mapping) -> Figure:
 
 
 @matplotlib.rc_context(STYLE)
+def frontier(spec: str, rows, budget: float) -> Figure:
+    """Win rate against KL in theory, from the candidates that `infalign.compare` returns."""
+    figure = Figure(figsize=(WIDTH, 4.2), layout="constrained")
+    panel = figure.subplots()
+    panel.set_title(procedure_words(spec))
+    panel.set_xlabel("KL from the reference (nats)")
+    panel.set_ylabel("win rate against the reference")
+    panel.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0, symbol=" %"))
+    _grid(panel)
+    panel.axvline(budget, color=FAINT, lw=1.2, ls=(0, (1, 2)))
+    names = list(dict.fromkeys(row.transform for row in rows))
+    ends = {name: [r for r in rows if r.transform == name][-1].win_rate for name in names}
+    low, high = min(r.win_rate for r in rows), max(ends.values())
+    order = sorted(names, key=ends.get)
+    heights = dict(
+        zip(order, _spread([ends[n] for n in order], 0.05 * (high - low), high), strict=True)
+    )
+    for index, name in enumerate(names):
+        color = INK if name == "optimal" else PALETTE[(index - 1) % len(PALETTE)]
+        own = [r for r in rows if r.transform == name]
+        panel.plot([r.kl for r in own], [r.win_rate for r in own], color=color, lw=1.8)
+        _beside(panel, name, own[-1].kl, heights[name], color)
+    panel.set_xlim(0, rows[-1].kl)
+    return figure
+
+
+@matplotlib.rc_context(STYLE)
 def quantiles(results: Mapping) -> Figure:
     """Density of the replies' quantiles under each policy; the reference's is 1 everywhere."""
     densities = results["quantile_density"]

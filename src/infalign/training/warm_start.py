@@ -77,7 +77,7 @@ def warm_start(
         learning_rate=config.train.warm_start_learning_rate,
         lr_scheduler_type="cosine",
         warmup_steps=5,
-        per_device_train_batch_size=config.train.batch_size,
+        per_device_train_batch_size=config.train.warm_start_batch_size,
         remove_unused_columns=False,
         **common_arguments(config),
     )

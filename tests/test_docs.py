@@ -1,0 +1,80 @@
+"""Words are tested too: the README's code runs, commands exist, public names explain themselves."""
+
+import inspect
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+import infalign as ia
+from infalign.cli.run import describe
+from infalign.config import parse_config
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, re.S)
+
+
+def test_the_python_of_the_readme_runs_and_prints_what_it_says(capsys):
+    code = "\n".join(blocks("python"))
+    exec(compile(code, "README.md", "exec"), {})
+    said = re.findall(r"print\(.*\)\s+# (.+)", code)
+    assert capsys.readouterr().out.split() == said
+
+
+def test_the_configuration_of_the_readme_is_valid():
+    assert parse_config(yaml.safe_load(blocks("yaml")[0])).train.lora == 16
+
+
+def test_the_design_command_of_the_readme_runs(cli):
+    command = next(line for line in README.splitlines() if line.startswith("infalign design"))
+    code, out, _ = cli(*command.split()[1:])
+    assert code == 0 and "optimal" in out and "0.9299" in out
+
+
+def test_every_file_in_the_map_exists():
+    tree = README[README.index("## Map") :]
+    for name in re.findall(r"^[├└]── (\S+)", tree, re.M):
+        assert (ROOT / "src/infalign" / name).exists(), name
+
+
+def test_every_public_name_is_documented():
+    for name in dir(ia):
+        value = getattr(ia, name)
+        if not name.startswith("_") and (inspect.isclass(value) or inspect.isfunction(value)):
+            assert inspect.getdoc(value), name
+
+
+def test_every_key_of_the_configuration_has_a_sentence():
+    assert [line for line in describe() if line.endswith("None")] == []
+
+
+def test_importing_infalign_is_light():
+    code = (
+        "import infalign, sys; print(sorted({'torch', 'transformers', 'trl'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("command", ["demo", "run", "design", "calibrate", "evaluate", "report"])
+def test_every_command_explains_itself(command, cli):
+    code, out, _ = cli(command, "--help")
+    assert code == 0 and ("--procedure" if command == "design" else "--out") in out
+
+
+def test_the_json_of_design_has_the_keys_that_scripts_rely_on(cli):
+    import json
+
+    code, out, _ = cli("design", "--procedure", "best-of-n:4", "--kl", "0.5", "--json")
+    data = json.loads(out)
+    assert code == 0 and data["procedure"] == data["against"] == "best-of-n:4"
+    assert set(data) == {"procedure", "against", "kl", "beta", "win_rate", "gap", "candidates"}
+    assert round(data["win_rate"], 4) == 0.8733 and data["gap"] < 1e-9
+    assert set(data["candidates"][0]) == {"transform", "win_rate", "beta"}
