@@ -13,6 +13,7 @@ BASE = {
     "kl": 0.3,
     "sampling": {"max_new_tokens": 4, "batch_size": 16},
     "calibration": {"samples": 4},
+    "train": {"batch_size": 8, "group": 4, "steps": 1},
     "evaluate": {"prompts": {"limit": 4}, "samples": 4},
 }
 
@@ -63,6 +64,7 @@ def message(errors: str) -> str:
         ({"sampelling": {}}, ["Unknown key `sampelling`", "`sampling`"]),
         ({"train": {"step": 3}}, ["Unknown key `train.step`", "`steps`"]),
         ({"kl": -1}, ["`kl`", "-1"]),
+        ({"train": {"batch_size": 64}}, ["`train.batch_size` 64", "8 training prompts", "are 3"]),
         ({"beta": 1.0}, ["exactly one of `kl`"]),
     ],
     ids=lambda value: str(value)[:40],
@@ -103,12 +105,16 @@ def test_evaluating_on_training_prompts_is_refused(run, tmp_path):
 
 
 def test_a_folder_of_another_run_is_refused_and_left_alone(run, tmp_path):
-    # nan_reward stops the first run after its configuration is written.
-    run(reward="python:test_bad_input:nan_reward")
+    assert run("--until", "calibrate")[0] == 0
     before = (tmp_path / "run" / "config.yaml").read_text()
-    code, errors = run(reward="python:test_bad_input:nan_reward", kl=0.7)
+    code, errors = run(kl=0.7)
     assert code == 1 and "another configuration: `kl` differ" in message(errors)
     assert (tmp_path / "run" / "config.yaml").read_text() == before
+
+
+def test_a_mistake_can_be_corrected_in_the_same_folder(run):
+    assert run(reward="python:test_bad_input:nan_reward")[0] == 1
+    assert run("--until", "calibrate")[0] == 0
 
 
 def test_a_folder_of_something_else_is_refused(run, tmp_path):

@@ -75,7 +75,7 @@ class Training(Section):
 class EvaluationPrompts(Prompts):
     """Held-out prompts; what is not given is taken from `prompts`."""
 
-    split: str = "test"
+    split: Annotated[str, Field(description="Which part to use.")] = "test"
 
 
 class Evaluation(Section):

@@ -10,7 +10,7 @@ from scipy.optimize import brentq
 from scipy.special import log_softmax
 
 from infalign import _check
-from infalign.errors import SolveError
+from infalign.errors import DataError, SolveError
 from infalign.procedures import AbstractProcedure
 
 from .store import CalibrationStore
@@ -30,18 +30,24 @@ def raw_kl(store: CalibrationStore, beta: float) -> float:
     return float(np.mean(kls))
 
 
+def require_spread(store: CalibrationStore) -> float:
+    """Standard deviation of the rewards within a prompt, averaged; DataError where it is zero."""
+    spread = float(np.mean([np.std(r) for r in store.rewards.values()]))
+    if spread == 0:
+        raise DataError(
+            f"The reward is constant on all {len(store.rewards)} prompts: it says nothing about "
+            "responses, so no policy can be trained on it."
+        )
+    return spread
+
+
 def raw_beta(store: CalibrationStore, kl: float) -> float:
     """The β, in units of raw reward per nat, at which the average KL is `kl` nats.
 
     Raises SolveError when K samples cannot express that much: log K is the most they can.
     """
     _check.positive("kl", kl)
-    spread = np.mean([np.std(r) for r in store.rewards.values()])
-    if spread == 0:
-        raise SolveError(
-            f"The reward is constant on all {len(store.rewards)} prompts: it says nothing about "
-            "responses, so no policy can be trained on it."
-        )
+    spread = require_spread(store)
 
     def excess(log_beta):
         return raw_kl(store, spread * float(np.exp(log_beta))) - kl

@@ -42,7 +42,9 @@ class Run:
         run = cls(config, Path(folder))
         stated = config.model_dump(mode="json", exclude_none=True)
         path = run.folder / "config.yaml"
-        if path.exists():
+        # Until the first samples are in, a configuration can still be corrected.
+        begun = (run.folder / "calibration").exists()
+        if path.exists() and begun:
             found = yaml.safe_load(path.read_text())
             differing = sorted(_differences(found, stated))
             if differing:
@@ -50,15 +52,16 @@ class Run:
                     f"{run.folder} holds a run of another configuration: {', '.join(differing)} "
                     "differ. Choose another folder with --out, or restore those values."
                 )
-        elif run.folder.exists() and any(run.folder.iterdir()):
+        elif not path.exists() and run.folder.exists() and any(run.folder.iterdir()):
             raise ConfigError(
                 f"{run.folder} is not empty and holds no run (no config.yaml). "
                 "Choose another folder with --out."
             )
         # Everything that can be wrong with the input shows before anything is written.
         provenance = run.provenance
-        _ = run.prompts, run.test_prompts
-        if not path.exists():
+        _ = run.test_prompts
+        run.require_enough_prompts()
+        if not begun:
             storage.write_text(path, yaml.safe_dump(stated, sort_keys=False))
             storage.write_json(run.folder / "provenance.json", provenance)
         return run
@@ -95,6 +98,18 @@ class Run:
                 f"first {shared[0]!r}. Evaluate on prompts that are not trained on."
             )
         return held_out
+
+    def require_enough_prompts(self) -> None:
+        """Each on-policy step needs `batch_size / group` different prompts."""
+        train = self.config.train
+        trained = len(self.prompts) - round(len(self.prompts) * train.validation)
+        needed = train.batch_size // train.group
+        if train.steps and trained < needed:
+            raise ConfigError(
+                f"`train.batch_size` {train.batch_size} in groups of {train.group} needs {needed} "
+                f"training prompts; there are {trained} ({len(self.prompts)} less a share of "
+                f"{train.validation:g} kept aside). Give more prompts, or a smaller batch."
+            )
 
     @cached_property
     def reward(self):

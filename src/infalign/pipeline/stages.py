@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 
 from infalign import storage
+from infalign.calibration.raw import require_spread
 from infalign.calibration.store import CalibrationStore, StoreWriter, read_samples
 from infalign.models.rewards import score
 from infalign.transforms import AbstractTransform, transform_from_json
@@ -108,6 +109,7 @@ def train(run: Run, report: Report) -> None:
             report(f"train {method}", 1, 1)
             continue
         store = open_store(run)
+        require_spread(store)
         objective = (
             raw_objective(run.reward, store, kl)
             if method == "rlhf"

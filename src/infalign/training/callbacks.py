@@ -25,11 +25,14 @@ class KLController(TrainerCallback, ExportableState):
         self.trainer = None
 
     def state(self):
-        """The controller as JSON values, for checkpoints."""
-        arguments = {k: getattr(self, k) for k in ("target", "beta", "gain", "memory")}
-        return {"args": arguments, "attributes": {"average": self.average}}
+        """What a checkpoint keeps of the controller."""
+        return {"args": {}, "attributes": {"beta": self.beta, "average": self.average}}
 
     def on_train_begin(self, args, state, control, **kwargs):
+        # The trainer would restore a callback by making a new one, which does not know the trainer.
+        kept = state.stateful_callbacks.get("KLController") if state.global_step else None
+        if kept:
+            self.beta, self.average = (kept["attributes"][k] for k in ("beta", "average"))
         self.trainer.beta = self.beta
 
     def on_log(self, args, state, control, logs=None, **kwargs):

@@ -13,6 +13,7 @@ import torch
 
 from infalign import storage
 from infalign.config import Config
+from infalign.errors import DataError
 from infalign.models.hf import LanguageModel, sequence_kl
 from infalign.prompts import Prompt
 
@@ -61,6 +62,12 @@ def land(
         return float(sequence_kl(policy, reference, conversations, drawn).mean())
 
     tried = [(1.0, measure(1.0))]
+    if tried[0][1] < target_kl / 400:
+        raise DataError(
+            f"The policy in {trained} has hardly moved: its KL is {tried[0][1]:.2g} nats of the "
+            f"{target_kl:g} asked for. Train longer, or with larger steps (`train.steps`, "
+            "`train.learning_rate`, `train.warm_start`)."
+        )
     report("landing", 1, tries)
     while len(tried) < tries and abs(np.log(tried[-1][1] / target_kl)) > tolerance:
         alpha = _next(tried, target_kl)
@@ -84,4 +91,6 @@ def _next(tried: list[tuple[float, float]], target: float) -> float:
     if len(tried) > 1:
         # Noise must not turn the secant around: KL grows between α^½ and α⁴.
         power = float(np.clip((kls[-1] - kls[-2]) / (alphas[-1] - alphas[-2]), 0.5, 4))
-    return float(np.exp(alphas[-1] + (np.log(target) - kls[-1]) / power))
+    # Beyond a few times the change that was trained, weights mean nothing any more.
+    step = np.clip((np.log(target) - kls[-1]) / power, -2, np.log(2))
+    return float(np.exp(alphas[-1] + step))

@@ -17,7 +17,6 @@ def common_arguments(config: Config) -> dict:
         "logging_steps": 1,
         "save_steps": config.train.save_steps,
         "save_total_limit": 2,
-        "restore_callback_states_from_checkpoint": True,
         "report_to": "none",
         "disable_tqdm": True,
         "use_cpu": device() == "cpu",
