@@ -8,6 +8,7 @@ leave-one-out baseline: its expected gradient is that of E[R] − β KL, the obj
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
 from datasets import Dataset
 from trl import RLOOConfig, RLOOTrainer
 
@@ -43,6 +44,7 @@ def on_policy(
         "max_completion_length": config.sampling.max_new_tokens,
         "temperature": config.sampling.temperature,
         "beta": objective.beta,
+        "shuffle_dataset": False,
         **common_arguments(config),
         **config.train.trl,
     }
@@ -52,7 +54,7 @@ def on_policy(
         model=fresh_policy(config, model_path),
         reward_funcs=objective.reward,
         args=RLOOConfig(str(out), **options),
-        train_dataset=_dataset(prompts, chat=tokenizer.chat_template is not None),
+        train_dataset=_dataset(config, prompts, chat=tokenizer.chat_template is not None),
         processing_class=tokenizer,
         peft_config=lora(config),
         callbacks=[controller, Progress(lambda done, total: report("RLOO", done, total))],
@@ -63,7 +65,16 @@ def on_policy(
     finish(trainer, out)
 
 
-def _dataset(prompts: Sequence[Prompt], *, chat: bool) -> Dataset:
+def _dataset(config: Config, prompts: Sequence[Prompt], *, chat: bool) -> Dataset:
+    """The prompts of all steps in order: pass after pass, each shuffled.
+
+    TRL's own sampler starts its shuffles over when a run is resumed after the first pass; rows in
+    their final order make the whole training one pass, which resumes exactly.
+    """
+    rng = np.random.default_rng(config.seed)
+    rows = config.train.steps * config.train.batch_size // config.train.group
+    passes = [rng.permutation(len(prompts)) for _ in range(-(-rows // len(prompts)))]
+    order = [prompts[i] for i in np.concatenate(passes)[:rows]]
     return Dataset.from_list(
-        [{"prompt": list(p.messages) if chat else p.text, "prompt_id": p.id} for p in prompts]
+        [{"prompt": list(p.messages) if chat else p.text, "prompt_id": p.id} for p in order]
     )
