@@ -1,6 +1,6 @@
 """Put trained models into the package, each with a model card made from its own scores.
 
-    python bundled_models/package.py work
+python bundled_models/package.py work
 """
 
 import json
@@ -44,8 +44,8 @@ language: en
 ---
 # reward-{kind}
 {shared}
-A {kind} reward: a sequence classifier with one output and {parameters:,} parameters, trained with
-the Bradley-Terry loss from the trunk of the bundled language model.
+A {kind}ness reward: a sequence classifier with one output and {parameters:,} parameters, trained
+with the Bradley-Terry loss from the trunk of the bundled language model.
 
 **Data.** Anthropic HH {kind}-base comparisons, each also with both replies cut to their leading
 sentences: {train_pairs:,} training pairs. A fifth of the conversations, by hash of the first

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 
 def test_the_quick_demo_prints_its_results_and_where_the_report_is(quick_demo):
     folder, stdout, stderr = quick_demo
-    assert "InfAlign-CTRL" in stdout and "RLHF on the raw reward" in stdout
+    assert "InfAlign-CTRL" in stdout and "RLHF on the raw" in stdout
     assert str(folder / "report.html") in stdout.replace("\n", "")
     assert "not" in stdout and "evidence" in stdout
     assert "calibrate" in stderr and "calibrate" not in stdout

@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 from pydantic import BaseModel
+from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -75,7 +76,11 @@ def describe(section: type[BaseModel] = Config, prefix: str = "") -> Iterator[st
         if isinstance(kind, type) and issubclass(kind, BaseModel):
             yield from describe(kind, f"{prefix}{name}.")
         else:
-            default = "" if field.is_required() or field.default is None else f" [{field.default}]"
+            known = not field.is_required() and field.default not in (None, {})
+            plain = (
+                field.default if not isinstance(field.default, tuple) else " ".join(field.default)
+            )
+            default = f" (default: {plain})" if known else ""
             yield f"  {prefix}{name}{default}: {field.description}"
 
 
@@ -142,20 +147,22 @@ def _print_results(folder: Path) -> None:
     procedure = results["procedure"]
     table = Table(
         title=f"Win rate against the reference, {results['prompts']} held-out prompts × "
-        f"{results['samples']} samples"
+        f"{results['samples']} samples",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
     )
-    columns = ("policy", "KL (nats)", "KL efficiency", "sampling", procedure, "best possible")
-    for column in columns:
-        table.add_column(column, justify="left" if column == "policy" else "right")
+    table.add_column("policy", min_width=13)
+    for column in ("KL, nats", "KL eff.", "sampling %", f"{procedure} %", "frontier"):
+        table.add_column(column, justify="right", no_wrap=True)
     for policy in results["policies"]:
         wins = policy["win_rates"]
         table.add_row(
             policy["label"],
-            _interval(policy["kl"], ".3f"),
+            _with_error(policy["kl"], 1, 3),
             f"{policy['kl_efficiency']:.0%}",
-            _interval(wins["sampling"], ".1%"),
-            _interval(wins[procedure], ".1%"),
-            f"{policy['frontier'][procedure]:.1%}",
+            _with_error(wins["sampling"], 100, 1),
+            _with_error(wins[procedure], 100, 1),
+            f"{100 * policy['frontier'][procedure]:.1f}",
         )
     console.print(table)
     labels = {p["method"]: p["label"] for p in results["policies"]}
@@ -166,15 +173,17 @@ def _print_results(folder: Path) -> None:
             f"{labels[d['a']]} − {labels[d['b']]}, {d['procedure']}: "
             f"{100 * d['value']:+.1f} points [{100 * d['low']:+.1f}, {100 * d['high']:+.1f}]"
         )
-    console.print("Intervals: 95 %, clustered by prompt; differences paired by prompt.")
+    console.print(
+        "±: 95 % intervals, clustered by prompt; differences paired by prompt. Frontier: the best "
+        "that any policy can do at that KL."
+    )
     if not results["evidence"]:
         console.print("[bold]A try-out, too small to be evidence: the numbers prove nothing.[/]")
     console.print(f"Report: {(folder / 'report.html').resolve()}", soft_wrap=True)
 
 
-def _interval(estimate: dict, form: str) -> str:
-    value = format(estimate["value"], form)
+def _with_error(estimate: dict, scale: float, digits: int) -> str:
+    value = f"{scale * estimate['value']:.{digits}f}"
     if estimate["low"] is None:
         return value
-    low, high = (format(estimate[k], form) for k in ("low", "high"))
-    return f"{value} [{low}, {high}]"
+    return f"{value} ± {scale * (estimate['high'] - estimate['low']) / 2:.{digits}f}"
