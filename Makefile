@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready
 
-.PHONY: demo quick test check clean
+.PHONY: demo quick test check docs clean
 
 demo: $(READY)  ## The whole method on bundled models, offline; prints where the report is.
 	$(BIN)/infalign demo --out runs/demo
@@ -25,6 +25,9 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[train,dev]"
 	touch $(READY)
+
+docs: $(READY)  ## Put the demo's output and picture into the README.
+	$(BIN)/python docs/make.py runs/demo
 
 clean:
 	rm -rf $(VENV) runs

@@ -98,7 +98,7 @@ def _run(config: Config, out: Path, until: str) -> None:
     with _progress() as report:
         finished = run(config, out, until=until, report=report)
     if until == "report":
-        _print_results(finished.folder)
+        print_results(finished.folder)
     else:
         Console(stderr=True).print(f"Stage {until} of {out} is done.")
 
@@ -139,7 +139,8 @@ def _quiet_libraries() -> None:
     datasets.disable_progress_bars()
 
 
-def _print_results(folder: Path) -> None:
+def print_results(folder: Path) -> None:
+    """The results of an evaluated run, as a table."""
     from infalign.storage import read_json
 
     results = read_json(folder / "evaluation" / "results.json")
