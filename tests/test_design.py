@@ -315,6 +315,6 @@ def test_a_stalled_solver_says_what_to_ask_for_instead():
     with pytest.raises(SolveError) as caught:
         solve(BestOfN(4), Sampling(), kl=0.5, tolerance=0)  # rounding forbids a residual of 0
     assert str(caught.value) == (
-        "No optimum was found for BestOfN(n=4) against Sampling() with kl=0.5: the continuation "
-        "stopped at its start. Ask for a smaller `kl` or a larger `beta`."
+        "No optimum was found for BestOfN(n=4) against Sampling() with kl=0.5: it lies "
+        "beyond double precision. Ask for a smaller `kl` or a larger `beta`."
     )

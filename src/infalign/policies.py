@@ -14,8 +14,8 @@ from .procedures import AbstractProcedure
 from .quadrature import ORDER, panels
 from .transforms import AbstractTransform
 
-DEPTH = 44
-"""Panels reach 2^-44 from either end: beyond that a tilt within double precision has no mass."""
+GRID = (44, 3)
+"""Depth and parts of the panels: 2^-44 from an end, a tilt in double precision has no mass left."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class TiltedPolicy:
     @cached_property
     def _nodes(self) -> tuple[np.ndarray, np.ndarray, float]:
         """Density and CDF at the quadrature nodes, and log Z."""
-        grid = panels(DEPTH)
+        grid = panels(*GRID)
         exponent = self.transform(grid.nodes) / self.beta
         top = exponent.max()  # e^{Φ/β} may overflow; e^{(Φ - max Φ)/β} cannot
         log_z = float(np.log(grid.integrate(np.exp(exponent - top))) + top)
@@ -56,7 +56,7 @@ class TiltedPolicy:
     def kl(self) -> float:
         """KL(policy ‖ reference) = ∫ f log f, in nats."""
         density, _, _ = self._nodes
-        return entropy_gap(panels(DEPTH), density)
+        return entropy_gap(panels(*GRID), density)
 
     def density(self, u) -> np.ndarray:
         """f(u), elementwise; 1 is the reference."""
@@ -64,7 +64,7 @@ class TiltedPolicy:
 
     def cdf(self, u) -> np.ndarray:
         """F(u) = ∫₀^u f, elementwise."""
-        grid = panels(DEPTH)
+        grid = panels(*GRID)
         density, _, _ = self._nodes
         per_panel = (grid.weights * density).reshape(-1, ORDER).sum(1)
         totals = np.concatenate([[0], np.cumsum(per_panel)])
@@ -78,7 +78,7 @@ class TiltedPolicy:
         W = 1 − ∫ H(F(u)) dG(u); `against` is `procedure` unless given.
         """
         _, cdf, _ = self._nodes
-        return win_rate_on(panels(DEPTH), cdf, procedure, against or procedure)
+        return win_rate_on(panels(*GRID), cdf, procedure, against or procedure)
 
 
 def entropy_gap(grid, density: np.ndarray) -> float:

@@ -27,16 +27,19 @@ def _rule():
 
 @dataclass(frozen=True)
 class Panels:
-    """Quadrature on [0, 1] whose outermost panels have width 2^-`depth`."""
+    """Quadrature on [0, 1]: panels that halve `depth` times towards either end, cut in `parts`."""
 
     depth: int
+    parts: int = 1
 
     def __post_init__(self):
         nodes, weights, running = _rule()
         near = 0.5 ** np.arange(self.depth, 0, -1)  # 2^-depth … 1/2
-        edges = np.concatenate([[0], near, 1 - near[-2::-1], [1]])
+        coarse = np.concatenate([[0], near, 1 - near[-2::-1], [1]])
+        inside = coarse[:-1, None] + np.diff(coarse)[:, None] * np.arange(self.parts) / self.parts
+        edges = np.append(inside.ravel(), 1.0)
         half = np.diff(edges)[:, None] / 2
-        put = object.__setattr__  # frozen: computed once, from `depth` alone
+        put = object.__setattr__  # frozen: computed once, from the two fields alone
         put(self, "edges", edges)
         put(self, "nodes", (edges[:-1, None] + half * (1 + nodes)).ravel())
         put(self, "weights", (half * weights).ravel())
@@ -93,6 +96,6 @@ class Panels:
 
 
 @lru_cache(maxsize=8)
-def panels(depth: int) -> Panels:
-    """The shared quadrature of one depth."""
-    return Panels(depth)
+def panels(depth: int, parts: int = 1) -> Panels:
+    """The shared quadrature of one fineness."""
+    return Panels(depth, parts)

@@ -21,8 +21,8 @@ from .policies import entropy_gap, win_rate_on
 from .procedures import AbstractProcedure
 from .quadrature import Panels, panels
 
-DEPTHS = (10, 20, 32)
-"""Finest panels 2^-depth, tried in turn."""
+GRIDS = ((10, 1), (10, 4), (32, 1))
+"""Depth and parts of the panels, tried in turn: finer inside, then finer at the ends."""
 
 RESOLUTION = 1e-4
 """Largest last coefficient of a panel, in mass; quadrature errs by about its square."""
@@ -65,8 +65,8 @@ def solve(
         raise ValueError("Give exactly one of `kl` (nats) and `beta`.")
     budget = None if kl is None else _check.positive("kl", kl)
     strength = None if beta is None else _check.positive("beta", beta)
-    for depth in DEPTHS:
-        system = _System(panels(depth), procedure, against)
+    for depth, parts in GRIDS:
+        system = _System(panels(depth, parts), procedure, against)
         find = _continue if procedure.concave else _ascend
         state = find(system, budget, strength, tolerance)
         if state is None:
@@ -117,7 +117,7 @@ def _continue(system: "_System", budget, strength, tolerance) -> np.ndarray | No
     return state
 
 
-def _ascend(system: "_System", budget, strength, tolerance, steps=500) -> np.ndarray | None:
+def _ascend(system: "_System", budget, strength, tolerance, steps=200) -> np.ndarray | None:
     """The paper's fixed point, which for a convex win rate is minorise-maximise: W never falls.
 
     Each step maximises the tangent of W at f: its tilt e^{Φ_f/β}, with β given or, under a budget,
@@ -145,7 +145,7 @@ def _ascend(system: "_System", budget, strength, tolerance, steps=500) -> np.nda
             density, _ = system.distribution(state[:-1])
             if moved < close * max(1.0, np.abs(state).max()):
                 break
-            if at == path[-1] and moved < 1e-3:
+            if at == path[-1] and moved < 1e-4:
                 finished = system.newton(state, np.log(at), bool(budget), tolerance)
                 if finished is not None:
                     return finished
