@@ -28,7 +28,7 @@ def common_arguments(config: Config) -> dict:
 
 
 def finish(trainer, out: Path) -> None:
-    """Train from the last checkpoint to the end; keep the model and the log, not the checkpoints.
+    """Train from the last checkpoint to the end; keep the model and the log.
 
     `done.json` is written last, so a folder that has it is finished.
     """
@@ -38,5 +38,9 @@ def finish(trainer, out: Path) -> None:
     storage.write_text(out / "metrics.jsonl", "".join(lines))
     save_policy(trainer.model, out / "model")
     storage.write_json(out / "done.json", {"steps": trainer.state.global_step})
+
+
+def drop_checkpoints(out: Path) -> None:
+    """Remove the checkpoints of a finished training, which nothing will resume."""
     for checkpoint in out.glob("checkpoint-*"):
         shutil.rmtree(checkpoint)

@@ -7,6 +7,7 @@ from infalign.config import Config
 from infalign.prompts import Prompt
 
 from .landing import land
+from .loop import drop_checkpoints
 from .objectives import Objective
 from .rloo import on_policy
 from .warm_start import StoredSamples, warm_start
@@ -41,4 +42,7 @@ def train_policy(
         trained = out / "warm_start"
     elif not (trained / "done.json").exists():
         on_policy(config, model_path, prompts, objective, target_kl, start, trained, report)
+    # Here and not where training ends, so that a run killed in between leaves none behind.
+    for part in ("warm_start", "rloo"):
+        drop_checkpoints(out / part)
     land(config, model_path, trained / "model", landing, target_kl, seed, out, report)
