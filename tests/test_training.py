@@ -6,11 +6,19 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from infalign import BestOfN, CalibrationStore, Probit, Sampling, SolveError, WorstOfN
+from infalign import (
+    BestOfN,
+    CalibrationStore,
+    DataError,
+    Probit,
+    Sampling,
+    SolveError,
+    WorstOfN,
+)
 from infalign.calibration.raw import log_weights, raw_beta, raw_kl, raw_win_rate
 from infalign.design import at_kl
 from infalign.training.callbacks import KLController, last_checkpoint
-from infalign.training.landing import _next
+from infalign.training.landing import FARTHEST, nearest, search
 from infalign.training.objectives import plan, raw_objective, shaped_objective
 from infalign.training.warm_start import tilt_loss
 
@@ -105,12 +113,60 @@ def test_the_controller_raises_beta_while_the_kl_is_too_large_and_lowers_it_belo
         assert state.log_history[-1]["infalign/sequence_kl"] == pytest.approx(20 * per_token)
 
 
-def test_the_landing_finds_the_target_on_a_power_law():
-    tried = [(1.0, 0.8)]
-    while abs(tried[-1][1] / 0.5 - 1) > 1e-6 and len(tried) < 6:
-        alpha = _next(tried, 0.5)
-        tried.append((alpha, 0.8 * alpha**1.7))
-    assert abs(tried[-1][1] / 0.5 - 1) < 1e-6
+@pytest.mark.parametrize("power", [0.7, 1.7, 3.5])
+@pytest.mark.parametrize("trained", [0.05, 0.5, 8.0])
+def test_the_landing_finds_the_target_on_a_power_law(power, trained):
+    # α = (0.5 / trained)^(1/power), which for 0.05 nats and power 0.7 is 26.8: out of reach.
+    expected = (0.5 / trained) ** (1 / power)
+    if expected > FARTHEST:
+        with pytest.raises(DataError, match="moved the policy too little"):
+            search(lambda alpha: trained * alpha**power, 0.5)
+        return
+    tried = search(lambda alpha: trained * alpha**power, 0.5, tolerance=1e-6)
+    assert nearest(tried, 0.5) == pytest.approx((expected, 0.5), rel=1e-5)
+
+
+def test_the_landing_finds_the_target_through_noise():
+    # KLs measured with an error of 2 %, as 1024 responses give; twenty landings.
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        tried = search(lambda a, rng=rng: 0.2 * a**2 * np.exp(rng.normal(0, 0.02)), 0.5)
+        alpha, kl = nearest(tried, 0.5)
+        assert abs(kl / 0.5 - 1) <= 0.1 and abs(0.2 * alpha**2 / 0.5 - 1) < 0.1 + 4 * 0.02
+
+
+def test_a_policy_that_hardly_moved_is_refused_at_the_farthest_place():
+    seen = []
+
+    def measure(alpha):
+        seen.append(alpha)
+        return 1e-4 * alpha**2
+
+    with pytest.raises(DataError) as caught:
+        search(measure, 0.5)
+    assert seen == [1.0, FARTHEST]
+    assert str(caught.value) == (
+        "Training moved the policy too little: 4 times its change of weights gives a KL of 0.0016 "
+        "nats, less than the 0.5 asked for, and more is no longer what was trained. Train longer, "
+        "or with other step sizes (`train.steps`, `train.warm_start`, `train.learning_rate`, "
+        "`train.warm_start_learning_rate`)."
+    )
+
+
+def test_a_policy_that_did_not_move_at_all_is_refused():
+    with pytest.raises(DataError, match=r"a KL of 0 nats, less than the 0\.5 asked for"):
+        search(lambda alpha: 0.0, 0.5)
+
+
+def test_a_landing_that_misses_by_more_than_a_tenth_is_refused():
+    # A step: 0.1 nats below α = 0.7, 2 nats above, and nothing at the 0.5 asked for.
+    with pytest.raises(DataError, match=r"KL of 0\.5 nats: the nearest of 6 tries has 0\.1, at"):
+        search(lambda alpha: 0.1 if alpha < 0.7 else 2.0, 0.5)
+
+
+def test_a_policy_that_diverged_is_refused():
+    with pytest.raises(DataError, match=r"KL is nan at 1 times .* diverged\. Use smaller steps"):
+        search(lambda alpha: float("nan"), 0.5)
 
 
 def test_an_unfinished_checkpoint_is_removed_and_the_one_before_it_taken(tmp_path):
