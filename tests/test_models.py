@@ -1,8 +1,11 @@
 """Sampling, log-probabilities and KL of the bundled models, each along two roads."""
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
+from transformers import AutoTokenizer
 
 from infalign.demo import bundled
 from infalign.errors import DataError
@@ -99,6 +102,79 @@ def test_rewards_do_not_depend_on_the_batch_they_are_scored_in(kind):
     reward.batch_size = 1
     np.testing.assert_allclose(score(reward, PROMPTS, texts, ["a", "b"]), together, atol=1e-4)
     assert len(np.unique(together)) == 4
+
+
+TURNS = [
+    {"role": "user", "content": "How do I boil an egg?"},
+    {"role": "assistant", "content": "In water."},
+    {"role": "user", "content": "How long?"},
+]
+
+
+@pytest.fixture
+def plain(tmp_path):
+    """A bundled model's folder without its chat template, and with tokens around plain text."""
+    from tokenizers.processors import TemplateProcessing
+
+    def make(name, kind):
+        path = tmp_path / kind
+        shutil.copytree(bundled(f"bundled:{name}", kind), path)
+        (path / "chat_template.jinja").unlink()
+        tokenizer = AutoTokenizer.from_pretrained(path)
+        end = tokenizer.eos_token_id
+        tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+            single="<|end|> $A", special_tokens=[("<|end|>", end)]
+        )
+        tokenizer.save_pretrained(path)
+        return path
+
+    return make
+
+
+def test_without_a_chat_template_a_conversation_is_refused_and_a_message_read(plain):
+    lm = LanguageModel(plain("language-model", "model"))
+    assert lm.prompt_text(TURNS[:1]) == "How do I boil an egg?"
+    with pytest.raises(DataError) as caught:
+        lm.sample([TURNS[:1], TURNS], 2, seed=0)
+    assert str(caught.value) == (
+        "The model has no chat template to read a conversation with; the prompt that begins 'How "
+        "do I boil an egg?' has 3 messages. Use prompts of one message, or give its tokenizer a "
+        "chat template."
+    )
+
+
+def test_a_reward_without_a_chat_template_refuses_conversations(plain):
+    reward = ClassifierReward(plain("harmless", "reward"))
+    with pytest.raises(DataError, match=r"The reward model has no chat template .* has 3 messages"):
+        reward(prompts=[TURNS], completions=["Eight minutes."])
+
+
+def test_a_reward_without_a_chat_template_reads_special_tokens_too(plain):
+    reward = ClassifierReward(plain("harmless", "reward"))
+    scored = reward(prompts=["How long?", TURNS[2:]], completions=["Eight minutes."] * 2)
+    ids = reward.tokenizer("How long?\nEight minutes.")["input_ids"]
+    assert ids[0] == reward.tokenizer.eos_token_id
+    with torch.no_grad():
+        expected = float(reward.model(torch.tensor([ids])).logits[0, 0])
+    assert scored == pytest.approx([expected] * 2, abs=1e-5)
+    # The limit counts what is read: the same text passes at its own length, and not at one less.
+    reward.max_length = len(ids)
+    reward(prompts=["How long?"], completions=["Eight minutes."])
+    reward.max_length = len(ids) - 1
+    with pytest.raises(DataError, match=rf"completion 0 with its prompt has {len(ids)}"):
+        reward(prompts=["How long?"], completions=["Eight minutes."])
+
+
+def test_plain_prompts_are_sampled_and_measured_with_the_tokens_that_trl_trains_on(plain):
+    lm = LanguageModel(plain("language-model", "model"), max_new_tokens=6)
+    ids = lm.tokenizer("How long?")["input_ids"]  # as TRL reads a prompt that is a text
+    assert ids[0] == lm.tokenizer.eos_token_id
+    (row,) = lm.sample([TURNS[2:]], 4, seed=0)
+    for r in row:
+        with torch.no_grad():
+            logits = lm.model(torch.tensor([[*ids, *r.tokens]])).logits[0, len(ids) - 1 : -1]
+        chosen = logits.log_softmax(-1).gather(1, torch.tensor(r.tokens)[:, None])
+        assert float(chosen.sum()) == pytest.approx(r.logprob, abs=2e-3)
 
 
 def test_a_text_too_long_for_the_reward_is_refused_with_its_place():

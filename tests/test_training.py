@@ -16,10 +16,13 @@ from infalign import (
     WorstOfN,
 )
 from infalign.calibration.raw import log_weights, raw_beta, raw_kl, raw_win_rate
+from infalign.config import parse_config
 from infalign.design import at_kl
+from infalign.prompts import Prompt
 from infalign.training.callbacks import KLController, last_checkpoint
 from infalign.training.landing import FARTHEST, nearest, search
 from infalign.training.objectives import plan, raw_objective, shaped_objective
+from infalign.training.rloo import _dataset
 from infalign.training.warm_start import tilt_loss
 
 
@@ -167,6 +170,21 @@ def test_a_landing_that_misses_by_more_than_a_tenth_is_refused():
 def test_a_policy_that_diverged_is_refused():
     with pytest.raises(DataError, match=r"KL is nan at 1 times .* diverged\. Use smaller steps"):
         search(lambda alpha: float("nan"), 0.5)
+
+
+class Plain:
+    chat_template = None
+
+
+def test_training_on_a_conversation_needs_a_chat_template():
+    config = parse_config(
+        {"model": "m", "reward": "r", "prompts": {"file": "f"}, "kl": 0.5, "train": {"steps": 1}}
+    )
+    question = {"role": "user", "content": "And then?"}
+    one, three = Prompt("a", (question,)), Prompt("b", (question,) * 3)
+    assert set(_dataset(config, [one], Plain())["prompt"]) == {"And then?"}
+    with pytest.raises(DataError, match=r"begins 'And then\?' has 3 messages\. Use prompts of one"):
+        _dataset(config, [three], Plain())
 
 
 def test_an_unfinished_checkpoint_is_removed_and_the_one_before_it_taken(tmp_path):

@@ -86,8 +86,8 @@ class LanguageModel:
 
     def _batch(self, conversations, n):
         texts = [self.prompt_text(c) for c in conversations]
-        inputs = self.tokenizer(
-            texts, return_tensors="pt", padding=True, padding_side="left", add_special_tokens=False
+        inputs = tokenize(
+            self.tokenizer, texts, return_tensors="pt", padding=True, padding_side="left"
         ).to(device())
         ends = self.model.generation_config.eos_token_id
         output = self.model.generate(
@@ -133,10 +133,32 @@ def load_tokenizer(path, trust_remote_code=False, what="The model"):
 
 
 def prompt_text(tokenizer, messages: Sequence[dict]) -> str:
-    """A conversation as text that ends where the response begins."""
+    """A conversation as text that ends where the response begins.
+
+    Raises DataError for more than one message where no chat template says how to join them.
+    """
     if tokenizer.chat_template is None:
-        return messages[-1]["content"]
+        return _single_message(messages, "The model")
     return tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True)
+
+
+def tokenize(tokenizer, texts: Sequence[str], **options):
+    """Texts of `prompt_text` as token ids.
+
+    A chat template has written its special tokens already; plain text gets the tokenizer's, which
+    is what TRL does while training.
+    """
+    return tokenizer(list(texts), add_special_tokens=tokenizer.chat_template is None, **options)
+
+
+def _single_message(messages: Sequence[dict], who: str) -> str:
+    if len(messages) > 1:
+        raise DataError(
+            f"{who} has no chat template to read a conversation with; the prompt that begins "
+            f"{messages[0]['content'][:60]!r} has {len(messages)} messages. Use prompts of one "
+            "message, or give its tokenizer a chat template."
+        )
+    return messages[0]["content"]
 
 
 def collate(prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]], pad: int):
@@ -181,11 +203,8 @@ def sequence_kl(
     Returns shape (prompts, responses).
     """
     tokenizer = policy.tokenizer
-    flat = [
-        (tokenizer(policy.prompt_text(c), add_special_tokens=False)["input_ids"], r.tokens)
-        for c, row in zip(conversations, responses, strict=True)
-        for r in row
-    ]
+    prompts = tokenize(tokenizer, map(policy.prompt_text, conversations))["input_ids"]
+    flat = [(ids, r.tokens) for ids, row in zip(prompts, responses, strict=True) for r in row]
     order = sorted(range(len(flat)), key=lambda i: len(flat[i][0]))
     kl = np.empty(len(flat))
     for start in range(0, len(flat), batch_size):
@@ -204,7 +223,8 @@ def sequence_kl(
 class ClassifierReward:
     """The scalar output of a sequence classifier, as a TRL reward function.
 
-    Reads the conversation and the response in the classifier's own chat template.
+    Reads the conversation and the response in the classifier's own chat template; without one, a
+    prompt of one message and the response as two lines.
     """
 
     def __init__(self, path, *, batch_size=256, max_length=None, trust_remote_code=False):
@@ -229,7 +249,7 @@ class ClassifierReward:
     def __call__(self, prompts, completions, **columns) -> list[float]:
         """One raw reward per completion."""
         texts = [self._text(p, c) for p, c in zip(prompts, completions, strict=True)]
-        lengths = [len(ids) for ids in self.tokenizer(texts)["input_ids"]]
+        lengths = [len(ids) for ids in tokenize(self.tokenizer, texts)["input_ids"]]
         if self.max_length and max(lengths, default=0) > self.max_length:
             longest = int(np.argmax(lengths))
             raise DataError(
@@ -240,12 +260,12 @@ class ClassifierReward:
         order = np.argsort(lengths)
         for start in range(0, len(texts), self.batch_size):
             index = order[start : start + self.batch_size]
-            inputs = self.tokenizer(
+            inputs = tokenize(
+                self.tokenizer,
                 [texts[i] for i in index],
                 return_tensors="pt",
                 padding=True,
                 padding_side="right",
-                add_special_tokens=False,
             ).to(device())
             logits = self.model(inputs["input_ids"], attention_mask=inputs["attention_mask"]).logits
             rewards[index] = logits[:, 0].float().cpu().numpy()
@@ -255,6 +275,6 @@ class ClassifierReward:
         messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
         reply = completion if isinstance(completion, str) else completion[-1]["content"]
         if self.tokenizer.chat_template is None:
-            return f"{messages[-1]['content']}\n{reply}"
+            return f"{_single_message(messages, 'The reward model')}\n{reply}"
         conversation = [*messages, {"role": "assistant", "content": reply}]
         return self.tokenizer.apply_chat_template(conversation, tokenize=False)

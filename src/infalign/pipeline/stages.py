@@ -35,6 +35,8 @@ def calibrate(run: Run, report: Report) -> None:
     if done == len(shards):
         return
     model = load_model(run, run.model_path)
+    for prompt in (*run.prompts, *run.test_prompts):  # one that cannot be read shows now
+        model.prompt_text(prompt.messages)
     for index in range(done, len(shards)):
         part = shards[index]
         conversations = [p.messages for p in part]

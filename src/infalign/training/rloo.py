@@ -6,6 +6,7 @@ leave-one-out baseline: its expected gradient is that of E[R] − β KL, the obj
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from datasets import Dataset
 from trl import RLOOConfig, RLOOTrainer
 
 from infalign.config import Config
-from infalign.models.hf import load_tokenizer
+from infalign.models.hf import load_tokenizer, prompt_text
 from infalign.prompts import Prompt
 
 from .callbacks import KLController, Progress
@@ -54,7 +55,7 @@ def on_policy(
         model=fresh_policy(config, model_path),
         reward_funcs=objective.reward,
         args=RLOOConfig(str(out), **options),
-        train_dataset=_dataset(config, prompts, chat=tokenizer.chat_template is not None),
+        train_dataset=_dataset(config, prompts, tokenizer),
         processing_class=tokenizer,
         peft_config=lora(config),
         callbacks=[controller, Progress(lambda done, total: report("RLOO", done, total))],
@@ -65,7 +66,7 @@ def on_policy(
     finish(trainer, out)
 
 
-def _dataset(config: Config, prompts: Sequence[Prompt], *, chat: bool) -> Dataset:
+def _dataset(config: Config, prompts: Sequence[Prompt], tokenizer) -> Dataset:
     """The prompts of all steps in order: pass after pass, each shuffled.
 
     TRL's own sampler starts its shuffles over when a run is resumed after the first pass; rows in
@@ -75,6 +76,5 @@ def _dataset(config: Config, prompts: Sequence[Prompt], *, chat: bool) -> Datase
     rows = config.train.steps * config.train.batch_size // config.train.group
     passes = [rng.permutation(len(prompts)) for _ in range(-(-rows // len(prompts)))]
     order = [prompts[i] for i in np.concatenate(passes)[:rows]]
-    return Dataset.from_list(
-        [{"prompt": list(p.messages) if chat else p.text, "prompt_id": p.id} for p in order]
-    )
+    read = list if tokenizer.chat_template else partial(prompt_text, tokenizer)
+    return Dataset.from_list([{"prompt": read(p.messages), "prompt_id": p.id} for p in order])

@@ -20,7 +20,13 @@ from datasets import Dataset
 from transformers import Trainer, TrainingArguments
 
 from infalign.config import Config
-from infalign.models.hf import collate, load_tokenizer, prompt_text, response_logits
+from infalign.models.hf import (
+    collate,
+    load_tokenizer,
+    prompt_text,
+    response_logits,
+    tokenize,
+)
 from infalign.prompts import Prompt
 
 from .callbacks import Progress
@@ -61,7 +67,7 @@ def warm_start(
     """Train into `out/model` on stored samples of `prompts`."""
     tokenizer = load_tokenizer(model_path, config.trust_remote_code)
     texts = [prompt_text(tokenizer, p.messages) for p in prompts]
-    ids = tokenizer(texts, add_special_tokens=False)["input_ids"]
+    ids = tokenize(tokenizer, texts)["input_ids"]
     k = samples.rewards.shape[1]
     data = Dataset.from_dict(
         {
