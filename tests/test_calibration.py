@@ -146,7 +146,7 @@ def test_prompts_and_rewards_must_be_as_many():
 @pytest.fixture
 def folder(tmp_path):
     """A store of two shards: three prompts, the last with more samples."""
-    writer = StoreWriter(tmp_path / "store", PROVENANCE)
+    writer = StoreWriter(tmp_path / "store", PROVENANCE, 3)
     writer.add(["a", "b"], [["x", "xx"], ["y", "yy"]], [[2.0, 1.0], [5.0, 5.0]])
     writer.add(["c"], [["p", "q", "r"]], [[9.0, 7.0, 8.0]], {"tokens": [1, 2, 3]})
     return tmp_path / "store"
@@ -173,7 +173,7 @@ def test_what_was_written_is_what_opens(folder):
 
 
 def test_samples_keep_their_order_and_texts(tmp_path):
-    writer = StoreWriter(tmp_path / "store", PROVENANCE)
+    writer = StoreWriter(tmp_path / "store", PROVENANCE, 3)
     writer.add(
         ["a", "b"], [["x", "xx"], ["y", "yy"]], [[2.0, 1.0], [5.0, 4.0]], {"kl": [1, 2, 3, 4]}
     )
@@ -219,7 +219,7 @@ def test_a_folder_that_is_no_store_is_refused(tmp_path):
         CalibrationStore.open(tmp_path)
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "7", '{"shards": []}', '{"schema_version": 2}'])
+@pytest.mark.parametrize("text", ["", "{", "[]", "7", '{"shards": []}', '{"schema_version": 1}'])
 def test_a_manifest_that_is_none_is_refused(folder, text):
     (folder / "manifest.json").write_text(text)
     with pytest.raises(DataError, match=str(folder)):
@@ -236,7 +236,7 @@ def test_an_empty_store_is_refused(folder):
 def test_a_store_of_another_schema_is_refused(folder):
     manifest = storage.read_json(folder / "manifest.json") | {"schema_version": 99}
     storage.write_json(folder / "manifest.json", manifest)
-    with pytest.raises(DataError, match="has calibration schema 99; this version reads 1"):
+    with pytest.raises(DataError, match="has calibration schema 99; this version reads 2"):
         CalibrationStore.open(folder)
 
 
@@ -256,29 +256,42 @@ def test_the_provenance_is_compared_entry_by_entry(folder):
 def test_a_collection_with_other_settings_is_not_continued(folder):
     before = contents(folder)
     with pytest.raises(DataError, match=r"was collected with other settings\. Remove it, or"):
-        StoreWriter(folder, PROVENANCE | {"model": "other"})
+        StoreWriter(folder, PROVENANCE | {"model": "other"}, 3)
     assert contents(folder) == before
 
 
-def test_a_killed_collection_continues_with_the_first_missing_shard(folder):
+def test_a_killed_collection_continues_with_the_first_missing_shard(tmp_path):
+    folder = tmp_path / "store"
+    StoreWriter(folder, PROVENANCE, 2).add(["a"], [["x"]], [[1.0]])
     # Killed between a shard and the manifest: the shard's file is there but does not count.
-    (folder / "rewards-00002.parquet").write_bytes(b"half")
-    assert len(CalibrationStore.open(folder).rewards) == 3
-    writer = StoreWriter(folder, PROVENANCE)
-    assert len(writer) == 2
-    writer.add(["d"], [["z"]], [[1.0]])
-    assert list(CalibrationStore.open(folder).rewards) == ["a", "b", "c", "d"]
+    (folder / "rewards-00001.parquet").write_bytes(b"half")
+    writer = StoreWriter(folder, PROVENANCE, 2)
+    assert len(writer) == 1
+    writer.add(["b"], [["z"]], [[2.0]])
+    assert list(CalibrationStore.open(folder).rewards) == ["a", "b"]
+
+
+def test_an_unfinished_collection_does_not_open(tmp_path):
+    StoreWriter(tmp_path, PROVENANCE, 3).add(["a", "b"], [["x"], ["y"]], [[1.0], [2.0]])
+    with pytest.raises(DataError) as caught:
+        CalibrationStore.open(tmp_path)
+    assert str(caught.value) == (
+        f"{tmp_path} holds 2 of 3 prompts: its collection is unfinished. Continue it with the "
+        "command that began it."
+    )
+    with pytest.raises(DataError, match="was collected with other settings"):
+        StoreWriter(tmp_path, PROVENANCE, 4)
 
 
 def test_settings_that_json_writes_otherwise_still_continue(tmp_path):
     provenance = {"stop": ("a", "b"), "file": tmp_path / "prompts.jsonl"}
-    StoreWriter(tmp_path / "store", provenance).add(["a"], [["x"]], [[1.0]])
-    assert len(StoreWriter(tmp_path / "store", provenance)) == 1
+    StoreWriter(tmp_path / "store", provenance, 1).add(["a"], [["x"]], [[1.0]])
+    assert len(StoreWriter(tmp_path / "store", provenance, 1)) == 1
 
 
 def test_a_prompt_is_collected_once(folder):
     with pytest.raises(DataError, match="'a'"):
-        StoreWriter(folder, PROVENANCE).add(["a"], [["x", "xx"]], [[100.0, 200.0]])
+        StoreWriter(folder, PROVENANCE, 3).add(["a"], [["x", "xx"]], [[100.0, 200.0]])
         CalibrationStore.open(folder)
 
 
@@ -297,7 +310,7 @@ def test_a_shard_that_cannot_be_written_leaves_nothing_behind(
 ):
     before = contents(folder)
     with pytest.raises((ValueError, pa.ArrowException)):
-        StoreWriter(folder, PROVENANCE).add(ids, completions, rewards, extra)
+        StoreWriter(folder, PROVENANCE, 3).add(ids, completions, rewards, extra)
     assert contents(folder) == before
 
 
@@ -314,6 +327,17 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
     storage.write_text(file, "after")
     assert contents(file.parent) == {"file.txt": b"after"}
     assert file.stat().st_mode & 0o777 == 0o644
+
+
+def test_what_a_killed_process_left_is_swept_away_and_nothing_else(tmp_path):
+    for name in ("a.json", ".a.json.x1.part", "train/model.part/weights", "train/model/weights"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("")
+    (tmp_path / "train/model.part/.weights.x2.part").write_text("")
+    storage.sweep(tmp_path)
+    left = {str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*") if p.is_file()}
+    assert left == {"a.json", "train/model/weights"}
+    assert not (tmp_path / "train/model.part").exists()
 
 
 def test_nan_is_no_json(tmp_path):

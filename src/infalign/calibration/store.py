@@ -1,9 +1,10 @@
 """Reference rewards of every prompt, on disk, with what they were made with.
 
-A store is a folder: `manifest.json` lists Parquet shards with their checksums and the provenance
-(model, reward, prompts, sampling). `rewards-*.parquet` hold the sorted rewards per prompt, which is
-all calibration needs; `samples-*.parquet` the texts they belong to. A shard exists whole or not at
-all, so a collection that was killed continues with the first shard that is missing.
+A store is a folder: `manifest.json` lists Parquet shards with their checksums, the provenance
+(model, reward, prompts, sampling) and how many prompts there are in all. `rewards-*.parquet` hold
+the sorted rewards per prompt, which is all calibration needs; `samples-*.parquet` the texts they
+belong to. A shard exists whole or not at all, so a collection that was killed continues with the
+first shard that is missing.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,7 +19,7 @@ from infalign.errors import DataError
 
 from .ranks import Smoothing, mid_rank
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,11 @@ class CalibrationStore:
                 rewards[prompt_id] = row.values.to_numpy()
         if not rewards:
             raise DataError(f"{path} holds no prompts. Calibrate with at least one.")
+        if len(rewards) < manifest["prompts"]:
+            raise DataError(
+                f"{path} holds {len(rewards)} of {manifest['prompts']} prompts: its collection is "
+                "unfinished. Continue it with the command that began it."
+            )
         return cls(rewards, manifest["provenance"])
 
     @property
@@ -131,18 +137,22 @@ class CalibrationStore:
 
 
 class StoreWriter:
-    """Adds shards to a store folder; each call of `add` is durable when it returns."""
+    """Adds shards to a store folder; each call of `add` is durable when it returns.
 
-    def __init__(self, path: Path, provenance: Mapping[str, object]):
+    - `prompts`: how many there will be; until then the store does not open.
+    """
+
+    def __init__(self, path: Path, provenance: Mapping[str, object], prompts: int):
         self.path = Path(path)
         self._manifest = {
             "schema_version": SCHEMA_VERSION,
             "provenance": storage.as_json(dict(provenance)),
+            "prompts": _check.count("prompts", prompts),
             "shards": [],
         }
         if (self.path / "manifest.json").exists():
             found = storage.read_json(self.path / "manifest.json")
-            if found["provenance"] != self._manifest["provenance"]:
+            if found | {"shards": []} != self._manifest:
                 raise DataError(
                     f"{self.path} was collected with other settings. Remove it, or restore them."
                 )

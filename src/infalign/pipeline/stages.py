@@ -26,7 +26,7 @@ KL_SAMPLES = 8
 
 def calibrate(run: Run, report: Report) -> None:
     """K reference samples per prompt, scored, into `calibration/`."""
-    writer = StoreWriter(run.folder / "calibration", run.fingerprints)
+    writer = StoreWriter(run.folder / "calibration", run.fingerprints, len(run.prompts))
     k = run.config.calibration.samples
     size = max(1, SHARD * run.config.sampling.batch_size // k)
     shards = [run.prompts[i : i + size] for i in range(0, len(run.prompts), size)]
