@@ -64,7 +64,14 @@ def message(errors: str) -> str:
         ({"sampelling": {}}, ["Unknown key `sampelling`", "`sampling`"]),
         ({"train": {"step": 3}}, ["Unknown key `train.step`", "`steps`"]),
         ({"kl": -1}, ["`kl`", "-1"]),
-        ({"train": {"batch_size": 64}}, ["`train.batch_size` 64", "8 training prompts", "are 3"]),
+        (
+            {"train": {"batch_size": 8, "group": 4, "steps": 0, "validation": 0.9}},
+            ["at least 1 prompts;", "are 0 (4 less a share of 0.9 kept aside)"],
+        ),
+        (
+            {"train": {"batch_size": 64}},
+            ["`train.batch_size` 64", "at least 8 prompts", "there are 3"],
+        ),
         ({"beta": 1.0}, ["exactly one of `kl`"]),
     ],
     ids=lambda value: str(value)[:40],
@@ -117,12 +124,27 @@ def test_a_mistake_can_be_corrected_in_the_same_folder(run):
     assert run("--until", "calibrate")[0] == 0
 
 
-def test_a_folder_of_something_else_is_refused(run, tmp_path):
+@pytest.mark.parametrize("name", ["thesis.tex", "config.yaml", "film.part"])
+def test_a_folder_of_something_else_is_refused(run, tmp_path, name):
     (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "thesis.tex").write_text("years of work")
+    (tmp_path / "run" / name).write_text("years of work")
     code, errors = run()
-    assert code == 1 and "no config.yaml" in message(errors)
-    assert [p.name for p in (tmp_path / "run").iterdir()] == ["thesis.tex"]
+    assert code == 1 and "holds no run (no provenance.json)" in message(errors)
+    assert [p.name for p in (tmp_path / "run").iterdir()] == [name]
+    assert (tmp_path / "run" / name).read_text() == "years of work"
+
+
+def test_a_folder_that_was_killed_at_its_first_file_is_taken_and_swept(run, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / ".provenance.json.abc.part").write_text("{")
+    assert run("--until", "calibrate")[0] == 0
+    assert not list((tmp_path / "run").rglob("*.part"))
+
+
+def test_every_key_of_a_run_counts(run):
+    assert run("--until", "calibrate")[0] == 0
+    code, errors = run(evidence=False)
+    assert code == 1 and "another configuration: `evidence` differ" in message(errors)
 
 
 def test_a_reward_that_never_differs_is_refused_before_training(run):

@@ -78,6 +78,7 @@ def test_killed_in_every_stage_it_ends_as_if_nothing_had_happened(config, tmp_pa
     assert process.returncode == 0, errors
 
     assert contents(killed) == contents(whole)
+    assert not list(killed.rglob("*.part")), "what a kill left unfinished is swept away"
 
 
 def contents(folder: Path) -> dict:

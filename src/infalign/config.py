@@ -71,6 +71,10 @@ class Training(Section):
     validation: Annotated[float, Field(description="Share of the training prompts kept aside to land on the KL that prompts not trained on have; 0 lands on the training prompts.", ge=0, lt=1)] = 0.15  # fmt: skip  # noqa: E501
     trl: Annotated[dict[str, Any], Field(description="Further options of TRL's RLOOConfig, under its own names.")] = {}  # fmt: skip  # noqa: E501
 
+    def trained_prompts(self, given: int) -> int:
+        """How many of the `given` prompts, the first ones, are trained on and not kept aside."""
+        return given - round(given * self.validation)
+
 
 class EvaluationPrompts(Prompts):
     """Held-out prompts; what is not given is taken from `prompts`."""

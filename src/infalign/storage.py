@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shutil
 import tempfile
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,12 +14,15 @@ import pyarrow.parquet as pq
 
 from .errors import DataError
 
+UNFINISHED = ".part"
+"""How the names of files and folders end while they are being written."""
+
 
 @contextmanager
 def replacing(path: Path):
     """A temporary path beside `path` that takes its place when the block ends without error."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=UNFINISHED)
     os.close(descriptor)
     temporary = Path(name)
     try:
@@ -39,6 +43,15 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def sweep(folder: Path) -> None:
+    """Remove what a killed process left unfinished below `folder`."""
+    for path in sorted(folder.rglob(f"*{UNFINISHED}")):
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)  # its folder may have gone before it
 
 
 def write_text(path: Path, text: str) -> None:

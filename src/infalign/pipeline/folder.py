@@ -21,8 +21,8 @@ from infalign.procedures import parse_procedure
 from infalign.prompts import Prompt, load_prompts
 
 PACKAGES = ("infalign", "torch", "transformers", "trl", "numpy", "scipy")
-# What changes where or how fast a run goes, but not what comes out of it.
-FREE = ("evidence",)
+FIRST = "provenance.json"
+"""The first file of a run, which makes its folder one."""
 
 
 @dataclass(frozen=True)
@@ -41,10 +41,15 @@ class Run:
         """
         run = cls(config, Path(folder))
         stated = config.model_dump(mode="json", exclude_none=True)
+        if not _is_run(run.folder):
+            raise ConfigError(
+                f"{run.folder} is not empty and holds no run (no {FIRST}). "
+                "Choose another folder with --out."
+            )
         path = run.folder / "config.yaml"
         # Until the first samples are in, a configuration can still be corrected.
         begun = (run.folder / "calibration").exists()
-        if path.exists() and begun:
+        if begun:
             found = yaml.safe_load(path.read_text())
             differing = sorted(_differences(found, stated))
             if differing:
@@ -52,18 +57,14 @@ class Run:
                     f"{run.folder} holds a run of another configuration: {', '.join(differing)} "
                     "differ. Choose another folder with --out, or restore those values."
                 )
-        elif not path.exists() and run.folder.exists() and any(run.folder.iterdir()):
-            raise ConfigError(
-                f"{run.folder} is not empty and holds no run (no config.yaml). "
-                "Choose another folder with --out."
-            )
         # Everything that can be wrong with the input shows before anything is written.
         provenance = run.provenance
         _ = run.test_prompts
         run.require_enough_prompts()
+        storage.sweep(run.folder)
         if not begun:
+            storage.write_json(run.folder / FIRST, provenance)
             storage.write_text(path, yaml.safe_dump(stated, sort_keys=False))
-            storage.write_json(run.folder / "provenance.json", provenance)
         return run
 
     @cached_property
@@ -100,15 +101,17 @@ class Run:
         return held_out
 
     def require_enough_prompts(self) -> None:
-        """Each on-policy step needs `batch_size / group` different prompts."""
-        train = self.config.train
-        trained = len(self.prompts) - round(len(self.prompts) * train.validation)
-        needed = train.batch_size // train.group
-        if train.steps and trained < needed:
+        """Each on-policy step needs `batch_size / group` different prompts, a warm start one."""
+        train, given = self.config.train, len(self.prompts)
+        trained, needed, why = train.trained_prompts(given), 1, ""
+        if train.steps:
+            needed = train.batch_size // train.group
+            why = f" for `train.batch_size` {train.batch_size} in groups of {train.group}"
+        if trained < needed:
             raise ConfigError(
-                f"`train.batch_size` {train.batch_size} in groups of {train.group} needs {needed} "
-                f"training prompts; there are {trained} ({len(self.prompts)} less a share of "
-                f"{train.validation:g} kept aside). Give more prompts, or a smaller batch."
+                f"Training needs at least {needed} prompts{why}; there are {trained} ({given} "
+                f"less a share of {train.validation:g} kept aside). Give more prompts, or a "
+                "smaller `train.batch_size` or `train.validation`."
             )
 
     @cached_property
@@ -145,10 +148,18 @@ class Run:
         }
 
 
+def _is_run(folder: Path) -> bool:
+    """Whether `folder` holds a run or nothing: other people's files are not to be touched."""
+    if not folder.exists() or (folder / FIRST).exists():
+        return True
+    # A run killed while it wrote its first file leaves no more than this.
+    return all(p.match(f".{FIRST}.*{storage.UNFINISHED}") for p in folder.iterdir())
+
+
 def _differences(found: dict, stated: dict, prefix: str = "") -> set[str]:
     keys = {k for k in found.keys() | stated.keys() if found.get(k) != stated.get(k)}
     names: set[str] = set()
-    for key in keys - set(FREE if not prefix else ()):
+    for key in keys:
         a, b = found.get(key), stated.get(key)
         nested = isinstance(a, dict) and isinstance(b, dict)
         names |= _differences(a, b, f"{prefix}{key}.") if nested else {f"`{prefix}{key}`"}

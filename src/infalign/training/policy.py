@@ -30,7 +30,7 @@ def train_policy(
     The last prompts, a share of `train.validation`, are not trained on: a policy moves further on
     prompts it has seen, and the KL that was asked for is that of prompts it has not.
     """
-    kept = len(prompts) - round(len(prompts) * config.train.validation)
+    kept = config.train.trained_prompts(len(prompts))
     landing = prompts[kept:] or prompts
     prompts, samples = prompts[:kept], samples.first(kept)
     start, trained = None, out / "rloo"

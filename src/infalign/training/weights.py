@@ -37,7 +37,7 @@ def with_adapters(config: Config, model):
 
 def save_policy(model, folder: Path) -> None:
     """Write whole weights, adapters merged, as one folder that is there or not."""
-    part = folder.with_name(folder.name + ".part")
+    part = folder.with_name(folder.name + storage.UNFINISHED)
     shutil.rmtree(part, ignore_errors=True)
     if isinstance(model, PeftModel):
         model.save_pretrained(part / "adapter")
