@@ -5,6 +5,8 @@ import json
 import pytest
 import yaml
 
+from infalign import ConfigError
+
 BASE = {
     "model": "bundled:language-model",
     "reward": "bundled:harmless",
@@ -24,6 +26,10 @@ def nan_reward(prompts, completions, **columns):
 
 def short_reward(prompts, completions, **columns):
     return [1.0] * (len(completions) - 1)
+
+
+def broken_reward(prompts, completions, **columns):
+    raise RuntimeError("out of luck\n  in two lines")
 
 
 def constant_reward(prompts, completions, **columns):
@@ -150,6 +156,28 @@ def test_every_key_of_a_run_counts(run):
 def test_a_reward_that_never_differs_is_refused_before_training(run):
     code, errors = run(reward="python:test_bad_input:constant_reward")
     assert code == 1 and "constant on all 4 prompts" in message(errors)
+
+
+def test_an_unexpected_error_is_one_line(run):
+    code, errors = run(reward="python:test_bad_input:broken_reward")
+    assert code == 1 and "Traceback" not in errors
+    assert errors.splitlines()[-1] == (
+        "infalign: RuntimeError: out of luck in two lines (--debug shows where)"
+    )
+
+
+@pytest.mark.parametrize("place", ["before", "after"])
+def test_debug_shows_the_traceback_wherever_it_stands(cli, tmp_path, place):
+    command = ["run", tmp_path / "none.yaml"]
+    arguments = ["--debug", *command] if place == "before" else [*command, "--debug"]
+    with pytest.raises(ConfigError, match=r"none\.yaml does not exist"):
+        cli(*arguments)
+    assert cli(*command)[0] == 1
+
+
+def test_debug_is_in_the_help(cli):
+    code, out, _ = cli("--help")
+    assert code == 0 and "--debug" in out and "arXiv:2412.19792" in out
 
 
 def test_wrong_usage_exits_2(cli):

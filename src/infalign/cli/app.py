@@ -26,21 +26,35 @@ app.command()(design.design)
 
 @app.callback()
 def _options(
-    context: typer.Context,
-    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks of errors.")] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show tracebacks of errors; before or after a command.")
+    ] = False,
 ):
-    context.obj = {"debug": debug}
+    """Only for the help: `main` has taken `--debug` out by the time this is read."""
 
 
 def main() -> None:
     """Entry point: exit 0 when done, 1 with one message when it failed, 2 for wrong usage."""
+    arguments = [a for a in sys.argv[1:] if a != "--debug"]
+    debug = len(arguments) < len(sys.argv) - 1
     try:
-        app()
-    except (InfalignError, ValueError) as error:
-        if "--debug" in sys.argv:
-            raise
-        print(f"infalign: {error}", file=sys.stderr)
-        sys.exit(1)
+        app(arguments)
     except KeyboardInterrupt:
         print("infalign: interrupted; the same command continues the run.", file=sys.stderr)
         sys.exit(1)
+    except Exception as error:
+        if debug:
+            raise
+        print(f"infalign: {_told(error)}", file=sys.stderr)
+        sys.exit(1)
+
+
+def _told(error: Exception) -> str:
+    """Our own words as they are; what others raise on one line, with its kind."""
+    if isinstance(error, InfalignError):
+        return str(error)
+    words = " ".join(str(error).split())
+    if type(error) is ValueError:  # an argument that breaks a rule
+        return words
+    name = type(error).__name__
+    return f"{name}: {words or 'no message'} (--debug shows where)"

@@ -2,7 +2,6 @@
 
 import logging
 import os
-import shutil
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -37,7 +36,6 @@ def demo(
     quick: Annotated[
         bool, typer.Option("--quick", help="Everything small, in a minute; not evidence.")
     ] = False,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Start the demo over.")] = False,
 ):
     """The whole method on bundled models, offline: calibrate, design, train, evaluate, report.
 
@@ -46,8 +44,6 @@ def demo(
     from infalign.demo import FOLDER
 
     config = load_config(FOLDER / ("quick.yaml" if quick else "demo.yaml"))
-    if fresh and (out / "config.yaml").exists():
-        shutil.rmtree(out)
     _run(config, out, "report")
 
 
