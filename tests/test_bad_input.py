@@ -158,6 +158,25 @@ def test_a_reward_that_never_differs_is_refused_before_training(run):
     assert code == 1 and "constant on all 4 prompts" in message(errors)
 
 
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"max_grad_nrm": 1}, ["`train.trl.max_grad_nrm`", "RLOOConfig", "mean `max_grad_norm`?"]),
+        ({"beta": 0.1, "qqqqqq": 1}, ["`train.trl.qqqqqq`", "TRL's documentation lists them."]),
+        ({"output_dir": "x"}, ["`train.trl.output_dir`", "The run folder decides it."]),
+    ],
+    ids=lambda value: str(value)[:30],
+)
+def test_options_that_trl_does_not_know_are_named_before_anything_runs(
+    run, tmp_path, options, words
+):
+    code, errors = run(train=BASE["train"] | {"trl": options})
+    assert code == 1
+    for word in words:
+        assert word in message(errors)
+    assert not (tmp_path / "run").exists()
+
+
 def test_an_unexpected_error_is_one_line(run):
     code, errors = run(reward="python:test_bad_input:broken_reward")
     assert code == 1 and "Traceback" not in errors

@@ -21,8 +21,9 @@ def run(
 
     - `report`: called with what is being done, how much of it is done and how much there is.
 
-    Raises ConfigError when the folder holds a run of another configuration, DataError when model,
-    reward or prompts cannot be used, and MissingExtraError without torch and TRL.
+    Raises ConfigError when the folder holds a run of another configuration or TRL does not know an
+    option, DataError when model, reward or prompts cannot be used, and MissingExtraError without
+    torch and TRL.
     """
     if until not in STAGES:
         raise ValueError(f"`until` must be one of {', '.join(STAGES)}; got {until!r}.")
@@ -34,6 +35,10 @@ def run(
             "Running the pipeline needs torch and trl. Install them with: "
             'pip install "infalign[train]"'
         ) from error
+    if config.train.trl:  # before the calibration, which may take hours
+        from infalign.training.rloo import check_options
+
+        check_options(config.train.trl)
     report = report or (lambda what, done, total: None)
     current = Run.start(config, folder)
     for stage in STAGES[: STAGES.index(until) + 1]:

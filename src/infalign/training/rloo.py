@@ -5,7 +5,9 @@ leave-one-out baseline: its expected gradient is that of E[R] − β KL, the obj
 (arXiv:2512.21852; the k3 loss of GRPO is not).
 """
 
-from collections.abc import Callable, Sequence
+import dataclasses
+import difflib
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from datasets import Dataset
 from trl import RLOOConfig, RLOOTrainer
 
 from infalign.config import Config
+from infalign.errors import ConfigError
 from infalign.models.hf import load_tokenizer, prompt_text
 from infalign.prompts import Prompt
 
@@ -21,6 +24,22 @@ from .callbacks import KLController, Progress
 from .loop import common_arguments, finish
 from .objectives import Objective
 from .weights import fresh_policy, load_policy, lora
+
+
+def check_options(options: Mapping[str, object]) -> None:
+    """Raise ConfigError for a key of `train.trl` that RLOOConfig does not know or a run sets."""
+    known = {f.name for f in dataclasses.fields(RLOOConfig)} - {"output_dir"}
+    for key in options:
+        if key in known:
+            continue
+        near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+        hint = f"Did you mean `{near[0]}`?" if near else "TRL's documentation lists them."
+        if key == "output_dir":
+            hint = "The run folder decides it."
+        raise ConfigError(
+            f"`train.trl.{key}` in the configuration is no option of TRL's RLOOConfig that can be "
+            f"set here. {hint}"
+        )
 
 
 def on_policy(
