@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
 from infalign import CalibrationStore, DataError, quantiles, storage
+from infalign.calibration.ranks import randomized_quantiles
 from infalign.calibration.store import StoreWriter, read_samples
 
 PROVENANCE = {"model": "tiny", "reward": "length", "sampling": {"temperature": 1.0}}
@@ -98,6 +99,27 @@ def test_an_unknown_smoothing_is_refused_with_the_known_ones():
     with pytest.raises(ValueError) as caught:
         quantiles([[1.0]], [[1.0]], smoothing="laplace")
     assert str(caught.value) == '`smoothing` must be "none" or "add-half"; got \'laplace\'.'
+
+
+def test_randomized_quantiles_by_hand():
+    # Among 1, 2, 2, 4 the K + 1 = 5 cells are a fifth each: 0 stands in the first, 3 in the
+    # fourth, 9 in the last, and 2 anywhere from the second to the fourth.
+    rewards = np.repeat([[0.0, 3, 9, 2]], 2_000, axis=0)
+    found = randomized_quantiles(rewards, [[4.0, 2, 1, 2]] * 2_000, rng=np.random.default_rng(0))
+    low, high = np.array([0, 3, 4, 1]) / 5, np.array([1, 4, 5, 4]) / 5
+    assert (found >= low).all() and (found < high).all()
+    stderr = (high - low) / np.sqrt(12 * 2_000)
+    assert (np.abs(found.mean(0) - (low + high) / 2) < 4 * stderr).all()
+
+
+@pytest.mark.parametrize("values", [2, 5, None], ids=["coin", "ties", "continuous"])
+def test_randomized_quantiles_of_fresh_samples_are_uniform(values):
+    # One sample per prompt, so all are independent; five of them known, and ties in most.
+    rng = np.random.default_rng(1)
+    drawn = rng.random((4_000, 6)) if values is None else rng.integers(0, values, (4_000, 6))
+    u = randomized_quantiles(drawn[:, :1], drawn[:, 1:], rng=rng).ravel()
+    counts = np.histogram(u, 20, (0, 1))[0]
+    assert (np.abs(counts - 200) < 4 * np.sqrt(4_000 / 20 * 19 / 20)).all()
 
 
 # --- Stores in memory. ---

@@ -13,8 +13,8 @@ ROOT = Path(infalign.__file__).parent
 LEVELS = {
     0: {"errors", "_check", "storage"},
     1: {"quadrature", "procedures", "transforms", "policies", "solve", "design"},
-    2: {"calibration", "evaluation", "config"},
-    3: {"shaping", "demo"},
+    2: {"calibration", "config"},
+    3: {"shaping", "evaluation", "demo"},
     4: {"models", "prompts", "__init__"},
     5: {"training", "reports"},
     6: {"pipeline"},

@@ -25,6 +25,49 @@ def quantiles(rewards, reference_rewards, *, smoothing: Smoothing = "none") -> n
     >>> quantiles([[0.0, 2.0, 9.0]], [[1.0, 2.0, 3.0, 4.0]]).tolist()
     [[0.0, 0.375, 1.0]]
     """
+    rewards, reference = _paired(rewards, reference_rewards)
+    return np.array(
+        [mid_rank(row, r, smoothing) for r, row in zip(rewards, reference, strict=True)]
+    )
+
+
+def randomized_quantiles(rewards, reference_rewards, *, rng: np.random.Generator) -> np.ndarray:
+    """Quantiles with ties and the gaps between ranks broken at random: (#{r_k < r} + v) / (K + 1).
+
+    v is uniform on [0, 1 + #{r_k = r}]. Unlike mid-ranks these are exactly uniform for fresh
+    reference samples, whatever K is and however many ties there are: what densities and tests of
+    uniformity need. Source: the randomized probability integral transform, as in Smith,
+    Diagnostic checks of non-standard time series models, Journal of Forecasting 4 (1985).
+
+    Returns shape (prompts, m) in [0, 1). Raises ValueError as `quantiles` does.
+    """
+    rewards, reference = _paired(rewards, reference_rewards)
+    places = [ranks(row, r) for r, row in zip(rewards, reference, strict=True)]
+    below, up_to = np.array(places).swapaxes(0, 1)
+    return (below + rng.random(rewards.shape) * (up_to - below + 1)) / (reference.shape[1] + 1)
+
+
+def ranks(reference: np.ndarray, rewards: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """How many of one prompt's sorted `reference` rewards lie below each reward, and up to it.
+
+    Reference rewards cut the axis into K + 1 cells; a reward stands in the cell of its rank, or
+    with ties in any from the first number to the second.
+    """
+    return np.searchsorted(reference, rewards, "left"), np.searchsorted(reference, rewards, "right")
+
+
+def mid_rank(reference: np.ndarray, rewards: np.ndarray, smoothing: Smoothing) -> np.ndarray:
+    """Quantiles of `rewards` among one prompt's sorted `reference` rewards."""
+    rank = sum(ranks(reference, rewards)) / 2
+    if smoothing == "add-half":
+        return (rank + 0.5) / (len(reference) + 1)
+    if smoothing != "none":
+        raise ValueError(f'`smoothing` must be "none" or "add-half"; got {smoothing!r}.')
+    return rank / len(reference)
+
+
+def _paired(rewards, reference_rewards) -> tuple[np.ndarray, np.ndarray]:
+    """Both as finite arrays with one row per prompt, the reference sorted."""
     rewards = _check.finite_rewards("rewards", rewards)
     reference = np.sort(_check.finite_rewards("reference_rewards", reference_rewards), axis=1)
     if len(rewards) != len(reference):
@@ -32,17 +75,4 @@ def quantiles(rewards, reference_rewards, *, smoothing: Smoothing = "none") -> n
             f"`rewards` and `reference_rewards` must have one row per prompt each; "
             f"got {len(rewards)} and {len(reference)} rows."
         )
-    return np.array(
-        [mid_rank(row, r, smoothing) for r, row in zip(rewards, reference, strict=True)]
-    )
-
-
-def mid_rank(reference: np.ndarray, rewards: np.ndarray, smoothing: Smoothing) -> np.ndarray:
-    """Quantiles of `rewards` among one prompt's sorted `reference` rewards."""
-    below = np.searchsorted(reference, rewards, "left")
-    rank = (below + np.searchsorted(reference, rewards, "right")) / 2
-    if smoothing == "add-half":
-        return (rank + 0.5) / (len(reference) + 1)
-    if smoothing != "none":
-        raise ValueError(f'`smoothing` must be "none" or "add-half"; got {smoothing!r}.')
-    return rank / len(reference)
+    return rewards, reference

@@ -3,12 +3,13 @@
 import numpy as np
 
 from infalign import storage
-from infalign.calibration.ranks import quantiles
+from infalign.calibration.ranks import quantiles, randomized_quantiles
 from infalign.calibration.raw import raw_beta, raw_win_rate
 from infalign.calibration.store import read_samples
 from infalign.design import at_kl
 from infalign.design import design as solve_design
 from infalign.evaluation.estimators import win_rate, win_rate_difference
+from infalign.evaluation.marginal import marginal_kl
 from infalign.evaluation.uncertainty import Estimate, over_prompts
 from infalign.policies import TiltedPolicy
 from infalign.procedures import Sampling
@@ -107,23 +108,6 @@ def summarize(run: Run) -> dict:
     }
 
 
-def marginal_kl(policy: np.ndarray, reference: np.ndarray) -> float:
-    """KL of the quantile marginal, ∫ f log f in nats, from rewards of shape (prompts, samples).
-
-    By data processing no policy spends less KL on its sequences than this: the ratio of the two is
-    the KL efficiency. f is the share of policy samples in each of the K + 1 cells that a prompt's
-    reference samples cut the axis into, ties split evenly, pooled over prompts.
-    """
-    k = reference.shape[1]
-    counts = np.zeros(k + 1)
-    for a, b in zip(policy, np.sort(reference, axis=1), strict=True):
-        low, high = np.searchsorted(b, a, "left"), np.searchsorted(b, a, "right")
-        for i, j in zip(low, high, strict=True):
-            counts[i : j + 1] += 1 / (j + 1 - i)
-    f = counts / counts.mean()
-    return float(np.mean(f * np.log(np.where(f > 0, f, 1))))
-
-
 def _json(estimate: Estimate) -> dict:
     finite = {k: getattr(estimate, k) for k in ("value", "stderr", "low", "high")}
     return {k: v if np.isfinite(v) else None for k, v in finite.items()}
@@ -146,17 +130,12 @@ def _frontier(procedure, against, reached: float) -> dict:
 
 def _calibration(run: Run, rewards: dict, reference: np.ndarray) -> dict:
     """Quantiles of held-out reference samples must be uniform: half of each prompt's samples are
-    ranked among the other half, ties and the gaps between ranks broken at random."""
+    ranked among the other half."""
     samples = read_samples(run.folder / "calibration")["reward"].to_numpy()
     rows = samples.reshape(-1, run.config.calibration.samples)
     half = rows.shape[1] // 2
     rng = np.random.default_rng(run.seed("uniformity"))
-    u = []
-    for row in rows:
-        known, new = np.sort(row[:half]), row[half:]
-        low, high = np.searchsorted(known, new, "left"), np.searchsorted(known, new, "right")
-        u.append((low + rng.random(new.size) * (high - low + 1)) / (half + 1))
-    u = np.sort(np.concatenate(u))
+    u = np.sort(randomized_quantiles(rows[:, half:], rows[:, :half], rng=rng), axis=None)
     saturated = {}
     for method, values in rewards.items():
         q = quantiles(values, reference)
@@ -192,13 +171,9 @@ def _densities(run: Run, rewards: dict, transform, target: float) -> dict:
     theory = at_kl(transform, target)
     densities = {"edges": edges.tolist(), "optimal": (np.diff(theory.cdf(edges)) * BINS).tolist()}
     rng = np.random.default_rng(run.seed("density"))
-    reference = np.sort(rewards["reference"], axis=1)
     for method in run.config.methods:
-        u = []
-        for row, known in zip(rewards[method], reference, strict=True):
-            low, high = np.searchsorted(known, row, "left"), np.searchsorted(known, row, "right")
-            u.append((low + rng.random(row.size) * (high - low + 1)) / (known.size + 1))
-        counts = np.histogram(np.concatenate(u), edges)[0]
+        u = randomized_quantiles(rewards[method], rewards["reference"], rng=rng)
+        counts = np.histogram(u, edges)[0]
         densities[method] = (counts / counts.mean()).tolist()
     return densities
 
@@ -218,31 +193,41 @@ def _training(run: Run, method: str) -> dict:
 
 
 def _examples(run: Run, tables: dict, rewards: dict, shape) -> list[dict]:
-    """What each policy's procedure kept of its first draws, on a few held-out prompts."""
+    """What decoding kept of each policy's first draws, on a few held-out prompts."""
     rng = np.random.default_rng(run.seed("examples"))
     chosen = np.sort(rng.choice(shape[0], min(EXAMPLES, shape[0]), replace=False))
     labels = {"reference": "Reference", **LABELS}
-    reference = np.sort(rewards["reference"], axis=1)
     texts = {
         name: np.array(t["completion"].to_pylist(), object).reshape(shape)
         for name, t in tables.items()
     }
-    lowest = run.config.procedure.startswith("worst")
     examples = []
     for p in chosen:
         responses = []
         for name in tables:
-            first = rewards[name][p, : run.procedure.draws]
-            kept = int(first.argmin() if lowest else first.argmax())
-            q = quantiles([[first[kept]]], [reference[p]])[0, 0]
+            procedure = run.against if name == "reference" else run.procedure
+            first = rewards[name][p, : procedure.draws]
+            at = kept(procedure, first)
+            q = quantiles([[first[at]]], rewards["reference"][[p]])[0, 0]
             responses.append(
                 {
                     "policy": name,
                     "label": labels[name],
-                    "text": texts[name][p, kept],
+                    "text": texts[name][p, at],
                     "quantile": float(q),
                 }
             )
         prompt = run.test_prompts[p]
         examples.append({"prompt_id": prompt.id, "prompt": prompt.text, "responses": responses})
     return examples
+
+
+def kept(procedure, rewards: np.ndarray) -> int:
+    """Which of the responses with these rewards `procedure` keeps; the likeliest if it is random.
+
+    >>> from infalign import BestOfN
+    >>> kept(BestOfN(3), np.array([1.0, 5.0, 2.0]))
+    1
+    """
+    place = np.diff(procedure.subset_cdf(rewards.size)).argmax()
+    return int(np.argsort(rewards, kind="stable")[place])
