@@ -72,7 +72,7 @@ class ShapedReward:
 
     def __call__(self, prompts, completions, *, log_metric=None, **columns) -> list[float]:
         """One shaped reward per completion."""
-        raw, ids = score(self.reward, prompts, completions, columns, self.key)
+        raw, ids = raw_rewards(self.reward, prompts, completions, columns, self.key)
         log_calibration(self.store, ids, raw, log_metric)
         return self.transform(self.store.quantiles(ids, raw, smoothing=self.smoothing)).tolist()
 
@@ -86,12 +86,12 @@ class MonitoredReward:
 
     def __call__(self, prompts, completions, *, log_metric=None, **columns) -> list[float]:
         """One raw reward per completion."""
-        raw, ids = score(self.reward, prompts, completions, columns, self.key)
+        raw, ids = raw_rewards(self.reward, prompts, completions, columns, self.key)
         log_calibration(self.store, ids, raw, log_metric)
         return raw.tolist()
 
 
-def score(reward, prompts, completions, columns, key) -> tuple[np.ndarray, Sequence[str]]:
+def raw_rewards(reward, prompts, completions, columns, key) -> tuple[np.ndarray, Sequence[str]]:
     """Checked raw rewards and the prompt ids they belong to."""
     if key not in columns:
         raise DataError(

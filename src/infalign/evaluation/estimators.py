@@ -5,6 +5,8 @@ each side: the U-statistic, unbiased and of minimum variance. Order statistics g
 O((m + k) log(m + k)), without resampling.
 """
 
+from functools import cache
+
 import numpy as np
 
 from infalign import _check
@@ -43,9 +45,12 @@ def win_rate(
         )
     _check.enough_samples("policy_rewards", _drawn(policy), procedure.draws, procedure)
     _check.enough_samples("reference_rewards", _drawn(reference), against.draws, against)
-    laws: dict = {}
-    rows = zip(policy, reference, strict=True)
-    return over_prompts(np.array([_one(a, b, procedure, against, laws) for a, b in rows]))
+    law = cache(lambda side, samples: side.subset_cdf(samples))  # the same for most prompts
+    per_prompt = []
+    for a, b in zip(policy, reference, strict=True):
+        a, b = np.sort(a[~np.isnan(a)]), np.sort(b[~np.isnan(b)])
+        per_prompt.append(_one(a, b, law(procedure, a.size), law(against, b.size)))
+    return over_prompts(np.array(per_prompt))
 
 
 def win_rate_difference(
@@ -70,16 +75,10 @@ def _drawn(rewards):
     return (~np.isnan(rewards)).sum(1)
 
 
-def _one(a, b, procedure, against, laws) -> float:
-    a, b = np.sort(a[~np.isnan(a)]), np.sort(b[~np.isnan(b)])
-    kept_a = laws.setdefault((procedure, a.size), None)
-    if kept_a is None:
-        kept_a = laws[procedure, a.size] = procedure.subset_cdf(a.size)
-    kept_b = laws.setdefault((against, b.size), None)
-    if kept_b is None:
-        kept_b = laws[against, b.size] = against.subset_cdf(b.size)
+def _one(a, b, law_a, law_b) -> float:
+    """One prompt's win rate from sorted rewards and the laws of what is kept of so many."""
     # Ranks of a among itself split ties evenly; only their sum over a tied value matters.
-    mass = np.diff(kept_a)
-    below = kept_b[np.searchsorted(b, a, "left")]
-    up_to = kept_b[np.searchsorted(b, a, "right")]
+    mass = np.diff(law_a)
+    below = law_b[np.searchsorted(b, a, "left")]
+    up_to = law_b[np.searchsorted(b, a, "right")]
     return float(mass @ (below + up_to) / 2)
