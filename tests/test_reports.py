@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from infalign import DataError
-from infalign.reports import plots
+from infalign.reports import drawing, plots
 from infalign.reports.page import build_report, caution, outcome, verdict
 
 HOSTILE = "<script>alert(1)</script>"
@@ -282,7 +282,7 @@ def test_the_same_results_give_the_same_page_and_are_not_changed(build):
 def test_drawing_leaves_matplotlib_as_it_was():
     before = dict(matplotlib.rcParams)
     for figure in plots.draw(results()).values():
-        plots.as_svg(figure)
+        drawing.as_svg(figure)
     assert dict(matplotlib.rcParams) == before
 
 

@@ -17,7 +17,7 @@ from jinja2 import Environment, StrictUndefined, UndefinedError
 from infalign import storage
 from infalign.errors import DataError
 
-from . import plots
+from . import drawing, plots
 
 SCHEMA_VERSION = 1
 """The `schema_version` of the results that this page reads."""
@@ -49,7 +49,7 @@ def build_report(run: Path) -> Path:
         raise DataError(f"{source} is incomplete ({error}). Evaluate again.") from error
     for name in plots.FIGURES:
         if name in figures:
-            plots.save_png(figures[name], run / "plots" / f"{name}.png")
+            drawing.save_png(figures[name], run / "plots" / f"{name}.png")
         else:  # left by an earlier evaluation that had more to show
             (run / "plots" / f"{name}.png").unlink(missing_ok=True)
     storage.write_text(run / "report.html", page)
@@ -100,7 +100,7 @@ def render(results: Mapping, provenance: Mapping, figures: Mapping) -> str:
         ],
         interval=interval,
         labels=labels,
-        palette=plots.PALETTE,
+        palette=drawing.PALETTE,
         figures=dict.fromkeys(plots.FIGURES)
         | {name: _data_uri(figure) for name, figure in figures.items()},
         provenance=sorted(_flat(provenance)),
@@ -263,7 +263,7 @@ def _unbroken(sentence: str) -> str:
 
 
 def _data_uri(figure) -> str:
-    return "data:image/svg+xml;base64," + base64.b64encode(plots.as_svg(figure)).decode()
+    return "data:image/svg+xml;base64," + base64.b64encode(drawing.as_svg(figure)).decode()
 
 
 def _flat(value, name: str = "") -> list[tuple[str, str]]:

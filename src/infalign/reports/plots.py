@@ -1,56 +1,22 @@
 """Figures of a run, drawn from the plain dictionaries of `results.json`.
 
 Each function returns a `matplotlib.figure.Figure` and leaves matplotlib's global state as it found
-it: no pyplot, no backend, no changed settings. Colors are those of Okabe and Ito, which readers
-with any color vision can tell apart; a policy has the same color in every figure.
+it: no pyplot, no backend, no changed settings.
 """
 
-import io
 from collections.abc import Mapping
-from pathlib import Path
 
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from scipy.stats import betabinom
 
-from infalign.storage import replacing
-
-PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
-"""Colors of the policies in the order of the results; repeated after six."""
-
-MARKERS = "osD^vP"
-INK, MUTED, FAINT = "#222222", "#6b6b6b", "#d9d9d9"
-WIDTH = 7.5  # inches: 720 CSS pixels
-HALO = [withStroke(linewidth=3, foreground="white")]
-
-STYLE = {
-    "axes.edgecolor": MUTED,
-    "axes.labelcolor": INK,
-    "axes.labelsize": 9.5,
-    "axes.linewidth": 0.8,
-    "axes.spines.right": False,
-    "axes.spines.top": False,
-    "axes.titlelocation": "left",
-    "axes.titlesize": 10.5,
-    "axes.titleweight": "bold",
-    "figure.facecolor": "white",
-    "font.family": "DejaVu Sans",
-    "font.size": 9.5,
-    "svg.fonttype": "path",
-    "svg.hashsalt": "infalign",  # the same results give the same file
-    "text.color": INK,
-    "text.parse_math": False,  # a dollar sign in a label is a dollar sign
-    "text.usetex": False,
-    "xtick.color": MUTED,
-    "xtick.labelsize": 8.5,
-    "ytick.color": MUTED,
-    "ytick.labelsize": 8.5,
-}
+from . import drawing
+from .drawing import FAINT, INK, MUTED, PALETTE, STYLE, WIDTH
+from .drawing import save_png as save_png
 
 
 def draw(results: Mapping) -> dict[str, Figure]:
@@ -75,7 +41,7 @@ def win_rate(results: Mapping) -> Figure:
         panel.set_ylim(low, high)
         panel.set_xlim(0, _kl_limit(results, curves["kl"]))
         panel.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0, symbol=" %"))
-        _grid(panel)
+        drawing.grid(panel)
         panel.axvline(results["target_kl"], color=FAINT, lw=1.2, ls=(0, (1, 2)))
         panel.text(
             results["target_kl"],
@@ -88,11 +54,13 @@ def win_rate(results: Mapping) -> Figure:
         _frontier_lines(panel, curves)
         for index, policy in enumerate(results["policies"]):
             if spec in policy["win_rates"]:
-                _measured(panel, index, policy["kl"], policy["win_rates"][spec])
+                drawing.measured(panel, index, policy["kl"], policy["win_rates"][spec])
     for panel in panels[::columns]:
         panel.set_ylabel("win rate against the reference")
-    _key(figure, [_policy_key(i, p["label"]) for i, p in enumerate(results["policies"])])
-    return _stamp(figure, results)
+    drawing.key(
+        figure, [drawing.policy_key(i, p["label"]) for i, p in enumerate(results["policies"])]
+    )
+    return drawing.stamp(figure, evidence=results["evidence"])
 
 
 @matplotlib.rc_context(STYLE)
@@ -104,20 +72,20 @@ def frontier(spec: str, rows, budget: float) -> Figure:
     panel.set_xlabel("KL from the reference (nats)")
     panel.set_ylabel("win rate against the reference")
     panel.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0, symbol=" %"))
-    _grid(panel)
+    drawing.grid(panel)
     panel.axvline(budget, color=FAINT, lw=1.2, ls=(0, (1, 2)))
     names = list(dict.fromkeys(row.transform for row in rows))
     ends = {name: [r for r in rows if r.transform == name][-1].win_rate for name in names}
     low, high = min(r.win_rate for r in rows), max(ends.values())
     order = sorted(names, key=ends.get)
     heights = dict(
-        zip(order, _spread([ends[n] for n in order], 0.05 * (high - low), high), strict=True)
+        zip(order, drawing.spread([ends[n] for n in order], 0.05 * (high - low), high), strict=True)
     )
     for index, name in enumerate(names):
         color = INK if name == "optimal" else PALETTE[(index - 1) % len(PALETTE)]
         own = [r for r in rows if r.transform == name]
         panel.plot([r.kl for r in own], [r.win_rate for r in own], color=color, lw=1.8)
-        _beside(panel, name, own[-1].kl, heights[name], color)
+        drawing.beside(panel, name, own[-1].kl, heights[name], color)
     panel.set_xlim(0, rows[-1].kl)
     return figure
 
@@ -134,8 +102,8 @@ def quantiles(results: Mapping) -> Figure:
     for index, policy in enumerate(results["policies"]):
         if policy["method"] in densities:
             heights = densities[policy["method"]]
-            axes.stairs(heights, edges, baseline=None, color=_color(index), lw=2)
-            key.append((Line2D([], [], color=_color(index), lw=2), policy["label"]))
+            axes.stairs(heights, edges, baseline=None, color=drawing.color(index), lw=2)
+            key.append((Line2D([], [], color=drawing.color(index), lw=2), policy["label"]))
     if "optimal" in densities:
         line = Line2D([], [], color=INK, lw=1.6, ls="--")
         axes.stairs(densities["optimal"], edges, baseline=None, color=INK, lw=1.6, ls="--")
@@ -145,9 +113,9 @@ def quantiles(results: Mapping) -> Figure:
     axes.set_ylim(0, None)
     axes.set_xlabel("quantile of a reply among the reference's   (0 worst, 1 best)")
     axes.set_ylabel("density, reference = 1")
-    _grid(axes)
-    _key(figure, key)
-    return _stamp(figure, results)
+    drawing.grid(axes)
+    drawing.key(figure, key)
+    return drawing.stamp(figure, evidence=results["evidence"])
 
 
 @matplotlib.rc_context(STYLE)
@@ -162,20 +130,20 @@ def transform(results: Mapping) -> Figure:
     if "phi" in curves:
         name = shaped[0][1]["transform"] if shaped else "optimal"
         label = f"{name} transform, for {procedure_words(results['procedure'])}"
-        named[label] = (curves["phi"], _color(shaped[0][0]) if shaped else INK)
+        named[label] = (curves["phi"], drawing.color(shaped[0][0]) if shaped else INK)
     if "raw" in curves:
-        named["raw reward"] = (curves["raw"], _color(raw[0][0]) if raw else "#8c5a2b")
+        named["raw reward"] = (curves["raw"], drawing.color(raw[0][0]) if raw else "#8c5a2b")
     for values, color in named.values():
         axes.plot(curves["u"], values, color=color, lw=2.2)
     axes.plot([0, 1], [0, 1], color=MUTED, lw=1.2, ls="--")
-    _name_increasing(axes, curves["u"], named | {"identity": (curves["u"], MUTED)})
+    drawing.name_increasing(axes, curves["u"], named | {"identity": (curves["u"], MUTED)})
     axes.set_xlim(0, 1)
     axes.set_ylim(-0.1, 1.1)
     axes.set_yticks(np.linspace(0, 1, 6))
     axes.set_xlabel("quantile of a reply among the reference's   (0 worst, 1 best)")
     axes.set_ylabel("training reward, scaled")
-    _grid(axes)
-    return _stamp(figure, results)
+    drawing.grid(axes)
+    return drawing.stamp(figure, evidence=results["evidence"])
 
 
 @matplotlib.rc_context(STYLE)
@@ -188,22 +156,22 @@ def training(results: Mapping) -> Figure:
         if policy["method"] in results["training"]:
             record = results["training"][policy["method"]]
             for panel, name in ((left, "kl"), (right, "quantile")):
-                _running(panel, record["step"], record[name], _color(index))
-            key.append((Line2D([], [], color=_color(index), lw=2), policy["label"]))
+                drawing.running(panel, record["step"], record[name], drawing.color(index))
+            key.append((Line2D([], [], color=drawing.color(index), lw=2), policy["label"]))
     left.set_title("KL from the reference")
     left.set_ylabel("nats")
     left.set_ylim(0, max(1.25 * results["target_kl"], left.get_ylim()[1]))
-    _level(left, results["target_kl"], "target")
+    drawing.level(left, results["target_kl"], "target")
     right.set_title("Mean quantile of the replies")
     right.set_ylim(min(0.45, right.get_ylim()[0]), max(0.6, right.get_ylim()[1]))
-    _level(right, 0.5, "reference")
+    drawing.level(right, 0.5, "reference")
     for panel in (left, right):
         panel.set_xlabel("training step")
         panel.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         panel.margins(x=0.01)
-        _grid(panel)
-    _key(figure, key)
-    return _stamp(figure, results)
+        drawing.grid(panel)
+    drawing.key(figure, key)
+    return drawing.stamp(figure, evidence=results["evidence"])
 
 
 @matplotlib.rc_context(STYLE)
@@ -230,15 +198,15 @@ def calibration(results: Mapping) -> Figure:
     heights = [height for height, _ in names.values()]
     top = 1.15 * share * max(high, counts.max())
     for (words, (_, color)), place in zip(
-        names.items(), _spread(heights, 0.08 * top, top), strict=True
+        names.items(), drawing.spread(heights, 0.08 * top, top), strict=True
     ):
-        _beside(axes, words, 1, place, color)
+        drawing.beside(axes, words, 1, place, color)
     axes.set_xlim(0, 1)
     axes.set_ylim(0, top)
     axes.yaxis.set_major_formatter(PercentFormatter(decimals=0, symbol=" %"))
     axes.set_xlabel("quantile of a fresh reference reply")
     axes.set_ylabel("share of replies")
-    return _stamp(figure, results)
+    return drawing.stamp(figure, evidence=results["evidence"])
 
 
 def uniform_band(total: float, bins: int, prompts: int, samples: int) -> tuple[float, float]:
@@ -270,22 +238,6 @@ def procedure_words(spec: str) -> str:
     return spec
 
 
-@matplotlib.rc_context(STYLE)
-def as_svg(figure: Figure) -> bytes:
-    """The figure as an SVG document, the same bytes for the same figure."""
-    file = io.BytesIO()
-    nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-    figure.savefig(file, format="svg", metadata=nothing)
-    return file.getvalue()
-
-
-@matplotlib.rc_context(STYLE)
-def save_png(figure: Figure, path: Path) -> None:
-    """Write the figure as a PNG file, 1125 pixels wide."""
-    with replacing(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=150, metadata={"Software": None})
-
-
 FIGURES = {
     "win_rate": ("frontier", win_rate),
     "quantiles": ("quantile_density", quantiles),
@@ -305,80 +257,13 @@ CURVES = {
 }
 
 
-def _color(index: int) -> str:
-    return PALETTE[index % len(PALETTE)]
-
-
-def _grid(axes: Axes) -> None:
-    axes.grid(axis="y", color=FAINT, lw=0.6)
-    axes.set_axisbelow(True)
-    axes.tick_params(length=3)
-
-
-def _key(figure: Figure, entries: list) -> None:
-    """The names above the panels, in one line while they fit; the figure grows for more lines."""
-    if not entries:
-        return
-    handles, labels = zip(*entries, strict=True)
-    columns = len(labels)
-    if sum(map(len, labels)) + 6 * columns > 95:  # characters that fit into one line
-        columns = max(1, 95 // (max(map(len, labels)) + 6))
-    rows = -(-len(labels) // columns)
-    figure.set_figheight(figure.get_figheight() + 0.19 * (rows - 1))
-    figure.legend(
-        handles,
-        labels,
-        ncols=columns,
-        loc="outside upper left",
-        frameon=False,
-        handlelength=1.5,
-        columnspacing=1.8,
-        fontsize=9.5,
-    )
-
-
-def _policy_key(index: int, label: str):
-    marker = MARKERS[index % len(MARKERS)]
-    handle = Line2D([], [], color=_color(index), marker=marker, ls="", markersize=6)
-    return handle, label
-
-
-def _measured(axes: Axes, index: int, kl: Mapping, rate: Mapping) -> None:
-    axes.errorbar(
-        kl["value"],
-        rate["value"],
-        xerr=_reach(kl),
-        yerr=_reach(rate),
-        fmt=MARKERS[index % len(MARKERS)],
-        color=_color(index),
-        markersize=5.5,
-        markeredgecolor="white",
-        markeredgewidth=0.5,
-        elinewidth=1.6,
-        capsize=0,
-        zorder=5,
-    )
-
-
-def _reach(estimate: Mapping):
-    """Lengths of both error bars; None where a single prompt gave no interval."""
-    low, high = _number(estimate["low"]), _number(estimate["high"])
-    if not np.isfinite([low, high]).all():
-        return None
-    return np.maximum([[estimate["value"] - low], [high - estimate["value"]]], 0)
-
-
-def _number(value) -> float:
-    return np.nan if value is None else float(value)
-
-
 def _win_rate_limits(results: Mapping) -> tuple[float, float]:
     values = [0.5]
     for curves in results["frontier"].values():
         values += [v for name, curve in curves.items() if name != "kl" for v in curve]
     for policy in results["policies"]:
         for rate in policy["win_rates"].values():
-            values += [_number(rate[end]) for end in ("value", "low", "high")]
+            values += [drawing.number(rate[end]) for end in ("value", "low", "high")]
     values = np.asarray(values, float)
     low, high = np.nanmin(values), np.nanmax(values)
     return float(np.floor(low * 20) / 20), float(min(1.0, high + 0.02))
@@ -412,98 +297,6 @@ def _frontier_lines(axes: Axes, curves: Mapping) -> None:
         for i, words in enumerate(group)
     ]
     low, high = axes.get_ylim()
-    places = _spread([height for _, height, _ in names], 0.055 * (high - low), high)
+    places = drawing.spread([height for _, height, _ in names], 0.055 * (high - low), high)
     for (words, _, color), place in zip(names, places, strict=True):
-        _beside(axes, words, end, place, color)
-
-
-def _beside(axes: Axes, words: str, x: float, y: float, color: str) -> None:
-    """A name to the right of the panel, at height `y`."""
-    axes.annotate(
-        words,
-        (x, y),
-        xytext=(4, 0),
-        textcoords="offset points",
-        va="center",
-        size=8.5,
-        color=color,
-        annotation_clip=False,
-    )
-
-
-def _name_increasing(axes: Axes, u, named: Mapping) -> None:
-    """Name each increasing curve where it is farthest from the others, on its free side.
-
-    Left of and above an increasing curve, or right of and below it, no text meets the curve.
-    Curves that coincide share one label.
-    """
-    u = np.asarray(u, float)
-    middle = (u >= 0.35) & (u <= 0.65)  # leaves room for the words on either side
-    merged: list = []
-    for name, (curve, color) in named.items():
-        values = np.asarray(curve, float)
-        twin = next((m for m in merged if np.abs(m[1] - values).max() < 0.02), None)
-        if twin:
-            twin[0].append(name)
-        else:
-            merged.append(([name], values, color))
-    for names, own, color in merged:
-        others = [values for _, values, _ in merged if values is not own]
-        gaps = np.array([own - values for values in others] or [own - 1])[:, middle]
-        distance = np.abs(gaps).min(0)
-        at = int(distance.argmax())
-        above = gaps[np.abs(gaps[:, at]).argmin(), at] > 0
-        axes.annotate(
-            " = ".join(names),
-            (u[middle][at], own[middle][at]),
-            xytext=(-4, 4) if above else (4, -4),
-            textcoords="offset points",
-            ha="right" if above else "left",
-            va="bottom" if above else "top",
-            color=color,
-            path_effects=HALO,
-        )
-
-
-def _spread(heights: list[float], gap: float, top: float) -> list[float]:
-    """Heights moved apart to be at least `gap` from each other and at most `top`."""
-    order = np.argsort([-height for height in heights], kind="stable")
-    placed = dict.fromkeys(range(len(heights)), 0.0)
-    ceiling = top
-    for index in order:
-        placed[index] = min(heights[index], ceiling)
-        ceiling = placed[index] - gap
-    return list(placed.values())
-
-
-def _running(axes: Axes, step, values, color: str) -> None:
-    step, values = np.asarray(step, float), np.asarray(values, float)  # None becomes nan
-    step, values = step[np.isfinite(values)], values[np.isfinite(values)]
-    if not values.size:
-        return
-    axes.plot(step, values, color=color, lw=0.8, alpha=0.3)
-    window = max(1, values.size // 20)
-    sums = np.convolve(values, np.ones(window), "same")
-    axes.plot(step, sums / np.convolve(np.ones_like(values), np.ones(window), "same"), color=color)
-
-
-def _level(axes: Axes, height: float, words: str) -> None:
-    axes.axhline(height, color=INK, lw=1.0, ls="--")
-    axes.annotate(
-        words,
-        (1, height),
-        xycoords=("axes fraction", "data"),
-        xytext=(-2, 3),
-        textcoords="offset points",
-        ha="right",
-        size=8.5,
-        color=INK,
-        path_effects=HALO,
-    )
-
-
-def _stamp(figure: Figure, results: Mapping) -> Figure:
-    """Say on the figure itself that a quick run is no evidence: pictures travel without pages."""
-    if not results["evidence"]:
-        figure.supxlabel("quick run: not evidence", size=9, color="#b00020", weight="bold")
-    return figure
+        drawing.beside(axes, words, end, place, color)

@@ -1,0 +1,232 @@
+"""How the figures look: colors and style, and what more than one of them is made of.
+
+Colors are those of Okabe and Ito, which readers with any color vision can tell apart; a policy has
+the same color in every figure.
+"""
+
+import io
+from collections.abc import Mapping
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patheffects import withStroke
+
+from infalign.storage import replacing
+
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
+"""Colors of the policies in the order of the results; repeated after six."""
+
+MARKERS = "osD^vP"
+INK, MUTED, FAINT = "#222222", "#6b6b6b", "#d9d9d9"
+WIDTH = 7.5  # inches: 720 CSS pixels
+HALO = [withStroke(linewidth=3, foreground="white")]
+
+STYLE = {
+    "axes.edgecolor": MUTED,
+    "axes.labelcolor": INK,
+    "axes.labelsize": 9.5,
+    "axes.linewidth": 0.8,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.titlelocation": "left",
+    "axes.titlesize": 10.5,
+    "axes.titleweight": "bold",
+    "figure.facecolor": "white",
+    "font.family": "DejaVu Sans",
+    "font.size": 9.5,
+    "svg.fonttype": "path",
+    "svg.hashsalt": "infalign",  # the same results give the same file
+    "text.color": INK,
+    "text.parse_math": False,  # a dollar sign in a label is a dollar sign
+    "text.usetex": False,
+    "xtick.color": MUTED,
+    "xtick.labelsize": 8.5,
+    "ytick.color": MUTED,
+    "ytick.labelsize": 8.5,
+}
+
+
+@matplotlib.rc_context(STYLE)
+def as_svg(figure: Figure) -> bytes:
+    """The figure as an SVG document, the same bytes for the same figure."""
+    file = io.BytesIO()
+    nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+    figure.savefig(file, format="svg", metadata=nothing)
+    return file.getvalue()
+
+
+@matplotlib.rc_context(STYLE)
+def save_png(figure: Figure, path: Path) -> None:
+    """Write the figure as a PNG file, 1125 pixels wide."""
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=150, metadata={"Software": None})
+
+
+def color(index: int) -> str:
+    """The color of the policy at `index` of the results."""
+    return PALETTE[index % len(PALETTE)]
+
+
+def grid(axes: Axes) -> None:
+    """Faint horizontal lines behind the data."""
+    axes.grid(axis="y", color=FAINT, lw=0.6)
+    axes.set_axisbelow(True)
+    axes.tick_params(length=3)
+
+
+def key(figure: Figure, entries: list) -> None:
+    """The names above the panels, in one line while they fit; the figure grows for more lines."""
+    if not entries:
+        return
+    handles, labels = zip(*entries, strict=True)
+    columns = len(labels)
+    if sum(map(len, labels)) + 6 * columns > 95:  # characters that fit into one line
+        columns = max(1, 95 // (max(map(len, labels)) + 6))
+    rows = -(-len(labels) // columns)
+    figure.set_figheight(figure.get_figheight() + 0.19 * (rows - 1))
+    figure.legend(
+        handles,
+        labels,
+        ncols=columns,
+        loc="outside upper left",
+        frameon=False,
+        handlelength=1.5,
+        columnspacing=1.8,
+        fontsize=9.5,
+    )
+
+
+def policy_key(index: int, label: str):
+    """A policy's entry for `key`: its marker and its name."""
+    marker = MARKERS[index % len(MARKERS)]
+    handle = Line2D([], [], color=color(index), marker=marker, ls="", markersize=6)
+    return handle, label
+
+
+def measured(axes: Axes, index: int, kl: Mapping, rate: Mapping) -> None:
+    """A policy's point, with an interval in both directions where there is one."""
+    axes.errorbar(
+        kl["value"],
+        rate["value"],
+        xerr=_reach(kl),
+        yerr=_reach(rate),
+        fmt=MARKERS[index % len(MARKERS)],
+        color=color(index),
+        markersize=5.5,
+        markeredgecolor="white",
+        markeredgewidth=0.5,
+        elinewidth=1.6,
+        capsize=0,
+        zorder=5,
+    )
+
+
+def _reach(estimate: Mapping):
+    """Lengths of both error bars; None where a single prompt gave no interval."""
+    low, high = number(estimate["low"]), number(estimate["high"])
+    if not np.isfinite([low, high]).all():
+        return None
+    return np.maximum([[estimate["value"] - low], [high - estimate["value"]]], 0)
+
+
+def number(value) -> float:
+    """A value of the results; what was not measured, None there, is nan."""
+    return np.nan if value is None else float(value)
+
+
+def running(axes: Axes, step, values, color: str) -> None:
+    """A noisy record, faint, and its running mean over a twentieth of it, bold."""
+    step, values = np.asarray(step, float), np.asarray(values, float)  # None becomes nan
+    step, values = step[np.isfinite(values)], values[np.isfinite(values)]
+    if not values.size:
+        return
+    axes.plot(step, values, color=color, lw=0.8, alpha=0.3)
+    window = max(1, values.size // 20)
+    sums = np.convolve(values, np.ones(window), "same")
+    axes.plot(step, sums / np.convolve(np.ones_like(values), np.ones(window), "same"), color=color)
+
+
+def beside(axes: Axes, words: str, x: float, y: float, color: str) -> None:
+    """A name to the right of the panel, at height `y`."""
+    axes.annotate(
+        words,
+        (x, y),
+        xytext=(4, 0),
+        textcoords="offset points",
+        va="center",
+        size=8.5,
+        color=color,
+        annotation_clip=False,
+    )
+
+
+def name_increasing(axes: Axes, u, named: Mapping) -> None:
+    """Name each increasing curve where it is farthest from the others, on its free side.
+
+    Left of and above an increasing curve, or right of and below it, no text meets the curve.
+    Curves that coincide share one label.
+    """
+    u = np.asarray(u, float)
+    middle = (u >= 0.35) & (u <= 0.65)  # leaves room for the words on either side
+    merged: list = []
+    for name, (curve, color) in named.items():
+        values = np.asarray(curve, float)
+        twin = next((m for m in merged if np.abs(m[1] - values).max() < 0.02), None)
+        if twin:
+            twin[0].append(name)
+        else:
+            merged.append(([name], values, color))
+    for names, own, color in merged:
+        others = [values for _, values, _ in merged if values is not own]
+        gaps = np.array([own - values for values in others] or [own - 1])[:, middle]
+        distance = np.abs(gaps).min(0)
+        at = int(distance.argmax())
+        above = gaps[np.abs(gaps[:, at]).argmin(), at] > 0
+        axes.annotate(
+            " = ".join(names),
+            (u[middle][at], own[middle][at]),
+            xytext=(-4, 4) if above else (4, -4),
+            textcoords="offset points",
+            ha="right" if above else "left",
+            va="bottom" if above else "top",
+            color=color,
+            path_effects=HALO,
+        )
+
+
+def spread(heights: list[float], gap: float, top: float) -> list[float]:
+    """Heights moved apart to be at least `gap` from each other and at most `top`."""
+    order = np.argsort([-height for height in heights], kind="stable")
+    placed = dict.fromkeys(range(len(heights)), 0.0)
+    ceiling = top
+    for index in order:
+        placed[index] = min(heights[index], ceiling)
+        ceiling = placed[index] - gap
+    return list(placed.values())
+
+
+def level(axes: Axes, height: float, words: str) -> None:
+    """A dashed line across the panel, named at its right end."""
+    axes.axhline(height, color=INK, lw=1.0, ls="--")
+    axes.annotate(
+        words,
+        (1, height),
+        xycoords=("axes fraction", "data"),
+        xytext=(-2, 3),
+        textcoords="offset points",
+        ha="right",
+        size=8.5,
+        color=INK,
+        path_effects=HALO,
+    )
+
+
+def stamp(figure: Figure, *, evidence: bool) -> Figure:
+    """Say on the figure itself that a quick run is no evidence: pictures travel without pages."""
+    if not evidence:
+        figure.supxlabel("quick run: not evidence", size=9, color="#b00020", weight="bold")
+    return figure
