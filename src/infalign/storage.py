@@ -7,12 +7,14 @@ import shutil
 import tempfile
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from .errors import DataError
+
+if TYPE_CHECKING:
+    import pyarrow as pa  # inside the functions that need it: a sixth of a second
 
 UNFINISHED = ".part"
 """How the names of files and folders end while they are being written."""
@@ -93,14 +95,19 @@ def read_json_lines(path: Path) -> list[dict]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-def write_table(path: Path, table: pa.Table) -> None:
+def write_table(path: Path, table: "pa.Table") -> None:
     """Write a Parquet file."""
+    import pyarrow.parquet as pq
+
     with replacing(path) as temporary:
         pq.write_table(table, temporary, compression="zstd")
 
 
-def read_table(path: Path) -> pa.Table:
+def read_table(path: Path) -> "pa.Table":
     """Read a Parquet file; DataError if it is missing or damaged."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
     try:
         return pq.read_table(path)
     except FileNotFoundError:

@@ -10,14 +10,17 @@ first shard that is missing.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pyarrow as pa
 
 from infalign import _check, storage
 from infalign.errors import DataError
 
 from .ranks import Smoothing, mid_rank
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 SCHEMA_VERSION = 2
 
@@ -163,6 +166,8 @@ class StoreWriter:
 
     def add(self, prompt_ids: Sequence[str], completions, rewards, extra=None) -> None:
         """Append one shard: `completions` and `rewards` have shape (prompts, K)."""
+        import pyarrow as pa
+
         rewards = _check.finite_rewards("rewards", rewards)
         name = f"{len(self):05d}.parquet"
         flat = {
@@ -188,8 +193,10 @@ class StoreWriter:
         storage.write_json(self.path / "manifest.json", self._manifest)
 
 
-def read_samples(path) -> pa.Table:
+def read_samples(path) -> "pa.Table":
     """All stored samples: prompt_id, sample, completion, reward and what else was kept."""
+    import pyarrow as pa
+
     shards = storage.read_json(Path(path) / "manifest.json")["shards"]
     for shard in shards:
         if storage.sha256(Path(path) / shard["samples"]) != shard["samples_sha256"]:
