@@ -71,14 +71,20 @@ def _hub_rows(source):
         raise MissingExtraError(
             'Reading a data set needs `datasets`. Install it with: pip install "infalign[train]"'
         ) from None
-    # Anthropic/hh-rlhf keeps its parts in folders, most others in configurations.
-    configs = datasets.get_dataset_config_names(source.dataset)
-    part = {"name": source.config} if source.config in configs else {"data_dir": source.config}
-    data = datasets.load_dataset(source.dataset, **part, split=source.split)
+    name = "/".join(filter(None, (source.dataset, source.config)))
+    try:
+        # Anthropic/hh-rlhf keeps its parts in folders, most others in configurations.
+        configs = datasets.get_dataset_config_names(source.dataset)
+        part = {"name": source.config} if source.config in configs else {"data_dir": source.config}
+        data = datasets.load_dataset(source.dataset, **part, split=source.split)
+    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+        raise DataError(
+            f"Data set {name!r}, split {source.split!r}, cannot be read: "
+            f"{str(error).splitlines()[0]} Check `prompts.dataset`, `config` and `split`."
+        ) from error
     if source.limit:
         data = data.select(range(min(source.limit, len(data))))
-    rows = [(i, {**row, "split": source.split}) for i, row in enumerate(data)]
-    return f"{source.dataset}/{source.config}", rows
+    return name, [(i, {**row, "split": source.split}) for i, row in enumerate(data)]
 
 
 def _prompt(name, number, row, column) -> Prompt:
@@ -95,7 +101,9 @@ def _prompt(name, number, row, column) -> Prompt:
             f"content; got {str(value)[:60]!r}. Its columns are {sorted(row)}; "
             "name another one with `prompts.column`."
         )
-    return Prompt(str(row.get("prompt_id", f"{Path(name).stem}-{number}")), tuple(messages))
+    # A data set whose other split has ids fills those of this one with None.
+    own = row.get("prompt_id")
+    return Prompt(f"{Path(name).stem}-{number}" if own is None else str(own), tuple(messages))
 
 
 def _open_transcript(text: str) -> list[dict] | None:

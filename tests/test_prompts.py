@@ -1,0 +1,73 @@
+"""Prompts from files and from data sets, a local folder standing for the hub's."""
+
+import json
+
+import pytest
+
+from infalign import DataError
+from infalign.config import Prompts
+from infalign.prompts import load_prompts
+
+
+def write(path, rows):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def read(**source):
+    return {p.id: p.text for p in load_prompts(Prompts(**source))}
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A data set with two splits, only one of which has prompt ids."""
+    import datasets
+
+    datasets.disable_progress_bars()
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    rows = [{"prompt": f"Question {i}?", "prompt_id": f"q{i}"} for i in range(3)]
+    write(tmp_path / "talks/train.jsonl", rows)
+    write(tmp_path / "talks/test.jsonl", [{"prompt": "And then?"}, {"prompt": "Why?"}])
+    return tmp_path / "talks"
+
+
+def test_a_data_set_is_read_by_split_and_limit(folder):
+    assert read(dataset=str(folder)) == {
+        "q0": "Question 0?",
+        "q1": "Question 1?",
+        "q2": "Question 2?",
+    }
+    assert read(dataset=str(folder), limit=2) == {"q0": "Question 0?", "q1": "Question 1?"}
+    # Without ids of its own a prompt goes by its data set and row.
+    assert read(dataset=str(folder), split="test") == {"talks-0": "And then?", "talks-1": "Why?"}
+
+
+def test_preference_pairs_in_folders_give_the_conversation_before_the_last_reply(folder):
+    # The shape of Anthropic/hh-rlhf: a folder for each part, the prompt inside the transcripts.
+    start = "\n\nHuman: Hello\n\nAssistant: Hi\n\nHuman: How long?"
+    pair = {"chosen": f"{start}\n\nAssistant: Short.", "rejected": f"{start}\n\nAssistant: No."}
+    write(folder.parent / "hh/helpful-base/train.jsonl", [pair])
+    (prompt,) = load_prompts(Prompts(dataset=str(folder.parent / "hh"), config="helpful-base"))
+    assert prompt.id == "helpful-base-0"
+    assert [m["role"] for m in prompt.messages] == ["user", "assistant", "user"]
+    assert [m["content"] for m in prompt.messages] == ["Hello", "Hi", "How long?"]
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        ({"split": "valid"}, r"talks', split 'valid', cannot be read: .*train.*Check `prompts"),
+        ({"config": "nope"}, r"talks/nope', split 'train', cannot be read"),
+        ({"column": "question"}, r"talks, row 0: `question` must be .* name another one with"),
+    ],
+)
+def test_a_data_set_that_cannot_be_used_is_named(folder, source, words):
+    with pytest.raises(DataError, match=words):
+        read(dataset=str(folder), **source)
+
+
+def test_a_data_set_that_cannot_be_found_is_named(tmp_path):
+    with pytest.raises(DataError, match=r"nowhere', split 'train', cannot be read: "):
+        read(dataset=str(tmp_path / "nowhere"))
+    with pytest.raises(DataError, match=r"'who/nothing', split 'train', cannot be read: "):
+        read(dataset="who/nothing")
