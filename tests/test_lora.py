@@ -1,0 +1,89 @@
+"""Low-rank adapters through the whole pipeline."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+from infalign.demo import bundled
+
+RANK = 2
+CONFIG = {
+    "model": "bundled:language-model",
+    "reward": "bundled:harmless",
+    "prompts": {"file": "bundled:harmless", "limit": 24},
+    "procedure": "best-of-n:2",
+    "kl": 0.1,
+    "sampling": {"max_new_tokens": 8, "batch_size": 64},
+    "calibration": {"samples": 8},
+    "train": {
+        "lora": RANK,
+        "baselines": [],
+        "warm_start": 2,
+        "warm_start_learning_rate": 3e-3,
+        "warm_start_batch_size": 16,
+        "steps": 2,
+        "learning_rate": 1e-4,
+        "batch_size": 16,
+        "group": 4,
+    },
+    "evaluate": {"prompts": {"limit": 4}, "samples": 4},
+    "evidence": False,
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    path = tmp_path_factory.mktemp("lora")
+    (path / "config.yaml").write_text(yaml.safe_dump(CONFIG))
+    infalign = Path(sys.executable).with_name("infalign")
+    command = [infalign, "run", path / "config.yaml", "--out", path / "run"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return path / "run"
+
+
+def weights(path):
+    return load_file(path / "model.safetensors")
+
+
+def test_what_is_trained_is_a_change_of_low_rank_in_the_linear_layers(folder):
+    before = weights(bundled("bundled:language-model", "model"))
+    after = weights(folder / "train/rloo/model")
+    assert before.keys() == after.keys()
+    changed = {name: after[name] - before[name].to(after[name]) for name in before}
+    changed = {name: delta for name, delta in changed.items() if delta.abs().max() > 1e-6}
+    assert changed, "nothing was trained"
+    for name, delta in changed.items():
+        assert "proj" in name
+        sizes = torch.linalg.svdvals(delta.double())
+        assert sizes[RANK - 1] > 0 and sizes[RANK] < 1e-4 * sizes[0], name
+
+
+def test_the_on_policy_steps_start_from_the_warm_start(folder):
+    # Two small steps end near where they started: at the adapters, not at the reference.
+    reference = weights(bundled("bundled:language-model", "model"))
+    start = weights(folder / "train/rloo/warm_start/model")
+    end = weights(folder / "train/rloo/rloo/model")
+    moved = {k: reference[k].to(v) - v for k, v in start.items() if "proj" in k}
+    stepped = {k: end[k] - start[k] for k in moved}
+    assert 0 < norm(stepped) < norm(moved) / 4
+    adapter = folder / "train/rloo/warm_start/model/adapter"
+    assert json.loads((adapter / "adapter_config.json").read_text())["r"] == RANK
+
+
+def norm(parts):
+    return float(torch.cat([delta.double().ravel() for delta in parts.values()]).norm())
+
+
+def test_the_policy_lands_on_the_kl_and_is_evaluated(folder):
+    landing = json.loads((folder / "train/rloo/landing.json").read_text())
+    assert abs(landing["kl"] / 0.1 - 1) <= 0.1
+    results = json.loads((folder / "evaluation/results.json").read_text())
+    (policy,) = results["policies"]
+    assert policy["kl"]["value"] > 0.01 and (folder / "report.html").exists()
