@@ -90,6 +90,13 @@ def test_one_clear_message_and_exit_1(run, changes, words):
         assert word in message(errors)
 
 
+def test_what_fails_at_once_prints_one_line(run):
+    assert run(prompts={"file": "none.jsonl"}) == (
+        1,
+        "infalign: Prompts file none.jsonl does not exist.\n",
+    )
+
+
 def test_an_empty_prompts_file_is_named(run, tmp_path):
     (tmp_path / "empty.jsonl").write_text("")
     code, errors = run(prompts={"file": str(tmp_path / "empty.jsonl")})

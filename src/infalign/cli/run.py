@@ -108,15 +108,19 @@ def _progress():
         MofNCompleteColumn(),
         TimeElapsedColumn(),
     )
-    tasks = {}
-    with Progress(*columns, console=Console(stderr=True)) as progress:
+    progress, tasks = Progress(*columns, console=Console(stderr=True)), {}
 
-        def report(what: str, done: int, total: int) -> None:
-            if what not in tasks:
-                tasks[what] = progress.add_task(what, total=total)
-            progress.update(tasks[what], completed=done, total=total)
+    def report(what: str, done: int, total: int) -> None:
+        if what not in tasks:
+            tasks[what] = progress.add_task(what, total=total)
+            progress.start()  # not before: what fails at once leaves one line, its message
+        progress.update(tasks[what], completed=done, total=total)
 
+    try:
         yield report
+    finally:
+        if tasks:
+            progress.stop()
 
 
 def _quiet_libraries() -> None:
