@@ -5,7 +5,7 @@ import json
 import pytest
 
 from infalign import DataError
-from infalign.config import Prompts
+from infalign.config import Prompts, parse_config
 from infalign.prompts import load_prompts
 
 
@@ -40,6 +40,13 @@ def test_a_data_set_is_read_by_split_and_limit(folder):
     assert read(dataset=str(folder), limit=2) == {"q0": "Question 0?", "q1": "Question 1?"}
     # Without ids of its own a prompt goes by its data set and row.
     assert read(dataset=str(folder), split="test") == {"talks-0": "And then?", "talks-1": "Why?"}
+
+
+def test_held_out_prompts_come_from_the_other_split_of_the_same_data_set(folder):
+    given = {"model": "m", "reward": "r", "kl": 0.5, "prompts": {"dataset": str(folder)}}
+    config = parse_config(given)
+    assert [p.id for p in load_prompts(config.prompts)] == ["q0", "q1", "q2"]
+    assert [p.text for p in load_prompts(config.test_prompts)] == ["And then?", "Why?"]
 
 
 def test_preference_pairs_in_folders_give_the_conversation_before_the_last_reply(folder):
