@@ -1,5 +1,6 @@
 """InfAlign: align a policy for the procedure it will be decoded with (arXiv:2412.19792)."""
 
+from . import finite as finite
 from .calibration.ranks import quantiles as quantiles
 from .calibration.store import CalibrationStore as CalibrationStore
 from .design import Candidate as Candidate
