@@ -545,3 +545,24 @@ def test_a_budget_beyond_the_best_answer_is_refused():
 def test_a_budget_that_cannot_be_spent_is_explained():
     with pytest.raises(SolveError, match=r"does not depend on the policy. Leave out prompts"):
         finite.solve([0, 1], [0.5, 0.5], Custom(lambda p: 0 * p + 0.5), kl=0.1)
+
+
+def test_a_budget_between_two_hills_is_explained():
+    # As beta falls, the optimum leaves the hill of a for that of b: no policy in between is best.
+    vote = MajorityVote(["a", "b", "c"], 9)
+    message = r"No beta spends kl=0.3: at beta=0.\d+ the optimum jumps from 0.[01]\d+ to 0.[3-6]"
+    with pytest.raises(SolveError, match=message):
+        finite.solve([1.0, 2.0, 0.0], [0.45, 0.1, 0.45], vote, kl=0.3)
+
+
+def test_a_budget_beyond_every_policy_is_explained():
+    with pytest.raises(SolveError, match=r"spends kl=3; the most that was spent is 1.609"):
+        finite.solve(REWARD, REFERENCE, MajorityVote(LABELS, 3), kl=3)
+
+
+def test_a_pullback_that_is_no_derivative_is_noticed():
+    wrong = Custom(lambda policy: policy, lambda policy, utility: -utility)
+    with pytest.raises(
+        SolveError, match=r"stopped at a residual .* \(1 of 1 prompts\).*`pullback`"
+    ):
+        finite.solve(REWARD, REFERENCE, wrong, 0.1)

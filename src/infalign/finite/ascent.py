@@ -77,7 +77,7 @@ class Ascent:
 
     def look(self, climber: Climber) -> Climber:
         """The same point with its gradient."""
-        gradient = self.problem.gradient(climber.policy)
+        gradient = self.problem.gradient(climber.policy, climber.win_rate)
         tilt = gradient / self.beta
         tilt = tilt - logsumexp(self.log_reference + tilt, axis=1, keepdims=True)
         change = tilt - climber.psi

@@ -67,7 +67,9 @@ def coupled_reward(reward, policy, reference, procedure, *, against=None) -> np.
     """
     world, rows = _placed(reward, policy, reference)
     problem = Problem.of(world, procedure, against)
-    return world.as_given(problem.at_outcomes(problem.gradient(problem.columns(rows))))
+    policy = problem.columns(rows)
+    coupled = problem.gradient(policy, problem.win_rate(policy))
+    return world.as_given(problem.at_outcomes(coupled))
 
 
 def kl(policy, reference):

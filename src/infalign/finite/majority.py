@@ -11,6 +11,7 @@ is Gauss-Legendre's, exact for these polynomials; the coefficient is a mean over
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.polynomial import legendre
@@ -19,6 +20,8 @@ from scipy.special import gammaln, pdtrc, xlogy
 from infalign import _check
 
 from .maps import AbstractMap
+
+_gauss = lru_cache(maxsize=256)(legendre.leggauss)
 
 LABEL_STARTS = 8
 """Labels, the likeliest first, from each of which an ascent starts: every winner may be a hill."""
@@ -106,7 +109,6 @@ def winning(share: np.ndarray, n: int, worth: np.ndarray | None = None):
 
     Exact to rounding; all terms are bounded by 1. The cost is about n² labels · log n.
     """
-    worth_or_0 = np.zeros_like(share) if worth is None else worth
     votes = np.arange(n + 1)[:, None]
     pmf = np.exp(xlogy(votes, n * share) - n * share - gammaln(votes + 1))  # (votes, labels)
     z = np.exp(2j * np.pi * np.arange(points := _points(n)) / points)[:, None]
@@ -123,14 +125,16 @@ def winning(share: np.ndarray, n: int, worth: np.ndarray | None = None):
         ties, d_ties = pmf[c] * z**c, n * pmf[c - 1] * z**c
         d_fewer = n * z * much_fewer
         rivals = min(len(share), n // c)
-        nodes, weights = legendre.leggauss((rivals + 1) // 2)
-        for t, w in zip((1 + nodes) / 2, weights / 2, strict=True):
-            factor = fewer + t * ties
-            others, d_others = _leave_one_out(factor, worth_or_0 * wins, worth is not None)
-            weight += w * (coefficient * wins * others).real.sum(0)
-            if worth is not None:
-                change = worth * d_wins * others + (d_fewer + t * d_ties) * d_others
-                slope += w * (coefficient * change).real.sum(0)
+        nodes, weights = _gauss((rivals + 1) // 2)
+        t, average = (1 + nodes[:, None, None]) / 2, weights[:, None, None] / 2 * coefficient
+        factor = fewer + t * ties  # (nodes, points, labels)
+        if worth is None:
+            weight += (average * wins * _leave_one_out(factor)).real.sum((0, 1))
+            continue
+        others, d_others = _leave_one_out_and_change(factor, worth * wins)
+        weight += (average * wins * others).real.sum((0, 1))
+        change = worth * d_wins * others + (d_fewer + t * d_ties) * d_others
+        slope += (average * change).real.sum((0, 1))
     return weight, None if worth is None else slope
 
 
@@ -141,17 +145,26 @@ def _points(n: int) -> int:
     return int(beyond[pdtrc(n + beyond - 1, n) < 1e-20][0])
 
 
-def _leave_one_out(factor, change, with_derivative: bool):
-    """∏_{k≠l} A_k for each l, last axis, and its derivative along A + ε `change`."""
-    one = np.ones_like(factor[:, :1])
-    before = np.concatenate([one, np.cumprod(factor[:, :-1], axis=1)], axis=1)
-    after = np.concatenate([np.cumprod(factor[:, :0:-1], axis=1)[:, ::-1], one], axis=1)
-    if not with_derivative:
-        return before * after, None
+def _around(factor):
+    """For each l, last axis: the product of the factors before it, and of those after it."""
+    one = np.ones_like(factor[..., :1])
+    before = np.concatenate([one, np.cumprod(factor[..., :-1], axis=-1)], axis=-1)
+    after = np.concatenate([np.cumprod(factor[..., :0:-1], axis=-1)[..., ::-1], one], axis=-1)
+    return before, after
+
+
+def _leave_one_out(factor):
+    """∏_{k≠l} A_k for each l, last axis; no division, since some A_k may be 0."""
+    before, after = _around(factor)
+    return before * after
+
+
+def _leave_one_out_and_change(factor, change):
+    """∏_{k≠l} A_k and its derivative along A + ε `change`."""
+    before, after = _around(factor)
     d_before, d_after = np.zeros_like(factor), np.zeros_like(factor)
-    last = factor.shape[1] - 1
-    for k in range(last):
-        d_before[:, k + 1] = d_before[:, k] * factor[:, k] + before[:, k] * change[:, k]
-        j = last - k
-        d_after[:, j - 1] = d_after[:, j] * factor[:, j] + after[:, j] * change[:, j]
+    for k in range(factor.shape[-1] - 1):
+        d_before[..., k + 1] = d_before[..., k] * factor[..., k] + before[..., k] * change[..., k]
+        j = -1 - k
+        d_after[..., j - 1] = d_after[..., j] * factor[..., j] + after[..., j] * change[..., j]
     return before * after, d_before * after + before * d_after

@@ -52,13 +52,13 @@ class Problem:
         """W of each prompt, for masses of columns."""
         return (self._call(self.map.kept, policy) * self.utility).sum(1)
 
-    def gradient(self, policy: np.ndarray) -> np.ndarray:
-        """The coupled reward ∂W/∂π of each column, shifted so that its mean under π is W.
+    def gradient(self, policy: np.ndarray, win_rate: np.ndarray) -> np.ndarray:
+        """The coupled reward ∂W/∂π of each column, shifted so that its mean under π is `win_rate`.
 
         For plain sampling, where W = ⟨π, C⟩, that is C itself.
         """
         raw = self._call(self.map.gradient, policy, self.utility)
-        return raw + (self.win_rate(policy) - (policy * raw).sum(1))[:, None]
+        return raw + (win_rate - (policy * raw).sum(1))[:, None]
 
     def starts(self) -> list[np.ndarray]:
         """Columns of policies to start from, besides the reference."""

@@ -136,11 +136,12 @@ class _Hills:
     def highest(self, beta: float, near: np.ndarray | None = None) -> Climber:
         """Each prompt's highest hilltop; `near` is one more start, in log-densities."""
         ascent, reference = Ascent(self.problem, beta), self.problem.reference
-        psis = [np.zeros_like(reference) if near is None else near]
+        psis = [] if near is None else [near]
+        if near is None or not self.problem.map.concave:
+            psis.append(np.zeros_like(reference))
         if not self.problem.map.concave:
-            policies = [*self.problem.starts(), *self.given]
-            psis += [np.zeros_like(reference), self.problem.utility / beta]
-            psis += [_log_ratio(policy, reference) for policy in policies]
+            psis.append(self.problem.utility / beta)
+            psis += [_log_ratio(p, reference) for p in [*self.problem.starts(), *self.given]]
         best = None
         for psi in psis:
             there = ascent.climb(psi)
@@ -151,7 +152,7 @@ class _Hills:
                 f"No optimum was found for {self.procedure} with beta={beta:g}: prompt {lost[0]} "
                 f"stopped at a residual of {best.residual[lost[0]]:.1e} ({lost.size} of "
                 f"{best.residual.size} prompts). Ask for a larger `beta`, or give a policy near "
-                "the optimum in `starts`."
+                "the optimum in `starts`; of a `Custom`, check that `pullback` is the derivative."
             )
         return best
 
@@ -179,10 +180,9 @@ def _spend(hills: _Hills, budget: float) -> tuple[float, Climber]:
                 f"`kl` must be below {most:g} nats, the mean KL of the policy that always answers "
                 f"with the highest reward; got {budget:g}."
             )
-    first = problem.gradient(problem.reference)
-    spread = first - (problem.reference * first).sum(1, keepdims=True)
+    coupled = problem.gradient(problem.reference, np.zeros(len(problem.reference)))  # of mean 0
     # A small tilt has KL = var(R) / (2 β²).
-    guess = np.sqrt((problem.reference * spread**2).sum(1).mean() / (2 * budget))
+    guess = np.sqrt((problem.reference * coupled**2).sum(1).mean() / (2 * budget))
     if guess == 0:
         raise SolveError(
             "No KL can be spent: at the reference the win rate does not depend on the policy. "
@@ -205,7 +205,7 @@ def _spend(hills: _Hills, budget: float) -> tuple[float, Climber]:
             )
     while excess(high) > 0:
         low, high = high, high + 1
-    log_beta = brentq(excess, low, high, xtol=1e-13, rtol=1e-14)
+    log_beta = brentq(excess, low, high, xtol=1e-11, rtol=1e-14)
     spent = found[log_beta].kl.mean()
     if abs(spent / budget - 1) > 1e-6:
         least = max(c.kl.mean() for c in found.values() if c.kl.mean() <= budget)
