@@ -11,7 +11,7 @@ is Gauss-Legendre's, exact for these polynomials; the coefficient is a mean over
 """
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import numpy as np
 from numpy.polynomial import legendre
@@ -22,6 +22,9 @@ from infalign import _check
 from .maps import AbstractMap
 
 _gauss = lru_cache(maxsize=256)(legendre.leggauss)
+
+CHUNK = 2**20
+"""Complex numbers that are held for one product of labels."""
 
 LABEL_STARTS = 8
 """Labels, the likeliest first, from each of which an ascent starts: every winner may be a hill."""
@@ -56,67 +59,90 @@ class MajorityVote(AbstractMap):
         return self.n <= 2  # linear
 
     def kept(self, policy):
-        def row(policy, labels):
-            weight, _ = winning(np.bincount(labels, policy), self.n)
-            return policy * weight[labels]
-
-        return self._by_prompt(row, policy)
+        label = self._label(policy)
+        weight, _ = winning(_by_label(label, policy), self.n)
+        return policy * _at_outcomes(label, weight, policy)
 
     def gradient(self, policy, utility):
-        def row(policy, labels, utility):
-            # ⟨T(π), utility⟩ = Σ_l weight_l Σ_{y in l} π(y) utility(y).
-            worth = np.bincount(labels, policy * utility)
-            weight, slope = winning(np.bincount(labels, policy), self.n, worth)
-            return weight[labels] * utility + slope[labels]
-
-        return self._by_prompt(row, policy, utility)
+        # ⟨T(π), utility⟩ = Σ_l weight_l Σ_{y in l} π(y) utility(y).
+        label = self._label(policy)
+        worth = _by_label(label, policy * utility)
+        weight, slope = winning(_by_label(label, policy), self.n, worth)
+        direct = _at_outcomes(label, weight, policy) * utility
+        return direct + _at_outcomes(label, slope, policy)
 
     def starts(self, reference):
-        def towards(place):
-            def row(reference, labels):
-                share = np.bincount(labels, reference)
-                chosen = np.argsort(-share)[min(place, len(share) - 1)]
-                if share[chosen] == 0:
-                    return reference
-                return (reference + reference * (labels == chosen) / share[chosen]) / 2
+        label = self._label(reference)
+        share = _by_label(label, reference)
+        order = np.argsort(-share, axis=1)
+        starts = []
+        for place in range(min(LABEL_STARTS, share.shape[1])):
+            chosen = np.arange(share.shape[1]) == order[:, place, None]
+            # Half of the mass moves to one label; nowhere, where a prompt has fewer labels.
+            more = np.divide(chosen, share, out=np.ones_like(share), where=share > 0)
+            empty = (chosen & (share == 0)).any(1, keepdims=True)
+            boost = (1 + np.where(empty, 1, more)) / 2
+            starts.append(reference * _at_outcomes(label, boost, reference))
+        return starts
 
-            return row
+    @cached_property
+    def _numbers(self) -> np.ndarray:
+        """The labels as numbers from 0, prompt by prompt."""
+        rows = np.atleast_2d(self.labels)
+        return np.array([np.unique(row, return_inverse=True)[1] for row in rows])
 
-        most = min(LABEL_STARTS, max(len(np.unique(row)) for row in np.atleast_2d(self.labels)))
-        return [self._by_prompt(towards(place), reference) for place in range(most)]
-
-    def _by_prompt(self, function, policy, *more):
-        """`function` of each prompt's policy, label numbers and whatever else."""
-        labels = np.asarray(self.labels)
-        if labels.shape not in (policy.shape, policy.shape[-1:]):
+    def _label(self, policy) -> np.ndarray:
+        """The label's number of each outcome, (prompts, outcomes)."""
+        shape = np.shape(self.labels)
+        if shape not in (policy.shape, policy.shape[-1:]):
             raise ValueError(
                 f"`labels` must have one label per outcome, shape {policy.shape}; "
-                f"got shape {labels.shape}."
+                f"got shape {shape}."
             )
-        rows = (np.atleast_2d(a) for a in (policy, np.broadcast_to(labels, policy.shape), *more))
-        done = [
-            function(policy, np.unique(labels, return_inverse=True)[1], *rest)
-            for policy, labels, *rest in zip(*rows, strict=True)
-        ]
-        return np.reshape(done, policy.shape)
+        return np.broadcast_to(self._numbers, np.atleast_2d(policy).shape)
+
+
+def _by_label(label, mass) -> np.ndarray:
+    """The mass on each label, (prompts, labels)."""
+    prompts, width = len(label), label.max() + 1
+    cell = label + width * np.arange(prompts)[:, None]
+    total = np.bincount(cell.ravel(), np.ravel(mass), minlength=prompts * width)
+    return total.reshape(prompts, width)
+
+
+def _at_outcomes(label, values, policy) -> np.ndarray:
+    """The value of each outcome's label, in the policy's shape."""
+    return np.take_along_axis(values, label, axis=1).reshape(policy.shape)
 
 
 def winning(share: np.ndarray, n: int, worth: np.ndarray | None = None):
     """Chance to win per unit of share, P(l wins of n draws) / s_l, and its derivative.
 
-    - `share`: s, the probability of each label.
+    - `share`: s, the probability of each label, (prompts, labels).
     - `worth`: weights m; the second result is then ∂/∂s_k Σ_l m_l P(l wins) / s_l, else None.
 
     Exact to rounding; all terms are bounded by 1. The cost is about n² labels · log n.
     """
-    votes = np.arange(n + 1)[:, None]
-    pmf = np.exp(xlogy(votes, n * share) - n * share - gammaln(votes + 1))  # (votes, labels)
-    z = np.exp(2j * np.pi * np.arange(points := _points(n)) / points)[:, None]
+    points, most = _points(n), (min(share.shape[1], n) + 1) // 2
+    rows = max(1, CHUNK // (points * most * share.shape[1]))
+    parts = [
+        _winning(share[i : i + rows], n, points, None if worth is None else worth[i : i + rows])
+        for i in range(0, len(share), rows)
+    ]
+    weight = np.concatenate([weight for weight, _ in parts])
+    return weight, None if worth is None else np.concatenate([slope for _, slope in parts])
+
+
+def _winning(share, n, points, worth):
+    share = share[:, None, None]  # all arrays: (prompts, nodes, points, labels)
+    votes = np.arange(n + 1)[:, None, None, None, None]
+    pmf = np.exp(xlogy(votes, n * share) - n * share - gammaln(votes + 1))
+    z = np.exp(2j * np.pi * np.arange(points) / points)[:, None]
     drawn = np.exp(n * np.log(n) - n - gammaln(n + 1))  # the Poisson chance of n in all
     coefficient = z**-n / points / drawn  # what finds that of zⁿ, given that n were drawn
-    weight, slope = np.zeros_like(share), np.zeros_like(share)
-    fewer = np.zeros((points, len(share)), complex)  # Σ_{i<c} p_i z^i
-    much_fewer = np.zeros_like(fewer)  # Σ_{i<c-1} p_i z^i
+    weight, slope = np.zeros_like(share[:, 0, 0]), np.zeros_like(share[:, 0, 0])
+    fewer = 0 * share * z  # Σ_{i<c} p_i z^i
+    much_fewer = fewer  # Σ_{i<c-1} p_i z^i
     for c in range(1, n + 1):
         much_fewer, fewer = fewer, fewer + pmf[c - 1] * z ** (c - 1)
         # p_c / s and the derivatives in s of polynomials, with the factor e^{-ns} held fixed.
@@ -124,18 +150,19 @@ def winning(share: np.ndarray, n: int, worth: np.ndarray | None = None):
         d_wins = n * n / c * pmf[c - 2] * z**c if c > 1 else np.zeros_like(wins)
         ties, d_ties = pmf[c] * z**c, n * pmf[c - 1] * z**c
         d_fewer = n * z * much_fewer
-        rivals = min(len(share), n // c)
+        rivals = min(share.shape[-1], n // c)
         nodes, weights = _gauss((rivals + 1) // 2)
         t, average = (1 + nodes[:, None, None]) / 2, weights[:, None, None] / 2 * coefficient
-        factor = fewer + t * ties  # (nodes, points, labels)
+        factor = fewer + t * ties
         if worth is None:
-            weight += (average * wins * _leave_one_out(factor)).real.sum((0, 1))
+            weight += (average * wins * _leave_one_out(factor)).real.sum((1, 2))
             continue
-        others, d_others = _leave_one_out_and_change(factor, worth * wins)
-        weight += (average * wins * others).real.sum((0, 1))
-        change = worth * d_wins * others + (d_fewer + t * d_ties) * d_others
-        slope += (average * change).real.sum((0, 1))
-    return weight, None if worth is None else slope
+        gain = worth[:, None, None]
+        others, d_others = _leave_one_out_and_change(factor, gain * wins)
+        weight += (average * wins * others).real.sum((1, 2))
+        change = gain * d_wins * others + (d_fewer + t * d_ties) * d_others
+        slope += (average * change).real.sum((1, 2))
+    return weight, slope
 
 
 def _points(n: int) -> int:
