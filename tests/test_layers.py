@@ -16,7 +16,7 @@ LEVELS = {
     2: {"calibration", "config"},
     3: {"shaping", "evaluation", "demo"},
     4: {"models", "prompts", "__init__"},
-    5: {"training", "reports"},
+    5: {"training", "reports", "explorer"},
     6: {"pipeline"},
     7: {"cli", "__main__"},
 }

@@ -1,0 +1,71 @@
+"""The page in one file: markup, style and scripts of this folder, put together.
+
+It computes everything itself, by another road than the package (a boundary problem solved by
+shooting), so that the two check each other. Its content security policy names its one style and
+its one script by checksum and allows nothing else: no request, no other script.
+"""
+
+import base64
+import hashlib
+from importlib.metadata import version
+from importlib.resources import files
+from pathlib import Path
+
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+
+from infalign import storage
+
+SCRIPTS = (
+    "laws.js",
+    "solve.js",
+    "finite.js",
+    "state.js",
+    "model.js",
+    "words.js",
+    "plots.js",
+    "figures.js",
+    "app.js",
+)
+"""In the order in which they build on each other."""
+
+
+def build_page() -> str:
+    """The explorer as one HTML document that needs nothing else.
+
+    >>> build_page().count("<script>")
+    1
+    """
+    style = _read("style.css")
+    script = '"use strict";\n' + "\n".join(map(_read, SCRIPTS))
+    for name, text, end in (("style", style, "</style"), ("script", script, "</script")):
+        if end in text.lower():  # it would end there, and the rest would be markup
+            raise ValueError(f"The explorer's {name} must not hold {end!r}. Split that text.")
+    policy = (
+        f"default-src 'none'; img-src data:; base-uri 'none'; form-action 'none'; "
+        f"style-src {_checksum(style)}; script-src {_checksum(script)}"
+    )
+    template = Environment(autoescape=True, undefined=StrictUndefined).from_string(
+        _read("page.html")
+    )
+    return template.render(
+        policy=Markup(policy),
+        style=Markup(style),
+        script=Markup(script),
+        version=version("infalign"),
+    )
+
+
+def write_page(path: Path) -> Path:
+    """Write the explorer to `path`, whole or not at all; returns `path`."""
+    path = Path(path)
+    storage.write_text(path, build_page())
+    return path
+
+
+def _read(name: str) -> str:
+    return files(__package__).joinpath(name).read_text(encoding="utf-8")
+
+
+def _checksum(text: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
