@@ -24,7 +24,6 @@ import infalign as ia
 from infalign import explorer, storage
 from infalign.config import parse_config
 from infalign.explorer import server
-from infalign.transforms import parse_transform
 
 BASE = {"model": "m", "reward": "r", "prompts": {"file": "p"}}
 
@@ -204,7 +203,7 @@ def test_the_page_and_the_package_agree(browser, procedure, against, kl):
     shown = rows(browser)
     expected = ia.compare(
         ia.parse_procedure(procedure),
-        [parse_transform(spec) for spec in TRANSFORMS],
+        [ia.parse_transform(spec) for spec in TRANSFORMS],
         kl=kl,
         against=ia.parse_procedure(against) if against else None,
     )
@@ -248,6 +247,15 @@ def test_few_samples_cost_what_they_should(browser, samples, exponential, identi
     assert f"{samples} samples" in text(browser, "sentences")
 
 
+@pytest.mark.parametrize("t", [-35, 1000])
+def test_sharp_transforms_get_a_grid_that_is_fine_enough(browser, t):
+    # At 0.8 nats t < 0 cuts off the lower half within 1/|t|.
+    visit(browser, f"procedure=best-of-n:2&kl=0.8&transforms=exponential:{t}")
+    _, expected = ia.compare(ia.BestOfN(2), [ia.Exponential(t)], kl=0.8)
+    shown = float(rows(browser)[f"exponential:{t}"]["win"])
+    assert shown == pytest.approx(expected.win_rate, abs=1e-5)
+
+
 def test_what_is_beyond_the_page_is_said(browser):
     visit(browser, "procedure=best-of-n:1024&kl=1")
     assert "beyond what this page computes" in text(browser, "sentences")
@@ -279,9 +287,13 @@ def test_reset_forgets_the_address(browser):
 
 
 def test_an_address_that_cannot_be_read_is_quoted_as_text(browser):
-    visit(browser, "procedure=best-of-n:4&kl=<img src=x>&n=5000&against=best-of-n:0&constructor=1")
+    visit(
+        browser,
+        "procedure=best-of-n:4&kl=<img src=x>&n=5000&against=best-of-n:0&constructor=1"
+        "&transforms=power:2,power:3",
+    )
     said = text(browser, "error")
-    for part in ("kl=", "img", "n=5000", "against=best-of-n:0", "constructor=1"):
+    for part in ("kl=", "img", "n=5000", "against=best-of-n:0", "constructor=1", "power:3"):
         assert part in said
     assert browser.execute_script("return document.images.length") == 0
     assert "At 0.5 nats, best-of-4" in text(browser, "sentences").replace("\xa0", " ")

@@ -118,8 +118,10 @@ function drawDensity(view, plot) {
     cursorWord: axis.word, format: (v) => (v < 0.001 ? "under 0.001×" : times(v)),
     under({ svg, py, inside, left, right }) {
       svg("line", { class: "even", x1: left, x2: right, y1: py(1), y2: py(1) }, inside);
-      svg("text", { x: left + 6, y: py(1) - 5 }, inside, "as often as the reference");
-      return [[left + 6, py(1) - 16, left + 160, py(1) - 2]];
+      const top = view.state.zoom === "top";  // there the curves leave room below, at the right
+      const [x, y, anchor] = top ? [right - 4, py(1) + 14, "end"] : [left + 6, py(1) - 5, "start"];
+      svg("text", { x, y, "text-anchor": anchor }, inside, "as often as the reference");
+      return [top ? [x - 160, y - 11, x, y + 3] : [x, y - 11, x + 160, y + 3]];
     },
   });
 }

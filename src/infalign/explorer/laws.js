@@ -39,6 +39,7 @@ function incompleteBeta(s, a, b, scale) {
 
 // Each law: cdf, density, its largest density, whether H is convex or concave, and `width`, the
 // finest scale of h in logit(u), which a grid must resolve.
+const fineness = (n) => Math.min(1, Math.sqrt(32 / n));  // many draws also magnify what F lacks
 const LAWS = {
   "sampling": () => ({
     cdf: clampUnit, density: () => 1, peak: 1, convex: true, concave: true, width: 1, draws: 1,
@@ -46,12 +47,12 @@ const LAWS = {
   "best-of-n": ({ n }) => ({
     cdf: (s) => clampUnit(s) ** n,
     density: (s) => n * clampUnit(s) ** (n - 1),
-    peak: n, convex: true, concave: n === 1, width: 1, draws: n,
+    peak: n, convex: true, concave: n === 1, width: fineness(n), draws: n,
   }),
   "worst-of-n": ({ n }) => ({
     cdf: (s) => 1 - (1 - clampUnit(s)) ** n,
     density: (s) => n * (1 - clampUnit(s)) ** (n - 1),
-    peak: n, convex: n === 1, concave: true, width: 1, draws: n,
+    peak: n, convex: n === 1, concave: true, width: fineness(n), draws: n,
   }),
   "order-statistic": ({ n, k }) => {
     if (k === 1) return LAWS["best-of-n"]({ n });
@@ -69,7 +70,7 @@ const LAWS = {
   "best-of-poisson": ({ mu }) => ({
     cdf: (s) => clampUnit(s) * Math.exp(mu * (clampUnit(s) - 1)),
     density: (s) => (1 + mu * clampUnit(s)) * Math.exp(mu * (clampUnit(s) - 1)),
-    peak: 1 + mu, convex: true, concave: mu === 0, width: 1, draws: 1 + mu,
+    peak: 1 + mu, convex: true, concave: mu === 0, width: fineness(mu), draws: 1 + mu,
   }),
 };
 
@@ -100,14 +101,15 @@ function probit(u, above) {
   return -z;
 }
 
-// Φ(u, 1 - u) of each family; `bounded` says whether it is finite at both ends.
+// Φ(u, 1 - u) of each family; `bounded` says whether it is finite at both ends. `width` is the finest
+// scale of a tilt in logit(u): a steep loss at 0 (t < 0) cuts the axis off as sharply as 1/|t|.
 const TRANSFORMS = {
   "identity": () => ({ phi: (u) => u, bounded: true }),
   "log": () => ({ phi: (u, above) => (u < 0.5 ? Math.log(u) : Math.log1p(-above)), bounded: false }),
   "probit": () => ({ phi: probit, bounded: false }),
   "exponential": (t) => {
     if (t === 0) return TRANSFORMS.identity();
-    if (t < 0) return { phi: (u) => Math.expm1(t * u) / Math.expm1(t), bounded: true };
+    if (t < 0) return { phi: (u) => Math.expm1(t * u) / Math.expm1(t), bounded: true, width: -4 / t };
     return {  // in powers of e^-t, which cannot overflow
       phi: (u, above) => (Math.exp(-t * above) * Math.expm1(-t * u)) / Math.expm1(-t),
       bounded: true,

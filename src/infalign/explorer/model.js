@@ -49,8 +49,8 @@ function* work(state, previous) {
   }
   view.axis = axisFor(view.kl);
   const add = (name, spec, transform) => {
-    const phi = onGrid(game.grid, transform), found = candidateAt(game, phi, view.kl);
-    view.rows.push({ name, spec, transform, phi, found, beta: found ? found.beta : NaN, win: found ? found.win : NaN });
+    const ground = arena(game, transform), found = candidateAt(ground, view.kl);
+    view.rows.push({ name, spec, transform, ground, found, beta: found ? found.beta : NaN, win: found ? found.win : NaN });
   };
   if (view.optimum) {
     const { beta, win } = view.optimum;
@@ -102,7 +102,7 @@ function* curves(view) {
       const points = [], parts = 30;
       let start;
       for (let i = parts; i > 0; i--) {
-        const kl = axis * (i / parts) ** 2, found = candidateAt(game, row.phi, kl, start);
+        const kl = axis * (i / parts) ** 2, found = candidateAt(row.ground, kl, start);
         if (found) { points.unshift([kl, found.win]); start = found.beta * (i / Math.max(1, i - 1)); }
         if (i % 6 === 0) yield view;
       }

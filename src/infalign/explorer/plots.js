@@ -118,6 +118,7 @@ class Plot {
 
   draw(spec) {
     this.spec = spec;
+    if (!this.host.clientWidth) return;  // hidden: drawn when it is seen
     const wide = this.host.clientWidth, high = this.host.clientHeight, { x, y } = spec;
     const longest = Math.max(0, ...spec.curves.map((c) => c.label.length));
     this.left = 54; this.top = 14;

@@ -41,9 +41,9 @@ function makeGrid(step) {
   return grid;
 }
 
-// A procedure and its opponent, ready for many win rates.
-function makeGame(law, against) {
-  const grid = makeGrid(Math.min(0.05, 0.1 * law.width, 0.1 * against.width));
+// A procedure and its opponent, ready for many win rates of tilts no finer than `width` in logit(u).
+function makeGame(law, against, width = 1) {
+  const grid = makeGrid(Math.min(0.05, 0.1 * law.width, 0.1 * against.width, 0.25 * width));
   return {
     law, against, grid, opponent: Float64Array.from(grid.u, against.cdf),
     unique: law.convex || against.concave,
@@ -108,29 +108,41 @@ function tiltedDensity(phi, { beta, logZ }) {
   return phi.map((value) => Math.exp(value / beta - logZ));
 }
 
+// nan where the grid is too coarse for the density: its two integrals then disagree.
 function winRate({ law, grid, opponent }, density) {
   const cdf = cumulate(grid, density);
+  if (!(Math.abs(cdf[grid.size - 1] - 1) < 1e-6)) return NaN;
   let total = 0;
   for (let i = 0; i < grid.size; i++) total += grid.weight[i] * opponent[i] * law.density(cdf[i]) * density[i];
   return total;
 }
 
+// A game on a grid fit for `transform`, with Φ on it. Steps are halved, so that few grids are made.
+function arena(game, transform) {
+  const halvings = Math.max(0, Math.ceil(Math.log2(0.2 / (transform.width || 1))));
+  game.finer ||= [game];
+  game.finer[halvings] ||= makeGame(game.law, game.against, 0.2 / 2 ** halvings);
+  const fit = game.finer[halvings];
+  return { fit, phi: onGrid(fit.grid, transform) };
+}
+
 // One transform at one KL: { kl, beta, logZ, win }, or null where the KL cannot be reached.
-function candidateAt(game, phi, kl, start) {
-  const found = tiltAt(game.grid, phi, kl, start);
-  return found && { ...found, win: winRate(game, tiltedDensity(phi, found)) };
+function candidateAt({ fit, phi }, kl, start) {
+  const found = tiltAt(fit.grid, phi, kl, start);
+  const win = found ? winRate(fit, tiltedDensity(phi, found)) : NaN;
+  return Number.isNaN(win) ? null : { ...found, win };
 }
 
 // The exponential transform that wins most at `kl`: a scan, then golden sections in asinh(t).
 // Rounded to three digits, since nothing depends on more. Yields between trials.
 function* bestExponent(game, kl) {
   const score = (s) => {
-    const found = candidateAt(game, onGrid(game.grid, TRANSFORMS.exponential(Math.sinh(s))), kl);
+    const found = s < -6 ? null : candidateAt(arena(game, TRANSFORMS.exponential(Math.sinh(s))), kl);
     return found ? found.win : -1;
   };
   const spacing = 0.8;
   let middle = 0, top = -1;
-  for (let s = -6.4; s < 7.3; s += spacing) {
+  for (let s = -5.6; s < 7.3; s += spacing) {
     const value = score(s);
     if (value > top) { top = value; middle = s; }
     yield;
@@ -143,7 +155,7 @@ function* bestExponent(game, kl) {
     else { a = c; c = d; fc = fd; fd = score(d = a + golden * (b - a)); }
     yield;
   }
-  const t = clamp(Math.sinh((a + b) / 2), -1000, 1000);
+  const t = clamp(Math.sinh((a + b) / 2), -200, 1000);
   return Math.abs(t) < 0.01 ? 0 : Number(t.toPrecision(3));
 }
 

@@ -20,7 +20,7 @@ const NUMBERS = {
   kl: [within(0.005, 5), "a number of nats from 0.005 to 5"],
   beta: [within(1e-5, 100), "a number from 0.00001 to 100"],
   samples: [whole(4, 1024), "a whole number from 4 to 1024"],
-  t: [within(-1000, 1000), "a number from -1000 to 1000"], a: [within(0.01, 1000), "a number from 0.01 to 1000"],
+  t: [within(-200, 1000), "a number from -200 to 1000"], a: [within(0.01, 1000), "a number from 0.01 to 1000"],
 };
 
 // A procedure in one word, as the command line reads it.
@@ -84,7 +84,7 @@ const READERS = {
       else if (["identity", "probit", "log"].includes(word)) found[word] = true;
       else if (name === "exponential" || name === "power") {
         const number = readNumber(name === "power" ? "a" : "t", value || "", { [name]: true });
-        if (!number) return null;
+        if (!number || found[name]) return null;  // one of each
         Object.assign(found, number);
       } else return null;
     }

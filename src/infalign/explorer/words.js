@@ -5,6 +5,7 @@ const GOOD = 0.005;  // half a point of win rate
 const minus = (text) => text.replace("-", "−");
 const figure = (x, digits = 4) => minus(String(Number(x.toPrecision(digits))));
 const percent = (x, digits = 1) => `${(100 * x).toFixed(digits)} %`;
+const rate = (x) => (x > 0.9995 && x < 1 ? `over ${percent(0.999)}` : percent(x));
 const points = (x) => { const text = (100 * x).toFixed(1); return minus(text === "-0.0" ? "0.0" : text); };
 
 function ordinal(k) {
@@ -37,8 +38,8 @@ function sentences(view) {
   const raw = rows.find((row) => row.name === "probit"), plain = rows.find((row) => row.name === "identity");
   if (optimum) {
     const others = [[raw, "the raw reward, if that is normally distributed,"], [plain, "the quantile itself"]]
-      .filter(([row]) => row && Number.isFinite(row.win)).map(([row, words]) => `on ${words} in ${percent(row.win)}`);
-    said.push(`${where}, ${played} of a model trained on the optimal transform beats the reference’s ${against} in ${percent(optimum.win)} of comparisons${
+      .filter(([row]) => row && Number.isFinite(row.win)).map(([row, words]) => `on ${words} in ${rate(row.win)}`);
+    said.push(`${where}, ${played} of a model trained on the optimal transform beats the reference’s ${against} in ${rate(optimum.win)} of comparisons${
       others.length ? `; of one trained ${others.join(", ")}` : ""}.`);
     const best = simple.slice().sort((a, b) => b.win - a.win)[0];
     if (best) {
@@ -50,7 +51,7 @@ function sentences(view) {
   } else {
     const best = simple.slice().sort((a, b) => b.win - a.win)[0];
     said.push(`${where}, the optimum for ${played}${state.versus === "same" ? "" : ` against ${against}`} lies beyond what this page computes.`
-      + (best ? ` It wins at least the ${percent(best.win, best.win > 0.999 ? 3 : 1)} of ${rowWords(best)}${best.win > 0.995 ? ": next to nothing is left to gain" : ""}.` : "")
+      + (best ? ` It wins at least as much as ${rowWords(best)}, ${rate(best.win)}${best.win > 0.995 ? ": next to nothing is left to gain" : ""}.` : "")
       + " Lower the budget or n to see it.");
   }
   if (state.counted === "samples") {
@@ -62,7 +63,7 @@ function sentences(view) {
       const lost = first && Number.isFinite(judged(view, first)) ? first.win - judged(view, first) : NaN;
       said.push(`Counting quantiles among ${state.samples} samples per prompt`
         + (Number.isFinite(lost) ? ` costs the optimal transform ${points(lost)} points; ` : "; ")
-        + `the best of those shown is then ${top.name === "optimal" ? "still the optimal one" : rowWords(top)}, with ${percent(judged(view, top))}.`);
+        + `the best of those shown is then ${top.name === "optimal" ? "still the optimal one" : rowWords(top)}, with ${rate(judged(view, top))}.`);
     }
   }
   return said;
@@ -80,7 +81,7 @@ function warnings(view) {
     said.push(`With ${view.state.samples} samples per prompt, ${failed.map(rowWords).join(", ")} cannot spend ${figure(view.kl, 3)} nats: even the sharpest tilt stays within the top cell.`);
   }
   const unreached = view.rows.filter((row) => !row.found);
-  if (unreached.length) said.push(`${capital(unreached.map(rowWords).join(", "))} does not reach ${figure(view.kl, 3)} nats at any β that can be computed.`);
+  if (unreached.length) said.push(`${capital(unreached.map(rowWords).join(", "))} cannot be computed at ${figure(view.kl, 3)} nats: the model would be cut off too sharply.`);
   return said;
 }
 
