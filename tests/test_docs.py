@@ -53,7 +53,9 @@ def test_every_key_of_the_configuration_has_a_sentence():
     assert [line for line in describe() if line.endswith("None")] == []
 
 
-@pytest.mark.parametrize("command", ["demo", "run", "design", "calibrate", "evaluate", "report"])
+@pytest.mark.parametrize(
+    "command", ["demo", "run", "design", "explore", "calibrate", "evaluate", "report"]
+)
 def test_every_command_explains_itself(command, cli):
     code, out, _ = cli(command, "--help")
     assert code == 0 and ("--procedure" if command == "design" else "--out") in out

@@ -45,7 +45,7 @@ function sentences(view) {
     if (best) {
       const short = optimum.win - best.win, gap = `${points(short)} points short of the optimum`;
       said.push(short <= GOOD
-        ? `Good enough: ${rowWords(best)} is ${short < 0.0005 ? "not a tenth of a point" : points(short) + " points"} short of the optimum.`
+        ? `Good enough: ${rowWords(best)} is ${short < 0.0005 ? "less than a tenth of a point" : `${points(short)} points`} short of the optimum.`
         : `No simple transform shown is good enough: the nearest, ${rowWords(best)}, is ${gap}.`);
     }
   } else {
