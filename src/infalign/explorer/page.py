@@ -18,7 +18,8 @@ from infalign import storage
 
 SCRIPTS = (
     "laws.js",
-    "solve.js",
+    "tilts.js",
+    "optimum.js",
     "finite.js",
     "state.js",
     "model.js",
