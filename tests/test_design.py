@@ -9,25 +9,36 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.integrate import cumulative_trapezoid, solve_ivp, trapezoid
 from scipy.optimize import brentq
-from scipy.special import ndtr
+from scipy.special import beta as beta_function
+from scipy.special import betainc, ndtr
 
 from infalign import (
     BestOfN,
+    BestOfPoisson,
     Candidate,
     Exponential,
     Identity,
     Log,
+    OrderStatistic,
     Probit,
+    Rewind,
     Sampling,
+    SoftBestOfN,
     SolveError,
     Tabulated,
     TiltedPolicy,
     WorstOfN,
+    best_exponential,
+    best_power,
     compare,
     design,
+    samples_needed,
 )
+from infalign.certificates import displacement_gap, mixture_gap, stationary_points
 from infalign.design import at_kl
-from infalign.solve import solve
+from infalign.few_samples import FewSamples
+from infalign.policies import Curve
+from infalign.solve import Optimum, solve
 
 U = np.linspace(0, 1, 101)
 optimum = lru_cache(design)
@@ -80,67 +91,241 @@ def test_raw_reward_training_by_hand():
     assert at_kl(Probit(), 0.5).win_rate(WorstOfN(4)) == pytest.approx(expected, abs=1e-6)
 
 
-# --- A second solver: shooting. ---
+# --- A second solver: shooting, in coordinates of its own. ---
 
 LAWS = {
-    Sampling: (lambda s, n: s, lambda s, n: 1.0),
-    BestOfN: (lambda s, n: s**n, lambda s, n: n * s ** (n - 1)),
-    WorstOfN: (lambda s, n: 1 - (1 - s) ** n, lambda s, n: n * (1 - s) ** (n - 1)),
+    Sampling: (lambda s, p: s, lambda s, p: 1.0),
+    BestOfN: (lambda s, p: s**p.n, lambda s, p: p.n * s ** (p.n - 1)),
+    WorstOfN: (lambda s, p: 1 - (1 - s) ** p.n, lambda s, p: p.n * (1 - s) ** (p.n - 1)),
+    OrderStatistic: (
+        lambda s, p: betainc(p.n - p.k + 1, p.k, s),
+        lambda s, p: s ** (p.n - p.k) * (1 - s) ** (p.k - 1) / beta_function(p.n - p.k + 1, p.k),
+    ),
+    BestOfPoisson: (
+        lambda s, p: s * np.exp(p.mu * (s - 1)),
+        lambda s, p: (1 + p.mu * s) * np.exp(p.mu * (s - 1)),
+    ),
 }
 """H and h, written out once more."""
 
 
-def shoot(log_start, procedure, against, beta, rtol=1e-12):
-    """F(1), win rate and KL of the policy with log f(0) = `log_start` that solves
-    F' = f, (log f)' = h(F) g(v) / β."""
+def shoot(log_top, procedure, against, beta, rtol=1e-13):
+    """(1 − v, s, losses, KL) where a shot from v = s = 1 with log f(1) = `log_top` has run so far
+    that 1 − v + 1 − s = 2; a root has s = 0 there.
+
+    Along x = 1 − v + 1 − s, with y = log f: d(1 − v) = dx/(1 + f), ds = −f dx/(1 + f).
+    """
     big_h, h = LAWS[type(procedure)]
-    g, n, m = LAWS[type(against)][1], procedure.draws, against.draws
+    g = LAWS[type(against)][1]
 
-    def right_side(v, y):
-        s, f = min(y[0], 1.0), np.exp(y[1])
-        return [f, h(s, n) * g(v, m) / beta, big_h(s, n) * g(v, m), f * y[1]]
+    def right_side(x, state):
+        away, s, y = state[0], min(max(state[1], 0.0), 1.0), state[2]
+        slow = 1 / (1 + np.exp(y))
+        v = min(max(1 - away, 0.0), 1.0)
+        rate = g(v, against)
+        # KL = ∫ (f log f - f + 1) dv, whose integrand keeps its digits near f = 1.
+        return [
+            slow,
+            slow - 1,
+            -h(s, procedure) * rate / beta * slow,
+            big_h(s, procedure) * rate * slow,
+            (y - 1 if y > 30 else (y * np.exp(y) - np.expm1(y)) / np.exp(y)) * (1 - slow),
+        ]
 
-    start = [0, log_start, 0, 0]
-    end = solve_ivp(right_side, (0, 1), start, "DOP853", rtol=rtol, atol=rtol / 100).y[:, -1]
-    return end[0], 1 - end[2], end[3]
+    start, atol = [0.0, 1.0, log_top, 0.0, 0.0], [1e-18, 1e-15, 1e-13, 1e-18, 1e-18]
+    return solve_ivp(right_side, (0, 2), start, "DOP853", rtol=rtol, atol=atol).y[:, -1]
+
+
+def shooting(procedure, against, beta, near):
+    """Win rate and KL of the stationary point with log f(1) near a guess."""
+
+    def left(log_top):
+        return shoot(log_top, procedure, against, beta)[1]
+
+    width = 1e-6
+    while left(near - width) * left(near + width) > 0:
+        width *= 4
+    top = brentq(left, near - width, near + width, xtol=1e-15, rtol=1e-15)
+    _, _, losses, kl = shoot(top, procedure, against, beta)[[0, 1, 3, 4]]
+    return 1 - losses, kl
 
 
 @pytest.mark.parametrize(
     ("procedure", "against", "kl"),
     [
-        (BestOfN(2), None, 1.0),
-        (BestOfN(4), None, 0.5),
-        (BestOfN(32), None, 0.1),
-        (WorstOfN(2), None, 1.0),
-        (WorstOfN(4), None, 0.5),
-        (WorstOfN(8), None, 0.1),
+        (Sampling(), None, 0.5),
+        *[(BestOfN(n), None, kl) for n in (2, 8) for kl in (1e-4, 0.1, 2.0, 6.0)],
+        *[(BestOfN(n), None, kl) for n in (32, 128) for kl in (1e-4, 0.1, 0.5)],
+        (BestOfN(1024), None, 1e-4),
+        (BestOfN(1024), None, 0.1),
+        *[(WorstOfN(n), None, kl) for n in (2, 8) for kl in (1e-4, 0.1, 1.0)],
+        (WorstOfN(2), None, 4.0),
+        (WorstOfN(8), None, 2.0),
+        (WorstOfN(128), None, 1e-3),
+        (WorstOfN(1024), None, 1e-4),
         (Sampling(), BestOfN(4), 0.5),
         (BestOfN(4), Sampling(), 0.5),
         (WorstOfN(4), Sampling(), 0.5),
         (BestOfN(8), WorstOfN(2), 0.1),
-        (WorstOfN(4), BestOfN(2), 0.5),
+        (OrderStatistic(9, 5), None, 0.5),
+        (OrderStatistic(64, 5), None, 0.1),
+        (BestOfPoisson(6.0), None, 0.5),
     ],
     ids=str,
 )
 def test_the_optimum_against_shooting(procedure, against, kl):
     found, against = design(procedure, kl=kl, against=against), against or procedure
-
-    def excess(log_start):
-        return shoot(log_start, procedure, against, found.beta)[0] - 1
-
-    start = brentq(excess, -40, 0, xtol=1e-13, rtol=1e-14)
-    _, win_rate, reached = shoot(start, procedure, against, found.beta)
-    assert win_rate == pytest.approx(found.win_rate, abs=1e-8)
-    assert reached == pytest.approx(kl, abs=1e-8)
-    assert found.kl == pytest.approx(kl, abs=1e-8)
+    top = float(found.optimum.curve.log_density.flat[-1])
+    win_rate, reached = shooting(procedure, against, found.beta, top)
+    assert found.kl == pytest.approx(kl, rel=1e-12)
+    # At the same β: what is 1e-9 of KL is 1e-9 of β times the curvature of the frontier.
+    assert reached == pytest.approx(kl, rel=1e-9)
+    assert win_rate == pytest.approx(found.win_rate, rel=1e-9)
 
 
-@pytest.mark.parametrize(("n", "kl"), [(2, 1.0), (4, 0.5), (8, 0.1)])
-def test_worst_of_n_has_one_stationary_point(n, kl):
-    # Every stationary point is a root of F(1) - 1 in log f(0), and f rises, so log f(0) <= 0.
-    worst, beta = WorstOfN(n), optimum(WorstOfN(n), kl=kl).beta
-    ends = [shoot(a, worst, worst, beta, rtol=1e-6)[0] for a in np.linspace(-n / beta - 5, 0, 80)]
-    assert np.count_nonzero(np.diff(np.sign(np.array(ends) - 1))) == 1
+@pytest.mark.parametrize("kind", [BestOfN, WorstOfN])
+@pytest.mark.parametrize("n", [4, 32, 1024])
+@pytest.mark.parametrize("kl", [0.5, 6.0])
+def test_far_out_there_is_a_right_number_or_an_error(kind, n, kl):
+    # Losses fall with κ at the rate β: ∫ β dκ is the win rate gained. Three points of it, by
+    # Simpson, say whether β and W belong together where shooting would lose its digits.
+    step = 0.002
+    try:
+        found = [solve(kind(n), kind(n), kl=kl + j * step) for j in (-1, 0, 1)]
+    except SolveError as error:
+        assert "more than double precision holds" in str(error)
+        return
+    betas = [f.beta for f in found]
+    assert betas[0] > betas[1] > betas[2] > 0
+    losses = [f.losses for f in found]
+    gained = (betas[0] + 4 * betas[1] + betas[2]) * step / 3
+    # Simpson's own error, from the decay rate of β.
+    rate = np.log(betas[0] / betas[2]) / (2 * step)
+    assert losses[0] - losses[2] == pytest.approx(gained, rel=1e-6 + (rate * step) ** 4)
+
+
+def test_finer_panels_do_not_move_the_optimum(monkeypatch):
+    for procedure, kl in ((BestOfN(32), 2.0), (WorstOfN(8), 2.0), (WorstOfN(2), 6.0)):
+        usual = solve(procedure, procedure, kl=kl)
+        monkeypatch.setattr("infalign.solve.RESOLUTION", 1e-10)
+        fine = solve(procedure, procedure, kl=kl)
+        monkeypatch.undo()
+        assert usual.beta == pytest.approx(fine.beta, rel=1e-9)
+        assert len(fine.curve.grid) > len(usual.curve.grid)
+
+
+# --- Certificates. ---
+
+
+@pytest.mark.parametrize("procedure", [WorstOfN(2), WorstOfN(8), OrderStatistic(5, 3)], ids=str)
+@pytest.mark.parametrize("against", [WorstOfN(4), Sampling()], ids=str)
+@pytest.mark.parametrize("kl", [0.05, 1.0])
+def test_a_concave_opponent_certifies_any_procedure(procedure, against, kl):
+    found = design(procedure, kl=kl, against=against)
+    assert 0 <= found.gap <= 1e-9
+    assert "quantile function" in found.certificate
+
+
+@pytest.mark.parametrize(
+    ("procedure", "gap_of"), [(BestOfN(8), mixture_gap), (WorstOfN(4), displacement_gap)], ids=str
+)
+@law
+@given(st.lists(st.floats(0.01, 1), min_size=1, max_size=6), st.floats(0.05, 2))
+def test_the_certificate_bounds_what_another_policy_misses(procedure, gap_of, steps, strength):
+    # Any policy at all: its gap at β = .2 is at least what the optimum has more.
+    beta = 0.2
+    curve = TiltedPolicy(table(steps), strength).curve(procedure)
+    grid = curve.grid
+    rate = procedure.density(curve.cdf) * procedure.density(grid.nodes)
+    gradient = -grid.cumulate_down(rate)[0]
+    other = Optimum(curve, gradient, gradient / beta, beta, 0.0, curve.kl)
+    gap = gap_of(other) if gap_of is mixture_gap else gap_of(other, procedure, procedure)
+    best = optimum(procedure, beta=beta)
+    objective = curve.win_rate(procedure, procedure) - beta * curve.kl
+    assert gap >= best.win_rate - beta * best.kl - objective - 1e-9
+
+
+def test_several_stationary_points_are_all_found_and_the_best_is_taken():
+    # Worst-of-4 against best-of-4: neither convex nor concave, and the reference's side of the
+    # frontier is not the best.
+    worst, best, beta = WorstOfN(4), BestOfN(4), 0.327
+    points = stationary_points(worst, best, beta)
+    assert len(points) == 3
+    found = design(worst, beta=beta, against=best)
+    objectives = [p.win_rate - beta * p.kl for p in points]
+    assert found.win_rate - beta * found.kl == pytest.approx(max(objectives), abs=1e-9)
+    assert found.gap == pytest.approx(0, abs=1e-9)
+    assert found.certificate == "enumeration: 3 stationary points in a scan of shots"
+    assert max(objectives) - min(objectives) > 0.01
+
+
+@pytest.mark.parametrize("procedure", [OrderStatistic(9, 5), OrderStatistic(16, 12)], ids=str)
+def test_order_statistics_are_certified_by_enumeration(procedure):
+    found = design(procedure, kl=0.3)
+    assert found.gap == pytest.approx(0, abs=1e-9)
+    assert found.certificate == "enumeration: 1 stationary point in a scan of shots"
+
+
+# --- Procedures that read the calibrated reward. ---
+
+SOFTENED = [SoftBestOfN(4, 0.1), SoftBestOfN(2, 1.0), Rewind(0.9, 8), Rewind(0.5, 3)]
+
+
+@pytest.mark.parametrize("procedure", SOFTENED, ids=str)
+@pytest.mark.parametrize("against", [None, Sampling(), BestOfN(2)], ids=str)
+def test_the_gradient_of_a_softened_procedure_against_differences(procedure, against):
+    against = against or procedure
+    curve = TiltedPolicy(Exponential(2.0), 0.7).curve(procedure, against)
+    grid, opponent = curve.grid, against.cdf(curve.grid.nodes)
+    gradient = procedure.gradient(grid, curve.density, opponent)
+    rng = np.random.default_rng(0)
+    for _ in range(3):
+        a, b = rng.normal(size=2)
+        bump = np.cos(3 * a * grid.nodes) + b * grid.nodes
+        bump -= grid.integrate(curve.density * bump)  # of mass 0
+        moved = [Curve(grid, curve.log_density + np.log1p(e * bump)) for e in (1e-4, -1e-4)]
+        difference = np.subtract(*[m.win_rate(procedure, against) for m in moved]) / 2e-4
+        assert difference == pytest.approx(
+            grid.integrate(gradient * curve.density * bump), abs=1e-6
+        )
+
+
+@pytest.mark.parametrize("procedure", SOFTENED, ids=str)
+@pytest.mark.parametrize("against", [None, Sampling()], ids=str)
+@law
+@given(steps=st.lists(st.floats(-1, 1), min_size=1, max_size=6))
+def test_no_other_policy_beats_the_softened_optimum(procedure, against, steps):
+    best = optimum(procedure, kl=0.5, against=against)
+    if np.ptp(np.cumsum([0, *steps])) < 0.05:
+        return
+    shape = Tabulated(np.linspace(0, 1, len(steps) + 1), np.cumsum([0, *steps]), increasing=False)
+    other = at_kl(shape, 0.2)
+    objective = other.win_rate(procedure, against) - best.beta * other.kl
+    assert objective <= best.win_rate - best.beta * best.kl + 1e-8
+
+
+@pytest.mark.parametrize("procedure", SOFTENED, ids=str)
+def test_a_softened_budget_and_its_strength_give_the_same_optimum(procedure):
+    budget = optimum(procedure, kl=0.5)
+    strength = design(procedure, beta=budget.beta)
+    assert (strength.kl, strength.win_rate) == pytest.approx((0.5, budget.win_rate), abs=1e-8)
+    assert budget.policy.kl == pytest.approx(0.5, abs=1e-6)
+    assert budget.policy.win_rate(procedure) == pytest.approx(budget.win_rate, abs=1e-6)
+
+
+def test_one_soft_draw_and_one_try_are_plain_sampling():
+    plain = design(Sampling(), kl=0.5)
+    for one in (SoftBestOfN(1, 0.3), Rewind(0.4, 1)):
+        found = design(one, kl=0.5)
+        assert (found.win_rate, found.beta) == pytest.approx((plain.win_rate, plain.beta), rel=1e-9)
+
+
+def test_what_just_passes_a_threshold_is_worse_than_another_draw():
+    found = design(Rewind(0.9, 8), kl=0.5)
+    below, at = found.transform([0.9 - 1e-9, 0.9])
+    assert at < below
+    assert found.gap == pytest.approx(0, abs=1e-12)
+    assert np.isnan(design(SoftBestOfN(4, 0.1), kl=0.5).gap)
 
 
 # --- What the optimum promises. ---
@@ -151,19 +336,6 @@ def test_worst_of_n_has_one_stationary_point(n, kl):
 @pytest.mark.parametrize("budget", [{"kl": 0.1}, {"kl": 2.0}, {"beta": 0.3}], ids=str)
 def test_a_concave_optimum_is_certified(procedure, against, budget):
     assert 0 <= design(procedure, against=against, **budget).gap <= 1e-9
-
-
-@pytest.mark.parametrize("tolerance", [0.3, 0.01])
-def test_the_certificate_bounds_what_a_rough_solution_misses(tolerance):
-    rough = solve(BestOfN(8), BestOfN(8), beta=0.2, tolerance=tolerance)
-    best = design(BestOfN(8), beta=rough.beta)
-    missed = (best.win_rate - rough.win_rate) - rough.beta * (best.kl - rough.kl)
-    assert 1e-7 < missed <= rough.gap < 10 * missed
-
-
-@pytest.mark.parametrize("n", [2, 8])
-def test_worst_of_n_has_no_certificate(n):
-    assert np.isnan(optimum(WorstOfN(n), kl=0.5).gap)
 
 
 steps = st.lists(st.floats(0.01, 1), min_size=1, max_size=6)
@@ -311,10 +483,146 @@ def test_budget_and_strength_must_be_above_zero(name, value, rule):
         design(BestOfN(4), **{name: value})
 
 
-def test_a_stalled_solver_says_what_to_ask_for_instead():
+def test_a_budget_beyond_double_precision_is_an_error():
     with pytest.raises(SolveError) as caught:
-        solve(BestOfN(4), Sampling(), kl=0.5, tolerance=0)  # rounding forbids a residual of 0
-    assert str(caught.value) == (
-        "No optimum was found for BestOfN(n=4) against Sampling() with kl=0.5: it lies "
-        "beyond double precision. Ask for a smaller `kl` or a larger `beta`."
+        design(WorstOfN(1024), kl=2.0)
+    assert "No optimum was found for WorstOfN(n=1024) against WorstOfN(n=1024) with kl=2; it" in (
+        str(caught.value)
     )
+    assert "Ask for a smaller `kl` or a larger `beta`." in str(caught.value)
+
+
+def test_a_table_that_rounding_would_spoil_is_refused():
+    found = design(WorstOfN(8), kl=4.0)
+    assert found.beta < 1e-12
+    with pytest.raises(SolveError, match="rounding alone moves `transform` / `beta`"):
+        _ = found.policy
+
+
+def test_text_in_place_of_a_procedure_is_refused():
+    with pytest.raises(ValueError, match=r"`procedure` must be a procedure such as BestOfN\(4\)"):
+        design("best-of-n:4", kl=0.5)
+
+
+# --- Families at their best. ---
+
+
+@pytest.mark.parametrize("procedure", [BestOfN(8), WorstOfN(4)], ids=str)
+def test_the_best_exponential_is_better_than_its_neighbors(procedure):
+    best = best_exponential(procedure, 0.5)
+    assert np.sign(best.t) == (1 if isinstance(procedure, BestOfN) else -1)
+    wins = [at_kl(Exponential(best.t * x), 0.5).win_rate(procedure) for x in (0.8, 1, 1.25)]
+    assert wins[1] >= max(wins)
+    assert wins[1] > optimum(procedure, kl=0.5).win_rate - 0.005
+
+
+def test_compare_takes_the_best_member_of_a_family():
+    rows = compare(BestOfN(8), [best_exponential, best_power, Exponential(10)], kl=0.5)
+    assert [r.transform.split(":")[0] for r in rows] == [
+        "optimal",
+        "exponential",
+        "power",
+        "exponential",
+    ]
+    assert rows[1].loss < rows[3].loss
+
+
+# --- Few calibration samples. ---
+
+
+def test_figures_of_few_samples():
+    # docs/maths.md: exponential 10 and identity at best-of-4, 0.5 nats.
+    expected = {16: (0.8305, 0.788), 32: (0.8484, 0.794), 64: (0.8586, 0.797), 128: (0.8652, 0.799)}
+    for samples, figures in expected.items():
+        for transform, figure in zip((Exponential(10), Identity()), figures, strict=True):
+            few = FewSamples(samples)
+            _, exponents = few.at_kl(transform, 0.5)
+            found = few.achieved(exponents, BestOfN(4), BestOfN(4))
+            assert found.kl == pytest.approx(0.5, abs=1e-9)
+            # The figures were simulated too, with about this error.
+            assert abs(found.win_rate - figure) < 4 * np.hypot(found.stderr, 4e-4)
+
+
+def test_few_samples_against_a_simulation_of_prompts():
+    # Each prompt: K uniform reference quantiles; the policy's weight on a cell is its width times
+    # e^{φ/β}; best of 2 draws against best of 2 of the reference.
+    rng, samples, prompts = np.random.default_rng(1), 5, 60_000
+    few = FewSamples(samples)
+    exponents = np.array([0.0, 0.1, 0.3, 0.7, 1.0, 2.0])
+    edges = np.sort(rng.random((prompts, samples)), axis=1)
+    edges = np.hstack([np.zeros((prompts, 1)), edges, np.ones((prompts, 1))])
+    mass = np.diff(edges) * np.exp(exponents)
+    mass = np.cumsum(mass / mass.sum(1, keepdims=True), axis=1)
+
+    def draw():
+        cell = (rng.random((prompts, 1)) > mass).sum(1).clip(0, samples)
+        rows = np.arange(prompts)
+        low, high = edges[rows, cell], edges[rows, cell + 1]
+        return low + rng.random(prompts) * (high - low)
+
+    ours, theirs = np.maximum(draw(), draw()), rng.random((prompts, 2)).max(1)
+    wins = ours > theirs
+    found = few.achieved(exponents, BestOfN(2), BestOfN(2))
+    stderr = np.hypot(found.stderr, wins.std() / np.sqrt(prompts))
+    assert abs(found.win_rate - wins.mean()) < 4 * stderr
+
+
+def test_the_reference_ties_with_itself_at_any_number_of_samples():
+    found = FewSamples(7).achieved(np.zeros(8), BestOfN(4), BestOfN(4))
+    assert (found.win_rate, found.kl) == pytest.approx((0.5, 0), abs=1e-12)
+
+
+def test_many_samples_approach_exact_calibration():
+    exact = at_kl(Exponential(5), 0.5).win_rate(BestOfN(4))
+    short = []
+    for samples in (64, 256):
+        few = FewSamples(samples)
+        _, exponents = few.at_kl(Exponential(5), 0.5)
+        short.append(exact - few.achieved(exponents, BestOfN(4), BestOfN(4)).win_rate)
+    assert 0 < short[1] < 0.4 * short[0]  # first order in 1/K
+
+
+@pytest.mark.parametrize("procedure", [BestOfN(8), WorstOfN(4)], ids=str)
+def test_the_best_table_beats_every_transform_at_its_number_of_samples(procedure):
+    rows = compare(
+        procedure, [Identity(), Exponential(8), Exponential(-4), Probit()], kl=0.5, samples=12
+    )
+    assert rows[0].kl == pytest.approx(0.5, abs=1e-9)
+    for row in rows[1:]:
+        assert row.win_rate < rows[0].win_rate + 3 * np.hypot(row.stderr, rows[0].stderr)
+    # Also the exact optimum's own Φ, evaluated at j/K.
+    few = FewSamples(12)
+    exact = design(procedure, kl=0.5)
+    _, exponents = few.at_kl(exact.transform, 0.5)
+    plain = few.achieved(exponents, procedure, procedure)
+    assert rows[0].win_rate > plain.win_rate - 3 * plain.stderr
+    assert rows[0].win_rate < exact.win_rate
+
+
+def test_a_sampled_design_states_its_table():
+    found = design(BestOfN(4), kl=0.3, samples=8)
+    assert np.asarray(found.transform.u).tolist() == (np.arange(9) / 8).tolist()
+    assert found.transform.phi[0] == 0 and found.samples == 8
+    assert 0 < found.stderr < 1e-3 and np.isnan(found.gap)
+    again = design(BestOfN(4), beta=found.beta, samples=8)
+    assert again.kl == pytest.approx(0.3, rel=0.02)
+
+
+def test_the_smallest_number_of_samples_within_a_loss():
+    exact = at_kl(Identity(), 0.5).win_rate(BestOfN(4))
+    needed = samples_needed(BestOfN(4), Identity(), kl=0.5, loss=0.005, exact=exact)
+
+    def short(samples):
+        few = FewSamples(samples)
+        return exact - few.achieved(few.at_kl(Identity(), 0.5)[1], BestOfN(4), BestOfN(4)).win_rate
+
+    assert short(needed) <= 0.005 < short(needed - 1)
+
+
+def test_few_samples_cannot_reach_any_kl():
+    with pytest.raises(SolveError, match=r"`identity` does not reach kl=3 nats with 2 calibration"):
+        compare(Sampling(), [Identity()], kl=3.0, samples=2)
+    with pytest.raises(ValueError, match="`samples` needs a procedure that keeps by rank"):
+        design(Rewind(0.5, 3), kl=0.1, samples=8)
+    with pytest.raises(ValueError, match="`samples` must be a whole number of at least 1; got 0"):
+        design(BestOfN(4), kl=0.1, samples=0)

@@ -12,7 +12,21 @@ import infalign
 ROOT = Path(infalign.__file__).parent
 LEVELS = {
     0: {"errors", "_check", "storage"},
-    1: {"quadrature", "procedures", "transforms", "policies", "solve", "design", "finite"},
+    1: {
+        "certificates",
+        "collocation",
+        "coupled",
+        "design",
+        "few_samples",
+        "finite",
+        "policies",
+        "procedures",
+        "quadrature",
+        "softened",
+        "solve",
+        "specs",
+        "transforms",
+    },
     2: {"calibration", "config"},
     3: {"shaping", "evaluation", "demo"},
     4: {"models", "prompts", "__init__"},

@@ -9,8 +9,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
 
 from .errors import ConfigError
-from .procedures import parse_procedure
-from .transforms import parse_transform
+from .specs import parse_procedure, parse_transform
 
 
 class Section(BaseModel):

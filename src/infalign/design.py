@@ -4,21 +4,29 @@ The paper's analytical tool (InfAlign, arXiv:2412.19792, section 5): on the quan
 and KLs of every transform are integrals, the same for every model and reward.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
-from scipy.optimize import brentq
+from scipy.optimize import brentq, minimize_scalar
 
 from . import _check
+from .certificates import certificate, displacement_concave, mixture_concave, rivals
+from .coupled import solve_softened
 from .errors import SolveError
+from .few_samples import FewSamples
 from .policies import TiltedPolicy
-from .procedures import AbstractProcedure
-from .solve import Optimum, solve
-from .transforms import AbstractTransform, Tabulated
+from .procedures import AbstractProcedure, RankProcedure
+from .quadrature import Panels
+from .solve import Optimum, frontier, solve
+from .transforms import AbstractTransform, Exponential, Power, Tabulated
 
 TABLE_POINTS = 48
 """Points of the tabulated optimum in each panel of the quadrature."""
+
+ROUNDING = 1e-16
+"""Relative rounding of a table's values."""
 
 
 @dataclass(frozen=True)
@@ -27,9 +35,6 @@ class Design:
 
     procedure: AbstractProcedure
     against: AbstractProcedure
-    transform: Tabulated
-    """The win rate's own gradient Φ, from 0: with `beta` it states the objective W − β KL."""
-
     beta: float
     """KL strength, in units of win rate per nat."""
 
@@ -37,13 +42,78 @@ class Design:
     kl: float
     """KL(policy ‖ reference) in nats."""
 
-    gap: float
-    """No policy has a larger W − β KL by more than this; nan where no certificate exists."""
+    optimum: Optimum = field(repr=False, compare=False)
+    """The policy at the nodes of a quadrature."""
+
+    @cached_property
+    def transform(self) -> Tabulated:
+        """The win rate's own gradient Φ, from 0: with `beta` it states the objective W − β KL."""
+        return _table(self.optimum, self.procedure, self.against)
+
+    @cached_property
+    def _certificate(self) -> tuple[float, str]:
+        return certificate(self.procedure, self.against, self.optimum)
 
     @property
+    def gap(self) -> float:
+        """No policy has a larger W − β KL by more than this; nan where no certificate exists."""
+        return self._certificate[0]
+
+    @property
+    def certificate(self) -> str:
+        """How `gap` is known, in a sentence."""
+        return self._certificate[1]
+
+    @property
+    def rounding(self) -> float:
+        """Nats by which rounding `transform` to double precision may move Φ/β.
+
+        Large where the win rate is so close to 1 that β is tiny beside Φ: what is 1e-6 here is
+        1e-3 for a trainer that computes in single precision less three digits.
+        """
+        return ROUNDING * self.transform.phi[-1] / self.beta
+
+    @cached_property
     def policy(self) -> TiltedPolicy:
-        """The optimal policy on the quantile axis."""
+        """The optimal policy on the quantile axis, as training on `transform` gives it.
+
+        Raises SolveError where a table in double precision cannot state it.
+        """
+        if self.rounding > 1e-4:
+            raise SolveError(
+                f"At kl={self.kl:.4g} the win rate is within {1 - self.win_rate:.1e} of 1 and "
+                f"beta={self.beta:.1e}: rounding alone moves `transform` / `beta` by "
+                f"{self.rounding:.1e} nats. Ask for a smaller `kl`."
+            )
         return TiltedPolicy(self.transform, self.beta)
+
+
+@dataclass(frozen=True)
+class SampledDesign:
+    """The best table for K calibration samples per prompt, and what it achieves on average."""
+
+    procedure: AbstractProcedure
+    against: AbstractProcedure
+    samples: int
+    """Reference samples per prompt, K."""
+
+    transform: Tabulated
+    """Φ at the K + 1 quantiles j/K that a response can have, from 0."""
+
+    beta: float
+    win_rate: float
+    """Expected over prompts, whose reference samples fall at random."""
+
+    kl: float
+    """Expected over prompts, in nats."""
+
+    stderr: float
+    """Standard error of `win_rate`: the expectation is a Monte Carlo one."""
+
+    gap: float = float("nan")
+    """nan: one table serves all prompts, and J is not concave in it."""
+
+    certificate: str = "no certificate: one table serves all prompts, and J is not concave in it"
 
 
 @dataclass(frozen=True)
@@ -57,6 +127,9 @@ class Candidate:
     loss: float
     """Win rate short of the optimum at the same budget."""
 
+    stderr: float = 0.0
+    """Standard error of `win_rate`; above 0 for a finite number of calibration samples."""
+
 
 def design(
     procedure: AbstractProcedure,
@@ -64,45 +137,117 @@ def design(
     kl: float | None = None,
     beta: float | None = None,
     against: AbstractProcedure | None = None,
-) -> Design:
+    samples: int | None = None,
+) -> Design | SampledDesign:
     """The transform whose KL-regularised optimum wins most under `procedure`.
 
     - `procedure`: how the policy will be decoded.
     - `kl`: budget in nats per sequence; or `beta`: the strength in W − β KL. Exactly one.
     - `against`: how the reference it must beat is decoded; `procedure` unless given.
+    - `samples`: reference samples per prompt of the calibration, K; exact calibration unless
+      given. With it `kl` and `win_rate` are expectations over prompts.
 
-    Raises ValueError for arguments out of range and SolveError if the solver stalls.
+    Raises ValueError for arguments out of range and SolveError where double precision cannot hold
+    the optimum.
 
     >>> from infalign import BestOfN
     >>> round(design(BestOfN(8), kl=0.5).win_rate, 4)
     0.9299
     """
-    against = against or procedure
+    _check_procedure("procedure", procedure)
+    against = procedure if against is None else _check_procedure("against", against)
+    _check_budget(kl, beta)
+    if samples is not None:
+        return _sampled(procedure, against, kl, beta, _check.count("samples", samples))
+    return _design(procedure, against, _optimum(procedure, against, kl, beta))
+
+
+def _check_procedure(name, value) -> AbstractProcedure:
+    if not isinstance(value, AbstractProcedure):
+        raise ValueError(
+            f"`{name}` must be a procedure such as BestOfN(4); got {value!r}. "
+            "Text becomes one with `infalign.parse_procedure`."
+        )
+    return value
+
+
+def _check_budget(kl, beta) -> None:
+    if (kl is None) == (beta is None):
+        raise ValueError(
+            f"Give exactly one of `kl` (nats) and `beta` (win rate per nat); got kl={kl}, "
+            f"beta={beta}."
+        )
+    if kl is None:
+        _check.positive("beta", beta)
+    else:
+        _check.positive("kl", kl)
+
+
+def _design(procedure, against, found: Optimum) -> Design:
+    return Design(procedure, against, found.beta, found.win_rate, found.kl, found)
+
+
+def _optimum(procedure, against, kl, beta) -> Optimum:
+    if not isinstance(procedure, RankProcedure):
+        return solve_softened(procedure, against, kl=kl, beta=beta)
     found = solve(procedure, against, kl=kl, beta=beta)
-    return Design(
-        procedure,
-        against,
-        _table(found, procedure, against),
-        found.beta,
-        found.win_rate,
-        found.kl,
-        found.gap,
+    if mixture_concave(procedure) or displacement_concave(against):
+        return found
+    return max(
+        [found, *rivals(procedure, against, found, kl)],
+        key=lambda o: o.win_rate - (0 if beta is None else beta * o.kl),
     )
 
 
 def _table(found: Optimum, procedure, against) -> Tabulated:
-    """Φ on a grid so fine, and with its exact slope h(F) g, that its tilt is the optimum's."""
-    grid = found.grid
-    u, cdf = grid.refine(grid.cumulate(found.density), TABLE_POINTS)
-    _, phi = grid.refine(found.gradient, TABLE_POINTS)
-    total = grid.integrate(
-        procedure.density(np.clip(grid.cumulate(found.density), 0, 1)) * against.density(grid.nodes)
-    )
-    u, cdf, phi = np.append(u, 1.0), np.append(cdf, 1.0), np.append(phi, total)
+    """Φ on a grid so fine, and with its exact slope, that its tilt is the optimum's."""
+    curve, grid = found.curve, found.curve.grid
+    u, phi = grid.refine(found.gradient, TABLE_POINTS)
+    if not isinstance(procedure, RankProcedure):
+        return _jumping_table(grid, u, phi, procedure.breaks)
+    _, cdf = grid.refine(curve.cdf, TABLE_POINTS)
+    total = grid.integrate(procedure.density(curve.cdf) * against.density(grid.nodes))
+    u, cdf, phi = np.append(u, 1.0), np.append(np.clip(cdf, 0, 1), 1.0), np.append(phi, total)
     phi[0] = 0
-    slope = procedure.density(np.clip(cdf, 0, 1)) * against.density(u)
+    slope = procedure.density(cdf) * against.density(u)
+    # Panels near 1 may be finer than floating-point numbers there.
+    new = np.append(np.diff(u) > 0, True)
     # Where Φ is flat to rounding, rounding must not make it fall.
-    return Tabulated(tuple(u), tuple(np.maximum.accumulate(phi)), tuple(slope))
+    return Tabulated(
+        tuple(u[new]), tuple(np.maximum.accumulate(phi[new])), tuple(np.maximum(slope[new], 0))
+    )
+
+
+def _jumping_table(grid: Panels, u, phi, breaks) -> Tabulated:
+    """Φ with both its values at each jump."""
+    panels = phi.reshape(len(grid), TABLE_POINTS)
+    ends = 2 * panels[:, -1] - panels[:, -2]
+    at = np.searchsorted(grid.edges, breaks)
+    u = np.append(np.insert(u, at * TABLE_POINTS, breaks), 1.0)
+    phi = np.append(np.insert(phi, at * TABLE_POINTS, ends[at - 1]), ends[-1])
+    new = np.append(np.diff(u) > 0, True) | np.isin(u, breaks)
+    u, phi = u[new], phi[new] - phi[0]
+    return Tabulated(tuple(u), tuple(phi), increasing=bool((np.diff(phi) >= 0).all()))
+
+
+def _sampled(procedure, against, kl, beta, samples) -> SampledDesign:
+    few = FewSamples(samples)
+    exact = _optimum(procedure, against, kl, beta)
+    curve = exact.curve
+    start = few.means(curve.grid.nodes.ravel(), exact.gradient.ravel())
+    values, beta = few.best_table(procedure, against, start, exact.beta, kl=kl, beta=beta)
+    achieved = few.achieved(values / beta, procedure, against)
+    table = Tabulated(tuple(few.quantiles), tuple(np.maximum.accumulate(values - values[0])))
+    return SampledDesign(
+        procedure,
+        against,
+        samples,
+        table,
+        beta,
+        achieved.win_rate,
+        achieved.kl,
+        achieved.stderr,
+    )
 
 
 def compare(
@@ -111,38 +256,67 @@ def compare(
     *,
     kl: float | Sequence[float],
     against: AbstractProcedure | None = None,
+    samples: int | None = None,
 ) -> list[Candidate]:
     """Win rate of each transform at each KL budget, after the optimum at that budget.
+
+    - `transforms`: transforms, or anything with `spec` and `tilted(beta)` such as `RawRewards`;
+      `best_exponential` and `best_power` stand for their best member at each budget.
+    - `samples`: calibration samples per prompt, as for `design`.
 
     >>> from infalign import BestOfN, Identity
     >>> [f"{c.transform} {c.win_rate:.4f}" for c in compare(BestOfN(8), [Identity()], kl=0.5)]
     ['optimal 0.9299', 'identity 0.8036']
     """
+    _check_procedure("procedure", procedure)
+    against = procedure if against is None else _check_procedure("against", against)
+    budgets = [_check.positive("kl", budget) for budget in np.atleast_1d(kl).tolist()]
     rows = []
-    for budget in np.atleast_1d(kl).tolist():
-        best = design(procedure, kl=budget, against=against)
-        rows.append(Candidate("optimal", best.kl, best.beta, best.win_rate, 0.0))
-        for transform in transforms:
-            policy = at_kl(transform, budget)
-            win = policy.win_rate(procedure, against)
-            rows.append(Candidate(transform.spec, policy.kl, policy.beta, win, best.win_rate - win))
+    for budget, best in zip(budgets, _bests(procedure, against, budgets, samples), strict=True):
+        stderr = getattr(best, "stderr", 0.0)
+        rows.append(Candidate("optimal", best.kl, best.beta, best.win_rate, 0.0, stderr))
+        for candidate in transforms:
+            if callable(candidate) and not hasattr(candidate, "spec"):
+                candidate = candidate(procedure, budget, against)
+            if samples is None:
+                policy = at_kl(candidate, budget)
+                kl_, win, stderr = policy.kl, policy.win_rate(procedure, against), 0.0
+                strength = policy.beta
+            else:
+                few = FewSamples(samples)
+                strength, exponents = few.at_kl(candidate, budget)
+                achieved = few.achieved(exponents, procedure, against)
+                kl_, win, stderr = achieved.kl, achieved.win_rate, achieved.stderr
+            loss = best.win_rate - win
+            rows.append(Candidate(candidate.spec, kl_, strength, win, loss, stderr))
     return rows
+
+
+def _bests(procedure, against, budgets, samples):
+    if samples is not None:
+        return [design(procedure, kl=b, against=against, samples=samples) for b in budgets]
+    certified = isinstance(procedure, RankProcedure) and (
+        mixture_concave(procedure) or displacement_concave(against)
+    )
+    if not certified:
+        return [design(procedure, kl=b, against=against) for b in budgets]
+    return [_design(procedure, against, o) for o in frontier(procedure, against, budgets)]
 
 
 def at_kl(transform: AbstractTransform, kl: float) -> TiltedPolicy:
     """The policy trained on `transform` whose KL is `kl` nats; SolveError if it cannot reach it."""
     _check.positive("kl", kl)
+    tilted = getattr(transform, "tilted", lambda beta: TiltedPolicy(transform, beta))
 
     def excess(log_beta):
-        return TiltedPolicy(transform, float(np.exp(log_beta))).kl - kl
+        return np.log(max(tilted(float(np.exp(log_beta))).kl, 1e-300) / kl)
 
-    # KL falls with β. Walk down in factors of e, from a β at which the tilt is nearly flat.
-    inside = transform(np.array([1e-12, 0.5, 1 - 1e-12]))
-    start = 6 + float(np.log(max(np.ptp(inside), 1e-300)))
-    high = start
+    # A weak tilt costs Var(Φ)/(2 β²) nats.
+    middle = transform(np.linspace(0.005, 0.995, 199)) if callable(transform) else transform.middle
+    start = float(np.log(max(np.std(middle), 1e-300)) - 0.5 * np.log(2 * kl))
+    low = high = start
     while excess(high) > 0:
-        high += 2
-    low = high - 1
+        high += 1
     while excess(low) < 0:
         low -= 1
         if low < start - 30:
@@ -150,5 +324,41 @@ def at_kl(transform: AbstractTransform, kl: float) -> TiltedPolicy:
                 f"`{transform.spec}` does not reach kl={kl:g} nats at any β that can be computed. "
                 "Ask for a smaller KL or a sharper transform."
             )
-    root = brentq(excess, low, low + 1, xtol=1e-13)
-    return TiltedPolicy(transform, float(np.exp(root)))
+    if low == high:
+        return tilted(float(np.exp(start)))
+    return tilted(float(np.exp(brentq(excess, low, high, xtol=1e-13, rtol=1e-14))))
+
+
+def best_exponential(
+    procedure: AbstractProcedure, kl: float, against: AbstractProcedure | None = None
+) -> Exponential:
+    """The paper's family at its best t for a procedure and a budget."""
+    return _best_member(Exponential, np.arcsinh, np.sinh, procedure, kl, against)
+
+
+def best_power(
+    procedure: AbstractProcedure, kl: float, against: AbstractProcedure | None = None
+) -> Power:
+    """Φ = u^a at its best a for a procedure and a budget."""
+    return _best_member(Power, np.log, np.exp, procedure, kl, against, low=0.02)
+
+
+def _best_member(
+    family: Callable, squeeze, stretch, procedure, kl, against, low: float | None = None
+):
+    """The member of a one-parameter family that wins most, searched on a squeezed scale."""
+    reach = 16.0 * max(procedure.draws, 4)
+    ends = squeeze(-reach if low is None else low), squeeze(reach)
+
+    def loss(x):
+        try:
+            return 1 - at_kl(family(float(stretch(x))), kl).win_rate(procedure, against)
+        except SolveError:
+            return 1.0
+
+    grid = np.linspace(*ends, 25)
+    losses = [loss(x) for x in grid]
+    best = int(np.argmin(losses))
+    around = grid[max(best - 1, 0)], grid[min(best + 1, 24)]
+    found = minimize_scalar(loss, bounds=around, method="bounded", options={"xatol": 1e-4})
+    return family(float(f"{stretch(found.x):.4g}"))

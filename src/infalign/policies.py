@@ -11,11 +11,44 @@ import numpy as np
 
 from . import _check
 from .procedures import AbstractProcedure
-from .quadrature import ORDER, panels
+from .quadrature import Panels, graded
 from .transforms import AbstractTransform
 
-GRID = (44, 3)
-"""Depth and parts of the panels: 2^-44 from an end, a tilt in double precision has no mass left."""
+MISSED_MASS = 1e-9
+"""Chance that a panel may misplace before it is cut: integrals over it err by far less."""
+
+CUTS = 40
+"""How often a panel is halved at most: a kink stays visible at any width."""
+
+
+class Curve:
+    """A density on the quantile axis with its CDF, at the nodes of a quadrature that resolves it.
+
+    Built from an unnormalized log-density; `log_partition` is what was divided out.
+    """
+
+    def __init__(self, grid: Panels, exponent: np.ndarray):
+        top = exponent.max()  # e^exponent may overflow; e^(exponent - top) cannot
+        mass = np.exp(exponent - top)
+        total = grid.integrate(mass)
+        self.grid = grid
+        self.log_partition = float(np.log(total) + top)
+        self.log_density = exponent - self.log_partition
+        self.density = mass / total
+        cdf, edges = grid.cumulate(self.density)
+        # Rounding may leave F an ulp outside [0, 1], where H is not defined.
+        self.cdf, self.cdf_at_edges = np.clip(cdf, 0, 1), edges
+
+    @property
+    def kl(self) -> float:
+        """∫ f log f = ∫ (f log f − f + 1), whose integrand is nowhere negative."""
+        f = self.density
+        return self.grid.integrate(f * np.where(f > 0, self.log_density, 0) - f + 1)
+
+    def win_rate(self, procedure: AbstractProcedure, against: AbstractProcedure) -> float:
+        """W = 1 − ∫ H dG, H the law of the kept response and G the opponent's."""
+        kept = procedure.kept_cdf(self.grid, self.density, self.cdf)
+        return 1 - self.grid.integrate(kept * against.density(self.grid.nodes))
 
 
 @dataclass(frozen=True)
@@ -38,25 +71,36 @@ class TiltedPolicy:
         _check.positive("beta", self.beta)
 
     @cached_property
-    def _nodes(self) -> tuple[np.ndarray, np.ndarray, float]:
-        """Density and CDF at the quadrature nodes, and log Z."""
-        grid = panels(*GRID)
-        exponent = self.transform(grid.nodes) / self.beta
-        top = exponent.max()  # e^{Φ/β} may overflow; e^{(Φ - max Φ)/β} cannot
-        log_z = float(np.log(grid.integrate(np.exp(exponent - top))) + top)
-        density = np.exp(exponent - log_z)
-        return density, grid.cumulate(density), log_z
+    def _curve(self) -> Curve:
+        return self.curve()
+
+    def curve(self, *laws: AbstractProcedure) -> Curve:
+        """The density at the nodes of a quadrature that resolves it and the given laws."""
+        breaks = {b for law in laws for b in law.breaks} | set(getattr(self.transform, "jumps", ()))
+        grid = graded(44, 44, tuple(sorted(breaks)))
+        for cut in range(CUTS):
+            upper = grid.nodes > 0.5
+            phi = np.empty_like(grid.nodes)
+            phi[~upper] = self.transform(grid.nodes[~upper])
+            phi[upper] = self.transform.below_1(grid.from_1[upper])
+            curve = Curve(grid, phi / self.beta)
+            masses = [curve.density]
+            for law in laws:
+                masses += [law.density(grid.nodes), law.density(curve.cdf) * curve.density]
+            rough = np.max([grid.unresolved(m) for m in masses], axis=0) > MISSED_MASS
+            if not rough.any() or cut == CUTS - 1:
+                return curve
+            grid = grid.cut(rough)
 
     @property
     def log_partition(self) -> float:
         """log Z = log ∫₀¹ e^{Φ/β}."""
-        return self._nodes[2]
+        return self._curve.log_partition
 
     @property
     def kl(self) -> float:
         """KL(policy ‖ reference) = ∫ f log f, in nats."""
-        density, _, _ = self._nodes
-        return entropy_gap(panels(*GRID), density)
+        return max(self._curve.kl, 0.0)
 
     def density(self, u) -> np.ndarray:
         """f(u), elementwise; 1 is the reference."""
@@ -64,11 +108,8 @@ class TiltedPolicy:
 
     def cdf(self, u) -> np.ndarray:
         """F(u) = ∫₀^u f, elementwise."""
-        grid = panels(*GRID)
-        density, _, _ = self._nodes
-        per_panel = (grid.weights * density).reshape(-1, ORDER).sum(1)
-        totals = np.concatenate([[0], np.cumsum(per_panel)])
-        return np.clip(grid.partial(self.density, _check.unit_interval("u", u), totals), 0, 1)
+        grid, edges = self._curve.grid, self._curve.cdf_at_edges
+        return np.clip(grid.partial(self.density, _check.unit_interval("u", u), edges), 0, 1)
 
     def win_rate(
         self, procedure: AbstractProcedure, against: AbstractProcedure | None = None
@@ -77,17 +118,5 @@ class TiltedPolicy:
 
         W = 1 − ∫ H(F(u)) dG(u); `against` is `procedure` unless given.
         """
-        _, cdf, _ = self._nodes
-        return win_rate_on(panels(*GRID), cdf, procedure, against or procedure)
-
-
-def entropy_gap(grid, density: np.ndarray) -> float:
-    """∫ f log f of a density given at the nodes of `grid`, with 0 log 0 = 0."""
-    return max(grid.integrate(density * np.log(np.where(density > 0, density, 1))), 0.0)
-
-
-def win_rate_on(grid, cdf: np.ndarray, procedure, against) -> float:
-    """W = 1 − ∫ H(F(u)) g(u) du of a policy whose CDF F is given at the nodes of `grid`."""
-    # Rounding may leave F an ulp outside [0, 1], where H is not defined.
-    kept = procedure.cdf(np.clip(cdf, 0, 1))
-    return 1 - grid.integrate(kept * against.density(grid.nodes))
+        against = against or procedure
+        return self.curve(procedure, against).win_rate(procedure, against)

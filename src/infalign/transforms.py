@@ -1,15 +1,15 @@
 """Transforms Φ from quantile to training reward: KL-regularised RL on Φ(C) tilts by e^{Φ/β}.
 
-All are increasing. An affine map of Φ only rescales β, so each is written in the scale in which
-its formula is shortest; `Exponential` in [0, 1].
+All are increasing, but for the table of a procedure that wants otherwise. An affine map of Φ only
+rescales β, so each is written in the scale in which its formula is shortest; `Exponential` in
+[0, 1].
 """
 
 from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass, fields
 
 import numpy as np
-from scipy.interpolate import CubicHermiteSpline, PchipInterpolator
-from scipy.special import ndtri
+from scipy.special import ndtri, xlogy
 
 from . import _check
 
@@ -21,6 +21,16 @@ class AbstractTransform(ABC):
     def __call__(self, u: np.ndarray) -> np.ndarray:
         """Φ(u), elementwise, for u in [0, 1]."""
 
+    def below_1(self, distance: np.ndarray) -> np.ndarray:
+        """Φ(1 − distance), elementwise: exact where 1 − distance would be rounded, if Φ is steep
+        there."""
+        return self(1 - distance)
+
+    @property
+    def jumps(self) -> tuple[float, ...]:
+        """Quantiles at which Φ jumps, for quadrature."""
+        return ()
+
     @property
     @abstractmethod
     def spec(self) -> str:
@@ -30,6 +40,31 @@ class AbstractTransform(ABC):
     @abstractmethod
     def bounded(self) -> bool:
         """Whether Φ is finite at 0 and 1, so that plain mid-rank quantiles can be used."""
+
+    @abstractmethod
+    def integral(self, u: np.ndarray) -> np.ndarray:
+        """∫₀^u Φ, elementwise, for u in [0, 1]; finite at both ends for every transform here."""
+
+    def average(self, low: np.ndarray, high: np.ndarray) -> np.ndarray:
+        """Mean of Φ over [low, high], elementwise; Φ(low) where the two are equal.
+
+        The training reward of an atom: responses with tied rewards share the quantiles from `low`
+        to `high`, and what a policy gains from them is Φ over all of these, not at the middle.
+        """
+        low, high = np.broadcast_arrays(
+            _check.unit_interval("low", low), _check.unit_interval("high", high)
+        )
+        if (high < low).any():
+            raise ValueError(
+                f"`high` must not lie below `low`; got [{low[high < low].flat[0]:g}, "
+                f"{high[high < low].flat[0]:g}] ({(high < low).sum()} of {low.size} intervals)."
+            )
+        wide = high > low
+        width = np.where(wide, high - low, 1)
+        result = (self.integral(high) - self.integral(low)) / width
+        if not wide.all():
+            result = np.where(wide, result, self(np.where(wide, 0.5, low)))
+        return result
 
     def to_json(self) -> dict:
         """The transform as plain JSON values; `transform_from_json` reads it back."""
@@ -42,6 +77,9 @@ class Identity(AbstractTransform):
 
     def __call__(self, u):
         return _check.unit_interval("u", u)
+
+    def integral(self, u):
+        return _check.unit_interval("u", u) ** 2 / 2
 
     @property
     def spec(self):
@@ -59,6 +97,13 @@ class Log(AbstractTransform):
     def __call__(self, u):
         return np.log(_check.open_unit_interval("u", u, "log 0 is −∞"))
 
+    def below_1(self, distance):
+        return np.log1p(-distance)
+
+    def integral(self, u):
+        u = _check.unit_interval("u", u)
+        return xlogy(u, u) - u
+
     @property
     def spec(self):
         return "log"
@@ -74,6 +119,14 @@ class Probit(AbstractTransform):
 
     def __call__(self, u):
         return ndtri(_check.open_unit_interval("u", u, "the normal quantile is infinite there"))
+
+    def below_1(self, distance):
+        return -ndtri(distance)
+
+    def integral(self, u):
+        # d/dz of the normal density is -z times it.
+        z = ndtri(_check.unit_interval("u", u))
+        return -np.exp(-(z**2) / 2) / np.sqrt(2 * np.pi)
 
     @property
     def spec(self):
@@ -106,6 +159,17 @@ class Exponential(AbstractTransform):
             return np.exp(self.t * (u - 1)) * np.expm1(-self.t * u) / np.expm1(-self.t)
         return np.expm1(self.t * u) / np.expm1(self.t)
 
+    def integral(self, u):
+        u = _check.unit_interval("u", u)
+        if abs(self.t) < 0.5:  # the closed form cancels; a dozen nodes are exact
+            nodes, weights = np.polynomial.legendre.leggauss(12)
+            return self(u[..., None] * (1 + nodes) / 2) @ weights * u / 2
+        if self.t > 0:
+            scale = -np.expm1(-self.t)
+            rise = np.exp(self.t * (u - 1)) - np.exp(-self.t)
+            return (rise / self.t - u * np.exp(-self.t)) / scale
+        return (np.expm1(self.t * u) / self.t - u) / np.expm1(self.t)
+
     @property
     def spec(self):
         return f"exponential:{self.t!r}".removesuffix(".0")
@@ -120,10 +184,37 @@ class Exponential(AbstractTransform):
 
 
 @dataclass(frozen=True)
+class Power(AbstractTransform):
+    """Φ(u) = u^a: between plain sampling (a = 1) and best-of-n, whose gradient at the reference it
+    is at a = 2n − 1."""
+
+    a: float
+    """Exponent, > 0."""
+
+    def __post_init__(self):
+        object.__setattr__(self, "a", _check.positive("a", self.a))
+
+    def __call__(self, u):
+        return _check.unit_interval("u", u) ** self.a
+
+    def integral(self, u):
+        return _check.unit_interval("u", u) ** (self.a + 1) / (self.a + 1)
+
+    @property
+    def spec(self):
+        return f"power:{self.a!r}".removesuffix(".0")
+
+    @property
+    def bounded(self):
+        return True
+
+
+@dataclass(frozen=True)
 class Tabulated(AbstractTransform):
     """Φ given by its values on a grid, joined by cubics: monotone ones, or with given slopes.
 
-    The grid must start at 0, end at 1 and increase; the values must not decrease.
+    The grid must start at 0, end at 1 and increase; the values must not decrease, unless
+    `increasing` is False. Φ jumps where a quantile stands twice.
     """
 
     u: tuple[float, ...]
@@ -135,6 +226,10 @@ class Tabulated(AbstractTransform):
     slope: tuple[float, ...] | None = None
     """Φ' on that grid, where it is known; not negative."""
 
+    increasing: bool = True
+    """Whether falling values are refused. Only a procedure that draws again below a threshold
+    wants them: a response just above it is worse than another draw."""
+
     def __post_init__(self):
         u, phi = np.asarray(self.u, float), np.asarray(self.phi, float)
         if u.ndim != 1 or u.shape != phi.shape or u.size < 2:
@@ -142,22 +237,23 @@ class Tabulated(AbstractTransform):
                 f"`Tabulated(u, phi)` needs two lists of one length, at least 2; "
                 f"got shapes {u.shape} and {phi.shape}."
             )
-        rising = np.diff(u) > 0  # False where u is nan
-        if u[0] != 0 or u[-1] != 1 or not rising.all():
+        twice = np.flatnonzero(np.diff(u) == 0)
+        rising = np.diff(u) >= 0  # False where u is nan
+        if u[0] != 0 or u[-1] != 1 or not rising.all() or (np.diff(twice) < 2).any():
             raise ValueError(
-                f"`u` must increase from 0 to 1; got {u[0]:g} … {u[-1]:g} with "
-                f"{(~rising).sum()} of {rising.size} steps that do not increase."
+                f"`u` must increase from 0 to 1, each quantile at most twice; got {u[0]:g} … "
+                f"{u[-1]:g} with {(~rising).sum()} of {rising.size} steps that go down."
             )
-        if not np.isfinite(phi).all() or (np.diff(phi) < 0).any():
+        falls = (np.diff(phi) < 0) & self.increasing
+        if not np.isfinite(phi).all() or falls.any():
             raise ValueError(
                 f"`phi` must be finite and must not decrease; {(~np.isfinite(phi)).sum()} values "
-                f"are not finite and {(np.diff(phi) < 0).sum()} steps go down."
+                f"are not finite and {falls.sum()} steps go down."
             )
         object.__setattr__(self, "u", tuple(u.tolist()))
         object.__setattr__(self, "phi", tuple(phi.tolist()))
-        if self.slope is None:
-            curve = PchipInterpolator(u, phi)
-        else:
+        slope = None
+        if self.slope is not None:
             slope = np.asarray(self.slope, float)
             if slope.shape != u.shape or not (np.isfinite(slope) & (slope >= 0)).all():
                 raise ValueError(
@@ -165,11 +261,34 @@ class Tabulated(AbstractTransform):
                     f"`u`; got shape {slope.shape}, least value {slope.min(initial=0):g}."
                 )
             object.__setattr__(self, "slope", tuple(slope.tolist()))
-            curve = CubicHermiteSpline(u, phi, slope)
-        object.__setattr__(self, "_curve", curve)
+        object.__setattr__(self, "_starts", u[twice])
+        pieces = np.split(np.arange(u.size), twice + 1)
+        curves = [_curve(u[i], phi[i], None if slope is None else slope[i]) for i in pieces]
+        object.__setattr__(self, "_curves", curves)
+
+    def _by_piece(self, u, evaluate):
+        """`evaluate(number, u)` of the piece between two jumps that each u lies in."""
+        u = _check.unit_interval("u", u)
+        if len(self._curves) == 1:
+            return evaluate(0, u)
+        piece = np.searchsorted(self._starts, u, "right")
+        return np.select(
+            [piece == i for i in range(len(self._curves))],
+            [evaluate(i, u) for i in range(len(self._curves))],
+        )
 
     def __call__(self, u):
-        return self._curve(_check.unit_interval("u", u))
+        return self._by_piece(u, lambda i, v: self._curves[i](v))
+
+    def integral(self, u):
+        sums = [curve.antiderivative() for curve in self._curves]
+        ends = np.append(self._starts, 1.0)
+        before = np.cumsum([0.0, *(float(s(e)) for s, e in zip(sums, ends, strict=True))])
+        return self._by_piece(u, lambda i, v: before[i] + sums[i](v))
+
+    @property
+    def jumps(self):
+        return tuple(self._starts)
 
     @property
     def spec(self):
@@ -180,7 +299,14 @@ class Tabulated(AbstractTransform):
         return True
 
 
-TRANSFORMS = {c.__name__: c for c in (Identity, Log, Probit, Exponential, Tabulated)}
+def _curve(u, phi, slope):
+    """A piecewise cubic through one stretch of a table."""
+    from scipy.interpolate import CubicHermiteSpline, PchipInterpolator  # slow to import
+
+    return PchipInterpolator(u, phi) if slope is None else CubicHermiteSpline(u, phi, slope)
+
+
+TRANSFORMS = {c.__name__: c for c in (Identity, Log, Probit, Exponential, Power, Tabulated)}
 
 
 def transform_from_json(data: dict) -> AbstractTransform:
@@ -193,20 +319,3 @@ def transform_from_json(data: dict) -> AbstractTransform:
             f"({', '.join(sorted(TRANSFORMS))}); got {str(data)[:80]!r}."
         )
     return kind(**{name: data[name] for name in names})
-
-
-def parse_transform(text: str) -> AbstractTransform:
-    """The transform named by `text`: `identity`, `log`, `probit` or `exponential:T`.
-
-    >>> parse_transform("exponential:10")
-    Exponential(t=10.0)
-    """
-    named = {"identity": Identity, "log": Log, "probit": Probit, "exponential": Exponential}
-    name, *arguments = text.split(":")
-    try:
-        return named[name](*map(float, arguments))
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(
-            f"`transform` must be identity, log, probit or exponential:T with a number T; "
-            f"got {text!r}."
-        ) from error

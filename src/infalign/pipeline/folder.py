@@ -17,7 +17,7 @@ from infalign.config import Config
 from infalign.demo import bundled
 from infalign.errors import ConfigError, DataError
 from infalign.models.rewards import load_reward
-from infalign.procedures import parse_procedure
+from infalign.specs import parse_procedure
 from infalign.prompts import Prompt, load_prompts
 
 PACKAGES = ("infalign", "torch", "transformers", "trl", "numpy", "scipy")

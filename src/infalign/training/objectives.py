@@ -16,7 +16,8 @@ from infalign.design import at_kl, design
 from infalign.policies import TiltedPolicy
 from infalign.procedures import AbstractProcedure
 from infalign.shaping import MonitoredReward, ShapedReward
-from infalign.transforms import AbstractTransform, parse_transform
+from infalign.specs import parse_transform
+from infalign.transforms import AbstractTransform
 
 
 @dataclass(frozen=True)
