@@ -1,44 +1,32 @@
-"""What RLHF on the raw reward does on the quantile axis: the baseline's theory, from a store.
+"""The raw reward's own theory, from a calibration store."""
 
-KL-regularised RL on the raw reward tilts each prompt's reference samples by e^{r/β}, with one β
-for all prompts: a transform too, each prompt's own quantile function. With K stored rewards the
-tilted policy has one density per cell ((k − 1)/K, k/K] of the quantile axis.
-"""
+from collections.abc import Sequence
 
 import numpy as np
-from scipy.optimize import brentq
-from scipy.special import log_softmax
 
 from infalign import _check
-from infalign.errors import DataError, SolveError
+from infalign.design import at_kl
+from infalign.errors import SolveError
 from infalign.procedures import AbstractProcedure
+from infalign.raw import RawRewards
+from infalign.raw import log_weights as log_weights
 
 from .store import CalibrationStore
 
 
-def log_weights(rewards: np.ndarray, beta: float) -> np.ndarray:
-    """log of e^{r/β} / mean_k e^{r_k/β} for each of a prompt's samples, along the last axis."""
-    return log_softmax(rewards / beta, axis=-1) + np.log(rewards.shape[-1])
+def raw_rewards(store: CalibrationStore, source: str = "") -> RawRewards:
+    """The store's rewards as a candidate; DataError if they are constant on every prompt."""
+    return RawRewards(rectangle(list(store.rewards.values())), source)
+
+
+def require_spread(store: CalibrationStore) -> None:
+    """Raise DataError if the reward is constant on every prompt."""
+    raw_rewards(store)
 
 
 def raw_kl(store: CalibrationStore, beta: float) -> float:
     """KL of the tilt, in nats, averaged over prompts."""
-    kls = []
-    for rewards in store.rewards.values():
-        logs = log_weights(rewards, beta)
-        kls.append(np.mean(np.exp(logs) * logs))
-    return float(np.mean(kls))
-
-
-def require_spread(store: CalibrationStore) -> float:
-    """Standard deviation of the rewards within a prompt, averaged; DataError where it is zero."""
-    spread = float(np.mean([np.std(r) for r in store.rewards.values()]))
-    if spread == 0:
-        raise DataError(
-            f"The reward is constant on all {len(store.rewards)} prompts: it says nothing about "
-            "responses, so no policy can be trained on it."
-        )
-    return spread
+    return raw_rewards(store).tilted(beta).kl
 
 
 def raw_beta(store: CalibrationStore, kl: float) -> float:
@@ -46,34 +34,25 @@ def raw_beta(store: CalibrationStore, kl: float) -> float:
 
     Raises SolveError when K samples cannot express that much: log K is the most they can.
     """
-    _check.positive("kl", kl)
-    spread = require_spread(store)
-
-    def excess(log_beta):
-        return raw_kl(store, spread * float(np.exp(log_beta))) - kl
-
-    if excess(-6) < 0:
+    raw = raw_rewards(store)
+    if _check.positive("kl", kl) >= raw.most_kl:
         raise SolveError(
-            f"{store.samples} reference samples per prompt reach {raw_kl(store, spread / 400):.3g} "
-            f"nats at most, less than kl={kl:g}. Calibrate with more samples."
+            f"{store.samples} reference samples per prompt reach {raw.most_kl:.3g} nats at most, "
+            f"not kl={kl:g}. Calibrate with more samples."
         )
-    return float(spread * np.exp(brentq(excess, -6, 12, xtol=1e-10)))
+    return at_kl(raw, kl).beta
 
 
 def raw_win_rate(
     store: CalibrationStore, beta: float, procedure: AbstractProcedure, against=None
 ) -> float:
-    """Win rate of the tilt, averaged over prompts: 1 − ∫ H(F) dG with F linear in each cell."""
-    against = against or procedure
-    nodes, weights = np.polynomial.legendre.leggauss(max(8, procedure.draws, against.draws))
-    wins = []
-    for rewards in store.rewards.values():
-        share = np.exp(log_weights(rewards, beta)) / len(rewards)
-        edges = np.concatenate([[0], np.cumsum(share)])
-        inside = (1 + nodes) / 2  # H(F) g is a polynomial in each cell: exact
-        cell = np.arange(len(rewards))[:, None]
-        cdf = np.clip(edges[:-1, None] + inside * share[:, None], 0, 1)
-        u = (cell + inside) / len(rewards)
-        value = (procedure.cdf(cdf) * against.density(u)) @ weights / 2 / len(rewards)
-        wins.append(1 - value.sum())
-    return float(np.mean(wins))
+    """Win rate of the tilt, averaged over prompts."""
+    return raw_rewards(store).tilted(beta).win_rate(procedure, against)
+
+
+def rectangle(rows: Sequence[np.ndarray]) -> np.ndarray:
+    """Rows of one length, the shorter ones filled with nan."""
+    filled = np.full((len(rows), max(map(len, rows))), np.nan)
+    for own, row in zip(filled, rows, strict=True):
+        own[: len(row)] = row
+    return filled

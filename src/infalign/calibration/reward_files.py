@@ -1,0 +1,117 @@
+"""Files of reference rewards, in whatever form they were kept."""
+
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+
+from infalign import storage
+from infalign.errors import DataError
+from infalign.raw import RawRewards
+
+from .raw import raw_rewards, rectangle
+from .store import CalibrationStore
+
+
+def read_raw(path: Path | str) -> RawRewards:
+    """The rewards in a calibration store's folder or in a file: one distribution, or one a prompt.
+
+    - `.json`: a list of numbers, a list of lists, or an object of lists, one per prompt.
+    - `.npy`: one or two dimensions, (prompts, K).
+    - `.parquet`: a column `rewards` of lists, or `reward` with one number a row, by
+      `prompt_id` where there is one.
+    - anything else is text: one number a line, or the rewards of one prompt a line, with spaces or
+      commas between.
+
+    Raises DataError for what cannot be read so, naming the file.
+    """
+    path, source = Path(path), str(path)
+    if path.is_dir():
+        return raw_rewards(CalibrationStore.open(path), source)
+    if not path.is_file():
+        raise DataError(f"{path} does not exist: give a calibration store or a file of rewards.")
+    rows = READERS.get(path.suffix, _from_text)(path)
+    try:
+        rows = [np.asarray(row, float) for row in rows]
+        flat = [i for i, row in enumerate(rows) if row.ndim != 1]
+        missing = [i for i, row in enumerate(rows) if not np.isfinite(row).all()]
+    except (TypeError, ValueError):
+        raise _not_rewards(path, "something else") from None
+    if flat or not any(map(len, rows)):
+        raise _not_rewards(path, "lists within lists" if flat else "nothing")
+    if missing:
+        raise DataError(
+            f"{path}: rewards must be finite; row {missing[0]} holds one that is not "
+            f"({len(missing)} of {len(rows)} rows). Score those samples again."
+        )
+    try:
+        return RawRewards(rectangle(rows), source)
+    except ValueError as error:
+        raise DataError(f"{path}: {error}") from None
+
+
+def _not_rewards(path, found: str) -> DataError:
+    return DataError(
+        f"{path} must hold rewards, as numbers or as one list of numbers per prompt; it holds "
+        f"{found}."
+    )
+
+
+def _from_json(path: Path) -> list:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise DataError(f"{path} is not valid JSON ({error}).") from None
+    if isinstance(value, dict):
+        value = list(value.values())
+    if not isinstance(value, list):
+        raise _not_rewards(path, repr(value)[:40])
+    return value if any(isinstance(row, list) for row in value) else [value]
+
+
+def _from_npy(path: Path) -> list:
+    try:
+        return list(np.atleast_2d(np.load(io.BytesIO(path.read_bytes()), allow_pickle=False)))
+    except (ValueError, EOFError, OSError) as error:
+        raise DataError(f"{path} is not an array that can be read ({error}).") from None
+
+
+def _from_parquet(path: Path) -> list:
+    table = storage.read_table(path)
+    names = table.column_names
+    if "rewards" in names:
+        return table["rewards"].to_pylist()
+    if "reward" not in names:
+        raise DataError(
+            f"{path} needs a column `reward` (a number a row) or `rewards` (lists); its columns "
+            f"are {names}."
+        )
+    rewards = table["reward"].to_pylist()
+    if "prompt_id" not in names:
+        return [rewards]
+    rows: dict = {}
+    for prompt, reward in zip(table["prompt_id"].to_pylist(), rewards, strict=True):
+        rows.setdefault(prompt, []).append(reward)
+    return list(rows.values())
+
+
+def _from_text(path: Path) -> list:
+    rows = []
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError:
+        raise _not_rewards(path, "no text") from None
+    for number, line in enumerate(lines, 1):
+        words = line.replace(",", " ").split()
+        try:
+            rows.append([float(word) for word in words])
+        except ValueError:
+            raise DataError(f"{path}, line {number}: not numbers: {line[:60]!r}.") from None
+    rows = [row for row in rows if row]
+    if all(len(row) == 1 for row in rows):
+        return [[number for (number,) in rows]]
+    return rows
+
+
+READERS = {".json": _from_json, ".npy": _from_npy, ".parquet": _from_parquet}
