@@ -28,6 +28,7 @@ LEVELS = {
         "solve",
         "specs",
         "transforms",
+        "verifiable",
     },
     2: {"calibration", "config"},
     3: {"shaping", "evaluation", "demo"},

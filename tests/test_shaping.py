@@ -40,13 +40,21 @@ def shape(reward, transform=None, **options):
     return shaped(prompts=PROMPTS, completions=COMPLETIONS, prompt_id=IDS)
 
 
+# add-half: (rank + 1/2) / 5, ranks 1 to 2, 4 and 0; ∫ log u = u log u - u.
+SMOOTHED_LOGS = [
+    (0.5 * np.log(0.5) - 0.5 - 0.3 * np.log(0.3) + 0.3) / 0.2,
+    np.log(0.9),
+    np.log(0.1),
+]
+
+
 def test_shaped_rewards_by_hand():
     assert shape(length) == [0.375, 1, 0]
-    # (4^.375 - 1) / 3
-    assert shape(length, Exponential(np.log(4))) == pytest.approx([(4**0.375 - 1) / 3, 1, 0])
-    # add-half: (rank + 1/2) / 5 with ranks 1.5, 4, 0.
-    expected = np.log([0.4, 0.9, 0.1])
-    assert shape(length, Log(), smoothing="add-half") == pytest.approx(expected)
+    # The first ties with one reward, from quantile .25 to .5: the mean of (4^u - 1) / 3 there is
+    # ((4^.5 - 4^.25) / log 4 / .25 - 1) / 3.
+    tied = ((2 - 4**0.25) / np.log(4) / 0.25 - 1) / 3
+    assert shape(length, Exponential(np.log(4))) == pytest.approx([tied, 1, 0])
+    assert shape(length, Log(), smoothing="add-half") == pytest.approx(SMOOTHED_LOGS)
 
 
 def test_the_result_is_a_list_of_floats():
@@ -92,7 +100,7 @@ def test_the_reward_sees_every_column_of_the_data_set():
     ("reward", "returned"),
     [
         (ShapedReward(length, STORE, Identity()), [0.375, 1, 0]),
-        (ShapedReward(length, STORE, Log(), smoothing="add-half"), np.log([0.4, 0.9, 0.1])),
+        (ShapedReward(length, STORE, Log(), smoothing="add-half"), SMOOTHED_LOGS),
         (MonitoredReward(length, STORE), [2, 9, 3]),
     ],
     ids=["bounded", "smoothed", "raw"],

@@ -1,6 +1,7 @@
 """InfAlign: align a policy for the procedure it will be decoded with (arXiv:2412.19792)."""
 
 from . import finite as finite
+from . import verifiable as verifiable
 from .calibration.ranks import quantiles as quantiles
 from .calibration.store import CalibrationStore as CalibrationStore
 from .design import Candidate as Candidate

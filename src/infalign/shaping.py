@@ -39,7 +39,8 @@ class ShapedReward:
     """Φ(C(x, y)) as a TRL reward function, for `RLOOTrainer` and `GRPOTrainer`.
 
     Calls `reward` once per batch, turns each reward into its quantile under the prompt's own
-    reference samples, and applies the transform. The data set's `prompt_id` column says which
+    reference samples, and applies the transform; a reward that ties with reference rewards gets
+    the transform's average over the quantiles they share. The data set's `prompt_id` column says which
     prompt a completion belongs to. Logs the raw reward, the quantile and the share of completions
     outside all reference samples. Picklable when `reward` is.
 
@@ -74,7 +75,8 @@ class ShapedReward:
         """One shaped reward per completion."""
         raw, ids = raw_rewards(self.reward, prompts, completions, columns, self.key)
         log_calibration(self.store, ids, raw, log_metric)
-        return self.transform(self.store.quantiles(ids, raw, smoothing=self.smoothing)).tolist()
+        low, high = self.store.intervals(ids, raw, smoothing=self.smoothing)
+        return self.transform.average(low, high).tolist()
 
 
 class MonitoredReward:

@@ -56,14 +56,22 @@ def ranks(reference: np.ndarray, rewards: np.ndarray) -> tuple[np.ndarray, np.nd
     return np.searchsorted(reference, rewards, "left"), np.searchsorted(reference, rewards, "right")
 
 
-def mid_rank(reference: np.ndarray, rewards: np.ndarray, smoothing: Smoothing) -> np.ndarray:
-    """Quantiles of `rewards` among one prompt's sorted `reference` rewards."""
-    rank = sum(ranks(reference, rewards)) / 2
+def interval(
+    reference: np.ndarray, rewards: np.ndarray, smoothing: Smoothing
+) -> tuple[np.ndarray, np.ndarray]:
+    """Ends of the quantile interval that each reward's ties take up; equal where it has none."""
+    below, up_to = ranks(reference, rewards)
     if smoothing == "add-half":
-        return (rank + 0.5) / (len(reference) + 1)
+        return (below + 0.5) / (len(reference) + 1), (up_to + 0.5) / (len(reference) + 1)
     if smoothing != "none":
         raise ValueError(f'`smoothing` must be "none" or "add-half"; got {smoothing!r}.')
-    return rank / len(reference)
+    return below / len(reference), up_to / len(reference)
+
+
+def mid_rank(reference: np.ndarray, rewards: np.ndarray, smoothing: Smoothing) -> np.ndarray:
+    """Quantiles of `rewards` among one prompt's sorted `reference` rewards."""
+    low, high = interval(reference, rewards, smoothing)
+    return (low + high) / 2
 
 
 def _paired(rewards, reference_rewards) -> tuple[np.ndarray, np.ndarray]:

@@ -17,7 +17,7 @@ import numpy as np
 from infalign import _check, storage
 from infalign.errors import DataError
 
-from .ranks import Smoothing, mid_rank
+from .ranks import Smoothing, interval
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -102,6 +102,17 @@ class CalibrationStore:
 
         Raises DataError for prompts that the store does not know.
         """
+        low, high = self.intervals(prompt_ids, rewards, smoothing=smoothing)
+        return (low + high) / 2
+
+    def intervals(
+        self, prompt_ids: Sequence[str], rewards: Sequence[float], *, smoothing: Smoothing = "none"
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Ends of the quantiles that each reward shares with tied reference rewards; equal where
+        it ties with none.
+
+        Raises DataError as `quantiles` does.
+        """
         unknown = [p for p in prompt_ids if p not in self.rewards]
         if unknown:
             raise DataError(
@@ -123,7 +134,20 @@ class CalibrationStore:
                 "Score those responses again."
             )
         pairs = zip(prompt_ids, values, strict=True)
-        return np.array([mid_rank(self.rewards[p], r, smoothing) for p, r in pairs])
+        ends = [interval(self.rewards[p], r, smoothing) for p, r in pairs]
+        return np.array([low for low, _ in ends]), np.array([high for _, high in ends])
+
+    def tied(self) -> float:
+        """Chance that two reference samples of a prompt have the same reward.
+
+        0 for a continuous reward. Where it is not small, rewards are atoms: what the quantile axis
+        promises of a transform does not hold, and `infalign.verifiable` or `infalign.finite` does.
+        """
+        shares = []
+        for rewards in self.rewards.values():
+            _, counts = np.unique(rewards, return_counts=True)
+            shares.append(np.sum(counts * (counts - 1)) / max(rewards.size * (rewards.size - 1), 1))
+        return float(np.mean(shares))
 
     def require(self, **expected) -> None:
         """Check that the store was made with what the caller is about to use.

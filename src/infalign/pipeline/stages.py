@@ -1,5 +1,6 @@
 """The stages of a run. Each does what its files do not yet show done, and nothing else."""
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -66,12 +67,25 @@ def open_store(run: Run) -> CalibrationStore:
     return store
 
 
+ATOMS = 0.05
+"""Chance of a tie above which the theory of continuous rewards is no guide."""
+
+
 def design(run: Run, report: Report) -> None:
     """The transform for the procedure and the KL budget, into `design.json`."""
     from infalign.training.objectives import plan
 
     path = run.folder / "design.json"
     if not path.exists():
+        tied = open_store(run).tied()
+        if tied > ATOMS:
+            warnings.warn(
+                f"Two reference samples of a prompt have the same reward {tied:.0%} of the time: "
+                "win rates that assume continuous rewards, such as design.json's and the "
+                "frontier, do not hold. Tied rewards are trained on the transform's average over "
+                "their quantiles; `infalign.verifiable` and `infalign.finite` give exact figures.",
+                stacklevel=2,
+            )
         transform, policy = plan(
             run.procedure,
             run.against,
