@@ -59,14 +59,3 @@ def test_every_key_of_the_configuration_has_a_sentence():
 def test_every_command_explains_itself(command, cli):
     code, out, _ = cli(command, "--help")
     assert code == 0 and ("--procedure" if command == "design" else "--out") in out
-
-
-def test_the_json_of_design_has_the_keys_that_scripts_rely_on(cli):
-    import json
-
-    code, out, _ = cli("design", "--procedure", "best-of-n:4", "--kl", "0.5", "--json")
-    data = json.loads(out)
-    assert code == 0 and data["procedure"] == data["against"] == "best-of-n:4"
-    assert set(data) == {"procedure", "against", "kl", "beta", "win_rate", "gap", "candidates"}
-    assert round(data["win_rate"], 4) == 0.8733 and data["gap"] < 1e-9
-    assert set(data["candidates"][0]) == {"transform", "win_rate", "beta"}

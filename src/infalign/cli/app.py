@@ -21,7 +21,7 @@ app.command()(run.demo)
 app.command(name="run", help=run.RUN_HELP)(run.run)
 for stage, purpose in run.STAGE_HELP.items():
     app.command(name=stage, help=purpose)(run.stage_command(stage))
-app.command()(design.design)
+app.command(help=design.DESIGN_HELP)(design.design)
 app.command()(explore.explore)
 
 

@@ -1,6 +1,8 @@
 """`infalign design`: the analytical tool."""
 
 import json
+import math
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -8,69 +10,298 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-DEFAULTS = ["identity", "probit", "log", "exponential:5", "exponential:10", "exponential:-5"]
+from infalign.specs import PROCEDURE_FORMS, TRANSFORM_FORMS
+
+GOOD_ENOUGH = 0.005
+"""Win rate short of the optimum, half a point, that is less than training differs from theory."""
+
+DEFAULTS = (
+    "identity",
+    "probit",
+    "log",
+    "exponential:10",
+    "exponential:-10",
+    "exponential:best",
+    "power:best",
+)
+
+CANDIDATE_FORMS = (
+    f"{TRANSFORM_FORMS.replace(' or', ',')}, exponential:best, power:best, or raw:PATH with a "
+    "calibration store or a file of rewards"
+)
+
+POINTS, SAMPLED_POINTS = 12, 6
+"""KLs of a plot: fewer where each one takes seconds."""
+
+DESIGN_HELP = f"""Best transform for a procedure and a KL budget, beside simple ones. No training.
+
+Procedures: {PROCEDURE_FORMS}.
+
+Candidates: {CANDIDATE_FORMS}; exponential:best and power:best are the family's best member at the
+budget, raw:PATH is plain RLHF on those rewards: a list of numbers, or one list per prompt, as
+text, JSON, Parquet or .npy.
+
+Example: infalign design --procedure best-of-n:4 --kl 0.5
+"""
 
 
 def design(
-    procedure: Annotated[str, typer.Option(help="sampling, best-of-n:N or worst-of-n:N.")],
-    kl: Annotated[float | None, typer.Option(help="KL budget in nats per sequence.")] = None,
+    procedure: Annotated[str, typer.Option(help="How the policy will be decoded.")],
+    kl: Annotated[
+        list[float] | None,
+        typer.Option(help="KL budget in nats per sequence; may be repeated."),
+    ] = None,
     beta: Annotated[float | None, typer.Option(help="KL strength, instead of a budget.")] = None,
-    against: Annotated[str | None, typer.Option(help="The opponent's procedure.")] = None,
+    against: Annotated[
+        str | None, typer.Option(help="How the reference is decoded; the same unless given.")
+    ] = None,
     transform: Annotated[
         list[str] | None, typer.Option(help="Candidate to compare; may be repeated.")
+    ] = None,
+    samples: Annotated[
+        int | None,
+        typer.Option(help="Calibration samples per prompt: expected win rates; exact without."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     plot: Annotated[
         Path | None, typer.Option(help="Also draw win rate against KL, as PNG.")
     ] = None,
 ):
-    """Best transform for a procedure and a KL budget, beside simple ones. No training needed.
+    from infalign import _check
+    from infalign.specs import parse_procedure
 
-    Example: infalign design --procedure best-of-n:4 --kl 0.5
-    """
-    import numpy as np
+    played = _flag("procedure", parse_procedure, procedure)
+    opponent = _flag("against", parse_procedure, against or procedure)
+    if bool(kl) == (beta is not None):
+        raise typer.BadParameter("give exactly one of them.", param_hint="--kl / --beta")
+    for budget in kl or ():
+        _flag("kl", _check.positive, "kl", budget)
+    if beta is not None:
+        _flag("beta", _check.positive, "beta", beta)
+    if samples is not None:
+        _flag("samples", _check.count, "samples", samples)
+    candidates = {text: _candidate(text) for text in transform or DEFAULTS}
+    try:
+        found = [
+            _budget(played, opponent, candidates, budget, beta, samples) for budget in kl or [None]
+        ]
+        if plot:
+            _plot(played, opponent, candidates, [f["kl"] for f in found], samples, plot)
+    except ValueError as error:
+        raise type(error)(_with_flags(error)) from None
+    except RuntimeError as error:
+        raise type(error)(_with_flags(error)) from None
+    if as_json:
+        names = {"procedure": played.spec, "against": opponent.spec}
+        print(json.dumps(found[0] if len(found) == 1 else names | {"budgets": found}))
+        return
+    console = Console(highlight=False)
+    for number, budget in enumerate(found):
+        if number:
+            console.print()
+        _print(console, budget)
 
-    from infalign.design import compare
+
+def _flag(name, read, *arguments):
+    """What `read` makes of an option's text; a wrong usage that names the option otherwise."""
+    try:
+        return read(*arguments)
+    except ValueError as error:
+        message = re.sub(f"^`({name}|procedure)` ", "", str(error))
+        raise typer.BadParameter(message, param_hint=f"--{name}") from None
+
+
+def _with_flags(error: Exception) -> str:
+    """The library's words with its arguments called as they are on the command line."""
+    return re.sub("`(procedure|against|kl|beta|samples)`", r"`--\1`", str(error))
+
+
+def _candidate(text: str):
+    """What `infalign.compare` takes for one `--transform`."""
+    from infalign.calibration.reward_files import read_raw
+    from infalign.design import best_exponential, best_power
+    from infalign.errors import DataError
+    from infalign.specs import parse_transform
+
+    if text.startswith("raw:"):
+        try:
+            return read_raw(text.removeprefix("raw:"))
+        except DataError as error:
+            raise DataError(f"--transform {text}: {error}") from None
+    families = {"exponential:best": best_exponential, "power:best": best_power}
+    if text in families:
+        return families[text]
+    try:
+        return parse_transform(text)
+    except ValueError as error:
+        message = str(error).removeprefix("`transform` ").replace(TRANSFORM_FORMS, CANDIDATE_FORMS)
+        raise typer.BadParameter(message, param_hint="--transform") from None
+
+
+def _rows(played, opponent, candidates, kl, samples):
+    """The optimum at one budget, and every candidate there."""
+    from infalign.design import Candidate, at_kl, compare
+    from infalign.raw import RawRewards
+
+    # Plain RLHF needs no calibration: however few samples there are, it is what it is.
+    raw = [c for c in candidates if samples is not None and isinstance(c, RawRewards)]
+    others = [c for c in candidates if c not in raw]
+    best, *rows = compare(played, others, kl=kl, against=opponent, samples=samples)
+    found = iter(rows)
+    rows = []
+    for candidate in candidates:
+        if candidate in raw:
+            policy = at_kl(candidate, kl)
+            win = policy.win_rate(played, opponent)
+            loss = best.win_rate - win
+            rows.append(Candidate(candidate.spec, policy.kl, policy.beta, win, loss))
+        else:
+            rows.append(next(found))
+    return best, rows
+
+
+def _budget(played, opponent, candidates, kl, beta, samples) -> dict:
+    """One budget as JSON states it."""
     from infalign.design import design as solve
-    from infalign.procedures import parse_procedure
-    from infalign.transforms import parse_transform
 
-    played = parse_procedure(procedure)
-    opponent = parse_procedure(against or procedure)
-    best = solve(played, kl=kl, beta=beta, against=opponent)
-    candidates = [parse_transform(t) for t in transform or DEFAULTS]
-    rows = compare(played, candidates, kl=best.kl, against=opponent)[1:]
-    if plot:
-        from infalign.reports.plots import frontier, save_png
-
-        kls = np.linspace(best.kl / 12, 2 * best.kl, 24).tolist()
-        curves = compare(played, candidates, kl=kls, against=opponent)
-        save_png(frontier(played.spec, curves, best.kl), plot)
-    result = {
+    best = solve(played, kl=kl, beta=beta, against=opponent, samples=samples)
+    _, rows = _rows(played, opponent, candidates.values(), best.kl, samples)
+    good = [r for r in rows if r.loss <= GOOD_ENOUGH and not r.transform.startswith("raw")]
+    simplest = [r for r in good if r.transform == "identity"] or sorted(good, key=lambda r: r.loss)
+    recommended = simplest[0].transform if simplest else "optimal"
+    found = {
         "procedure": played.spec,
         "against": opponent.spec,
         "kl": best.kl,
         "beta": best.beta,
         "win_rate": best.win_rate,
-        "gap": None if best.gap != best.gap else best.gap,
+        "stderr": getattr(best, "stderr", 0.0),
+        "gap": None if math.isnan(best.gap) else best.gap,
+        "certificate": best.certificate,
+        "samples": samples,
+        "recommended": recommended,
         "candidates": [
-            {"transform": r.transform, "win_rate": r.win_rate, "beta": r.beta} for r in rows
+            {
+                "transform": r.transform,
+                "win_rate": r.win_rate,
+                "stderr": r.stderr,
+                "loss": r.loss,
+                "good_enough": r.loss <= GOOD_ENOUGH,
+                "beta": r.beta,
+            }
+            for r in rows
         ],
     }
-    if as_json:
-        print(json.dumps(result))
-        return
-    console = Console()
-    table = Table(title=f"{played.spec} against {opponent.spec} at {best.kl:.3g} nats")
-    for column in ("transform", "win rate", "short of the best", "β"):
-        table.add_column(column, justify="left" if column == "transform" else "right")
-    table.add_row("optimal", f"{best.win_rate:.4f}", "", f"{best.beta:.4g}", style="bold")
-    for r in sorted(rows, key=lambda r: r.loss):
-        table.add_row(r.transform, f"{r.win_rate:.4f}", f"{r.loss:.4f}", f"{r.beta:.4g}")
-    console.print(table)
-    certificate = (
-        f"Certified: no policy gains more than {best.gap:.1e} at this β."
-        if best.gap == best.gap
-        else "No certificate: the win rate is not concave for this procedure."
+    if samples is not None:
+        found["samples_needed"] = _samples_needed(played, opponent, recommended, best.kl)
+    return found
+
+
+def _samples_needed(played, opponent, transform: str, kl: float) -> int | None:
+    """K at which the transform is as good as exactly calibrated; None if beyond what is tried."""
+    from infalign.design import at_kl
+    from infalign.design import design as solve
+    from infalign.errors import SolveError
+    from infalign.few_samples import samples_needed
+    from infalign.specs import parse_transform
+
+    if transform == "optimal":
+        chosen = solve(played, kl=kl, against=opponent).transform
+    else:
+        chosen = parse_transform(transform)
+    exact = at_kl(chosen, kl).win_rate(played, opponent)
+    try:
+        return samples_needed(
+            played, chosen, kl=kl, loss=GOOD_ENOUGH, exact=exact, against=opponent
+        )
+    except SolveError:
+        return None
+
+
+def _plot(played, opponent, candidates, budgets, samples, path: Path) -> None:
+    """Win rate against KL, up to twice the largest budget or what the samples express."""
+    from dataclasses import replace
+
+    from infalign.errors import SolveError
+    from infalign.reports.plots import frontier, save_png
+
+    curves, points = [], POINTS if samples is None else SAMPLED_POINTS
+    for i in range(1, points + 1):
+        kl = 2 * max(budgets) * (i / points) ** 2  # win rates rise with the root of the KL
+        try:
+            best, rows = _rows(played, opponent, candidates.values(), kl, samples)
+        except SolveError:
+            break
+        names = [t if t.endswith(":best") else _short(t) for t in candidates]
+        curves += [best, *(replace(r, transform=n) for r, n in zip(rows, names, strict=True))]
+    save_png(frontier(played, opponent, curves, budgets), path)
+
+
+def _short(transform: str) -> str:
+    kind, colon, value = transform.partition(":")
+    return f"raw:{Path(value).name}" if kind == "raw" else kind + colon + value
+
+
+def _print(console: Console, found: dict) -> None:
+    """One budget as a table, what it rests on, and what to do next."""
+    samples = found["samples"]
+
+    def rate(row):
+        error = f" ± {row['stderr']:.4f}" if samples else ""
+        return f"{row['win_rate']:.4f}{error}"
+
+    console.print(
+        f"{found['procedure']} against {found['against']} at {found['kl']:.3g} nats"
+        + (f", {samples} calibration samples per prompt" if samples else ""),
+        style="bold",
+        soft_wrap=True,
     )
-    console.print(certificate)
+    table = Table()
+    longest = max(len(row["transform"]) for row in found["candidates"])
+    table.add_column("transform", overflow="fold", min_width=min(longest, 28))
+    for column in ("win rate", "short of best", "β"):
+        table.add_column(column, justify="right", no_wrap=True)
+    table.add_column("good enough", justify="center")
+    table.add_row("optimal", rate(found), "", f"{found['beta']:.4g}", "", style="bold")
+    for row in sorted(found["candidates"], key=lambda row: row["loss"]):
+        table.add_row(
+            row["transform"],
+            rate(row),
+            f"{row['loss']:.4f}",
+            f"{row['beta']:.4g}",
+            "✓" if row["good_enough"] else "",
+        )
+    console.print(table)
+    console.print(f"Good enough: within {100 * GOOD_ENOUGH:g} points of the best possible.")
+    if found["gap"] is None:
+        console.print(f"{found['certificate'][0].upper()}{found['certificate'][1:]}.")
+    else:
+        more = f"gains more than {found['gap']:.1e}" if found["gap"] else "is better"
+        console.print(f"Certified: no policy {more} at this β, by {found['certificate']}.")
+    if samples:
+        console.print("±: standard error of the expectation over prompts.")
+        needed, name = found["samples_needed"], found["recommended"]
+        console.print(
+            f"{name} is within {100 * GOOD_ENOUGH:g} points of its exact calibration "
+            + (f"from {needed} samples per prompt on." if needed else "only beyond 4096 samples.")
+        )
+    console.print(_next(found), soft_wrap=True)
+
+
+def _next(found: dict) -> str:
+    """The command, or the line of Python, that goes on from here."""
+    from infalign.procedures import RankProcedure
+    from infalign.specs import parse_procedure
+
+    specs = found["procedure"], found["against"]
+    other = specs[0] != specs[1]
+    if not all(isinstance(parse_procedure(spec), RankProcedure) for spec in specs):
+        played, opponent = (f'parse_procedure("{spec}")' for spec in specs)
+        against = f", against={opponent}" if other else ""
+        return f"Next, in Python: design({played}, kl={found['kl']:.6g}{against}).transform"
+    words = [f"procedure={specs[0]}"] + [f"against={specs[1]}"] * other
+    words += [f"kl={found['kl']:.6g}", f"transform={found['recommended']}"]
+    if found["samples"]:
+        words.append(f"calibration.samples={found['samples']}")
+    quoted = [f"'{word}'" if "*" in word else word for word in words]
+    return f"Next: infalign run config.yaml {' '.join(quoted)}"

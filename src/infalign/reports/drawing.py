@@ -14,6 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
+from scipy.interpolate import PchipInterpolator
 
 from infalign.storage import replacing
 
@@ -162,6 +163,46 @@ def beside(axes: Axes, words: str, x: float, y: float, color: str) -> None:
         color=color,
         annotation_clip=False,
     )
+
+
+def named_lines(axes: Axes, lines: Mapping) -> None:
+    """Curves (x, y, look) from x = 0 through smooth points, each named at its right end.
+
+    Points are joined on the scale of √x, on which a win rate leaves the reference in a straight
+    line. Curves that coincide are one, with all their names.
+    """
+    drawn: list = []
+    ends = []
+    for name, (x, y, look) in lines.items():
+        same = [c for o, c in drawn if len(y) == len(o) and np.abs(np.subtract(y, o)).max() < 0.003]
+        if not same:
+            root = np.sqrt(np.asarray(x, float))
+            fine = np.linspace(0, root[-1], 200)
+            axes.plot(fine**2, PchipInterpolator(root, y)(fine), zorder=5 - len(drawn) / 99, **look)
+            drawn.append((y, look["color"]))
+        words = f"= {name}" if same else name
+        ends.append((y[-1], x[-1], words, same[0] if same else look["color"]))
+    ends.sort(key=lambda end: end[0])
+    low, high = axes.get_ylim()
+    places = apart([end[0] for end in ends], 0.05 * (high - low))
+    for (_, x, words, color), place in zip(ends, places, strict=True):
+        beside(axes, words, x, place, color)
+
+
+def apart(heights: list[float], gap: float) -> list[float]:
+    """Increasing heights, moved as little as it takes to be `gap` from each other.
+
+    >>> apart([0.0, 2.0, 2.0, 9.0], 1.0)
+    [0.0, 1.5, 2.5, 9.0]
+    """
+    stacks: list = []  # heights of the lowest, less the gaps below them, and how many stand on it
+    for number, height in enumerate(heights):
+        stacks.append((height - number * gap, 1))
+        while len(stacks) > 1 and stacks[-2][0] > stacks[-1][0]:
+            (a, m), (b, n) = stacks[-2:]
+            stacks[-2:] = [((m * a + n * b) / (m + n), m + n)]
+    bases = [base for base, count in stacks for _ in range(count)]
+    return [base + number * gap for number, base in enumerate(bases)]
 
 
 def name_increasing(axes: Axes, u, named: Mapping) -> None:

@@ -14,6 +14,9 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from scipy.stats import betabinom
 
+from infalign.policies import TiltedPolicy
+from infalign.transforms import Identity
+
 from . import drawing
 from .drawing import FAINT, INK, MUTED, PALETTE, STYLE, WIDTH
 from .drawing import save_png as save_png
@@ -64,30 +67,41 @@ def win_rate(results: Mapping) -> Figure:
 
 
 @matplotlib.rc_context(STYLE)
-def frontier(spec: str, rows, budget: float) -> Figure:
-    """Win rate against KL in theory, from the candidates that `infalign.compare` returns."""
+def frontier(procedure, against, rows, budgets=()) -> Figure:
+    """Win rate against KL in theory, from the candidates that `infalign.compare` returns.
+
+    - `procedure`, `against`: what they play, as `infalign.parse_procedure` gives them.
+    - `budgets`: KLs to mark.
+    """
     figure = Figure(figsize=(WIDTH, 4.2), layout="constrained")
     panel = figure.subplots()
-    panel.set_title(procedure_words(spec))
+    title = procedure_words(procedure.spec)
+    if against.spec != procedure.spec:
+        title += f" against {procedure_words(against.spec)}"
+    panel.set_title(title)
     panel.set_xlabel("KL from the reference (nats)")
     panel.set_ylabel("win rate against the reference")
     panel.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0, symbol=" %"))
     drawing.grid(panel)
-    panel.axvline(budget, color=FAINT, lw=1.2, ls=(0, (1, 2)))
+    for budget in budgets:
+        panel.axvline(budget, color=FAINT, lw=1.2, ls=(0, (1, 2)))
+    panel.set_xlim(0, max(row.kl for row in rows))
     names = list(dict.fromkeys(row.transform for row in rows))
-    ends = {name: [r for r in rows if r.transform == name][-1].win_rate for name in names}
-    low, high = min(r.win_rate for r in rows), max(ends.values())
-    order = sorted(names, key=ends.get)
-    heights = dict(
-        zip(order, drawing.spread([ends[n] for n in order], 0.05 * (high - low), high), strict=True)
-    )
-    for index, name in enumerate(names):
-        color = INK if name == "optimal" else PALETTE[(index - 1) % len(PALETTE)]
-        own = [r for r in rows if r.transform == name]
-        panel.plot([r.kl for r in own], [r.win_rate for r in own], color=color, lw=1.8)
-        drawing.beside(panel, name, own[-1].kl, heights[name], color)
-    panel.set_xlim(0, rows[-1].kl)
+    start = reference_win_rate(procedure, against)
+    colors = iter(PALETTE * len(names))
+    lines = {}
+    for name in names:
+        own = [row for row in rows if row.transform == name]
+        kl, rate = [0, *(r.kl for r in own)], [start, *(r.win_rate for r in own)]
+        _, look = CURVES.get(name, ("", None))
+        lines[name] = (kl, rate, look or {"color": next(colors), "lw": 1.8})
+    drawing.named_lines(panel, lines)
     return figure
+
+
+def reference_win_rate(procedure, against) -> float:
+    """Win rate of the reference itself: ½ unless `against` is another procedure."""
+    return TiltedPolicy(Identity(), 1e9).win_rate(procedure, against)
 
 
 @matplotlib.rc_context(STYLE)
