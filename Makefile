@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready
 
-.PHONY: demo quick test check docs clean
+.PHONY: demo quick test check bench docs clean
 
 demo: $(READY)  ## The whole method on bundled models, offline; prints where the report is.
 	$(BIN)/infalign demo --out runs/demo
@@ -18,6 +18,9 @@ test: $(READY)  ## All tests.
 check: $(READY)  ## Lint and format.
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+bench: $(READY)  ## Time everything on one core; writes docs/benchmarks.md.
+	$(BIN)/python benchmarks/run.py
 
 # torch first and alone: its CPU build, before anything can ask for another one.
 $(READY): pyproject.toml constraints.txt

@@ -1,0 +1,299 @@
+"""What `run.py` measured, as a page of tables and as figures."""
+
+import json
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from infalign.reports import drawing
+from infalign.reports.drawing import MUTED, PALETTE, STYLE, WIDTH
+from infalign.storage import write_text
+
+DESIGN_AIM, FRONTIER_AIM, RATIO_AIM = 5e-3, 60e-3, 1000
+"""What the package aims at: seconds, seconds, and times faster."""
+
+
+def write(results: dict, out: Path) -> None:
+    """The results, the page and the figures, in the places they have in the repository."""
+    images = out / "docs" / "images"
+    for folder in (out / "benchmarks", images):
+        folder.mkdir(parents=True, exist_ok=True)
+    write_text(out / "benchmarks" / "results.json", json.dumps(results, indent=1) + "\n")
+    write_text(out / "docs" / "benchmarks.md", page(results))
+    for name, draw in FIGURES.items():
+        drawing.save_png(draw(results), images / f"bench_{name}.png")
+
+
+def page(results: dict) -> str:
+    """docs/benchmarks.md."""
+    return PAGE.format(
+        machine=_machine(results["machine"]),
+        cells=results["fixed_points"][0]["cells"],
+        designs=_designs(results["designs"]),
+        frontiers=_frontiers(results["frontiers"]),
+        fixed_points=_fixed_points(results["fixed_points"]),
+        budgets=_budgets(results["fixed_points"]),
+        finite=_finite(results["finite"]),
+    )
+
+
+PAGE = """# Benchmarks
+
+Written by `make bench`; nothing here is typed by hand. Each time is the least of up to nine
+repetitions after one that warms up; the medians are in `benchmarks/results.json`.
+
+{machine}
+
+## One design
+
+`infalign.design(procedure, kl=…)`, from nothing, in milliseconds; in brackets with its
+`.transform`, the table that training uses.
+
+{designs}
+
+![Time of one design against n and against KL](images/bench_growth.png)
+
+## A frontier
+
+`infalign.solve.frontier`, where each optimum helps to find the next, beside as many calls of
+`design`, and `infalign.compare(procedure, [], kl=…)`, which is what users call.
+
+{frontiers}
+
+## Beside the paper's fixed point
+
+The iteration of `bon_fp` and `won_fp`, here `infalign.fixed_point`, at the β of a design, with the
+best damping of 1 (none), 1/2, 1/4, …: undamped it does not converge for most best-of-n.
+
+- *Own grid*: {cells:,} even cells; the iteration is stopped when its win rate is within 1e-9 of
+  what it converges to *on that grid*. The grid's own error is beside it, so this is less accurate
+  than the design it is compared to.
+- *Equal accuracy*: on so many cells that the grid's error is 1e-9 as well. The design's error is
+  smaller still: `gap` bounds how far its W − β KL is from the best there is, and the fixed point on
+  two grids, extrapolated, differs from it in the win rate by *two roads*, most of which is what the
+  extrapolation leaves.
+- A time marked ~ is extrapolated from the first steps, which are all alike.
+
+{fixed_points}
+
+A budget in nats is what users have, and it does not say β: the iteration has to be run for one β
+after another. Here it is told β to within a factor of 1.5, and stops at a KL right to 1e-9 on
+{cells:,} cells.
+
+{budgets}
+
+For worst-of-n against itself the iteration is good: it needs no damping, never lowers W − β KL, and
+a step leaves at most 0.37 of the error. What a design has over it there is a budget in place of a
+β, a bound on its own error, and digits. For best-of-n the mass lies within 1/n of the top, where
+even cells are few, and the damping that is needed grows with n.
+
+![Error against time](images/bench_accuracy.png)
+
+Stars: designs, at the difference of their win rates from the two finest grids, extrapolated.
+
+## Finite outcome sets
+
+`infalign.finite.solve` with distinct rewards at β = 0.2, in milliseconds.
+
+{finite}
+"""
+
+
+def _machine(machine: dict) -> str:
+    return (
+        f"{machine['processor']}, {machine['cores_used']} of {machine['cores']} cores; Python "
+        f"{machine['python']}, numpy {machine['numpy']}, scipy {machine['scipy']}. Load before the "
+        f"start: {machine['load_at_start']:.1f}."
+    )
+
+
+def _table(head: list[str], rows: list[list[str]]) -> str:
+    """A Markdown table; the first column is text, the others are numbers."""
+    lines = [head, ["---"] + ["---:"] * (len(head) - 1), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _ms(seconds: float, aim: float = float("inf")) -> str:
+    """Milliseconds, bold above the aim."""
+    text = f"{1e3 * seconds:.3g}" if seconds < 0.1 else f"{1e3 * seconds:,.0f}"
+    return f"**{text}**" if seconds > aim else text
+
+
+def _times(ratio: float) -> str:
+    return f"{ratio:.2g}×" if ratio < 10 else f"{ratio:,.0f}×"
+
+
+def _within(values: list[float], aim: float, what: str, unit: str) -> str:
+    good = sum(v <= aim for v in values)
+    return f"Aim: at most {1e3 * aim:.0f} {unit}. {good} of {len(values)} {what} meet it" + (
+        "." if good == len(values) else "; the others are bold."
+    )
+
+
+def _designs(rows: list[dict]) -> str:
+    kls = sorted({row["kl"] for row in rows})
+    names = list(dict.fromkeys(row["procedure"] for row in rows))
+    cells = {
+        (row["procedure"], row["kl"]): f"{_ms(row['design']['min'], DESIGN_AIM)} "
+        f"({_ms(row['with_transform']['min'])})"
+        for row in rows
+    }
+    table = _table(
+        ["", *(f"{kl:g} nats" for kl in kls)],
+        [[name, *(cells[name, kl] for kl in kls)] for name in names],
+    )
+    return f"{_within([r['design']['min'] for r in rows], DESIGN_AIM, 'designs', 'ms')}\n\n{table}"
+
+
+def _frontiers(rows: list[dict]) -> str:
+    points = rows[0]["points"]
+    table = _table(
+        ["", "frontier, ms", "compare, ms", f"{points} designs, ms", "designs / frontier"],
+        [
+            [
+                row["procedure"],
+                _ms(row["frontier"]["min"], FRONTIER_AIM),
+                _ms(row["compare"]["min"], FRONTIER_AIM),
+                _ms(row["designs"]["min"]),
+                _times(row["ratio"]),
+            ]
+            for row in rows
+        ],
+    )
+    aim = _within([r["frontier"]["min"] for r in rows], FRONTIER_AIM, "frontiers", "ms")
+    return f"{points} budgets. {aim}\n\n{table}"
+
+
+def _fixed_points(rows: list[dict]) -> str:
+    head = ["", "KL", "design, ms", "gap", "two roads", "damping", "steps", "own grid, ms"]
+    head += ["its error", "ratio", "cells for 1e-9", "ms", "ratio"]
+    lines = []
+    for row in rows:
+        equal, roads = row["equal"], abs(row["extrapolated_win_rate"] - row["win_rate"])
+        lines.append(
+            [
+                row["procedure"],
+                f"{row['kl']:g}",
+                _ms(row["design"]["min"]),
+                f"{row['gap']:.0e}",
+                f"{roads:.0e}",
+                f"1/{1 / row['damping']:.0f}" if row["damping"] < 1 else "none",
+                str(row["steps"]),
+                _ms(row["fixed_point"]["min"]),
+                f"{row['grid_error']:.0e}",
+                _times(row["ratio"]),
+                f"{equal['cells']:,}",
+                ("" if equal["measured"] else "~") + _ms(equal["seconds"]),
+                _times(row["equal_ratio"]),
+            ]
+        )
+    ratios = [row["equal_ratio"] for row in rows]
+    good = sum(ratio >= RATIO_AIM for ratio in ratios)
+    aim = (
+        f"Aim: {RATIO_AIM:,} times faster at equal accuracy. {good} of {len(rows)} cases meet it; "
+        f"the ratios are {_times(min(ratios))} to {_times(max(ratios))}."
+    )
+    return f"{_table(head, lines)}\n\n{aim}"
+
+
+def _budgets(rows: list[dict]) -> str:
+    return _table(
+        ["", "KL", "design, ms", "fixed point, ms", "runs of it", "ratio"],
+        [
+            [
+                row["procedure"],
+                f"{row['kl']:g}",
+                _ms(row["budget"]["design"]["min"]),
+                _ms(row["budget"]["fixed_point"]["min"]),
+                str(row["budget"]["runs"]),
+                _times(row["budget_ratio"]),
+            ]
+            for row in rows
+        ],
+    )
+
+
+def _finite(rows: list[dict]) -> str:
+    names = list(dict.fromkeys(row["procedure"] for row in rows))
+    sizes = sorted({row["outcomes"] for row in rows})
+    times = {(row["procedure"], row["outcomes"]): _ms(row["solve"]["min"]) for row in rows}
+    return _table(
+        ["outcomes", *(f"{size:,}" for size in sizes)],
+        [[name, *(times[name, size] for size in sizes)] for name in names],
+    )
+
+
+@matplotlib.rc_context(STYLE)
+def growth(results: dict) -> Figure:
+    """Time of one design against n, and against KL."""
+    figure = Figure(figsize=(WIDTH, 3.4), layout="constrained")
+    left, right = figure.subplots(1, 2, sharey=True)
+    _growth(left, results["growth_in_n"], "n", lambda r: (r["procedure"].split(":")[0], r["kl"]))
+    left.set_xscale("log", base=2)
+    left.set_xticks([2**k for k in range(0, 11, 2)], [str(2**k) for k in range(0, 11, 2)])
+    left.set_title("One design, as n grows")
+    left.set_xlabel("n")
+    left.set_ylabel("milliseconds, one core")
+    _growth(right, results["growth_in_kl"], "kl", lambda r: (r["procedure"], None))
+    right.set_xscale("log")
+    right.set_title("… and as the budget grows")
+    right.set_xlabel("KL (nats)")
+    right.xaxis.set_major_formatter("{x:g}")
+    for axes in (left, right):
+        axes.set_yscale("log")
+        axes.yaxis.set_major_formatter("{x:g}")
+        drawing.grid(axes)
+        axes.axhline(1e3 * DESIGN_AIM, color=MUTED, lw=1, ls=(0, (1, 2)))
+        axes.legend(frameon=False, fontsize=8, loc="upper left")
+    left.text(1024, 1.06e3 * DESIGN_AIM, "aim", color=MUTED, size=8, ha="right", va="bottom")
+    return figure
+
+
+def _growth(axes: Axes, rows: list[dict], x: str, group) -> None:
+    curves: dict = {}
+    for row in rows:
+        if "design" in row:
+            curves.setdefault(group(row), []).append((row[x], 1e3 * row["design"]["min"]))
+    styles = ("-", "--")
+    for index, (name, points) in enumerate(curves.items()):
+        label = name[0] if name[1] is None else f"{name[0]}, {name[1]:g} nats"
+        axes.plot(
+            *zip(*points, strict=True),
+            color=PALETTE[index // 2],
+            ls=styles[index % 2],
+            marker="o",
+            ms=2.5,
+            lw=1.4,
+            label=label,
+        )
+
+
+@matplotlib.rc_context(STYLE)
+def accuracy(results: dict) -> Figure:
+    """Error against time: the fixed point as its cells grow, and the one design."""
+    figure = Figure(figsize=(WIDTH, 3.8), layout="constrained")
+    axes = figure.subplots()
+    axes.set(xscale="log", yscale="log")
+    axes.set_title("Fixed point on finer and finer grids, beside one design")
+    axes.set_xlabel("milliseconds, one core")
+    axes.set_ylabel("error of the win rate")
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_major_formatter(lambda x, _: f"1e{np.log10(x):.0f}")
+    for index, row in enumerate(results["accuracy"]):
+        times = [1e3 * p["fixed_point"]["min"] for p in row["grids"]]
+        errors = [p["error"] for p in row["grids"]]
+        color = PALETTE[index]
+        label = f"{row['procedure']}, {row['kl']:g} nats"
+        axes.plot(times, errors, "o-", color=color, ms=3.5, lw=1.4, label=label)
+        design = 1e3 * row["design"]["min"], max(row["two_roads"], 1e-16)
+        axes.plot(*design, "*", color=color, ms=12, mec="white", mew=0.6)
+    axes.plot([], [], "*", color=MUTED, ms=10, label="one design each")
+    drawing.grid(axes)
+    axes.legend(frameon=False, fontsize=8.5)
+    return figure
+
+
+FIGURES = {"growth": growth, "accuracy": accuracy}

@@ -1,0 +1,34 @@
+"""Time what the package computes, on one core, beside the alternatives, and write the page.
+
+    make bench                                        # or: python benchmarks/run.py [--smoke]
+
+Writes benchmarks/results.json, docs/benchmarks.md and docs/images/bench_*.png. Figures for the docs
+want a quiet machine: the load at the start stands in the results.
+"""
+
+import argparse
+import os
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+ONE_CORE = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+
+
+def main() -> None:
+    """Measure, save, report."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--smoke", action="store_true", help="a few tiny cases, to test the script")
+    parser.add_argument("--out", type=Path, default=ROOT, help="folder instead of the repository")
+    arguments = parser.parse_args()
+
+    # numpy asks once, when it is imported, how many threads it may use.
+    os.environ |= dict.fromkeys(ONE_CORE, "1")
+    import cases
+    import report
+
+    results = cases.measure(cases.SMOKE if arguments.smoke else cases.FULL)
+    report.write(results, arguments.out)
+
+
+if __name__ == "__main__":
+    main()
