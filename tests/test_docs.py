@@ -19,11 +19,41 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", README, re.S)
 
 
-def test_the_python_of_the_readme_runs_and_prints_what_it_says(capsys):
-    code = "\n".join(blocks("python"))
-    exec(compile(code, "README.md", "exec"), {})
-    said = re.findall(r"print\(.*\)\s+# (.+)", code)
-    assert capsys.readouterr().out.split() == said
+@pytest.mark.parametrize("page", ["README.md", "docs/maths.md", "docs/how-to-choose.md"])
+def test_the_python_of_a_page_runs_and_prints_what_it_says(page, capsys):
+    # Blocks share their names; what one prints stands in the text block after it, or behind `#`.
+    names: dict = {}
+    pairs = re.findall(
+        r"```python\n(.*?)```(?:\n\n```text\n(.*?)```)?", (ROOT / page).read_text(), re.S
+    )
+    assert pairs
+    for code, shown in pairs:
+        exec(compile(code, page, "exec"), names)
+        said = shown or "".join(s + "\n" for s in re.findall(r"print\(.*\)\s+# (.+)", code))
+        assert capsys.readouterr().out == said, code
+
+
+def test_every_command_of_the_guide_runs(cli, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    guide = (ROOT / "docs/how-to-choose.md").read_text()
+    commands = re.findall(r"^infalign (.+?)(?: +#.*)?$", guide, re.M)
+    assert len(commands) >= 3
+    for command in commands:
+        if "--samples" in command:  # takes seconds; tested with few of them elsewhere
+            continue
+        code, out, _ = cli(*command.split())
+        assert code == 0 and out, command
+
+
+@pytest.mark.parametrize("page", ["README.md", *(f"docs/{p.name}" for p in ROOT.glob("docs/*.md"))])
+def test_links_between_pages_lead_somewhere(page):
+    for target in re.findall(r"\]\((?!https?:)([^)]+)\)", (ROOT / page).read_text()):
+        name, _, anchor = target.partition("#")
+        file = (ROOT / page).parent / name if name else ROOT / page
+        assert file.exists(), target
+        if anchor:
+            titles = re.findall(r"^#+ (.+)$", file.read_text(), re.M)
+            assert anchor in [re.sub(r"[^\w\- ]", "", t.lower()).replace(" ", "-") for t in titles]
 
 
 def test_the_configuration_of_the_readme_is_valid():
