@@ -1,6 +1,7 @@
 """The optimum against published figures, an independent solver, and whatever else could win."""
 
 from functools import lru_cache
+from math import exp
 
 import numpy as np
 import pytest
@@ -120,33 +121,31 @@ def shoot(log_top, procedure, against, beta, rtol=1e-13):
 
     def right_side(x, state):
         away, s, y = state[0], min(max(state[1], 0.0), 1.0), state[2]
-        slow = 1 / (1 + np.exp(y))
+        if y < -80:  # neither mass nor losses are left, and f log f - f + 1 is 1
+            return [1.0, 0.0, 0.0, 0.0, 1.0]
+        fast = 1 / (1 + exp(-y))
+        slow = 1 / (1 + exp(y)) if y < 700 else 0.0
         v = min(max(1 - away, 0.0), 1.0)
         rate = g(v, against)
-        # KL = ∫ (f log f - f + 1) dv, whose integrand keeps its digits near f = 1.
         return [
             slow,
-            slow - 1,
+            -fast,
             -h(s, procedure) * rate / beta * slow,
             big_h(s, procedure) * rate * slow,
-            (y - 1 if y > 30 else (y * np.exp(y) - np.expm1(y)) / np.exp(y)) * (1 - slow),
+            (y - 1) * fast + slow,  # ∫ (f log f - f + 1) dv
         ]
 
-    start, atol = [0.0, 1.0, log_top, 0.0, 0.0], [1e-18, 1e-15, 1e-13, 1e-18, 1e-18]
-    return solve_ivp(right_side, (0, 2), start, "DOP853", rtol=rtol, atol=atol).y[:, -1]
+    start = [0.0, 1.0, log_top, 0.0, 0.0]
+    return solve_ivp(right_side, (0, 2), start, "LSODA", rtol=rtol, atol=1e-16).y[:, -1]
 
 
 def shooting(procedure, against, beta, near):
     """Win rate and KL of the stationary point with log f(1) near a guess."""
 
-    def left(log_top):
-        return shoot(log_top, procedure, against, beta)[1]
-
-    width = 1e-6
-    while left(near - width) * left(near + width) > 0:
-        width *= 4
-    top = brentq(left, near - width, near + width, xtol=1e-15, rtol=1e-15)
-    _, _, losses, kl = shoot(top, procedure, against, beta)[[0, 1, 3, 4]]
+    top = brentq(
+        lambda top: shoot(top, procedure, against, beta)[1], near - 1e-6, near + 1e-6, xtol=1e-15
+    )
+    losses, kl = shoot(top, procedure, against, beta)[3:]
     return 1 - losses, kl
 
 
@@ -159,8 +158,6 @@ def shooting(procedure, against, beta, near):
         (BestOfN(1024), None, 1e-4),
         (BestOfN(1024), None, 0.1),
         *[(WorstOfN(n), None, kl) for n in (2, 8) for kl in (1e-4, 0.1, 1.0)],
-        (WorstOfN(2), None, 4.0),
-        (WorstOfN(8), None, 2.0),
         (WorstOfN(128), None, 1e-3),
         (WorstOfN(1024), None, 1e-4),
         (Sampling(), BestOfN(4), 0.5),
@@ -175,33 +172,40 @@ def shooting(procedure, against, beta, near):
 )
 def test_the_optimum_against_shooting(procedure, against, kl):
     found, against = design(procedure, kl=kl, against=against), against or procedure
-    top = float(found.optimum.curve.log_density.flat[-1])
+    top = -found.optimum.curve.log_partition  # of e^y, with y = 0 at v = 1
     win_rate, reached = shooting(procedure, against, found.beta, top)
     assert found.kl == pytest.approx(kl, rel=1e-12)
-    # At the same β: what is 1e-9 of KL is 1e-9 of β times the curvature of the frontier.
-    assert reached == pytest.approx(kl, rel=1e-9)
+    # At the same β. Where f(1) is large, shooting from it keeps only the digits it can hold.
+    steep = isinstance(procedure, BestOfN) and procedure.n * kl > 40
+    assert reached == pytest.approx(kl, rel=2e-8 if steep else 1e-9)
     assert win_rate == pytest.approx(found.win_rate, rel=1e-9)
 
 
-@pytest.mark.parametrize("kind", [BestOfN, WorstOfN])
-@pytest.mark.parametrize("n", [4, 32, 1024])
-@pytest.mark.parametrize("kl", [0.5, 6.0])
-def test_far_out_there_is_a_right_number_or_an_error(kind, n, kl):
-    # Losses fall with κ at the rate β: ∫ β dκ is the win rate gained. Three points of it, by
-    # Simpson, say whether β and W belong together where shooting would lose its digits.
-    step = 0.002
+@pytest.mark.parametrize("n", [2, 4, 8, 32, 128, 1024])
+@pytest.mark.parametrize("kl", [1e-4, 0.01, 0.5, 2.0, 6.0])
+def test_best_of_n_wins_what_its_density_at_the_top_says(n, kl):
+    # dW = ∫ H(F) dG by parts, with f' = f h(F) g / β: W = β (f(1) - 1) / n against best-of-n.
+    found = solve(BestOfN(n), BestOfN(n), kl=kl)
+    top = np.exp(-found.curve.log_partition)
+    assert found.beta * (top - 1) / n == pytest.approx(found.win_rate, rel=1e-9)
+    assert found.kl == pytest.approx(kl, rel=1e-11)
+
+
+@pytest.mark.parametrize("n", [2, 4, 8, 32, 128, 1024])
+@pytest.mark.parametrize("kl", [1e-4, 0.01, 0.5, 2.0, 6.0])
+def test_worst_of_n_loses_what_its_density_at_the_bottom_says(n, kl):
+    # 1 - W = β (1 - f(0)) / n against worst-of-n, with all its digits where W is next to 1.
     try:
-        found = [solve(kind(n), kind(n), kl=kl + j * step) for j in (-1, 0, 1)]
+        found = solve(WorstOfN(n), WorstOfN(n), kl=kl)
     except SolveError as error:
+        assert n * kl > 500, "losses of about e^{-n κ} are held by double precision"
         assert "more than double precision holds" in str(error)
         return
-    betas = [f.beta for f in found]
-    assert betas[0] > betas[1] > betas[2] > 0
-    losses = [f.losses for f in found]
-    gained = (betas[0] + 4 * betas[1] + betas[2]) * step / 3
-    # Simpson's own error, from the decay rate of β.
-    rate = np.log(betas[0] / betas[2]) / (2 * step)
-    assert losses[0] - losses[2] == pytest.approx(gained, rel=1e-6 + (rate * step) ** 4)
+    curve, procedure = found.curve, WorstOfN(n)
+    rate = procedure.density(curve.cdf) * procedure.density(curve.grid.nodes) / found.beta
+    bottom = np.exp(-curve.grid.integrate(rate) - curve.log_partition)
+    assert found.losses == pytest.approx(found.beta * (1 - bottom) / n, rel=1e-8)
+    assert found.kl == pytest.approx(kl, rel=1e-11)
 
 
 def test_finer_panels_do_not_move_the_optimum(monkeypatch):
@@ -293,7 +297,7 @@ def test_the_gradient_of_a_softened_procedure_against_differences(procedure, aga
 @pytest.mark.parametrize("procedure", SOFTENED, ids=str)
 @pytest.mark.parametrize("against", [None, Sampling()], ids=str)
 @law
-@given(steps=st.lists(st.floats(-1, 1), min_size=1, max_size=6))
+@given(steps=st.lists(st.floats(-1, 1).map(lambda x: round(x, 3)), min_size=1, max_size=6))
 def test_no_other_policy_beats_the_softened_optimum(procedure, against, steps):
     best = optimum(procedure, kl=0.5, against=against)
     if np.ptp(np.cumsum([0, *steps])) < 0.05:
@@ -620,7 +624,9 @@ def test_the_smallest_number_of_samples_within_a_loss():
 
 
 def test_few_samples_cannot_reach_any_kl():
-    with pytest.raises(SolveError, match=r"`identity` does not reach kl=3 nats with 2 calibration"):
+    with pytest.raises(
+        SolveError, match=r"`the optimum` does not reach kl=3 nats with 2 calibration"
+    ):
         compare(Sampling(), [Identity()], kl=3.0, samples=2)
     with pytest.raises(ValueError, match="`samples` needs a procedure that keeps by rank"):
         design(Rewind(0.5, 3), kl=0.1, samples=8)

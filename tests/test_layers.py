@@ -23,6 +23,7 @@ LEVELS = {
         "policies",
         "procedures",
         "quadrature",
+        "roots",
         "raw",
         "softened",
         "solve",
@@ -119,6 +120,7 @@ def test_training_libraries_are_imported_where_they_are_needed(file):
 
 def test_importing_infalign_loads_nothing_slow():
     slow = HEAVY | {"pyarrow", "pydantic", "yaml", "matplotlib", "jinja2", "typer", "rich"}
+    slow |= {"scipy.optimize", "scipy.interpolate", "scipy.stats", "scipy.linalg"}
     code = f"import infalign, sys; print(sorted({slow!r} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -94,7 +94,7 @@ def displacement_gap(found: Optimum, procedure: RankProcedure, against: Abstract
     area, _ = grid.cumulate(rate)
     mean = grid.integrate(area)
     mu = max(beta - mean, 0.0)
-    live = (curve.density > 0) & (mu + area > 0)
+    live = (beta * curve.density > 0) & (mu + area > 0)
     ratio = np.where(live, beta * curve.density, 1) / np.where(live, mu + area, 1)
     return max(mu - beta + mean + beta * grid.integrate(curve.density * np.log(ratio)), 0.0)
 
@@ -113,8 +113,8 @@ def stationary_points(
 
     log f(1) lies between 0, since f increases, and log(M / (1 − e^-M)), M = max h · max g / β:
     f cannot fall faster than e^{-M (1 - v)} and has mass 1. A shot is a root if it uses up all mass
-    just at v = 0; roots between neighboring shots of different sign are followed up, and those
-    where two shots come closer to a root than to each other are shot at more finely.
+    just at v = 0; those between neighboring shots of different sign are followed up. Two roots
+    between the same two shots would be missed.
     """
     top = procedure.density(SHAPE_POINTS).max() * against.density(SHAPE_POINTS).max() / beta
     ceiling = np.log(top / -np.expm1(-top)) if top > 0 else 0.0

@@ -14,7 +14,6 @@ A KL budget adds log β to the unknowns and KL(f) = κ to the equations.
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.linalg.lapack import dgbsv
 
 from .policies import Curve
 from .procedures import AbstractProcedure, RankProcedure
@@ -139,6 +138,8 @@ def _join(drop_z: np.ndarray, drop_d: np.ndarray) -> np.ndarray:
     band[1, 3::2] = drop_d[:, 1] - 1
     known[2::2] = -drop_d[:, 2:]
     band[3, -2] = 1
+    from scipy.linalg.lapack import dgbsv  # slow to import
+
     _, _, solution, failed = dgbsv(1, 2, matrix, known, overwrite_ab=True, overwrite_b=True)
     if failed:
         raise np.linalg.LinAlgError("The panels' equations are singular.")

@@ -6,12 +6,12 @@ number that couples its responses, the chance to fall below the threshold.
 """
 
 import numpy as np
-from scipy.optimize import brentq
 
 from .errors import SolveError
 from .policies import Curve
 from .procedures import AbstractProcedure
 from .quadrature import Panels
+from .roots import bracketed_root
 from .softened import Rewind, SoftBestOfN, SoftenedProcedure, grid_for
 from .solve import RESOLUTION, ROUNDS, Optimum
 
@@ -76,7 +76,7 @@ def _rewind(procedure: Rewind, against, kl, beta) -> Optimum:
                 f"No optimum was found for {procedure!r} against {against!r} with kl={kl:g}. "
                 "Ask for a smaller `kl`."
             )
-    log_beta = float(brentq(excess, low, high, xtol=1e-15, rtol=1e-14))
+    log_beta = bracketed_root(excess, low, high, xtol=1e-15)
     if abs(excess(log_beta)) > 1e-9:
         across = [best(float(np.exp(log_beta + side))).kl for side in (1e-9, -1e-9)]
         raise SolveError(
@@ -118,7 +118,7 @@ def _rewind_exponent(procedure: Rewind, grid: Panels, opponent, beta) -> np.ndar
     logits = np.linspace(-40, 40, SCAN)
     slopes = np.array([slope(x) for x in logits])
     tops = np.flatnonzero((slopes[:-1] > 0) & (slopes[1:] <= 0))
-    roots = [brentq(slope, logits[i], logits[i + 1], xtol=1e-14, rtol=1e-14) for i in tops]
+    roots = [bracketed_root(slope, logits[i], logits[i + 1], xtol=1e-14, rtol=1e-14) for i in tops]
     best = max((1 / (1 + np.exp(-r)) for r in roots), key=value)
     below, _, above, _ = parts(best)
     low, high = procedure.rates(best)

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
-from scipy.optimize import brentq, minimize_scalar
 
 from . import _check
 from .certificates import certificate, displacement_concave, mixture_concave, rivals
@@ -19,6 +18,7 @@ from .few_samples import FewSamples
 from .policies import TiltedPolicy
 from .procedures import AbstractProcedure, RankProcedure
 from .quadrature import Panels
+from .roots import bracketed_root
 from .solve import Optimum, frontier, solve
 from .transforms import AbstractTransform, Exponential, Power, Tabulated
 
@@ -326,7 +326,7 @@ def at_kl(transform: AbstractTransform, kl: float) -> TiltedPolicy:
             )
     if low == high:
         return tilted(float(np.exp(start)))
-    return tilted(float(np.exp(brentq(excess, low, high, xtol=1e-13, rtol=1e-14))))
+    return tilted(float(np.exp(bracketed_root(excess, low, high, xtol=1e-13, rtol=1e-14))))
 
 
 def best_exponential(
@@ -347,7 +347,9 @@ def _best_member(
     family: Callable, squeeze, stretch, procedure, kl, against, low: float | None = None
 ):
     """The member of a one-parameter family that wins most, searched on a squeezed scale."""
-    reach = 16.0 * max(procedure.draws, 4)
+    from scipy.optimize import minimize_scalar  # slow to import
+
+    reach = 100.0 * max(procedure.draws, 4)
     ends = squeeze(-reach if low is None else low), squeeze(reach)
 
     def loss(x):

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from scipy.optimize import brentq, minimize
 
 from . import _check
 from .errors import SolveError
 from .procedures import AbstractProcedure, RankProcedure
+from .roots import bracketed_root
 from .transforms import AbstractTransform
 
 CELLS = 400_000
@@ -120,12 +120,13 @@ class FewSamples:
             if high > start + 12:
                 raise SolveError(
                     f"`{name}` does not reach kl={kl:g} nats with {self.samples} calibration "
-                    f"samples per prompt: about log(K + 1) = {np.log(self.samples + 1):.3g} nats "
-                    "is the most they tell apart. Use more samples, or a smaller kl."
+                    f"samples per prompt: {np.sum(1 / np.arange(1, self.samples + 1)):.3g} nats, "
+                    "1 + 1/2 + … + 1/K, is the most they tell apart on average. Use more samples, "
+                    "or a smaller kl."
                 )
         if low == high:
             return float(np.exp(start))
-        return float(np.exp(brentq(excess, low, high, xtol=1e-12)))
+        return float(np.exp(bracketed_root(excess, low, high, xtol=1e-12)))
 
     def best_table(
         self,
@@ -177,7 +178,7 @@ class FewSamples:
                     f"No table for {self.samples} calibration samples per prompt reaches kl={kl:g} "
                     "nats. Use more samples, or a smaller kl."
                 )
-        log_beta = brentq(excess, low, high, xtol=1e-3) if known[low] > 0 else low
+        log_beta = bracketed_root(excess, low, high, xtol=1e-3) if known[low] > 0 else low
         excess(log_beta)
         # On the prompts that judge it the budget holds exactly.
         return exponents * self._scale(exponents, kl, "the table") * np.exp(log_beta), float(
@@ -279,6 +280,8 @@ def _ascend(widths, exponents, procedure, against, samples, beta):
         marginal = phi - beta * e
         pull = mass * (marginal - np.sum(mass * marginal, axis=1, keepdims=True))
         return beta * kl.mean() - wins.mean(), -pull.mean(0)
+
+    from scipy.optimize import minimize  # slow to import
 
     found = minimize(
         loss, exponents, jac=True, method="L-BFGS-B", options={"maxiter": 200, "ftol": 1e-12}

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.optimize import brentq
 from scipy.special import expit, wrightomega
 
 from . import _check
@@ -18,6 +17,7 @@ from .errors import SolveError
 from .policies import Curve
 from .procedures import AbstractProcedure, RankProcedure
 from .quadrature import NODES, Panels
+from .roots import bracketed_root
 from .softened import grid_for
 
 RESOLUTION = 1e-7
@@ -251,6 +251,11 @@ class Path:
 
 def _resolve(problem: Problem, grid: Panels, y: np.ndarray, log_beta: float) -> State | None:
     """The solution near a start, on panels cut until they resolve it; None if there is none."""
+    with np.errstate(all="ignore"):  # what overflows on the way is refused where it stays
+        return _resolved(problem, grid, y, log_beta)
+
+
+def _resolved(problem, grid, y, log_beta):
     for _ in range(ROUNDS):
         opponent = problem.against.density(grid.nodes)
         state = newton(State(problem, grid, y, log_beta, opponent), ROUGHLY)
@@ -321,7 +326,7 @@ def _log_scale_for(grid: Panels, gradient: np.ndarray, kl: float, near: float | 
         low, high = high, high + 1
         if high > -SMALLEST_LOG_BETA:  # the budget is more than any tilt by this gradient costs
             return high
-    return float(brentq(excess, low, high, xtol=1e-2, rtol=1e-6))
+    return bracketed_root(excess, low, high, xtol=1e-2, rtol=1e-6)
 
 
 # Optima move along the axis as the KL grows: V(s) = F⁻¹(s), in logits, is nearly linear in a clock

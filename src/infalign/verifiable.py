@@ -11,12 +11,12 @@ with best-of-n, ½ [(1 − p₀)ⁿ − (1 − p)ⁿ] above one half. InfAlign i
 from dataclasses import dataclass, field
 
 import numpy as np
-from scipy.optimize import brentq
 from scipy.special import expit, logit, rel_entr
 
 from . import _check
 from .errors import SolveError
 from .procedures import AbstractProcedure, RankProcedure
+from .roots import bracketed_root
 
 SCAN = np.linspace(-40, 40, 1601)
 """Changes of the log-odds among which maxima are looked for."""
@@ -107,7 +107,7 @@ def solve(
                 f"No pass rates cost kl={kl:g} nats on average: at {most:.4g} nothing more can be "
                 "won. Ask for a smaller `kl`."
             )
-    log_beta = high if low == high else brentq(excess, low, high, xtol=1e-14, rtol=1e-14)
+    log_beta = high if low == high else bracketed_root(excess, low, high, xtol=1e-14, rtol=1e-14)
     found = _at_beta(start, procedure, against, float(np.exp(log_beta)))
     if abs(found.kl / kl - 1) > 1e-6:
         raise SolveError(
@@ -142,7 +142,7 @@ def _best(start: float, procedure, beta: float) -> float:
     tops = np.flatnonzero((slopes[:-1] > 0) & (slopes[1:] <= 0))
     if tops.size == 0:  # a change of the odds beyond e⁴⁰
         return 1.0
-    changes = [brentq(slope, SCAN[i], SCAN[i + 1], xtol=1e-15, rtol=1e-14) for i in tops]
+    changes = [bracketed_root(slope, SCAN[i], SCAN[i + 1], xtol=1e-15, rtol=1e-14) for i in tops]
     rates = expit(origin + np.array(changes))
     values = -0.5 * procedure.cdf(1 - rates) - beta * _kl(rates, start)
     return float(rates[np.argmax(values)])

@@ -14,7 +14,6 @@ A line search on J keeps every step an ascent.
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy.linalg import solve_banded
 from scipy.special import logsumexp
 
 from .problem import Problem
@@ -137,6 +136,8 @@ def _newton(ascent: Ascent, here: Climber) -> np.ndarray:
     right = np.zeros((prompts, width, 2))
     right[:, :-1, 1] = np.diff(here.error)
     try:
+        from scipy.linalg import solve_banded  # slow to import
+
         solution = solve_banded((1, 1), bands.reshape(3, -1), right.ravel(), check_finite=False)
     except np.linalg.LinAlgError:
         return here.error

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 
 import numpy as np
-from scipy.optimize import brentq
 
 from infalign import _check
 from infalign.errors import SolveError
+from infalign.roots import bracketed_root
 
 from .ascent import Ascent, Climber
 from .functionals import as_numbers
@@ -205,7 +205,7 @@ def _spend(hills: _Hills, budget: float) -> tuple[float, Climber]:
             )
     while excess(high) > 0:
         low, high = high, high + 1
-    log_beta = brentq(excess, low, high, xtol=1e-11, rtol=1e-14)
+    log_beta = bracketed_root(excess, low, high, xtol=1e-11, rtol=1e-14)
     spent = found[log_beta].kl.mean()
     if abs(spent / budget - 1) > 1e-6:
         least = max(c.kl.mean() for c in found.values() if c.kl.mean() <= budget)

@@ -17,8 +17,8 @@ from infalign.config import Config
 from infalign.demo import bundled
 from infalign.errors import ConfigError, DataError
 from infalign.models.rewards import load_reward
-from infalign.specs import parse_procedure
 from infalign.prompts import Prompt, load_prompts
+from infalign.specs import parse_procedure
 
 PACKAGES = ("infalign", "torch", "transformers", "trl", "numpy", "scipy")
 FIRST = "provenance.json"
