@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready
 
-.PHONY: demo quick test check bench docs clean
+.PHONY: demo quick test check bench figures docs clean
 
 demo: $(READY)  ## The whole method on bundled models, offline; prints where the report is.
 	$(BIN)/infalign demo --out runs/demo
@@ -31,6 +31,9 @@ $(READY): pyproject.toml constraints.txt
 
 docs: $(READY)  ## Put the demo's output and picture into the README.
 	$(BIN)/python docs/make.py runs/demo
+
+figures: $(READY)  ## The theory's figures, and the page that shows them: docs/figures.md.
+	$(BIN)/python docs/figures.py
 
 clean:
 	rm -rf $(VENV) runs

@@ -184,7 +184,9 @@ def named_lines(axes: Axes, lines: Mapping) -> None:
         ends.append((y[-1], x[-1], words, same[0] if same else look["color"]))
     ends.sort(key=lambda end: end[0])
     low, high = axes.get_ylim()
-    places = apart([end[0] for end in ends], 0.05 * (high - low))
+    gap = 0.05 * (high - low)
+    limits = high - gap * np.arange(len(ends))[::-1]
+    places = np.minimum(apart([end[0] for end in ends], gap), limits)
     for (_, x, words, color), place in zip(ends, places, strict=True):
         beside(axes, words, x, place, color)
 

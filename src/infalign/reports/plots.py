@@ -67,11 +67,12 @@ def win_rate(results: Mapping) -> Figure:
 
 
 @matplotlib.rc_context(STYLE)
-def frontier(procedure, against, rows, budgets=()) -> Figure:
+def frontier(procedure, against, rows, budgets=(), looks: Mapping | None = None) -> Figure:
     """Win rate against KL in theory, from the candidates that `infalign.compare` returns.
 
     - `procedure`, `against`: what they play, as `infalign.parse_procedure` gives them.
     - `budgets`: KLs to mark.
+    - `looks`: how to draw a line, by name, where it is to differ.
     """
     figure = Figure(figsize=(WIDTH, 4.2), layout="constrained")
     panel = figure.subplots()
@@ -93,7 +94,7 @@ def frontier(procedure, against, rows, budgets=()) -> Figure:
     for name in names:
         own = [row for row in rows if row.transform == name]
         kl, rate = [0, *(r.kl for r in own)], [start, *(r.win_rate for r in own)]
-        _, look = CURVES.get(name, ("", None))
+        look = (looks or {}).get(name) or CURVES.get(name, ("", None))[1]
         lines[name] = (kl, rate, look or {"color": next(colors), "lw": 1.8})
     drawing.named_lines(panel, lines)
     return figure
