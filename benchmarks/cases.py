@@ -18,7 +18,7 @@ from infalign.solve import frontier
 
 PROCEDURES = (ia.BestOfN, ia.WorstOfN)
 
-REPETITIONS, PATIENCE = 9, 1.0
+REPETITIONS, PATIENCE = 9, 0.6
 """Each case is run so often, or until it has taken so many seconds, but three times at least."""
 
 ACCURACY = 1e-9
