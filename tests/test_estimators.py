@@ -5,7 +5,7 @@ from math import comb
 
 import numpy as np
 import pytest
-from contracts import KEEPS, law
+from contracts import keep, law
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -36,9 +36,8 @@ def ragged(rows):
 
 def by_enumeration(a, b, procedure, against):
     """Mean of w over all subsets of each side, drawn and kept in plain Python."""
-    ours, theirs = KEEPS[type(procedure)], KEEPS[type(against)]
-    a = [ours(s) for s in combinations(a, procedure.draws)]
-    b = [theirs(s) for s in combinations(b, against.draws)]
+    a = [keep(procedure, iter(s), None) for s in combinations(a, procedure.draws)]
+    b = [keep(against, iter(s), None) for s in combinations(b, against.draws)]
     return np.mean([0.5 + 0.5 * np.sign(x - y) for x in a for y in b])
 
 

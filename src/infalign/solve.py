@@ -29,8 +29,9 @@ ROUGHLY = 1e-5
 ROUGH_LOG = 0.1
 """Error of a log-density, in nats, with which no panel may start."""
 
-COUPLED_STEPS = 2
-"""Tilts by the gradient at the tilt before, with which a start is improved."""
+COUPLED_STEPS = ((2, 0.5), (10, 1.0), (10, 0.5))
+"""How many tilts by the gradient at the tilt before improve a start, and the weight of each new
+one; tried in turn. Undamped steps converge against worst-of-n, and may oscillate elsewhere."""
 
 COARSE = 1e-4
 """Mass that a panel of a start may misplace."""
@@ -155,7 +156,11 @@ class Path:
         """The optimum from the last ones, or else from the reference."""
         found = self._from(problem) if self.states else None
         if found is None:
-            found = _resolve(problem, *self._tilted_reference(None, problem.kl))
+            for steps, weight in COUPLED_STEPS:
+                start = self._tilted_reference(None, problem.kl, steps, weight)
+                found = _resolve(problem, *start)
+                if found is not None:
+                    break
         if found is not None:
             self.states = [*self.states[-1:], found]
         return found
@@ -190,12 +195,12 @@ class Path:
                 raise self._beyond(f"kl={most:g}")
         return self.states[-1]
 
-    def _tilted_reference(self, log_beta: float | None, kl: float | None = None):
+    def _tilted_reference(self, log_beta: float | None, kl: float | None = None, *steps):
         """The reference tilted by its own gradient: panels, y and log β of a start."""
         grid = laws_grid(self.procedure, self.against)
         gradient = self._gradient(grid, grid.nodes)
         if kl is not None:
-            return self._coupled_steps(grid, gradient, kl)
+            return self._coupled_steps(grid, gradient, kl, *steps)
         # At a strength: the best of several amplitudes.
         scales = np.exp(-log_beta + np.arange(-4.0, 4.5, 0.5))
         curves = [Curve(grid, scale * gradient) for scale in scales]
@@ -206,20 +211,24 @@ class Path:
         grid, y, _ = self._coupled_steps(grid, gradient, best.kl)
         return grid, y, log_beta
 
-    def _coupled_steps(self, grid: Panels, gradient: np.ndarray, kl: float):
-        """A start nearer the optimum: tilt by the gradient at the last tilt, halfway, twice."""
+    def _coupled_steps(self, grid: Panels, gradient: np.ndarray, kl: float, steps=2, weight=0.5):
+        """A start nearer the optimum: tilt by the gradient at the last tilt, a few times.
+
+        - `weight`: of the new CDF in its mean with the one before.
+        """
         cdf, near = grid.nodes, None
-        for step in range(COUPLED_STEPS + 1):
+        for step in range(steps + 1):
             near = _log_scale_for(grid, gradient, kl, near)
-            if step == COUPLED_STEPS:
-                return grid, np.exp(near) * gradient, -near
+            if step == steps:
+                break
             curve = Curve(grid, np.exp(near) * gradient)
-            cdf = (cdf + curve.cdf) / 2
+            cdf = (1 - weight) * cdf + weight * curve.cdf
             rough = grid.unresolved(curve.density) > COARSE
             if rough.any():
                 grid, old = grid.cut(rough), grid
                 cdf = np.clip(old.interpolate(cdf, grid), 0, 1)
             gradient = self._gradient(grid, cdf)
+        return grid, np.exp(near) * gradient, -near
 
     def _gradient(self, grid: Panels, cdf: np.ndarray) -> np.ndarray:
         """Φ = −∫_v^1 h(F) dG at the nodes."""
@@ -357,7 +366,7 @@ def _foretell(states: list[State], kl: float) -> tuple[Panels, np.ndarray, float
     log_beta = last.log_beta + ahead * (last.log_beta - states[0].log_beta)
     (rank_0, at_0), (rank, at) = (_quantile_function(s) for s in states)
     both = np.clip(rank, max(rank[0], rank_0[0]), min(rank[-1], rank_0[-1]))
-    moved = at + ahead * (np.interp(both, rank, at) - np.interp(both, rank_0, at_0))
+    moved = at + ahead * (_interpolate(both, rank, at) - _interpolate(both, rank_0, at_0))
     # Edges move with the mass around them, but for those where a law jumps.
     edges = np.log(last.grid.edges[1:-1]) - np.log(last.grid.distances[1:-1])
     edges = edges + np.interp(edges, at, moved - at)
@@ -374,7 +383,7 @@ def start_from(problem: Problem, grid: Panels, start: Start):
     """Panels, y and log β of a guess: `grid`, cut until the gradient at the guess is smooth."""
     for _ in range(ROUNDS):
         nodes = np.log(grid.nodes) - np.log(grid.from_1)
-        cdf = expit(np.interp(nodes, start.at, start.rank))
+        cdf = expit(_interpolate(nodes, start.at, start.rank))
         rate = problem.procedure.density(cdf) * problem.against.density(grid.nodes)
         rate *= np.exp(-start.log_beta)
         quench(grid, rate)
@@ -383,6 +392,20 @@ def start_from(problem: Problem, grid: Panels, start: Start):
             break
         grid = grid.cut(coarse)
     return grid, -grid.cumulate_down(rate)[0], start.log_beta
+
+
+def _interpolate(x: np.ndarray, at: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Cubic Hermite interpolation with the slopes of neighbors; constant beyond the ends."""
+    if at.size < 3 or (np.diff(at) <= 0).any():
+        return np.interp(x, at, values)
+    slopes = np.gradient(values, at)
+    x = np.clip(x, at[0], at[-1])
+    i = np.clip(np.searchsorted(at, x) - 1, 0, at.size - 2)
+    width = at[i + 1] - at[i]
+    t = (x - at[i]) / width
+    rise = values[i + 1] - values[i]
+    bend = slopes[i] * width - rise, rise - slopes[i + 1] * width
+    return values[i] + t * rise + t * (1 - t) * ((1 - t) * bend[0] + t * bend[1])
 
 
 def _quantile_function(state: State) -> tuple[np.ndarray, np.ndarray]:
