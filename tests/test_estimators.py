@@ -13,6 +13,7 @@ from infalign import (
     BestOfN,
     Estimate,
     Log,
+    Rewind,
     Sampling,
     TiltedPolicy,
     WorstOfN,
@@ -211,3 +212,8 @@ def test_a_difference_needs_the_same_prompts():
     # b has one row fewer than the reference, which is what the message speaks of.
     with pytest.raises(ValueError, match="must have one row per prompt each; got 1 and 2 rows"):
         win_rate_difference([[1.0], [2.0]], [[1.0]], [[1.0], [2.0]], Sampling())
+
+
+def test_a_procedure_that_reads_quantiles_is_refused():
+    with pytest.raises(ValueError, match=r"`against` must keep by rank .* got Rewind\("):
+        win_rate([[1.0, 2.0]], [[1.0, 3.0]], BestOfN(2), against=Rewind(0.5, 2))

@@ -189,11 +189,7 @@ SETTINGS = [
     ("order-statistic:8:2", "best-of-n:4", 0.5),
     ("best-of-poisson:4", None, 0.5),
 ]
-TRANSFORMS = ["identity", "probit", "log", "exponential:10"]
-if not hasattr(ia, "OrderStatistic"):
-    SETTINGS = [s for s in SETTINGS if "order" not in str(s) and "poisson" not in str(s)]
-if hasattr(ia, "Power"):
-    TRANSFORMS.append("power:3")
+TRANSFORMS = ["identity", "probit", "log", "exponential:10", "power:3"]
 
 
 @pytest.mark.parametrize(("procedure", "against", "kl"), SETTINGS)
@@ -361,10 +357,6 @@ CODE = [
     "procedure=best-of-n:64&against=best-of-poisson:40&kl=0.1&transforms=identity",
     "procedure=order-statistic:8:2&kl=0.3&transforms=log",
 ]
-
-
-if not hasattr(ia, "OrderStatistic"):
-    CODE = CODE[:1]
 
 
 @pytest.mark.parametrize("fragment", CODE)

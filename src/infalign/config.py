@@ -9,6 +9,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
 
 from .errors import ConfigError
+from .procedures import RankProcedure
 from .specs import parse_procedure, parse_transform
 
 
@@ -114,6 +115,13 @@ class Config(Section):
             raise ValueError("give exactly one of `kl` (nats per sequence) and `beta`")
         procedure = parse_procedure(self.procedure)
         against = parse_procedure(self.against or self.procedure)
+        softened = [p for p in (procedure, against) if not isinstance(p, RankProcedure)]
+        if softened:
+            raise ValueError(
+                f"`{softened[0].spec}` reads calibrated rewards, of which unbiased estimates from "
+                "samples are not known; `infalign design` takes it, a run does not. Use a "
+                "procedure that keeps by rank"
+            )
         if self.transform != "optimal":
             parse_transform(self.transform)
         needed = max(procedure.draws, against.draws)

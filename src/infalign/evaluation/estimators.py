@@ -10,7 +10,7 @@ from functools import cache
 import numpy as np
 
 from infalign import _check
-from infalign.procedures import AbstractProcedure
+from infalign.procedures import AbstractProcedure, RankProcedure
 
 from .uncertainty import Estimate, over_prompts
 
@@ -36,6 +36,12 @@ def win_rate(
     0.6666666666666666
     """
     against = against or procedure
+    for name, given in (("procedure", procedure), ("against", against)):
+        if not isinstance(given, RankProcedure):
+            raise ValueError(
+                f"`{name}` must keep by rank to be judged from samples; got {given!r}, which reads "
+                "calibrated rewards. `infalign.design` has its win rate in theory."
+            )
     policy = _check.finite_rewards("policy_rewards", policy_rewards, missing=True)
     reference = _check.finite_rewards("reference_rewards", reference_rewards, missing=True)
     if len(policy) != len(reference):
