@@ -15,11 +15,14 @@ ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 
 
+PAGES = ["README.md", "CONTRIBUTING.md", "docs/maths.md", "docs/how-to-choose.md"]
+
+
 def blocks(language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", README, re.S)
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/maths.md", "docs/how-to-choose.md"])
+@pytest.mark.parametrize("page", PAGES)
 def test_the_python_of_a_page_runs_and_prints_what_it_says(page, capsys):
     # Blocks share their names; what one prints stands in the text block after it, or behind `#`.
     names: dict = {}

@@ -381,17 +381,16 @@ def _foretell(states: list[State], kl: float) -> tuple[Panels, np.ndarray, float
 
 def start_from(problem: Problem, grid: Panels, start: Start):
     """Panels, y and log β of a guess: `grid`, cut until the gradient at the guess is smooth."""
-    for _ in range(ROUNDS):
+    for cuts in range(ROUNDS + 1):
         nodes = np.log(grid.nodes) - np.log(grid.from_1)
         cdf = expit(_interpolate(nodes, start.at, start.rank))
         rate = problem.procedure.density(cdf) * problem.against.density(grid.nodes)
         rate *= np.exp(-start.log_beta)
         quench(grid, rate)
         coarse = grid.unresolved(rate) > ROUGH_LOG
-        if not coarse.any():
-            break
+        if not coarse.any() or cuts == ROUNDS:
+            return grid, -grid.cumulate_down(rate)[0], start.log_beta
         grid = grid.cut(coarse)
-    return grid, -grid.cumulate_down(rate)[0], start.log_beta
 
 
 def _interpolate(x: np.ndarray, at: np.ndarray, values: np.ndarray) -> np.ndarray:
