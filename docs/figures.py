@@ -3,6 +3,8 @@
 python docs/figures.py
 """
 
+import textwrap
+from dataclasses import replace
 from pathlib import Path
 
 import matplotlib
@@ -19,7 +21,12 @@ from infalign.reports.drawing import INK, MUTED, PALETTE, STYLE, WIDTH
 DOCS = Path(__file__).parent
 BUDGET = 0.5
 BEST = "best exponential"
-KLS = (3 * (np.arange(1, 13) / 12) ** 2).tolist()
+KLS = (np.arange(1, 13) / 12) ** 2
+"""Where curves are computed, of the largest KL shown."""
+
+LARGEST = {ia.BestOfN: 3.0, ia.WorstOfN: 1.5}
+"""Largest KL shown, in nats: where little is left to win."""
+
 PROCEDURES = [ia.BestOfN(2), ia.BestOfN(4), ia.WorstOfN(2), ia.WorstOfN(4)]
 SIMPLE = [ia.Identity(), ia.Probit(), ia.Log(), *map(ia.Exponential, (5.0, 10.0, -5.0, -10.0))]
 BLUE, ORANGE, GREEN, PINK, SKY, AMBER = PALETTE
@@ -60,8 +67,6 @@ def section(title: str, name: str, figure: Figure, text: str) -> str:
 
 def wrapped(text: str) -> str:
     """Lines of at most 100 characters, broken between words."""
-    import textwrap
-
     return textwrap.fill(" ".join(text.split()), 100, break_on_hyphens=False)
 
 
@@ -72,11 +77,10 @@ def percent(value: float) -> str:
 
 def frontier_section(procedure) -> str:
     """Win rate against KL for simple transforms, the best exponential and the optimum."""
-    from dataclasses import replace
-
     candidates = [*SIMPLE, ia.best_exponential]
     names = ["optimal", *(t.spec for t in SIMPLE), BEST]
-    rows = ia.compare(procedure, candidates, kl=KLS)
+    kls = LARGEST[type(procedure)] * KLS
+    rows = ia.compare(procedure, candidates, kl=kls.tolist())
     rows = [replace(row, transform=names[i % len(names)]) for i, row in enumerate(rows)]
     figure = plots.frontier(procedure, procedure, rows, looks=LOOKS)
     best, *others = ia.compare(procedure, candidates, kl=BUDGET)
@@ -150,10 +154,8 @@ def samples_section() -> str:
         figure = Figure(figsize=(WIDTH, 3.9), layout="constrained")
         panel = figure.subplots()
         looks = {
-            "optimal": {"color": INK, "lw": 2},
-            "identity": plots.CURVES["identity"][1],
-            "probit": plots.CURVES["probit"][1],
-            BEST: {"color": PINK, "lw": 1.8},
+            **plots.FRONTIER_LOOKS,
+            BEST: LOOKS[BEST],
         }
         panel.axhline(exact, color=INK, lw=1, ls="--")
         panel.text(SAMPLES[0], exact, "exact calibration", va="bottom", size=8.5)

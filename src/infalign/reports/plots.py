@@ -94,7 +94,7 @@ def frontier(procedure, against, rows, budgets=(), looks: Mapping | None = None)
     for name in names:
         own = [row for row in rows if row.transform == name]
         kl, rate = [0, *(r.kl for r in own)], [start, *(r.win_rate for r in own)]
-        look = (looks or {}).get(name) or CURVES.get(name, ("", None))[1]
+        look = {**FRONTIER_LOOKS, **(looks or {})}.get(name)
         lines[name] = (kl, rate, look or {"color": next(colors), "lw": 1.8})
     drawing.named_lines(panel, lines)
     return figure
@@ -270,6 +270,14 @@ CURVES = {
     "identity": ("identity", {"color": MUTED, "lw": 1.5, "ls": (0, (5, 2))}),
     "probit": ("probit", {"color": MUTED, "lw": 1.5, "ls": (0, (1, 1.5))}),
 }
+
+
+FRONTIER_LOOKS = {
+    "optimal": CURVES["optimal"][1],
+    "identity": CURVES["identity"][1],
+    "probit": CURVES["probit"][1] | {"color": "#8c5a2b"},
+}
+"""Lines that look alike in every frontier; the others take the palette's colors in turn."""
 
 
 def _win_rate_limits(results: Mapping) -> tuple[float, float]:
