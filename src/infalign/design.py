@@ -363,4 +363,10 @@ def _best_member(
     best = int(np.argmin(losses))
     around = grid[max(best - 1, 0)], grid[min(best + 1, 24)]
     found = minimize_scalar(loss, bounds=around, method="bounded", options={"xatol": 1e-4})
-    return family(float(f"{stretch(found.x):.4g}"))
+    # Four digits say it as well, but for a win rate next to 1, where they may be beyond reach.
+    rounded = family(float(f"{stretch(found.x):.4g}"))
+    try:
+        at_kl(rounded, kl)
+    except SolveError:
+        return family(float(stretch(found.x)))
+    return rounded

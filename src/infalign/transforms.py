@@ -153,7 +153,7 @@ class Exponential(AbstractTransform):
 
     def __call__(self, u):
         u = _check.unit_interval("u", u)
-        if self.t == 0:
+        if abs(self.t) < 1e-14:  # u to rounding; tinier t would lose all digits of e^{tu} - 1
             return u
         if self.t > 0:  # in powers of e^-t, which cannot overflow
             return np.exp(self.t * (u - 1)) * np.expm1(-self.t * u) / np.expm1(-self.t)
