@@ -41,8 +41,8 @@ class ShapedReward:
     Calls `reward` once per batch, turns each reward into its quantile under the prompt's own
     reference samples, and applies the transform; a reward that ties with reference rewards gets
     the transform's average over the quantiles they share. The data set's `prompt_id` column says
-    which prompt a completion belongs to. Logs the raw reward, the quantile and the share of completions
-    outside all reference samples. Picklable when `reward` is.
+    which prompt a completion belongs to. Logs the raw reward, the quantile and the share of
+    completions outside all reference samples. Picklable when `reward` is.
 
     - `reward`: a TRL reward function, `(prompts, completions, **columns) -> list[float]`.
     - `store`: reference rewards of the same prompts under the same reward.
