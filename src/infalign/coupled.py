@@ -12,8 +12,11 @@ from .policies import Curve
 from .procedures import AbstractProcedure
 from .quadrature import Panels
 from .roots import bracketed_root
-from .softened import Rewind, SoftBestOfN, SoftenedProcedure, grid_for
-from .solve import RESOLUTION, ROUNDS, Optimum
+from .softened import Rewind, SoftBestOfN, SoftenedProcedure
+from .solve import Optimum, laws_grid
+
+FINE = (16, 24)
+"""How often panels halve towards 0 and 1: fine enough for any tilt by these laws."""
 
 STEPS = 40
 """Newton steps before a budget is approached more slowly."""
@@ -54,7 +57,7 @@ def _optimum(procedure, against, curve: Curve, beta: float) -> Optimum:
 
 
 def _rewind(procedure: Rewind, against, kl, beta) -> Optimum:
-    grid = _resolving(procedure, against)
+    grid = laws_grid(procedure, against, *FINE)
     opponent = against.cdf(grid.nodes)
 
     def best(strength: float) -> Curve:
@@ -148,23 +151,11 @@ def rewind_objective(procedure: Rewind, grid: Panels, opponent: np.ndarray, beta
     return beta * total
 
 
-def _resolving(procedure, against) -> Panels:
-    """Panels that resolve both laws, fine enough towards the ends for any tilt by them."""
-    grid = grid_for(procedure, against, near_0=16, near_1=24)
-    for _ in range(ROUNDS):
-        laws = procedure.density(grid.nodes), against.density(grid.nodes)
-        rough = np.maximum(*(grid.unresolved(law) for law in laws)) > RESOLUTION
-        if not rough.any():
-            break
-        grid = grid.cut(rough)
-    return grid
-
-
 # --- Soft best-of-n: y = Φ_f/β up to a constant, f = e^y / ∫ e^y, on all nodes at once.
 
 
 def _soft(procedure: SoftBestOfN, against, kl, beta) -> Optimum:
-    grid = _resolving(procedure, against)
+    grid = laws_grid(procedure, against, *FINE)
     opponent = against.cdf(grid.nodes)
     start = procedure.gradient(grid, np.ones_like(grid.nodes), opponent)
     start = start - start.flat[-1]

@@ -303,9 +303,11 @@ def _missed(state: State) -> np.ndarray:
     return np.max([misplaced * np.maximum(1, later), log_error * before, coarse], axis=0)
 
 
-def laws_grid(procedure: RankProcedure, against: AbstractProcedure) -> Panels:
-    """Panels that resolve both laws at the reference."""
-    grid = grid_for(procedure, against, near_0=5, near_1=5)
+def laws_grid(
+    procedure: AbstractProcedure, against: AbstractProcedure, near_0: int = 5, near_1: int = 5
+) -> Panels:
+    """Panels that resolve both laws at the reference, from ones that halve so often at the ends."""
+    grid = grid_for(procedure, against, near_0=near_0, near_1=near_1)
     for _ in range(ROUNDS):
         laws = procedure.density(grid.nodes), against.density(grid.nodes)
         rough = np.maximum(*(grid.unresolved(law) for law in laws)) > RESOLUTION
