@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,17 +15,7 @@ from transformers import (
 
 from infalign.errors import DataError
 
-
-@dataclass(frozen=True)
-class Response:
-    """One sampled response."""
-
-    text: str
-    tokens: tuple[int, ...]
-    """Token ids as sampled, with the end token if it was reached."""
-
-    logprob: float
-    """Log-probability of the tokens under the sampling distribution, in nats."""
+from .interfaces import Response
 
 
 def _load(loader, path, trust_remote_code: bool, what: str, **options):
