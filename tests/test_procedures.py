@@ -105,12 +105,32 @@ def test_subset_cdf_is_an_unbiased_estimate_of_the_law(procedure, u):
 def test_subset_cdf_of_a_large_case_against_whole_numbers(j):
     m, n = 100_000, 1024  # C(m, n) has 2,485 digits
     expected = comb(j, n) / comb(m, n)
-    # Logarithms near 10⁶ carry rounding of 10⁻¹⁰.
-    assert BestOfN(n).subset_cdf(m)[j] == pytest.approx(expected, rel=1e-8, abs=1e-300)
-    assert WorstOfN(n).subset_cdf(m)[m - j] == pytest.approx(1 - expected, abs=1e-8)
+    assert BestOfN(n).subset_cdf(m)[j] == pytest.approx(expected, rel=1e-11, abs=1e-300)
+    assert WorstOfN(n).subset_cdf(m)[m - j] == pytest.approx(1 - expected, abs=1e-13)
 
 
-@pytest.mark.parametrize("procedure", [Sampling(), BestOfN(1024), WorstOfN(1024)], ids=repr)
+@pytest.mark.parametrize("k", [1, 2, 300, 1024])
+def test_a_large_order_statistic_against_whole_numbers(k):
+    # Kept among the j lowest of m: more than n - k of the n are. Whole numbers, then one division.
+    m, n = 4_000, 1024
+    found = OrderStatistic(n, k).subset_cdf(m)
+    for j in (n - k, int(m * (1 - k / n)), m - k + 1, m):
+        ways = sum(comb(j, i) * comb(m - j, n - i) for i in range(n - k + 1, n + 1))
+        assert found[j] == pytest.approx(ways / comb(m, n), rel=1e-10, abs=1e-13)
+
+
+LARGE = [
+    Sampling(),
+    BestOfN(1024),
+    WorstOfN(1024),
+    OrderStatistic(1024, 300),
+    OrderStatistic(1024, 1024),
+    BestOfPoisson(100),
+    Mixture((BestOfN(1024), OrderStatistic(1024, 512)), (0.5, 0.5)),
+]
+
+
+@pytest.mark.parametrize("procedure", LARGE, ids=repr)
 def test_subset_cdf_of_a_large_case_is_a_law(procedure):
     chances = procedure.subset_cdf(100_000)
     assert chances.shape == (100_001,)

@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import betainc, betaln, gammaln, pdtr
+from scipy.special import betainc, betaln, binom, gammaln, pdtr, xlogy
 
 from . import _check
 from .errors import DataError
@@ -86,16 +86,17 @@ class RankProcedure(AbstractProcedure):
         # H(u) = Σ_j C(n, j) u^j (1 - u)^(n - j) · P(kept among the j lowest of n).
         j = np.arange(n + 1)
         u = (1 - np.cos(np.pi * (j + 0.5) / (n + 1))) / 2
-        basis = np.exp(_log_choose(n, j)) * u[:, None] ** j * (1 - u[:, None]) ** (n - j)
+        basis = binom(n, j) * u[:, None] ** j * (1 - u[:, None]) ** (n - j)
         chances = np.linalg.solve(basis, self.cdf(u))
         check = np.linspace(0, 1, 64)[:, None]
-        again = (np.exp(_log_choose(n, j)) * check**j * (1 - check) ** (n - j)) @ chances
+        again = (binom(n, j) * check**j * (1 - check) ** (n - j)) @ chances
         if np.abs(again - self.cdf(check[:, 0])).max() > 1e-8:
             raise DataError(
                 f"The law of `{self!r}` is no polynomial of degree {n}, so it does not keep one of "
                 f"{n} draws by rank. Correct `draws`, or write its `subset_cdf`."
             )
-        return from_subsets(chances, m)
+        parts = [OrderStatistic(n, int(n - i)).subset_cdf(m) for i in j[:-1]]
+        return np.diff(chances) @ parts
 
 
 @dataclass(frozen=True)
@@ -152,11 +153,11 @@ class BestOfN(RankProcedure):
         return np.zeros_like(u) if self.n == 1 else self.n * (self.n - 1) * u ** (self.n - 2)
 
     def subset_cdf(self, m):
-        # C(j, n) / C(m, n): all n among the j lowest. In logs, since C(100000, 1024) overflows.
-        j = np.arange(m + 1)
-        inside = j >= self.n
-        logs = _log_choose(np.where(inside, j, self.n), self.n) - _log_choose(m, self.n)
-        return np.where(inside, np.exp(logs), 0.0)
+        # C(j, n) / C(m, n), all n among the j lowest, from the top down by C(j - 1, n) / C(j, n) =
+        # (j - n) / j: neither C(100000, 1024) nor its logarithm, which costs 6 digits, is needed.
+        j = np.arange(m, self.n, -1)
+        down = np.cumprod(np.append(1.0, (j - self.n) / j))
+        return np.append(np.zeros(self.n), down[::-1])
 
 
 @dataclass(frozen=True)
@@ -241,7 +242,16 @@ class OrderStatistic(RankProcedure):
         )
 
     def subset_cdf(self, m):
-        return from_subsets((np.arange(self.n + 1) > self.n - self.k).astype(float), m)
+        # Of m samples the i-th lowest is kept by C(i - 1, n - k) C(m - i, k - 1) of the subsets.
+        # The ratio of that at i + 1 to that at i falls with i: products from the largest one on.
+        low = self.n - self.k
+        i = np.arange(low + 1, m - self.k + 1)
+        up, down = i * (m - i - self.k + 1.0), (i - low) * (m - i + 0.0)
+        top = np.count_nonzero(up > down)
+        rise = np.cumprod((down / up)[:top][::-1])[::-1]
+        fall = np.cumprod((up / down)[top:])
+        subsets = np.cumsum(np.concatenate([rise, [1.0], fall]))
+        return np.concatenate([np.zeros(low + 1), subsets / subsets[-1], np.ones(self.k - 1)])
 
 
 @dataclass(frozen=True)
@@ -283,9 +293,13 @@ class BestOfPoisson(RankProcedure):
     def subset_cdf(self, m):
         """The mixture over the numbers of draws that m samples allow, of all but 10⁻¹²."""
         more = np.arange(min(self.draws, m))
-        chances = np.exp(more * np.log(self.mu) - self.mu - gammaln(more + 1)) if self.mu else [1.0]
-        parts = [BestOfN(1 + int(j)).subset_cdf(m) for j in more]
-        return np.average(parts, axis=0, weights=chances)
+        chances = np.exp(xlogy(more, self.mu) - self.mu - gammaln(more + 1))
+        law, i = np.zeros(m + 1), np.arange(m + 1)
+        best = i / m  # of n draws: C(i, n) / C(m, n), for n = 1, 2, … in turn
+        for j, chance in enumerate(chances, start=1):
+            law += chance * best
+            best = best * np.maximum(i - j, 0) / max(m - j, 1)
+        return law / law[-1]
 
 
 @dataclass(frozen=True)
@@ -339,23 +353,7 @@ class Mixture(RankProcedure):
         return self._mean("subset_cdf", m)
 
 
-def from_subsets(chances: np.ndarray, m: int) -> np.ndarray:
-    """The `subset_cdf` of m samples from that of n = len(chances) − 1: of the j lowest of m, a
-    subset of n holds a hypergeometric number."""
-    n = len(chances) - 1
-    i, j = np.arange(n + 1), np.arange(m + 1)[:, None]
-    possible = (i <= j) & (n - i <= m - j)
-    i = np.where(possible, i, np.maximum(n - (m - j), 0))
-    logs = _log_choose(j, i) + _log_choose(m - j, n - i) - _log_choose(m, n)
-    return np.where(possible, np.exp(logs), 0.0) @ chances
-
-
 def _poisson_quantile(mu: float) -> float:
     """The least j with P(Poisson(mu) > j) ≤ 10⁻¹²."""
     j = np.arange(int(mu + 12 * np.sqrt(mu) + 40))
     return float(j[np.argmax(pdtr(j, mu) >= 1 - 1e-12)])
-
-
-def _log_choose(m, n):
-    m, n = np.asarray(m), np.asarray(n)
-    return gammaln(m + 1.0) - gammaln(n + 1.0) - gammaln(m - n + 1.0)
