@@ -170,7 +170,7 @@ def evaluate(run: Run, report: Report) -> None:
 
 
 def _sample_policy(run: Run, name: str, path: Path) -> None:
-    from infalign.models.hf import sequence_kl
+    from infalign.models.kl import sequence_kl
 
     reference = name == "reference"
     trained = run.folder / "train" / name / "model"
@@ -189,7 +189,7 @@ def _sample_policy(run: Run, name: str, path: Path) -> None:
     if not reference:
         measured = [row[:KL_SAMPLES] for row in drawn]
         base = load_model(run, run.model_path)
-        kl[:, :KL_SAMPLES] = sequence_kl(model, base, conversations, measured)
+        kl[:, :KL_SAMPLES] = sequence_kl(model, base, conversations, measured).exact
     flat = [r for row in drawn for r in row]
     storage.write_table(
         path,

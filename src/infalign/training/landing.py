@@ -15,7 +15,8 @@ import torch
 from infalign import storage
 from infalign.config import Config
 from infalign.errors import DataError
-from infalign.models.hf import LanguageModel, sequence_kl
+from infalign.models.hf import LanguageModel
+from infalign.models.kl import sequence_kl
 from infalign.prompts import Prompt
 
 from .weights import save_policy, saved_state
@@ -68,7 +69,7 @@ def land(
         place(alpha)
         batch = config.sampling.batch_size
         drawn = policy.sample(conversations, per_prompt, seed=seed, batch_size=batch)
-        return float(sequence_kl(policy, reference, conversations, drawn).mean())
+        return float(sequence_kl(policy, reference, conversations, drawn).exact.mean())
 
     tried = search(measure, target_kl, progress=lambda done, of: report("landing", done, of))
     alpha, kl = nearest(tried, target_kl)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from infalign import storage
 from infalign.config import Config
-from infalign.models.hf import device
+from infalign.models.loading import device
 
 from .callbacks import last_checkpoint, quiet
 from .weights import save_policy

@@ -17,7 +17,7 @@ from trl import RLOOConfig, RLOOTrainer
 
 from infalign.config import Config
 from infalign.errors import ConfigError
-from infalign.models.hf import load_tokenizer, prompt_text
+from infalign.models.loading import load_tokenizer, prompt_text
 from infalign.prompts import Prompt
 
 from .callbacks import KLController, Progress

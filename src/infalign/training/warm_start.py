@@ -20,13 +20,8 @@ from datasets import Dataset
 from transformers import Trainer, TrainingArguments
 
 from infalign.config import Config
-from infalign.models.hf import (
-    collate,
-    load_tokenizer,
-    prompt_text,
-    response_logits,
-    tokenize,
-)
+from infalign.models.loading import load_tokenizer, prompt_text, tokenize
+from infalign.models.logits import collate, response_logits
 from infalign.prompts import Prompt
 
 from .callbacks import Progress
