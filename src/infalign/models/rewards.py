@@ -20,8 +20,8 @@ def load_reward(spec: str, *, trust_remote_code: bool = False) -> Callable[..., 
     Raises DataError when there is no such reward.
     """
     if spec.startswith("python:"):
-        return _python_function(spec)
-    from .classifier import ClassifierReward
+        return python_function(spec, "reward")
+    from .hf import ClassifierReward
 
     path = bundled(spec, "reward") or spec
     return ClassifierReward(path, trust_remote_code=trust_remote_code)
@@ -29,21 +29,36 @@ def load_reward(spec: str, *, trust_remote_code: bool = False) -> Callable[..., 
 
 def score(reward, conversations, texts: Sequence[Sequence[str]], prompt_ids) -> np.ndarray:
     """Raw rewards of each prompt's responses, shape (prompts, responses), checked."""
-    n = len(texts[0])
-    prompts = [list(c) for c in conversations for _ in range(n)]
+    return np.array(score_ragged(reward, conversations, texts, prompt_ids))
+
+
+def score_ragged(
+    reward, conversations, texts: Sequence[Sequence[str]], prompt_ids
+) -> list[np.ndarray]:
+    """Raw rewards of each prompt's responses, however many it has, checked; one call in all."""
+    counts = [len(row) for row in texts]
     flat = [text for row in texts for text in row]
-    completions = [[{"role": "assistant", "content": text}] for text in flat]
-    ids = [i for i in prompt_ids for _ in range(n)]
-    values = reward(prompts=prompts, completions=completions, prompt_id=ids)
-    return checked_rewards(values, flat, reward_name(reward)).reshape(len(texts), n)
+    values = reward(
+        prompts=[list(c) for c, n in zip(conversations, counts, strict=True) for _ in range(n)],
+        completions=[[{"role": "assistant", "content": text}] for text in flat],
+        prompt_id=[i for i, n in zip(prompt_ids, counts, strict=True) for _ in range(n)],
+    )
+    checked = checked_rewards(values, flat, reward_name(reward))
+    return np.split(checked, np.cumsum(counts)[:-1])
 
 
-def _python_function(spec):
+def python_function(spec: str, what: str) -> Callable:
+    """The function that `python:package.module:function` names.
+
+    Raises DataError, which calls it the `what`, when there is none.
+    """
     try:
-        _, module, name = spec.split(":")
+        kind, module, name = spec.split(":")
+        if kind != "python":
+            raise ValueError
         return getattr(importlib.import_module(module), name)
     except ValueError:
         wrong = "it must read python:package.module:function"
     except (ImportError, AttributeError) as error:
         wrong = str(error)
-    raise DataError(f"The reward {spec!r} cannot be loaded: {wrong}.")
+    raise DataError(f"The {what} {spec!r} cannot be loaded: {wrong}.")

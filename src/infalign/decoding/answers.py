@@ -1,0 +1,95 @@
+r"""Answers out of responses, for majority votes: the number a text ends up with.
+
+Responses agree when their answers are equal, however they are written: 1,000 is 1000 is 1000.0,
+0.5 is 1/2 is \frac{1}{2}.
+"""
+
+import re
+from collections.abc import Callable, Hashable
+from fractions import Fraction
+
+from infalign.models.rewards import python_function
+
+Answers = Callable[[str], Hashable]
+"""Response text to its answer, anything hashable; None where it gives none."""
+
+_DIGITS = r"(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]{1,400}(?![0-9]))"
+_WHOLE_OR_DECIMAL = rf"(?:{_DIGITS}(?:\.[0-9]{{1,400}})?|\.[0-9]{{1,400}})"
+_NUMBER = re.compile(
+    # A hyphen between words or digits is no sign: 3-5 ends in 5.
+    r"(?<![\w.])(?P<sign>(?<![)\]}])[+-])?(?:\\?[$€£] ?(?P<inner>-)?)?"
+    r"(?:"
+    rf"(?:(?P<mixed>{_DIGITS}) *)?\\[dt]?frac\{{(?P<latex_up>-?{_DIGITS})\}}"
+    r"\{(?P<latex_down>0*[1-9][0-9]{0,400})\}"
+    rf"|(?<!/)(?:(?P<units>{_DIGITS}) +)?(?P<up>{_DIGITS}) ?/ ?"
+    r"(?P<down>0*[1-9][0-9]{0,400})(?![0-9/])"
+    rf"|(?P<plain>{_WHOLE_OR_DECIMAL})"
+    r"(?:(?P<exponent>[eE][+-]?[0-9]{1,3}(?![0-9]))|(?![eE][+-]?[0-9]))"
+    r")"
+)
+_MARKER = re.compile(r"(?:\banswer\b\W{0,4}(?:is\b|:|=)|####)", re.IGNORECASE)
+_SPACING = re.compile(r"\\[,!;: ]|\{,\}|(?<=[0-9])[\u00a0\u202f\u2009](?=[0-9]{3})")
+
+_SHORT_FRACTION = re.compile(r"\\[dt]?frac([0-9])([0-9])")
+
+
+def numeric_answer(text: str) -> Fraction | None:
+    r"""The number that a response answers with, exactly; None if it has none.
+
+    It is looked for in the last `\boxed{…}`; else behind the last "answer is", "answer:" or "####"
+    on the same line, the first number there; else it is the last number of the text. Of "3 + 4 = 7"
+    what is behind the last equals sign counts. Commas group thousands; signs, decimals, exponents,
+    fractions (1/2, \frac{1}{2}, 2 1/2) are read; currency and units are passed over, and so is the
+    percent sign: whoever is asked for a percentage may write 20 or 20%. A box without a number is
+    an answer that is none.
+
+    >>> str(numeric_answer("6 boxes of 200 eggs, so the answer is 1,200."))
+    '1200'
+    >>> numeric_answer(r"Thus \boxed{\frac{1}{2}}, not 3.") == numeric_answer("0.50")
+    True
+    """
+    text = _SPACING.sub(lambda m: "," if m[0] == "{,}" else "", text.replace("\u2212", "-"))
+    text = _SHORT_FRACTION.sub(r"\\frac{\1}{\2}", text)
+    box = _last_box(text)
+    if box is not None:
+        return _first(box)
+    marks = list(_MARKER.finditer(text))
+    found = _first(text[marks[-1].end() :].partition("\n")[0]) if marks else None
+    if found is not None:
+        return found
+    numbers = list(_NUMBER.finditer(text))
+    return _value(numbers[-1]) if numbers else None
+
+
+def load_answers(spec: str) -> Answers:
+    """The answers that `spec` names: `numeric`, or `python:package.module:function`.
+
+    Raises DataError when there is no such function.
+    """
+    return numeric_answer if spec == "numeric" else python_function(spec, "answers")
+
+
+def _first(text: str) -> Fraction | None:
+    found = _NUMBER.search(text.rpartition("=")[2]) or _NUMBER.search(text)
+    return _value(found) if found else None
+
+
+def _last_box(text: str) -> str | None:
+    """What stands between the braces of the last complete box."""
+    for start in reversed([m.end() for m in re.finditer(r"\\f?boxed\s*\{|\\fbox\s*\{", text)]):
+        depth = 1
+        for end in range(start, len(text)):
+            depth += (text[end] == "{") - (text[end] == "}")
+            if not depth:
+                return text[start:end]
+    return None
+
+
+def _value(match: re.Match) -> Fraction:
+    part = {k: v.replace(",", "") for k, v in match.groupdict().items() if v}
+    if "plain" in part:
+        value = Fraction(part["plain"] + part.get("exponent", ""))
+    else:
+        up, down = (part.get(f"latex_{k}") or part.get(k) for k in ("up", "down"))
+        value = Fraction(int(up), int(down)) + int(part.get("mixed") or part.get("units") or 0)
+    return -value if (part.get("sign") == "-") != ("inner" in part) else value
