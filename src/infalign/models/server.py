@@ -1,0 +1,217 @@
+"""Sampling from a server that speaks OpenAI's protocol: vLLM, SGLang, llama.cpp, OpenAI, …
+
+Servers differ in what they make of `n`, `temperature` and `seed`, and say nothing when they ignore
+one. A policy whose draws are copies of one another ruins every estimate, so what comes back is
+checked before it is believed.
+"""
+
+import math
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Literal
+
+import numpy as np
+
+from infalign import _check
+from infalign.errors import DataError, MissingExtraError
+
+from .interfaces import Conversation, Response
+
+KEY = "OPENAI_API_KEY"
+"""The environment variable that holds the key; a server without keys needs none."""
+
+COINCIDENCE = 1e-6
+"""Chance below which answers that are all alike are not put down to chance."""
+
+
+class ServerModel:
+    """A model behind an OpenAI-compatible server, as a `Sampler`.
+
+    Asks for all n responses of a prompt at once, so that they share its prefill. A server that
+    returns another number is asked n times, once for each response, with seeds of their own; the
+    same if no prompt's responses differ at all. Requests run side by side; each has a seed that
+    follows from the given one, its prompt's place and the response's number, so a server that
+    honors seeds gives the same responses again.
+
+    - `url`: up to and with the version, such as `http://127.0.0.1:8000/v1`.
+    - `model`: the name under which the server knows it.
+    - `api`: `chat` sends messages; `completions` sends the text of a single message as it is.
+    - `threads`: requests under way at a time.
+    - `timeout`, `retries`: seconds until a request is given up, and how often the client then
+      tries again, as after errors 408, 409, 429 and above 499, waiting longer each time.
+    - `verify`: refuse responses that never differ. Turn it off for a policy that has only one.
+
+    The log-probability of a response is known where the server tells it and tokens are drawn from
+    the model's own distribution, at temperature 1 and top-p 1: servers report it before either is
+    applied. Tokens are not known. The key is read from the environment, `OPENAI_API_KEY`.
+
+    Raises MissingExtraError without `openai`.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        model: str,
+        *,
+        temperature: float = 1.0,
+        top_p: float = 1.0,
+        max_new_tokens: int = 128,
+        api: Literal["chat", "completions"] = "chat",
+        threads: int = 8,
+        timeout: float = 600.0,
+        retries: int = 5,
+        verify: bool = True,
+    ):
+        if api not in ("chat", "completions"):
+            raise ValueError(f'`api` must be "chat" or "completions"; got {api!r}.')
+        self.url, self.model, self.api, self.verify = url, model, api, verify
+        self.temperature = _check.positive("temperature", temperature)
+        self.top_p = _check.positive("top_p", top_p)
+        self.max_new_tokens = _check.count("max_new_tokens", max_new_tokens)
+        self.threads = _check.count("threads", threads)
+        self._client = _client(url, timeout, retries)
+        self._one_by_one = self._varied = False
+
+    def sample(
+        self, conversations: Sequence[Conversation], n: int, *, seed: int
+    ) -> list[list[Response]]:
+        """`n` responses to each conversation, their texts without white space at either end.
+
+        Raises DataError when the server cannot be reached, refuses, returns no response, or gives
+        the same response to every request of every prompt.
+        """
+        asks = [self._request(c) for c in conversations]
+        seeds = np.random.SeedSequence(seed).generate_state(len(asks)) >> 1  # below 2³¹
+        seeds = [int(s) for s in seeds]
+        rows = self._rows(asks, n, seeds)
+        if n == 1 or not self.verify or self._varied:
+            return rows
+        if not _differ(rows) and not self._one_by_one and not _likely(rows):
+            # Copies of one draw, or a model without randomness: single requests tell them apart.
+            self._one_by_one = True
+            rows = self._rows(asks, n, seeds)
+        if not _differ(rows) and not _likely(rows):
+            self._one_by_one = False
+            raise DataError(
+                f"{self.url} gave {n} identical responses to each of {len(rows)} prompts at "
+                f"temperature {self.temperature:g}, to single requests with different seeds too; "
+                f"the first is {rows[0][0].text[:60]!r}. It decodes greedily whatever it is asked "
+                "(transformers serve does, unless the model's generation_config.json has "
+                '"do_sample": true), or caches. Repair that; for a policy that really has only '
+                "one response pass verify=False."
+            )
+        self._varied = _differ(rows)
+        return rows
+
+    def _rows(self, asks, n, seeds) -> list[list[Response]]:
+        def row(place: int) -> list[Response]:
+            ask, seed = asks[place], seeds[place]
+            if n > 1 and not self._one_by_one:
+                found = self._send(ask, n, seed)
+                if len(found) == n:
+                    return found
+                self._one_by_one = True
+            own = np.random.SeedSequence(seed).generate_state(n) >> 1 if n > 1 else [seed]
+            return [self._single(ask, int(s)) for s in own]
+
+        pool = ThreadPoolExecutor(self.threads)
+        try:
+            return list(pool.map(row, range(len(asks))))
+        finally:
+            pool.shutdown(cancel_futures=True)  # after an error the rest is not asked for
+
+    def _single(self, ask, seed) -> Response:
+        found = self._send(ask, 1, seed)
+        if len(found) != 1:
+            raise DataError(f"{self.url} returned {len(found)} choices to a request for one.")
+        return found[0]
+
+    def _request(self, conversation: Conversation) -> dict:
+        if self.api == "chat":
+            return {"messages": [dict(m) for m in conversation]}
+        if len(conversation) > 1:
+            raise DataError(
+                'A request with api="completions" is one text; the prompt that begins '
+                f"{conversation[0]['content'][:60]!r} has {len(conversation)} messages. Use "
+                'api="chat", or prompts of one message.'
+            )
+        return {"prompt": conversation[0]["content"]}
+
+    def _send(self, ask: dict, n: int, seed: int) -> list[Response]:
+        chat, plain = self.api == "chat", self.temperature == self.top_p == 1
+        create = (self._client.chat if chat else self._client).completions.create
+        options = {"logprobs": True if chat else 1} if plain else {}
+        answer = self._told(
+            lambda: create(
+                **ask,
+                **options,
+                model=self.model,
+                n=n,
+                seed=seed,
+                temperature=self.temperature,
+                top_p=self.top_p,
+                max_tokens=self.max_new_tokens,
+            )
+        )
+        read = _chat_choice if chat else _completion_choice
+        return [read(choice, plain) for choice in answer.choices or ()]
+
+    def _told(self, send: Callable):
+        """What `send` returns; DataError in place of the client's errors."""
+        import openai
+
+        try:
+            return send()
+        except openai.AuthenticationError as error:
+            wrong, remedy = error.message, f"Put its key into the environment variable {KEY}."
+        except openai.NotFoundError as error:
+            wrong, remedy = error.message, f"Check the model's name, {self.model!r}, and the path."
+        except openai.APIStatusError as error:
+            wrong, remedy = error.message, "Its log may say more."
+        except openai.APITimeoutError:
+            wrong, remedy = "no answer in time", "Raise `timeout`, or ask for fewer tokens."
+        except openai.APIError as error:
+            cause = error.__cause__ or error
+            wrong, remedy = f"{type(cause).__name__}: {cause}", "Is it running, and the URL right?"
+        raise DataError(f"{self.url} cannot be sampled from: {' '.join(wrong.split())}. {remedy}")
+
+
+def _client(url: str, timeout: float, retries: int):
+    try:
+        import openai
+    except ImportError:
+        raise MissingExtraError(
+            'Sampling from a server needs `openai`. Install it with: pip install "infalign[openai]"'
+        ) from None
+    return openai.OpenAI(
+        base_url=url,
+        api_key=os.environ.get(KEY) or "none",  # the client insists on one, local servers on none
+        timeout=_check.positive("timeout", timeout),
+        max_retries=_check.count("retries", retries, at_least=0),
+    )
+
+
+def _chat_choice(choice, plain: bool) -> Response:
+    tokens = getattr(choice.logprobs, "content", None) or ()
+    return _response(choice.message.content, [t.logprob for t in tokens], plain)
+
+
+def _completion_choice(choice, plain: bool) -> Response:
+    logprobs = getattr(choice.logprobs, "token_logprobs", None) or ()
+    return _response(choice.text, logprobs, plain)
+
+
+def _response(text: str | None, logprobs: Sequence[float | None], plain: bool) -> Response:
+    known = plain and len(logprobs) > 0 and None not in logprobs
+    return Response((text or "").strip(), (), math.fsum(logprobs) if known else math.nan)
+
+
+def _differ(rows) -> bool:
+    """Whether the responses to any prompt do."""
+    return any(len({r.text for r in row}) > 1 for row in rows)
+
+
+def _likely(rows) -> bool:
+    """Whether responses so probable, by their own log-probabilities, come out alike by chance."""
+    return sum((len(row) - 1) * row[0].logprob for row in rows) > math.log(COINCIDENCE)

@@ -1,0 +1,83 @@
+"""Sampling with vLLM in this process: n responses of a prompt share one prefill."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from infalign.errors import MissingExtraError
+
+from .interfaces import Conversation, Response
+from .loading import load_tokenizer, prompt_text, tokenize
+
+
+class VLLMModel:
+    """A causal language model run by `vllm.LLM`, as a `Sampler`.
+
+    Prompts and responses are tokenized and read as by `LanguageModel`, and the log-probability is
+    that of the distribution sampled from, so the two can stand in for each other.
+
+    - `path`: folder or hub id.
+    - `options`: whatever else `vllm.LLM` takes, such as `gpu_memory_utilization`.
+
+    Raises MissingExtraError without `vllm`. vLLM starts processes: a script that uses it needs
+    `if __name__ == "__main__":`.
+    """
+
+    def __init__(
+        self,
+        path,
+        *,
+        temperature: float = 1.0,
+        top_p: float = 1.0,
+        max_new_tokens: int = 128,
+        trust_remote_code: bool = False,
+        **options,
+    ):
+        try:
+            import vllm
+        except ImportError:
+            raise MissingExtraError(
+                "Sampling with vLLM needs `vllm`. Install it with: "
+                'pip install "infalign[vllm]" (docs.vllm.ai says which build a machine needs)'
+            ) from None
+        self._params = vllm.SamplingParams
+        self.path, self.temperature, self.top_p = path, temperature, top_p
+        self.max_new_tokens = max_new_tokens
+        self.tokenizer = load_tokenizer(path, trust_remote_code)
+        self.engine = vllm.LLM(
+            model=str(path),
+            trust_remote_code=trust_remote_code,
+            logprobs_mode="processed_logprobs",  # after temperature and top-p
+            **options,
+        )
+
+    def sample(
+        self, conversations: Sequence[Conversation], n: int, *, seed: int
+    ) -> list[list[Response]]:
+        """`n` responses to each conversation; the same for the same seed and engine."""
+        texts = [prompt_text(self.tokenizer, c) for c in conversations]
+        prompts = [
+            {"prompt_token_ids": ids} for ids in tokenize(self.tokenizer, texts)["input_ids"]
+        ]
+        # The engine's own draws of one prompt take the seeds that follow its seed.
+        seeds = np.random.SeedSequence(seed).generate_state(len(prompts), np.uint64)
+        params = [
+            self._params(
+                n=n,
+                temperature=self.temperature,
+                top_p=self.top_p,
+                max_tokens=self.max_new_tokens,
+                seed=int(own >> 2),  # leaves room for them below 2⁶³
+                logprobs=0,
+            )
+            for own in seeds
+        ]
+        outputs = self.engine.generate(prompts, params, use_tqdm=False)
+        return [
+            [self._response(o) for o in sorted(x.outputs, key=lambda o: o.index)] for x in outputs
+        ]
+
+    def _response(self, output) -> Response:
+        ids = tuple(output.token_ids)
+        text = self.tokenizer.decode(ids, skip_special_tokens=True).strip()
+        return Response(text, ids, float(output.cumulative_logprob))
