@@ -11,6 +11,7 @@ from transformers import (
     GPT2Config,
     LlamaConfig,
     MambaConfig,
+    MistralConfig,
     PreTrainedTokenizerFast,
 )
 
@@ -19,16 +20,18 @@ END = "<end>"
 
 def _config(family: str, size: int):
     shared = {"vocab_size": size, "bos_token_id": None, "eos_token_id": 0, "pad_token_id": 0}
+    llama = {
+        "hidden_size": 8,
+        "intermediate_size": 8,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "max_position_embeddings": 32,
+    }
     if family == "llama":
-        return LlamaConfig(
-            **shared,
-            hidden_size=8,
-            intermediate_size=8,
-            num_hidden_layers=2,
-            num_attention_heads=2,
-            num_key_value_heads=1,
-            max_position_embeddings=32,
-        )
+        return LlamaConfig(**shared, **llama)
+    if family == "mistral":
+        return MistralConfig(**shared, **llama, sliding_window=3)
     if family == "gpt2":
         still = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
         return GPT2Config(**shared, **still, n_embd=8, n_layer=2, n_head=2, n_positions=32)
@@ -63,7 +66,8 @@ class EnumerableModel:
     ) -> "EnumerableModel":
         """Write a new model to the folder `path`.
 
-        - `family`: `llama`, `gpt2`, or `mamba`, whose cache is no list of keys and values.
+        - `family`: `llama`, `gpt2`, `mistral`, which sees three tokens, or `mamba`, whose cache is
+          no list of keys and values.
         - `scale`: standard deviation of the weights; the larger, the more uneven the law.
         - `near`: a model of the same shape to whose weights the random ones are added instead, for
           a policy that is not far from its reference.

@@ -13,9 +13,10 @@ class SequenceKL:
     (prompts, responses); nan, or 0 tokens, where a prompt has fewer responses than others.
 
     Both estimates have the sequence KL of a prompt as their mean. `exact` has by far the smaller
-    variance as long as π is near the reference, where that of `sampled` is about twice the KL and
-    that of `exact` of second order. It need not be smaller: if π is the reference restricted to
-    some of its responses, `sampled` is constant and `exact` is not.
+    variance where π is near the reference: that of `sampled` is about twice the KL there, that of
+    `exact` of second order. It need not be smaller: if π is the reference restricted to some of
+    its responses, `sampled` is constant and `exact` is not, and a policy with a small top-p comes
+    close to that against the whole reference.
     """
 
     exact: np.ndarray

@@ -77,7 +77,7 @@ def sequence_kl(
                 (policy.temperature, policy.top_p),
                 (reference.temperature, top_p),
             )
-            np.add.at(totals.T, np.array(index)[part[:, 0]], values.cpu().numpy())
+            np.add.at(totals.T, np.array(index)[part[:, 0].numpy()], values.cpu().numpy())
     lengths = np.array([len(tokens) for _, tokens in flat])
     if totals[3].sum() > STRAYS * lengths.sum():
         raise DataError(
