@@ -21,7 +21,7 @@ def load_reward(spec: str, *, trust_remote_code: bool = False) -> Callable[..., 
     """
     if spec.startswith("python:"):
         return python_function(spec, "reward")
-    from .hf import ClassifierReward
+    from .classifier import ClassifierReward
 
     path = bundled(spec, "reward") or spec
     return ClassifierReward(path, trust_remote_code=trust_remote_code)
