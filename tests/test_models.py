@@ -1,16 +1,21 @@
 """Sampling, log-probabilities and KL of the bundled models, each along two roads."""
 
+import json
 import shutil
+from collections import Counter
 
 import numpy as np
 import pytest
 import torch
+from enumerable import EnumerableModel
+from scipy.stats import chisquare
 from transformers import AutoTokenizer
+from transformers.cache_utils import DynamicLayer, LinearAttentionAndFullAttentionLayer
 
 from infalign.demo import bundled
 from infalign.errors import DataError
 from infalign.models.classifier import ClassifierReward
-from infalign.models.hf import LanguageModel
+from infalign.models.hf import REPEATABLE, LanguageModel
 from infalign.models.kl import sequence_kl
 from infalign.models.logits import collate, response_logits
 from infalign.models.rewards import load_reward, score
@@ -45,6 +50,123 @@ def test_log_probabilities_while_sampling_are_those_of_one_forward_pass():
         chosen = logits.log_softmax(-1).gather(2, batch[:, -kept.shape[1] :, None])[..., 0]
         again = (chosen * kept).sum(1).numpy()
         np.testing.assert_allclose(again, [r.logprob for r in row], atol=2e-3)
+
+
+def test_log_probabilities_may_be_left_out_and_change_nothing_else():
+    lm = model()
+    (with_them,), (without,) = (
+        lm.sample(PROMPTS[:1], 4, seed=0, logprobs=logprobs) for logprobs in (True, False)
+    )
+    assert [r.tokens for r in with_them] == [r.tokens for r in without]
+    assert np.isnan([r.logprob for r in without]).all()
+
+
+WORDS = ["ab", "c", "cabba"]
+SETTINGS = [(1.0, 1.0), (0.7, 1.0), (1.0, 0.8), (1.3, 0.6)]
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "mistral", "mamba"])
+def test_what_is_sampled_has_the_listed_law(tmp_path, family):
+    # Prompts of three lengths in one batch; all of a response's past through the cache or not.
+    listed = EnumerableModel.make(tmp_path, seed=1, family=family)
+    for temperature, top_p in SETTINGS:
+        lm = listed.language_model(temperature=temperature, top_p=top_p)
+        drawn = lm.sample([listed.conversation(w) for w in WORDS], 1000, seed=2, batch_size=3000)
+        for word, row in zip(WORDS, drawn, strict=True):
+            law = listed.law(word, temperature, top_p)
+            for r in row:
+                assert listed.tokens(r.text) == r.tokens
+                assert r.logprob == pytest.approx(np.log(law[r.text]), abs=1e-5)
+            assert fits(Counter(r.text for r in row), law)
+
+
+def fits(counts, law) -> bool:
+    """Whether so many of each are no surprise; what is expected less than five times is pooled."""
+    n = sum(counts.values())
+    often = [t for t, p in law.items() if p * n >= 5]
+    seen, expected = [counts[t] for t in often], [law[t] * n for t in often]
+    if n - sum(expected) >= 5:
+        seen, expected = [*seen, n - sum(seen)], [*expected, n - sum(expected)]
+    if len(seen) < 2:
+        return n - sum(seen) < 20
+    return chisquare(seen, np.array(expected) * sum(seen) / sum(expected)).pvalue > 1e-5
+
+
+def tokens_read(lm, sample) -> int:
+    """Places, padding included, that the body of the model reads while `sample` runs."""
+    read = []
+
+    def note(module, args, named):
+        read.append((args[0] if args else named["input_ids"]).numel())
+
+    hook = lm.model.base_model.register_forward_pre_hook(note, with_kwargs=True)
+    sample()
+    hook.remove()
+    return sum(read)
+
+
+def test_a_prompt_is_read_once_for_all_its_responses_where_the_cache_allows_it(tmp_path):
+    n, conversations = 8, [[{"role": "user", "content": w}] for w in WORDS]
+    for family, shared in [("llama", True), ("gpt2", True), ("mistral", True), ("mamba", False)]:
+        listed = EnumerableModel.make(tmp_path / family, seed=1, family=family, max_new_tokens=1)
+        lm = listed.language_model()
+        assert lm._repeats is shared
+        batch = len(WORDS) * 5  # the longest has five letters
+        read = tokens_read(lm, lambda lm=lm: lm.sample(conversations, n, seed=0))
+        assert read == (batch - len(WORDS) + n * len(WORDS) if shared else n * batch)
+
+
+def test_both_roads_give_the_same_log_probabilities():
+    lm = model()
+    shared = lm.sample(PROMPTS, 4, seed=0)
+    lm._repeats = False
+    for one, other in zip(shared, lm.sample(PROMPTS, 4, seed=0), strict=True):
+        for a, b in zip(one, other, strict=True):
+            if a.tokens == b.tokens:
+                assert a.logprob == pytest.approx(b.logprob, abs=1e-4)
+    assert shared == model().sample(PROMPTS, 4, seed=0)
+
+
+def test_a_cache_with_a_recurrent_state_besides_keys_and_values_is_not_repeated():
+    # Its class inherits the repetition of keys and values, which would leave the state as it was.
+    assert issubclass(LinearAttentionAndFullAttentionLayer, DynamicLayer)
+    assert LinearAttentionAndFullAttentionLayer not in REPEATABLE
+
+
+def test_prompts_come_back_in_the_order_given_and_batched_by_length(tmp_path):
+    listed = EnumerableModel.make(tmp_path, seed=1, max_new_tokens=2)
+    lm = listed.language_model(temperature=0.05)  # all but certain, and different by prompt
+    words = ["a", "cabba", "b", "bcacb", "c", "abcca"]
+    answers = lm.sample([listed.conversation(w) for w in words], 3, seed=0, batch_size=6)
+    for word, row in zip(words, answers, strict=True):
+        law = listed.law(word, 0.05)
+        assert {r.text for r in row} <= {t for t, p in law.items() if p > 1e-3}
+    read = tokens_read(
+        lm, lambda: lm.sample([listed.conversation(w) for w in words], 1, seed=0, batch_size=2)
+    )
+    # Pairs of five, of five and one, and of one; then at most one more step of six rows.
+    assert 2 * (5 + 5 + 1) <= read <= 2 * (5 + 5 + 1) + 6
+    assert lm.sample([], 3, seed=0) == []
+
+
+def test_more_responses_than_a_batch_holds_are_drawn_in_several(tmp_path):
+    listed = EnumerableModel.make(tmp_path, seed=1)
+    lm = listed.language_model()
+    (row,) = lm.sample([listed.conversation("ab")], 1000, seed=0, batch_size=300)
+    assert len(row) == 1000 and fits(Counter(r.text for r in row), listed.law("ab"))
+
+
+def test_the_models_own_generation_settings_are_not_sampled_with(tmp_path):
+    listed = EnumerableModel.make(tmp_path, seed=1)
+    path = tmp_path / "generation_config.json"
+    settings = json.loads(path.read_text())
+    own = {"repetition_penalty": 3.0, "suppress_tokens": [2], "temperature": 0.2, "top_k": 1}
+    path.write_text(json.dumps({**settings, **own, "do_sample": True}))
+    lm = listed.language_model()
+    assert lm.model.generation_config.repetition_penalty == 3.0
+    (row,) = lm.sample([listed.conversation("ab")], 1000, seed=0, batch_size=1000)
+    assert fits(Counter(r.text for r in row), listed.law("ab"))
+    assert lm.model.generation_config.repetition_penalty == 3.0  # and it is saved as it was
 
 
 def test_a_response_ends_with_its_end_token_or_at_the_limit():
