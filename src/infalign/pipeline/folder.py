@@ -140,8 +140,8 @@ class Run:
         """What a calibration store must have been made with to be used here."""
         reward = bundled(self.config.reward, "reward") or self.config.reward
         return {
-            "model": _artifact(self.model_path),
-            "reward": _reward_fingerprint(str(reward)),
+            "model": artifact(self.model_path),
+            "reward": reward_fingerprint(str(reward)),
             "prompts": storage.fingerprint([(p.id, p.messages) for p in self.prompts]),
             "sampling": storage.fingerprint(self.config.sampling.model_dump())
             + f"-seed{self.config.seed}",
@@ -182,7 +182,7 @@ def _git_revision() -> str | None:
         return None
 
 
-def _artifact(path: str) -> str:
+def artifact(path: str) -> str:
     """A folder's content, or the name of what lives on the hub."""
     folder = Path(path)
     if folder.is_dir():
@@ -191,9 +191,10 @@ def _artifact(path: str) -> str:
     return path
 
 
-def _reward_fingerprint(spec: str) -> str:
+def reward_fingerprint(spec: str) -> str:
+    """The content of a classifier's folder, or the name and source of a Python function."""
     if not spec.startswith("python:"):
-        return _artifact(spec)
+        return artifact(spec)
     function = load_reward(spec)
     try:
         return f"{spec} {storage.fingerprint(inspect.getsource(function))}"
