@@ -7,7 +7,7 @@ import typer
 
 from infalign.errors import InfalignError
 
-from . import design, explore, run
+from . import design, explore, run, sample
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -22,6 +22,7 @@ app.command(name="run", help=run.RUN_HELP)(run.run)
 for stage, purpose in run.STAGE_HELP.items():
     app.command(name=stage, help=purpose)(run.stage_command(stage))
 app.command(help=design.DESIGN_HELP)(design.design)
+app.command(help=sample.HELP)(sample.sample)
 app.command()(explore.explore)
 
 

@@ -90,8 +90,8 @@ RUN_HELP = (
 def _run(config: Config, out: Path, until: str) -> None:
     from infalign.pipeline.run import run
 
-    _quiet_libraries()
-    with _progress() as report:
+    quiet_libraries()
+    with progress() as report:
         finished = run(config, out, until=until, report=report)
     if until == "report":
         print_results(finished.folder)
@@ -100,7 +100,7 @@ def _run(config: Config, out: Path, until: str) -> None:
 
 
 @contextmanager
-def _progress():
+def progress():
     """A bar for each thing a run does, on stderr."""
     columns = (
         TextColumn("{task.description:32}"),
@@ -123,7 +123,7 @@ def _progress():
             progress.stop()
 
 
-def _quiet_libraries() -> None:
+def quiet_libraries() -> None:
     """Keep other libraries' notices off the terminal; their errors still come through."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")

@@ -1,0 +1,267 @@
+"""`infalign sample`: prompts answered with a procedure."""
+
+import json
+import math
+import re
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.padding import Padding
+from rich.text import Text
+
+from infalign.specs import PROCEDURE_FORMS
+
+TOGETHER = 256
+"""Responses drawn between two steps of the progress bar, about."""
+
+FORMS = PROCEDURE_FORMS.replace(" or mixture", ", majority-vote:N or mixture")
+
+EXAMPLE = (
+    "infalign sample --model bundled:language-model --reward bundled:helpful "
+    '--procedure best-of-n:8 "How do I bake bread?"'
+)
+HELP = (
+    "Answer prompts with a procedure: draw responses, score them, keep one.\n\n"
+    f"Procedures: {FORMS}. soft-best-of-n and rewind read the reward's quantile under the "
+    "reference: from --calibration, or from --references responses drawn from the same model now. "
+    "majority-vote reads --answers and does without a reward.\n\n"
+    "Models: folder, hub id, bundled:language-model, http(s)://HOST/v1#MODEL for an "
+    "OpenAI-compatible server (its key from OPENAI_API_KEY), or vllm:PATH.\n\n"
+    f"Example: {EXAMPLE}"
+)
+
+
+def sample(
+    texts: Annotated[
+        list[str] | None,
+        typer.Argument(help="Prompts; - reads them from standard input, one a line."),
+    ] = None,
+    model: Annotated[str, typer.Option(help="The policy, as named above.")] = ...,
+    reward: Annotated[
+        str | None,
+        typer.Option(help="Classifier folder or hub id, bundled:helpful, python:MODULE:FUNCTION."),
+    ] = None,
+    procedure: Annotated[str, typer.Option(help="How one response is kept.")] = "best-of-n:4",
+    prompts: Annotated[
+        str | None, typer.Option(help="JSON Lines file, bundled:helpful or bundled:harmless.")
+    ] = None,
+    split: Annotated[str, typer.Option(help="Which of its prompts, where they say.")] = "test",
+    limit: Annotated[int | None, typer.Option(min=1, help="The first so many of them.")] = None,
+    temperature: Annotated[float, typer.Option(help="Softmax temperature.")] = 1.0,
+    top_p: Annotated[
+        float, typer.Option(min=0, max=1, help="Mass of the nucleus; 1 is all.")
+    ] = 1.0,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest response.")] = 128,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed, the same responses.")] = 0,
+    calibration: Annotated[
+        Path | None, typer.Option(help="Calibration store of the same prompts and reward.")
+    ] = None,
+    references: Annotated[
+        int, typer.Option(min=1, help="Responses per prompt to calibrate with, without a store.")
+    ] = 64,
+    answers: Annotated[
+        str, typer.Option(help="numeric, or python:MODULE:FUNCTION from response to answer.")
+    ] = "numeric",
+    everything: Annotated[bool, typer.Option("--all", help="All candidates as well.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON Lines.")] = False,
+    out: Annotated[Path | None, typer.Option(help="Also write JSON Lines to this file.")] = None,
+    trust_remote_code: Annotated[
+        bool, typer.Option("--trust-remote-code", help="Run code that comes with a model.")
+    ] = False,
+):
+    from infalign import _check, storage
+    from infalign.decoding import load_answers, parse_decoder
+
+    from .run import quiet_libraries
+
+    played = flag("procedure", parse_decoder, procedure, load_answers(answers))
+    flag("temperature", _check.positive, "temperature", temperature)
+    asked = read_prompts(texts, prompts, split, limit)
+    quiet_libraries()
+    from infalign.models.samplers import load_sampler
+
+    drawn = {"temperature": temperature, "top_p": top_p, "max_new_tokens": max_new_tokens}
+    scorer, store = _scorer_and_store(played, reward, calibration, trust_remote_code)
+    sampler = load_sampler(model, trust_remote_code=trust_remote_code, **drawn)
+    rows = _decode(played, sampler, scorer, store, asked, references, seed)
+    records = [_record(p, r, played.spec, everything) for p, r in zip(asked, rows, strict=True)]
+    lines = [json.dumps(record, ensure_ascii=False, allow_nan=False) for record in records]
+    if out:
+        storage.write_text(out, "".join(line + "\n" for line in lines))
+    if as_json:
+        print("\n".join(lines))
+        return
+    console = Console(highlight=False)
+    for number, record in enumerate(records):
+        if number:
+            console.print()
+        _print(console, record)
+    if out:
+        Console(stderr=True).print(f"Written to {out}.", highlight=False, markup=False)
+
+
+def flag(name: str, read, *arguments):
+    """What `read` makes of an option's value; a wrong usage that names the option otherwise."""
+    try:
+        return read(*arguments)
+    except ValueError as error:
+        message = re.sub(r"^`\w+` ", "", str(error))
+        raise typer.BadParameter(message, param_hint=f"--{name}") from None
+
+
+def read_prompts(texts, source, split, limit):
+    """The prompts of the command line, of standard input, or of a file."""
+    from infalign.config import Prompts
+    from infalign.prompts import Prompt, load_prompts
+
+    if bool(texts) == bool(source):
+        raise typer.BadParameter("give prompts either as words or with --prompts.")
+    if source:
+        return load_prompts(Prompts(file=source, split=split, limit=limit))
+    if texts == ["-"]:
+        texts = [line.strip() for line in sys.stdin]
+    texts = [text for text in texts if text.strip()][:limit]
+    if not texts:
+        raise typer.BadParameter("there is none on standard input.", param_hint="prompts")
+    return [Prompt(str(i), ({"role": "user", "content": t},)) for i, t in enumerate(texts)]
+
+
+def _scorer_and_store(played, reward, calibration, trust_remote_code):
+    from infalign.calibration.store import CalibrationStore
+    from infalign.decoding import reads
+    from infalign.demo import bundled
+    from infalign.models.rewards import load_reward
+    from infalign.pipeline.folder import reward_fingerprint
+
+    reading = reads(played)
+    if reward is None and reading in ("rewards", "quantiles"):
+        raise typer.BadParameter(f"{played.spec} chooses by reward.", param_hint="--reward")
+    if calibration and reading != "quantiles":
+        raise typer.BadParameter(
+            f"{played.spec} does not read quantiles.", param_hint="--calibration"
+        )
+    scorer = load_reward(reward, trust_remote_code=trust_remote_code) if reward else None
+    if calibration is None:
+        return scorer, None
+    store = CalibrationStore.open(calibration)
+    if "reward" in store.provenance:
+        store.require(reward=reward_fingerprint(str(bundled(reward, "reward") or reward)))
+    return scorer, store
+
+
+def _decode(played, sampler, scorer, store, asked, references, seed):
+    """Some prompts at a time, with a progress bar."""
+    import numpy as np
+
+    from infalign.decoding import decode, draw_calibration, reads
+
+    from .run import progress
+
+    on_the_spot = store is None and reads(played) == "quantiles"
+    size = max(1, TOGETHER // (references if on_the_spot else min(played.draws, TOGETHER)))
+    parts = [asked[i : i + size] for i in range(0, len(asked), size)]
+    rows = []
+    with progress() as report:
+        for part, own in zip(parts, np.random.SeedSequence(seed).spawn(len(parts)), strict=True):
+            if len(parts) > 1:
+                report("sample", len(rows), len(asked))
+            conversations, ids = [p.messages for p in part], [p.id for p in part]
+            number = int(own.generate_state(1)[0])
+            known = store
+            if on_the_spot:
+                known = draw_calibration(
+                    sampler, scorer, conversations, references, seed=number, prompt_ids=ids
+                )
+            rows += decode(
+                played,
+                sampler,
+                scorer,
+                conversations,
+                seed=number,
+                prompt_ids=ids,
+                calibration=known,
+            )
+        if len(parts) > 1:
+            report("sample", len(rows), len(asked))
+    return rows
+
+
+def _record(prompt, result, spec, everything) -> dict:
+    """One prompt's result as JSON."""
+    messages = [dict(m) for m in prompt.messages]
+    record = {
+        "prompt_id": prompt.id,
+        "prompt": messages[0]["content"] if len(messages) == 1 else messages,
+        "procedure": spec,
+        "draws": len(result.candidates),
+        **_candidate(result, result.index),
+        "index": result.index,
+        "rank": result.rank,
+    }
+    if result.answers:
+        winner = result.answers[result.index]
+        votes = 0 if winner is None else sum(a == winner for a in result.answers)
+        record["votes"] = votes
+    if everything:
+        record["candidates"] = [_candidate(result, i) for i in range(len(result.candidates))]
+    return record
+
+
+def _candidate(result, i) -> dict:
+    response = result.candidates[i]
+    known = {"text": response.text}
+    if result.rewards:
+        known["reward"] = result.rewards[i]
+    if result.quantiles:
+        known["quantile"] = result.quantiles[i]
+    if result.answers:
+        answer = result.answers[i]
+        plain = answer is None or isinstance(answer, str | int)
+        known["answer"] = answer if plain else str(answer)
+    known["logprob"] = response.logprob if math.isfinite(response.logprob) else None
+    return known
+
+
+def _print(console: Console, record: dict) -> None:
+    """The prompt, what was kept, and why; then the other candidates if there are."""
+    prompt = record["prompt"]
+    text = prompt if isinstance(prompt, str) else prompt[-1]["content"]
+    console.print(printable(text), style="bold")
+    _indented(console, 2, printable(record["text"] or "(nothing)"))
+    _indented(console, 2, Text(_why(record), "dim"))
+    for i, other in enumerate(record.get("candidates", ())):
+        if i != record["index"]:
+            facts = [f"{k} {_number(other[k])}" for k in ("reward", "answer") if k in other]
+            _indented(console, 4, Text(f"{i + 1}. " + ", ".join(facts), "dim"))
+            _indented(console, 7, printable(other["text"] or "(nothing)"))
+
+
+def _indented(console: Console, by: int, text: Text) -> None:
+    console.print(Padding(text, (0, 0, 0, by), expand=False))
+
+
+def _why(record: dict) -> str:
+    n, facts = record["draws"], []
+    if "reward" in record:
+        facts.append(f"reward {_number(record['reward'])}")
+    if "quantile" in record:
+        facts.append(f"quantile {record['quantile']:.2f}")
+    if "votes" in record:
+        voted = f"answer {record['answer']}, {record['votes']} of {n} votes"
+        facts.append(voted if record["votes"] else f"none of {n} has an answer")
+    elif "reward" in record and n > 1:
+        facts.append(f"rank {record['rank']} of {n}")
+    return f"{record['procedure']}: " + (", ".join(facts) or f"1 of {n}")
+
+
+def _number(value) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def printable(text: str) -> Text:
+    """Text that a model wrote, without markup and with what would steer the terminal spelled
+    out."""
+    return Text("".join(c if c.isprintable() or c in "\n\t" else ascii(c)[1:-1] for c in text))
