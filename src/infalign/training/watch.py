@@ -1,0 +1,189 @@
+"""The inference-time win rate while training: whether what is optimized is what was wanted."""
+
+import random
+from collections.abc import Sequence
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from transformers import TrainerCallback
+from transformers.trainer_callback import ExportableState
+
+from infalign import _check
+from infalign.calibration.store import CalibrationStore
+from infalign.errors import DataError
+from infalign.evaluation.divergence import nats_per_sequence
+from infalign.evaluation.estimators import win_rate
+from infalign.evaluation.variance import check_ranks
+from infalign.models.hf import LanguageModel
+from infalign.models.interfaces import Scorer
+from infalign.models.kl import sequence_kl
+from infalign.models.logits import check_top_p
+from infalign.models.rewards import score
+from infalign.procedures import AbstractProcedure
+from infalign.prompts import Prompt
+
+
+class WinRateCallback(TrainerCallback, ExportableState):
+    """Measures the policy of any transformers trainer of a causal language model as it trains.
+
+    Before the first step and after every `every` steps the policy answers held-out prompts, a few
+    times each; the answers are scored and compared with reference rewards under the procedure.
+    Each time a row is added to the trainer's log: `infalign/win_rate` with the ends of its 95 %
+    interval, `infalign/win_rate_low` and `infalign/win_rate_high`, `infalign/mean_tokens`, and
+    `infalign/kl` in nats per sequence if the reference model is given.
+
+    Training is bit for bit what it is without: no random number is taken from it, and the model is
+    left in its mode. The same prompts are used each time, so that changes are seen sooner than the
+    interval, which is that of a single value, suggests; `evaluation.power` says how many prompts
+    and samples a difference needs. In distributed training every process measures the same.
+
+    - `reward`: a TRL reward function; it gets the prompts' ids as the column `prompt_id`.
+    - `prompts`: at least 2, none of them trained on.
+    - `procedure`, `against`: how policy and reference are decoded, by rank; the same unless given.
+    - `every`: steps from one measurement to the next.
+    - `samples`: responses to each prompt, at least what the procedures draw.
+    - `reference`: rewards of the reference, shape (prompts, k), or a store that has the prompts.
+      Unless given, `samples` responses of the policy as it is before the first step; so a policy
+      that starts from something else than the reference needs them. They travel in checkpoints.
+    - `reference_model`: for the KL, on the policy's device.
+    - `temperature`, `top_p`, `max_new_tokens`, `batch_size`: as in `LanguageModel`.
+    - `seed`: of all that is sampled; with the number of the step it decides the responses.
+
+    `trainer`, where it is set to the trainer, has every row reported to its trackers too.
+    """
+
+    def __init__(
+        self,
+        reward: Scorer,
+        prompts: Sequence[Prompt],
+        procedure: AbstractProcedure,
+        *,
+        every: int,
+        samples: int,
+        against: AbstractProcedure | None = None,
+        reference: np.ndarray | CalibrationStore | None = None,
+        reference_model: LanguageModel | None = None,
+        temperature: float = 1.0,
+        top_p: float = 1.0,
+        max_new_tokens: int = 128,
+        batch_size: int = 256,
+        seed: int = 0,
+    ):
+        self.reward, self.prompts, self.procedure = reward, list(prompts), procedure
+        self.against = against or procedure
+        check_ranks("procedure", procedure)
+        check_ranks("against", self.against)
+        self.every = _check.count("every", every)
+        self.samples = _check.count("samples", samples)
+        if len(self.prompts) < 2:
+            raise ValueError(
+                f"`prompts` must be at least 2 for an interval; got {len(self.prompts)}."
+            )
+        self.reference_model, self.batch_size, self.seed = reference_model, batch_size, seed
+        self.sampling = {
+            "temperature": _check.positive("temperature", temperature),
+            "top_p": check_top_p("top_p", top_p),
+            "max_new_tokens": _check.count("max_new_tokens", max_new_tokens),
+        }
+        self.reference = None if reference is None else self._rewards(reference)
+        drawn = np.full(len(self.prompts), self.samples)
+        _check.enough_samples("samples", drawn, procedure.draws, procedure)
+        if self.reference is None:
+            _check.enough_samples("samples", drawn, self.against.draws, self.against)
+        self.trainer = None
+
+    def state(self):
+        """What a checkpoint keeps: the reference rewards."""
+        kept = None if self.reference is None else self.reference.tolist()
+        return {"args": {}, "attributes": {"reference": kept}}
+
+    def on_train_begin(self, args, state, control, model=None, processing_class=None, **kwargs):
+        if state.global_step == 0:
+            self._measure(args, state, control, model, processing_class)
+        elif self.reference is None:
+            kept = state.stateful_callbacks.get(type(self).__name__)
+            if not kept:
+                raise DataError(
+                    "The checkpoint has no reference rewards to go on with, since it was made "
+                    "without this callback. Pass `reference`."
+                )
+            self.reference = self._rewards(np.array(kept["attributes"]["reference"]))
+
+    def on_step_end(self, args, state, control, model=None, processing_class=None, **kwargs):
+        if state.global_step % self.every == 0:
+            self._measure(args, state, control, model, processing_class)
+
+    def _measure(self, args, state, control, model, tokenizer) -> None:
+        conversations = [p.messages for p in self.prompts]
+        with undisturbed(model):
+            policy = LanguageModel.of(model, tokenizer, **self.sampling)
+            if self.reference is None:
+                _, self.reference = self._draw(policy, conversations, 0)
+            responses, rewards = self._draw(policy, conversations, 1 + state.global_step)
+            kl = None
+            if self.reference_model is not None:
+                kl = sequence_kl(policy, self.reference_model, conversations, responses)
+        found = win_rate(rewards, self.reference, self.procedure, against=self.against)
+        row = {
+            "infalign/win_rate": found.value,
+            "infalign/win_rate_low": found.low,
+            "infalign/win_rate_high": found.high,
+            "infalign/mean_tokens": float(np.mean([len(r.tokens) for x in responses for r in x])),
+        }
+        if kl is not None:
+            row["infalign/kl"] = nats_per_sequence(kl.exact).value
+        row["step"] = state.global_step
+        state.log_history.append(row)
+        if self.trainer is not None:
+            # Past `Trainer.log`, in which TRL's trainers empty the averages of their own figures,
+            # and past the handler's `on_log`, which would call off a log that is due at this step.
+            handler = self.trainer.callback_handler
+            handler.call_event("on_log", args, state, control, logs=dict(row))
+
+    def _draw(self, policy, conversations, number: int):
+        """Responses, and their rewards of shape (prompts, samples)."""
+        seed = int(np.random.SeedSequence((self.seed, number)).generate_state(1)[0])
+        responses = policy.sample(
+            conversations, self.samples, seed=seed, batch_size=self.batch_size
+        )
+        texts = [[r.text for r in row] for row in responses]
+        return responses, score(self.reward, conversations, texts, [p.id for p in self.prompts])
+
+    def _rewards(self, reference) -> np.ndarray:
+        """Reference rewards as a checked array with a row for each prompt."""
+        if isinstance(reference, CalibrationStore):
+            unknown = [p.id for p in self.prompts if p.id not in reference.rewards]
+            if unknown:
+                raise DataError(
+                    f"The calibration store has no rewards for prompt {unknown[0]!r} "
+                    f"({len(unknown)} of {len(self.prompts)} prompts are unknown). Calibrate these "
+                    "prompts too, or leave `reference` out to draw from the policy as it starts."
+                )
+            reference = [reference.rewards[p.id] for p in self.prompts]
+        reference = _check.finite_rewards("reference", reference)
+        if len(reference) != len(self.prompts):
+            raise ValueError(
+                "`reference` must have one row for each of `prompts`; got "
+                f"{len(reference)} rows for {len(self.prompts)} prompts."
+            )
+        drawn = np.full(len(reference), reference.shape[1])
+        _check.enough_samples("reference", drawn, self.against.draws, self.against)
+        return reference
+
+
+@contextmanager
+def undisturbed(model):
+    """Evaluation mode and no gradients inside; the model's mode, part by part, and all random
+    number generators as they were afterwards."""
+    training = [part for part in model.modules() if part.training]
+    plain, numbers = random.getstate(), np.random.get_state()
+    model.eval()
+    try:
+        with torch.no_grad(), torch.random.fork_rng():
+            yield
+    finally:
+        for part in training:
+            part.training = True
+        random.setstate(plain)
+        np.random.set_state(numbers)
