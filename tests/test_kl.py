@@ -167,7 +167,7 @@ def test_batches_and_pieces_change_nothing(policy, reference, monkeypatch):
         parts = sequence_kl(a, b, conversations, drawn, batch_tokens=batch_tokens)
         for field in dataclasses.fields(SequenceKL):
             first, second = (getattr(x, field.name) for x in (whole, parts))
-            np.testing.assert_allclose(first, second, atol=2e-6)
+            np.testing.assert_allclose(first, second, atol=1e-5)
 
 
 @given(

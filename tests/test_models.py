@@ -52,15 +52,6 @@ def test_log_probabilities_while_sampling_are_those_of_one_forward_pass():
         np.testing.assert_allclose(again, [r.logprob for r in row], atol=2e-3)
 
 
-def test_log_probabilities_may_be_left_out_and_change_nothing_else():
-    lm = model()
-    (with_them,), (without,) = (
-        lm.sample(PROMPTS[:1], 4, seed=0, logprobs=logprobs) for logprobs in (True, False)
-    )
-    assert [r.tokens for r in with_them] == [r.tokens for r in without]
-    assert np.isnan([r.logprob for r in without]).all()
-
-
 WORDS = ["ab", "c", "cabba"]
 SETTINGS = [(1.0, 1.0), (0.7, 1.0), (1.0, 0.8), (1.3, 0.6)]
 
@@ -185,12 +176,12 @@ def test_the_exact_kl_per_token_agrees_with_the_sampled_log_ratio():
     with torch.no_grad():
         for p in policy.model.parameters():
             p += 0.004 * torch.randn(p.shape, generator=generator)
-    drawn = policy.sample(PROMPTS, 400, seed=2)
+    drawn = policy.sample(PROMPTS, 200, seed=2)
     exact = sequence_kl(policy, reference, PROMPTS, drawn).exact
     # The policy's temperature is the reference's: ask the reference for the same tokens.
     ratio = np.array(
         [
-            [r.logprob - logprob(reference, prompt, r.tokens) for r in row[:150]]
+            [r.logprob - logprob(reference, prompt, r.tokens) for r in row[:60]]
             for prompt, row in zip(PROMPTS, drawn, strict=True)
         ]
     )
