@@ -12,8 +12,8 @@ demo: $(READY)  ## The whole method on bundled models, offline; prints where the
 quick: $(READY)  ## The same made small, in a minute.
 	$(BIN)/infalign demo --quick --out runs/quick
 
-test: $(READY)  ## All tests.
-	$(BIN)/python -m pytest
+test: $(READY)  ## All tests, on two cores.
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 check: $(READY)  ## Lint and format.
 	$(BIN)/ruff check .

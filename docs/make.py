@@ -17,7 +17,7 @@ MARKED = re.compile(r"(<!-- demo-output -->).*?(<!-- /demo-output -->)", re.S)
 
 def main(run: Path) -> None:
     """Rewrite the marked part of README.md and docs/images/win_rate.png."""
-    from infalign.cli.run import print_results
+    from infalign.cli.show import print_results
 
     os.environ["COLUMNS"] = "80"
     with redirect_stdout(io.StringIO()) as printed:

@@ -11,6 +11,14 @@ import pytest
 os.environ |= {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
 
 
+SLOWEST = ("test_resume.py", "test_demo.py")
+"""Files of minutes: begun first, so that no core waits for them at the end."""
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: item.path.name not in SLOWEST)
+
+
 @pytest.fixture
 def cli(monkeypatch, capsys):
     """Run the command line in this process; returns (exit code, stdout, stderr)."""

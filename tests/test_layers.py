@@ -35,8 +35,9 @@ LEVELS = {
     3: {"shaping", "evaluation", "demo"},
     4: {"models", "prompts", "__init__"},
     5: {"training", "reports", "explorer", "decoding"},
-    6: {"pipeline"},
-    7: {"cli", "__main__"},
+    6: {"comparison"},
+    7: {"pipeline"},
+    8: {"cli", "__main__"},
 }
 LEVEL = {unit: level for level, units in LEVELS.items() for unit in units}
 FLAT = {0, 1}

@@ -31,6 +31,15 @@ def policy(method, label, transform, kl, win_rate, sampled):
         "mean_tokens": 21.3,
         "mean_reward": 0.41,
         "win_rates": {SAMPLING: estimate(sampled, 0.016), WORST: estimate(win_rate, 0.018)},
+        "length_controlled": {SAMPLING: estimate(0.575, 0.02), WORST: None},
+        "judge": {
+            "win_rate": estimate(0.645, 0.1),
+            "position_bias": estimate(0.075, 0.05),
+            "consistency": estimate(0.815, 0.06),
+            "pairs": 126,
+            "excluded": 2,
+        },
+        "gold": {"gold": {SAMPLING: estimate(0.61, 0.02), WORST: estimate(0.555, 0.02)}},
         "theory": {SAMPLING: 0.752, WORST: 0.943},
         "frontier": {SAMPLING: 0.774, WORST: 0.951},
     }
@@ -48,12 +57,15 @@ def results():
     }
     replies = [("reference", "Reference", "", 0.04), ("rloo", "InfAlign-CTRL", HOSTILE, 0.62)]
     return {
-        "schema_version": 1,
+        "schema_version": 2,
         "evidence": True,
         "procedure": WORST,
         "target_kl": 0.5,
         "model": "a model",
         "reward": "a reward",
+        "procedures": {WORST: WORST, SAMPLING: SAMPLING},
+        "gold": {"gold": "a better reward"},
+        "judge": "a judge",
         "prompts": 128,
         "samples": 32,
         "policies": [
@@ -91,11 +103,22 @@ def results():
             }
             for i in range(6)
         ],
+        "by_n": {
+            family: {
+                "n": [1, 2, 4],
+                "win_rates": {
+                    reward: {m: [estimate(0.6 + n / 10, 0.02) for n in range(3)] for m in METHODS}
+                    for reward in ("reward", "gold")
+                },
+            }
+            for family in ("best-of-n", "worst-of-n")
+        },
         "minutes": {"calibrate": 0.9, "train": 4.0, "evaluate": 1.2},
     }
 
 
 CURVES = {"optimal": 5, "identity": 3, "probit": 2}
+METHODS = ("rloo", "rlhf", *(f"m{i}" for i in range(7)))
 
 
 @pytest.fixture
@@ -175,7 +198,11 @@ def test_the_tables_hold_the_numbers(build):
         assert value in text
     for value in ("+8.2", "6.1 to 10.3", "−3.9", "−5.5 to −2.3", "wins more", "wins less"):
         assert value in text
-    for value in ("24.0 tokens", "reward 0.41", "3.1 %", "model.sha abc123", "seed 7"):
+    for value in ("By gold", "55.5 %", "53.5 to 57.5", "a better reward", "57.5 %"):
+        assert value in text
+    for value in ("a judge compared", "64.5 %", "7.5 %", "81.5 %", "126", "2 without verdict"):
+        assert value in text
+    for value in ("24.0 tokens", "0.41", "3.1 %", "model.sha abc123", "seed 7"):
         assert value in text
     assert "(empty reply)" in text and "2 more" in text
 
@@ -244,8 +271,8 @@ def test_the_interval_decides_what_is_said(low, high, said):
 
 
 def test_results_of_another_schema_are_refused(build, tmp_path):
-    with pytest.raises(DataError, match=r"results schema 2; this version reads 1\. Evaluate again"):
-        build(results() | {"schema_version": 2})
+    with pytest.raises(DataError, match=r"results schema 3; this version reads 2\. Evaluate again"):
+        build(results() | {"schema_version": 3})
     with pytest.raises(DataError, match="results schema None"):
         build([1, 2])
     assert not (tmp_path / "report.html").exists()
@@ -317,3 +344,15 @@ def test_the_band_of_uniform_bins_covers_what_calibration_gives():
         inside.append(((counts >= low) & (counts <= high)).mean())
     error = np.std(inside) / np.sqrt(len(inside))
     assert abs(np.mean(inside) - 0.95) < 4 * error + 0.01  # whole counts in a normal band
+
+
+def test_a_comparison_without_training_has_a_page_too(build):
+    values = results()
+    for part in ("target_kl", "calibration", "transform", "training", "minutes"):
+        del values[part]
+    for policy in values["policies"]:
+        del policy["theory"], policy["transform"]
+    values["policies"][1] |= {"kl": None, "kl_efficiency": None, "frontier": None}
+    text = Page(build(values)).text
+    assert "Compared under worst-of-4" in text and "Target KL" not in text
+    assert "In theory" not in text and "at a KL that was not measured" in text

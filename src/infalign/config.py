@@ -2,7 +2,7 @@
 
 import difflib
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import pydantic
 import yaml
@@ -17,6 +17,9 @@ class Section(BaseModel):
     """A part of the configuration: unknown keys are errors, values do not change once read."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+SectionType = TypeVar("SectionType", bound=Section)
 
 
 class Prompts(Section):
@@ -40,6 +43,7 @@ class SamplingSettings(Section):
     """How responses are drawn, everywhere: calibration, training and evaluation."""
 
     temperature: Annotated[PositiveFloat, Field(description="Softmax temperature.")] = 1.0
+    top_p: Annotated[PositiveFloat, Field(description="Mass of the nucleus that tokens are drawn from, in evaluations without training; 1 is all.", le=1)] = 1.0  # fmt: skip  # noqa: E501
     max_new_tokens: Annotated[PositiveInt, Field(description="Longest response, in tokens.")] = 128
     batch_size: Annotated[PositiveInt, Field(description="Responses generated at once.")] = 256
 
@@ -87,6 +91,12 @@ class Evaluation(Section):
 
     prompts: Annotated[EvaluationPrompts, Field(description="Held-out prompts; the source is that of `prompts` unless given.")] = EvaluationPrompts()  # fmt: skip  # noqa: E501
     samples: Annotated[PositiveInt, Field(description="Responses per prompt and policy.")] = 32
+    procedures: Annotated[tuple[str, ...], Field(description="Further ways of decoding to compare under, beside plain sampling and `procedure`.")] = ()  # fmt: skip  # noqa: E501
+    policies: Annotated[dict[str, str], Field(description="Policies trained elsewhere, name: folder or hub id, to compare as well.")] = {}  # fmt: skip  # noqa: E501
+    gold: Annotated[dict[str, str], Field(description="Held-out rewards, name: reward, that say what is kept by `reward` is worth; reward hacking shows there.")] = {}  # fmt: skip  # noqa: E501
+    judge: Annotated[str | None, Field(description="Who compares kept responses pairwise, in both orders: http(s)://HOST/v1#MODEL, python:package.module:function or reward:REWARD.")] = None  # fmt: skip  # noqa: E501
+    judge_pairs: Annotated[PositiveInt, Field(description="Pairs per prompt and policy that the judge compares.")] = 1  # fmt: skip  # noqa: E501
+    kl_samples: Annotated[PositiveInt, Field(description="Responses per prompt on which the KL is measured, at most.")] = 8  # fmt: skip  # noqa: E501
 
 
 class Config(Section):
@@ -124,11 +134,18 @@ class Config(Section):
             )
         if self.transform != "optimal":
             parse_transform(self.transform)
-        needed = max(procedure.draws, against.draws)
-        if self.evaluate.samples < needed:
+        for spec in (self.procedure, against.spec, *self.evaluate.procedures):
+            needed = parse_procedure(spec).draws
+            if self.evaluate.samples < needed:
+                raise ValueError(
+                    f"`evaluate.samples` is {self.evaluate.samples}, fewer than the {needed} that "
+                    f"{spec} draws; raise it, or use a smaller n"
+                )
+        if self.sampling.top_p < 1:
             raise ValueError(
-                f"`evaluate.samples` is {self.evaluate.samples}, fewer than the {needed} that "
-                f"{self.procedure} draws; raise it, or use a smaller n"
+                f"`sampling.top_p` is {self.sampling.top_p:g}, but training's KL is that of whole "
+                "distributions; train with 1, and compare policies with "
+                "`infalign evaluate --policy … --top-p`"
             )
         if self.train.batch_size % self.train.group:
             raise ValueError(
@@ -177,8 +194,13 @@ def load_config(path: Path, overrides: tuple[str, ...] = ()) -> Config:
 
 def parse_config(data: dict) -> Config:
     """The configuration that `data` states; ConfigError names each key that is wrong."""
+    return read_section(Config, data)
+
+
+def read_section(kind: type[SectionType], values: dict) -> SectionType:
+    """A part of the configuration from its values; ConfigError names each that is wrong."""
     try:
-        return Config.model_validate(data)
+        return kind.model_validate(values)
     except pydantic.ValidationError as error:
         raise ConfigError("\n".join(_explain(e) for e in error.errors())) from None
 

@@ -10,18 +10,17 @@ from typing import Annotated
 
 import typer
 from pydantic import BaseModel
-from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
 from infalign.config import Config, load_config
+
+from .show import print_results
 
 RUN_EXAMPLE = "Example: infalign run config.yaml --out runs/first train.steps=200"
 STAGE_HELP = {
     "calibrate": "Draw and score the reference samples of every prompt.",
     "train": "Train the policies, after what comes before.",
-    "evaluate": "Sample the policies on held-out prompts and estimate win rates and KL.",
     "report": "Bring the run up to its report; with a finished run, write the page again.",
 }
 Out = Annotated[Path, typer.Option(help="Run folder; an interrupted run in it continues.")]
@@ -88,15 +87,24 @@ RUN_HELP = (
 
 
 def _run(config: Config, out: Path, until: str) -> None:
-    from infalign.pipeline.run import run
-
-    quiet_libraries()
-    with progress() as report:
-        finished = run(config, out, until=until, report=report)
+    finished = _bring(config, out, until)
     if until == "report":
         print_results(finished.folder)
     else:
         Console(stderr=True).print(f"Stage {until} of {out} is done.")
+
+
+def bring_up_to(config: Path, overrides: tuple[str, ...], out: Path, stage: str):
+    """The run of a configuration, with `stage` and all before it done."""
+    return _bring(load_config(config, overrides), out, stage)
+
+
+def _bring(config: Config, out: Path, until: str):
+    from infalign.pipeline.run import run
+
+    quiet_libraries()
+    with progress() as report:
+        return run(config, out, until=until, report=report)
 
 
 @contextmanager
@@ -137,54 +145,3 @@ def quiet_libraries() -> None:
         return
     transformers.utils.logging.disable_progress_bar()
     datasets.disable_progress_bars()
-
-
-def print_results(folder: Path) -> None:
-    """The results of an evaluated run, as a table."""
-    from infalign.storage import read_json
-
-    results = read_json(folder / "evaluation" / "results.json")
-    console = Console()
-    procedure = results["procedure"]
-    table = Table(
-        title=f"Win rate against the reference, {results['prompts']} held-out prompts × "
-        f"{results['samples']} samples",
-        box=box.SIMPLE_HEAD,
-        pad_edge=False,
-    )
-    table.add_column("policy", min_width=13)
-    for column in ("KL, nats", "KL eff.", "sampling %", f"{procedure} %", "frontier"):
-        table.add_column(column, justify="right", no_wrap=True)
-    for policy in results["policies"]:
-        wins = policy["win_rates"]
-        table.add_row(
-            policy["label"],
-            _with_error(policy["kl"], 1, 3),
-            f"{policy['kl_efficiency']:.0%}",
-            _with_error(wins["sampling"], 100, 1),
-            _with_error(wins[procedure], 100, 1),
-            f"{100 * policy['frontier'][procedure]:.1f}",
-        )
-    console.print(table)
-    labels = {p["method"]: p["label"] for p in results["policies"]}
-    for d in results["differences"]:
-        if d["low"] is None:
-            continue
-        console.print(
-            f"{labels[d['a']]} − {labels[d['b']]}, {d['procedure']}: "
-            f"{100 * d['value']:+.1f} points [{100 * d['low']:+.1f}, {100 * d['high']:+.1f}]"
-        )
-    console.print(
-        "±: 95 % intervals, clustered by prompt; differences paired by prompt. Frontier: the best "
-        "that any policy can do at that KL."
-    )
-    if not results["evidence"]:
-        console.print("[bold]A try-out, too small to be evidence: the numbers prove nothing.[/]")
-    console.print(f"Report: {(folder / 'report.html').resolve()}", soft_wrap=True)
-
-
-def _with_error(estimate: dict, scale: float, digits: int) -> str:
-    value = f"{scale * estimate['value']:.{digits}f}"
-    if estimate["low"] is None:
-        return value
-    return f"{value} ± {scale * (estimate['high'] - estimate['low']) / 2:.{digits}f}"

@@ -13,10 +13,12 @@ import numpy as np
 import yaml
 
 from infalign import storage
+from infalign.comparison.plan import Comparison
 from infalign.config import Config
 from infalign.demo import bundled
 from infalign.errors import ConfigError, DataError
 from infalign.models.rewards import load_reward
+from infalign.procedures import Sampling
 from infalign.prompts import Prompt, load_prompts
 from infalign.specs import parse_procedure
 
@@ -59,7 +61,7 @@ class Run:
                 )
         # Everything that can be wrong with the input shows before anything is written.
         provenance = run.provenance
-        _ = run.test_prompts
+        _ = run.comparison
         run.require_enough_prompts()
         storage.sweep(run.folder)
         if not begun:
@@ -99,6 +101,34 @@ class Run:
                 f"first {shared[0]!r}. Evaluate on prompts that are not trained on."
             )
         return held_out
+
+    @cached_property
+    def comparison(self) -> Comparison:
+        """The trained policies, and those trained elsewhere, on the held-out prompts."""
+        config = self.config
+        trained = {m: str(self.folder / "train" / m / "model") for m in config.methods}
+        elsewhere = config.evaluate.policies
+        if shared := trained.keys() & elsewhere.keys():
+            raise ConfigError(
+                f"`evaluate.policies` has {shared.pop()!r}, which this run trains itself. "
+                "Give it another name."
+            )
+        return Comparison(
+            reference=config.model,
+            policies=trained | elsewhere,
+            reward=config.reward,
+            gold=config.evaluate.gold,
+            judge=config.evaluate.judge,
+            judge_pairs=config.evaluate.judge_pairs,
+            prompts=self.test_prompts,
+            procedures=(config.procedure, Sampling().spec, *config.evaluate.procedures),
+            against=config.against,
+            sampling=config.sampling,
+            samples=config.evaluate.samples,
+            kl_samples=config.evaluate.kl_samples,
+            seed=config.seed,
+            trust_remote_code=config.trust_remote_code,
+        )
 
     def require_enough_prompts(self) -> None:
         """Each on-policy step needs `batch_size / group` different prompts, a warm start one."""

@@ -1,35 +1,24 @@
 """The stages of a run. Each does what its files do not yet show done, and nothing else."""
 
 import warnings
-from collections.abc import Callable
-from pathlib import Path
-
-import numpy as np
-import pyarrow as pa
 
 from infalign import storage
 from infalign.calibration.raw import require_spread
 from infalign.calibration.store import CalibrationStore, StoreWriter, read_samples
+from infalign.comparison.samples import draw
+from infalign.comparison.shards import BATCHES, Report
+from infalign.comparison.verdicts import compare_pairs
 from infalign.models.rewards import score
 from infalign.transforms import AbstractTransform, transform_from_json
 
 from .folder import Run
-
-Report = Callable[[str, int, int], None]
-"""Progress: what is being done, how much of it is done, and how much there is."""
-
-SHARD = 4
-"""Batches of generation in a calibration shard: what a killed run repeats at most."""
-
-KL_SAMPLES = 8
-"""Responses per held-out prompt on which the sequence KL is measured."""
 
 
 def calibrate(run: Run, report: Report) -> None:
     """K reference samples per prompt, scored, into `calibration/`."""
     writer = StoreWriter(run.folder / "calibration", run.fingerprints, len(run.prompts))
     k = run.config.calibration.samples
-    size = max(1, SHARD * run.config.sampling.batch_size // k)
+    size = max(1, BATCHES * run.config.sampling.batch_size // k)
     shards = [run.prompts[i : i + size] for i in range(0, len(run.prompts), size)]
     done = len(writer)
     report("calibrate", done * size, len(run.prompts))
@@ -155,56 +144,13 @@ def train(run: Run, report: Report) -> None:
 
 def evaluate(run: Run, report: Report) -> None:
     """Samples, rewards and KLs on the held-out prompts, then `evaluation/results.json`."""
-    from .results import summarize
+    from .results import summarize_run
 
-    policies = ("reference", *run.config.methods)
-    for index, name in enumerate(policies):
-        path = run.folder / "evaluation" / f"{name}.parquet"
-        report("evaluate", index, len(policies))
-        if not path.exists():
-            _sample_policy(run, name, path)
-    report("evaluate", len(policies), len(policies))
-    path = run.folder / "evaluation" / "results.json"
-    if not path.exists():
-        storage.write_json(path, summarize(run))
-
-
-def _sample_policy(run: Run, name: str, path: Path) -> None:
-    from infalign.models.kl import sequence_kl
-
-    reference = name == "reference"
-    trained = run.folder / "train" / name / "model"
-    model = load_model(run, run.model_path if reference else str(trained))
-    prompts = run.test_prompts
-    conversations, ids = [p.messages for p in prompts], [p.id for p in prompts]
-    samples = run.config.evaluate.samples
-    drawn = model.sample(
-        conversations,
-        samples,
-        seed=run.seed(f"evaluate {name}"),
-        batch_size=run.config.sampling.batch_size,
-    )
-    rewards = score(run.reward, conversations, [[r.text for r in row] for row in drawn], ids)
-    kl = np.full(rewards.shape, np.nan)
-    if not reference:
-        measured = [row[:KL_SAMPLES] for row in drawn]
-        base = load_model(run, run.model_path)
-        kl[:, :KL_SAMPLES] = sequence_kl(model, base, conversations, measured).exact
-    flat = [r for row in drawn for r in row]
-    storage.write_table(
-        path,
-        pa.table(
-            {
-                "prompt_id": [i for i in ids for _ in range(samples)],
-                "sample": list(range(samples)) * len(ids),
-                "completion": [r.text for r in flat],
-                "tokens": [len(r.tokens) for r in flat],
-                "logprob": [r.logprob for r in flat],
-                "reward": rewards.ravel(),
-                "kl": pa.array(kl.ravel(), from_pandas=True),  # nan, not measured, becomes null
-            }
-        ),
-    )
+    folder = run.folder / "evaluation"
+    draw(run.comparison, folder, report)
+    compare_pairs(run.comparison, folder, report)
+    if not (folder / "results.json").exists():
+        storage.write_json(folder / "results.json", summarize_run(run))
 
 
 def load_model(run: Run, path: str):

@@ -19,7 +19,7 @@ from infalign.errors import DataError
 
 from . import drawing, plots
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """The `schema_version` of the results that this page reads."""
 
 SAME_KL = 0.1
@@ -86,18 +86,15 @@ def render(results: Mapping, provenance: Mapping, figures: Mapping) -> str:
         results=results,
         sentences=[_unbroken(s) for s in (verdict(results), *elsewhere(results))],
         caution=caution(results),
-        procedures=list(dict.fromkeys(["sampling", results["procedure"]])),
-        differences=[
-            {
-                "a": labels[difference["a"]],
-                "b": labels[difference["b"]],
-                "procedure": difference["procedure"],
+        differences={
+            (difference["b"], difference["procedure"]): {
                 "points": number(100 * difference["value"], 1, signed=True),
                 "interval": interval(difference, 100, 1),
                 "outcome": OUTCOMES[outcome(difference)],
             }
             for difference in results["differences"]
-        ],
+        },
+        theory=any(policy.get("theory") for policy in results["policies"]),
         interval=interval,
         labels=labels,
         palette=drawing.PALETTE,
@@ -137,7 +134,7 @@ def caution(results: Mapping) -> str | None:
     policies = {policy["method"]: policy for policy in results["policies"]}
     for difference in results["differences"]:
         a, b = policies[difference["a"]], policies[difference["b"]]
-        if not _same_kl(a, b):
+        if a["kl"] and b["kl"] and not _same_kl(a, b):
             return (
                 f"{a['label']} and {b['label']} ended at different KLs "
                 f"({number(a['kl']['value'], 2)} and {number(b['kl']['value'], 2)} nats), and more "
@@ -206,7 +203,9 @@ def _paired(results: Mapping, difference: Mapping) -> str:
     rate_a, rate_b = (percent(policy["win_rates"][spec]["value"]) for policy in (a, b))
     points = number(100 * abs(difference["value"]), 1)
     kl = "at about the same KL"
-    if not _same_kl(a, b):
+    if not (a["kl"] and b["kl"]):
+        kl = "at a KL that was not measured"
+    elif not _same_kl(a, b):
         kl = f"at {number(b['kl']['value'], 2)} instead of {number(a['kl']['value'], 2)} nats of KL"
     beats = f"beats the reference in {rate_a} of comparisons"
     both = f"{a['label']} {beats}, {b['label']} {kl} in {rate_b}"

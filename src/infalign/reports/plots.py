@@ -45,18 +45,19 @@ def win_rate(results: Mapping) -> Figure:
         panel.set_xlim(0, _kl_limit(results, curves["kl"]))
         panel.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0, symbol=" %"))
         drawing.grid(panel)
-        panel.axvline(results["target_kl"], color=FAINT, lw=1.2, ls=(0, (1, 2)))
-        panel.text(
-            results["target_kl"],
-            low + 0.012 * (high - low),
-            " target",
-            color=MUTED,
-            size=8,
-            va="bottom",
-        )
+        if "target_kl" in results:
+            panel.axvline(results["target_kl"], color=FAINT, lw=1.2, ls=(0, (1, 2)))
+            panel.text(
+                results["target_kl"],
+                low + 0.012 * (high - low),
+                " target",
+                color=MUTED,
+                size=8,
+                va="bottom",
+            )
         _frontier_lines(panel, curves)
         for index, policy in enumerate(results["policies"]):
-            if spec in policy["win_rates"]:
+            if spec in policy["win_rates"] and policy["kl"]:
                 drawing.measured(panel, index, policy["kl"], policy["win_rates"][spec])
     for panel in panels[::columns]:
         panel.set_ylabel("win rate against the reference")
@@ -103,6 +104,41 @@ def frontier(procedure, against, rows, budgets=(), looks: Mapping | None = None)
 def reference_win_rate(procedure, against) -> float:
     """Win rate of the reference itself: ½ unless `against` is another procedure."""
     return TiltedPolicy(Identity(), 1e9).win_rate(procedure, against)
+
+
+@matplotlib.rc_context(STYLE)
+def by_n(results: Mapping) -> Figure:
+    """Win rate against n, the responses drawn for each one kept: a column for best-of-n and one
+    for worst-of-n, a row for each reward that judges what is kept."""
+    families = results["by_n"]
+    rewards = list(next(iter(families.values()))["win_rates"])
+    size = (WIDTH, 0.5 + 2.9 * len(rewards))
+    figure = Figure(figsize=size, layout="constrained")
+    grid = figure.subplots(len(rewards), len(families), sharex=True, sharey="row", squeeze=False)
+    for row, reward in zip(grid, rewards, strict=True):
+        for panel, (family, part) in zip(row, families.items(), strict=True):
+            judged = "" if reward == rewards[0] else f", judged by {reward}"
+            panel.set_title(family + judged)
+            panel.axhline(0.5, color=MUTED, lw=1.2)
+            for index, policy in enumerate(results["policies"]):
+                rates = part["win_rates"][reward][policy["method"]]
+                ends = {k: [drawing.number(r[k]) for r in rates] for k in ("value", "low", "high")}
+                panel.plot(part["n"], ends["value"], "o-", color=drawing.color(index), lw=2, ms=4)
+                panel.fill_between(
+                    part["n"], ends["low"], ends["high"], color=drawing.color(index), alpha=0.15
+                )
+            panel.set_xscale("log", base=2)
+            panel.set_xticks(part["n"], [str(n) for n in part["n"]])
+            panel.minorticks_off()
+            panel.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0, symbol=" %"))
+            drawing.grid(panel)
+        row[0].set_ylabel("win rate")
+    for panel in grid[-1]:
+        panel.set_xlabel("n, responses drawn by both sides")
+    drawing.key(
+        figure, [drawing.policy_key(i, p["label"]) for i, p in enumerate(results["policies"])]
+    )
+    return drawing.stamp(figure, evidence=results["evidence"])
 
 
 @matplotlib.rc_context(STYLE)
@@ -244,17 +280,30 @@ def procedure_words(spec: str) -> str:
 
     >>> procedure_words("worst-of-n:4"), procedure_words("sampling")
     ('worst-of-4', 'plain sampling')
+    >>> procedure_words("soft-best-of-n:4:0.1"), procedure_words("rewind:0.9:8")
+    ('soft best-of-4 (0.1)', 'rewind to 0.9, 8 tries')
     """
-    if spec == "sampling":
-        return "plain sampling"
     name, *arguments = spec.split(":")
-    if name in ("best-of-n", "worst-of-n") and len(arguments) == 1:
-        return f"{name.removesuffix('n')}{arguments[0]}"
-    return spec
+    words = WORDS.get(name)
+    if words is None or words.count("{}") != len(arguments):
+        return spec
+    return words.format(*arguments)
 
+
+WORDS = {
+    "sampling": "plain sampling",
+    "best-of-n": "best-of-{}",
+    "worst-of-n": "worst-of-{}",
+    "order-statistic": "{} draws, place {}",
+    "best-of-poisson": "best-of-Poisson({})",
+    "soft-best-of-n": "soft best-of-{} ({})",
+    "rewind": "rewind to {}, {} tries",
+    "majority-vote": "majority of {}",
+}
 
 FIGURES = {
     "win_rate": ("frontier", win_rate),
+    "by_n": ("by_n", by_n),
     "quantiles": ("quantile_density", quantiles),
     "transform": ("transform", transform),
     "training": ("training", training),
@@ -294,7 +343,8 @@ def _win_rate_limits(results: Mapping) -> tuple[float, float]:
 
 def _kl_limit(results: Mapping, grid) -> float:
     """Room for twice the largest KL that was meant or measured, but not past the curves' end."""
-    seen = [results["target_kl"], *(policy["kl"]["value"] for policy in results["policies"])]
+    seen = [policy["kl"]["value"] for policy in results["policies"] if policy["kl"]]
+    seen += [results["target_kl"]] if "target_kl" in results else []
     return max(1.1 * max(seen), min(2 * max(seen), max(grid)))
 
 

@@ -1,0 +1,1 @@
+"""Policies × procedures × rewards on held-out prompts, from one set of samples."""

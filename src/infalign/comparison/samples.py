@@ -1,0 +1,155 @@
+"""Samples of every policy with their rewards and KL, drawn once."""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from infalign import storage
+from infalign.models.rewards import load_reward, score
+from infalign.models.samplers import load_sampler
+
+from .plan import SELECTING, Comparison
+from .shards import BATCHES, Report, in_shards
+
+
+def draw(comparison: Comparison, folder: Path, report: Report) -> None:
+    """`folder`/NAME.parquet for the reference and every policy.
+
+    Columns: prompt_id, sample, completion, tokens, logprob (nats, of the sampling distribution),
+    kl and kl_sampled (nats), and one per reward: `reward`, then `reward_NAME` of each gold reward.
+    What is not known is null: tokens and log-probabilities that a server does not tell, the KL of
+    samples that it was not measured on. Files that are there are kept; a reward that is new scores
+    the samples that there are.
+    """
+    models = _Models(comparison)
+    size = max(1, BATCHES * comparison.sampling.batch_size // comparison.samples)
+    for name, model in comparison.models.items():
+        path, total = folder / f"{name}.parquet", len(comparison.prompts)
+        told = partial(report, f"evaluate {name}")
+        if path.exists():
+            _add_rewards(comparison, models, path)
+            told(total, total)
+        else:
+            in_shards(path, total, size, partial(_shard, comparison, models, name, model), told)
+
+
+def column_of(reward: str) -> str:
+    """The column that a reward's scores are in."""
+    return reward if reward == SELECTING else f"{SELECTING}_{reward}"
+
+
+def read(comparison: Comparison, folder: Path) -> dict[str, pa.Table]:
+    """The tables of `draw`, by name."""
+    return {name: storage.read_table(folder / f"{name}.parquet") for name in comparison.models}
+
+
+class _Models:
+    """What is loaded: one policy at a time, and the reference and rewards for good."""
+
+    def __init__(self, comparison: Comparison):
+        self.comparison = comparison
+        self._rewards: dict[str, Callable] = {}
+        self._reference = None
+        self._policy = (None, None)
+
+    def reward(self, name: str):
+        if name not in self._rewards:
+            spec = self.comparison.rewards[name]
+            remote = self.comparison.trust_remote_code
+            self._rewards[name] = load_reward(spec, trust_remote_code=remote)
+        return self._rewards[name]
+
+    @property
+    def reference(self):
+        if self._reference is None:
+            self._reference = self._load(self.comparison.reference)
+        return self._reference
+
+    def policy(self, model: str):
+        if model == self.comparison.reference:
+            return self.reference
+        if self._policy[0] != model:
+            self._policy = (None, None)  # frees the last one before the next is there
+            self._policy = (model, self._load(model))
+        return self._policy[1]
+
+    def _load(self, model: str):
+        sampling = self.comparison.sampling
+        return load_sampler(
+            model,
+            temperature=sampling.temperature,
+            top_p=sampling.top_p,
+            max_new_tokens=sampling.max_new_tokens,
+            trust_remote_code=self.comparison.trust_remote_code,
+        )
+
+
+def _shard(comparison: Comparison, models: _Models, name, model, index, start, end) -> pa.Table:
+    prompts, n = comparison.prompts[start:end], comparison.samples
+    conversations, ids = [p.messages for p in prompts], [p.id for p in prompts]
+    sampler = models.policy(model)
+    # Servers and vLLM form their own batches.
+    batches = {"batch_size": comparison.sampling.batch_size} if _is_local(sampler) else {}
+    seed = comparison.sample_seed(name, index)
+    drawn = sampler.sample(conversations, n, seed=seed, **batches)
+    texts = [[r.text for r in row] for row in drawn]
+    flat = [r for row in drawn for r in row]
+    columns: dict[str, object] = {
+        "prompt_id": [i for i in ids for _ in range(n)],
+        "sample": list(range(n)) * len(ids),
+        "completion": [r.text for r in flat],
+        "tokens": pa.array([len(r.tokens) or None for r in flat], pa.int64()),
+        "logprob": pa.array([r.logprob for r in flat], pa.float64(), from_pandas=True),
+    }
+    for reward in comparison.rewards:
+        values = score(models.reward(reward), conversations, texts, ids)
+        columns[column_of(reward)] = values.ravel()
+    if name in comparison.policies:
+        measured = _kl(comparison, models, sampler, conversations, drawn)
+    else:
+        measured = dict.fromkeys(("kl", "kl_sampled"), np.full((len(ids), n), np.nan))
+    columns |= {k: pa.array(kl.ravel(), from_pandas=True) for k, kl in measured.items()}
+    return pa.table(columns)
+
+
+def _kl(comparison, models, sampler, conversations, drawn) -> Mapping[str, np.ndarray]:
+    """KL along the first responses to each prompt, exact per token and as sampled; nan elsewhere.
+
+    From the reference without its top-p: what a nucleus of the reference cannot produce at all
+    would make it infinite.
+    """
+    exact, sampled = (np.full((len(drawn), comparison.samples), np.nan) for _ in range(2))
+    if _is_local(sampler) and _is_local(models.reference):
+        from infalign.models.kl import sequence_kl
+
+        k = comparison.kl_samples
+        first = [row[:k] for row in drawn]
+        kl = sequence_kl(sampler, models.reference, conversations, first, reference_top_p=1.0)
+        exact[:, :k], sampled[:, :k] = kl.exact, kl.sampled
+    return {"kl": exact, "kl_sampled": sampled}
+
+
+def _is_local(sampler) -> bool:
+    """Whether a model's logits are at hand."""
+    from infalign.models.hf import LanguageModel
+
+    return isinstance(sampler, LanguageModel)
+
+
+def _add_rewards(comparison: Comparison, models: _Models, path: Path) -> None:
+    """Score stored samples by the rewards that they lack."""
+    table = storage.read_table(path)
+    missing = [r for r in comparison.rewards if column_of(r) not in table.column_names]
+    if not missing:
+        return
+    shape = (len(comparison.prompts), comparison.samples)
+    texts = np.array(table["completion"].to_pylist(), object).reshape(shape).tolist()
+    conversations = [p.messages for p in comparison.prompts]
+    ids = [p.id for p in comparison.prompts]
+    for reward in missing:
+        values = score(models.reward(reward), conversations, texts, ids)
+        table = table.append_column(column_of(reward), pa.array(values.ravel()))
+    storage.write_table(path, table)

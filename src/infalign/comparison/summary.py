@@ -1,0 +1,169 @@
+"""What the samples say: win rates, KL, lengths and their errors, in one JSON schema."""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from infalign.design import design
+from infalign.errors import SolveError
+from infalign.evaluation.divergence import nats_per_sequence, nats_per_token
+from infalign.evaluation.marginal import marginal_kl
+from infalign.evaluation.uncertainty import Estimate, over_prompts
+from infalign.procedures import BestOfN, WorstOfN
+
+from .measured import FRONTIER_LIMIT, Measured
+from .plan import REFERENCE, SELECTING
+from .shown import shown
+from .verdicts import read_verdicts
+
+SCHEMA_VERSION = 2
+
+FAMILIES = {"best-of-n": BestOfN, "worst-of-n": WorstOfN}
+"""Procedures that are shown at every n that the samples allow."""
+
+
+def summarize(measured: Measured, labels: Mapping[str, str]) -> dict:
+    """The results of a comparison.
+
+    - `labels`: what policies are called on a page, where it is not their name.
+    """
+    comparison = measured.comparison
+    names = list(comparison.policies)
+    policies = [
+        {
+            "method": name,
+            "label": labels.get(name, name),
+            "model": comparison.policies[name],
+            **_kl(measured, name),
+            **_lengths_and_rewards(measured, name),
+            "win_rates": _by_procedure(measured, name, SELECTING),
+            "length_controlled": _length_controlled(measured, name),
+            "gold": {gold: _by_procedure(measured, name, gold) for gold in comparison.gold},
+            "judge": _judge(measured, name),
+        }
+        for name in names
+    ]
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "evidence": True,
+        "procedure": next(iter(comparison.pairs)),
+        "procedures": {spec: against.spec for spec, (_, against) in comparison.pairs.items()},
+        "model": comparison.reference,
+        "reward": comparison.reward,
+        "gold": dict(comparison.gold),
+        "judge": comparison.judge,
+        "prompts": measured.shape[0],
+        "samples": measured.shape[1],
+        "sampling": comparison.sampling.model_dump(),
+        "reference": _lengths_and_rewards(measured, REFERENCE),
+        "policies": policies,
+        "differences": [
+            {"a": names[0], "b": other, "procedure": spec, **as_json(difference)}
+            for other in names[1:]
+            for spec, difference in _differences(measured, names[0], other)
+        ],
+        "by_n": {f: _by_n(measured, make) for f, make in FAMILIES.items()}
+        if comparison.samples >= 4
+        else {},
+        **shown(measured, policies, labels),
+    }
+
+
+def _judge(measured: Measured, name: str) -> dict | None:
+    if measured.comparison.judge is None:
+        return None
+    found = read_verdicts(measured.comparison, measured.folder, name)
+    estimates = ("win_rate", "position_bias", "consistency")
+    counts = ("pairs", "excluded", "excluded_prompts")
+    return {k: as_json(getattr(found, k)) for k in estimates} | {
+        k: getattr(found, k) for k in counts
+    }
+
+
+def as_json(estimate: Estimate) -> dict:
+    """An estimate's figures, null where there is none."""
+    figures = {k: getattr(estimate, k) for k in ("value", "stderr", "low", "high")}
+    return {k: v if np.isfinite(v) else None for k, v in figures.items()}
+
+
+def _by_procedure(measured: Measured, name: str, reward: str) -> dict:
+    pairs = measured.comparison.pairs.items()
+    return {spec: as_json(measured.win_rate(name, p, a, reward)) for spec, (p, a) in pairs}
+
+
+def _lengths_and_rewards(measured: Measured, name: str) -> dict:
+    tokens = measured.column(name, "tokens")
+    return {
+        "mean_tokens": None if np.isnan(tokens).any() else float(tokens.mean()),
+        "mean_reward": float(measured.rewards(name).mean()),
+        "kept_rewards": {
+            reward: {
+                spec: as_json(measured.kept_reward(name, p if name != REFERENCE else a, reward))
+                for spec, (p, a) in measured.comparison.pairs.items()
+            }
+            for reward in measured.comparison.rewards
+        },
+    }
+
+
+def _length_controlled(measured: Measured, name: str) -> dict:
+    found = {}
+    for spec, (p, a) in measured.comparison.pairs.items():
+        control = measured.length_controlled(name, p, a)
+        found[spec] = None if control is None else as_json(control.controlled)
+    return found
+
+
+def _kl(measured: Measured, name: str) -> dict:
+    exact = measured.column(name, "kl")
+    if np.isnan(exact).all():  # a server tells no logits
+        return dict.fromkeys(
+            ("kl", "kl_sampled", "kl_per_token", "kl_efficiency", "frontier"), None
+        )
+    kl = nats_per_sequence(exact)
+    told = {
+        "kl": as_json(kl),
+        "kl_sampled": as_json(nats_per_sequence(measured.column(name, "kl_sampled"))),
+        "kl_per_token": as_json(nats_per_token(exact, measured.column(name, "tokens"))),
+    }
+    if measured.comparison.sampling.top_p < 1:
+        # The KL is from the whole reference, quantiles are among samples of its nucleus.
+        return told | {"kl_efficiency": None, "frontier": None}
+    bought = marginal_kl(measured.rewards(name), measured.rewards(REFERENCE))
+    return told | {
+        "kl_efficiency": bought / kl.value if kl.value > 0 else None,
+        "frontier": {
+            spec: _best_possible(p, a, kl.value)
+            for spec, (p, a) in measured.comparison.pairs.items()
+        },
+    }
+
+
+def _best_possible(procedure, against, kl: float) -> float | None:
+    if not 0 < kl <= FRONTIER_LIMIT:
+        return None
+    try:
+        return design(procedure, kl=kl, against=against).win_rate
+    except SolveError:
+        return None
+
+
+def _differences(measured: Measured, a: str, b: str):
+    for spec, (p, against) in measured.comparison.pairs.items():
+        first, second = measured.win_rate(a, p, against), measured.win_rate(b, p, against)
+        yield spec, over_prompts(first.per_prompt - second.per_prompt, bounds=(-1, 1))
+
+
+def _by_n(measured: Measured, make) -> dict:
+    """Win rates at n = 1, 2, 4, … up to half of the samples, by every reward."""
+    ns = [2**k for k in range(measured.shape[1].bit_length()) if 2 ** (k + 1) <= measured.shape[1]]
+    return {
+        "n": ns,
+        "win_rates": {
+            reward: {
+                name: [as_json(measured.win_rate(name, make(n), make(n), reward)) for n in ns]
+                for name in measured.comparison.policies
+            }
+            for reward in measured.comparison.rewards
+        },
+    }

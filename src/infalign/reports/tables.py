@@ -1,0 +1,224 @@
+"""The results as tables: for the terminal, for Markdown, for LaTeX, from the same cells."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+from .plots import procedure_words
+
+
+@dataclass(frozen=True)
+class Table:
+    """A title, the head of each column, and rows of texts; an empty cell repeats the one above."""
+
+    title: str
+    head: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    words: int
+    """So many columns, the first ones, are words; the others are figures."""
+
+
+def tables(results: Mapping) -> list[Table]:
+    """What a reader asks first: how far each policy moved, then what it wins under each decoding,
+    by the reward that is kept by, at equal length and by other rewards, then by a judge.
+
+    Raises KeyError for results that are incomplete.
+    """
+    found = [_policies(results), _by_reward(results), _otherwise(results)]
+    return [*found, _judged(results)] if results["judge"] else found
+
+
+NOTE = (
+    "[ ]: 95 % intervals, clustered by prompt; differences are paired by prompt. "
+    "Best possible: what any policy can reach at most at that KL."
+)
+
+
+def _policies(results: Mapping) -> Table:
+    rows = [
+        (
+            policy["label"],
+            with_interval(policy["kl"], 1, 3),
+            "" if policy["kl_efficiency"] is None else f"{policy['kl_efficiency']:.0%}",
+            *_means(policy),
+        )
+        for policy in results["policies"]
+    ]
+    rows.append(("reference", "0", "", *_means(results["reference"])))
+    title = f"{results['prompts']} held-out prompts × {results['samples']} samples"
+    return Table(title, ("policy", "KL, nats", "KL eff.", "tokens", "reward"), tuple(rows), 1)
+
+
+def _means(policy: Mapping) -> tuple[str, str]:
+    tokens = policy["mean_tokens"]
+    return "" if tokens is None else f"{tokens:.1f}", f"{policy['mean_reward']:.2f}"
+
+
+def _by_reward(results: Mapping) -> Table:
+    differences = {(d["b"], d["procedure"]): d for d in results["differences"]}
+    first, *others = [policy["label"] for policy in results["policies"]]
+    rows = [
+        (
+            spec,
+            policy["label"],
+            with_interval(policy["win_rates"][key], 100, 1),
+            "" if key not in (policy["frontier"] or {}) else _share(policy["frontier"][key]),
+            _points(differences.get((policy["method"], key))),
+        )
+        for key, spec, policy in _decoded(results)
+    ]
+    head = ("decoded with", "policy", "win rate, %", "best possible", "difference")
+    title = "Win rate against the reference"
+    if others:
+        return Table(f"{title}; difference: {first} minus this, points", head, tuple(rows), 2)
+    return Table(title, head[:-1], tuple(row[:-1] for row in rows), 2)
+
+
+def _otherwise(results: Mapping) -> Table:
+    gold = list(results["gold"])
+    rows = [
+        (
+            spec,
+            policy["label"],
+            with_interval(policy["length_controlled"][key], 100, 1),
+            *(with_interval(policy["gold"][name][key], 100, 1) for name in gold),
+        )
+        for key, spec, policy in _decoded(results)
+    ]
+    head = ("decoded with", "policy", "at equal length", *(f"by {name}" for name in gold))
+    return Table(
+        "What is kept by the reward, compared otherwise: win rate, %", head, tuple(rows), 2
+    )
+
+
+def _judged(results: Mapping) -> Table:
+    rows = []
+    for policy in results["policies"]:
+        judge = policy["judge"]
+        figures = (
+            with_interval(judge[key], 100, 1)
+            for key in ("win_rate", "position_bias", "consistency")
+        )
+        pairs = f"{judge['pairs']}"
+        if judge["excluded"]:
+            pairs += f" ({judge['excluded']} without verdict)"
+        rows.append((policy["label"], *figures, pairs))
+    title = f"Judged by {results['judge']}, decoded with {procedure_words(results['procedure'])}"
+    head = ("policy", "win rate, %", "first shown wins more, points", "consistent, %", "pairs")
+    return Table(title, head, tuple(rows), 1)
+
+
+def _decoded(results: Mapping) -> Iterator[tuple[str, str, Mapping]]:
+    """Each procedure with each policy; the words of a procedure once."""
+    for key in results["procedures"]:
+        for index, policy in enumerate(results["policies"]):
+            yield key, "" if index else procedure_words(key), policy
+
+
+def _share(value: float | None) -> str:
+    return "" if value is None else f"{100 * value:.1f}"
+
+
+def with_interval(estimate: Mapping | None, scale: float, digits: int) -> str:
+    """An estimate and its interval, times `scale`; empty if there is no estimate.
+
+    >>> with_interval({"value": 0.86, "low": 0.83, "high": 0.88}, 100, 1)
+    '86.0 [83.0, 88.0]'
+    """
+    if estimate is None or estimate["value"] is None:
+        return ""
+    value, low, high = (
+        "" if estimate[k] is None else f"{scale * estimate[k]:.{digits}f}"
+        for k in ("value", "low", "high")
+    )
+    return f"{value} [{low}, {high}]" if low and high else value
+
+
+def _points(difference: Mapping | None) -> str:
+    if difference is None:
+        return ""
+    value = f"{100 * difference['value']:+.1f}"
+    if difference["low"] is None:
+        return value
+    return f"{value} [{100 * difference['low']:+.1f}, {100 * difference['high']:+.1f}]"
+
+
+def terminal(results: Mapping) -> list:
+    """The tables as `rich` renders them; names of policies are shown as they are."""
+    from rich import box
+    from rich.table import Table as RichTable
+    from rich.text import Text
+
+    shown = []
+    for table in tables(results):
+        rich = RichTable(
+            title=table.title,
+            title_justify="left",
+            box=box.SIMPLE_HEAD,
+            pad_edge=False,
+            collapse_padding=True,
+        )
+        for index, name in enumerate(table.head):
+            cells = [row[index] for row in table.rows]
+            longest = max(len(w) for cell in (name, *cells) for w in cell.split() or [""])
+            if index < table.words:
+                rich.add_column(name, min_width=longest)
+            else:  # a figure keeps its line, its name need not
+                rich.add_column(name, justify="right", width=max(longest, *map(len, cells)))
+        for row in table.rows:
+            rich.add_row(*map(Text, row))
+        shown.append(rich)
+    return shown
+
+
+def markdown(results: Mapping) -> str:
+    """The tables in Markdown."""
+
+    def written(table: Table) -> str:
+        align = ["---"] * table.words + ["---:"] * (len(table.head) - table.words)
+        lines = [table.head, align, *_filled(table, _markdown)]
+        return f"**{table.title}**\n\n" + "\n".join(f"| {' | '.join(row)} |" for row in lines)
+
+    return "\n\n".join([*map(written, tables(results)), NOTE]) + "\n"
+
+
+def latex(results: Mapping) -> str:
+    """The tables in LaTeX, with the rules of `booktabs`."""
+
+    def written(table: Table) -> str:
+        columns = "l" * table.words + "r" * (len(table.head) - table.words)
+        head = " & ".join(map(_latex, table.head))
+        body = "\n".join(" & ".join(row) + r" \\" for row in _filled(table, _latex))
+        return (
+            f"% {table.title}\n\\begin{{tabular}}{{{columns}}}\n\\toprule\n{head} \\\\\n"
+            f"\\midrule\n{body}\n\\bottomrule\n\\end{{tabular}}"
+        )
+
+    return "\n\n".join([*map(written, tables(results)), "% " + NOTE]) + "\n"
+
+
+def _filled(table: Table, escape: Callable[[str], str]) -> Iterator[list[str]]:
+    """Rows with every word in place, so that each can be read, sorted and cut out alone."""
+    above = [""] * len(table.head)
+    for row in table.rows:
+        above = [cell or (above[i] if i < table.words else "") for i, cell in enumerate(row)]
+        yield [escape(cell) for cell in above]
+
+
+def _markdown(text: str) -> str:
+    """Names come from users; a bar or an angle bracket would be read as a cell or as HTML."""
+    return "".join(f"\\{sign}" if sign in "\\`*_|<>#" else sign for sign in text)
+
+
+_LATEX = {
+    "\\": r"\textbackslash{}",
+    "−": "$-$",
+    "±": r"$\pm$",
+    "×": r"$\times$",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+} | {sign: f"\\{sign}" for sign in "&%$#_{}"}
+
+
+def _latex(text: str) -> str:
+    """Characters that LaTeX reads as commands, written so that they print."""
+    return "".join(_LATEX.get(sign, sign) for sign in text)

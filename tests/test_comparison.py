@@ -1,0 +1,205 @@
+"""Policies trained anywhere, compared: drawn once, continued, extended, refused."""
+
+import json
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from infalign import BestOfN, ConfigError, storage, win_rate
+from infalign.comparison import samples
+from infalign.comparison.plan import Comparison
+from infalign.comparison.run import compare_policies
+from infalign.config import EvaluationPrompts, SamplingSettings
+from infalign.demo import FOLDER
+from infalign.evaluation.gold import gold_win_rate
+from infalign.prompts import load_prompts
+
+REFERENCE = "bundled:language-model"
+
+
+@pytest.fixture(scope="module")
+def moved(tmp_path_factory):
+    """The bundled model with every weight moved a little: a policy at some KL."""
+    folder = tmp_path_factory.mktemp("moved") / "model"
+    path = FOLDER / "models" / "language-model"
+    model = AutoModelForCausalLM.from_pretrained(path)
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.mul_(1 + 0.05 * torch.randn_like(weight))
+    model.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(path).save_pretrained(folder)
+    return str(folder)
+
+
+def length(prompts, completions, **columns):
+    return [len(c[-1]["content"]) for c in completions]
+
+
+def vowels(prompts, completions, **columns):
+    return [sum(map(c[-1]["content"].count, "aeiou")) for c in completions]
+
+
+def plan(moved, **changed):
+    source = EvaluationPrompts(file="bundled:harmless", limit=6)
+    settings = {
+        "reference": REFERENCE,
+        "policies": {"moved": moved},
+        "reward": f"python:{__name__}:length",
+        "gold": {"vowels": f"python:{__name__}:vowels"},
+        "prompts": load_prompts(source),
+        "procedures": ("best-of-n:2", "sampling"),
+        "sampling": SamplingSettings(max_new_tokens=6, batch_size=2),
+        "samples": 4,
+        "kl_samples": 2,
+    }
+    return Comparison(**settings | changed)
+
+
+@pytest.fixture(scope="module")
+def compared(moved, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("compared") / "out"
+    return folder, compare_policies(plan(moved), folder)
+
+
+def column(folder, name, what, shape=(6, 4)):
+    table = pq.read_table(folder / "evaluation" / f"{name}.parquet")
+    return table[what].to_numpy(zero_copy_only=False).reshape(shape)
+
+
+def test_results_agree_with_the_samples_they_come_from(compared):
+    folder, results = compared
+    ours, theirs = (column(folder, n, "reward").astype(float) for n in ("moved", "reference"))
+    gold, gold_ref = (column(folder, n, "reward_vowels") for n in ("moved", "reference"))
+    (policy,) = results["policies"]
+    stated = policy["win_rates"]["best-of-n:2"]["value"]
+    assert stated == win_rate(ours, theirs, BestOfN(2)).value
+    judged = gold_win_rate(gold, ours, gold_ref, theirs, BestOfN(2)).value
+    assert policy["gold"]["vowels"]["best-of-n:2"]["value"] == judged
+    assert results["by_n"]["best-of-n"]["win_rates"]["reward"]["moved"][1]["value"] == stated
+    assert policy["kl"]["value"] == pytest.approx(
+        np.nanmean(column(folder, "moved", "kl").astype(float))
+    )
+    assert json.loads((folder / "evaluation" / "results.json").read_text()) == results
+
+
+def test_rewards_and_lengths_are_those_of_the_stored_replies(compared):
+    folder, _ = compared
+    replies = column(folder, "moved", "completion").ravel()
+    assert column(folder, "moved", "reward").ravel().tolist() == [len(r) for r in replies]
+    assert column(folder, "moved", "reward_vowels").ravel().tolist() == [
+        sum(map(r.count, "aeiou")) for r in replies
+    ]
+
+
+def test_kl_is_measured_on_the_first_replies_only_and_null_elsewhere(compared):
+    folder, _ = compared
+    known = ~np.isnan(column(folder, "moved", "kl").astype(float))
+    assert known.tolist() == [[True, True, False, False]] * 6
+    assert np.isnan(column(folder, "reference", "kl").astype(float)).all()
+
+
+def test_a_killed_comparison_continues_with_the_same_samples(
+    compared, moved, tmp_path, monkeypatch
+):
+    folder, results = compared
+
+    class Killed(BaseException):
+        pass
+
+    write, left = storage.write_table, 6
+
+    def until_killed(path, table):
+        nonlocal left
+        if left == 0:
+            raise Killed
+        left -= 1
+        write(path, table)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(storage, "write_table", until_killed)
+        with pytest.raises(Killed):
+            compare_policies(plan(moved), tmp_path / "out")
+    parts = sorted(p.name for p in (tmp_path / "out" / "evaluation" / "parts").iterdir())
+    assert parts == ["moved-00000.parquet", "moved-00001.parquet"]
+    assert compare_policies(plan(moved), tmp_path / "out") == results
+    again = pq.read_table(tmp_path / "out" / "evaluation" / "moved.parquet")
+    assert again == pq.read_table(folder / "evaluation" / "moved.parquet")
+    assert not (tmp_path / "out" / "evaluation" / "parts").exists()
+
+
+def test_more_rewards_policies_and_procedures_use_the_samples_there_are(
+    moved, tmp_path, monkeypatch
+):
+    first = plan(moved, gold={}, policies={"same": moved})
+    compare_policies(first, tmp_path)
+    kept = column(tmp_path, "same", "completion").tolist()
+    drawn = []
+    draw_one = samples._shard
+    monkeypatch.setattr(
+        samples, "_shard", lambda *arguments: drawn.append(arguments[2]) or draw_one(*arguments)
+    )
+    more = plan(moved, policies={"same": moved, "other": REFERENCE}, procedures=("worst-of-n:2",))
+    results = compare_policies(more, tmp_path)
+    assert set(drawn) == {"other"}
+    assert column(tmp_path, "same", "completion").tolist() == kept
+    assert column(tmp_path, "same", "reward_vowels").shape == (6, 4)
+    assert [p["method"] for p in results["policies"]] == ["same", "other"]
+    assert results["differences"][0]["b"] == "other"
+
+
+def test_samples_drawn_otherwise_are_refused(compared, moved):
+    folder, _ = compared
+    for changed, named in (
+        ({"samples": 8}, "samples"),
+        ({"seed": 1}, "seed"),
+        ({"policies": {"moved": "elsewhere"}}, "policies.moved"),
+        ({"gold": {"vowels": f"python:{__name__}:length"}}, "gold.vowels"),
+    ):
+        with pytest.raises(ConfigError, match=f"drawn otherwise: `{named}` differ"):
+            compare_policies(plan(moved, **changed), folder)
+
+
+def test_a_folder_of_other_things_is_left_alone(moved, tmp_path):
+    (tmp_path / "thesis.tex").write_text("mine")
+    with pytest.raises(ConfigError, match="not empty and holds no comparison"):
+        compare_policies(plan(moved), tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_a_judge_compares_what_is_kept_in_both_orders(moved, tmp_path):
+    # The judge is the order of the reward itself, so that its verdicts are known.
+    judged = plan(moved, judge=f"reward:python:{__name__}:length", judge_pairs=3)
+    results = compare_policies(judged, tmp_path)
+    verdict = results["policies"][0]["judge"]
+    rows = pq.read_table(tmp_path / "evaluation" / "judge-moved.parquet").to_pylist()
+    ours, theirs = column(tmp_path, "moved", "reward"), column(tmp_path, "reference", "reward")
+    wins = []
+    for index, row in enumerate(rows):
+        a = ours[index // 3][row["policy_sample"]]
+        b = theirs[index // 3][row["reference_sample"]]
+        assert row["policy_first"] == (np.sign(a - b) + 1) / 2 == 1 - row["reference_first"]
+        wins.append(row["policy_first"])
+    assert verdict["win_rate"]["value"] == pytest.approx(np.mean(wins))
+    assert verdict["pairs"] == 18 and verdict["excluded"] == 0
+    assert verdict["position_bias"]["value"] == 0 and verdict["consistency"]["value"] == 1
+    without = compare_policies(plan(moved), tmp_path)  # not asked for this time
+    assert without["policies"][0]["judge"] is None
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"policies": {"reference": "x"}}, "No policy can be called 'reference'"),
+        ({"policies": {"../x": "x"}}, "letters, digits, - and _"),
+        ({"gold": {"reward": "x"}}, "No gold reward can be called 'reward'"),
+        ({"procedures": ("best-of-n:8",)}, "`samples` is 4, fewer than the 8 that best-of-n:8"),
+        ({"against": "worst-of-n:5"}, "fewer than the 5"),
+    ],
+)
+def test_what_cannot_be_compared_is_said_before_anything_is_drawn(moved, changed, words):
+    with pytest.raises(ConfigError, match=words):
+        plan(moved, **changed)

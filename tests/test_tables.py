@@ -1,0 +1,81 @@
+"""The same cells for the terminal, for Markdown and for LaTeX."""
+
+import io
+import re
+
+import pytest
+from rich.console import Console
+from test_reports import results
+
+from infalign.reports.tables import latex, markdown, tables, terminal
+
+
+def printed(values, width=100):
+    console = Console(file=io.StringIO(), width=width)
+    for table in terminal(values):
+        console.print(table)
+    return console.file.getvalue()
+
+
+def test_a_row_for_each_policy_under_each_procedure_and_judge():
+    policies, rates, otherwise, judge = tables(results())
+    assert policies.rows[0] == ("InfAlign-CTRL", "0.492 [0.472, 0.512]", "61%", "21.3", "0.41")
+    assert policies.rows[-1][:2] == ("reference", "0")
+    assert rates.rows[0] == ("worst-of-4", "InfAlign-CTRL", "91.2 [89.4, 93.0]", "95.1", "")
+    assert rates.rows[1] == ("", "Plain RLHF", "83.0 [81.2, 84.8]", "95.1", "+8.2 [+6.1, +10.3]")
+    assert [row[0] for row in rates.rows] == ["worst-of-4", "", "plain sampling", ""]
+    assert otherwise.head == ("decoded with", "policy", "at equal length", "by gold")
+    assert otherwise.rows[0][2:] == ("", "55.5 [53.5, 57.5]")
+    assert otherwise.rows[2][2:] == ("57.5 [55.5, 59.5]", "61.0 [59.0, 63.0]")
+    assert judge.rows[0] == (
+        *("InfAlign-CTRL", "64.5 [54.5, 74.5]", "7.5 [2.5, 12.5]", "81.5 [75.5, 87.5]"),
+        "126 (2 without verdict)",
+    )
+
+
+def test_without_gold_judge_or_rivals_there_is_nothing_about_them():
+    values = results()
+    values["gold"], values["judge"], values["policies"] = {}, None, values["policies"][:1]
+    values["differences"] = []
+    _, rates, otherwise = tables(values)
+    assert rates.head == ("decoded with", "policy", "win rate, %", "best possible")
+    assert otherwise.head == ("decoded with", "policy", "at equal length")
+
+
+def test_a_policy_whose_kl_is_unknown_leaves_its_cells_empty():
+    values = results()
+    values["policies"][0] |= {"kl": None, "kl_efficiency": None, "frontier": None}
+    policies, rates, *_ = tables(values)
+    assert policies.rows[0][1:3] == ("", "")
+    assert rates.rows[0][3] == ""
+
+
+def test_the_terminal_shows_every_cell_whatever_names_are_made_of():
+    values = results()
+    values["policies"][0]["label"] = "[red]mine[/red]"
+    text = printed(values)
+    assert "[red]mine[/red]" in text
+    for cell in ("91.2 [89.4, 93.0]", "+8.2 [+6.1, +10.3]", "by gold", "plain sampling"):
+        assert cell in text
+
+
+def test_markdown_rows_are_whole_and_names_cannot_break_them():
+    values = results()
+    values["policies"][0]["label"] = "a|b<script>"
+    lines = [line for line in markdown(values).splitlines() if line.startswith("|")]
+    cells = [re.split(r"(?<!\\)\|", line)[1:-1] for line in lines]
+    assert {len(row) for row in cells} == {5, 4}
+    assert r"a\|b\<script\>" in lines[2]
+    assert "| plain sampling | Plain RLHF | 57.5 [55.5, 59.5] | 61.0 [59.0, 63.0] |" in lines
+
+
+@pytest.mark.parametrize(
+    ("name", "written"), [("50 % & more", r"50 \% \& more"), ("a_b\\c", r"a\_b\textbackslash{}c")]
+)
+def test_latex_prints_what_would_be_commands(name, written):
+    values = results()
+    values["policies"][0]["label"] = name
+    text = latex(values)
+    assert written in text
+    assert text.count(r"\begin{tabular}") == text.count(r"\end{tabular}") == 4
+    assert r"91.2 [89.4, 93.0] & 95.1 &" in text
