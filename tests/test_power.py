@@ -8,7 +8,7 @@ import pytest
 from contracts import law
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.special import ndtri
+from scipy.special import ndtri, stdtrit
 
 from infalign import (
     BestOfN,
@@ -191,11 +191,9 @@ def test_the_half_width_of_one_win_rate_is_that_of_its_intervals():
     planned = half_width(procedure, prompts, m, kl=0.3, reference_samples=k, between=0.0)
     ours = draw(policy, (experiments, prompts, m), rng)
     reference = rng.random((experiments, prompts, k))
-    widths = [
-        (e.high - e.low) ** 2 / 4
-        for e in map(lambda a, b: win_rate(a, b, procedure), ours, reference)
-    ]
-    assert abs(np.mean(widths) - planned**2) < 4 * np.std(widths) / np.sqrt(experiments)
+    found = [win_rate(a, b, procedure).stderr ** 2 for a, b in zip(ours, reference, strict=True)]
+    squares = stdtrit(prompts - 1, 0.975) ** 2 * np.array(found)  # Student's, half, squared
+    assert abs(squares.mean() - planned**2) < 4 * squares.std() / np.sqrt(experiments)
 
 
 def test_a_pilot_of_one_policy_on_prompts_that_are_all_alike_finds_nothing_between():

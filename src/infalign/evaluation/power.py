@@ -8,9 +8,10 @@ A win rate is a mean over P prompts, so its variance is (between + within) / P:
   not known beforehand; `pilot.components` finds it in a pilot, and `BETWEEN` is what we saw.
 
 Assumed: rewards without ties, prompts drawn independently, policies that are tilts of a given KL on
-every prompt. Ties lower the noise. A policy that wastes KL is nearer the reference, where the noise
-is larger: plan with the KL that its quantiles show (`marginal_kl`), about half of that of its
-sequences in our demonstration, or with a small one to be safe.
+every prompt, and Student's intervals; a correction for skewness moves their ends, but hardly from
+some dozens of prompts on. Ties lower the noise. A policy that wastes KL is nearer the reference,
+where the noise is larger: plan with the KL that its quantiles show (`marginal_kl`), about half of
+that of its sequences in our demonstration, or with a small one to be safe.
 """
 
 from collections.abc import Sequence
