@@ -15,7 +15,13 @@ ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 
 
-PAGES = ["README.md", "CONTRIBUTING.md", "docs/maths.md", "docs/how-to-choose.md"]
+PAGES = [
+    "README.md",
+    "CONTRIBUTING.md",
+    "docs/maths.md",
+    "docs/how-to-choose.md",
+    "docs/evaluating.md",
+]
 
 
 def blocks(language: str) -> list[str]:

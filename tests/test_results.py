@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from infalign import BestOfN, Sampling, WorstOfN
-from infalign.pipeline.results import kept
+from infalign.comparison.shown import kept
 
 
 @pytest.mark.parametrize(
