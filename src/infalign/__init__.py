@@ -18,7 +18,17 @@ from .errors import MissingExtraError as MissingExtraError
 from .errors import SolveError as SolveError
 from .evaluation.estimators import win_rate as win_rate
 from .evaluation.estimators import win_rate_difference as win_rate_difference
+from .evaluation.kept import best_reward as best_reward
+from .evaluation.kept import kept_reward as kept_reward
+from .evaluation.kept import pass_at as pass_at
+from .evaluation.kept import worst_reward as worst_reward
+from .evaluation.majority import majority_vote as majority_vote
+from .evaluation.uncertainty import Bootstrap as Bootstrap
 from .evaluation.uncertainty import Estimate as Estimate
+from .evaluation.uncertainty import SkewCorrected as SkewCorrected
+from .evaluation.uncertainty import Student as Student
+from .evaluation.uncertainty import Widest as Widest
+from .evaluation.uncertainty import over_prompts as over_prompts
 from .few_samples import samples_needed as samples_needed
 from .fixed_point import FixedPoint as FixedPoint
 from .fixed_point import fixed_point as fixed_point

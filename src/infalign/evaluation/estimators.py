@@ -5,18 +5,24 @@ each side: the U-statistic, unbiased and of minimum variance. Order statistics g
 O((m + k) log(m + k)), without resampling.
 """
 
-from functools import cache
-
 import numpy as np
 
 from infalign import _check
-from infalign.procedures import AbstractProcedure, RankProcedure
+from infalign.procedures import AbstractProcedure
 
-from .uncertainty import Estimate, over_prompts
+from .laws import calibrated, drawn, law, rectangles
+from .merged import wins_between
+from .uncertainty import EITHER_WAY, SKEWED, AbstractInterval, Estimate, over_prompts
 
 
 def win_rate(
-    policy_rewards, reference_rewards, procedure: AbstractProcedure, *, against=None
+    policy_rewards,
+    reference_rewards,
+    procedure: AbstractProcedure,
+    *,
+    against: AbstractProcedure | None = None,
+    calibration=None,
+    interval: AbstractInterval = SKEWED,
 ) -> Estimate:
     """Chance that the policy under `procedure` beats the reference, ties counting one half.
 
@@ -27,21 +33,52 @@ def win_rate(
       marks a sample that was not drawn.
     - `procedure`: how the policy is decoded.
     - `against`: how the reference is decoded; `procedure` unless given.
+    - `calibration`: rewards of K further reference samples, shape (prompts, K), among which the
+      calibrated reward is counted that `SoftBestOfN` and `Rewind` read; not read otherwise.
+    - `interval`: how the interval is found.
 
     Returns the mean over prompts with its interval. Raises ValueError if a prompt has fewer
-    samples than the procedure draws.
+    samples than a procedure draws, and if the calibration is the reference that is judged.
+
+    Unbiased if both procedures keep by rank. Else so for given calibrated rewards, and their errors
+    add a bias of order 1/K. For a policy F(u) = u³, by simulation: −0.010, −0.006 and −0.004 for
+    `SoftBestOfN(4, 0.1)` at K = 8, 16 and 32, −0.024, −0.013 and −0.007 for `SoftBestOfN(8, 0.05)`;
+    for `Rewind` of either sign, as its threshold falls between the steps of 1/K, up to 0.016 at
+    K = 16 and 32. The judged samples in the place of others would do 1 to 4 times as much harm.
 
     >>> from infalign import BestOfN
-    >>> win_rate([[1.0, 2.0, 5.0]], [[3.0, 4.0]], BestOfN(2)).value   # 5 is kept in 2 of 3 pairs
-    0.6666666666666666
+    >>> round(win_rate([[1.0, 2.0, 5.0]], [[3.0, 4.0]], BestOfN(2)).value, 9)  # 2 of 3 pairs have 5
+    0.666666667
     """
-    against = against or procedure
-    for name, given in (("procedure", procedure), ("against", against)):
-        if not isinstance(given, RankProcedure):
-            raise ValueError(
-                f"`{name}` must keep by rank to be judged from samples; got {given!r}, which reads "
-                "calibrated rewards. `infalign.design` has its win rate in theory."
-            )
+    per_prompt = _per_prompt(policy_rewards, reference_rewards, procedure, against, calibration)
+    return over_prompts(per_prompt, bounds=(0, 1), interval=interval)
+
+
+def win_rate_difference(
+    a_rewards,
+    b_rewards,
+    reference_rewards,
+    procedure: AbstractProcedure,
+    *,
+    against: AbstractProcedure | None = None,
+    calibration=None,
+    interval: AbstractInterval = EITHER_WAY,
+) -> Estimate:
+    """Win rate of policy a minus that of policy b, paired by prompt.
+
+    Both face the same reference samples, so what prompts and reference have in common cancels and
+    the interval is narrower than those of the two win rates. Arguments as for `win_rate`.
+    """
+    a, b = (
+        _per_prompt(rewards, reference_rewards, procedure, against, calibration)
+        for rewards in (a_rewards, b_rewards)
+    )
+    return over_prompts(a - b, bounds=(-1, 1), interval=interval)
+
+
+def _per_prompt(policy_rewards, reference_rewards, procedure, against, calibration):
+    """The win rate of every prompt."""
+    against = procedure if against is None else against
     policy = _check.finite_rewards("policy_rewards", policy_rewards, missing=True)
     reference = _check.finite_rewards("reference_rewards", reference_rewards, missing=True)
     if len(policy) != len(reference):
@@ -49,42 +86,11 @@ def win_rate(
             f"`policy_rewards` and `reference_rewards` must have one row per prompt each; "
             f"got {len(policy)} and {len(reference)} rows."
         )
-    _check.enough_samples("policy_rewards", _drawn(policy), procedure.draws, procedure)
-    _check.enough_samples("reference_rewards", _drawn(reference), against.draws, against)
-    law = cache(lambda side, samples: side.subset_cdf(samples))  # the same for most prompts
-    per_prompt = []
-    for a, b in zip(policy, reference, strict=True):
-        a, b = np.sort(a[~np.isnan(a)]), np.sort(b[~np.isnan(b)])
-        per_prompt.append(_one(a, b, law(procedure, a.size), law(against, b.size)))
-    return over_prompts(np.array(per_prompt))
-
-
-def win_rate_difference(
-    a_rewards, b_rewards, reference_rewards, procedure: AbstractProcedure, *, against=None
-) -> Estimate:
-    """Win rate of policy a minus that of policy b, paired by prompt.
-
-    Both face the same reference samples, so what prompts and reference have in common cancels and
-    the interval is narrower than those of the two win rates.
-    """
-    a = win_rate(a_rewards, reference_rewards, procedure, against=against)
-    b = win_rate(b_rewards, reference_rewards, procedure, against=against)
-    if a.per_prompt.size != b.per_prompt.size:
-        raise ValueError(
-            f"`a_rewards` and `b_rewards` must have the same prompts in the same order; "
-            f"got {a.per_prompt.size} and {b.per_prompt.size} rows."
-        )
-    return over_prompts(a.per_prompt - b.per_prompt)
-
-
-def _drawn(rewards):
-    return (~np.isnan(rewards)).sum(1)
-
-
-def _one(a, b, law_a, law_b) -> float:
-    """One prompt's win rate from sorted rewards and the laws of what is kept of so many."""
-    # Ranks of a among itself split ties evenly; only their sum over a tied value matters.
-    mass = np.diff(law_a)
-    below = law_b[np.searchsorted(b, a, "left")]
-    up_to = law_b[np.searchsorted(b, a, "right")]
-    return float(mass @ (below + up_to) / 2)
+    _check.enough_samples("policy_rewards", drawn(policy), procedure.draws, procedure)
+    _check.enough_samples("reference_rewards", drawn(reference), against.draws, against)
+    known = calibrated(calibration, reference, procedure, against)
+    wins = np.empty(len(policy))
+    for rows, (a, b) in rectangles(policy, reference):
+        some = None if known is None else known[rows]
+        wins[rows] = wins_between(a, b, law(procedure, a, some), law(against, b, some))
+    return wins

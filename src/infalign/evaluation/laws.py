@@ -1,0 +1,79 @@
+"""What a procedure keeps of a prompt's samples: its law, averaged over all subsets of them.
+
+Every estimate of this package is read off such laws, so that no subset is ever drawn. Prompts may
+have different numbers of samples: rows of equal numbers form a rectangle, and a few rectangles
+make a ragged table.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from infalign import _check
+from infalign.calibration.ranks import quantiles
+from infalign.procedures import AbstractProcedure, RankProcedure
+
+from .softened import kept_by_quantile
+
+
+def drawn(rewards: np.ndarray) -> np.ndarray:
+    """How many samples each prompt has: those that are not nan."""
+    missing = np.isnan(rewards)
+    if not missing.any():  # the usual case, ten times as fast
+        return np.full(len(rewards), rewards.shape[1])
+    return rewards.shape[1] - np.count_nonzero(missing, axis=1)
+
+
+def calibrated(calibration, rewards, *procedures: AbstractProcedure) -> np.ndarray | None:
+    """The rewards to calibrate with, checked, or None where no procedure reads them.
+
+    - `rewards`: those that are judged, which must be others.
+    """
+    softened = [p for p in procedures if not isinstance(p, RankProcedure)]
+    if not softened:
+        return None
+    if calibration is None:
+        raise ValueError(
+            f"`calibration` must be given with `{softened[0]!r}`, which reads calibrated rewards; "
+            "got None. Pass rewards of reference samples drawn for that, shape (prompts, K)."
+        )
+    calibration = _check.finite_rewards("calibration", calibration)
+    if len(calibration) != len(rewards):
+        raise ValueError(
+            "`calibration` must have one row per prompt; "
+            f"got {len(calibration)} rows for {len(rewards)} prompts."
+        )
+    if calibration.shape == rewards.shape and (calibration == rewards).all():
+        raise ValueError(
+            "`calibration` must hold other samples than those that are judged, which would be "
+            "their own yardstick; got the same rewards. Draw more reference samples, or set some "
+            "of them aside."
+        )
+    return calibration
+
+
+def rectangles(*sides: np.ndarray) -> Iterator[tuple[np.ndarray | slice, list[np.ndarray]]]:
+    """Rows that have the same numbers of samples: which they are, and each side without its nan."""
+    known = [~np.isnan(side) for side in sides]
+    if all(k.all() for k in known):
+        yield slice(None), list(sides)
+        return
+    sizes, group = np.unique([drawn(side) for side in sides], axis=1, return_inverse=True)
+    for index in range(sizes.shape[1]):
+        rows = np.flatnonzero(group.ravel() == index)
+        parts = [s[rows][k[rows]].reshape(rows.size, -1) for s, k in zip(sides, known, strict=True)]
+        yield rows, parts
+
+
+def law(procedure: AbstractProcedure, rewards: np.ndarray, calibration) -> np.ndarray:
+    """Chance that the kept one is among a prompt's j lowest samples, for j = 0 … m.
+
+    - `rewards`: shape (rows, m), no nan.
+    - `calibration`: rewards of reference samples, (rows, K); only softened procedures read it.
+
+    Shape (m + 1,) where it is the same for every prompt, else (rows, m + 1).
+    """
+    if isinstance(procedure, RankProcedure):
+        return procedure.subset_cdf(rewards.shape[1])
+    chances = kept_by_quantile(quantiles(np.sort(rewards, axis=1), calibration), procedure)
+    return np.pad(np.cumsum(chances, axis=1), ((0, 0), (1, 0)))

@@ -1,0 +1,133 @@
+"""Majority vote (self-consistency) from sampled answers, exact over all n-subsets.
+
+How often each answer is drawn, n samples of m without replacement, is hypergeometric: independent
+binomial counts with chance n/m each, given that they sum to n. So the chance that answer l wins
+with c votes is a coefficient of a product over answers, as with replacement in `finite.majority`,
+
+    P(l wins with c) ∝ [zⁿ] p_c(l) z^c ∏_{k≠l} (Σ_{i<c} p_i(k) z^i + t p_c(k) z^c), averaged over t,
+
+where p_i(k) is the binomial chance of i votes for k, and t, uniform on [0, 1], breaks ties evenly.
+"""
+
+import numpy as np
+from numpy.polynomial import legendre
+from scipy.special import gammaln, xlog1py, xlogy
+
+from infalign import _check
+
+from .kept import judged
+from .laws import drawn
+from .uncertainty import SKEWED, AbstractInterval, Estimate, over_prompts
+
+CHUNK = 2**22
+"""Complex numbers that are held for one product of answers."""
+
+
+def majority_vote(answers, correct, n: int, *, interval: AbstractInterval = SKEWED) -> Estimate:
+    """Accuracy of the most frequent answer of n samples, ties between answers broken evenly.
+
+    - `answers`: shape (prompts, m), compared by equality; None (or nan) is a sample that gives no
+      answer and has no vote. Where nobody votes there is no answer, which counts as wrong.
+    - `correct`: 0 or 1, or booleans, same shape: whether each answer is right, the same for equal
+      answers of a prompt, and 0 where there is none; nan marks a sample that was not drawn.
+    - `n`: samples drawn, at most the m of every prompt.
+    - `interval`: how the interval is found.
+
+    Source: Wang et al., Self-consistency improves chain of thought reasoning, arXiv:2203.11171.
+
+    >>> vote = majority_vote([["7", "7", "3", None]], [[1, 1, 0, 0]], 3)
+    >>> round(vote.value, 9)  # 7 wins two draws of four, and ties with 3 in the others
+    0.75
+    """
+    n = _check.count("n", n)
+    correct = judged("correct", correct)
+    answers = np.asarray(answers, dtype=object)
+    if answers.shape != correct.shape:
+        raise ValueError(
+            "`answers` and `correct` must have the same shape (prompts, samples); "
+            f"got {answers.shape} and {correct.shape}."
+        )
+    samples = drawn(correct)
+    short = np.flatnonzero(samples < n)
+    if short.size:
+        raise ValueError(
+            f"A majority of {n} needs at least {n} samples per prompt in `correct`; prompt "
+            f"{short[0]} has {samples[short[0]]} ({short.size} of {samples.size} prompts are "
+            "short). Draw more samples, or use a smaller n."
+        )
+    ballots = [_ballot(row, a, c) for row, (a, c) in enumerate(zip(answers, correct, strict=True))]
+    width = max(1, max(votes.size for votes, _ in ballots))
+    votes = np.array([np.pad(v, (0, width - v.size)) for v, _ in ballots])
+    right = np.array([np.pad(r, (0, width - r.size)) for _, r in ballots])
+    return over_prompts(_accuracy(votes, right, samples, n), bounds=(0, 1), interval=interval)
+
+
+def _ballot(row: int, answers, correct) -> tuple[np.ndarray, np.ndarray]:
+    """The votes of each answer of a prompt, and whether it is right."""
+    votes: dict = {}
+    for column, (answer, verdict) in enumerate(zip(answers, correct, strict=True)):
+        silent = answer is None or answer != answer
+        if verdict == 1 if silent else np.isnan(verdict):
+            raise ValueError(
+                f"`correct` must be 0 where a sample gives no answer, and nan only where none was "
+                f"drawn; got {verdict:g} for {answer!r} at prompt {row}, sample {column}."
+            )
+        if not silent:
+            votes.setdefault(answer, []).append(verdict)
+    for answer, verdicts in votes.items():
+        if min(verdicts) != max(verdicts):
+            raise ValueError(
+                f"`correct` must be the same for equal answers; got both 0 and 1 for {answer!r} at "
+                f"prompt {row} ({int(sum(verdicts))} of {len(verdicts)} are 1). Compare answers in "
+                "a form in which equal ones are equal."
+            )
+    return (
+        np.array([len(v) for v in votes.values()], dtype=int),
+        np.array([v[0] == 1 for v in votes.values()], dtype=bool),
+    )
+
+
+def _accuracy(votes, right, samples, n: int) -> np.ndarray:
+    """Chance that a right answer wins, per prompt.
+
+    - `votes`, `right`: of each answer, (prompts, answers); 0 votes where a prompt has fewer.
+    - `samples`: of each prompt, those without an answer included.
+    """
+    points = int(samples.max()) + 1  # the products have no higher power than m
+    rows = max(1, CHUNK // (points * votes.shape[1] * max(1, (n + 3) // 4)))
+    parts = [slice(i, i + rows) for i in range(0, len(votes), rows)]
+    return np.concatenate([_winning(votes[p], right[p], samples[p], n, points) for p in parts])
+
+
+def _winning(votes, right, samples, n, points):
+    chance = (n / samples)[:, None]
+    silent = samples[:, None] - votes.sum(1, keepdims=True)
+    z = np.exp(2j * np.pi * np.arange(points) / points)
+    # What finds the coefficient of zⁿ, given that n were drawn; (prompts, points).
+    coefficient = z**-n / points / _binomial(n, samples[:, None], chance)
+    coefficient = coefficient * (1 - chance + chance * z) ** silent
+    z, fewer = z[:, None], np.zeros((1, 1, 1, 1), complex)  # (prompts, nodes, points, answers)
+    counts, chance = votes[:, None, None], chance[:, None, None]
+    accuracy = np.zeros(len(votes))
+    for c in range(1, min(n, votes.max()) + 1):
+        fewer = fewer + _binomial(c - 1, counts, chance) * z ** (c - 1)
+        ties = _binomial(c, counts, chance) * z**c
+        # At most n/c answers tie, and t averages polynomials of that degree less one.
+        t, average = legendre.leggauss((min(votes.shape[1], n // c) + 1) // 2)
+        factor = fewer + ((1 + t) / 2)[:, None, None] * ties
+        for place in range(votes.shape[1]):
+            own = right[:, place] & (votes[:, place] >= c)
+            if own.any():
+                others = np.delete(factor[own], place, axis=-1).prod(-1)
+                wins = (average / 2) @ others * ties[own, 0, :, place] * coefficient[own]
+                accuracy[own] += wins.real.sum(1)
+    return accuracy
+
+
+def _binomial(i, n, p):
+    """Chance of i of n, each with chance p; 0 for i > n."""
+    i = np.minimum(i, n + 1)
+    possible = i <= n
+    j = np.where(possible, i, n)
+    ways = gammaln(n + 1.0) - gammaln(j + 1.0) - gammaln(n - j + 1.0)
+    return np.where(possible, np.exp(ways + xlogy(j, p) + xlog1py(n - j, -p)), 0.0)

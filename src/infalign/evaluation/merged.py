@@ -1,0 +1,81 @@
+"""Win rates of many prompts at once, by sorting the samples of both sides together.
+
+In the merged order, climb the rewards of a prompt: each sample of the policy moves A, the chance
+that what the policy keeps lies no higher, from one value of its law to the next; each sample of the
+reference moves B. The win rate is the area under the path of (A, B) from (0, 0) to (1, 1),
+W = ∫ B dA.
+"""
+
+import numpy as np
+
+BLOCK = 2**14
+"""Rewards that are merged at once: as many as stay in a core's cache."""
+
+
+def wins_between(a, b, law_a, law_b) -> np.ndarray:
+    """Chance that what is kept of `a` beats what is kept of `b`, ties one half; (rows,).
+
+    - `a`, `b`: rewards, shape (rows, m) and (rows, k), no nan, in any order.
+    - `law_a`: chance that the kept one is among the j lowest, for j = 0 … m; (m + 1,) for all
+      prompts, or (rows, m + 1); `law_b` likewise.
+    """
+    m, n = a.shape[1], a.shape[1] + b.shape[1]
+    rows = max(1, BLOCK // n)
+    starts = np.arange(rows)[:, None] * n + np.arange(m)
+    blocks = [slice(i, i + rows) for i in range(0, len(a), rows)]
+    return np.concatenate(
+        [_block(a[r], b[r], _of(law_a, r), _of(law_b, r), starts) for r in blocks]
+    )
+
+
+def _block(a, b, law_a, law_b, starts) -> np.ndarray:
+    """`starts`: where the i-th of m samples of each row stands in a table of both, (rows, m)."""
+    # One sort of numbers, since sorting indices takes three times as long: the lowest bit of each
+    # reward says whose it is. Rewards that differ in no other bit are left to the second function.
+    both = np.concatenate([a, b], axis=1)
+    both += 0.0  # of the two zeros, the positive one
+    bits = both.view(np.uint64)
+    bits &= ~np.uint64(1)
+    bits |= (np.arange(both.shape[1]) < a.shape[1]).astype(np.uint64)
+    both.sort(axis=1)
+    # At the i-th lowest sample of the policy, with p samples below it, p - i are the reference's.
+    ours = np.flatnonzero((bits.astype(np.uint8) & np.uint8(1)).view(bool))
+    below = ours.reshape(a.shape) - starts[: len(a)]
+    if law_a.ndim == law_b.ndim == 1:
+        wins = law_b.take(below) @ np.diff(law_a)
+    else:
+        wins = (np.take_along_axis(_each(law_b, b), below, axis=1) * np.diff(law_a)).sum(1)
+    flat = bits.ravel()
+    close = np.flatnonzero((flat[1:] ^ flat[:-1]) < 2)
+    if close.size:
+        tied = np.zeros(len(a), bool)
+        tied[close // both.shape[1]] = True
+        laws = _each(law_a, a)[tied], _each(law_b, b)[tied]
+        wins[tied] = _with_ties(a[tied], b[tied], *laws)
+    return wins
+
+
+def _with_ties(a, b, law_a, law_b) -> np.ndarray:
+    """The same where rewards repeat: a step of A and B at once is a tie, and wins half of what it
+    moves, so that each value adds a trapezoid to the area."""
+    both = np.concatenate([a, b], axis=1)
+    order = np.argsort(both, axis=1)
+    ranked = np.take_along_axis(both, order, axis=1)
+    last = np.ones(both.shape, bool)  # of the samples of a value
+    last[:, :-1] = ranked[:, 1:] != ranked[:, :-1]
+    row, place = np.divmod(np.flatnonzero(last), both.shape[1])
+    ours = np.cumsum(order < a.shape[1], axis=1)[row, place]  # policy samples up to this value
+    A, B = law_a[row, ours], law_b[row, place + 1 - ours]
+    first = np.diff(row, prepend=-1) > 0
+    A_before, B_before = (np.where(first, 0, np.roll(x, 1)) for x in (A, B))
+    return np.bincount(row, (A - A_before) * (B + B_before) / 2)
+
+
+def _of(law, rows):
+    """The law of some prompts, or the one that is for all."""
+    return law if law.ndim == 1 else law[rows]
+
+
+def _each(law, rewards):
+    """The law of every prompt, (rows, m + 1)."""
+    return np.broadcast_to(law, (len(rewards), rewards.shape[1] + 1))
