@@ -214,6 +214,29 @@ def test_rewards_do_not_depend_on_the_batch_they_are_scored_in(kind):
     assert len(np.unique(together)) == 4
 
 
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # PEFT's own
+def test_a_model_with_adapters_is_sampled_with_them_and_left_as_it_was(tmp_path):
+    from peft import LoraConfig, get_peft_model
+
+    listed = EnumerableModel.make(tmp_path, seed=1)
+    plain = listed.language_model()
+    own = plain.model.generation_config
+    torch.manual_seed(0)
+    adapters = LoraConfig(target_modules="all-linear", task_type="CAUSAL_LM")
+    adapters.init_lora_weights = False  # random ones, that change the law
+    adapted = get_peft_model(plain.model, adapters).eval()
+    lm = LanguageModel.of(adapted, plain.tokenizer, max_new_tokens=listed.max_new_tokens)
+    (row,) = lm.sample([listed.conversation("ab")], 100, seed=0)
+    assert plain.model.generation_config is own
+    law = listed.law("ab")
+    assert max(abs(r.logprob - np.log(law[r.text])) for r in row) > 0.1
+    for r in row:
+        with torch.no_grad():
+            logits = adapted(torch.tensor([[1, 2, *r.tokens]]), use_cache=False).logits[0, 1:-1]
+        chosen = logits.log_softmax(-1).gather(1, torch.tensor(r.tokens)[:, None])
+        assert r.logprob == pytest.approx(float(chosen.sum()), abs=1e-4)
+
+
 TURNS = [
     {"role": "user", "content": "How do I boil an egg?"},
     {"role": "assistant", "content": "In water."},

@@ -11,6 +11,7 @@ from transformers import (
     GenerationConfig,
     LogitsProcessor,
     LogitsProcessorList,
+    PreTrainedModel,
 )
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
@@ -147,7 +148,9 @@ class LanguageModel:
 
     def _generate(self, ids, mask, steps, config, cache) -> torch.Tensor:
         shared = {} if cache is None else {"past_key_values": cache}
-        own = self.model.generation_config
+        # With adapters around it, the model inside is given the configuration too.
+        inner = getattr(self.model, "get_base_model", lambda: self.model)()
+        own = inner.generation_config
         # `generate` takes what a configuration leaves open from the model's own one: a repetition
         # penalty or suppressed tokens there would change the policy and not its log-probabilities.
         self.model.generation_config = config
@@ -160,7 +163,7 @@ class LanguageModel:
                 **shared,
             )
         finally:
-            self.model.generation_config = own
+            self.model.generation_config = inner.generation_config = own
 
     def _read_once(self, ids, mask, copies: int) -> DynamicCache | None:
         """The cache of all but the last token of each prompt, `copies` times; None where there is
@@ -177,6 +180,8 @@ class LanguageModel:
     @cached_property
     def _repeats(self) -> bool:
         """Whether all that the model remembers of a prompt is a cache that can be repeated."""
+        if not isinstance(self.model, PreTrainedModel):
+            return False  # adapters may have put a prompt of their own before ours
         two = torch.ones((1, 2), dtype=torch.long, device=device())
         output = self.model.base_model(input_ids=two, attention_mask=two, use_cache=True)
         cache = getattr(output, "past_key_values", None)
