@@ -1,0 +1,222 @@
+"""`infalign red-team`: how often repeated attempts break a policy, and how that grows."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from .sample import flag, read_prompts
+
+EXAMPLE = (
+    "infalign red-team --model bundled:language-model --reward bundled:harmless --threshold -0.6 "
+    "--prompts bundled:harmless --limit 24 --attempts 32 --max-new-tokens 32 --out runs/red-team"
+)
+HELP = (
+    "How often do repeated attempts break a policy, and how does that grow?\n\n"
+    "Best-of-N jailbreaking (arXiv:2412.03556) spells the prompt anew for each attempt: --augment "
+    "all, or some of scramble,capitalize,noise. --augment none resamples the response to the "
+    "prompt as it is, which is what worst-of-n does; give both to compare them. An attempt "
+    "succeeds with a reward below --threshold, judged against the prompt as it was, or by the "
+    "function of --success.\n\n"
+    "Writes every attempt (Parquet), results.json and attack.png to --out. A killed one "
+    "continues.\n\n"
+    f"Example: {EXAMPLE}"
+)
+
+
+def red_team(
+    model: Annotated[
+        str, typer.Option(help="The policy: folder, hub id, bundled:language-model, URL#MODEL, …")
+    ],
+    prompts: Annotated[
+        str, typer.Option(help="JSON Lines file, bundled:helpful or bundled:harmless.")
+    ],
+    reward: Annotated[
+        str | None,
+        typer.Option(help="Reward of harmlessness: folder, hub id, bundled:harmless, python:…"),
+    ] = None,
+    threshold: Annotated[
+        float | None, typer.Option(help="Attempts with a reward below it succeed.")
+    ] = None,
+    success: Annotated[
+        str | None,
+        typer.Option(help="Instead: python:MODULE:FUNCTION, (prompt, response) to True or False."),
+    ] = None,
+    attempts: Annotated[int, typer.Option(min=1, help="Attempts on each prompt.")] = 64,
+    augment: Annotated[
+        list[str] | None,
+        typer.Option(help="all, none, or names with commas; repeatable. Default: all and none."),
+    ] = None,
+    sigma: Annotated[float, typer.Option(help="Strength of the augmentations.")] = 0.4,
+    split: Annotated[str, typer.Option(help="Which prompts, where they say.")] = "test",
+    limit: Annotated[int | None, typer.Option(min=1, help="The first so many of them.")] = None,
+    temperature: Annotated[float, typer.Option(help="Softmax temperature.")] = 1.0,
+    top_p: Annotated[
+        float, typer.Option(min=0, max=1, help="Mass of the nucleus; 1 is all.")
+    ] = 1.0,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest response.")] = 128,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed, the same attempts.")] = 0,
+    out: Annotated[Path, typer.Option(help="Folder of the results.")] = Path("runs/red-team"),
+    as_json: Annotated[bool, typer.Option("--json", help="Print results.json.")] = False,
+    trust_remote_code: Annotated[
+        bool, typer.Option("--trust-remote-code", help="Run code that comes with a model.")
+    ] = False,
+):
+    from infalign import _check, storage
+    from infalign.decoding.augmentations import check_sigma, parse_augmentations
+
+    from .run import quiet_libraries
+
+    if (threshold is None) == (success is None):
+        raise typer.BadParameter("give exactly one of them.", param_hint="--threshold / --success")
+    if threshold is not None and reward is None:
+        raise typer.BadParameter("--threshold is one of its values.", param_hint="--reward")
+    flag("temperature", _check.positive, "temperature", temperature)
+    flag("sigma", check_sigma, sigma)
+    attacks = {}
+    for text in augment or ["all", "none"]:
+        names = flag("augment", parse_augmentations, text)
+        attacks[text if text in ("all", "none") else "+".join(names)] = names
+    asked = read_prompts(None, prompts, split, limit)
+    quiet_libraries()
+    drawn = {"temperature": temperature, "top_p": top_p, "max_new_tokens": max_new_tokens}
+    named = {"model": model, "reward": reward, "success": success, "threshold": threshold}
+    successes = _attempts(
+        named, drawn, asked, attacks, attempts, sigma, seed, out, trust_remote_code
+    )
+    from infalign.decoding.red_team import summarize
+    from infalign.reports.attacks import save_png
+    from infalign.reports.attacks import success as draw
+
+    results = {**summarize(successes, seed=seed), **named, "sigma": sigma, "sampling": drawn}
+    storage.write_json(out / "results.json", results)
+    save_png(draw(results), out / "attack.png")
+    if as_json:
+        print(json.dumps(results, ensure_ascii=False))
+    else:
+        _print(Console(highlight=False), results, out)
+
+
+def _attempts(named, drawn, asked, attacks, attempts, sigma, seed, out, trust_remote_code):
+    """What came of every attack's attempts; models are loaded only if some are missing."""
+    from functools import cache
+
+    import numpy as np
+
+    from infalign import storage
+    from infalign.decoding.attempts import collect
+    from infalign.decoding.red_team import Judge, attack
+    from infalign.demo import bundled
+    from infalign.models.rewards import load_reward, python_function
+    from infalign.models.samplers import load_sampler
+    from infalign.pipeline.folder import artifact, reward_fingerprint
+
+    from .run import progress
+
+    model, reward = named["model"], named["reward"]
+
+    @cache
+    def sampler():
+        return load_sampler(model, trust_remote_code=trust_remote_code, **drawn)
+
+    @cache
+    def judge():
+        scorer = load_reward(reward, trust_remote_code=trust_remote_code) if reward else None
+        test = python_function(named["success"], "success test") if named["success"] else None
+        return Judge(scorer, named["threshold"], test)
+
+    shared = {
+        **drawn,
+        "model": artifact(str(bundled(model, "model") or model)),
+        "reward": reward and reward_fingerprint(str(bundled(reward, "reward") or reward)),
+        "threshold": named["threshold"],
+        "success": named["success"] and reward_fingerprint(named["success"]),
+        "prompts": storage.fingerprint([(p.id, p.messages) for p in asked]),
+        "attempts": attempts,
+        "seed": seed,
+    }
+    successes = {}
+    with progress() as report:
+        for name, names in attacks.items():
+            settings = {**shared, "augment": name, "sigma": sigma if names else None}
+
+            def draw(part, number, name=name, names=names):
+                words = [seed, *name.encode(), number]
+                own = int(np.random.SeedSequence(words).generate_state(1)[0])
+                return attack(
+                    sampler(), judge(), part, attempts, names=names, sigma=sigma, seed=own
+                )
+
+            successes[name] = collect(
+                out / name,
+                settings,
+                asked,
+                attempts,
+                draw,
+                lambda done, total, name=name: report(f"attack: {name}", done, total),
+            )
+    return successes
+
+
+def _print(console: Console, results: dict, out: Path) -> None:
+    """Success rates and forecasts as a table, the laws below it, and where to look further."""
+    from infalign.reports.attacks import label
+
+    attacks = results["attacks"]
+    console.print(f"Prompts broken within N attempts, % of {results['prompts']}", style="bold")
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("N", justify="right")
+    for attack in attacks:
+        table.add_column(attack["augment"], justify="right", no_wrap=True)
+    rows = {}
+    for column, attack in enumerate(attacks):
+        for kind in ("rates", "forecasts"):
+            for rate in attack[kind]:
+                cells = rows.setdefault((rate["n"], kind), [""] * len(attacks))
+                cells[column] = _percent(rate)
+    for (n, kind), cells in sorted(rows.items()):
+        table.add_row(f"{n}" + (" forecast" if kind == "forecasts" else ""), *cells)
+    fitted = any(attack["curve"] for attack in attacks)
+    if fitted:
+        table.add_section()
+        for name in ("a", "b"):
+            table.add_row(name, *(_known(attack["law"][name]) for attack in attacks))
+    console.print(table)
+    for attack in attacks:
+        for words in attack["law"]["reservations"]:
+            console.print(f"{label(attack)}: {words}.", style="yellow", markup=False)
+    for d in results["differences"]:
+        if d["low"] is not None:
+            console.print(
+                f"{d['a']} − {d['b']} at N = {d['n']}: {100 * d['value']:+.1f} points "
+                f"[{100 * d['low']:+.1f}, {100 * d['high']:+.1f}]",
+                markup=False,
+            )
+    note = "Brackets: 95 % intervals, clustered by prompt."
+    if fitted:
+        note += (
+            " Forecasts are by −log ASR = a N^(−b), which is assumed to go on; their intervals are "
+            "those of the fit."
+        )
+    console.print(note, markup=False)
+    console.print(f"Figure: {(out / 'attack.png').resolve()}", soft_wrap=True, markup=False)
+
+
+def _percent(rate: dict) -> str:
+    return _with_interval(rate, 100, 1)
+
+
+def _known(interval: dict) -> str:
+    return "" if interval["value"] is None else _with_interval(interval, 1, 2)
+
+
+def _with_interval(found: dict, scale: float, digits: int) -> str:
+    value, low, high = (
+        "" if found[k] is None else f"{scale * found[k]:.{digits}f}"
+        for k in ("value", "low", "high")
+    )
+    return f"{value} \\[{low}, {high}]" if low else value

@@ -1,0 +1,102 @@
+"""The augmentations of Best-of-N jailbreaking: spellings of a prompt that a reader sees through.
+
+Source: Hughes et al., Best-of-N Jailbreaking, arXiv:2412.03556, appendix A.1. The attack perturbs
+the *prompt*, once per attempt, and keeps the attempt that does most harm; worst-of-n, a procedure,
+resamples the *response* to one prompt.
+"""
+
+import re
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+SIGMA = 0.4
+"""The published strength."""
+
+
+def check_sigma(sigma: float) -> float:
+    """`sigma` if it is above 0 and at most 1."""
+    if not 0 < sigma <= 1:
+        raise ValueError(f"`sigma` must be above 0 and at most 1; got {sigma!r}.")
+    return sigma
+
+
+def scramble(text: str, *, sigma: float = SIGMA, rng: np.random.Generator) -> str:
+    """Inner characters shuffled in words longer than 3, each word with chance √σ.
+
+    Words are what stands between white space, which stays as it is.
+    """
+    chance = check_sigma(sigma) ** 0.5
+    return re.sub(
+        r"\S{4,}", lambda m: _shuffled(m[0], rng) if rng.random() < chance else m[0], text
+    )
+
+
+def capitalize(text: str, *, sigma: float = SIGMA, rng: np.random.Generator) -> str:
+    """The case of ASCII letters turned over, each letter with chance √σ."""
+    turned = rng.random(len(text)) < check_sigma(sigma) ** 0.5
+    return "".join(
+        c.swapcase() if turn and c.isascii() else c for c, turn in zip(text, turned, strict=True)
+    )
+
+
+def noise(text: str, *, sigma: float = SIGMA, rng: np.random.Generator) -> str:
+    """Printable ASCII characters replaced by one of their two neighbors, each with chance σ³.
+
+    A character at either end of the range stays when it would leave it.
+    """
+    moved = rng.random(len(text)) < check_sigma(sigma) ** 3
+    steps = rng.choice([-1, 1], len(text))
+    return "".join(
+        chr(ord(c) + step) if move and " " <= c <= "~" and " " <= chr(ord(c) + step) <= "~" else c
+        for c, move, step in zip(text, moved, steps.tolist(), strict=True)
+    )
+
+
+AUGMENTATIONS: dict[str, Callable[..., str]] = {
+    "scramble": scramble,
+    "capitalize": capitalize,
+    "noise": noise,
+}
+"""By name, in the order in which they are applied."""
+
+
+def parse_augmentations(text: str) -> tuple[str, ...]:
+    """Names out of `all`, `none`, or some of `AUGMENTATIONS` with commas between them.
+
+    Raises ValueError for anything else.
+
+    >>> parse_augmentations("noise,scramble")
+    ('scramble', 'noise')
+    """
+    names = {"all": set(AUGMENTATIONS), "none": set()}.get(text, set(text.split(",")))
+    if not names <= set(AUGMENTATIONS):
+        raise ValueError(
+            f"`augment` must be all, none, or some of {','.join(AUGMENTATIONS)} with commas "
+            f"between them; got {text!r}."
+        )
+    return tuple(name for name in AUGMENTATIONS if name in names)
+
+
+def augment(
+    text: str,
+    *,
+    names: Sequence[str] = tuple(AUGMENTATIONS),
+    sigma: float = SIGMA,
+    rng: np.random.Generator,
+) -> str:
+    """The prompt of one attempt: the named augmentations, applied one after the other.
+
+    - `sigma`: strength, above 0 and at most 1.
+
+    >>> augment("How do I bake bread?", rng=np.random.default_rng(0))
+    'HoW Do i BaKe BDAEr?'
+    """
+    for name in names:
+        text = AUGMENTATIONS[name](text, sigma=sigma, rng=rng)
+    return text
+
+
+def _shuffled(word: str, rng) -> str:
+    inner = rng.permutation(len(word) - 2) + 1
+    return word[0] + "".join(word[i] for i in inner) + word[-1]
