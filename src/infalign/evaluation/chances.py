@@ -29,7 +29,7 @@ def kept_chances(rewards, procedure: AbstractProcedure, *, calibration=None) -> 
     rewards = _check.finite_rewards("rewards", rewards, missing=True)
     sizes = drawn(rewards)
     _check.enough_samples("rewards", sizes, procedure.draws, procedure)
-    known = calibrated(calibration, len(rewards), procedure)
+    known = calibrated(calibration, rewards, procedure)
     order = np.argsort(rewards, axis=1)  # nan last
     ranked = np.take_along_axis(rewards, order, axis=1)
     chances = np.zeros_like(rewards)
