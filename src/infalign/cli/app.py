@@ -7,7 +7,7 @@ import typer
 
 from infalign.errors import InfalignError
 
-from . import design, explore, red_team, run, sample
+from . import design, evaluate, explore, red_team, run, sample
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -21,6 +21,7 @@ app.command()(run.demo)
 app.command(name="run", help=run.RUN_HELP)(run.run)
 for stage, purpose in run.STAGE_HELP.items():
     app.command(name=stage, help=purpose)(run.stage_command(stage))
+app.command(help=evaluate.HELP)(evaluate.evaluate)
 app.command(help=design.DESIGN_HELP)(design.design)
 app.command(help=sample.HELP)(sample.sample)
 app.command(name="red-team", help=red_team.HELP)(red_team.red_team)
