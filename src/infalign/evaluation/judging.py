@@ -15,7 +15,7 @@ from infalign.errors import DataError
 from infalign.procedures import AbstractProcedure
 
 from .chances import kept_chances
-from .uncertainty import Estimate, over_prompts
+from .uncertainty import EITHER_WAY, SKEWED, Estimate, over_prompts
 
 
 @dataclass(frozen=True)
@@ -87,14 +87,15 @@ def judged(verdicts, *, missing: Literal["error", "exclude"] = "error") -> Judge
             f"`verdicts` has no pair with both verdicts (none of {lost.size}). Judge them again."
         )
 
-    def mean(values):
-        return over_prompts(np.where(lost, 0, values).sum(1)[known] / counts[known])
+    def mean(values, interval, *bounds):
+        by_prompt = np.where(lost, 0, values).sum(1)[known] / counts[known]
+        return over_prompts(by_prompt, bounds=bounds, interval=interval)
 
     ours, theirs = verdicts[..., 0], verdicts[..., 1]
     return Judged(
-        mean((ours + 1 - theirs) / 2),
-        mean((ours + theirs - 1) / 2),
-        mean(ours == 1 - theirs),
+        mean((ours + 1 - theirs) / 2, SKEWED, 0, 1),
+        mean((ours + theirs - 1) / 2, EITHER_WAY, -0.5, 0.5),
+        mean(ours == 1 - theirs, SKEWED, 0, 1),
         int(counts.sum()),
         int(lost.sum()),
         int((~known).sum()),

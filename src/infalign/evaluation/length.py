@@ -15,7 +15,7 @@ from infalign.errors import DataError
 from infalign.procedures import AbstractProcedure
 
 from .chances import kept_chances
-from .uncertainty import Estimate, over_prompts
+from .uncertainty import SKEWED, Estimate, over_prompts
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
@@ -153,14 +153,14 @@ def length_controlled(
     scale = float(np.sqrt(weight @ (d - mean) ** 2 / prompts))
     x = np.tanh(d / scale) if scale > 0 else np.zeros_like(d)
     coefficients, moved = _logistic(x, weight, won, prompt, prompts)
-    plain = over_prompts(np.bincount(prompt, won, prompts))
+    plain = over_prompts(np.bincount(prompt, won, prompts), bounds=(0, 1), interval=SKEWED)
     controlled = float(expit(coefficients[0]))
     influence = (prompts - 1) * (controlled - expit(moved[:, 0]))
     influence += controlled - influence.mean()
     return LengthControl(
         plain,
-        over_prompts(influence),
-        over_prompts(plain.per_prompt - influence),
+        over_prompts(influence, bounds=(0, 1), interval=SKEWED),
+        over_prompts(plain.per_prompt - influence, bounds=(-1, 1)),
         float(coefficients[1]),
         scale,
         longer,

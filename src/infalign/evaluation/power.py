@@ -10,8 +10,8 @@ A win rate is a mean over P prompts, so its variance is (between + within) / P:
 Assumed: rewards without ties, prompts drawn independently, policies that are tilts of a given KL on
 every prompt, and Student's intervals; a correction for skewness moves their ends, but hardly from
 some dozens of prompts on. Ties lower the noise. A policy that wastes KL is nearer the reference,
-where the noise is larger: plan with the KL that its quantiles show (`marginal_kl`), about half of
-that of its sequences in our demonstration, or with a small one to be safe.
+where the noise is larger: plan with the KL that its quantiles show (`marginal_kl`), half to three
+quarters of that of its sequences in our demonstration, or with a small one to be safe.
 """
 
 from collections.abc import Sequence
