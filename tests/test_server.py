@@ -77,7 +77,9 @@ class Handler(BaseHTTPRequestHandler):
             self.server.stop.wait()
             return
         status = 200 if isinstance(choices, list) else choices
-        if status == 200:
+        if status == 422:
+            answer = {"detail": "no seeds here"}
+        elif status == 200:
             answer = {"id": "1", "object": "x", "created": 0, "model": body["model"]}
             answer["choices"] = [self.choice(i, *c) for i, c in enumerate(choices)]
         else:
@@ -213,6 +215,14 @@ def test_what_a_server_refuses_is_told_with_its_words(serve, status, remedy):
     with pytest.raises(DataError, match=f"{server.url} cannot be sampled from: ") as told:
         model.sample(PROMPTS, 2, seed=0)
     assert "no [bold]luck[/bold] with some/model" in str(told.value) and remedy in str(told.value)
+
+
+def test_a_refusal_in_a_form_of_its_own_is_told_as_it_came(serve):
+    _, model = serve(lambda body, number: 422)
+    with pytest.raises(
+        DataError, match=r"Error code: 422 - \{'detail': 'no seeds here'\}\. Its log"
+    ):
+        model.sample(PROMPTS, 2, seed=0)
 
 
 def test_a_server_that_is_silent_or_gone_is_given_up(serve):

@@ -7,7 +7,7 @@ checked before it is believed.
 
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Literal
 
@@ -169,12 +169,15 @@ class ServerModel:
             wrong, remedy = error.message, f"Check the model's name, {self.model!r}, and the path."
         except openai.APIStatusError as error:
             wrong, remedy = error.message, "Its log may say more."
+            if not (isinstance(error.body, Mapping) and error.body.get("message")):
+                wrong += f" - {str(error.body)[:300]}"  # not in the protocol's form: as it came
         except openai.APITimeoutError:
             wrong, remedy = "no answer in time", "Raise `timeout`, or ask for fewer tokens."
         except openai.APIError as error:
             cause = error.__cause__ or error
             wrong, remedy = f"{type(cause).__name__}: {cause}", "Is it running, and the URL right?"
-        raise DataError(f"{self.url} cannot be sampled from: {' '.join(wrong.split())}. {remedy}")
+        words = " ".join(wrong.split()).rstrip(".")
+        raise DataError(f"{self.url} cannot be sampled from: {words}. {remedy}")
 
 
 def _client(url: str, timeout: float, retries: int):
