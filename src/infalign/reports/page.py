@@ -90,7 +90,7 @@ def render(results: Mapping, provenance: Mapping, figures: Mapping) -> str:
             (difference["b"], difference["procedure"]): {
                 "points": number(100 * difference["value"], 1, signed=True),
                 "interval": interval(difference, 100, 1),
-                "outcome": OUTCOMES[outcome(difference)],
+                "outcome": OUTCOMES[outcome(difference)].format(labels[difference["a"]]),
             }
             for difference in results["differences"]
         },
@@ -157,8 +157,8 @@ def outcome(difference: Mapping) -> str:
 
 
 OUTCOMES = {
-    "more": "wins more",
-    "less": "wins less",
+    "more": "{} wins more",
+    "less": "{} wins less",
     "none": "no difference shown",
     "unknown": "no interval, so nothing shown",
 }
