@@ -372,6 +372,7 @@ def test_a_vote_without_voters_is_plain_sampling():
     counts = np.bincount([keep(MajorityVote(3), [None] * 3, rng=rng) for _ in range(600)])
     assert_law(counts, np.full(3, 1 / 3))
     assert keep(MajorityVote(3), [None, 0, None], rng=rng) == 1  # one that is falsy votes
+    assert keep(MajorityVote(4), [np.nan, "a", np.nan, np.nan], rng=rng) == 1
 
 
 def test_the_text_forms_read_back_and_name_what_there_is():
@@ -416,6 +417,8 @@ def test_the_text_forms_read_back_and_name_what_there_is():
         (r"\boxed{10{,}000\text{ cm}}", 10000),
         (r"\boxed{10\,000}", 10000),
         (r"\boxed{5} and \boxed{unfinished", 5),
+        (r"} \boxed{5} and 3 {", 5),
+        (r"\fbox{\text{so } \boxed{8}} of 9", 8),
         (r"\boxed{\text{no solution}} since 0 < 3", None),
         ("The answer is 12 of the 30 apples.", 12),
         ("The answer is 3 + 4 = 7.", 7),
@@ -456,6 +459,7 @@ def test_a_number_reads_the_same_in_every_notation(whole, zeros):
 @given(st.text())
 def test_any_text_has_an_answer_or_none(text):
     assert isinstance(numeric_answer(text), Fraction | None)
+    assert isinstance(numeric_answer("1" + ",000" * 2000 + text), Fraction | None)
 
 
 def test_answers_are_loaded_by_name():

@@ -267,6 +267,16 @@ def test_arguments_are_checked_and_a_missing_client_is_named(monkeypatch):
         ServerModel("http://127.0.0.1:9/v1", "m")
 
 
+def test_the_command_line_samples_from_a_server(serve, cli):
+    server, _ = serve(conforming)
+    command = ["--model", f"{server.url}#a/b", "--procedure", "majority-vote:5", "--json", "--all"]
+    code, out, errors = cli("sample", *command, "How many?")
+    assert code == 0, errors
+    record = json.loads(out)
+    assert {c["text"] for c in record["candidates"]} <= set(WORDS) and record["votes"] == 0
+    assert [(b["model"], b["n"]) for b in server.bodies] == [("a/b", 5)]
+
+
 @pytest.fixture
 def vllm(monkeypatch, tmp_path):
     """A stand-in for vLLM that samples from an enumerable model's exact law."""

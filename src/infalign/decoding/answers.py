@@ -11,9 +11,9 @@ from fractions import Fraction
 from infalign.models.rewards import python_function
 
 Answers = Callable[[str], Hashable]
-"""Response text to its answer, anything hashable; None where it gives none."""
+"""Response text to its answer, anything hashable; None or nan where it gives none."""
 
-_DIGITS = r"(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]{1,400}(?![0-9]))"
+_DIGITS = r"(?:[0-9]{1,3}(?:,[0-9]{3}){1,130}(?![0-9])|[0-9]{1,400}(?![0-9]))"
 _WHOLE_OR_DECIMAL = rf"(?:{_DIGITS}(?:\.[0-9]{{1,400}})?|\.[0-9]{{1,400}})"
 _NUMBER = re.compile(
     # A hyphen between words or digits is no sign: 3-5 ends in 5.
@@ -29,7 +29,7 @@ _NUMBER = re.compile(
 )
 _MARKER = re.compile(r"(?:\banswer\b\W{0,4}(?:is\b|:|=)|####)", re.IGNORECASE)
 _SPACING = re.compile(r"\\[,!;: ]|\{,\}|(?<=[0-9])[\u00a0\u202f\u2009](?=[0-9]{3})")
-
+_BOX = re.compile(r"\\(?:boxed|fbox)\s*\{")
 _SHORT_FRACTION = re.compile(r"\\[dt]?frac([0-9])([0-9])")
 
 
@@ -75,14 +75,15 @@ def _first(text: str) -> Fraction | None:
 
 
 def _last_box(text: str) -> str | None:
-    """What stands between the braces of the last complete box."""
-    for start in reversed([m.end() for m in re.finditer(r"\\f?boxed\s*\{|\\fbox\s*\{", text)]):
-        depth = 1
-        for end in range(start, len(text)):
-            depth += (text[end] == "{") - (text[end] == "}")
-            if not depth:
-                return text[start:end]
-    return None
+    """What stands between the braces of the box that begins last, of those that end."""
+    boxes = {m.end() for m in _BOX.finditer(text)}
+    last, opened = None, []
+    for brace in re.finditer("[{}]", text):
+        if brace[0] == "{":
+            opened.append(brace.end())
+        elif opened and (start := opened.pop()) in boxes and (last is None or start > last[0]):
+            last = start, brace.start()
+    return None if last is None else text[slice(*last)]
 
 
 def _value(match: re.Match) -> Fraction:

@@ -45,7 +45,7 @@ class MajorityVote:
     """Responses drawn; 1 and 2 are plain sampling where all have answers."""
 
     answer: Answers = numeric_answer
-    """Response text to its answer, anything hashable; None where it gives none."""
+    """Response text to its answer, anything hashable; None or nan where it gives none."""
 
     def __post_init__(self):
         _check.count("n", self.n)
@@ -181,14 +181,16 @@ def _chances(procedure: RankProcedure) -> np.ndarray:
 
 def _vote(answers, rng) -> int:
     try:
-        votes = Counter(a for a in answers if a is not None)
+        votes = Counter(a for a in answers if a is not None and a == a)  # nan is no answer either
     except TypeError as error:
         raise DataError(
             f"An answer must be hashable, such as a number or a text; got one that is not "
             f"({error}). Return another type from the function that finds it."
         ) from None
-    most = max(votes.values(), default=0)
-    winners = [a for a, count in votes.items() if count == most] or [None]
+    if not votes:
+        return int(rng.integers(len(answers)))
+    most = max(votes.values())
+    winners = [a for a, count in votes.items() if count == most]
     winner = winners[rng.integers(len(winners))]
     places = [i for i, a in enumerate(answers) if a == winner]
     return places[rng.integers(len(places))]

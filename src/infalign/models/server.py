@@ -37,7 +37,7 @@ class ServerModel:
     - `url`: up to and with the version, such as `http://127.0.0.1:8000/v1`.
     - `model`: the name under which the server knows it.
     - `api`: `chat` sends messages; `completions` sends the text of a single message as it is.
-    - `threads`: requests under way at a time.
+    - `threads`: requests under way at a time; 1 for servers whose seeds do not survive company.
     - `timeout`, `retries`: seconds until a request is given up, and how often the client then
       tries again, as after errors 408, 409, 429 and above 499, waiting longer each time.
     - `verify`: refuse responses that never differ. Turn it off for a policy that has only one.
