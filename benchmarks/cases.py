@@ -10,6 +10,8 @@ from importlib.metadata import version
 from pathlib import Path
 from statistics import median
 
+import estimators
+import intervals
 import numpy as np
 from scipy.optimize import brentq
 
@@ -45,6 +47,15 @@ class Plan:
     growing_ns: tuple[int, ...]
     growing_kls: tuple[float, ...]
     outcomes: tuple[int, ...]
+    prompts: int
+    samples: int
+    growing_samples: tuple[int, ...]
+    growing_prompts: tuple[int, ...]
+    coverage_prompts: tuple[int, ...]
+    runs: int
+    """Evaluations that are simulated for each case of coverage."""
+
+    bootstrap_runs: int
 
 
 FULL = Plan(
@@ -58,6 +69,13 @@ FULL = Plan(
     growing_ns=(1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024),
     growing_kls=tuple(np.geomspace(1e-4, 6, 25).tolist()),
     outcomes=(10, 30, 100, 300, 1000, 3000, 10_000),
+    prompts=1000,
+    samples=128,
+    growing_samples=(8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096),
+    growing_prompts=(1, 10, 100, 1000, 10_000),
+    coverage_prompts=(20, 50, 200),
+    runs=4000,
+    bootstrap_runs=1000,
 )
 
 SMOKE = Plan(
@@ -71,15 +89,22 @@ SMOKE = Plan(
     growing_ns=(1, 2),
     growing_kls=(0.01, 0.1),
     outcomes=(10, 20),
+    prompts=50,
+    samples=16,
+    growing_samples=(8, 16),
+    growing_prompts=(1, 10),
+    coverage_prompts=(20,),
+    runs=200,
+    bootstrap_runs=10,
 )
 
 
-def measure(plan: Plan) -> dict:
-    """All cases of a plan, as plain data; times in seconds."""
+def measure(plan: Plan, only: tuple[str, ...] = ()) -> dict:
+    """The cases of a plan as plain data, times in seconds; of some parts only, if named."""
     results = {"machine": machine()}
-    for part in (designs, frontiers, fixed_points, accuracy, growth_in_n, growth_in_kl, finite):
-        print(f"{part.__name__} …", file=sys.stderr)
-        results[part.__name__] = part(plan)
+    for name in only or PARTS:
+        print(f"{name} …", file=sys.stderr)
+        results[name] = PARTS[name](plan)
     results["machine"]["load_at_end"] = os.getloadavg()[0]
     return results
 
@@ -325,3 +350,18 @@ def finite(plan: Plan) -> list[dict]:
                 }
             )
     return rows
+
+
+PARTS = {
+    "designs": designs,
+    "frontiers": frontiers,
+    "fixed_points": fixed_points,
+    "accuracy": accuracy,
+    "growth_in_n": growth_in_n,
+    "growth_in_kl": growth_in_kl,
+    "finite": finite,
+    "estimators": partial(estimators.estimators, timed=timed),
+    "estimators_growth": partial(estimators.estimators_growth, timed=timed),
+    "coverage": intervals.coverage,
+}
+"""All that is measured, in the order of the results."""

@@ -15,6 +15,12 @@ from infalign.storage import write_text
 DESIGN_AIM, FRONTIER_AIM, RATIO_AIM = 5e-3, 60e-3, 1000
 """What the package aims at: seconds, seconds, and times faster."""
 
+SORT_AIM, RESAMPLING_AIM = 5, 400
+"""… and for win rates from samples: times as long as a sort, times as fast as resampling."""
+
+COVERAGE_AIM = (0.93, 0.97)
+"""Share of 95 % intervals that should hold the truth."""
+
 QUIET = 0.7
 """Load before the start up to which the machine counts as quiet."""
 
@@ -43,6 +49,8 @@ def page(results: dict) -> str:
         fixed_points=_fixed_points(results["fixed_points"]),
         budgets=_budgets(results["fixed_points"]),
         finite=_finite(results["finite"]),
+        estimators=_estimators(results["estimators"]),
+        coverage=_coverage(results["coverage"]),
     )
 
 
@@ -108,6 +116,27 @@ Stars: designs, at the difference of their win rates from the two finest grids, 
 `infalign.finite.solve` with distinct rewards at β = 0.2, in milliseconds.
 
 {finite}
+
+## Win rates from samples
+
+`infalign.win_rate`, interval included, beside `np.sort` of both sides along their samples, and
+beside resampling: 1,000 times per prompt and side the best of n samples drawn with replacement, all
+draws of a prompt in one array, or one draw after another (`~`: from two prompts). The estimate is
+the mean over all subsets and exact; resampling is noisy, and biased however often one resamples.
+
+{estimators}
+
+![Time of a win rate against samples and prompts](images/bench_estimators.png)
+
+## Do intervals hold the truth?
+
+Share of simulated evaluations whose 95 % interval holds the truth, in per cent; in brackets the
+shares of intervals that lie wholly above it and wholly below. *Default* is what the estimate gives:
+`SkewCorrected()` for rates, and for differences and rewards the widest of that and `Student()`, the
+t interval. *Bootstrap* is studentized, `Bootstrap(seed)`. Cases: docstrings of
+`benchmarks/intervals.py`.
+
+{coverage}
 """
 
 
@@ -241,6 +270,81 @@ def _finite(rows: list[dict]) -> str:
     )
 
 
+def _estimators(rows: list[dict]) -> str:
+    first = rows[0]
+    head = ["rewards", "win rate, ms", "sort, ms", "win rate / sort"]
+    head += ["resampling, ms", "ratio", "in a loop, ms", "ratio"]
+    table = _table(
+        head,
+        [
+            [
+                row["rewards"],
+                _ms(row["estimate"]["min"]),
+                _ms(row["sort"]["min"]),
+                f"{row['per_sort']:.1f}",
+                _ms(row["resampled"]["min"]) if "resampled" in row else "–",
+                _times(row["ratio"]) if "ratio" in row else "–",
+                f"~{_ms(row['looped_seconds'])}" if "ratio" in row else "–",
+                _times(row["looped_ratio"]) if "ratio" in row else "–",
+            ]
+            for row in rows
+        ],
+    )
+    return (
+        f"{first['prompts']:,} prompts, {first['samples']} against {first['samples']} samples, "
+        f"{first['procedure']}. Aim, where all rewards differ: at most {SORT_AIM} sorts, and "
+        f"{RESAMPLING_AIM}× as fast as resampling: {_met(first)}.\n\n{table}"
+    )
+
+
+def _met(row: dict) -> str:
+    """Which of the aims one row of `estimators` meets."""
+    sort = "met" if row["per_sort"] <= SORT_AIM else "not met"
+    arrays, loop = (
+        "met" if row[key] >= RESAMPLING_AIM else "not met" for key in ("ratio", "looped_ratio")
+    )
+    return f"the first is {sort}, the second is {arrays} in arrays and {loop} in a loop"
+
+
+def _coverage(rows: list[dict]) -> str:
+    kinds = ("default", "Student", "bootstrap")
+
+    def cell(found):
+        shares = [100 * found[key] for key in ("holds", "above", "below")]
+        inside = COVERAGE_AIM[0] <= found["holds"] <= COVERAGE_AIM[1]
+        text = f"{shares[0]:.1f}" if inside else f"**{shares[0]:.1f}**"
+        return f"{text} ({shares[1]:.1f}, {shares[2]:.1f})"
+
+    table = _table(
+        ["", "prompts", *kinds, "width of default", "of Student"],
+        [
+            [
+                row["case"],
+                str(row["prompts"]),
+                *(cell(row[kind]) for kind in kinds),
+                *(f"{row[kind]['width']:.3f}" for kind in kinds[:2]),
+            ]
+            for row in rows
+        ],
+    )
+    low, high = (f"{100 * end:.0f}" for end in COVERAGE_AIM)
+    inside = {
+        kind: sum(COVERAGE_AIM[0] <= row[kind]["holds"] <= COVERAGE_AIM[1] for row in rows)
+        for kind in kinds
+    }
+    short = {kind: sum(row[kind]["holds"] < COVERAGE_AIM[0] for row in rows) for kind in kinds}
+    met = "; ".join(
+        f"{kind}: {inside[kind]} of {len(rows)} inside, {short[kind]} below" for kind in kinds
+    )
+    error = 100 * np.sqrt(0.95 * 0.05 / rows[0]["runs"])
+    again = 100 * np.sqrt(0.95 * 0.05 / rows[0]["bootstrap_runs"])
+    return (
+        f"Aim: {low} to {high} %; others are bold. {met}. {rows[0]['runs']:,} evaluations a case, "
+        f"standard error {error:.1f} points ({rows[0]['bootstrap_runs']:,} and {again:.1f} for the "
+        f"bootstrap).\n\n{table}"
+    )
+
+
 @matplotlib.rc_context(STYLE)
 def growth(results: dict) -> Figure:
     """Time of one design against n, and against KL."""
@@ -311,4 +415,31 @@ def accuracy(results: dict) -> Figure:
     return figure
 
 
-FIGURES = {"growth": growth, "accuracy": accuracy}
+@matplotlib.rc_context(STYLE)
+def estimators(results: dict) -> Figure:
+    """Time of a win rate, and of sorting its samples, against samples and against prompts."""
+    figure = Figure(figsize=(WIDTH, 3.4), layout="constrained")
+    for axes, grows in zip(figure.subplots(1, 2, sharey=True), ("samples", "prompts"), strict=True):
+        rows = [row for row in results["estimators_growth"] if row["grows"] == grows]
+        sizes = [row[grows] for row in rows]
+        for (key, label), color in zip(
+            (("estimate", "win rate and its interval"), ("sort", "np.sort of both sides")),
+            PALETTE,
+            strict=False,
+        ):
+            times = [1e3 * row[key]["min"] for row in rows]
+            axes.plot(sizes, times, "o-", color=color, ms=2.5, lw=1.4, label=label)
+        other = "prompts" if grows == "samples" else "samples"
+        axes.set(
+            xscale="log", yscale="log", xlabel=f"{grows}{' a side' if other == 'prompts' else ''}"
+        )
+        axes.set_title(f"As {grows} grow, {rows[0][other]:,} {other}")
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_formatter(lambda x, _: f"{x:,g}")
+        drawing.grid(axes)
+    figure.axes[0].set_ylabel("milliseconds, one core")
+    figure.axes[0].legend(frameon=False, fontsize=8, loc="upper left")
+    return figure
+
+
+FIGURES = {"growth": growth, "accuracy": accuracy, "estimators": estimators}

@@ -1,12 +1,13 @@
 """Time what the package computes, on one core, beside the alternatives, and write the page.
 
-    make bench                                        # or: python benchmarks/run.py [--smoke]
+    make bench                       # or: python benchmarks/run.py [--smoke] [--only PART …]
 
 Writes benchmarks/results.json, docs/benchmarks.md and docs/images/bench_*.png. Figures for the docs
 want a quiet machine: the load at the start stands in the results.
 """
 
 import argparse
+import json
 import os
 from pathlib import Path
 
@@ -18,6 +19,9 @@ def main() -> None:
     """Measure, save, report."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--smoke", action="store_true", help="a few tiny cases, to test the script")
+    parser.add_argument(
+        "--only", nargs="+", default=[], metavar="PART", help="measure these, keep other results"
+    )
     parser.add_argument("--out", type=Path, default=ROOT, help="folder instead of the repository")
     arguments = parser.parse_args()
 
@@ -26,7 +30,13 @@ def main() -> None:
     import cases
     import report
 
-    results = cases.measure(cases.SMOKE if arguments.smoke else cases.FULL)
+    unknown = sorted(set(arguments.only) - set(cases.PARTS))
+    if unknown:
+        parser.error(f"--only: no part {unknown[0]!r}; there are {', '.join(cases.PARTS)}")
+    results = cases.measure(cases.SMOKE if arguments.smoke else cases.FULL, arguments.only)
+    if arguments.only:
+        saved = json.loads((arguments.out / "benchmarks" / "results.json").read_text())
+        results = saved | {name: results[name] for name in arguments.only}
     report.write(results, arguments.out)
 
 

@@ -17,6 +17,8 @@ PARTS = [
     "growth_in_n",
     "growth_in_kl",
     "finite",
+    "estimators",
+    "estimators_growth",
 ]
 
 
@@ -45,7 +47,7 @@ def times_in(value):
 
 
 def test_every_part_has_cases_and_every_time_was_repeated(results):
-    assert list(results) == ["machine", *PARTS]
+    assert list(results) == ["machine", *PARTS, "coverage"]
     for part in PARTS:
         assert results[part]
         for row in results[part]:
@@ -88,13 +90,44 @@ def test_outcomes_tend_to_the_quantile_axis(results):
         assert abs(row["win_rate"] - exact) < 0.2 * (10 / row["outcomes"]) ** 0.5
 
 
+def test_win_rates_are_beside_a_sort_and_resampling(results):
+    for row in results["estimators"]:
+        assert 0 < row["win_rate"] < 1
+        assert row["per_sort"] == pytest.approx(row["estimate"]["min"] / row["sort"]["min"])
+        assert ("resampled" in row) == (row["rewards"] != "a tenth missing")
+    assert {row["grows"] for row in results["estimators_growth"]} == {"samples", "prompts"}
+
+
+def test_every_interval_lies_above_the_truth_below_it_or_holds_it(results):
+    for row in results["coverage"]:
+        for kind in ("default", "Student", "bootstrap"):
+            found = row[kind]
+            assert found["holds"] + found["above"] + found["below"] == pytest.approx(1)
+            assert found["width"] > 0
+
+
+def test_one_part_alone_keeps_the_other_results(folder, results):
+    arguments = [sys.executable, SCRIPT, "--smoke", "--out", folder, "--only"]
+    done = subprocess.run([*arguments, "estimators_growth"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    after = json.loads((folder / "benchmarks" / "results.json").read_text())
+    assert after.pop("estimators_growth") != results["estimators_growth"]
+    assert after == {k: v for k, v in results.items() if k != "estimators_growth"}
+    done = subprocess.run([*arguments, "design"], capture_output=True, text=True)
+    assert done.returncode == 2 and "no part 'design'; there are designs" in done.stderr
+
+
 def test_the_page_and_its_pictures_are_written(folder, results):
     page = (folder / "docs" / "benchmarks.md").read_text()
     assert "{" not in page and "nan" not in page
+    for row in results["estimators"]:
+        assert f"| {row['rewards']} | {1e3 * row['estimate']['min']:.3g} |" in page
+    for row in results["coverage"]:
+        assert f"| {row['case']} | {row['prompts']} |" in page
     for part in ("designs", "frontiers", "fixed_points", "finite"):
         assert all(f"| {row['procedure']} |" in page for row in results[part])
     time = results["frontiers"][0]["frontier"]["min"]
     assert np.isfinite(time) and f"{1e3 * time:.3g}" in page
-    for name in ("growth", "accuracy"):
+    for name in ("growth", "accuracy", "estimators"):
         assert f"images/bench_{name}.png" in page
         assert (folder / f"docs/images/bench_{name}.png").read_bytes().startswith(b"\x89PNG")

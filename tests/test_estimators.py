@@ -76,6 +76,7 @@ def by_counting(ours, theirs, procedure, against):
 REWARDS = {
     "continuous": lambda rng, shape: rng.normal(size=shape),
     "float32": lambda rng, shape: rng.normal(size=shape).astype(np.float32),
+    "float32, with ties": lambda rng, shape: np.float32(0.1) * rng.integers(-9, 9, shape),
     "rounded": lambda rng, shape: rng.normal(size=shape).round(1),
     "pass or fail": lambda rng, shape: rng.integers(0, 2, shape),
     "one bit apart": lambda rng, shape: np.nextafter(1.0, rng.integers(0, 3, shape)),

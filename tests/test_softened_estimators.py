@@ -20,6 +20,7 @@ from infalign import (
     win_rate,
     win_rate_difference,
 )
+from infalign.evaluation import softened
 from infalign.evaluation.softened import kept_by_quantile
 
 row = st.lists(st.integers(0, 20), min_size=2, max_size=6).map(lambda r: np.array(r) / 20)
@@ -60,6 +61,15 @@ def test_chances_of_many_draws_have_no_cancellation():
     found = kept_by_quantile(one, SoftBestOfN(40, 0.01))[0]
     assert found[-1] == pytest.approx(0.5, abs=1e-12)
     np.testing.assert_allclose(found[:-1], 0.5 / 79, rtol=1e-9)
+
+
+@pytest.mark.parametrize("chunk", [100, 5_000, 40_000])
+def test_large_tables_are_worked_through_in_parts(chunk, monkeypatch):
+    rng, procedure = np.random.default_rng(5), SoftBestOfN(3, 0.1)
+    rows = rng.random((11, 9))
+    whole = kept_by_quantile(rows, procedure)
+    monkeypatch.setattr(softened, "CHUNK", chunk)  # single nodes, part of a row, some rows
+    np.testing.assert_allclose(kept_by_quantile(rows, procedure), whole, atol=1e-14)
 
 
 def test_hot_is_sampling_and_cold_the_best():

@@ -5,12 +5,14 @@ each side: the U-statistic, unbiased and of minimum variance. Order statistics g
 O((m + k) log(m + k)), without resampling.
 """
 
+from functools import cache
+
 import numpy as np
 
 from infalign import _check
 from infalign.procedures import AbstractProcedure
 
-from .laws import calibrated, drawn, law, rectangles
+from .laws import calibrated, drawn, law, rectangles, subset_cdf
 from .merged import wins_between
 from .uncertainty import EITHER_WAY, SKEWED, AbstractInterval, Estimate, over_prompts
 
@@ -89,8 +91,9 @@ def _per_prompt(policy_rewards, reference_rewards, procedure, against, calibrati
     _check.enough_samples("policy_rewards", drawn(policy), procedure.draws, procedure)
     _check.enough_samples("reference_rewards", drawn(reference), against.draws, against)
     known = calibrated(calibration, reference, procedure, against)
-    wins = np.empty(len(policy))
+    wins, remembered = np.empty(len(policy)), cache(subset_cdf)
     for rows, (a, b) in rectangles(policy, reference):
         some = None if known is None else known[rows]
-        wins[rows] = wins_between(a, b, law(procedure, a, some), law(against, b, some))
+        laws = law(procedure, a, some, remembered), law(against, b, some, remembered)
+        wins[rows] = wins_between(a, b, *laws)
     return wins

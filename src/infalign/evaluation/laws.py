@@ -65,15 +65,23 @@ def rectangles(*sides: np.ndarray) -> Iterator[tuple[np.ndarray | slice, list[np
         yield rows, parts
 
 
-def law(procedure: AbstractProcedure, rewards: np.ndarray, calibration) -> np.ndarray:
+def subset_cdf(procedure: RankProcedure, m: int) -> np.ndarray:
+    """The law of a rank procedure; ragged tables want it cached, as many rows have the same m."""
+    return procedure.subset_cdf(m)
+
+
+def law(
+    procedure: AbstractProcedure, rewards: np.ndarray, calibration, by_rank=subset_cdf
+) -> np.ndarray:
     """Chance that the kept one is among a prompt's j lowest samples, for j = 0 … m.
 
     - `rewards`: shape (rows, m), no nan.
     - `calibration`: rewards of reference samples, (rows, K); only softened procedures read it.
+    - `by_rank`: `subset_cdf`, or what remembers it.
 
     Shape (m + 1,) where it is the same for every prompt, else (rows, m + 1).
     """
     if isinstance(procedure, RankProcedure):
-        return procedure.subset_cdf(rewards.shape[1])
+        return by_rank(procedure, rewards.shape[1])
     chances = kept_by_quantile(quantiles(np.sort(rewards, axis=1), calibration), procedure)
     return np.pad(np.cumsum(chances, axis=1), ((0, 0), (1, 0)))

@@ -31,7 +31,7 @@ def wins_between(a, b, law_a, law_b) -> np.ndarray:
 def _block(a, b, law_a, law_b, starts) -> np.ndarray:
     """`starts`: where the i-th of m samples of each row stands in a table of both, (rows, m)."""
     # One sort of numbers, since sorting indices takes three times as long: the lowest bit of each
-    # reward says whose it is. Rewards that differ in no other bit are left to the second function.
+    # reward says whose it is. Rows with rewards that differ in no other bit are done again below.
     both = np.concatenate([a, b], axis=1)
     both += 0.0  # of the two zeros, the positive one
     bits = both.view(np.uint64)
@@ -46,26 +46,44 @@ def _block(a, b, law_a, law_b, starts) -> np.ndarray:
     else:
         wins = (np.take_along_axis(_each(law_b, b), below, axis=1) * np.diff(law_a)).sum(1)
     flat = bits.ravel()
-    close = np.flatnonzero((flat[1:] ^ flat[:-1]) < 2)
-    if close.size:
-        tied = np.zeros(len(a), bool)
-        tied[close // both.shape[1]] = True
-        laws = _each(law_a, a)[tied], _each(law_b, b)[tied]
-        wins[tied] = _with_ties(a[tied], b[tied], *laws)
+    close = (flat[1:] ^ flat[:-1]) < 2
+    if close.any():
+        close = np.append(close, False).reshape(both.shape)
+        close[:, -1] = False  # nor is the highest of a row the lowest of the next
+        tied = close.any(1)
+        a, b, laws = a[tied], b[tied], (_each(law_a, a)[tied], _each(law_b, b)[tied])
+        if _even(a) and _even(b):  # the order is right, as in 32-bit rewards and whole numbers
+            wins[tied] = _with_ties((bits[tied] & np.uint64(1)) == 1, ~close[tied], *laws)
+        else:
+            wins[tied] = _with_ties(*_climb(a, b), *laws)
     return wins
 
 
-def _with_ties(a, b, law_a, law_b) -> np.ndarray:
-    """The same where rewards repeat: a step of A and B at once is a tie, and wins half of what it
-    moves, so that each value adds a trapezoid to the area."""
+def _even(rewards) -> bool:
+    """Whether no reward needs its lowest bit."""
+    return not (rewards.view(np.uint64) & np.uint64(1)).any()
+
+
+def _climb(a, b) -> tuple[np.ndarray, np.ndarray]:
+    """Both sides in rising order: which samples are of `a`, and which the last of their value."""
     both = np.concatenate([a, b], axis=1)
     order = np.argsort(both, axis=1)
     ranked = np.take_along_axis(both, order, axis=1)
-    last = np.ones(both.shape, bool)  # of the samples of a value
+    last = np.ones(both.shape, bool)
     last[:, :-1] = ranked[:, 1:] != ranked[:, :-1]
-    row, place = np.divmod(np.flatnonzero(last), both.shape[1])
-    ours = np.cumsum(order < a.shape[1], axis=1)[row, place]  # policy samples up to this value
-    A, B = law_a[row, ours], law_b[row, place + 1 - ours]
+    return order < a.shape[1], last
+
+
+def _with_ties(ours, last, law_a, law_b) -> np.ndarray:
+    """The same where rewards repeat: a step of A and B at once is a tie, and wins half of what it
+    moves, so that each value adds a trapezoid to the area.
+
+    - `ours`, `last`: as from `_climb`, (rows, m + k).
+    """
+    ends = np.flatnonzero(last)
+    row, place = np.divmod(ends, last.shape[1])
+    i = np.cumsum(ours, axis=1).ravel()[ends]  # policy samples up to each value
+    A, B = law_a[row, i], law_b[row, place + 1 - i]
     first = np.diff(row, prepend=-1) > 0
     A_before, B_before = (np.where(first, 0, np.roll(x, 1)) for x in (A, B))
     return np.bincount(row, (A - A_before) * (B + B_before) / 2)

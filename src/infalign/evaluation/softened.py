@@ -61,7 +61,11 @@ def _soft_best(quantiles, procedure: SoftBestOfN):
     s = np.exp(np.arange(-38.0, 5 - w.min(), STEP))
     w = np.exp(w)
     rows = max(1, CHUNK // (m * n * s.size))
-    parts = [_integral(w[i : i + rows], s, n) for i in range(0, len(w), rows)]
+    nodes = max(1, CHUNK // (m * n * rows))
+    parts = [
+        sum(_integral(w[i : i + rows], s[j : j + nodes], n) for j in range(0, s.size, nodes))
+        for i in range(0, len(w), rows)
+    ]
     return n / m * np.concatenate(parts)
 
 
