@@ -1,6 +1,8 @@
 """Policies trained anywhere, compared: drawn once, continued, extended, refused."""
 
 import json
+from collections import Counter
+from itertools import combinations
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -8,7 +10,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from infalign import BestOfN, ConfigError, storage, win_rate
+from infalign import BestOfN, ConfigError, SoftBestOfN, storage, win_rate
 from infalign.comparison import samples
 from infalign.comparison.plan import Comparison
 from infalign.comparison.run import compare_policies
@@ -190,6 +192,49 @@ def test_a_judge_compares_what_is_kept_in_both_orders(moved, tmp_path):
     assert without["policies"][0]["judge"] is None
 
 
+def test_soft_and_voting_procedures_agree_with_the_stored_samples(moved, tmp_path):
+    # The answer is the first letter; two roads to a vote's win rate: all subsets, by hand.
+    spec, reading = "majority-vote:3", f"python:{__name__}:first_letter"
+    procedures = (spec, "soft-best-of-n:2:0.2", "rewind:0.7:3")
+    results = compare_policies(plan(moved, procedures=procedures, answers=reading), tmp_path)
+    rates = results["policies"][0]["win_rates"]
+    assert set(rates) == set(procedures) and results["procedure"] == spec
+    assert spec not in results["frontier"] and "rewind:0.7:3" in results["frontier"]
+    assert results["policies"][0]["length_controlled"][spec] is None
+    kept = {}
+    for name in ("moved", "reference"):
+        texts, rewards = column(tmp_path, name, "completion"), column(tmp_path, name, "reward")
+        kept[name] = [voted(t, r) for t, r in zip(texts, rewards, strict=True)]
+    wins = [
+        sum(p * q * (1 + np.sign(a - b)) / 2 for a, p in ours for b, q in theirs)
+        for ours, theirs in zip(kept["moved"], kept["reference"], strict=True)
+    ]
+    assert rates[spec]["value"] == pytest.approx(np.mean(wins))
+    known = column(tmp_path, "calibration", "reward")
+    ours, theirs = column(tmp_path, "moved", "reward"), column(tmp_path, "reference", "reward")
+    soft = win_rate(ours, theirs, SoftBestOfN(2, 0.2), calibration=known).value
+    assert rates["soft-best-of-n:2:0.2"]["value"] == soft
+    assert (results["examples"][0]["responses"][0]["policy"]) == "reference"
+
+
+def first_letter(text):
+    return text[:1].lower() or None
+
+
+def voted(texts, rewards):
+    """(reward, chance) of what a majority of three keeps, over all threes."""
+    answers, found = [first_letter(t) for t in texts], []
+    subsets = list(combinations(range(len(texts)), 3))
+    for some in subsets:
+        votes = Counter(answers[i] for i in some if answers[i] is not None)
+        first = [a for a in votes if votes[a] == max(votes.values())] or [None]
+        for winner in first:
+            places = [i for i in some if answers[i] == winner]
+            share = 1 / len(first) / len(places) / len(subsets)
+            found += [(rewards[i], share) for i in places]
+    return found
+
+
 @pytest.mark.parametrize(
     ("changed", "words"),
     [
@@ -198,6 +243,7 @@ def test_a_judge_compares_what_is_kept_in_both_orders(moved, tmp_path):
         ({"gold": {"reward": "x"}}, "No gold reward can be called 'reward'"),
         ({"procedures": ("best-of-n:8",)}, "`samples` is 4, fewer than the 8 that best-of-n:8"),
         ({"against": "worst-of-n:5"}, "fewer than the 5"),
+        ({"procedures": ("majority-vote:3",), "judge": "x"}, "Name another procedure first"),
     ],
 )
 def test_what_cannot_be_compared_is_said_before_anything_is_drawn(moved, changed, words):

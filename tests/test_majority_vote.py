@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from infalign import majority_vote, pass_at
+from infalign.evaluation.majority import vote_chances
 from infalign.finite.majority import MajorityVote
 
 answers = st.lists(st.sampled_from(["a", "b", "c", "d", None]), min_size=3, max_size=9)
@@ -45,6 +46,33 @@ def test_majority_against_every_subset(rows, n):
 def test_many_draws_against_every_subset(answers, n):
     found = majority_vote([answers], [[a == 1 for a in answers]], n).value
     assert found == pytest.approx(by_enumeration(answers, {1}, n), abs=1e-12)
+
+
+@law
+@given(row=answers, n=st.integers(1, 3))
+def test_the_kept_sample_against_every_subset(row, n):
+    kept = np.zeros(len(row))
+    subsets = list(combinations(range(len(row)), n))
+    for some in subsets:
+        votes = Counter(row[i] for i in some if row[i] is not None)
+        first = [a for a in votes if votes[a] == max(votes.values())] or [None]
+        for winner in first:
+            places = [i for i in some if row[i] == winner]
+            kept[places] += 1 / len(first) / len(places) / len(subsets)
+    np.testing.assert_allclose(vote_chances([row], n)[0], kept, atol=1e-12)
+
+
+def test_kept_samples_are_right_as_often_as_the_majority():
+    rng = np.random.default_rng(1)
+    given_answers = rng.integers(0, 4, (12, 16))
+    chances = vote_chances(given_answers, 5)
+    found = (chances * (given_answers == 2)).sum(1)
+    assert found == pytest.approx(majority_vote(given_answers, given_answers == 2, 5).per_prompt)
+
+
+def test_a_vote_needs_as_many_answers_as_it_counts():
+    with pytest.raises(ValueError, match="A majority of 4 needs at least 4 `answers`.*got 2"):
+        vote_chances([["a", "b"]], 4)
 
 
 def test_all_samples_are_one_vote():

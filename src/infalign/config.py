@@ -91,9 +91,10 @@ class Evaluation(Section):
 
     prompts: Annotated[EvaluationPrompts, Field(description="Held-out prompts; the source is that of `prompts` unless given.")] = EvaluationPrompts()  # fmt: skip  # noqa: E501
     samples: Annotated[PositiveInt, Field(description="Responses per prompt and policy.")] = 32
-    procedures: Annotated[tuple[str, ...], Field(description="Further ways of decoding to compare under, beside plain sampling and `procedure`.")] = ()  # fmt: skip  # noqa: E501
+    procedures: Annotated[tuple[str, ...], Field(description="Further ways of decoding to compare under, beside plain sampling and `procedure`; majority-vote:N too.")] = ()  # fmt: skip  # noqa: E501
     policies: Annotated[dict[str, str], Field(description="Policies trained elsewhere, name: folder or hub id, to compare as well.")] = {}  # fmt: skip  # noqa: E501
     gold: Annotated[dict[str, str], Field(description="Held-out rewards, name: reward, that say what is kept by `reward` is worth; reward hacking shows there.")] = {}  # fmt: skip  # noqa: E501
+    answers: Annotated[str, Field(description="How majority-vote:N finds the answer in a response: numeric, or python:package.module:function.")] = "numeric"  # fmt: skip  # noqa: E501
     judge: Annotated[str | None, Field(description="Who compares kept responses pairwise, in both orders: http(s)://HOST/v1#MODEL, python:package.module:function or reward:REWARD.")] = None  # fmt: skip  # noqa: E501
     judge_pairs: Annotated[PositiveInt, Field(description="Pairs per prompt and policy that the judge compares.")] = 1  # fmt: skip  # noqa: E501
     kl_samples: Annotated[PositiveInt, Field(description="Responses per prompt on which the KL is measured, at most.")] = 8  # fmt: skip  # noqa: E501
@@ -134,13 +135,12 @@ class Config(Section):
             )
         if self.transform != "optimal":
             parse_transform(self.transform)
-        for spec in (self.procedure, against.spec, *self.evaluate.procedures):
-            needed = parse_procedure(spec).draws
-            if self.evaluate.samples < needed:
-                raise ValueError(
-                    f"`evaluate.samples` is {self.evaluate.samples}, fewer than the {needed} that "
-                    f"{spec} draws; raise it, or use a smaller n"
-                )
+        needed = max(procedure.draws, against.draws)
+        if self.evaluate.samples < needed:
+            raise ValueError(
+                f"`evaluate.samples` is {self.evaluate.samples}, fewer than the {needed} that "
+                f"{self.procedure} draws; raise it, or use a smaller n"
+            )
         if self.sampling.top_p < 1:
             raise ValueError(
                 f"`sampling.top_p` is {self.sampling.top_p:g}, but training's KL is that of whole "

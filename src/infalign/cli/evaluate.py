@@ -69,6 +69,9 @@ def evaluate(
     against: Annotated[
         str | None, typer.Option(help="How the reference is decoded; as the policy unless given.")
     ] = None,
+    answers: Annotated[
+        str, typer.Option(help="For majority-vote:N: numeric, or python:package.module:function.")
+    ] = "numeric",
     samples: Annotated[int, typer.Option(help="Responses per prompt and policy.", min=1)] = 32,
     kl_samples: Annotated[
         int, typer.Option(help="Of them, those on which the KL is measured.", min=1)
@@ -128,6 +131,7 @@ def evaluate(
         policies=dict(_named("--policy", policy)),
         reward=reward,
         gold=dict(_named("--gold", gold or [])),
+        answers=answers,
         judge=judge,
         judge_pairs=judge_pairs,
         prompts=load_prompts(source),

@@ -4,17 +4,26 @@ from pathlib import Path
 
 import numpy as np
 
+from infalign.calibration.ranks import quantiles
+from infalign.decoding.keep import Decoder, MajorityVote, reads
 from infalign.errors import DataError
+from infalign.evaluation.chances import kept_chances
 from infalign.evaluation.estimators import win_rate
-from infalign.evaluation.gold import gold_reward, gold_win_rate
+from infalign.evaluation.gold import kept_win_rate
 from infalign.evaluation.length import LengthControl, length_controlled
-from infalign.evaluation.uncertainty import Estimate
+from infalign.evaluation.majority import vote_chances
+from infalign.evaluation.uncertainty import Estimate, over_prompts
 
 from .plan import CALIBRATION, REFERENCE, SELECTING, Comparison
 from .samples import column_of, read
 
 FRONTIER_LIMIT = 8.0
 """Nats beyond which the best possible win rate is not told: it is 1 to many digits."""
+
+
+def in_theory(*procedures: Decoder) -> bool:
+    """Whether the quantile axis tells what these procedures do: all but votes on answers."""
+    return not any(isinstance(p, MajorityVote) for p in procedures)
 
 
 class Measured:
@@ -38,32 +47,51 @@ class Measured:
         """What one reward gave one policy's samples."""
         return self.column(name, column_of(reward))
 
-    def win_rate(self, name: str, procedure, against, reward: str = SELECTING) -> Estimate:
+    def answers(self, name: str, vote: MajorityVote) -> np.ndarray:
+        """The answers of one policy's responses."""
+        found = np.empty(self.shape, object)
+        found.ravel()[:] = [vote.answer(text) for text in self.texts(name).ravel()]
+        return found
+
+    def read_by(self, procedure: Decoder, name: str) -> np.ndarray:
+        """What a procedure looks at of one policy's responses."""
+        match reads(procedure):
+            case "answers":
+                return self.answers(name, procedure)
+            case "quantiles":
+                return quantiles(self.rewards(name), self.rewards(CALIBRATION))
+        return self.rewards(name)
+
+    def chances(self, name: str, procedure: Decoder) -> np.ndarray:
+        """The chance of each of one policy's samples to be the one that is kept."""
+        if isinstance(procedure, MajorityVote):
+            return vote_chances(self.answers(name, procedure), procedure.n)
+        return kept_chances(self.rewards(name), procedure, **self.calibration)
+
+    def win_rate(
+        self, name: str, procedure: Decoder, against: Decoder, reward: str = SELECTING
+    ) -> Estimate:
         """Of one policy against the reference, judged by one reward."""
-        kept = (self.rewards(name), self.rewards(REFERENCE))
-        if reward == SELECTING:
-            return win_rate(*kept, procedure, against=against, **self.calibration)
-        return gold_win_rate(
-            self.rewards(name, reward),
-            kept[0],
-            self.rewards(REFERENCE, reward),
-            kept[1],
-            procedure,
-            against=against,
-            **self.calibration,
-        )
+        ours, theirs = self.rewards(name, reward), self.rewards(REFERENCE, reward)
+        if reward == SELECTING and in_theory(procedure, against):
+            return win_rate(ours, theirs, procedure, against=against, **self.calibration)
+        kept, kept_theirs = self.chances(name, procedure), self.chances(REFERENCE, against)
+        return kept_win_rate(ours, kept, theirs, kept_theirs)
 
-    def kept_reward(self, name: str, procedure, reward: str) -> Estimate:
+    def kept_reward(self, name: str, procedure: Decoder, reward: str) -> Estimate:
         """Mean of one reward over what one policy keeps."""
-        values, kept_by = self.rewards(name, reward), self.rewards(name)
-        return gold_reward(values, kept_by, procedure, **self.calibration)
+        return over_prompts((self.chances(name, procedure) * self.rewards(name, reward)).sum(1))
 
-    def length_controlled(self, name: str, procedure, against) -> LengthControl | None:
+    def length_controlled(
+        self, name: str, procedure: Decoder, against: Decoder
+    ) -> LengthControl | None:
         """What is left of a win rate between responses of the same number of characters; None
-        where the policy's are all longer, or all shorter.
+        where the policy's are all longer, or all shorter, and for majority votes.
 
         Characters, since policies may have different tokenizers.
         """
+        if not in_theory(procedure, against):
+            return None
         ours, theirs = (np.vectorize(len)(self.texts(n)) for n in (name, REFERENCE))
         rewards = self.rewards(name), self.rewards(REFERENCE)
         try:

@@ -7,10 +7,10 @@ from functools import cached_property
 import numpy as np
 
 from infalign.config import SamplingSettings
+from infalign.decoding.answers import load_answers
+from infalign.decoding.keep import Decoder, MajorityVote, parse_decoder, reads
 from infalign.errors import ConfigError
-from infalign.procedures import AbstractProcedure, RankProcedure
 from infalign.prompts import Prompt
-from infalign.specs import parse_procedure
 
 REFERENCE = "reference"
 CALIBRATION = "calibration"
@@ -45,6 +45,9 @@ class Comparison:
     gold: Mapping[str, str] = field(default_factory=dict)
     """Name to reward of held-out rewards, which say what the kept responses are worth."""
 
+    answers: str = "numeric"
+    """How `majority-vote:N` finds the answer in a response, as `load_answers` reads it."""
+
     judge: str | None = None
     """Who compares kept responses pairwise, as `load_judge` reads it."""
 
@@ -76,6 +79,12 @@ class Comparison:
                     f"Policies and gold rewards become names of files and columns; {name!r} must "
                     "be letters, digits, - and _."
                 )
+        first = next(iter(self.pairs.values()))
+        if self.judge and any(isinstance(p, MajorityVote) for p in first):
+            raise ConfigError(
+                "The judge compares what the first procedure keeps, and a majority vote is none "
+                "that it can be shown pairs of. Name another procedure first."
+            )
         for procedure, against in self.pairs.values():
             needed = max(procedure.draws, against.draws)
             if self.samples < needed:
@@ -85,19 +94,20 @@ class Comparison:
                 )
 
     @cached_property
-    def pairs(self) -> dict[str, tuple[AbstractProcedure, AbstractProcedure]]:
+    def pairs(self) -> dict[str, tuple[Decoder, Decoder]]:
         """Each procedure's spec to how the policy and how the reference are decoded."""
+        answer = load_answers(self.answers)
         pairs = {}
         for spec in dict.fromkeys(self.procedures):
-            procedure = parse_procedure(spec)
-            against = parse_procedure(self.against) if self.against else procedure
+            procedure = parse_decoder(spec, answer)
+            against = parse_decoder(self.against, answer) if self.against else procedure
             pairs[procedure.spec] = (procedure, against)
         return pairs
 
     @property
     def calibrated(self) -> bool:
         """Whether any procedure reads calibrated rewards."""
-        return any(not isinstance(p, RankProcedure) for pair in self.pairs.values() for p in pair)
+        return any(reads(p) == "quantiles" for pair in self.pairs.values() for p in pair)
 
     @property
     def models(self) -> dict[str, str]:

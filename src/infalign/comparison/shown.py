@@ -5,11 +5,12 @@ from collections.abc import Mapping
 import numpy as np
 
 from infalign.calibration.ranks import quantiles, randomized_quantiles
+from infalign.decoding.keep import keep
 from infalign.design import at_kl, design
 from infalign.policies import TiltedPolicy
 from infalign.transforms import Identity, Probit
 
-from .measured import FRONTIER_LIMIT, Measured
+from .measured import FRONTIER_LIMIT, Measured, in_theory
 from .plan import REFERENCE
 
 BINS = 20
@@ -26,6 +27,7 @@ def shown(measured: Measured, policies: list[dict], labels: Mapping[str, str]) -
         "frontier": {
             spec: _curves(procedure, against, min(max(reached), FRONTIER_LIMIT))
             for spec, (procedure, against) in measured.comparison.pairs.items()
+            if in_theory(procedure, against)
         }
         if reached
         else {},
@@ -58,7 +60,7 @@ def _densities(measured: Measured) -> dict:
 
 
 def _examples(measured: Measured, labels: Mapping[str, str]) -> list[dict]:
-    """What decoding kept of each policy's first draws, on a few prompts."""
+    """What decoding kept of some of each policy's draws, on a few prompts."""
     comparison = measured.comparison
     rng = np.random.default_rng(comparison.sample_seed("examples", 0))
     count = len(comparison.prompts)
@@ -66,14 +68,14 @@ def _examples(measured: Measured, labels: Mapping[str, str]) -> list[dict]:
     decoded, against = next(iter(comparison.pairs.values()))
     names = {REFERENCE: "Reference"} | {p: labels.get(p, p) for p in comparison.policies}
     texts = {name: measured.texts(name) for name in names}
+    reference = measured.rewards(REFERENCE)
     examples = []
     for p in chosen:
         responses = []
         for name, label in names.items():
             procedure = against if name == REFERENCE else decoded
-            first = measured.rewards(name)[p, : procedure.draws]
-            at = kept(procedure, first)
-            q = quantiles([[first[at]]], measured.rewards(REFERENCE)[[p]])[0, 0]
+            at = keep(procedure, measured.read_by(procedure, name)[p], rng=rng)
+            q = quantiles([[measured.rewards(name)[p, at]]], reference[[p]])[0, 0]
             responses.append(
                 {
                     "policy": name,
@@ -85,14 +87,3 @@ def _examples(measured: Measured, labels: Mapping[str, str]) -> list[dict]:
         prompt = comparison.prompts[p]
         examples.append({"prompt_id": prompt.id, "prompt": prompt.text, "responses": responses})
     return examples
-
-
-def kept(procedure, rewards: np.ndarray) -> int:
-    """Which of the responses with these rewards `procedure` keeps; the likeliest if it is random.
-
-    >>> from infalign import BestOfN
-    >>> kept(BestOfN(3), np.array([1.0, 5.0, 2.0]))
-    1
-    """
-    place = np.diff(procedure.subset_cdf(rewards.size)).argmax()
-    return int(np.argsort(rewards, kind="stable")[place])

@@ -11,7 +11,7 @@ from infalign.evaluation.marginal import marginal_kl
 from infalign.evaluation.uncertainty import Estimate, over_prompts
 from infalign.procedures import BestOfN, WorstOfN
 
-from .measured import FRONTIER_LIMIT, Measured
+from .measured import FRONTIER_LIMIT, Measured, in_theory
 from .plan import REFERENCE, SELECTING
 from .shown import shown
 from .verdicts import read_verdicts
@@ -135,6 +135,7 @@ def _kl(measured: Measured, name: str) -> dict:
         "frontier": {
             spec: _best_possible(p, a, kl.value)
             for spec, (p, a) in measured.comparison.pairs.items()
+            if in_theory(p, a)
         },
     }
 

@@ -63,8 +63,24 @@ def gold_win_rate(
         )
     kept = kept_chances(ours[1], procedure, calibration=calibration)
     kept_theirs = kept_chances(theirs[1], against or procedure, calibration=calibration)
-    rows = zip(ours[0], kept, theirs[0], kept_theirs, strict=True)
-    wins = np.array([_beats(*row) for row in rows])
+    return kept_win_rate(ours[0], kept, theirs[0], kept_theirs, interval=interval)
+
+
+def kept_win_rate(
+    policy_values,
+    policy_chances,
+    reference_values,
+    reference_chances,
+    *,
+    interval: AbstractInterval = SKEWED,
+) -> Estimate:
+    """Chance that the policy's value is the higher one, each side kept with the given chances.
+
+    - `policy_values`, `policy_chances`: shape (prompts, m); those of the reference (prompts, k).
+      Rows of chances sum to 1, and are 0 where a value is nan.
+    """
+    columns = (policy_values, policy_chances, reference_values, reference_chances)
+    wins = np.array([_beats(*row) for row in zip(*columns, strict=True)])
     return over_prompts(wins, bounds=(0, 1), interval=interval)
 
 

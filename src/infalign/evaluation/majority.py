@@ -59,14 +59,53 @@ def majority_vote(answers, correct, n: int, *, interval: AbstractInterval = SKEW
     width = max(1, max(votes.size for votes, _ in ballots))
     votes = np.array([np.pad(v, (0, width - v.size)) for v, _ in ballots])
     right = np.array([np.pad(r, (0, width - r.size)) for _, r in ballots])
-    return over_prompts(_accuracy(votes, right, samples, n), bounds=(0, 1), interval=interval)
+    accuracy = _wins(votes, right, samples, n).sum(1)
+    return over_prompts(accuracy, bounds=(0, 1), interval=interval)
+
+
+def vote_chances(answers, n: int) -> np.ndarray:
+    """Chance of each sample to be the one kept by a majority vote of n, shape of `answers`.
+
+    A random one of the drawn samples that give the winning answer is kept; where nobody votes, any
+    of those drawn. Rows sum to 1.
+
+    - `answers`: shape (prompts, m), as for `majority_vote`; all of them were drawn.
+
+    >>> vote_chances([["7", "7", "3", None]], 3).round(3).tolist()
+    [[0.375, 0.375, 0.25, 0.0]]
+    """
+    n = _check.count("n", n)
+    answers = np.asarray(answers, dtype=object)
+    prompts, m = answers.shape
+    if m < n:
+        raise ValueError(f"A majority of {n} needs at least {n} `answers` per prompt; got {m}.")
+    own = np.zeros(answers.shape, int)  # the number of its answer, from 1; 0 has no vote
+    for row, given in enumerate(answers):
+        numbers: dict = {}
+        for column, answer in enumerate(given):
+            if not _silent(answer):
+                own[row, column] = numbers.setdefault(answer, len(numbers) + 1)
+    votes = np.stack([np.bincount(row, minlength=own.max() + 1) for row in own])
+    silent, votes = votes[:, 0], votes[:, 1:]
+    kept = np.zeros((prompts, votes.shape[1] + 1))
+    # Nobody votes if all n come from the silent.
+    nobody = np.prod((silent[:, None] - np.arange(n)) / (m - np.arange(n)), axis=1)
+    kept[:, 0] = np.where(silent >= n, nobody, 0) / np.maximum(silent, 1)
+    if votes.size:
+        wins = _wins(votes, votes > 0, np.full(prompts, m), n)
+        kept[:, 1:] = wins / np.maximum(votes, 1)
+    return np.take_along_axis(kept, own, axis=1)
+
+
+def _silent(answer) -> bool:
+    return answer is None or answer != answer
 
 
 def _ballot(row: int, answers, correct) -> tuple[np.ndarray, np.ndarray]:
     """The votes of each answer of a prompt, and whether it is right."""
     votes: dict = {}
     for column, (answer, verdict) in enumerate(zip(answers, correct, strict=True)):
-        silent = answer is None or answer != answer
+        silent = _silent(answer)
         if verdict == 1 if silent else np.isnan(verdict):
             raise ValueError(
                 f"`correct` must be 0 where a sample gives no answer, and nan only where none was "
@@ -87,19 +126,19 @@ def _ballot(row: int, answers, correct) -> tuple[np.ndarray, np.ndarray]:
     )
 
 
-def _accuracy(votes, right, samples, n: int) -> np.ndarray:
-    """Chance that a right answer wins, per prompt.
+def _wins(votes, asked, samples, n: int) -> np.ndarray:
+    """Chance of each answer that is asked for to win, 0 for the others, (prompts, answers).
 
-    - `votes`, `right`: of each answer, (prompts, answers); 0 votes where a prompt has fewer.
+    - `votes`, `asked`: of each answer, (prompts, answers); 0 votes where a prompt has fewer.
     - `samples`: of each prompt, those without an answer included.
     """
     points = int(samples.max()) + 1  # the products have no higher power than m
     rows = max(1, CHUNK // (points * votes.shape[1] * max(1, (n + 3) // 4)))
     parts = [slice(i, i + rows) for i in range(0, len(votes), rows)]
-    return np.concatenate([_winning(votes[p], right[p], samples[p], n, points) for p in parts])
+    return np.concatenate([_winning(votes[p], asked[p], samples[p], n, points) for p in parts])
 
 
-def _winning(votes, right, samples, n, points):
+def _winning(votes, asked, samples, n, points):
     chance = (n / samples)[:, None]
     silent = samples[:, None] - votes.sum(1, keepdims=True)
     z = np.exp(2j * np.pi * np.arange(points) / points)
@@ -108,7 +147,7 @@ def _winning(votes, right, samples, n, points):
     coefficient = coefficient * (1 - chance + chance * z) ** silent
     z, fewer = z[:, None], np.zeros((1, 1, 1, 1), complex)  # (prompts, nodes, points, answers)
     counts, chance = votes[:, None, None], chance[:, None, None]
-    accuracy = np.zeros(len(votes))
+    wins = np.zeros(votes.shape)
     for c in range(1, min(n, votes.max()) + 1):
         fewer = fewer + _binomial(c - 1, counts, chance) * z ** (c - 1)
         ties = _binomial(c, counts, chance) * z**c
@@ -116,12 +155,12 @@ def _winning(votes, right, samples, n, points):
         t, average = legendre.leggauss((min(votes.shape[1], n // c) + 1) // 2)
         factor = fewer + ((1 + t) / 2)[:, None, None] * ties
         for place in range(votes.shape[1]):
-            own = right[:, place] & (votes[:, place] >= c)
+            own = asked[:, place] & (votes[:, place] >= c)
             if own.any():
                 others = np.delete(factor[own], place, axis=-1).prod(-1)
-                wins = (average / 2) @ others * ties[own, 0, :, place] * coefficient[own]
-                accuracy[own] += wins.real.sum(1)
-    return accuracy
+                with_c = (average / 2) @ others * ties[own, 0, :, place] * coefficient[own]
+                wins[own, place] += with_c.real.sum(1)
+    return wins
 
 
 def _binomial(i, n, p):

@@ -118,6 +118,7 @@ class Run:
             policies=trained | elsewhere,
             reward=config.reward,
             gold=config.evaluate.gold,
+            answers=config.evaluate.answers,
             judge=config.evaluate.judge,
             judge_pairs=config.evaluate.judge_pairs,
             prompts=self.test_prompts,

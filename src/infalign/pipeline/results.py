@@ -6,11 +6,12 @@ from infalign import storage
 from infalign.calibration.ranks import quantiles, randomized_quantiles
 from infalign.calibration.raw import raw_beta, raw_win_rate
 from infalign.calibration.store import read_samples
-from infalign.comparison.measured import Measured
+from infalign.comparison.measured import Measured, in_theory
 from infalign.comparison.plan import REFERENCE
 from infalign.comparison.shown import BINS
 from infalign.comparison.summary import summarize
 from infalign.design import at_kl
+from infalign.procedures import RankProcedure
 from infalign.training.labels import LABELS
 
 from .folder import Run
@@ -46,10 +47,15 @@ def _theory(run: Run, store, transform, policy: dict) -> dict:
     if method not in run.config.methods:
         return {"transform": "trained elsewhere", "theory": {}}
     own = {"model": f"train/{method}/model"}  # wherever the run folder is moved
-    kl, pairs = policy["kl"]["value"], run.comparison.pairs.items()
+    kl = policy["kl"]["value"]
+    pairs = [(spec, pair) for spec, pair in run.comparison.pairs.items() if in_theory(*pair)]
     if method == "rlhf":
         beta = raw_beta(store, kl)
-        theory = {spec: raw_win_rate(store, beta, p, a) for spec, (p, a) in pairs}
+        theory = {
+            spec: raw_win_rate(store, beta, p, a)
+            for spec, (p, a) in pairs
+            if isinstance(p, RankProcedure) and isinstance(a, RankProcedure)
+        }
         return own | {"transform": "raw reward", "theory": theory}
     tilted = at_kl(transform, kl)
     theory = {spec: tilted.win_rate(p, a) for spec, (p, a) in pairs}
