@@ -8,7 +8,7 @@ from scipy.special import betaln
 import infalign as ia
 from infalign.evaluation.uncertainty import EITHER_WAY, SKEWED, AbstractInterval
 
-LARGE = 2_000_000
+LARGE = 500_000
 """Prompts over which the truth of a case is averaged."""
 
 

@@ -31,11 +31,10 @@ values = st.lists(st.integers(-9, 9), min_size=2, max_size=9).map(lambda v: np.a
 
 @pytest.fixture(scope="module")
 def cases():
-    """The simulations of the benchmark, with fewer prompts behind the truth."""
+    """The simulations of the benchmark."""
     spec = importlib.util.spec_from_file_location("interval_cases", CASES)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    module.LARGE = 400_000
     return module
 
 
