@@ -236,7 +236,9 @@ def test_a_concave_opponent_certifies_any_procedure(procedure, against, kl):
 
 
 @pytest.mark.parametrize(
-    ("procedure", "gap_of"), [(BestOfN(8), mixture_gap), (WorstOfN(4), displacement_gap)], ids=str
+    ("procedure", "gap_of"),
+    [(BestOfN(8), mixture_gap), (WorstOfN(4), displacement_gap)],
+    ids=["mixture", "displacement"],
 )
 @law
 @given(st.lists(st.floats(0.01, 1), min_size=1, max_size=6), st.floats(0.05, 2))
