@@ -1,0 +1,10 @@
+"""Calibrators: reference rewards of each prompt to quantiles, from few samples.
+
+`Counting` is the plain rank. The others share what prompts have in common; `choose` takes one of
+them only where held-out reference samples say that it is better. `judge` says what a calibrator is
+worth: the win rate of the policy that is trained on it.
+"""
+
+from .counting import Counting as Counting
+from .interface import AbstractCalibrator as AbstractCalibrator
+from .interface import AbstractFitted as AbstractFitted

@@ -1,0 +1,106 @@
+"""What a calibrator is: fitted to reference rewards of many prompts, it gives quantiles."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import numpy as np
+
+from infalign import _check
+
+
+@dataclass(frozen=True)
+class AbstractFitted(ABC):
+    """A calibrator that has seen reference rewards: the quantile of any reward on any prompt."""
+
+    @property
+    @abstractmethod
+    def prompts(self) -> int:
+        """How many prompts it knows: rows go from 0 to one less."""
+
+    @abstractmethod
+    def _intervals(self, row: int, rewards: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Ends of the quantile intervals of one prompt's rewards."""
+
+    def intervals(self, rows, rewards) -> tuple[np.ndarray, np.ndarray]:
+        """Ends of the quantiles that each reward shares with tied reference rewards; equal where
+        it ties with none. For `transform.average`.
+
+        - `rows`: which prompt each entry of `rewards` belongs to, shape (m,): its row when fitted.
+        - `rewards`: finite, shape (m,), or (m, …) for several rewards of one prompt.
+
+        Raises ValueError for rows that there are not and rewards that are not finite.
+        """
+        rows, values = np.asarray(rows), np.asarray(rewards, float)
+        if rows.ndim != 1 or values.shape[:1] != rows.shape or rows.dtype.kind not in "iu":
+            raise ValueError(
+                f"`rows` must be whole numbers, one per entry of `rewards`; got shape {rows.shape} "
+                f"of type {rows.dtype} for rewards of shape {values.shape}."
+            )
+        outside = (rows < 0) | (rows >= self.prompts)
+        if outside.any():
+            raise ValueError(
+                f"`rows` must lie from 0 to {self.prompts - 1}; got {rows[outside][0]} "
+                f"({outside.sum()} of {rows.size}). Fit the calibrator on the prompts you train on."
+            )
+        if not np.isfinite(values).all():
+            bad = values[~np.isfinite(values)]
+            raise ValueError(
+                f"`rewards` must be finite; got {bad[0]:g} ({bad.size} of {values.size} entries). "
+                "Score those responses again."
+            )
+        low, high = np.empty(values.shape), np.empty(values.shape)
+        for row in np.unique(rows):
+            own = rows == row
+            low[own], high[own] = self._intervals(int(row), values[own])
+        return low, high
+
+    def quantiles(self, rows, rewards) -> np.ndarray:
+        """Quantile of each reward under its prompt's reference, in [0, 1]; of tied ones the
+        middle. Arguments and errors as of `intervals`."""
+        low, high = self.intervals(rows, rewards)
+        return (low + high) / 2
+
+
+@dataclass(frozen=True)
+class AbstractCalibrator(ABC):
+    """A way to make quantiles of reference rewards."""
+
+    @abstractmethod
+    def fit(self, rewards, features=None) -> AbstractFitted:
+        """Learn from reference rewards.
+
+        - `rewards`: rewards of reference samples, shape (prompts, K), any scale; nan where a prompt
+          has fewer samples.
+        - `features`: numbers that describe each prompt, shape (prompts, d), for calibrators that
+          read them.
+
+        Raises ValueError for other shapes or values, and for prompts without a sample where the
+        calibrator cannot do without.
+        """
+
+
+def sorted_rewards(rewards, *, at_least: int = 1) -> np.ndarray:
+    """Checked reference rewards, (prompts, K), increasing, nan last."""
+    rewards = np.sort(_check.finite_rewards("rewards", rewards, missing=True), axis=1)
+    counts = np.isfinite(rewards).sum(1)
+    short = np.flatnonzero(counts < at_least)
+    if short.size:
+        raise ValueError(
+            f"`rewards` must hold at least {at_least} reward of every prompt; prompt {short[0]} "
+            f"has {counts[short[0]]} ({short.size} of {len(rewards)} prompts are short). Draw "
+            "some, or use QuantileRegression with features."
+        )
+    return rewards
+
+
+def tied_share(rewards: np.ndarray) -> np.ndarray:
+    """Share of each prompt's pairs of samples that tie, shape (prompts,); 0 with one sample.
+
+    - `rewards`: increasing, nan last.
+    """
+    counts = np.isfinite(rewards).sum(1)
+    shares = np.zeros(len(rewards))
+    for row in np.flatnonzero((np.diff(rewards, axis=1) == 0).any(1)):
+        _, same = np.unique(rewards[row, : counts[row]], return_counts=True)
+        shares[row] = np.sum(same * (same - 1)) / (counts[row] * (counts[row] - 1))
+    return shares
