@@ -36,65 +36,136 @@ class Form(StrEnum):
 
 
 Named = list[str] | None
+COMPARED, DECODED, SAMPLED, PLANNED = (
+    "What is compared",
+    "How it is decoded",
+    "How it is sampled",
+    "With --plan",
+)
 
 
 def evaluate(
     config: Annotated[Path | None, typer.Argument(help="YAML file of a run.")] = None,
     overrides: run_cli.Overrides = None,
     policy: Annotated[
-        Named, typer.Option(help="NAME=MODEL of a policy: folder or hub id; repeatable.")
+        Named,
+        typer.Option(
+            help="NAME=MODEL of a policy: folder, hub id or http(s)://HOST/v1#MODEL; repeatable.",
+            rich_help_panel=COMPARED,
+        ),
     ] = None,
-    reference: Annotated[str | None, typer.Option(help="Model that they are held against.")] = None,
+    reference: Annotated[
+        str | None, typer.Option(help="Model that they are held against.", rich_help_panel=COMPARED)
+    ] = None,
     reward: Annotated[
-        str | None, typer.Option(help="Reward that procedures keep by, as in a configuration.")
+        str | None,
+        typer.Option(
+            help="Reward that procedures keep by, as in a configuration.", rich_help_panel=COMPARED
+        ),
     ] = None,
     gold: Annotated[
-        Named, typer.Option(help="NAME=REWARD that judges what is kept; repeatable.")
+        Named,
+        typer.Option(
+            help="NAME=REWARD that judges what is kept; repeatable.", rich_help_panel=COMPARED
+        ),
     ] = None,
     judge: Annotated[
         str | None,
-        typer.Option(help="Pairwise judge: http(s)://HOST/v1#MODEL or python:module:function."),
+        typer.Option(
+            help="Pairwise judge: http(s)://HOST/v1#MODEL or python:module:function.",
+            rich_help_panel=COMPARED,
+        ),
     ] = None,
     judge_pairs: Annotated[
-        int, typer.Option(help="Pairs per prompt and policy that it compares.")
+        int,
+        typer.Option(
+            help="Pairs per prompt and policy that it compares.", rich_help_panel=COMPARED
+        ),
     ] = 1,
     prompts: Annotated[
-        str | None, typer.Option(help="JSON Lines file, or bundled:helpful, bundled:harmless.")
+        str | None,
+        typer.Option(
+            help="JSON Lines file, or bundled:helpful, bundled:harmless.", rich_help_panel=COMPARED
+        ),
     ] = None,
-    split: Annotated[str, typer.Option(help="Which of the prompts.")] = "test",
-    limit: Annotated[int | None, typer.Option(help="The first so many prompts.")] = None,
+    split: Annotated[
+        str, typer.Option(help="Which of the prompts.", rich_help_panel=COMPARED)
+    ] = "test",
+    limit: Annotated[
+        int | None, typer.Option(help="The first so many prompts.", rich_help_panel=COMPARED)
+    ] = None,
     procedure: Annotated[
-        Named, typer.Option(help="How policies are decoded; repeatable. Default best-of-n:4.")
+        Named,
+        typer.Option(
+            help="How policies are decoded; repeatable. Default best-of-n:4.",
+            rich_help_panel=DECODED,
+        ),
     ] = None,
     against: Annotated[
-        str | None, typer.Option(help="How the reference is decoded; as the policy unless given.")
+        str | None,
+        typer.Option(
+            help="How the reference is decoded; as the policy unless given.",
+            rich_help_panel=DECODED,
+        ),
     ] = None,
     answers: Annotated[
-        str, typer.Option(help="For majority-vote:N: numeric, or python:package.module:function.")
+        str,
+        typer.Option(
+            help="For majority-vote:N: numeric, or python:package.module:function.",
+            rich_help_panel=DECODED,
+        ),
     ] = "numeric",
-    samples: Annotated[int, typer.Option(help="Responses per prompt and policy.", min=1)] = 32,
+    samples: Annotated[
+        int, typer.Option(help="Responses per prompt and policy.", rich_help_panel=SAMPLED, min=1)
+    ] = 32,
     kl_samples: Annotated[
-        int, typer.Option(help="Of them, those on which the KL is measured.", min=1)
+        int,
+        typer.Option(
+            help="Of them, those on which the KL is measured.", rich_help_panel=SAMPLED, min=1
+        ),
     ] = 8,
-    temperature: Annotated[float, typer.Option(help="Softmax temperature.")] = 1.0,
-    top_p: Annotated[float, typer.Option(help="Mass of the nucleus that tokens come from.")] = 1.0,
-    max_new_tokens: Annotated[int, typer.Option(help="Longest response, in tokens.")] = 128,
-    batch_size: Annotated[int, typer.Option(help="Responses generated at once.")] = 256,
-    seed: Annotated[int, typer.Option(help="All randomness follows from it.")] = 0,
+    temperature: Annotated[
+        float, typer.Option(help="Softmax temperature.", rich_help_panel=SAMPLED)
+    ] = 1.0,
+    top_p: Annotated[
+        float,
+        typer.Option(help="Mass of the nucleus that tokens come from.", rich_help_panel=SAMPLED),
+    ] = 1.0,
+    max_new_tokens: Annotated[
+        int, typer.Option(help="Longest response, in tokens.", rich_help_panel=SAMPLED)
+    ] = 128,
+    batch_size: Annotated[
+        int, typer.Option(help="Responses generated at once.", rich_help_panel=SAMPLED)
+    ] = 256,
+    seed: Annotated[
+        int, typer.Option(help="All randomness follows from it.", rich_help_panel=SAMPLED)
+    ] = 0,
     trust_remote_code: Annotated[
-        bool, typer.Option("--trust-remote-code", help="Allow code from the hub to run.")
+        bool,
+        typer.Option(
+            "--trust-remote-code", help="Allow code from the hub to run.", rich_help_panel=SAMPLED
+        ),
     ] = False,
     out: run_cli.Out = Path("runs/evaluation"),
     plan: Annotated[
-        bool, typer.Option("--plan", help="How many prompts and samples a difference needs.")
+        bool,
+        typer.Option(
+            "--plan",
+            help="How many prompts and samples a difference needs.",
+            rich_help_panel=PLANNED,
+        ),
     ] = False,
     difference: Annotated[
-        float, typer.Option(help="With --plan: the difference to be seen, in points.")
+        float, typer.Option(help="The difference to be seen, in points.", rich_help_panel=PLANNED)
     ] = 3.0,
-    kl: Annotated[float, typer.Option(help="With --plan: KL of the policies, in nats.")] = 0.5,
+    kl: Annotated[
+        float, typer.Option(help="KL of the policies, in nats.", rich_help_panel=PLANNED)
+    ] = 0.5,
     pilot: Annotated[
         Path | None,
-        typer.Option(help="With --plan: folder of an evaluation like the one that is planned."),
+        typer.Option(
+            help="Folder of an evaluation like the one that is planned.", rich_help_panel=PLANNED
+        ),
     ] = None,
     form: Annotated[
         Form, typer.Option("--format", help="What is printed on standard output.")
