@@ -51,7 +51,7 @@ class Listed:
     chances: np.ndarray
     asked: list = field(default_factory=list)
 
-    def sample(self, conversations, n, *, seed):
+    def sample(self, conversations, n, *, seed, keys=None):
         self.asked.append((len(conversations), n, seed))
         drawn = np.random.default_rng(seed).choice(
             len(self.texts), (len(conversations), n), p=self.chances
@@ -177,7 +177,7 @@ def test_among_many_outcomes_quantiles_follow_the_law_on_the_quantile_axis(proce
         return [float(c[0]["content"]) for c in completions]
 
     class Uniform:
-        def sample(self, conversations, n, *, seed):
+        def sample(self, conversations, n, *, seed, keys=None):
             u = np.random.default_rng(seed).random((len(conversations), n))
             return [[Response(repr(x)) for x in row] for row in u.tolist()]
 
@@ -222,6 +222,34 @@ def test_a_language_model_is_decoded_by_the_law(tiny, procedure):
     )
     counts = Counter(r.kept.text for r in results)
     assert_law([counts[t] for t in texts], exact(procedure, policy, rewards, calibrated))
+
+
+@pytest.mark.parametrize("procedure", [ia.SoftBestOfN(3, 0.2), ia.Rewind(0.7, 3)])
+def test_a_prompts_result_does_not_depend_on_what_is_asked_beside_it(tiny, procedure):
+    ids, words = ["x", "y", "z"], ["ab", "c", "ba"]
+    given = [tiny.conversation(w) for w in words]
+    calibration = CalibrationStore.from_rewards(ids, [[0.0, 0.0, 1.0, 2.0]] * 3)
+    together = decode(
+        procedure,
+        tiny.language_model(),
+        count_a,
+        given,
+        seed=2,
+        prompt_ids=ids,
+        calibration=calibration,
+    )
+    for i in (2, 0, 1):
+        (alone,) = decode(
+            procedure,
+            tiny.language_model(),
+            count_a,
+            [given[i]],
+            seed=2,
+            prompt_ids=[ids[i]],
+            calibration=calibration,
+        )
+        assert [r.text for r in alone.candidates] == [r.text for r in together[i].candidates]
+        assert alone.index == together[i].index
 
 
 @pytest.mark.parametrize("procedure", DECODERS, ids=lambda p: p.spec)
@@ -301,13 +329,15 @@ def test_rewards_that_are_not_finite_are_refused():
 
 def test_a_sampler_that_returns_another_number_is_refused():
     class Short:
-        def sample(self, conversations, n, *, seed):
+        def sample(self, conversations, n, *, seed, keys=None):
             return [[Response("x")] for _ in conversations]
 
     with pytest.raises(DataError, match=r"Short must return 3 responses to each of 2 .* with 1\."):
         decode(ia.BestOfN(3), Short(), by_table, [PROMPT] * 2, seed=0)
     with pytest.raises(ValueError, match="`prompt_ids` must be one per conversation"):
         decode(ia.BestOfN(3), Short(), by_table, [PROMPT] * 2, seed=0, prompt_ids=["a"])
+    with pytest.raises(ValueError, match=r"all different, and at least one; got 2 \(1 different"):
+        decode(ia.BestOfN(3), Short(), by_table, [PROMPT] * 2, seed=0, prompt_ids=["a", "a"])
 
 
 def test_the_rank_of_the_kept_one_counts_those_above():

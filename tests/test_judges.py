@@ -213,7 +213,7 @@ class Scripted:
     def __init__(self, answer):
         self.answer, self.seeds = answer, []
 
-    def sample(self, conversations, n, *, seed):
+    def sample(self, conversations, n, *, seed, keys=None):
         self.seeds.append((seed, len(conversations)))
         assert n == 1 and all(len(c) == 1 for c in conversations)
         return [[Response(self.answer(c[0]["content"]))] for c in conversations]

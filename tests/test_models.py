@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 import torch
 from enumerable import EnumerableModel
-from scipy.stats import chisquare
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import chisquare, kstest
 from transformers import AutoTokenizer
 from transformers.cache_utils import DynamicLayer, LinearAttentionAndFullAttentionLayer
 
@@ -19,6 +21,7 @@ from infalign.models.hf import REPEATABLE, LanguageModel
 from infalign.models.kl import sequence_kl
 from infalign.models.logits import collate, response_logits
 from infalign.models.rewards import load_reward, score
+from infalign.models.seeds import request_seed, uniforms
 
 PROMPTS = [
     [{"role": "user", "content": "How do I boil an egg?"}],
@@ -50,6 +53,55 @@ def test_log_probabilities_while_sampling_are_those_of_one_forward_pass():
         chosen = logits.log_softmax(-1).gather(2, batch[:, -kept.shape[1] :, None])[..., 0]
         again = (chosen * kept).sum(1).numpy()
         np.testing.assert_allclose(again, [r.logprob for r in row], atol=2e-3)
+
+
+def test_a_sample_is_the_same_in_any_company():
+    lm = model()
+    four = lm.sample(PROMPTS, 4, seed=5, keys=["egg", "loud"])
+    turned = lm.sample(PROMPTS[::-1], 6, seed=5, keys=["loud", "egg"], batch_size=4)[::-1]
+    alone = lm.sample(PROMPTS[1:], 4, seed=5, keys=["loud"])
+    assert tokens_of(four) == [row[:4] for row in tokens_of(turned)]
+    assert tokens_of(alone) == tokens_of(four)[1:]
+    again = LanguageModel.of(lm.model, lm.tokenizer, temperature=0.9, max_new_tokens=5)
+    for short, long in zip(
+        again.sample(PROMPTS, 4, seed=5, keys=["egg", "loud"]), four, strict=True
+    ):
+        for a, b in zip(short, long, strict=True):
+            assert a.tokens == b.tokens[:5]
+
+
+def tokens_of(rows):
+    return [[r.tokens for r in row] for row in rows]
+
+
+def test_prompts_of_one_name_are_refused():
+    lm = model()
+    for keys in (["a", "a"], ["a"]):
+        with pytest.raises(ValueError, match=r"`keys` must be one per conversation and all diff"):
+            lm.sample(PROMPTS, 2, seed=0, keys=keys)
+
+
+@settings(max_examples=30)
+@given(st.integers(0, 2**64), st.text(max_size=8), st.integers(0, 2**32), st.integers(1, 9))
+def test_random_numbers_of_a_sample_do_not_depend_on_how_many_are_drawn(seed, key, first, count):
+    whole = uniforms(seed, key, first, 3, count + 4)
+    assert ((whole >= 0) & (whole < 1)).all()
+    for row in range(3):
+        np.testing.assert_array_equal(
+            uniforms(seed, key, first + row, 1, count)[0], whole[row, :count]
+        )
+    assert len(np.unique(whole)) == whole.size
+
+
+def test_random_numbers_are_uniform_and_independent_across_seeds_prompts_and_samples():
+    u = np.stack([uniforms(s, k, 0, 50, 40) for s in range(10) for k in ("a", "b", "a1", "1a")])
+    assert kstest(u.ravel(), "uniform").pvalue > 1e-4
+    n = u[0].size
+    flat = u.reshape(len(u), n) - 0.5
+    correlations = (flat @ flat.T)[np.triu_indices(len(u), 1)] * 12 / np.sqrt(n)
+    assert np.abs(correlations).max() < 5 and 0.8 < correlations.std() < 1.2
+    assert len({request_seed(0, key, k) for key in ("a", "b", "1a", "a1") for k in range(9)}) == 36
+    assert max(request_seed(0, str(k)) for k in range(99)) < 2**31
 
 
 WORDS = ["ab", "c", "cabba"]

@@ -202,7 +202,7 @@ class Parrot:
 
     asked: list = field(default_factory=list)
 
-    def sample(self, conversations, n, *, seed):
+    def sample(self, conversations, n, *, seed, keys=None):
         self.asked.append((conversations, n))
         u = np.random.default_rng(seed).random((len(conversations), n))
         return [[Response(repr(x)) for x in row] for row in u.tolist()]

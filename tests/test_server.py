@@ -160,6 +160,16 @@ def test_the_same_seed_gives_the_same_responses_however_many_threads(serve, beha
     assert len({tuple(row) for row in texts}) > 1, "prompts draw independently"
 
 
+@pytest.mark.parametrize("behave", [conforming, ignores_n])
+def test_a_prompts_responses_follow_from_its_key(serve, behave):
+    _, model = serve(behave)
+    rows = model.sample(PROMPTS, 4, seed=1, keys=["color", "number"])
+    turned = model.sample(PROMPTS[::-1], 6, seed=1, keys=["number", "color"])[::-1]
+    assert [[r.text for r in row[:4]] for row in turned] == [[r.text for r in row] for row in rows]
+    with pytest.raises(ValueError, match="`keys` must be one per conversation"):
+        model.sample(PROMPTS, 4, seed=1, keys=["color", "color"])
+
+
 @pytest.mark.parametrize("behave", [ignores_n, copies_one])
 def test_a_server_that_does_not_draw_n_is_asked_n_times(serve, behave):
     server, model = serve(behave, threads=1)
@@ -328,6 +338,10 @@ def test_vllm_draws_what_the_language_model_would(vllm):
     assert [p["prompt_token_ids"] for p in seen["prompts"]] == [[1, 2], [3]]
     first, second = seen["params"]
     assert (first.n, first.max_tokens, first.temperature, first.top_p) == (200, 2, 1.0, 1.0)
+    before = {"ab": first.seed, "c": second.seed}
+    keys = dict(zip("01", ("ab", "c"), strict=True))
+    model.sample(conversations[::-1], 3, seed=4, keys=["1", "0"])
+    assert [p.seed for p in seen["params"]] == [before[keys["1"]], before[keys["0"]]]
     assert abs(first.seed - second.seed) > 1000 and max(first.seed, second.seed) + 200 < 2**63
     for prompt, row in zip(("ab", "c"), rows, strict=True):
         law = tiny.law(prompt)

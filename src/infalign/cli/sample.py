@@ -154,8 +154,6 @@ def _scorer_and_store(played, reward, calibration, trust_remote_code):
 
 def _decode(played, sampler, scorer, store, asked, references, seed):
     """Some prompts at a time, with a progress bar."""
-    import numpy as np
-
     from infalign.decoding import decode, draw_calibration, reads
 
     from .run import progress
@@ -165,22 +163,21 @@ def _decode(played, sampler, scorer, store, asked, references, seed):
     parts = [asked[i : i + size] for i in range(0, len(asked), size)]
     rows = []
     with progress() as report:
-        for part, own in zip(parts, np.random.SeedSequence(seed).spawn(len(parts)), strict=True):
+        for part in parts:
             if len(parts) > 1:
                 report("sample", len(rows), len(asked))
             conversations, ids = [p.messages for p in part], [p.id for p in part]
-            number = int(own.generate_state(1)[0])
             known = store
             if on_the_spot:
                 known = draw_calibration(
-                    sampler, scorer, conversations, references, seed=number, prompt_ids=ids
+                    sampler, scorer, conversations, references, seed=seed, prompt_ids=ids
                 )
             rows += decode(
                 played,
                 sampler,
                 scorer,
                 conversations,
-                seed=number,
+                seed=seed,
                 prompt_ids=ids,
                 calibration=known,
             )

@@ -120,7 +120,7 @@ class Comparison:
         """Name to spec of every reward, the one that is kept by first."""
         return {SELECTING: self.reward, **self.gold}
 
-    def sample_seed(self, name: str, part: int) -> int:
-        """The seed of one shard of one policy's samples: independent streams from one seed."""
-        words = [self.seed, *f"evaluate {name}".encode(), part]
+    def sample_seed(self, name: str) -> int:
+        """The seed of one policy's samples: independent streams from one seed."""
+        words = [self.seed, *f"evaluate {name}".encode()]
         return int(np.random.SeedSequence(words).generate_state(1)[0])

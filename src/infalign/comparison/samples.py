@@ -83,18 +83,16 @@ class _Models:
             temperature=sampling.temperature,
             top_p=sampling.top_p,
             max_new_tokens=sampling.max_new_tokens,
+            batch_size=sampling.batch_size,
             trust_remote_code=self.comparison.trust_remote_code,
         )
 
 
-def _shard(comparison: Comparison, models: _Models, name, model, index, start, end) -> pa.Table:
+def _shard(comparison: Comparison, models: _Models, name, model, start, end) -> pa.Table:
     prompts, n = comparison.prompts[start:end], comparison.samples
     conversations, ids = [p.messages for p in prompts], [p.id for p in prompts]
     sampler = models.policy(model)
-    # Servers and vLLM form their own batches.
-    batches = {"batch_size": comparison.sampling.batch_size} if _is_local(sampler) else {}
-    seed = comparison.sample_seed(name, index)
-    drawn = sampler.sample(conversations, n, seed=seed, **batches)
+    drawn = sampler.sample(conversations, n, seed=comparison.sample_seed(name), keys=ids)
     texts = [[r.text for r in row] for row in drawn]
     flat = [r for row in drawn for r in row]
     columns: dict[str, object] = {

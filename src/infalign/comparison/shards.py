@@ -15,11 +15,11 @@ BATCHES = 4
 
 
 def in_shards(
-    path: Path, rows: int, size: int, make: Callable[[int, int, int], pa.Table], report
+    path: Path, rows: int, size: int, make: Callable[[int, int], pa.Table], report
 ) -> None:
     """Write `path`, a Parquet file, from the tables of all `rows`, `size` of them at a time.
 
-    - `make`: called with the number of a shard, its first row and the row behind its last.
+    - `make`: called with the first row of a shard and the row behind its last.
     - `report`: called with how many rows are done, and how many there are.
     """
     parts = path.parent / "parts"
@@ -28,7 +28,7 @@ def in_shards(
     for index, start in enumerate(starts):
         report(start, rows)
         if not shards[index].exists():
-            storage.write_table(shards[index], make(index, start, min(start + size, rows)))
+            storage.write_table(shards[index], make(start, min(start + size, rows)))
     storage.write_table(path, pa.concat_tables([storage.read_table(s) for s in shards]))
     for shard in shards:
         shard.unlink()

@@ -50,7 +50,7 @@ def _curves(procedure, against, reached: float) -> dict:
 def _densities(measured: Measured) -> dict:
     """Where the replies of each policy fall among the reference's: 1 everywhere is the same."""
     edges = np.linspace(0, 1, BINS + 1)
-    rng = np.random.default_rng(measured.comparison.sample_seed("density", 0))
+    rng = np.random.default_rng(measured.comparison.sample_seed("density"))
     found: dict = {"edges": edges.tolist()}
     for name in measured.comparison.policies:
         u = randomized_quantiles(measured.rewards(name), measured.rewards(REFERENCE), rng=rng)
@@ -62,7 +62,7 @@ def _densities(measured: Measured) -> dict:
 def _examples(measured: Measured, labels: Mapping[str, str]) -> list[dict]:
     """What decoding kept of some of each policy's draws, on a few prompts."""
     comparison = measured.comparison
-    rng = np.random.default_rng(comparison.sample_seed("examples", 0))
+    rng = np.random.default_rng(comparison.sample_seed("examples"))
     count = len(comparison.prompts)
     chosen = np.sort(rng.choice(count, min(EXAMPLES, count), replace=False))
     decoded, against = next(iter(comparison.pairs.values()))

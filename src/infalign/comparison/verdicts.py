@@ -59,13 +59,13 @@ def _pairs(measured: Measured, name: str) -> np.ndarray:
         measured.rewards(REFERENCE),
         procedure,
         comparison.judge_pairs,
-        rng=np.random.default_rng(comparison.sample_seed(f"judge {name}", 0)),
+        rng=np.random.default_rng(comparison.sample_seed(f"judge {name}")),
         against=against,
         **measured.calibration,
     )
 
 
-def _shard(measured: Measured, name, judge, pairs, index, start, end) -> pa.Table:
+def _shard(measured: Measured, name, judge, pairs, start, end) -> pa.Table:
     rows, pairs = np.arange(start, end)[:, None], pairs[start:end]
     ours = measured.texts(name)[rows, pairs[..., 0]]
     theirs = measured.texts(REFERENCE)[rows, pairs[..., 1]]

@@ -61,12 +61,13 @@ def decode(
     """One kept response per conversation, with all that it was chosen from.
 
     The number of draws is the procedure's: for best-of-Poisson and mixtures it is drawn for each
-    prompt; Rewind draws in rounds, one response for each prompt whose last one did not pass. The
-    same seed gives the same result; sampling and choosing have independent randomness.
+    prompt; Rewind draws in rounds, one response for each prompt whose last one did not pass.
+    Sampling and choosing have independent randomness, and both follow from the seed and the
+    prompt's id alone: the result is the same whatever is asked beside it.
 
     - `sampler`, `scorer`: the policy and the reward. Sampling and MajorityVote do without a scorer.
-    - `prompt_ids`: handed to the scorer as its column `prompt_id`, and the names under which
-      `calibration` knows the prompts; "0", "1", … unless given.
+    - `prompt_ids`: all different; handed to the scorer as its column `prompt_id`, and the names
+      under which `calibration` knows the prompts; "0", "1", … unless given.
     - `calibration`: reference rewards by the same scorer, for SoftBestOfN and Rewind, whose
       temperature and threshold are in units of the calibrated reward: a store made before, or
       `draw_calibration`.
@@ -84,14 +85,14 @@ def decode(
         )
     _check.count("seed", seed, at_least=0)
     ids = _ids(prompt_ids, conversations)
-    chance = [np.random.default_rng([seed, *b"keep", i]) for i in range(len(conversations))]
+    chance = [np.random.default_rng([seed, *b"keep", *i.encode()]) for i in ids]
     plans = [settle(procedure, rng=rng) for rng in chance]
     drawn: list[list[Response]] = [[] for _ in plans]
     rewards: list[list[float]] = [[] for _ in plans]
     quantiles: list[list[float]] = [[] for _ in plans]
     waiting, turn = list(range(len(plans))), 0
     while waiting:
-        new = _draw(sampler, conversations, plans, waiting, seed, turn)
+        new = _draw(sampler, conversations, ids, plans, waiting, _seed(seed, b"sample", turn))
         if scorer is not None:
             texts = [[r.text for r in new[i]] for i in waiting]
             asked, names = [conversations[i] for i in waiting], [ids[i] for i in waiting]
@@ -140,19 +141,19 @@ def draw_calibration(
     """
     _check.count("samples", samples)
     ids = _ids(prompt_ids, conversations)
-    drawn = _sampled(reference, conversations, samples, _seed(seed, b"calibration"))
+    drawn = _sampled(reference, conversations, ids, samples, _seed(seed, b"calibration"))
     texts = [[r.text for r in row] for row in drawn]
     return CalibrationStore.from_rewards(ids, score_ragged(scorer, conversations, texts, ids))
 
 
-def _draw(sampler, conversations, plans, waiting, seed, turn) -> dict[int, list[Response]]:
+def _draw(sampler, conversations, ids, plans, waiting, seed) -> dict[int, list[Response]]:
     """What this turn draws for each waiting prompt: those that draw as many go together."""
     number = {i: 1 if isinstance(plans[i], Rewind) else plans[i].draws for i in waiting}
     new = {}
     for n in sorted(set(number.values())):
         part = [i for i in waiting if number[i] == n]
-        asked = [conversations[i] for i in part]
-        rows = _sampled(sampler, asked, n, _seed(seed, b"sample", turn, n))
+        asked, keys = [conversations[i] for i in part], [ids[i] for i in part]
+        rows = _sampled(sampler, asked, keys, n, seed)
         new |= dict(zip(part, rows, strict=True))
     return new
 
@@ -163,8 +164,8 @@ def _goes_on(plan, quantiles) -> bool:
     return len(quantiles) < plan.max_tries and not passes(plan, quantiles[-1])
 
 
-def _sampled(sampler, conversations, n, seed) -> list[list[Response]]:
-    rows = sampler.sample(conversations, n, seed=seed)
+def _sampled(sampler, conversations, ids, n, seed) -> list[list[Response]]:
+    rows = sampler.sample(conversations, n, seed=seed, keys=ids)
     wrong = [len(row) for row in rows if len(row) != n]
     if wrong or len(rows) != len(conversations):
         raise DataError(
@@ -181,9 +182,9 @@ def _seed(seed: int, stream: bytes, *parts: int) -> int:
 
 def _ids(prompt_ids, conversations) -> list[str]:
     ids = [str(i) for i in range(len(conversations))] if prompt_ids is None else list(prompt_ids)
-    if len(ids) != len(conversations) or not ids:
+    if len(ids) != len(conversations) or not ids or len(set(ids)) < len(ids):
         raise ValueError(
-            f"`prompt_ids` must be one per conversation, and at least one; got {len(ids)} for "
-            f"{len(conversations)} conversations."
+            "`prompt_ids` must be one per conversation, all different, and at least one; got "
+            f"{len(ids)} ({len(set(ids))} different) for {len(conversations)} conversations."
         )
     return ids

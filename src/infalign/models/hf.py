@@ -1,9 +1,9 @@
 """Policies of the transformers library: sampling, and the log-probability of what is sampled."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from functools import cached_property
 
+import numpy as np
 import torch
 from transformers import (
     AutoModelForCausalLM,
@@ -21,25 +21,25 @@ from infalign.errors import DataError
 from .interfaces import Conversation, Response
 from .loading import device, dtype, load, load_tokenizer, prompt_text, tokenize
 from .logits import check_top_p, collate, positions, sampling_law
+from .seeds import prompt_keys, uniforms
 
 REPEATABLE = {DynamicLayer, DynamicSlidingWindowLayer}
 """Layers of a cache that hold keys and values and nothing else. By exact type: a class derived from
 these may keep a recurrent state too, which repeating keys and values leaves as it was."""
 
 
-@contextmanager
-def seeded(seed: int):
-    """Torch's randomness fixed inside the block and as it was after it."""
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        yield
-
-
 class LanguageModel:
     """A causal language model that answers prompts by sampling."""
 
     def __init__(
-        self, path, *, temperature=1.0, top_p=1.0, max_new_tokens=128, trust_remote_code=False
+        self,
+        path,
+        *,
+        temperature=1.0,
+        top_p=1.0,
+        max_new_tokens=128,
+        batch_size=256,
+        trust_remote_code=False,
     ):
         """Load the model that is in the folder, or has the hub id, `path`.
 
@@ -47,17 +47,20 @@ class LanguageModel:
         - `top_p`: only the fewest most probable tokens that have this much probability together
           are sampled, in (0, 1].
         - `max_new_tokens`: longest response, its end token included.
+        - `batch_size`: responses generated at once.
 
         Raises ValueError for other values, and DataError when there is no such model.
         """
-        self._settle(temperature, top_p, max_new_tokens)
+        self._settle(temperature, top_p, max_new_tokens, batch_size)
         self.path, what = path, "The model"
         self.tokenizer = load_tokenizer(path, trust_remote_code, what)
         self.model = load(AutoModelForCausalLM, path, trust_remote_code, what, dtype=dtype())
         self.model.to(device()).eval()
 
     @classmethod
-    def of(cls, model, tokenizer, *, temperature=1.0, top_p=1.0, max_new_tokens=128):
+    def of(
+        cls, model, tokenizer, *, temperature=1.0, top_p=1.0, max_new_tokens=128, batch_size=256
+    ):
         """A model and a tokenizer that are in memory, such as a trainer's; arguments as above.
 
         Both stay as they are: the model should be in evaluation mode while it samples.
@@ -69,14 +72,15 @@ class LanguageModel:
                 "tokenizer.pad_token = tokenizer.eos_token"
             )
         self = cls.__new__(cls)
-        self._settle(temperature, top_p, max_new_tokens)
+        self._settle(temperature, top_p, max_new_tokens, batch_size)
         self.path, self.model, self.tokenizer = model.config.name_or_path, model, tokenizer
         return self
 
-    def _settle(self, temperature, top_p, max_new_tokens):
+    def _settle(self, temperature, top_p, max_new_tokens, batch_size):
         self.temperature = _check.positive("temperature", temperature)
         self.top_p = check_top_p("top_p", top_p)
         self.max_new_tokens = _check.count("max_new_tokens", max_new_tokens)
+        self.batch_size = _check.count("batch_size", batch_size)
 
     def prompt_text(self, messages: Conversation) -> str:
         """The prompt as the model reads it: its chat template, or the plain text without one."""
@@ -89,19 +93,28 @@ class LanguageModel:
         n: int,
         *,
         seed: int,
-        batch_size: int = 256,
+        keys: Sequence[str] | None = None,
+        batch_size: int | None = None,
     ) -> list[list[Response]]:
         """`n` independent responses to each conversation, in the order given.
 
-        The same for the same conversations, seed and batch size. Prompts of similar length are
-        batched, and where the model's cache can be repeated a prompt is read once for all of its
-        `n` responses.
+        Response k to a prompt has random numbers that follow from the seed, the prompt's key and k
+        alone: it does not depend on what else is drawn, but for rounding. Batches of another shape
+        round logits differently, and a token whose random number falls that close to the edge of
+        its interval becomes its neighbor.
 
-        - `batch_size`: responses generated at once.
+        Prompts of similar length are batched, and where the model's cache can be repeated a prompt
+        is read once for all of its `n` responses.
+
+        - `keys`: one name for each conversation, all different; "0", "1", … unless given.
+        - `batch_size`: responses generated at once, where not as the model was told.
 
         `Response.logprob` is that under the temperature and `top_p` that are sampled with.
         """
-        n, batch_size = _check.count("n", n), _check.count("batch_size", batch_size)
+        n = _check.count("n", n)
+        batch_size = self.batch_size if batch_size is None else batch_size
+        batch_size = _check.count("batch_size", batch_size)
+        keys = prompt_keys(keys, conversations)
         if not conversations:
             return []
         texts = [self.prompt_text(c) for c in conversations]
@@ -109,20 +122,23 @@ class LanguageModel:
         # The longest first: should memory not suffice, it shows at once.
         order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))
         answers: list[list[Response]] = [[] for _ in prompts]
-        with seeded(seed):
-            for part, copies in _batches(order, n, batch_size):
-                drawn = self._draw([prompts[i] for i in part], copies)
-                for row, i in enumerate(part):
-                    answers[i] += drawn[row * copies : (row + 1) * copies]
+        for part, first, copies in _batches(order, n, batch_size):
+            numbers = [uniforms(seed, keys[i], first, copies, self.max_new_tokens) for i in part]
+            drawn = self._draw([prompts[i] for i in part], copies, np.concatenate(numbers))
+            for row, i in enumerate(part):
+                answers[i] += drawn[row * copies : (row + 1) * copies]
         return answers
 
-    def _draw(self, prompts, copies: int) -> list[Response]:
-        """`copies` responses to each prompt, one prompt after the other."""
+    def _draw(self, prompts, copies: int, numbers: np.ndarray) -> list[Response]:
+        """`copies` responses to each prompt, one prompt after the other.
+
+        - `numbers`: uniform ones, shape (responses, `max_new_tokens`).
+        """
         ids, mask, _ = collate(prompts, [()] * len(prompts), self.tokenizer.pad_token_id)
         ids, mask = ids.to(device()), mask.to(device())
         ends = self.model.generation_config.eos_token_id
         ends = self.tokenizer.eos_token_id if ends is None else ends
-        draw = Draw()
+        draw = Draw(torch.from_numpy(numbers).to(ids.device))
         output = self._generate(
             ids.repeat_interleave(copies, 0),
             mask.repeat_interleave(copies, 0),
@@ -188,34 +204,40 @@ class LanguageModel:
         return isinstance(cache, DynamicCache) and {type(x) for x in cache.layers} <= REPEATABLE
 
 
-def _batches(order: Sequence[int], n: int, batch_size: int) -> Iterator[tuple[Sequence[int], int]]:
-    """Prompts, and how many responses to each, of one generation of `batch_size` after the other.
+def _batches(
+    order: Sequence[int], n: int, batch_size: int
+) -> Iterator[tuple[Sequence[int], int, int]]:
+    """Prompts, number of the first response to each, and how many responses to each, of one
+    generation of `batch_size` after the other.
 
     More responses to one prompt than fit are drawn in several.
     """
     at_once = max(1, batch_size // n)
     for start in range(0, len(order), at_once):
         for done in range(0, n, batch_size):
-            yield order[start : start + at_once], min(batch_size, n - done)
+            yield order[start : start + at_once], done, min(batch_size, n - done)
 
 
 class Draw(LogitsProcessor):
     """Draws the next tokens itself, leaves `generate` no choice, and notes their log-probabilities.
 
-    The last of the processors, for greedy decoding. By inversion of the distribution function one
+    The last of the processors, for greedy decoding; `numbers` are uniform ones, shape (responses,
+    tokens). By inversion of the distribution function one
     random number a token is enough, where `torch.multinomial` takes one for each entry of the
     vocabulary: a quarter of the time on one core. And the probability is known at once, so that no
     logits are kept: those of 256 responses of 1,024 tokens of 150,000 kinds have 157 GB.
     """
 
-    def __init__(self):
+    def __init__(self, numbers: torch.Tensor):
+        self.numbers = numbers
         self.noted: list[torch.Tensor] = []
 
     def __call__(self, input_ids, scores):
         chances = scores.softmax(-1)
         # In double precision: in single, tokens of less than 1e-7 would fall between two sums.
         cdf = chances.cumsum(-1, dtype=torch.float64)
-        at = cdf[:, -1:] * torch.rand_like(cdf[:, -1:])
+        step = len(self.noted)
+        at = cdf[:, -1:] * self.numbers[:, step : step + 1]
         token = torch.searchsorted(cdf, at, right=True)
         self.noted.append(chances.gather(1, token)[:, 0].log())
         return torch.full_like(scores, -torch.inf).scatter_(1, token, 0.0)

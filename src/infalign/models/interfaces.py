@@ -25,9 +25,21 @@ class Sampler(Protocol):
     """A policy that answers conversations by independent sampling."""
 
     def sample(
-        self, conversations: Sequence[Conversation], n: int, *, seed: int
+        self,
+        conversations: Sequence[Conversation],
+        n: int,
+        *,
+        seed: int,
+        keys: Sequence[str] | None = None,
     ) -> list[list[Response]]:
-        """`n` independent responses to each conversation; the same for the same seed."""
+        """`n` independent responses to each conversation.
+
+        Response k to a prompt follows from the seed, the prompt's key and k: it is the same in any
+        company, and the first ones of more are those of fewer.
+
+        - `keys`: one name for each conversation, all different, such as prompt ids; "0", "1", …
+          unless given.
+        """
 
 
 class Scorer(Protocol):

@@ -15,6 +15,7 @@ def load_sampler(
     temperature: float = 1.0,
     top_p: float = 1.0,
     max_new_tokens: int = 128,
+    batch_size: int = 256,
     trust_remote_code: bool = False,
 ) -> Sampler:
     """The policy that `spec` names.
@@ -22,7 +23,8 @@ def load_sampler(
     - `http://host:8000/v1#name`, or https: the model of that name on an OpenAI-compatible server.
     - `vllm:PATH`: the folder or hub id, run by vLLM in this process.
     - `bundled:language-model`: the demonstration model.
-    - anything else: folder or hub id of a causal language model.
+    - anything else: folder or hub id of a causal language model, which generates `batch_size`
+      responses at once; servers and vLLM form batches of their own.
 
     Raises DataError when there is no such model, MissingExtraError when what runs it is missing.
     """
@@ -47,4 +49,4 @@ def load_sampler(
     from .hf import LanguageModel
 
     path = bundled(spec, "model") or spec
-    return LanguageModel(path, trust_remote_code=trust_remote_code, **drawn)
+    return LanguageModel(path, batch_size=batch_size, trust_remote_code=trust_remote_code, **drawn)

@@ -11,12 +11,11 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Literal
 
-import numpy as np
-
 from infalign import _check
 from infalign.errors import DataError, MissingExtraError
 
 from .interfaces import Conversation, Response
+from .seeds import prompt_keys, request_seed
 
 KEY = "OPENAI_API_KEY"
 """The environment variable that holds the key; a server without keys needs none."""
@@ -31,8 +30,8 @@ class ServerModel:
     Asks for all n responses of a prompt at once, so that they share its prefill. A server that
     returns another number is asked n times, once for each response, with seeds of their own; the
     same if no prompt's responses differ at all. Requests run side by side; each has a seed that
-    follows from the given one, its prompt's place and the response's number, so a server that
-    honors seeds gives the same responses again.
+    follows from the given one, its prompt's key and the response's number, so a server that honors
+    seeds gives the same responses again.
 
     - `url`: up to and with the version, such as `http://127.0.0.1:8000/v1`.
     - `model`: the name under which the server knows it.
@@ -74,23 +73,29 @@ class ServerModel:
         self._one_by_one = self._varied = False
 
     def sample(
-        self, conversations: Sequence[Conversation], n: int, *, seed: int
+        self,
+        conversations: Sequence[Conversation],
+        n: int,
+        *,
+        seed: int,
+        keys: Sequence[str] | None = None,
     ) -> list[list[Response]]:
         """`n` responses to each conversation, their texts without white space at either end.
+
+        - `keys`: one name for each conversation, all different; "0", "1", … unless given.
 
         Raises DataError when the server cannot be reached, refuses, returns no response, or gives
         the same response to every request of every prompt.
         """
         asks = [self._request(c) for c in conversations]
-        seeds = np.random.SeedSequence(seed).generate_state(len(asks)) >> 1  # below 2³¹
-        seeds = [int(s) for s in seeds]
-        rows = self._rows(asks, n, seeds)
+        keys = prompt_keys(keys, conversations)
+        rows = self._rows(asks, n, seed, keys)
         if n == 1 or not self.verify or self._varied:
             return rows
         if not _differ(rows) and not self._one_by_one and not _likely(rows):
             # Copies of one draw, or a model without randomness: single requests tell them apart.
             self._one_by_one = True
-            rows = self._rows(asks, n, seeds)
+            rows = self._rows(asks, n, seed, keys)
         if not _differ(rows) and not _likely(rows):
             self._one_by_one = False
             raise DataError(
@@ -104,16 +109,15 @@ class ServerModel:
         self._varied = _differ(rows)
         return rows
 
-    def _rows(self, asks, n, seeds) -> list[list[Response]]:
+    def _rows(self, asks, n, seed, keys) -> list[list[Response]]:
         def row(place: int) -> list[Response]:
-            ask, seed = asks[place], seeds[place]
+            ask, key = asks[place], keys[place]
             if n > 1 and not self._one_by_one:
-                found = self._send(ask, n, seed)
+                found = self._send(ask, n, request_seed(seed, key))
                 if len(found) == n:
                     return found
                 self._one_by_one = True
-            own = np.random.SeedSequence(seed).generate_state(n) >> 1 if n > 1 else [seed]
-            return [self._single(ask, int(s)) for s in own]
+            return [self._single(ask, request_seed(seed, key, k)) for k in range(n)]
 
         pool = ThreadPoolExecutor(self.threads)
         try:

@@ -2,12 +2,11 @@
 
 from collections.abc import Sequence
 
-import numpy as np
-
 from infalign.errors import MissingExtraError
 
 from .interfaces import Conversation, Response
 from .loading import load_tokenizer, prompt_text, tokenize
+from .seeds import prompt_keys, request_seed
 
 
 class VLLMModel:
@@ -52,25 +51,33 @@ class VLLMModel:
         )
 
     def sample(
-        self, conversations: Sequence[Conversation], n: int, *, seed: int
+        self,
+        conversations: Sequence[Conversation],
+        n: int,
+        *,
+        seed: int,
+        keys: Sequence[str] | None = None,
     ) -> list[list[Response]]:
-        """`n` responses to each conversation; the same for the same seed and engine."""
+        """`n` responses to each conversation; the same for the same seed, key and engine.
+
+        - `keys`: one name for each conversation, all different; "0", "1", … unless given.
+        """
         texts = [prompt_text(self.tokenizer, c) for c in conversations]
         prompts = [
             {"prompt_token_ids": ids} for ids in tokenize(self.tokenizer, texts)["input_ids"]
         ]
         # The engine's own draws of one prompt take the seeds that follow its seed.
-        seeds = np.random.SeedSequence(seed).generate_state(len(prompts), np.uint64)
+        keys = prompt_keys(keys, conversations)
         params = [
             self._params(
                 n=n,
                 temperature=self.temperature,
                 top_p=self.top_p,
                 max_tokens=self.max_new_tokens,
-                seed=int(own >> 2),  # leaves room for them below 2⁶³
+                seed=request_seed(seed, key, bits=62),  # leaves room for them below 2⁶³
                 logprobs=0,
             )
-            for own in seeds
+            for key in keys
         ]
         outputs = self.engine.generate(prompts, params, use_tqdm=False)
         return [
