@@ -104,7 +104,7 @@ class Config(Section):
     """Everything a run needs; `infalign run CONFIG.yaml` reads it."""
 
     model: Annotated[str, Field(description="The reference policy: folder or hub id of a causal LM, or bundled:language-model.")]  # fmt: skip  # noqa: E501
-    reward: Annotated[str, Field(description="Folder or hub id of a sequence classifier, python:package.module:function, or bundled:helpful, bundled:harmless.")]  # fmt: skip  # noqa: E501
+    reward: Annotated[str, Field(description="Folder or hub id of a sequence classifier, python:package.module:function, http(s)://HOST/PATH of a reward server, or bundled:helpful, bundled:harmless.")]  # fmt: skip  # noqa: E501
     prompts: Annotated[Prompts, Field(description="Training prompts.")]
     procedure: Annotated[str, Field(description="How the policy will be decoded: sampling, best-of-n:N, worst-of-n:N.")] = "best-of-n:4"  # fmt: skip  # noqa: E501
     against: Annotated[str | None, Field(description="How the reference it is compared with is decoded; the same unless given.")] = None  # fmt: skip  # noqa: E501

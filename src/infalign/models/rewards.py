@@ -1,4 +1,4 @@
-"""A reward by name: a classifier, a Python function, or a bundled one."""
+"""A reward by name: a classifier, a Python function, a server, or a bundled one."""
 
 import importlib
 from collections.abc import Callable, Sequence
@@ -14,13 +14,19 @@ def load_reward(spec: str, *, trust_remote_code: bool = False) -> Callable[..., 
     """The TRL reward function that `spec` names.
 
     - `python:package.module:function`: called with `prompts`, `completions` and keyword columns.
+    - `http://host:8000/path`, or https: a server, as `ServerReward`.
     - `bundled:helpful`, `bundled:harmless`: the demonstration reward models.
     - anything else: folder or hub id of a sequence classifier with one output.
 
-    Raises DataError when there is no such reward.
+    Raises DataError when there is no such reward, MissingExtraError when what asks a server is
+    missing.
     """
     if spec.startswith("python:"):
         return python_function(spec, "reward")
+    if spec.startswith(("http://", "https://")):
+        from .reward_server import ServerReward
+
+        return ServerReward(spec)
     from .classifier import ClassifierReward
 
     path = bundled(spec, "reward") or spec

@@ -1,0 +1,144 @@
+"""Rewards from a server, in the protocol that OpenRLHF's remote rewards speak."""
+
+import json
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from infalign import _check
+from infalign.errors import DataError, MissingExtraError
+from infalign.shaping import checked_rewards
+
+AGAIN = (408, 425, 429, 500, 502, 503, 504)
+"""Statuses that say to try again."""
+
+
+class ServerReward:
+    """A reward behind a URL, as a TRL reward function.
+
+    Posts JSON, some completions at a time: `query` holds the texts of prompt and completion,
+    `prompts` those of the prompts, `labels` the prompt ids (null without the column `prompt_id`)
+    and `messages` the conversations with their completions. A prompt of one message is its text;
+    of more messages a paragraph each, begun by the role. The answer is `{"rewards": [...]}`, one
+    finite number for each query, in their order.
+
+    - `batch_size`: completions in a request.
+    - `threads`: requests under way at a time.
+    - `timeout`: seconds until a request is given up.
+    - `retries`: how often a request is tried again that was given up, not connected or answered
+      408, 425, 429, 500, 502, 503 or 504; after 0.5, 1, 2, … seconds, at most a minute, or as the
+      server says in `Retry-After`.
+
+    Picklable. Raises MissingExtraError without `urllib3`; when called, DataError for a server that
+    cannot be reached, refuses, or answers in another form.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        batch_size: int = 64,
+        threads: int = 4,
+        timeout: float = 180.0,
+        retries: int = 5,
+    ):
+        self.url, self.__name__ = url, "reward_server"
+        self.batch_size = _check.count("batch_size", batch_size)
+        self.threads = _check.count("threads", threads)
+        self.timeout = _check.positive("timeout", timeout)
+        self.retries = _check.count("retries", retries, at_least=0)
+        self._pool = _pool(self.threads)
+
+    def __getstate__(self):
+        return {k: v for k, v in self.__dict__.items() if k != "_pool"}
+
+    def __setstate__(self, state):
+        self.__dict__.update(state, _pool=_pool(state["threads"]))
+
+    def __call__(self, prompts, completions, *, prompt_id=None, **columns) -> list[float]:
+        """One raw reward per completion."""
+        labels = [None] * len(prompts) if prompt_id is None else prompt_id
+        items = [_item(*parts) for parts in zip(prompts, completions, labels, strict=True)]
+        batches = [items[i : i + self.batch_size] for i in range(0, len(items), self.batch_size)]
+        pool = ThreadPoolExecutor(self.threads)
+        try:
+            return [reward for found in pool.map(self._post, batches) for reward in found]
+        finally:
+            pool.shutdown(cancel_futures=True)  # after an error the rest is not asked for
+
+    def _post(self, items: Sequence[dict]) -> list[float]:
+        body = {key: [item[key] for item in items] for key in items[0]}
+        answer = self._sent(body)
+        rewards = answer.get("rewards") if isinstance(answer, dict) else None
+        if not isinstance(rewards, list):
+            raise self._error(
+                f'it must answer {{"rewards": [...]}}, and answered {str(answer)[:120]}',
+                "Is this the reward's path?",
+            )
+        return checked_rewards(rewards, body["query"], self.url).tolist()
+
+    def _sent(self, body: dict):
+        import urllib3
+
+        again = urllib3.Retry(
+            self.retries,
+            status_forcelist=AGAIN,
+            allowed_methods=None,  # scoring twice does no harm
+            backoff_factor=0.5,
+            backoff_max=60,
+            raise_on_status=False,  # what the last answer says is told
+        )
+        try:
+            answer = self._pool.request(
+                "POST", self.url, json=body, retries=again, timeout=self.timeout
+            )
+        except urllib3.exceptions.HTTPError as error:
+            reason = getattr(error, "reason", None) or error
+            if isinstance(reason, urllib3.exceptions.ReadTimeoutError):
+                raise self._error(
+                    f"no answer within {self.timeout:g} seconds",
+                    "Raise `timeout`, or send less with a smaller `batch_size`.",
+                ) from error
+            raise self._error(
+                f"{type(reason).__name__}: {reason}", "Is it running, and the URL right?"
+            ) from error
+        if answer.status != 200:
+            said = " ".join(answer.data.decode(errors="replace").split())[:200]
+            raise self._error(f"status {answer.status}, {said!r}", "Its log may say more.")
+        try:
+            return json.loads(answer.data)
+        except ValueError as error:
+            raise self._error(
+                f"it must answer with JSON, and answered {answer.data[:120]!r}",
+                "Is this the reward's path?",
+            ) from error
+
+    def _error(self, wrong: str, remedy: str) -> DataError:
+        return DataError(f"{self.url} cannot be scored with: {wrong.rstrip('.')}. {remedy}")
+
+
+def _item(prompt, completion, label) -> dict:
+    """One completion as the server sees it."""
+    messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
+    reply = completion if isinstance(completion, str) else completion[-1]["content"]
+    return {
+        "query": _text([*messages, {"role": "assistant", "content": reply}])
+        if len(messages) > 1
+        else f"{messages[0]['content']}\n{reply}",
+        "prompts": _text(messages) if len(messages) > 1 else messages[0]["content"],
+        "labels": label,
+        "messages": [*messages, {"role": "assistant", "content": reply}],
+    }
+
+
+def _text(messages) -> str:
+    return "\n\n".join(f"{m['role']}: {m['content']}" for m in messages)
+
+
+def _pool(threads: int):
+    try:
+        import urllib3
+    except ImportError:
+        raise MissingExtraError(
+            'A reward behind a URL needs `urllib3`. Install it with: pip install "infalign[http]"'
+        ) from None
+    return urllib3.PoolManager(maxsize=threads)
