@@ -35,7 +35,7 @@ LEVELS = {
     3: {"shaping", "evaluation", "demo"},
     4: {"models", "prompts", "__init__"},
     5: {"training", "reports", "explorer", "decoding"},
-    6: {"comparison"},
+    6: {"comparison", "collection"},
     7: {"pipeline"},
     8: {"cli", "__main__"},
 }

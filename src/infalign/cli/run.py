@@ -11,7 +11,16 @@ from typing import Annotated
 import typer
 from pydantic import BaseModel
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
 
 from infalign.config import Config, load_config
 
@@ -107,16 +116,31 @@ def _bring(config: Config, out: Path, until: str):
         return run(config, out, until=until, report=report)
 
 
+class Rate(ProgressColumn):
+    """How many a second, or a minute where it takes longer, since the bar first moved."""
+
+    def render(self, task):
+        """The text of the column."""
+        speed = task.finished_speed or task.speed
+        if not speed:
+            return Text("")
+        return Text(f"{speed:.1f}/s" if speed >= 1 else f"{60 * speed:.1f}/min")
+
+
 @contextmanager
 def progress():
-    """A bar for each thing a run does, on stderr."""
+    """A bar for each thing a run does, with its rate, time taken and time left, on stderr."""
     columns = (
         TextColumn("{task.description:32}"),
         BarColumn(),
         MofNCompleteColumn(),
+        Rate(),
         TimeElapsedColumn(),
+        TimeRemainingColumn(),
     )
-    progress, tasks = Progress(*columns, console=Console(stderr=True)), {}
+    # A shard may take minutes, and the rate is that of the whole run.
+    console = Console(stderr=True)
+    progress, tasks = Progress(*columns, console=console, speed_estimate_period=1e9), {}
 
     def report(what: str, done: int, total: int) -> None:
         if what not in tasks:

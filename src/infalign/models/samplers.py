@@ -9,6 +9,14 @@ FORMS = "folder, hub id, bundled:language-model, http(s)://HOST/v1#MODEL or vllm
 """What `load_sampler` reads."""
 
 
+REMOTE = ("http://", "https://")
+
+
+def has_weights(spec: str) -> bool:
+    """Whether the policy that `spec` names has weights here that can be trained."""
+    return not spec.startswith((*REMOTE, "vllm:"))
+
+
 def load_sampler(
     spec: str,
     *,
@@ -29,7 +37,7 @@ def load_sampler(
     Raises DataError when there is no such model, MissingExtraError when what runs it is missing.
     """
     drawn = {"temperature": temperature, "top_p": top_p, "max_new_tokens": max_new_tokens}
-    if spec.startswith(("http://", "https://")):
+    if spec.startswith(REMOTE):
         from .server import ServerModel
 
         url, _, name = spec.partition("#")

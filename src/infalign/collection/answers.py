@@ -1,0 +1,97 @@
+"""The unit of work of every engine: some prompts, answered and scored."""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from infalign import _check
+from infalign.errors import DataError
+from infalign.models.interfaces import Response, Sampler, Scorer
+from infalign.models.rewards import score
+from infalign.prompts import Prompt
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+Load = Callable[[], tuple[Sampler, Scorer]]
+"""Makes policy and reward: called where they are needed, and only if they are."""
+
+
+class Engine(Protocol):
+    """Where shards of prompts are answered."""
+
+    def answers(
+        self, shards: Sequence[Sequence[Prompt]], samples: int, seed: int
+    ) -> Iterator["pa.Table"]:
+        """`answer` of each shard, in their order."""
+
+
+def answer(
+    prompts: Sequence[Prompt], sampler: Sampler, scorer: Scorer, samples: int, seed: int
+) -> "pa.Table":
+    """`samples` responses to each prompt with their rewards, one row each.
+
+    Columns: prompt_id, sample (0, 1, …), completion, tokens (ids), logprob (nats, of the sampling
+    distribution) and reward. Tokens and log-probabilities that a server does not tell are null.
+    A row follows from the seed, its prompt's id and its number; not from the other prompts.
+
+    Raises DataError for rewards that are not finite, and for a sampler that returns another number.
+    """
+    return scored(prompts, draw(prompts, sampler, samples, seed), scorer)
+
+
+def draw(
+    prompts: Sequence[Prompt], sampler: Sampler, samples: int, seed: int
+) -> list[list[Response]]:
+    """`samples` responses to each prompt."""
+    _check.count("samples", samples)
+    conversations, ids = [p.messages for p in prompts], [p.id for p in prompts]
+    rows = sampler.sample(conversations, samples, seed=seed, keys=ids)
+    if [len(row) for row in rows] != [samples] * len(prompts):
+        raise DataError(
+            f"The sampler {type(sampler).__name__} must return {samples} responses to each of "
+            f"{len(prompts)} prompts; got {sorted({len(row) for row in rows})} to {len(rows)}."
+        )
+    return rows
+
+
+def scored(
+    prompts: Sequence[Prompt], drawn: Sequence[Sequence[Response]], scorer: Scorer
+) -> "pa.Table":
+    """The table of `answer` from responses that are there."""
+    import pyarrow as pa
+
+    ids, texts = [p.id for p in prompts], [[r.text for r in row] for row in drawn]
+    rewards = score(scorer, [p.messages for p in prompts], texts, ids)
+    flat, samples = [r for row in drawn for r in row], rewards.shape[1]
+    tokens = [list(r.tokens) if r.tokens else None for r in flat]
+    logprobs = [None if math.isnan(r.logprob) else r.logprob for r in flat]
+    return pa.Table.from_arrays(
+        [
+            pa.array([i for i in ids for _ in range(samples)], pa.string()),
+            pa.array(np.tile(np.arange(samples), len(ids))),
+            pa.array([r.text for r in flat], pa.string()),
+            pa.array(tokens, pa.list_(pa.int32())),
+            pa.array(logprobs, pa.float64()),
+            pa.array(rewards.ravel()),
+        ],
+        schema=columns(),
+    )
+
+
+def columns() -> "pa.Schema":
+    """The columns of `answer`."""
+    import pyarrow as pa
+
+    return pa.schema(
+        {
+            "prompt_id": pa.string(),
+            "sample": pa.int64(),
+            "completion": pa.string(),
+            "tokens": pa.list_(pa.int32()),
+            "logprob": pa.float64(),
+            "reward": pa.float64(),
+        }
+    )

@@ -1,0 +1,208 @@
+"""Prompts answered on a Ray cluster, by actors that load policy and reward once each."""
+
+import json
+import logging
+import os
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from infalign import _check
+from infalign.errors import DataError, InfalignError, MissingExtraError
+from infalign.prompts import Prompt
+
+from .answers import Load, answer, columns
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+TRIES = 4
+"""How often a shard is tried whose answering raises an error; after 1, 2 and 4 seconds again."""
+
+ALONE = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # the loopback address, on Linux too
+    "RAY_BACKEND_LOG_LEVEL": "fatal",
+}
+"""What a cluster of this machine alone is started with, where the environment says nothing else."""
+
+
+@dataclass(frozen=True)
+class OnRay:
+    """Shards spread over actors of Ray Data, which hand them back as they are done.
+
+    Each shard is a block of its own: a worker that dies repeats the one it was at and no other, on
+    whichever actor is there, with the same result, since samples follow from seed, prompt and
+    number. A shard is tried again three times where policy or reward raise an error; an error of
+    this package, which tells what to repair, ends the collection at once.
+
+    Uses the cluster that this process is connected to, or the one that `RAY_ADDRESS` names; else it
+    starts one on this machine, for as long as it takes.
+
+    - `load`: makes policy and reward in each actor; picklable by cloudpickle.
+    - `workers`: actors, each with a processor, or with a GPU where the cluster has some; as many as
+      it has of these unless given.
+    """
+
+    load: Load
+    workers: int | None = None
+
+    def answers(
+        self, shards: Sequence[Sequence[Prompt]], samples: int, seed: int
+    ) -> Iterator["pa.Table"]:
+        """`answer` of each shard, in their order.
+
+        Raises MissingExtraError without Ray, and DataError as `answer` does or when a worker cannot
+        be had.
+        """
+        ray = _ray()
+        rows = [
+            {"shard": number, "prompts": json.dumps([(p.id, p.messages) for p in part])}
+            for number, part in enumerate(shards)
+        ]
+        with _cluster(ray), _quiet(ray):
+            resources, workers = _resources(ray, self.workers)
+            tables = (
+                ray.data.from_items(rows, override_num_blocks=len(rows))
+                .map_batches(
+                    Worker,
+                    fn_constructor_args=(self.load, samples, seed),
+                    batch_size=1,
+                    batch_format="pyarrow",
+                    compute=ray.data.ActorPoolStrategy(size=min(workers, len(rows))),
+                    **resources,
+                )
+                .iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
+            )
+            try:
+                yield from in_order(tables, [len(part) * samples for part in shards])
+            except ray.exceptions.RayError as error:
+                told = str(error).strip().splitlines()[-1]
+                raise DataError(f"Ray gave up: {told[:300]} Its logs may say more.") from error
+
+
+class Worker:
+    """An actor: loads policy and reward once, and answers one shard after the other."""
+
+    def __init__(self, load: Load, samples: int, seed: int):
+        self.load, self.samples, self.seed = load, samples, seed
+
+    @cached_property
+    def models(self):
+        """Policy and reward."""
+        return self.load()
+
+    def __call__(self, batch: "pa.Table") -> "pa.Table":
+        """`answer` of one shard, with its number in the column `shard`; or one row with an `error`,
+        as Ray hands on the texts of errors and not the errors."""
+        import pyarrow as pa
+
+        (row,) = batch.to_pylist()
+        part = [Prompt(i, tuple(messages)) for i, messages in json.loads(row["prompts"])]
+        try:
+            table = self._tried(part)
+        except Exception as error:
+            own = isinstance(error, InfalignError)
+            told = str(error) if own else f"{type(error).__name__}: {error}"
+            failed = {"shard": row["shard"], "error": told, "own": own}
+            return pa.Table.from_pylist([failed], schema=_schema())
+        number = pa.array([row["shard"]] * len(table), pa.int64())
+        nothing = [pa.nulls(len(table), t) for t in (pa.string(), pa.bool_())]
+        columns = [*table.columns, number, *nothing]
+        return pa.Table.from_arrays(columns, schema=_schema())
+
+    def _tried(self, part) -> "pa.Table":
+        for tries in range(1, TRIES + 1):
+            try:
+                return answer(part, *self.models, self.samples, self.seed)
+            except InfalignError:
+                raise
+            except Exception:
+                if tries == TRIES:
+                    raise
+                time.sleep(2 ** (tries - 1))
+        raise AssertionError("the last try returns or raises")
+
+
+def _schema() -> "pa.Schema":
+    import pyarrow as pa
+
+    return pa.schema(
+        [*columns(), ("shard", pa.int64()), ("error", pa.string()), ("own", pa.bool_())]
+    )
+
+
+def in_order(tables, sizes: Sequence[int]) -> Iterator["pa.Table"]:
+    """Whole shards in their order, from tables of rows that come as they are done.
+
+    - `sizes`: rows of each shard.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    waiting: dict[int, list[pa.Table]] = {}
+    turn = 0
+    for table in tables:
+        for row in table.filter(pc.is_valid(table["error"])).select(["error", "own"]).to_pylist():
+            tried = "" if row["own"] else f"A worker on Ray failed {TRIES} times: "
+            raise DataError(tried + row["error"])
+        for number in table["shard"].unique().to_pylist():
+            own = table.filter(pc.equal(table["shard"], number))
+            waiting.setdefault(number, []).append(own.drop_columns(["shard", "error", "own"]))
+        while turn < len(sizes) and sum(map(len, waiting.get(turn, []))) == sizes[turn]:
+            yield pa.concat_tables(waiting.pop(turn))
+            turn += 1
+
+
+def _resources(ray, workers: int | None) -> tuple[dict, int]:
+    """What each actor takes, and how many there are."""
+    there = ray.cluster_resources()
+    kind = "GPU" if there.get("GPU", 0) >= 1 else "CPU"
+    count = int(there.get(kind, 1)) if workers is None else _check.count("workers", workers)
+    return {f"num_{kind.lower()}s": 1}, count
+
+
+def _ray():
+    if "RAY_ADDRESS" not in os.environ:
+        for name, value in ALONE.items():
+            os.environ.setdefault(name, value)
+    try:
+        import ray
+        import ray.data
+    except ImportError:
+        raise MissingExtraError(
+            '`engine: ray` needs `ray`. Install it with: pip install "infalign[ray]"'
+        ) from None
+    return ray
+
+
+@contextmanager
+def _cluster(ray):
+    """A connection to a cluster, left as it was found."""
+    if ray.is_initialized():
+        yield
+        return
+    # With RAY_ADDRESS it connects, and takes no settings of a cluster.
+    own = {} if "RAY_ADDRESS" in os.environ else {"include_dashboard": False}
+    ray.init(log_to_driver=False, logging_level="ERROR", **own)
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+@contextmanager
+def _quiet(ray):
+    """Without Ray Data's bars and notices; what fails is raised."""
+    context, log = ray.data.DataContext.get_current(), logging.getLogger("ray.data")
+    bars, level = context.enable_progress_bars, log.level
+    context.enable_progress_bars = False
+    log.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        context.enable_progress_bars = bars
+        log.setLevel(level)

@@ -1,0 +1,40 @@
+"""Prompts answered in this process."""
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from infalign.models.reward_server import ServerReward
+from infalign.prompts import Prompt
+
+from .answers import Load, draw, scored
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+@dataclass(frozen=True)
+class Local:
+    """One shard after the other; while a reward server scores one, the next is drawn."""
+
+    load: Load
+
+    def answers(
+        self, shards: Sequence[Sequence[Prompt]], samples: int, seed: int
+    ) -> Iterator["pa.Table"]:
+        """`answer` of each shard, in their order."""
+        sampler, scorer = self.load()
+        if not isinstance(scorer, ServerReward):  # a model here would take the same cores
+            for part in shards:
+                yield scored(part, draw(part, sampler, samples, seed), scorer)
+            return
+        waiting: Future | None = None
+        with ThreadPoolExecutor(1) as beside:
+            for part in shards:
+                drawn = draw(part, sampler, samples, seed)
+                if waiting is not None:
+                    yield waiting.result()
+                waiting = beside.submit(scored, part, drawn, scorer)
+            if waiting is not None:
+                yield waiting.result()
