@@ -10,10 +10,13 @@ from infalign import (
     BestOfN,
     CalibrationStore,
     DataError,
+    Exponential,
+    Identity,
     Probit,
     Sampling,
     SolveError,
     WorstOfN,
+    compare,
 )
 from infalign.calibration.raw import log_weights, raw_beta, raw_kl, raw_win_rate
 from infalign.config import parse_config
@@ -88,11 +91,26 @@ def test_log_weights_average_to_one_over_the_reference():
 def test_both_objectives_imply_tilts_of_the_target_kl():
     store = normal_store(prompts=20, samples=256)
     rewards = np.stack(list(store.rewards.values()))
-    _, policy = plan(WorstOfN(4), WorstOfN(4), "optimal", kl=0.5, beta=None)
-    for objective in (shaped_objective(len, store, policy), raw_objective(len, store, 0.5)):
+    found = plan(WorstOfN(4), WorstOfN(4), "optimal", kl=0.5, beta=None, samples=256)
+    shaped = shaped_objective(len, store, found.transform, found.beta, found.kl)
+    for objective in (shaped, raw_objective(len, store, 0.5)):
         logs = objective.tilt(rewards)
         assert abs(np.mean(np.exp(logs)) - 1) < 0.01
         assert abs(np.mean(np.exp(logs) * logs) - 0.5) < 0.02
+
+
+@pytest.mark.parametrize("transform", ["optimal", "identity", "exponential:10"])
+def test_a_plan_is_what_so_many_samples_give(transform):
+    found = plan(BestOfN(4), BestOfN(4), transform, kl=0.5, beta=None, samples=16)
+    rows = {row.transform: row for row in compare(
+        BestOfN(4), [Identity(), Exponential(10)], kl=0.5, samples=16
+    )}  # fmt: skip
+    row = rows[transform]
+    assert found.kl == pytest.approx(0.5, abs=1e-6)
+    assert found.beta == pytest.approx(row.beta) and found.win_rate == pytest.approx(row.win_rate)
+    again = plan(BestOfN(4), BestOfN(4), transform, kl=None, beta=found.beta, samples=16)
+    # The best table is found to what its expected win rate can tell.
+    assert again.kl == pytest.approx(0.5, abs=0.01)
 
 
 class Trainer:

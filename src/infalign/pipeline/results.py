@@ -10,7 +10,9 @@ from infalign.comparison.measured import Measured, in_theory
 from infalign.comparison.plan import REFERENCE
 from infalign.comparison.shown import BINS
 from infalign.comparison.summary import summarize
-from infalign.design import at_kl
+from infalign.design import at_kl, design
+from infalign.errors import SolveError
+from infalign.few_samples import FewSamples
 from infalign.procedures import RankProcedure
 from infalign.training.labels import LABELS
 
@@ -29,7 +31,8 @@ def summarize_run(run: Run) -> dict:
     for policy in results["policies"]:
         policy |= _theory(run, store, transform, policy)
     edges = np.linspace(0, 1, BINS + 1)
-    optimal = np.diff(at_kl(transform, target).cdf(edges)) * BINS
+    best = design(run.procedure, kl=target, against=run.against).policy
+    optimal = np.diff(best.cdf(edges)) * BINS
     results["quantile_density"]["optimal"] = optimal.tolist()
     return {
         **results,
@@ -57,9 +60,21 @@ def _theory(run: Run, store, transform, policy: dict) -> dict:
             if isinstance(p, RankProcedure) and isinstance(a, RankProcedure)
         }
         return own | {"transform": "raw reward", "theory": theory}
-    tilted = at_kl(transform, kl)
-    theory = {spec: tilted.win_rate(p, a) for spec, (p, a) in pairs}
+    theory = {spec: _with_samples(run, transform, kl, *pair) for spec, pair in pairs}
     return own | {"transform": run.config.transform, "theory": theory}
+
+
+def _with_samples(run: Run, transform, kl: float, procedure, against) -> float | None:
+    """Win rate by theory with the run's number of calibration samples; of procedures that read
+    quantiles with exact ones. None where so few samples cannot express the KL."""
+    if not isinstance(procedure, RankProcedure):
+        return at_kl(transform, kl).win_rate(procedure, against)
+    few = FewSamples(run.config.calibration.samples)
+    try:
+        _, exponents = few.at_kl(transform, kl)
+    except SolveError:
+        return None
+    return few.achieved(exponents, procedure, against).win_rate
 
 
 def _calibration(run: Run, measured: Measured) -> dict:

@@ -1,14 +1,18 @@
 """The stages of a run. Each does what its files do not yet show done, and nothing else."""
 
 import warnings
+from functools import partial
 
 from infalign import storage
 from infalign.calibration.raw import require_spread
-from infalign.calibration.store import CalibrationStore, StoreWriter, read_samples
+from infalign.calibration.store import CalibrationStore, read_samples
+from infalign.collection import Local, OnRay, collect
 from infalign.comparison.samples import draw
 from infalign.comparison.shards import BATCHES, Report
 from infalign.comparison.verdicts import compare_pairs
-from infalign.models.rewards import score
+from infalign.config import SamplingSettings
+from infalign.models.rewards import load_reward
+from infalign.models.samplers import has_weights, load_sampler
 from infalign.transforms import AbstractTransform, transform_from_json
 
 from .folder import Run
@@ -16,37 +20,45 @@ from .folder import Run
 
 def calibrate(run: Run, report: Report) -> None:
     """K reference samples per prompt, scored, into `calibration/`."""
-    writer = StoreWriter(run.folder / "calibration", run.fingerprints, len(run.prompts))
-    k = run.config.calibration.samples
-    size = max(1, BATCHES * run.config.sampling.batch_size // k)
-    shards = [run.prompts[i : i + size] for i in range(0, len(run.prompts), size)]
-    done = len(writer)
-    report("calibrate", done * size, len(run.prompts))
-    if done == len(shards):
-        return
-    model = load_model(run, run.model_path)
-    for prompt in (*run.prompts, *run.test_prompts):  # one that cannot be read shows now
-        model.prompt_text(prompt.messages)
-    for index in range(done, len(shards)):
-        part = shards[index]
-        conversations = [p.messages for p in part]
-        ids = [p.id for p in part]
-        drawn = model.sample(
-            conversations,
-            k,
-            seed=run.seed("calibrate", index),
-            batch_size=run.config.sampling.batch_size,
-        )
-        texts = [[r.text for r in row] for row in drawn]
-        rewards = score(run.reward, conversations, texts, ids)
-        flat = [r for row in drawn for r in row]
-        writer.add(
-            ids,
-            texts,
-            rewards,
-            {"tokens": [list(r.tokens) for r in flat], "logprob": [r.logprob for r in flat]},
-        )
-        report("calibrate", min((index + 1) * size, len(run.prompts)), len(run.prompts))
+    config, folder = run.config, run.folder / "calibration"
+    if not folder.exists() and has_weights(config.model):
+        _require_readable(run)
+    engine = {"local": Local, "ray": OnRay}[config.engine]
+    load = partial(
+        load_both, config.model, config.reward, config.sampling, config.trust_remote_code
+    )
+    collect(
+        run.prompts,
+        engine(load),
+        config.calibration.samples,
+        folder,
+        seed=run.seed("calibrate"),
+        provenance=run.fingerprints,
+        responses=BATCHES * config.sampling.batch_size,
+        report=partial(report, "calibrate"),
+    )
+
+
+def _require_readable(run: Run) -> None:
+    """A prompt that the model cannot read shows before the first sample is drawn."""
+    from infalign.models.loading import load_tokenizer, prompt_text
+
+    tokenizer = load_tokenizer(run.model_path, run.config.trust_remote_code)
+    for prompt in (*run.prompts, *run.test_prompts):
+        prompt_text(tokenizer, prompt.messages)
+
+
+def load_both(model: str, reward: str, sampling: SamplingSettings, trust_remote_code: bool):
+    """Policy and reward, in whatever process draws and scores."""
+    sampler = load_sampler(
+        model,
+        temperature=sampling.temperature,
+        top_p=sampling.top_p,
+        max_new_tokens=sampling.max_new_tokens,
+        batch_size=sampling.batch_size,
+        trust_remote_code=trust_remote_code,
+    )
+    return sampler, load_reward(reward, trust_remote_code=trust_remote_code)
 
 
 def open_store(run: Run) -> CalibrationStore:
@@ -61,7 +73,7 @@ ATOMS = 0.05
 
 
 def design(run: Run, report: Report) -> None:
-    """The transform for the procedure and the KL budget, into `design.json`."""
+    """The transform for the procedure, the KL budget and K samples, into `design.json`."""
     from infalign.training.objectives import plan
 
     path = run.folder / "design.json"
@@ -75,20 +87,21 @@ def design(run: Run, report: Report) -> None:
                 "their quantiles; `infalign.verifiable` and `infalign.finite` give exact figures.",
                 stacklevel=2,
             )
-        transform, policy = plan(
+        planned = plan(
             run.procedure,
             run.against,
             run.config.transform,
             kl=run.config.kl,
             beta=run.config.beta,
+            samples=run.config.calibration.samples,
         )
         storage.write_json(
             path,
             {
-                "transform": transform.to_json(),
-                "beta": policy.beta,
-                "kl": policy.kl,
-                "win_rate": policy.win_rate(run.procedure, run.against),
+                "transform": planned.transform.to_json(),
+                "beta": planned.beta,
+                "kl": planned.kl,
+                "win_rate": planned.win_rate,
             },
         )
     report("design", 1, 1)
@@ -102,7 +115,6 @@ def read_design(run: Run) -> tuple[AbstractTransform, float, float]:
 
 def train(run: Run, report: Report) -> None:
     """One policy per method into `train/METHOD/model`."""
-    from infalign.policies import TiltedPolicy
     from infalign.training.objectives import raw_objective, shaped_objective
     from infalign.training.policy import train_policy
     from infalign.training.warm_start import StoredSamples
@@ -118,7 +130,7 @@ def train(run: Run, report: Report) -> None:
         objective = (
             raw_objective(run.reward, store, kl)
             if method == "rlhf"
-            else shaped_objective(run.reward, store, TiltedPolicy(transform, beta))
+            else shaped_objective(run.reward, store, transform, beta, kl)
         )
         samples = read_samples(run.folder / "calibration")
         shape = (len(run.prompts), run.config.calibration.samples)
@@ -151,15 +163,3 @@ def evaluate(run: Run, report: Report) -> None:
     compare_pairs(run.comparison, folder, report)
     if not (folder / "results.json").exists():
         storage.write_json(folder / "results.json", summarize_run(run))
-
-
-def load_model(run: Run, path: str):
-    """A language model that samples as the run is configured to."""
-    from infalign.models.hf import LanguageModel
-
-    return LanguageModel(
-        path,
-        temperature=run.config.sampling.temperature,
-        max_new_tokens=run.config.sampling.max_new_tokens,
-        trust_remote_code=run.config.trust_remote_code,
-    )

@@ -13,8 +13,8 @@ from infalign.calibration.ranks import quantiles
 from infalign.calibration.raw import log_weights, raw_beta
 from infalign.calibration.store import CalibrationStore
 from infalign.design import at_kl, design
-from infalign.policies import TiltedPolicy
-from infalign.procedures import AbstractProcedure
+from infalign.few_samples import FewSamples
+from infalign.procedures import RankProcedure
 from infalign.shaping import MonitoredReward, ShapedReward
 from infalign.specs import parse_transform
 from infalign.transforms import AbstractTransform
@@ -34,33 +34,58 @@ class Objective:
     """log dπ*/dπ_ref of reference samples, from their raw rewards; both of shape (prompts, K)."""
 
 
+@dataclass(frozen=True)
+class Plan:
+    """What a run trains on, and what comes out by theory with its number of samples."""
+
+    transform: AbstractTransform
+    beta: float
+    kl: float
+    """Expected over prompts, in nats."""
+
+    win_rate: float
+    """Expected over prompts."""
+
+
 def plan(
-    procedure: AbstractProcedure,
-    against: AbstractProcedure,
+    procedure: RankProcedure,
+    against: RankProcedure,
     transform: str,
     *,
     kl: float | None,
     beta: float | None,
-) -> tuple[AbstractTransform, TiltedPolicy]:
-    """The transform to train on, and the policy that theory says comes out."""
+    samples: int,
+) -> Plan:
+    """The transform to train on with `samples` calibration samples per prompt.
+
+    What is best for exact quantiles is not for counted ones: the optimum is the best table for so
+    many samples, and β is larger than with exact quantiles for the same KL.
+    """
     if transform == "optimal":
-        best = design(procedure, kl=kl, beta=beta, against=against)
-        return best.transform, best.policy
-    chosen = parse_transform(transform)
-    return chosen, TiltedPolicy(chosen, beta) if kl is None else at_kl(chosen, kl)
+        best = design(procedure, kl=kl, beta=beta, against=against, samples=samples)
+        return Plan(best.transform, best.beta, best.kl, best.win_rate)
+    chosen, few = parse_transform(transform), FewSamples(samples)
+    if kl is None:
+        exponents = few.values(chosen) / beta
+    else:
+        beta, exponents = few.at_kl(chosen, kl)
+    achieved = few.achieved(exponents, procedure, against)
+    return Plan(chosen, beta, achieved.kl, achieved.win_rate)
 
 
-def shaped_objective(reward, store: CalibrationStore, policy: TiltedPolicy) -> Objective:
-    """InfAlign-CTRL: the calibrated and transformed reward."""
-    smoothing = "none" if policy.transform.bounded else "add-half"
+def shaped_objective(
+    reward, store: CalibrationStore, transform: AbstractTransform, beta: float, kl: float
+) -> Objective:
+    """InfAlign-CTRL: the calibrated and transformed reward, by `plan` at `beta` for `kl` nats."""
+    smoothing = "none" if transform.bounded else "add-half"
+    # Among themselves the stored samples have no errors of calibration, and need another β.
+    tilted = at_kl(transform, kl)
 
     def tilt(rewards):
         # Among K samples of its own prompt a reference sample never falls on 0 or 1.
-        return np.log(policy.density(quantiles(rewards, rewards)))
+        return np.log(tilted.density(quantiles(rewards, rewards)))
 
-    return Objective(
-        ShapedReward(reward, store, policy.transform, smoothing=smoothing), policy.beta, tilt
-    )
+    return Objective(ShapedReward(reward, store, transform, smoothing=smoothing), beta, tilt)
 
 
 def raw_objective(reward, store: CalibrationStore, kl: float) -> Objective:
