@@ -1,7 +1,6 @@
-"""Quantiles by hand and by law; stores that come back whole or not at all."""
+"""Quantiles by hand and by law; stores in memory; files that are whole or absent."""
 
 import numpy as np
-import pyarrow as pa
 import pytest
 from contracts import law
 from hypothesis import given
@@ -10,9 +9,7 @@ from hypothesis.extra.numpy import array_shapes, arrays
 
 from infalign import CalibrationStore, DataError, quantiles, storage
 from infalign.calibration.ranks import randomized_quantiles
-from infalign.calibration.store import StoreWriter, read_samples
 
-PROVENANCE = {"model": "tiny", "reward": "length", "sampling": {"temperature": 1.0}}
 tied = arrays(float, array_shapes(min_dims=2, max_dims=2, max_side=8), elements=st.integers(-9, 9))
 smoothing = pytest.mark.parametrize("smoothing", ["none", "add-half"])
 
@@ -162,181 +159,11 @@ def test_prompts_and_rewards_must_be_as_many():
         store.quantiles(["a", "a"], [1.0])
 
 
-# --- Stores on disk. ---
-
-
-@pytest.fixture
-def folder(tmp_path):
-    """A store of two shards: three prompts, the last with more samples."""
-    writer = StoreWriter(tmp_path / "store", PROVENANCE, 3)
-    writer.add(["a", "b"], [["x", "xx"], ["y", "yy"]], [[2.0, 1.0], [5.0, 5.0]])
-    writer.add(["c"], [["p", "q", "r"]], [[9.0, 7.0, 8.0]], {"tokens": [1, 2, 3]})
-    return tmp_path / "store"
+# --- Files. ---
 
 
 def contents(folder):
     return {file.name: file.read_bytes() for file in folder.iterdir()}
-
-
-def flip(file):
-    """Change one bit in the middle of a file."""
-    data = bytearray(file.read_bytes())
-    data[len(data) // 2] ^= 1
-    file.write_bytes(data)
-
-
-def test_what_was_written_is_what_opens(folder):
-    store = CalibrationStore.open(folder)
-    rewards = {prompt: row.tolist() for prompt, row in store.rewards.items()}
-    assert rewards == {"a": [1, 2], "b": [5, 5], "c": [7, 8, 9]}
-    assert store.provenance == PROVENANCE
-    assert store.samples == 2
-    assert store.quantiles(["a", "c"], [1.5, 9.0]).tolist() == pytest.approx([0.5, 2.5 / 3])
-
-
-def test_samples_keep_their_order_and_texts(tmp_path):
-    writer = StoreWriter(tmp_path / "store", PROVENANCE, 3)
-    writer.add(
-        ["a", "b"], [["x", "xx"], ["y", "yy"]], [[2.0, 1.0], [5.0, 4.0]], {"kl": [1, 2, 3, 4]}
-    )
-    writer.add(["c"], [["p", "q"]], [[9.0, 7.0]], {"kl": [5, 6]})
-    assert read_samples(tmp_path / "store").to_pydict() == {
-        "prompt_id": ["a", "a", "b", "b", "c", "c"],
-        "sample": [0, 1, 0, 1, 0, 1],
-        "completion": ["x", "xx", "y", "yy", "p", "q"],
-        "reward": [2.0, 1.0, 5.0, 4.0, 9.0, 7.0],
-        "kl": [1, 2, 3, 4, 5, 6],
-    }
-
-
-def test_a_flipped_bit_is_detected(folder):
-    flip(folder / "rewards-00001.parquet")
-    with pytest.raises(DataError) as caught:
-        CalibrationStore.open(folder)
-    assert str(caught.value) == (
-        f"{folder}/rewards-00001.parquet is not the file that was written: its checksum differs "
-        f"from the manifest's. Remove {folder} and calibrate again."
-    )
-
-
-def test_a_flipped_bit_among_the_samples_is_detected(folder):
-    flip(folder / "samples-00000.parquet")
-    with pytest.raises(
-        DataError, match=r"samples-00000\.parquet is not the file .* calibrate again"
-    ):
-        read_samples(folder)
-
-
-def test_a_missing_shard_is_named(folder):
-    (folder / "rewards-00001.parquet").unlink()
-    with pytest.raises(DataError) as caught:
-        CalibrationStore.open(folder)
-    assert str(caught.value) == (
-        f"{folder}/rewards-00001.parquet is missing. Remove {folder} and calibrate again."
-    )
-
-
-def test_a_folder_that_is_no_store_is_refused(tmp_path):
-    with pytest.raises(DataError, match=r"manifest\.json does not exist"):
-        CalibrationStore.open(tmp_path)
-
-
-@pytest.mark.parametrize("text", ["", "{", "[]", "7", '{"shards": []}', '{"schema_version": 1}'])
-def test_a_manifest_that_is_none_is_refused(folder, text):
-    (folder / "manifest.json").write_text(text)
-    with pytest.raises(DataError, match=str(folder)):
-        CalibrationStore.open(folder)
-
-
-def test_an_empty_store_is_refused(folder):
-    manifest = storage.read_json(folder / "manifest.json") | {"shards": []}
-    storage.write_json(folder / "manifest.json", manifest)
-    with pytest.raises(DataError, match=r"holds no prompts\. Calibrate with at least one"):
-        CalibrationStore.open(folder)
-
-
-def test_a_store_of_another_schema_is_refused(folder):
-    manifest = storage.read_json(folder / "manifest.json") | {"schema_version": 99}
-    storage.write_json(folder / "manifest.json", manifest)
-    with pytest.raises(DataError, match="has calibration schema 99; this version reads 2"):
-        CalibrationStore.open(folder)
-
-
-def test_the_provenance_is_compared_entry_by_entry(folder):
-    store = CalibrationStore.open(folder)
-    store.require(model="tiny", sampling={"temperature": 1.0})
-    with pytest.raises(DataError) as caught:
-        store.require(model="tiny", reward="brevity")
-    assert str(caught.value) == (
-        "The calibration store was made with reward 'length', not 'brevity'. Calibrate again, "
-        "or use what it was made with."
-    )
-    with pytest.raises(DataError, match="was made with seed None, not 1"):
-        store.require(seed=1)
-
-
-def test_a_collection_with_other_settings_is_not_continued(folder):
-    before = contents(folder)
-    with pytest.raises(DataError, match=r"was collected with other settings\. Remove it, or"):
-        StoreWriter(folder, PROVENANCE | {"model": "other"}, 3)
-    assert contents(folder) == before
-
-
-def test_a_killed_collection_continues_with_the_first_missing_shard(tmp_path):
-    folder = tmp_path / "store"
-    StoreWriter(folder, PROVENANCE, 2).add(["a"], [["x"]], [[1.0]])
-    # Killed between a shard and the manifest: the shard's file is there but does not count.
-    (folder / "rewards-00001.parquet").write_bytes(b"half")
-    writer = StoreWriter(folder, PROVENANCE, 2)
-    assert len(writer) == 1
-    writer.add(["b"], [["z"]], [[2.0]])
-    assert list(CalibrationStore.open(folder).rewards) == ["a", "b"]
-
-
-def test_an_unfinished_collection_does_not_open(tmp_path):
-    StoreWriter(tmp_path, PROVENANCE, 3).add(["a", "b"], [["x"], ["y"]], [[1.0], [2.0]])
-    with pytest.raises(DataError) as caught:
-        CalibrationStore.open(tmp_path)
-    assert str(caught.value) == (
-        f"{tmp_path} holds 2 of 3 prompts: its collection is unfinished. Continue it with the "
-        "command that began it."
-    )
-    with pytest.raises(DataError, match="was collected with other settings"):
-        StoreWriter(tmp_path, PROVENANCE, 4)
-
-
-def test_settings_that_json_writes_otherwise_still_continue(tmp_path):
-    provenance = {"stop": ("a", "b"), "file": tmp_path / "prompts.jsonl"}
-    StoreWriter(tmp_path / "store", provenance, 1).add(["a"], [["x"]], [[1.0]])
-    assert len(StoreWriter(tmp_path / "store", provenance, 1)) == 1
-
-
-def test_a_prompt_is_collected_once(folder):
-    with pytest.raises(DataError, match="'a'"):
-        StoreWriter(folder, PROVENANCE, 3).add(["a"], [["x", "xx"]], [[100.0, 200.0]])
-        CalibrationStore.open(folder)
-
-
-@pytest.mark.parametrize(
-    ("ids", "completions", "rewards", "extra"),
-    [
-        (["d"], [["x"]], [[1.0, 2.0]], None),  # too few completions
-        (["d"], [["x"]], [[float("nan")]], None),
-        (["d"], [["x"]], [1.0], None),
-        (["d"], [["x"]], [[1.0]], {"tokens": [1, 2]}),
-        (["d"], [[object()]], [[1.0]], None),
-    ],
-)
-def test_a_shard_that_cannot_be_written_leaves_nothing_behind(
-    folder, ids, completions, rewards, extra
-):
-    before = contents(folder)
-    with pytest.raises((ValueError, pa.ArrowException)):
-        StoreWriter(folder, PROVENANCE, 3).add(ids, completions, rewards, extra)
-    assert contents(folder) == before
-
-
-# --- Files. ---
 
 
 def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):

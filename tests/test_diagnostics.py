@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from infalign import BestOfN, WorstOfN, design
+from infalign import BestOfN, design
 from infalign.calibration.diagnostics import drift, resolution, saturation, ties, uniformity
 
 RNG = np.random.default_rng

@@ -71,7 +71,7 @@ def test_kept_samples_are_right_as_often_as_the_majority():
 
 
 def test_a_vote_needs_as_many_answers_as_it_counts():
-    with pytest.raises(ValueError, match="A majority of 4 needs at least 4 `answers`.*got 2"):
+    with pytest.raises(ValueError, match=r"A majority of 4 needs at least 4 `answers`.*got 2"):
         vote_chances([["a", "b"]], 4)
 
 

@@ -103,7 +103,7 @@ class Evaluation(Section):
 class Config(Section):
     """Everything a run needs; `infalign run CONFIG.yaml` reads it."""
 
-    model: Annotated[str, Field(description="The reference policy: folder or hub id of a causal LM, or bundled:language-model.")]  # fmt: skip  # noqa: E501
+    model: Annotated[str, Field(description="The reference policy: folder or hub id of a causal LM, or bundled:language-model; for `infalign calibrate` http(s)://HOST/v1#MODEL and vllm:PATH too.")]  # fmt: skip  # noqa: E501
     reward: Annotated[str, Field(description="Folder or hub id of a sequence classifier, python:package.module:function, http(s)://HOST/PATH of a reward server, or bundled:helpful, bundled:harmless.")]  # fmt: skip  # noqa: E501
     prompts: Annotated[Prompts, Field(description="Training prompts.")]
     procedure: Annotated[str, Field(description="How the policy will be decoded: sampling, best-of-n:N, worst-of-n:N.")] = "best-of-n:4"  # fmt: skip  # noqa: E501
@@ -115,7 +115,7 @@ class Config(Section):
     calibration: Calibration = Calibration()
     train: Training = Training()
     evaluate: Evaluation = Evaluation()
-    engine: Annotated[Literal["local"], Field(description="Where it runs.")] = "local"
+    engine: Annotated[Literal["local", "ray"], Field(description="Where calibration samples are drawn and scored: local, or ray: the cluster that RAY_ADDRESS names, else one on this machine.")] = "local"  # fmt: skip  # noqa: E501
     seed: Annotated[int, Field(description="All randomness follows from it.", ge=0)] = 0
     evidence: Annotated[bool, Field(description="False marks a try-out whose numbers are not evidence.")] = True  # fmt: skip  # noqa: E501
     trust_remote_code: Annotated[bool, Field(description="Allow code from the hub to run.")] = False

@@ -61,11 +61,16 @@ def interval(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Ends of the quantile interval that each reward's ties take up; equal where it has none."""
     below, up_to = ranks(reference, rewards)
+    return ends(below, up_to, len(reference), smoothing)
+
+
+def ends(below, up_to, samples, smoothing: Smoothing) -> tuple[np.ndarray, np.ndarray]:
+    """Quantiles of ranks among so many `samples`: from below, and up to the last of its ties."""
     if smoothing == "add-half":
-        return (below + 0.5) / (len(reference) + 1), (up_to + 0.5) / (len(reference) + 1)
+        return (below + 0.5) / (samples + 1), (up_to + 0.5) / (samples + 1)
     if smoothing != "none":
         raise ValueError(f'`smoothing` must be "none" or "add-half"; got {smoothing!r}.')
-    return below / len(reference), up_to / len(reference)
+    return below / samples, up_to / samples
 
 
 def mid_rank(reference: np.ndarray, rewards: np.ndarray, smoothing: Smoothing) -> np.ndarray:

@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from infalign.config import Config
-from infalign.errors import MissingExtraError
+from infalign.errors import ConfigError, MissingExtraError
+from infalign.models.samplers import has_weights
 
 from . import stages
 from .folder import Run
@@ -21,9 +22,9 @@ def run(
 
     - `report`: called with what is being done, how much of it is done and how much there is.
 
-    Raises ConfigError when the folder holds a run of another configuration or TRL does not know an
-    option, DataError when model, reward or prompts cannot be used, and MissingExtraError without
-    torch and TRL.
+    Raises ConfigError when the folder holds a run of another configuration, TRL does not know an
+    option or the model cannot be trained, DataError when model, reward or prompts cannot be used,
+    and MissingExtraError without torch and TRL.
     """
     if until not in STAGES:
         raise ValueError(f"`until` must be one of {', '.join(STAGES)}; got {until!r}.")
@@ -39,6 +40,11 @@ def run(
         from infalign.training.rloo import check_options
 
         check_options(config.train.trl)
+    if STAGES.index(until) > STAGES.index("design") and not has_weights(config.model):
+        raise ConfigError(
+            f"`model` is {config.model}, which can be calibrated but not trained: its weights are "
+            "not at hand. Give its folder or hub id, or stop with --until design."
+        )
     report = report or (lambda what, done, total: None)
     current = Run.start(config, folder)
     for stage in STAGES[: STAGES.index(until) + 1]:

@@ -1,0 +1,270 @@
+"""Writing a calibration store, one durable shard after another."""
+
+import os
+import re
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from infalign import _check, storage
+from infalign.errors import DataError
+
+from .locks import lock
+from .manifest import (
+    NAME,
+    differences,
+    held,
+    new_manifest,
+    read_manifest,
+    require_finished,
+    write_manifest,
+)
+from .ragged import checked_rewards, sort_each
+from .shards import (
+    Block,
+    open_rewards,
+    read_shard_samples,
+    smallest_type,
+    write_rewards,
+    write_samples,
+)
+from .sorted_rewards import stored_rewards
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+TOGETHER = 16
+"""Shards of one age that are made one: a store of a hundred thousand has less than a hundred."""
+
+LARGEST = 2**28
+"""Bytes beyond which shards are left as they are."""
+
+SHARD = re.compile(r"(rewards|samples)-\d{5,}\.parquet")
+
+
+class StoreWriter:
+    """Adds shards to a store folder; each call of `add` is durable when it returns.
+
+    One writer at a time: a second is refused until the first is closed, is gone, or has written all
+    prompts. A killed one leaves nothing in the way; what it was writing does not count and is
+    removed.
+
+    - `provenance`: what the rewards are made with; the same when a collection is continued.
+    - `prompts`: how many there will be; until then the store does not open. None: as many as are
+      added; the store is finished after each call, and a finished one takes more.
+
+    `len` is how often `add` was called. Raises DataError while another writer is at work, and when
+    the folder holds a store with other settings or one that cannot be read.
+    """
+
+    def __init__(self, path: Path, provenance: Mapping[str, object], prompts: int | None = None):
+        self.path = Path(path)
+        self._open_ended = prompts is None
+        fresh = new_manifest(provenance, 0 if prompts is None else _check.count("prompts", prompts))
+        self.close = weakref.finalize(self, os.close, lock(self.path))
+        """Lets others write."""
+        try:
+            self._manifest = self._found(fresh) if (self.path / NAME).exists() else fresh
+            self._known = stored_rewards(self.path, self._manifest) if self.prompts else None
+            self._new: set[str] = set()
+            _sweep(self.path, self._manifest)
+        except BaseException:
+            self.close()
+            raise
+
+    def _found(self, fresh: dict) -> dict:
+        """The manifest that is there, if its store may be continued."""
+        manifest = read_manifest(self.path)
+        told = differences(manifest["provenance"], fresh["provenance"])
+        if self._open_ended:
+            require_finished(self.path, manifest)
+        elif manifest["prompts"] != fresh["prompts"]:
+            told.append(f"{manifest['prompts']} prompts, not {fresh['prompts']}")
+        if told:
+            raise DataError(
+                f"{self.path} was collected with other settings: {'; '.join(told)}. Remove it, or "
+                "restore them."
+            )
+        return manifest
+
+    def __enter__(self) -> "StoreWriter":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()
+
+    def __len__(self) -> int:
+        return self._manifest["adds"]
+
+    def __bool__(self) -> bool:
+        return True  # a writer that has added nothing is one all the same
+
+    def __contains__(self, prompt_id: str) -> bool:
+        """Whether a prompt has its rewards."""
+        return prompt_id in self._new or (self._known is not None and prompt_id in self._known)
+
+    @property
+    def prompts(self) -> int:
+        """How many prompts have their rewards."""
+        return held(self._manifest)
+
+    def add(self, prompt_ids: Sequence[str], completions, rewards, extra=None) -> None:
+        """Append one shard.
+
+        - `rewards`: raw, shape (prompts, K), or one list per prompt where K differs.
+        - `completions`: texts of the same shape; None keeps no samples, and no `extra` either.
+        - `extra`: more columns: one entry per response, those of a prompt together.
+
+        Raises ValueError for shapes that do not fit and rewards that are not finite, DataError for
+        prompts that have their rewards already.
+        """
+        values, counts = checked_rewards("rewards", rewards)
+        ids = self._checked_ids(list(prompt_ids), len(counts))
+        samples = None
+        if completions is not None:
+            samples = _samples(prompt_ids, completions, values, counts, extra or {})
+        elif extra:
+            raise ValueError("`extra` must come with `completions`; got none of these.")
+        block = ids, counts, sort_each(values, counts)
+        self.add_sorted([block], smallest_type(values), [] if samples is None else [samples])
+        self._new |= set(prompt_ids)
+
+    def add_sorted(
+        self, blocks: Iterable[Block], dtype: np.dtype, samples: Iterable["pa.Table"] = ()
+    ) -> None:
+        """Append one shard of blocks that are known to be new, finite and sorted."""
+        if not self.close.alive:
+            raise ValueError(f"The writer of {self.path} is closed. Make another `StoreWriter`.")
+        change = {
+            "next": self._manifest["next"] + 1,
+            "adds": self._manifest["adds"] + 1,
+            "rewards": [
+                *self._manifest["rewards"],
+                write_rewards(self._next_file("rewards"), blocks, dtype) | {"merged": 0},
+            ],
+        }
+        if shard := write_samples(self._next_file("samples"), samples):
+            change["samples"] = [*self._manifest["samples"], shard | {"merged": 0}]
+        if self._open_ended:
+            change["prompts"] = sum(shard["prompts"] for shard in change["rewards"])
+        self._commit(change)
+        self._merge_last("rewards", _merged_rewards)
+        self._merge_last("samples", _merged_samples)
+        if self.prompts == self._manifest["prompts"] and not self._open_ended:
+            self.close()
+
+    def _commit(self, change: dict) -> None:
+        manifest = self._manifest | change
+        write_manifest(self.path, manifest)
+        self._manifest = manifest
+
+    def _next_file(self, kind: str) -> Path:
+        return self.path / f"{kind}-{self._manifest['next']:05d}.parquet"
+
+    def _merge_last(self, kind: str, merged: Callable[[Path, Path, list[dict]], dict]) -> None:
+        """Make the last shards one while there are `TOGETHER` that were merged equally often."""
+        while True:
+            shards = self._manifest[kind]
+            last = shards[-TOGETHER:]
+            ages = {shard["merged"] for shard in last}
+            if len(last) < TOGETHER or len(ages) > 1 or sum(s["bytes"] for s in last) > LARGEST:
+                return
+            one = merged(self.path, self._next_file(kind), last) | {"merged": ages.pop() + 1}
+            self._commit({"next": self._manifest["next"] + 1, kind: [*shards[:-TOGETHER], one]})
+            for shard in last:
+                (self.path / shard["file"]).unlink()
+
+    def _checked_ids(self, prompt_ids: list[str], rows: int) -> "pa.Array":
+        """Ids that are new, different and as many as there are rows."""
+        import pyarrow as pa
+
+        if len(prompt_ids) != rows or len(set(prompt_ids)) != rows:
+            raise ValueError(
+                f"`prompt_ids` must be unique, one per row of `rewards`; got {len(prompt_ids)} ids "
+                f"({len(set(prompt_ids))} distinct) for {rows} rows."
+            )
+        try:
+            ids = pa.array(prompt_ids, pa.large_string())
+        except (TypeError, ValueError):
+            ids = None
+        if ids is None or ids.null_count:
+            wrong = next(p for p in prompt_ids if not isinstance(p, str) or not p.isprintable())
+            raise ValueError(f"`prompt_ids` must be texts; got {wrong!r}. Use str(…) of them.")
+        there = [p for p in prompt_ids if p in self._new]
+        if self._known is not None:
+            there += [prompt_ids[i] for i in np.flatnonzero(self._known.find(prompt_ids) >= 0)]
+        if there:
+            raise DataError(
+                f"{self.path} has prompt_id {there[0]!r} already ({len(there)} of {rows} are "
+                "there). Add each prompt once."
+            )
+        left = self._manifest["prompts"] - self.prompts
+        if not self._open_ended and rows > left:
+            raise ValueError(
+                f"`prompt_ids` must be at most the {left} that are missing of `prompts="
+                f"{self._manifest['prompts']}`; got {rows}. Begin with the number there will be, "
+                "or with `prompts=None`."
+            )
+        return ids
+
+
+def _samples(prompt_ids, completions, values, counts, extra) -> "pa.Table":
+    """One row per response."""
+    import pyarrow as pa
+
+    found = [len(row) for row in completions]
+    if found != counts.tolist():
+        raise ValueError(
+            f"`completions` must have one text per reward; got {sum(found)} in {len(found)} rows "
+            f"for {counts.sum()} rewards in {len(counts)} rows."
+        )
+    for name, column in extra.items():
+        if len(column) != len(values):
+            raise ValueError(
+                f"`extra` must have one entry per response; got {len(column)} in {name!r} for "
+                f"{len(values)} responses."
+            )
+    before = np.cumsum(counts) - counts
+    return pa.table(
+        {
+            "prompt_id": [p for p, k in zip(prompt_ids, counts, strict=True) for _ in range(k)],
+            "sample": np.arange(len(values)) - np.repeat(before, counts),
+            "completion": [text for row in completions for text in row],
+            "reward": values,
+        }
+        | dict(extra)
+    )
+
+
+def blocks_of(path: Path, shards: list[dict]) -> Iterator[Block]:
+    """Prompts and rewards of shards, a row group at a time, each verified."""
+    for shard in shards:
+        ids, rows = open_rewards(path, shard)
+        for number, (first, end) in enumerate(zip(rows.blocks, rows.blocks[1:], strict=False)):
+            values, counts = rows.block(number)
+            yield ids[int(first) : int(end)], counts, values
+
+
+def widest(shards: list[dict]) -> np.dtype:
+    """The type that holds the rewards of all shards."""
+    return max((np.dtype(shard["dtype"]) for shard in shards), key=lambda dtype: dtype.itemsize)
+
+
+def _merged_rewards(path: Path, file: Path, shards: list[dict]) -> dict:
+    return write_rewards(file, blocks_of(path, shards), widest(shards))
+
+
+def _merged_samples(path: Path, file: Path, shards: list[dict]) -> dict:
+    return write_samples(file, (read_shard_samples(path, shard) for shard in shards))
+
+
+def _sweep(path: Path, manifest: dict) -> None:
+    """Remove what a killed writer left: files that the manifest does not name."""
+    storage.sweep(path)
+    named = {shard["file"] for kind in ("rewards", "samples") for shard in manifest[kind]}
+    for file in path.iterdir():
+        if SHARD.fullmatch(file.name) and file.name not in named:
+            file.unlink()

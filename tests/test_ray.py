@@ -1,0 +1,220 @@
+"""Collections on Ray: the store of a local one, whatever happens to the workers."""
+
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from collections import Counter
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import soak
+
+from infalign.collection import Local, OnRay, answer, collect
+from infalign.collection.cluster import Worker, _cluster, _ray, in_order
+from infalign.config import parse_config
+from infalign.errors import DataError, MissingExtraError
+from infalign.prompts import Prompt
+
+# Ray's own settings warn of each other.
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+
+PROMPTS = [Prompt(f"p{i}", ({"role": "user", "content": f"q{i}"},)) for i in range(24)]
+SHARDS = [PROMPTS[i : i + 2] for i in range(0, len(PROMPTS), 2)]
+
+
+class Noting:
+    """The reward, which appends to a file what it scores and in which process, before and after."""
+
+    def __init__(self, log: Path, seconds: float):
+        self.log, self.seconds = log, seconds
+
+    def __call__(self, *, completions, prompt_id, **columns):
+        self.note("begins", prompt_id)
+        time.sleep(self.seconds)
+        self.note("ends", prompt_id)
+        return soak.first_digits(completions=completions)
+
+    def note(self, what, prompt_id):
+        line = json.dumps([what, os.getpid(), sorted(set(prompt_id))]) + "\n"
+        with self.log.open("a") as file:
+            file.write(line)
+
+
+def noting(log, seconds):
+    return soak.StandIn(0.0), Noting(log, seconds)
+
+
+class Failing:
+    """A reward that fails so many times in all, by what it finds in a file; then scores."""
+
+    def __init__(self, log: Path, times: int, error):
+        self.log, self.times, self.error = log, times, error
+
+    def __call__(self, *, completions, **columns):
+        with self.log.open("a+") as file:
+            file.seek(0)
+            failed = len(file.read())
+            file.write("x")
+        if failed < self.times:
+            raise self.error
+        return soak.first_digits(completions=completions)
+
+
+def failing(log, times, error):
+    return soak.StandIn(0.0), Failing(log, times, error)
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory):
+    """Ray as a collection starts it, with workers that find the modules of these tests."""
+    if find_spec("ray") is None:
+        pytest.skip("needs infalign[ray]")
+    if os.cpu_count() < 2:
+        pytest.skip("two workers need two processors")
+    patched = pytest.MonkeyPatch()
+    patched.setenv("RAY_AUTH_MODE", "disabled")  # writes no token into the home folder
+    patched.setenv("PYTHONPATH", str(Path(__file__).parent))
+    for name in ("RAY_ADDRESS", "RAY_TMPDIR"):
+        patched.delenv(name, raising=False)
+    ray = _ray()
+    with _cluster(ray):
+        yield ray
+    assert not ray.is_initialized()
+    patched.undo()
+
+
+def test_a_cluster_of_this_machine_is_heard_by_nobody_else(cluster):
+    assert {node["NodeManagerAddress"] for node in cluster.nodes()} == {"127.0.0.1"}
+
+
+def test_the_store_is_the_one_that_is_made_here(cluster, tmp_path):
+    given = PROMPTS[:7]  # the last shard is smaller
+    for name, engine in {"local": Local, "ray": partial(OnRay, workers=2)}.items():
+        collect(given, engine(soak.stand_in), 3, tmp_path / name, seed=1, responses=6)
+    assert soak.content(tmp_path / "ray") == soak.content(tmp_path / "local")
+
+
+def test_a_worker_killed_in_mid_job_costs_its_block_and_nothing_else(cluster, tmp_path):
+    log, killed = tmp_path / "log", []
+    load = partial(noting, log, 0.15)
+
+    def kill():
+        # As soon as a worker has done a shard and is at another.
+        while not killed:
+            time.sleep(0.02)
+            rows = notes(log)
+            for what, pid, ids in rows:
+                others = [i for w, p, i in rows if p == pid and i != ids]
+                if what == "begins" and others and ["ends", pid, ids] not in rows:
+                    os.kill(pid, signal.SIGKILL)
+                    killed.append((pid, ids))
+                    break
+
+    killer = threading.Thread(target=kill, daemon=True)
+    killer.start()
+    collect(PROMPTS, OnRay(load, workers=2), 2, tmp_path / "ray", seed=1, responses=4)
+    killer.join(10)
+    collect(PROMPTS, Local(soak.stand_in), 2, tmp_path / "local", seed=1, responses=4)
+    assert soak.content(tmp_path / "ray") == soak.content(tmp_path / "local")
+    ((pid, ids),) = killed
+    begun = Counter(tuple(i) for what, _, i in notes(log) if what == "begins")
+    ended = Counter(tuple(i) for what, _, i in notes(log) if what == "ends")
+    assert set(ended) == {tuple(p.id for p in part) for part in SHARDS}
+    assert ended.total() <= len(SHARDS) + 1 and begun[tuple(ids)] == 2
+    assert begun.total() <= len(SHARDS) + 2  # the block that was killed, and one it had just done
+    assert len({p for _, p, _ in notes(log)} - {pid}) >= 1
+
+
+def notes(log):
+    return [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
+
+
+def test_a_collection_that_was_stopped_asks_for_what_is_missing(cluster, tmp_path):
+    log = tmp_path / "log"
+
+    class Stopped(Exception):
+        pass
+
+    def stop(done, total):
+        if done >= 8:
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        load = partial(noting, tmp_path / "log of the first", 0.0)
+        collect(PROMPTS, OnRay(load, 2), 2, tmp_path / "ray", seed=1, responses=4, report=stop)
+    load = partial(noting, log, 0.0)
+    collect(PROMPTS, OnRay(load, 2), 2, tmp_path / "ray", seed=1, responses=4)
+    asked = [i for what, _, ids in notes(log) if what == "begins" for i in ids]
+    assert sorted(asked) == sorted(p.id for p in PROMPTS[8:])
+    collect(PROMPTS, Local(soak.stand_in), 2, tmp_path / "local", seed=1, responses=4)
+    assert soak.content(tmp_path / "ray") == soak.content(tmp_path / "local")
+
+
+def test_what_cannot_be_scored_ends_the_job_with_the_rewards_own_words(cluster, tmp_path):
+    wrong = DataError("The reward is out of its mind. Restart it.")
+    with pytest.raises(DataError, match=r"^The reward is out of its mind\. Restart it\.$"):
+        load = partial(failing, tmp_path / "log", 99, wrong)
+        collect(PROMPTS, OnRay(load, 1), 2, tmp_path / "ray", seed=1)
+
+
+def batch(number, part):
+    prompts = json.dumps([(p.id, p.messages) for p in part])
+    return pa.table({"shard": [number], "prompts": [prompts]})
+
+
+def test_a_shard_is_tried_again_where_policy_or_reward_raise_an_error(tmp_path, monkeypatch):
+    waited = []
+    monkeypatch.setattr("infalign.collection.cluster.time.sleep", waited.append)
+    expected = answer(SHARDS[1], *soak.stand_in(), 2, 0)
+    for times in (0, 3):
+        load = partial(failing, tmp_path / f"log{times}", times, ConnectionError("gone"))
+        table = Worker(load, 2, 0)(batch(1, SHARDS[1]))
+        assert table["shard"].to_pylist() == [1] * 4 and table["error"].null_count == 4
+        assert table.drop_columns(["shard", "error", "own"]).equals(expected)
+    assert [s for s in waited if s >= 1] == [1, 2, 4]
+    load = partial(failing, tmp_path / "log4", 4, ConnectionError("gone"))
+    failed = Worker(load, 2, 0)(batch(0, SHARDS[0]))
+    with pytest.raises(DataError, match=r"A worker on Ray failed 4 times: ConnectionError: gone"):
+        list(in_order([failed], [4]))
+
+
+def test_shards_come_in_order_and_whole_however_their_rows_arrive():
+    rng = np.random.default_rng(0)
+    sizes = [4, 4, 2]
+    load = soak.stand_in
+    tables = [Worker(load, 2, 0)(batch(i, SHARDS[i][: n // 2])) for i, n in enumerate(sizes)]
+    pieces = [t.slice(i, 1) for t in tables for i in range(len(t))]
+    for _ in range(20):
+        order = list(rng.permutation(len(pieces)))
+        found = list(in_order([pieces[i] for i in order], sizes))
+        assert [len(t) for t in found] == sizes
+        for table, whole in zip(found, tables, strict=True):
+            own = table.to_pylist()
+            assert sorted(map(str, own)) == sorted(
+                map(str, whole.drop_columns(["shard", "error", "own"]).to_pylist())
+            )
+
+
+def test_without_ray_the_message_says_how_to_get_it(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(MissingExtraError, match=r'`engine: ray` needs .*"infalign\[ray\]"'):
+        collect(PROMPTS, OnRay(soak.stand_in), 2, tmp_path, seed=1)
+
+
+def test_the_configuration_names_the_engine():
+    given = {
+        "model": "m",
+        "reward": "r",
+        "prompts": {"file": "f"},
+        "kl": 1,
+        "procedure": "sampling",
+    }
+    assert parse_config({**given, "engine": "ray"}).engine == "ray"
+    assert parse_config(given).engine == "local"
