@@ -8,3 +8,4 @@ worth: the win rate of the policy that is trained on it.
 from .counting import Counting as Counting
 from .interface import AbstractCalibrator as AbstractCalibrator
 from .interface import AbstractFitted as AbstractFitted
+from .pooled import Pooled as Pooled

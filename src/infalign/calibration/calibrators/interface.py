@@ -21,15 +21,41 @@ class AbstractFitted(ABC):
     def _intervals(self, row: int, rewards: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Ends of the quantile intervals of one prompt's rewards."""
 
+    def _quantiles(self, row: int, rewards: np.ndarray) -> np.ndarray:
+        """Quantiles of one prompt's rewards."""
+        low, high = self._intervals(row, rewards)
+        return (low + high) / 2
+
     def intervals(self, rows, rewards) -> tuple[np.ndarray, np.ndarray]:
-        """Ends of the quantiles that each reward shares with tied reference rewards; equal where
-        it ties with none. For `transform.average`.
+        """Ends of the quantiles that each reward may have, for training: `transform.average` over
+        them is its shaped reward.
+
+        Counted, these are the quantiles that it shares with tied reference rewards, and the ends
+        are equal where it ties with none. Calibrators that know how far they may be off give wider
+        ones.
 
         - `rows`: which prompt each entry of `rewards` belongs to, shape (m,): its row when fitted.
         - `rewards`: finite, shape (m,), or (m, …) for several rewards of one prompt.
 
         Raises ValueError for rows that there are not and rewards that are not finite.
         """
+        rows, values = self._checked(rows, rewards)
+        low, high = np.empty(values.shape), np.empty(values.shape)
+        for row in np.unique(rows):
+            own = rows == row
+            low[own], high[own] = self._intervals(int(row), values[own])
+        return low, high
+
+    def quantiles(self, rows, rewards) -> np.ndarray:
+        """Quantile of each reward under its prompt's reference, in [0, 1]: the best prediction,
+        uniform for held-out reference samples. Arguments and errors as of `intervals`."""
+        rows, values = self._checked(rows, rewards)
+        found = np.empty(values.shape)
+        for row in np.unique(rows):
+            found[rows == row] = self._quantiles(int(row), values[rows == row])
+        return found
+
+    def _checked(self, rows, rewards):
         rows, values = np.asarray(rows), np.asarray(rewards, float)
         if rows.ndim != 1 or values.shape[:1] != rows.shape or rows.dtype.kind not in "iu":
             raise ValueError(
@@ -48,17 +74,7 @@ class AbstractFitted(ABC):
                 f"`rewards` must be finite; got {bad[0]:g} ({bad.size} of {values.size} entries). "
                 "Score those responses again."
             )
-        low, high = np.empty(values.shape), np.empty(values.shape)
-        for row in np.unique(rows):
-            own = rows == row
-            low[own], high[own] = self._intervals(int(row), values[own])
-        return low, high
-
-    def quantiles(self, rows, rewards) -> np.ndarray:
-        """Quantile of each reward under its prompt's reference, in [0, 1]; of tied ones the
-        middle. Arguments and errors as of `intervals`."""
-        low, high = self.intervals(rows, rewards)
-        return (low + high) / 2
+        return rows, values
 
 
 @dataclass(frozen=True)
