@@ -1,0 +1,153 @@
+"""`infalign store`: what a calibration store holds, and whether it can be trusted."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+from rich.console import Console
+
+from infalign.errors import DataError
+
+app = typer.Typer(no_args_is_help=True, help="Calibration stores: show and check them.")
+
+Folder = Annotated[Path, typer.Argument(help="Folder of the store, such as runs/mine/calibration.")]
+AsJson = Annotated[bool, typer.Option("--json", help="For machines.")]
+PROMPTS = 2000
+"""Prompts that the test of uniformity looks at, at most."""
+
+
+@app.command()
+def show(folder: Folder, as_json: AsJson = False):
+    """What a store is: prompts, samples, size, and what it was made with.
+
+    Example: infalign store show runs/demo/calibration
+    """
+    from infalign.calibration.manifest import held, read_manifest
+
+    manifest = read_manifest(folder)
+    shards = [*manifest["rewards"], *manifest["samples"]]
+    found = {
+        "prompts": held(manifest),
+        "of": manifest["prompts"],
+        "rewards": sum(s["values"] for s in manifest["rewards"]),
+        "with_texts": bool(manifest["samples"]),
+        "bytes": sum(s["bytes"] for s in shards),
+        "provenance": manifest["provenance"],
+    }
+    if as_json:
+        print(json.dumps(found, ensure_ascii=False))
+        return
+    finished = "finished" if found["prompts"] == found["of"] else f"unfinished, of {found['of']:,}"
+    console = Console(highlight=False, soft_wrap=True)
+    per_prompt = found["rewards"] / max(found["prompts"], 1)
+    console.print(f"{found['prompts']:,} prompts ({finished}), {per_prompt:g} samples each")
+    texts = "with texts" if found["with_texts"] else "rewards only"
+    console.print(f"{found['bytes']:,} bytes, {texts}")
+    for name, value in found["provenance"].items():
+        console.print(
+            f"{name}: {value if isinstance(value, str) else json.dumps(value)}", markup=False
+        )
+
+
+@app.command()
+def check(
+    folder: Folder,
+    procedure: Annotated[
+        str | None, typer.Option(help="How the policy will be decoded: are there samples enough?")
+    ] = None,
+    kl: Annotated[float, typer.Option(help="At this KL, in nats.")] = 0.5,
+    seed: Annotated[int, typer.Option(help="Of what is chosen at random.")] = 0,
+    as_json: AsJson = False,
+):
+    """Read everything again; test what calibration assumes; say whether K is enough.
+
+    Exits with 1 if the files are not what was written. Example: infalign store check
+    runs/demo/calibration --procedure best-of-n:8
+    """
+    from infalign.calibration.integrity import check as check_files
+
+    integrity = check_files(folder)
+    if not integrity.whole:
+        raise DataError("\n".join(integrity.problems))
+    rng = np.random.default_rng(seed)
+    found = {"prompts": integrity.prompts, "rewards": integrity.rewards}
+    lines = [f"{integrity.prompts:,} prompts, {integrity.rewards:,} rewards: all as written"]
+    for part in (
+        _ties(folder),
+        _uniformity(folder, rng),
+        _resolution(folder, procedure, kl),
+    ):
+        if part is not None:
+            figures, words = part
+            found |= figures
+            lines.append(words)
+    if as_json:
+        print(json.dumps(found))
+        return
+    console = Console(highlight=False, soft_wrap=True)
+    for line in lines:
+        console.print(line, markup=False)
+
+
+def _ties(folder: Path):
+    from infalign.calibration.store import CalibrationStore
+
+    tied = CalibrationStore.open(folder).tied()
+    advice = "" if tied < 0.05 else ": the theory of continuous rewards is no guide here"
+    return {"ties": tied}, f"Two samples of a prompt tie {tied:.1%} of the time{advice}"
+
+
+def _rewards(folder: Path) -> np.ndarray | None:
+    """Raw rewards in the order drawn, shape (prompts, K); None where K differs or none are kept."""
+    from infalign.calibration.store import CalibrationStore, read_samples
+
+    counts = np.unique(CalibrationStore.open(folder).rewards.counts)
+    try:
+        table = read_samples(folder, ["reward"])
+    except DataError:
+        return None
+    return table["reward"].to_numpy().reshape(-1, counts[0]) if counts.size == 1 else None
+
+
+def _uniformity(folder: Path, rng):
+    from infalign.calibration.diagnostics import SURE, uniformity
+
+    rewards = _rewards(folder)
+    if rewards is None or rewards.shape[1] < 2:
+        return None
+    chosen = rng.permutation(len(rewards))[:PROMPTS]
+    half = rewards.shape[1] // 2
+    found = uniformity(rewards[chosen, half:], rewards[chosen, :half], rng=rng)
+    p = min(found.p_deviation, found.p_shift)
+    verdict = (
+        "nothing changed while it was collected"
+        if p >= SURE
+        else "reward, model or sampling changed while it was collected"
+    )
+    figures = {"shift": found.shift, "p_deviation": found.p_deviation, "p_shift": found.p_shift}
+    return figures, (
+        f"Later samples among earlier ones: quantiles shifted by {found.shift:+.3f} "
+        f"(p = {found.p_shift:.3f}), shape p = {found.p_deviation:.3f}: {verdict}"
+    )
+
+
+def _resolution(folder: Path, procedure: str | None, kl: float):
+    if procedure is None:
+        return None
+    from infalign.calibration.diagnostics import resolution
+    from infalign.calibration.store import CalibrationStore
+    from infalign.specs import parse_procedure
+
+    k = CalibrationStore.open(folder).samples
+    found = resolution(parse_procedure(procedure), kl, k)
+    figures = {"samples": k, "exact": found.exact, "needed": found.needed}
+    if np.isnan(found.reached):
+        return figures, f"K = {k} cannot express {kl:g} nats: draw more samples"
+    figures["reached"] = found.reached
+    more = "no K up to 4,096" if found.needed is None else f"K = {found.needed}"
+    return figures, (
+        f"K = {k} costs {100 * found.loss:.1f} points of {procedure} at {kl:g} nats "
+        f"({100 * found.reached:.1f} of {100 * found.exact:.1f} %); {more} comes within a point"
+    )
