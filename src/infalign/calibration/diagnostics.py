@@ -153,7 +153,7 @@ def drift(stored, again, *, tolerance: float = 1e-3) -> Drift:
     return Drift(
         float((change > tolerance).mean()),
         float(change.max()),
-        swapped / pairs if pairs else 0.0,
+        float(swapped / pairs) if pairs else 0.0,
         int(known.sum()),
     )
 

@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from infalign import _check, storage
+from infalign.calibration.manifest import NAME as MANIFEST
+from infalign.calibration.manifest import held, new_manifest, read_manifest
 from infalign.calibration.store import StoreWriter
 from infalign.prompts import Prompt
 
@@ -52,15 +54,25 @@ def collect(
         **(provenance or {}),
     }
     report = report or (lambda done, total: None)
+    if _is_there(folder, stated, len(prompts)):
+        report(len(prompts), len(prompts))
+        return
     with StoreWriter(folder, stated, len(prompts)) as writer:
         missing = [p for p in prompts if p.id not in writer]
         report(writer.prompts, len(prompts))
-        if not missing:
-            return
         shards = [missing[i : i + size] for i in range(0, len(missing), size)]
         for part, table in zip(shards, engine.answers(shards, samples, seed), strict=True):
             _add(writer, part, table, samples)
             report(writer.prompts, len(prompts))
+
+
+def _is_there(folder: Path, stated: Mapping[str, object], prompts: int) -> bool:
+    """Whether the whole store is: nothing in it is touched then, not even its lock."""
+    if not (folder / MANIFEST).exists():
+        return False
+    found, wanted = read_manifest(folder), new_manifest(stated, prompts)
+    settings = ("provenance", "prompts")
+    return held(found) == prompts and all(found[k] == wanted[k] for k in settings)
 
 
 def _add(writer: StoreWriter, part: Sequence[Prompt], table: "pa.Table", samples: int) -> None:

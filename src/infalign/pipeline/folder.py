@@ -50,7 +50,7 @@ class Run:
             )
         path = run.folder / "config.yaml"
         # Until the first samples are in, a configuration can still be corrected.
-        begun = (run.folder / "calibration").exists()
+        begun = (run.folder / "calibration" / "manifest.json").exists()
         if begun:
             found = yaml.safe_load(path.read_text())
             differing = sorted(_differences(found, stated))
