@@ -1,6 +1,7 @@
 """Policies trained anywhere, compared: drawn once, continued, extended, refused."""
 
 import json
+import shutil
 from collections import Counter
 from itertools import combinations
 
@@ -131,6 +132,17 @@ def test_a_killed_comparison_continues_with_the_same_samples(
     again = pq.read_table(tmp_path / "out" / "evaluation" / "moved.parquet")
     assert again == pq.read_table(folder / "evaluation" / "moved.parquet")
     assert not (tmp_path / "out" / "evaluation" / "parts").exists()
+
+
+def test_shards_that_a_kill_left_beside_their_table_are_removed(compared, moved, tmp_path):
+    out = tmp_path / "out"
+    shutil.copytree(compared[0], out)
+    parts = out / "evaluation" / "parts"
+    parts.mkdir()
+    for name in ("moved-00000.parquet", "moved-00001.parquet"):
+        shutil.copy(out / "evaluation" / "moved.parquet", parts / name)
+    assert compare_policies(plan(moved), out) == compared[1]
+    assert not parts.exists()
 
 
 def test_more_rewards_policies_and_procedures_use_the_samples_there_are(

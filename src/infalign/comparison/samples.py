@@ -12,7 +12,7 @@ from infalign.models.rewards import load_reward, score
 from infalign.models.samplers import load_sampler
 
 from .plan import SELECTING, Comparison
-from .shards import BATCHES, Report, in_shards
+from .shards import BATCHES, Report, drop_shards, in_shards
 
 
 def draw(comparison: Comparison, folder: Path, report: Report) -> None:
@@ -30,6 +30,7 @@ def draw(comparison: Comparison, folder: Path, report: Report) -> None:
         path, total = folder / f"{name}.parquet", len(comparison.prompts)
         told = partial(report, f"evaluate {name}")
         if path.exists():
+            drop_shards(path)
             _add_rewards(comparison, models, path)
             told(total, total)
         else:

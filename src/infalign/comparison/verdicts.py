@@ -12,7 +12,7 @@ from infalign.models.judges import judge_pairs, load_judge
 
 from .measured import Measured
 from .plan import REFERENCE, Comparison
-from .shards import Report, in_shards
+from .shards import Report, drop_shards, in_shards
 
 SHARD = 64
 """Pairs that a killed evaluation asks for again at most."""
@@ -40,6 +40,7 @@ def compare_pairs(comparison: Comparison, folder: Path, report: Report) -> None:
             size = max(1, SHARD // comparison.judge_pairs)
             told = partial(report, f"judge {name}")
             in_shards(path, len(comparison.prompts), size, make, told)
+        drop_shards(path)
 
 
 def read_verdicts(comparison: Comparison, folder: Path, name: str) -> Judged:
