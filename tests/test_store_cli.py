@@ -3,6 +3,8 @@
 import json
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from infalign.calibration.store import StoreWriter
@@ -20,9 +22,29 @@ def folder(tmp_path):
 
 def test_show_says_what_it_is(cli, folder):
     code, out, _ = cli("store", "show", folder)
-    assert code == 0 and "60 prompts (finished), 8 samples each" in out and "reward: mine" in out
-    code, out, _ = cli("store", "show", folder, "--json")
-    assert json.loads(out)["provenance"] == {"reward": "mine"}
+    lines = [" ".join(line.split()) for line in out.splitlines()]
+    assert code == 0 and lines[:2] == [
+        "holds 60 prompts, 8 samples each, with texts",
+        "state finished",
+    ]
+    assert lines[-2:] == ["made with", "reward mine"]
+    found = json.loads(cli("store", "show", folder, "--json")[1])
+    assert found["provenance"] == {"reward": "mine"} and found["shards"] == 4
+    assert set(found["packages"]) == {"python", "infalign", "numpy", "pyarrow"}
+
+
+def test_show_has_a_line_for_every_entry_of_the_provenance(cli, tmp_path):
+    made_with = {"sampling": {"top_p": 0.9, "stop": []}, "model": "[bold]", "seed": 3}
+    with StoreWriter(tmp_path / "store", made_with, 5) as out:
+        out.add(["a", "b"], None, [[1.0], [2.0, 3.0]])
+    code, out, _ = cli("store", "show", tmp_path / "store")
+    lines = [" ".join(line.split()) for line in out.splitlines()]
+    assert code == 0 and lines[:2] == [
+        "holds 2 prompts, 1.5 samples each, rewards only",
+        "state unfinished, of 5 prompts",
+    ]
+    after = lines[lines.index("made with") + 1 :]
+    assert after == ["sampling.top_p 0.9", "sampling.stop []", "model [bold]", "seed 3"]
 
 
 def test_check_of_a_sound_store_finds_nothing(cli, folder):
@@ -55,3 +77,40 @@ def test_a_damaged_store_fails_with_one_message(cli, folder):
 def test_no_store_is_one_message(cli, tmp_path):
     code, _, err = cli("store", "show", tmp_path)
     assert code == 1 and "manifest.json" in err
+
+
+# --- Merge, export, import. ---
+
+
+def test_stores_become_one_and_tables_and_stores_again(cli, folder, tmp_path):
+    other = tmp_path / "other"
+    with StoreWriter(other, {"reward": "mine"}, 1) as out:
+        out.add(["x"], [["text"] * 8], [list(range(8))])
+    merged, table, back = tmp_path / "merged", tmp_path / "rewards.parquet", tmp_path / "back"
+    code, out, err = cli("store", "merge", folder, other, "--out", merged)
+    assert (code, err) == (0, "") and out == f"{merged}: 61 prompts, 8 samples each, with texts\n"
+    code, out, _ = cli("store", "export", merged, "--out", table, "--rewards", "r")
+    assert code == 0 and pq.read_schema(table).names == ["prompt_id", "r"]
+    code, out, _ = cli("store", "import", table, "--out", back, "--rewards", "r")
+    assert code == 0 and out == f"{back}: 61 prompts, 8 samples each, rewards only\n"
+    assert json.loads(cli("store", "show", back, "--json")[1])["provenance"] == {"reward": "mine"}
+    code, out, _ = cli("store", "export", merged, "--samples", "--out", tmp_path / "samples")
+    assert code == 0 and len(pq.read_table(tmp_path / "samples")) == 61 * 8
+
+
+def test_what_rewards_were_made_with_can_be_said(cli, folder, tmp_path):
+    table, out = tmp_path / "t.parquet", tmp_path / "s"
+    pq.write_table(pa.table({"prompt_id": ["a"], "reference_rewards": [[1.0, 2.0]]}), table)
+    told = ["--provenance", "model=a=b", "--provenance", "reward=c"]
+    assert cli("store", "import", table, "--out", out, *told)[0] == 0
+    found = json.loads(cli("store", "show", out, "--json")[1])
+    assert found["provenance"] == {"model": "a=b", "reward": "c"}
+    code, _, err = cli("store", "import", table, "--out", tmp_path / "n", "--provenance", "model")
+    assert code == 2 and "NAME=VALUE; got 'model'" in " ".join(err.split())
+
+
+def test_a_store_that_cannot_be_merged_is_one_message(cli, folder, tmp_path):
+    code, out, err = cli("store", "merge", folder, folder, "--out", tmp_path / "out")
+    assert code == 1 and "'p0' is in" in err and out == "" and "Traceback" not in err
+    code, _, err = cli("store", "merge", folder, "--out", tmp_path / "out")
+    assert code == 1 and "two or more" in err

@@ -254,7 +254,27 @@ def write_samples(file: Path, tables: Iterable["pa.Table"]) -> dict:
 
 def read_shard_samples(folder: Path, shard: dict, columns: list[str] | None = None) -> "pa.Table":
     """One shard of samples; DataError unless it is what was written."""
+    return read_columns(_intact(folder, shard), columns)
+
+
+def sample_groups(folder: Path, shard: dict) -> Iterator["pa.Table"]:
+    """The samples of a shard, one row group after another; DataError as `read_shard_samples`."""
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(_intact(folder, shard)) as opened:
+        for number in range(opened.num_row_groups):
+            yield opened.read_row_group(number)
+
+
+def read_schema(folder: Path, shard: dict) -> "pa.Schema":
+    """Columns of a shard and their types."""
+    import pyarrow.parquet as pq
+
+    return pq.read_schema(require_file(folder, shard))
+
+
+def _intact(folder: Path, shard: dict) -> Path:
     file = require_file(folder, shard)
     if storage.sha256(file) != shard["sha256"]:
         raise damaged(folder, file)
-    return read_columns(file, columns)
+    return file

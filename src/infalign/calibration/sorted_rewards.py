@@ -30,6 +30,11 @@ class SortedRewards(Mapping):
         """K of each prompt."""
         return np.concatenate([part.counts for part in self._parts])
 
+    @property
+    def dtype(self) -> np.dtype:
+        """The type that holds all rewards: float32 or float64."""
+        return max((part.dtype for part in self._parts), key=lambda dtype: dtype.itemsize)
+
     def find(self, prompt_ids: Sequence[str]) -> np.ndarray:
         """Positions of prompts, -1 for those that are unknown."""
         return self._index.find(prompt_ids)
@@ -100,7 +105,7 @@ class SortedRewards(Mapping):
             return reopened, self._source
         (part,) = self._parts
         values = np.concatenate([values for values, _ in self.blocks()])
-        return _held, (list(self), values, part.counts)
+        return held_values, (list(self), values, part.counts)
 
 
 class _Rows(ValuesView):
@@ -121,10 +126,11 @@ def held_rewards(prompt_ids: Sequence[str], rows: Sequence[np.ndarray]) -> Sorte
         what = f"no rewards for prompt_id {empty[0]!r}" if empty else "no prompts"
         raise DataError(f"`rewards` holds {what}. Give at least one reward to each.")
     counts = np.fromiter(map(len, rows), np.int64, len(rows))
-    return _held(prompt_ids, np.concatenate(rows).astype(float), counts)
+    return held_values(prompt_ids, np.concatenate(rows).astype(float), counts)
 
 
-def _held(prompt_ids, values, counts) -> SortedRewards:
+def held_values(prompt_ids: Sequence[str], values: np.ndarray, counts: np.ndarray) -> SortedRewards:
+    """The same from the values of one prompt after another, and how many each has."""
     return SortedRewards(HeldIds(prompt_ids), [held_rows(values, counts)])
 
 

@@ -15,11 +15,13 @@ import numpy as np
 from infalign import storage
 from infalign.errors import DataError
 
+from . import columns
+from .columns import KEY, REWARDS
 from .manifest import differences, read_manifest, require_finished
 from .ragged import checked_rewards, sort_each, tied_pairs
 from .ranks import Smoothing, ends
 from .shards import read_shard_samples
-from .sorted_rewards import SortedRewards, held_rewards, stored_rewards
+from .sorted_rewards import SortedRewards, held_rewards, held_values, stored_rewards
 from .writer import StoreWriter as StoreWriter
 
 if TYPE_CHECKING:
@@ -57,8 +59,48 @@ class CalibrationStore:
                 f"`prompt_ids` must be unique, one per row of `rewards`; got {len(prompt_ids)} ids "
                 f"({len(set(prompt_ids))} distinct) for {len(counts)} rows."
             )
-        rows = np.split(sort_each(values, counts), np.cumsum(counts)[:-1])
-        return cls(held_rewards(list(prompt_ids), rows), dict(provenance or {}))
+        values = sort_each(values, counts).astype(float)
+        return cls(held_values(list(prompt_ids), values, counts), dict(provenance or {}))
+
+    @classmethod
+    def from_dataset(cls, dataset, rewards: str = REWARDS, key: str = KEY, *, provenance=None):
+        """A store held in memory, of a column of lists of rewards, in any order; one prompt a row.
+
+        - `dataset`: a `datasets.Dataset`, or a table that Arrow reads: its own, of pandas, …
+        - `key`: the column of prompt ids; whole numbers become texts, as in the prompts of a run.
+        - `provenance`: what the rewards were made with, where the table does not say.
+
+        Raises DataError for columns that are not there, rows without rewards, rewards that are not
+        finite, and ids that stand there twice. `exchange.import_rewards` makes a store on disk.
+        """
+        parts, stated = columns.read(dataset, rewards, key)
+        blocks = list(columns.blocks(parts, rewards, key))
+        if not blocks:
+            raise DataError("`dataset` must have at least one row; got none.")
+        ids = [prompt_id for own, _, _ in blocks for prompt_id in own.to_pylist()]
+        counts, values = (np.concatenate([block[i] for block in blocks]) for i in (1, 2))
+        return cls(held_values(ids, values, counts), columns.agreed(stated, provenance))
+
+    def to_table(self, rewards: str = REWARDS, key: str = KEY) -> "pa.Table":
+        """Prompt ids, and their sorted rewards as lists: `datasets.Dataset` takes it as it is.
+
+        The provenance stands in the schema's metadata. `exchange.export_rewards` writes files.
+        """
+        import pyarrow as pa
+
+        schema, parts = columns.tables(self.rewards, self.provenance, rewards, key)
+        return pa.Table.from_batches((b for part in parts for b in part.to_batches()), schema)
+
+    def column(self, prompt_ids: Sequence[str]) -> "pa.ListArray":
+        """Sorted rewards of these prompts, in their order: a column beside the prompts of a data
+        set. Raises DataError for prompts that the store does not know."""
+        positions = self._positions(list(prompt_ids))
+        if not len(positions):
+            return columns.as_lists(np.empty(0, self.rewards.dtype), positions)
+        rows = [self.rewards.row(int(position)) for position in positions]
+        counts = np.fromiter(map(len, rows), np.int64, len(rows))
+        values = np.concatenate(rows).astype(self.rewards.dtype)
+        return columns.as_lists(values, counts)
 
     @classmethod
     def open(cls, path, *, verify: bool = False):
@@ -111,14 +153,7 @@ class CalibrationStore:
 
         Raises DataError as `quantiles` does.
         """
-        positions = self.rewards.find(prompt_ids)
-        unknown = np.flatnonzero(positions < 0)
-        if unknown.size:
-            raise DataError(
-                f"prompt_id {prompt_ids[unknown[0]]!r} is not in the calibration store "
-                f"({unknown.size} of {len(prompt_ids)} are unknown; it has {len(self.rewards)}). "
-                "Calibrate on the prompts you train on."
-            )
+        positions = self._positions(prompt_ids)
         values = np.asarray(rewards, float)
         if values.shape[:1] != (len(prompt_ids),):
             raise DataError(
@@ -136,6 +171,17 @@ class CalibrationStore:
         below, up_to, counts = self.rewards.ranks(positions, values.reshape(shape))
         low, high = ends(below, up_to, counts[:, None], smoothing)
         return low.reshape(values.shape), high.reshape(values.shape)
+
+    def _positions(self, prompt_ids: Sequence[str]) -> np.ndarray:
+        positions = self.rewards.find(prompt_ids)
+        unknown = np.flatnonzero(positions < 0)
+        if unknown.size:
+            raise DataError(
+                f"prompt_id {prompt_ids[unknown[0]]!r} is not in the calibration store "
+                f"({unknown.size} of {len(prompt_ids)} are unknown; it has {len(self.rewards)}). "
+                "Calibrate on the prompts you train on."
+            )
+        return positions
 
     def tied(self) -> float:
         """Chance that two reference samples of a prompt have the same reward.

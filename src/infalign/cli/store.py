@@ -1,16 +1,19 @@
 """`infalign store`: what a calibration store holds, and whether it can be trusted."""
 
 import json
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated
 
 import numpy as np
 import typer
 from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
 from infalign.errors import DataError
 
-app = typer.Typer(no_args_is_help=True, help="Calibration stores: show and check them.")
+app = typer.Typer(no_args_is_help=True, help="Calibration stores: show, check, merge, export.")
 
 Folder = Annotated[Path, typer.Argument(help="Folder of the store, such as runs/mine/calibration.")]
 AsJson = Annotated[bool, typer.Option("--json", help="For machines.")]
@@ -34,21 +37,48 @@ def show(folder: Folder, as_json: AsJson = False):
         "rewards": sum(s["values"] for s in manifest["rewards"]),
         "with_texts": bool(manifest["samples"]),
         "bytes": sum(s["bytes"] for s in shards),
+        "shards": len(shards),
+        "packages": manifest["packages"],
         "provenance": manifest["provenance"],
     }
     if as_json:
         print(json.dumps(found, ensure_ascii=False))
         return
-    finished = "finished" if found["prompts"] == found["of"] else f"unfinished, of {found['of']:,}"
-    console = Console(highlight=False, soft_wrap=True)
-    per_prompt = found["rewards"] / max(found["prompts"], 1)
-    console.print(f"{found['prompts']:,} prompts ({finished}), {per_prompt:g} samples each")
-    texts = "with texts" if found["with_texts"] else "rewards only"
-    console.print(f"{found['bytes']:,} bytes, {texts}")
-    for name, value in found["provenance"].items():
-        console.print(
-            f"{name}: {value if isinstance(value, str) else json.dumps(value)}", markup=False
-        )
+    unfinished = found["prompts"] < found["of"]
+    per_prompt = found["bytes"] / max(found["prompts"], 1)
+    table = Table.grid(padding=(0, 2))
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    table.add_row("holds", held_in(folder))
+    table.add_row("state", f"unfinished, of {found['of']:,} prompts" if unfinished else "finished")
+    table.add_row(
+        "on disk", f"{found['bytes']:,} bytes, {per_prompt:,.0f} a prompt, {len(shards)} shards"
+    )
+    table.add_row("written by", ", ".join(f"{k} {v}" for k, v in manifest["packages"].items()))
+    table.add_row("made with", "" if found["provenance"] else "nothing that is stated")
+    for name, value in _entries(found["provenance"]):
+        table.add_row(f"  {name}", Text(value))
+    Console(highlight=False).print(table)
+
+
+def held_in(folder: Path) -> str:
+    """How many prompts and samples a store holds."""
+    from infalign.calibration.manifest import held, read_manifest
+
+    manifest = read_manifest(folder)
+    prompts, rewards = held(manifest), sum(s["values"] for s in manifest["rewards"])
+    texts = "with texts" if manifest["samples"] else "rewards only"
+    return f"{prompts:,} prompts, {rewards / max(prompts, 1):.4g} samples each, {texts}"
+
+
+def _entries(provenance: Mapping, prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Every entry on a line of its own, those of entries too."""
+    for name, value in provenance.items():
+        if isinstance(value, Mapping) and value:
+            yield from _entries(value, f"{prefix}{name}.")
+        else:
+            text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+            yield f"{prefix}{name}", text
 
 
 @app.command()

@@ -1,0 +1,184 @@
+"""Reference rewards as a column of a data set: one list for each prompt id, and back.
+
+Tables are Arrow's, which is what `datasets`, pandas, polars and DuckDB read and give; none of them
+is imported here.
+"""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from infalign.errors import DataError
+
+from .manifest import differences
+from .ragged import sort_each
+from .shards import Block
+from .sorted_rewards import SortedRewards
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+REWARDS, KEY = "reference_rewards", "prompt_id"
+"""Names of the columns, unless others are given."""
+
+MADE_WITH = b"infalign_provenance"
+"""Where the metadata of a table says what the rewards were made with, as JSON."""
+
+ROWS = 2**14
+"""Rows that are read of a data set at once."""
+
+
+def tables(
+    store_rewards: SortedRewards, provenance: Mapping[str, object], rewards: str, key: str
+) -> tuple["pa.Schema", Iterator["pa.Table"]]:
+    """Columns and rows of the table of a store, some thousand prompts at a time."""
+    import pyarrow as pa
+
+    number = pa.from_numpy_dtype(store_rewards.dtype)
+    schema = pa.schema(
+        [pa.field(key, pa.string()), pa.field(rewards, pa.list_(number))],
+        {MADE_WITH: json.dumps(provenance).encode()},
+    )
+
+    def rows() -> Iterator["pa.Table"]:
+        ids = iter(store_rewards)
+        for values, counts in store_rewards.blocks():
+            own = pa.array(list(islice(ids, len(counts))), pa.string())
+            lists = as_lists(values.astype(store_rewards.dtype, copy=False), counts)
+            yield pa.Table.from_arrays([own, lists], schema=schema)
+
+    return schema, rows()
+
+
+def as_lists(values: np.ndarray, counts: np.ndarray) -> "pa.ListArray":
+    """Rewards of one prompt after another, as an array of lists."""
+    import pyarrow as pa
+
+    ends = np.append(0, np.cumsum(counts))
+    if ends[-1] > np.iinfo(np.int32).max:
+        raise DataError(
+            f"{ends[-1]:,} rewards are too many for one array of lists. Take fewer prompts at once."
+        )
+    return pa.ListArray.from_arrays(pa.array(ends.astype(np.int32)), pa.array(values))
+
+
+def read(dataset, rewards: str, key: str) -> tuple[Iterator["pa.Table"], dict | None]:
+    """Both columns of a data set, some rows at a time, and what its metadata says of provenance.
+
+    - `dataset`: a `datasets.Dataset` or `IterableDataset`, an Arrow table, or whatever offers
+      itself as one (pandas, polars, DuckDB).
+    """
+    import pyarrow as pa
+
+    if hasattr(dataset, "with_format"):
+        names = dataset.column_names or next(iter(dataset), {})  # a stream may not know them yet
+        require_columns(names, rewards, key)
+        chosen = dataset.select_columns([key, rewards]).with_format("arrow")
+        return chosen.iter(ROWS), None
+    if not isinstance(dataset, pa.Table):
+        if not hasattr(dataset, "__arrow_c_stream__"):
+            raise ValueError(
+                "`dataset` must be a data set of `datasets` or a table that Arrow can read; got "
+                f"{type(dataset).__name__}. Make one with `pyarrow.table`."
+            )
+        dataset = pa.table(dataset)
+    require_columns(dataset.column_names, rewards, key)
+    return iter([dataset.select([key, rewards])]), stated_provenance(dataset.schema)
+
+
+def stated_provenance(schema: "pa.Schema") -> dict | None:
+    """What a table that was exported says of how its rewards were made; None for others."""
+    found = (schema.metadata or {}).get(MADE_WITH)
+    return None if found is None else json.loads(found)
+
+
+def agreed(stated: dict | None, given: Mapping[str, object] | None) -> dict:
+    """The provenance of a table: what it says itself, or what is given where it says nothing."""
+    if stated is None or given is None:
+        return dict(given if stated is None and given is not None else stated or {})
+    if told := differences(stated, given):
+        raise DataError(
+            f"`provenance` must be what the table says of itself; it says {'; '.join(told)}. Leave "
+            "it out, or use the right table."
+        )
+    return dict(stated)
+
+
+def require_columns(names: Iterable[str], rewards: str, key: str) -> None:
+    """Raise DataError unless both are among the names."""
+    names = list(names)
+    for argument, name in (("key", key), ("rewards", rewards)):
+        if name not in names:
+            raise DataError(
+                f"`{argument}` must be a column of the data set; got {name!r}. Its columns are "
+                f"{', '.join(names)}."
+            )
+
+
+def blocks(parts: Iterable["pa.Table"], rewards: str, key: str) -> Iterator[Block]:
+    """Prompt ids, numbers of rewards and sorted float64 rewards of the rows of tables.
+
+    Raises DataError for a row without id, without rewards, or with rewards that are not finite.
+    """
+    before = 0
+    for part in parts:
+        if not len(part):
+            continue
+        ids = _texts(part[key], key, before)
+        values, counts = _numbers(part[rewards], rewards, ids)
+        yield ids, counts, sort_each(values, counts)
+        before += len(part)
+
+
+def _texts(column: "pa.ChunkedArray", key: str, before: int) -> "pa.Array":
+    """Ids as texts, numbers as a run names them; `before` rows were read already."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
+    texts = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
+    if not any(fits(kind) for fits in (*texts, pa.types.is_integer)):
+        raise DataError(f"{key!r} must be a column of texts or whole numbers; it holds {kind}.")
+    missing = column.null_count
+    if missing:
+        row = before + pc.index(column.is_null(), True).as_py()
+        raise DataError(f"{key!r} has no value in row {row} ({missing} such rows near it).")
+    return pa.concat_arrays(column.cast(pa.large_string()).chunks)
+
+
+def _numbers(column: "pa.ChunkedArray", name: str, ids) -> tuple[np.ndarray, np.ndarray]:
+    """All rewards as float64, one prompt after another, and how many each has."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    kind = column.type
+    lists = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
+    number = kind.value_type if any(fits(kind) for fits in lists) else pa.null()
+    if not (pa.types.is_floating(number) or pa.types.is_integer(number)):
+        raise DataError(f"{name!r} must be a column of lists of numbers; it holds {kind}.")
+    rows = pa.concat_arrays(column.chunks)
+    counts = pc.list_value_length(rows).fill_null(0).to_numpy(zero_copy_only=False).astype(int)
+    empty = np.flatnonzero(counts == 0)
+    if empty.size:
+        raise DataError(
+            f"{name!r} must hold at least one reward per prompt; it has none for prompt_id "
+            f"{ids[int(empty[0])].as_py()!r} ({empty.size} of {len(counts)} rows). Leave those "
+            "prompts out, or score them."
+        )
+    flat = pc.list_flatten(rows)
+    try:
+        values = flat.cast(pa.float64()).to_numpy(zero_copy_only=False)
+    except pa.ArrowInvalid as error:  # whole numbers beyond 2⁵³
+        raise DataError(f"{name!r} holds a number that no float64 is: {error}") from None
+    wrong = np.flatnonzero(~np.isfinite(values))
+    if wrong.size:
+        prompt = int(np.searchsorted(np.cumsum(counts), wrong[0], "right"))
+        raise DataError(
+            f"{name!r} must hold finite rewards; it has {values[wrong[0]]:g} for prompt_id "
+            f"{ids[prompt].as_py()!r} ({wrong.size} of {values.size} near it). Score those samples "
+            "again, or leave their prompts out."
+        )
+    return values, counts

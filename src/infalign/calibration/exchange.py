@@ -1,0 +1,170 @@
+"""Calibration stores to Parquet files that any tool reads, and such files to stores.
+
+Both go through a store or a file some thousand prompts at a time, and leave nothing when killed.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from infalign import storage
+from infalign.errors import DataError
+
+from . import columns
+from .columns import KEY, REWARDS
+from .folders import new_folder, require_free
+from .manifest import read_manifest, require_finished
+from .shards import Block, read_schema, sample_groups, smallest_type
+from .sorted_rewards import stored_rewards
+from .writer import LARGEST, StoreWriter
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+SHARD_VALUES = 2**23
+"""Rewards that an import holds at once."""
+
+
+def export_rewards(
+    store: Path | str, out: Path | str, *, rewards: str = REWARDS, key: str = KEY
+) -> None:
+    """Write a store's prompts as a table: `key`, and sorted rewards as lists in `rewards`.
+
+    - `out`: a file that ends in .parquet, or a folder, for as many files as needed; what stands
+      there already is not replaced. `datasets.load_dataset` and `Dataset.from_parquet` read both.
+
+    The provenance stands in the schema's metadata. Raises DataError as opening the store does.
+    """
+    store = Path(store)
+    manifest = read_manifest(store)
+    require_finished(store, manifest)
+    found = stored_rewards(store, manifest)
+    _write(Path(out), *columns.tables(found, manifest["provenance"], rewards, key))
+
+
+def export_samples(store: Path | str, out: Path | str) -> None:
+    """Write a store's samples as a table: a row for each response, with all that was kept of it.
+
+    Columns: prompt_id, sample, completion, reward, and others such as logprob and tokens. `out` is
+    as in `export_rewards`. Raises DataError if only rewards were kept.
+    """
+    store = Path(store)
+    manifest = read_manifest(store)
+    require_finished(store, manifest)
+    shards = manifest["samples"]
+    if not shards:
+        raise DataError(f"{store} holds rewards only, no samples. Calibrate again to keep them.")
+    rows = (table for shard in shards for table in sample_groups(store, shard))
+    _write(Path(out), read_schema(store, shards[0]), rows)
+
+
+def _write(out: Path, schema: "pa.Schema", tables: Iterable["pa.Table"]) -> None:
+    """A Parquet file, or a folder of files of some hundred megabytes."""
+    require_free(out)
+    tables = iter(tables)
+    if out.suffix == ".parquet":
+        _write_file(out, schema, tables)
+        return
+    with new_folder(out) as folder:
+        number = 0
+        while (table := next(tables, None)) is not None:
+            part = _up_to(LARGEST, table, tables)
+            _write_file(folder / f"part-{number:05d}.parquet", schema, part)
+            number += 1
+
+
+def _up_to(size: int, first: "pa.Table", rest: Iterator["pa.Table"]) -> Iterator["pa.Table"]:
+    """A table and those that follow, until they have so many bytes."""
+    yield first
+    taken = first.nbytes
+    while taken < size and (table := next(rest, None)) is not None:
+        yield table
+        taken += table.nbytes
+
+
+def _write_file(file: Path, schema: "pa.Schema", tables: Iterable["pa.Table"]) -> None:
+    import pyarrow.parquet as pq
+
+    with (
+        storage.replacing(file) as temporary,
+        pq.ParquetWriter(temporary, schema, compression="zstd") as writer,
+    ):
+        for table in tables:
+            writer.write_table(table)
+
+
+def import_rewards(
+    source: Path | str,
+    out: Path | str,
+    *,
+    rewards: str = REWARDS,
+    key: str = KEY,
+    provenance: Mapping[str, object] | None = None,
+) -> None:
+    """Make a store of a column of lists of rewards, in any order, of one prompt a row.
+
+    - `source`: a Parquet file, or a folder of them, as `export_rewards` or any other tool wrote it.
+    - `key`: the column of prompt ids; whole numbers become texts, as in the prompts of a run.
+    - `provenance`: what the rewards were made with, where the file does not say.
+
+    Raises DataError for columns that are not there, rows without rewards, rewards that are not
+    finite, and ids that stand there twice.
+    """
+    import pyarrow.parquet as pq
+
+    source, out = Path(source), Path(out)
+    files = _parquet_files(source)
+    made_with = columns.agreed(columns.stated_provenance(pq.read_schema(files[0])), provenance)
+    with new_folder(out) as folder, StoreWriter(folder, made_with) as writer:
+        try:
+            for blocks in _shards(columns.blocks(_rows(files, rewards, key), rewards, key)):
+                dtype = max((smallest_type(values) for *_, values in blocks), key=lambda d: d.num)
+                writer.add_sorted(blocks, dtype)
+            if not writer.prompts:
+                raise DataError("it has no rows.")
+            stored_rewards(folder, read_manifest(folder))  # ids that stand there twice
+        except DataError as error:
+            raise DataError(f"{source}: {str(error).removeprefix(f'{folder}: ')}") from None
+
+
+def _parquet_files(source: Path) -> list[Path]:
+    """The file, or those in the folder; DataError if one is none."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    if not source.exists():
+        raise DataError(f"{source} does not exist: give a Parquet file, or a folder of them.")
+    files = sorted(source.glob("*.parquet")) if source.is_dir() else [source]
+    if not files:
+        raise DataError(f"{source} holds no file that ends in .parquet.")
+    for file in files:
+        try:
+            pq.read_schema(file)
+        except pa.ArrowInvalid as error:
+            raise DataError(f"{file} is not a readable Parquet file ({error}).") from None
+    return files
+
+
+def _rows(files: list[Path], rewards: str, key: str) -> Iterator["pa.Table"]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    for file in files:
+        with pq.ParquetFile(file) as opened:
+            columns.require_columns(opened.schema_arrow.names, rewards, key)
+            for batch in opened.iter_batches(columns.ROWS, columns=[key, rewards]):
+                yield pa.Table.from_batches([batch])
+
+
+def _shards(blocks: Iterable[Block]) -> Iterator[list[Block]]:
+    """Blocks, as many together as a shard of an import takes."""
+    together: list[Block] = []
+    held = 0
+    for block in blocks:
+        together.append(block)
+        held += len(block[2])
+        if held >= SHARD_VALUES:
+            yield together
+            together, held = [], 0
+    if together:
+        yield together
