@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.special import ndtri
+from scipy.special import ndtr, ndtri
 
 from infalign import BestOfN, Exponential, Identity, TiltedPolicy, compare, quantiles
 from infalign.calibration.calibrators import Counting, Pooled
+from infalign.calibration.calibrators.interface import Belief
 from infalign.calibration.calibrators.judge import KnownWorld, SampledWorld, judge
 from infalign.design import at_kl
 from infalign.few_samples import FewSamples
@@ -61,16 +62,61 @@ def test_exact_calibration_is_worth_what_theory_says():
     assert found.win_rate == pytest.approx(exact.win_rate(PROCEDURE), abs=2e-3)
 
 
-@pytest.mark.parametrize(("samples", "kept"), [(4, 0.5), (16, 0.7)])
-def test_pooling_keeps_most_of_the_gain_where_prompts_share_a_shape(samples, kept):
-    # Measured: 0.64 and 0.79 of what exact quantiles gain over the identity; counting -0.09, 0.40.
+def gains(world, samples):
+    """Share of what exact quantiles gain over the identity that each calibrator keeps."""
     identity, exact = (
         next(row.win_rate for row in compare(PROCEDURE, [t], kl=0.5) if row.transform == t.spec)
         for t in (Identity(), TRANSFORM)
     )
-    found = worth(normal_world(), samples)
-    share = {k: (v.win_rate - identity) / (exact - identity) for k, v in found.items()}
+    found = worth(world, samples)
+    return {k: (v.win_rate - identity) / (exact - identity) for k, v in found.items()}
+
+
+# Measured: 0.61 and 0.79 where scales differ by 30 %, 0.76 and 0.89 where they are the same;
+# counting -0.10 and 0.38.
+@pytest.mark.parametrize(("samples", "kept"), [(4, 0.5), (16, 0.7)])
+def test_pooling_keeps_most_of_the_gain_where_prompts_share_a_shape(samples, kept):
+    share = gains(normal_world(), samples)
     assert share["pooled"] > kept > share["counting"] + 0.2
+
+
+@pytest.mark.parametrize(("samples", "kept"), [(4, 0.7), (16, 0.85)])
+def test_pooling_keeps_more_where_prompts_share_the_scale_too(samples, kept):
+    place = np.random.default_rng(1).normal(size=(96, 1))
+    assert gains(KnownWorld(lambda u: place + ndtri(u), 96), samples)["pooled"] > kept
+
+
+def test_the_training_reward_is_the_posterior_mean_of_the_transform():
+    # r = m + Z with m and Z standard normal: m given K samples is normal around K/(K + 1) of
+    # their mean, with variance 1/(K + 1).
+    rng = np.random.default_rng(12)
+    prompts, k = 400, 4
+    rewards = rng.normal(size=(prompts, 1)) + rng.normal(size=(prompts, k))
+    fitted = Pooled(np.inf).fit(rewards)
+    asked = rewards.mean(1, keepdims=True) + np.linspace(-1, 3, 9)
+    found = fitted.shaped(np.arange(prompts), asked, TRANSFORM)
+    nodes, weights = np.polynomial.hermite_e.hermegauss(40)
+    location = rewards.mean(1) * k / (k + 1)
+    u = ndtr(asked[..., None] - location[:, None, None] - nodes / np.sqrt(k + 1))
+    expected = TRANSFORM(u) @ weights / weights.sum()
+    # What 400 prompts leave open of prior and shape.
+    assert np.abs(found - expected).mean() < 0.025
+    counted = Counting().fit(rewards).shaped(np.arange(prompts), asked, TRANSFORM)
+    assert np.abs(counted - expected).mean() > 0.1
+
+
+@given(st.integers(1, 5), st.integers(0, 2**32 - 1))
+def test_a_belief_averages_over_its_parts(parts, seed):
+    rng = np.random.default_rng(seed)
+    ends = np.sort(rng.random((2, parts, 3)), axis=0)
+    ends[1, 0] = ends[0, 0]  # a point
+    weights = rng.dirichlet(np.ones(parts))
+    belief = Belief(*ends, weights)
+    part = rng.choice(parts, p=weights, size=4000)
+    u = ends[0, part] + rng.random((4000, 1)) * (ends[1, part] - ends[0, part])
+    for told, drawn in ((belief.mean, u), (belief.shaped(TRANSFORM), TRANSFORM(u))):
+        error = drawn.std(0) / np.sqrt(4000)
+        assert (np.abs(drawn.mean(0) - told) < 5 * error + 1e-12).all()
 
 
 @pytest.mark.parametrize("shape", ["skewed", "heavy", "different"])
@@ -95,7 +141,8 @@ def test_rewards_that_pass_or_fail_are_counted():
     rows, asked = np.arange(64), np.ones(64)
     pooled, counted = Pooled().fit(rewards), Counting().fit(rewards)
     assert np.array_equal(pooled.quantiles(rows, asked), counted.quantiles(rows, asked))
-    assert np.array_equal(pooled.intervals(rows, asked), counted.intervals(rows, asked))
+    shaped = [fitted.shaped(rows, asked, TRANSFORM) for fitted in (pooled, counted)]
+    assert np.array_equal(*shaped)
 
 
 @every
@@ -123,9 +170,9 @@ def test_quantiles_rise_with_the_reward_and_stay_in_range(calibrator):
     grid = np.sort(rng.normal(size=200) * 5)
     for row in (0, 17, 39):
         u = fitted.quantiles(np.full(200, row), grid)
-        low, high = fitted.intervals(np.full(200, row), grid)
+        shaped = fitted.shaped(np.full(200, row), grid, TRANSFORM)
         assert (np.diff(u) >= -1e-12).all() and 0 <= u.min() and u.max() <= 1
-        assert (low <= high).all() and low.min() >= 0 and high.max() <= 1
+        assert (np.diff(shaped) >= -1e-12).all() and 0 <= shaped.min() and shaped.max() <= 1
 
 
 @every

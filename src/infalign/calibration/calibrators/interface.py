@@ -6,6 +6,30 @@ from dataclasses import dataclass
 import numpy as np
 
 from infalign import _check
+from infalign.transforms import AbstractTransform
+
+
+@dataclass(frozen=True)
+class Belief:
+    """What is known of the quantiles of m rewards: a mixture of uniform laws on intervals."""
+
+    low: np.ndarray
+    """Lower ends, shape (parts, m), in [0, 1]."""
+
+    high: np.ndarray
+    """Upper ends; where equal to the lower ones, the part is a point."""
+
+    weights: np.ndarray
+    """Chance of each part, shape (parts,); they sum to 1."""
+
+    @property
+    def mean(self) -> np.ndarray:
+        """Expected quantiles, shape (m,)."""
+        return self.weights @ (self.low + self.high) / 2
+
+    def shaped(self, transform: AbstractTransform) -> np.ndarray:
+        """Expected Φ, shape (m,)."""
+        return self.weights @ transform.average(self.low, self.high)
 
 
 @dataclass(frozen=True)
@@ -17,42 +41,44 @@ class AbstractFitted(ABC):
     def prompts(self) -> int:
         """How many prompts it knows: rows go from 0 to one less."""
 
-    @abstractmethod
-    def _intervals(self, row: int, rewards: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Ends of the quantile intervals of one prompt's rewards."""
-
-    def _quantiles(self, row: int, rewards: np.ndarray) -> np.ndarray:
-        """Quantiles of one prompt's rewards."""
+    def _belief(self, row: int, rewards: np.ndarray) -> Belief:
+        """What is known of the quantiles of one prompt's rewards, shape (m,)."""
         low, high = self._intervals(row, rewards)
-        return (low + high) / 2
+        return Belief(low[None], high[None], np.ones(1))
 
-    def intervals(self, rows, rewards) -> tuple[np.ndarray, np.ndarray]:
-        """Ends of the quantiles that each reward may have, for training: `transform.average` over
-        them is its shaped reward.
+    def _intervals(self, row: int, rewards: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Ends of the intervals that one prompt's rewards have, if that is all that is known."""
+        raise NotImplementedError
 
-        Counted, these are the quantiles that it shares with tied reference rewards, and the ends
-        are equal where it ties with none. Calibrators that know how far they may be off give wider
-        ones.
+    def quantiles(self, rows, rewards) -> np.ndarray:
+        """Quantile of each reward under its prompt's reference, in [0, 1]: the expected one,
+        uniform for held-out reference samples.
 
         - `rows`: which prompt each entry of `rewards` belongs to, shape (m,): its row when fitted.
         - `rewards`: finite, shape (m,), or (m, …) for several rewards of one prompt.
 
         Raises ValueError for rows that there are not and rewards that are not finite.
         """
-        rows, values = self._checked(rows, rewards)
-        low, high = np.empty(values.shape), np.empty(values.shape)
-        for row in np.unique(rows):
-            own = rows == row
-            low[own], high[own] = self._intervals(int(row), values[own])
-        return low, high
+        return self._each(rows, rewards, lambda belief: belief.mean)
 
-    def quantiles(self, rows, rewards) -> np.ndarray:
-        """Quantile of each reward under its prompt's reference, in [0, 1]: the best prediction,
-        uniform for held-out reference samples. Arguments and errors as of `intervals`."""
+    def shaped(self, rows, rewards, transform: AbstractTransform) -> np.ndarray:
+        """Training reward: Φ averaged over what is known of each reward's quantile.
+
+        Over the quantiles that it shares with tied reference rewards, and over those that it may
+        have, as few samples do not tell: Φ of the expected quantile would be too low where Φ bends
+        upwards, and a policy would be paid for luck. Arguments and errors as of `quantiles`;
+        `transform` must be finite at the ends of [0, 1].
+        """
+        return self._each(rows, rewards, lambda belief: belief.shaped(transform))
+
+    def _each(self, rows, rewards, told) -> np.ndarray:
+        """`told` of each prompt's belief."""
         rows, values = self._checked(rows, rewards)
         found = np.empty(values.shape)
         for row in np.unique(rows):
-            found[rows == row] = self._quantiles(int(row), values[rows == row])
+            own = rows == row
+            belief = self._belief(int(row), values[own].ravel())
+            found[own] = told(belief).reshape(values[own].shape)
         return found
 
     def _checked(self, rows, rewards):

@@ -58,7 +58,7 @@ class Truth:
         calibration."""
         if fitted is None:
             return transform.average(*self.ends())
-        return transform.average(*fitted.intervals(np.arange(len(self.rewards)), self.rewards))
+        return fitted.shaped(np.arange(len(self.rewards)), self.rewards, transform)
 
     def win_rates(
         self, exponents: np.ndarray, procedure: RankProcedure, against: AbstractProcedure

@@ -13,8 +13,8 @@ import numpy as np
 from infalign import _check
 
 from .counting import FittedCounting
-from .hierarchy import FARTHEST, LEARNED_FROM, MIDDLES, Hierarchy, Posterior, learn
-from .interface import AbstractCalibrator, AbstractFitted, sorted_rewards, tied_share
+from .hierarchy import LEARNED_FROM, MIDDLES, Hierarchy, Posterior, learn
+from .interface import AbstractCalibrator, AbstractFitted, Belief, sorted_rewards, tied_share
 
 ATOMS = 0.02
 """Share of pairs of a prompt's samples that tie, on average, above which a reward is one of
@@ -26,11 +26,6 @@ FEWEST = 8
 CONCENTRATIONS = (*(2.0 ** np.arange(-2, 11)).tolist(), np.inf)
 """Tried for the concentration."""
 
-MOST = 4
-"""Samples of its own for each of which the shared law counts, at most. Where all prompts share it
-more would not be wrong, but at K = 4 win rates fall: what is not known of the location is not in
-the interval of a quantile that is thought to be exact."""
-
 EXTREME = 0.85
 """Ranks among a prompt's own samples, as a share, from which on they are its upper tail."""
 
@@ -40,11 +35,6 @@ HELD_OUT_STEP = 7
 HELD_OUT = 6
 """Samples of a prompt that are held out in turn, at most, to find the concentration."""
 
-TABLE = np.concatenate(
-    [-np.linspace(FARTHEST, 3, 20)[:-1], np.linspace(-3, 3, 121), np.linspace(3, FARTHEST, 20)[1:]]
-)
-"""Points, on the axis asinh Z, at which what is known of a prompt is tabulated."""
-
 
 @dataclass(frozen=True)
 class Pooled(AbstractCalibrator):
@@ -52,8 +42,7 @@ class Pooled(AbstractCalibrator):
 
     When: prompts share the reward's shape roughly, K is below some 64, and there are dozens of
     prompts or more. Quantiles are those of the posterior predictive law: held-out reference
-    samples have uniform ones. Intervals are wide where the true quantile is not known: their mean
-    and standard deviation are its posterior ones.
+    samples have uniform ones. The training reward is Φ averaged over the posterior.
 
     Falls back to counting for the whole reward if more than 2 % of pairs tie or fewer than 8
     prompts have two samples, and for single prompts with ties. Changes with an increasing map of
@@ -62,7 +51,7 @@ class Pooled(AbstractCalibrator):
 
     concentration: float | None = None
     """Samples that the shared law counts for, beside a prompt's own; None finds it from held-out
-    samples, at most 4 K; infinity takes the shape for exactly shared."""
+    samples; infinity takes the shape for exactly shared."""
 
     def __post_init__(self):
         check_concentration(self.concentration)
@@ -94,18 +83,10 @@ def fit_hierarchy(
     unit, center = spread(rewards), np.nanmedian(rewards)
     standard = np.where(ties[:, None] > 0, np.nan, (rewards - center) / unit)
     found = learn(standard, design)
-    near, _ = found.posterior(standard, design, None)
-    near, _ = found.posterior(standard, design, near)
     if concentration is None:
-        concentration = _concentration(found, near, standard)
-    m, _, s, _ = near.moments()
+        concentration = _concentration(found, standard, design)
     return FittedPooled(
-        counting,
-        ties > 0,
-        center + unit * m,
-        unit * np.exp(s),
-        _tables(found, near, m, np.exp(s)),
-        float(concentration),
+        counting, ties > 0, found, standard, design, center, unit, float(concentration)
     )
 
 
@@ -117,30 +98,17 @@ def spread(rewards: np.ndarray) -> float:
     return float(np.nanmedian(gaps[gaps > 0])) / 0.9539
 
 
-def _standardized(near: Posterior, rows, rewards):
-    """asinh Z of rewards (rows, m) for each location and scale: (rows, locations, scales, m)."""
-    location = near.location[rows][:, :, None, None]
-    scale = np.exp(-near.log_scale[rows])[:, None, :, None]
-    return np.arcsinh((rewards[:, None, None, :] - location) * scale)
+def _chances(found: Hierarchy, near: Posterior, row: int, rewards: np.ndarray):
+    """For each location and scale, one after the other, of a prompt: the chance that a sample lies
+    below each of `rewards`, and their log density; both of shape (nodes, m)."""
+    scale = np.exp(-near.log_scale[row])[None, :, None]
+    t = np.arcsinh((rewards - near.location[row][:, None, None]) * scale)
+    logs = np.interp(t, MIDDLES, found.shape.log_density()) - near.log_scale[row][:, None]
+    nodes = (-1, rewards.size)
+    return found.shape.cdf(t).reshape(nodes), logs.reshape(nodes)
 
 
-def _tables(found: Hierarchy, near: Posterior, location, scale) -> np.ndarray:
-    """At the points of `TABLE`: the predictive CDF, and mean and mean square of the quantile of a
-    response that has this reward, itself one more observation. Shape (prompts, 3, points)."""
-    tables = np.empty((len(location), 3, TABLE.size))
-    density = found.shape.log_density()
-    for p in range(len(location)):
-        rows = slice(p, p + 1)
-        t = _standardized(near, rows, location[rows, None] + scale[rows, None] * np.sinh(TABLE))[0]
-        u, weights = found.shape.cdf(t), near.weights[p][:, :, None]
-        logs = np.interp(t, MIDDLES, density) - near.log_scale[p][None, :, None]
-        seen = weights * np.exp(logs - logs.max((0, 1)))
-        seen = seen / seen.sum((0, 1))
-        tables[p] = (weights * u).sum((0, 1)), (seen * u).sum((0, 1)), (seen * u**2).sum((0, 1))
-    return np.clip(tables, 0, 1)
-
-
-def _concentration(found: Hierarchy, near: Posterior, rewards: np.ndarray) -> float:
+def _concentration(found: Hierarchy, rewards: np.ndarray, design: np.ndarray) -> float:
     """The concentration whose predictions of held-out samples have the least squared error in
     either tail of each prompt; the smaller of both.
 
@@ -150,86 +118,62 @@ def _concentration(found: Hierarchy, near: Posterior, rewards: np.ndarray) -> fl
     """
     several = np.flatnonzero(np.isfinite(rewards).sum(1) >= 2)
     several = several[np.linspace(0, several.size - 1, min(several.size, LEARNED_FROM)).astype(int)]
-    density, errors, most = found.shape.log_density(), np.zeros((2, len(CONCENTRATIONS))), 0.0
-    c = np.array(CONCENTRATIONS)[:, None]
-    for p in several:
-        own = rewards[p, np.isfinite(rewards[p])]
-        t = _standardized(near, slice(p, p + 1), own[None])[0]
-        u = found.shape.cdf(t)
-        logs = np.interp(t, MIDDLES, density) - near.log_scale[p][None, :, None]
+    near = found.known(rewards[several], design[several])
+    errors, c = np.zeros((2, len(CONCENTRATIONS))), np.array(CONCENTRATIONS)[:, None]
+    for p, row in enumerate(rewards[several]):
+        own = row[np.isfinite(row)]
+        u, logs = _chances(found, near, p, own)
+        weights = near.weights[p].ravel()
         rank = np.arange(1, own.size) / own.size
         upper = rank >= min(EXTREME, rank[-1])
-        most += MOST * own.size / several.size
         # Every rank is held out as often, whatever K.
         for k in (np.arange(min(own.size, HELD_OUT)) * HELD_OUT_STEP + p) % own.size:
-            without = near.weights[p] * np.exp(logs[..., k].min() - logs[..., k])
-            shared = np.delete(np.einsum("jl,jlk->k", without / without.sum(), u), k)
+            without = weights * np.exp(logs[:, k].min() - logs[:, k])
+            shared = np.delete(without @ u / without.sum(), k)
             hit = np.delete(own[k] <= own, k)
             told = shared + (rank - shared) * own.size / (c + own.size)
             error = (told - hit) ** 2 / (rank * (1 - rank))
             errors += error[:, upper].mean(1), error[:, upper[::-1]].mean(1)
-    best = min(CONCENTRATIONS[i] for i in errors.argmin(1))
-    return float(min(best, most))
+    return float(min(CONCENTRATIONS[i] for i in errors.argmin(1)))
 
 
 @dataclass(frozen=True)
 class FittedPooled(AbstractFitted):
-    """What is known of every prompt, in tables."""
+    """Prior and shape; a prompt's posterior is made when it is asked for."""
 
     counting: FittedCounting = field(repr=False)
 
     atoms: np.ndarray = field(repr=False)
     """Prompts with ties, which are counted."""
 
-    location: np.ndarray = field(repr=False)
-    """Posterior means, in units of the reward."""
+    found: Hierarchy = field(repr=False)
 
-    scale: np.ndarray = field(repr=False)
+    standard: np.ndarray = field(repr=False)
+    """Reference rewards in units of `unit` around `center`, increasing, nan last and for atoms."""
 
-    table: np.ndarray = field(repr=False)
-    """At the points of `TABLE`, (prompts, 3, points)."""
+    design: np.ndarray = field(repr=False)
+    center: float
+    unit: float
 
     concentration: float
     """Samples that the shared law counts for."""
 
     @property
     def prompts(self):
-        return len(self.table)
+        return len(self.standard)
 
-    def _shared(self, row, rewards):
-        t = np.arcsinh((rewards - self.location[row]) / self.scale[row])
-        return [np.interp(t, TABLE, table) for table in self.table[row]]
-
-    def _below(self, row, rewards):
-        low, high = self.counting._intervals(row, rewards)
-        return (low + high) / 2 * self.counting.counts[row]
-
-    def _quantiles(self, row, rewards):
+    def _belief(self, row, rewards):
         if self.atoms[row]:
-            return self.counting._quantiles(row, rewards)
-        u, c = self._shared(row, rewards)[0], self.concentration
+            return self.counting._belief(row, rewards)
+        own = slice(row, row + 1)
+        near = self.found.known(self.standard[own], self.design[own])
+        u, _ = _chances(self.found, near, 0, (rewards - self.center) / self.unit)
+        weights, c = near.weights[0].ravel(), self.concentration
         if c == np.inf:
-            return u
-        return (c * u + self._below(row, rewards)) / (c + self.counting.counts[row])
-
-    def _intervals(self, row, rewards):
-        counts, c = self.counting.counts[row], self.concentration
-        ends = np.array(self.counting._intervals(row, rewards)) * counts
-        if self.atoms[row]:
-            # Nothing is shared, but quantiles are as uncertain as elsewhere: were they not, these
-            # prompts would get more than their part of the KL.
-            c, mean, square = 0.0, 0.0, 0.0
-        else:
-            mean, square = self._shared(row, rewards)[1:]
-            mean, square = np.stack([mean, mean]), np.stack([square, square])
-        if c < np.inf:
-            # Given the shared law's quantile v, the true one is Beta(a, n − a) with a = c v + rank
-            # + 1 and n = c + K + 2; with c = 0 that is the law of the rank of a fresh sample.
-            ends, n = ends + 1, c + counts + 2
-            first = c * mean + ends
-            second = c**2 * square + 2 * c * mean * ends + ends**2
-            mean, square = first / n, (second + first) / (n * (n + 1))
-        half = np.sqrt(3 * np.maximum(square - mean**2, 0))
-        # One interval for both ends of the ties.
-        low, high = (mean - half).min(0), (mean + half).max(0)
-        return np.clip(low, 0, 1), np.clip(high, 0, 1)
+            return Belief(u, u, weights)
+        # Given the shared law's quantile v the prompt's own is Beta(c v + rank, c (1 − v) + K −
+        # rank): here by an interval of the same mean and standard deviation.
+        k = self.counting.counts[row]
+        low, high = ((c * u + k * end) / (c + k) for end in self.counting._intervals(row, rewards))
+        spread = [np.sqrt(3 * np.maximum(m * (1 - m), 0) / (c + k + 1)) for m in (low, high)]
+        return Belief(np.clip(low - spread[0], 0, 1), np.clip(high + spread[1], 0, 1), weights)
