@@ -5,6 +5,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.special import ndtr
 
 from infalign import (
     BestOfN,
@@ -18,6 +19,8 @@ from infalign import (
     WorstOfN,
     compare,
 )
+from infalign.calibration.calibrators import Counting, Pooled
+from infalign.calibration.calibrators.expected import Counted, expected
 from infalign.calibration.raw import log_weights, raw_beta, raw_kl, raw_win_rate
 from infalign.config import parse_config
 from infalign.design import at_kl
@@ -91,24 +94,61 @@ def test_log_weights_average_to_one_over_the_reference():
 def test_both_objectives_imply_tilts_of_the_target_kl():
     store = normal_store(prompts=20, samples=256)
     rewards = np.stack(list(store.rewards.values()))
-    found = plan(WorstOfN(4), WorstOfN(4), "optimal", kl=0.5, beta=None, samples=256)
-    shaped = shaped_objective(len, store, found.transform, found.beta, found.kl)
+    found = plan(WorstOfN(4), WorstOfN(4), "optimal", kl=0.5, beta=None, expected=Counted(256))
+    shaped = shaped_objective(
+        len, store, Counting().fit(rewards), found.transform, found.beta, found.kl
+    )
     for objective in (shaped, raw_objective(len, store, 0.5)):
         logs = objective.tilt(rewards)
         assert abs(np.mean(np.exp(logs)) - 1) < 0.01
         assert abs(np.mean(np.exp(logs) * logs) - 0.5) < 0.02
 
 
+def test_pooled_quantiles_imply_a_tilt_of_the_target_kl_that_is_the_exact_one():
+    rng = np.random.default_rng(5)
+    place = rng.normal(size=(128, 1))
+    rewards = place + rng.normal(size=(128, 8))
+    store = CalibrationStore.from_rewards([f"p{i}" for i in range(128)], rewards)
+    learned = Pooled().fit(rewards)
+    outlook = expected(learned, rewards)
+    found = plan(BestOfN(4), BestOfN(4), "optimal", kl=0.5, beta=None, expected=outlook)
+    objective = shaped_objective(len, store, learned, found.transform, found.beta, found.kl)
+    logs = objective.tilt(rewards)
+    assert np.exp(logs).mean() == pytest.approx(1) and found.kl == pytest.approx(0.5)
+    assert (np.exp(logs) * logs).mean() == pytest.approx(0.5, abs=1e-6)
+    counted = shaped_objective(
+        len, store, Counting().fit(rewards), found.transform, found.beta, found.kl
+    )
+    # Of exact quantiles, which the ranks among eight samples know less of.
+    exact = at_kl(found.transform, 0.5).density(ndtr(rewards - place))
+    errors = [np.abs(np.exp(o.tilt(rewards)) - exact).mean() for o in (objective, counted)]
+    assert errors[0] < 0.8 * errors[1]
+
+
+@pytest.mark.parametrize("samples", [4, 16])
+def test_pooling_needs_a_sharper_table_than_counting_and_is_worth_more(samples):
+    rng = np.random.default_rng(6)
+    rewards = rng.normal(size=(128, 1)) + rng.normal(size=(128, samples))
+    pooled, counted = (
+        plan(BestOfN(8), BestOfN(8), "optimal", kl=0.5, beta=None,
+             expected=expected(calibrator.fit(rewards), rewards))
+        for calibrator in (Pooled(), Counting())
+    )  # fmt: skip
+    assert len(pooled.transform.phi) > len(counted.transform.phi) == samples + 1
+    assert pooled.win_rate > counted.win_rate + 0.02
+    assert pooled.kl == pytest.approx(0.5)
+
+
 @pytest.mark.parametrize("transform", ["optimal", "identity", "exponential:10"])
 def test_a_plan_is_what_so_many_samples_give(transform):
-    found = plan(BestOfN(4), BestOfN(4), transform, kl=0.5, beta=None, samples=16)
+    found = plan(BestOfN(4), BestOfN(4), transform, kl=0.5, beta=None, expected=Counted(16))
     rows = {row.transform: row for row in compare(
         BestOfN(4), [Identity(), Exponential(10)], kl=0.5, samples=16
     )}  # fmt: skip
     row = rows[transform]
     assert found.kl == pytest.approx(0.5, abs=1e-6)
     assert found.beta == pytest.approx(row.beta) and found.win_rate == pytest.approx(row.win_rate)
-    again = plan(BestOfN(4), BestOfN(4), transform, kl=None, beta=found.beta, samples=16)
+    again = plan(BestOfN(4), BestOfN(4), transform, kl=None, beta=found.beta, expected=Counted(16))
     # The best table is found to what its expected win rate can tell.
     assert again.kl == pytest.approx(0.5, abs=0.01)
 

@@ -52,6 +52,7 @@ class Calibration(Section):
     """Reference samples that turn rewards into quantiles."""
 
     samples: Annotated[PositiveInt, Field(description="Reference samples per prompt, K.", ge=2)] = 64  # fmt: skip  # noqa: E501
+    calibrator: Annotated[Literal["auto", "ecdf", "pooled"], Field(description="How samples become quantiles. ecdf: the rank among a prompt's own. pooled: prompts lend each other the shape of the reward. auto: the best that is safe, by held-out samples.")] = "auto"  # fmt: skip  # noqa: E501
 
 
 Method = Literal["rloo", "rlhf"]
@@ -134,7 +135,13 @@ class Config(Section):
                 "procedure that keeps by rank"
             )
         if self.transform != "optimal":
-            parse_transform(self.transform)
+            shared = self.calibration.calibrator not in ("auto", "ecdf")
+            if shared and not parse_transform(self.transform).bounded:
+                raise ValueError(
+                    f"`transform` {self.transform} is infinite at the ends of [0, 1], and "
+                    f"`calibration.calibrator` {self.calibration.calibrator} averages over "
+                    "quantiles up to them; use ecdf, or a bounded transform"
+                )
         needed = max(procedure.draws, against.draws)
         if self.evaluate.samples < needed:
             raise ValueError(

@@ -6,6 +6,8 @@ from numbers import Real
 
 import numpy as np
 
+from .calibration.calibrators import AbstractCalibrator, AbstractFitted, StoreCalibration
+from .calibration.calibrators.counting import FittedCounting
 from .calibration.ranks import Smoothing
 from .calibration.store import CalibrationStore
 from .errors import DataError
@@ -47,6 +49,8 @@ class ShapedReward:
     - `reward`: a TRL reward function, `(prompts, completions, **columns) -> list[float]`.
     - `store`: reference rewards of the same prompts under the same reward.
     - `transform`: Φ; unbounded ones (`Log`, `Probit`) need `smoothing="add-half"`.
+    - `calibrator`: what makes quantiles of the store's rewards, `Pooled()` for one: it learns from
+      the store now, or has learned already (`calibrator.fit`). The plain rank unless given.
     - `key`: name of the data set's column of prompt ids.
 
     Raises DataError when called with unknown prompts or when `reward` returns something else than
@@ -59,22 +63,37 @@ class ShapedReward:
         store: CalibrationStore,
         transform: AbstractTransform,
         *,
+        calibrator: AbstractCalibrator | AbstractFitted | None = None,
         smoothing: Smoothing = "none",
         key: str = "prompt_id",
     ):
+        if isinstance(calibrator, AbstractCalibrator):
+            calibrator = StoreCalibration.fit(store, calibrator).learned
+        if isinstance(calibrator, FittedCounting):  # which the store does itself, and faster
+            smoothing = smoothing if calibrator.smoothing == "none" else calibrator.smoothing
+            calibrator = None
+        calibration = None if calibrator is None else StoreCalibration(store, calibrator)
+        if calibration is not None and not transform.bounded:
+            raise ValueError(
+                f"`{transform.spec}` is infinite at the ends of [0, 1], and this calibrator "
+                "averages over quantiles up to them. Use a bounded transform, or leave "
+                "`calibrator` out."
+            )
         if smoothing == "none" and not transform.bounded:
             raise ValueError(
                 f"`{transform.spec}` is infinite at the ends of [0, 1], where plain mid-ranks can "
                 'fall. Use smoothing="add-half", or a bounded transform.'
             )
         self.reward, self.store, self.transform = reward, store, transform
-        self.smoothing, self.key = smoothing, key
+        self.calibration, self.smoothing, self.key = calibration, smoothing, key
         self.__name__ = f"shaped_{reward_name(reward)}"
 
     def __call__(self, prompts, completions, *, log_metric=None, **columns) -> list[float]:
         """One shaped reward per completion."""
         raw, ids = raw_rewards(self.reward, prompts, completions, columns, self.key)
-        log_calibration(self.store, ids, raw, log_metric)
+        log_calibration(self.store, ids, raw, log_metric, self.calibration)
+        if self.calibration is not None:
+            return self.calibration.shaped(ids, raw, self.transform).tolist()
         low, high = self.store.intervals(ids, raw, smoothing=self.smoothing)
         return self.transform.average(low, high).tolist()
 
@@ -104,13 +123,16 @@ def raw_rewards(reward, prompts, completions, columns, key) -> tuple[np.ndarray,
     return checked_rewards(raw, completions, reward_name(reward)), columns[key]
 
 
-def log_calibration(store: CalibrationStore, ids, raw: np.ndarray, log_metric) -> None:
+def log_calibration(
+    store: CalibrationStore, ids, raw: np.ndarray, log_metric, calibration=None
+) -> None:
     """Log the mean raw reward and quantile, and the share outside all reference samples."""
     if log_metric is not None:
-        quantile = store.quantiles(ids, raw)
+        rank = store.quantiles(ids, raw)
+        quantile = rank if calibration is None else calibration.quantiles(ids, raw)
         log_metric("infalign/raw_reward", float(raw.mean()))
         log_metric("infalign/quantile", float(quantile.mean()))
-        log_metric("infalign/saturated", float(np.mean((quantile == 0) | (quantile == 1))))
+        log_metric("infalign/saturated", float(np.mean((rank == 0) | (rank == 1))))
 
 
 def reward_name(reward) -> str:

@@ -94,7 +94,7 @@ class CalibrationStore:
     def column(self, prompt_ids: Sequence[str]) -> "pa.ListArray":
         """Sorted rewards of these prompts, in their order: a column beside the prompts of a data
         set. Raises DataError for prompts that the store does not know."""
-        positions = self._positions(list(prompt_ids))
+        positions = self.positions(list(prompt_ids))
         if not len(positions):
             return columns.as_lists(np.empty(0, self.rewards.dtype), positions)
         rows = [self.rewards.row(int(position)) for position in positions]
@@ -153,7 +153,7 @@ class CalibrationStore:
 
         Raises DataError as `quantiles` does.
         """
-        positions = self._positions(prompt_ids)
+        positions = self.positions(prompt_ids)
         values = np.asarray(rewards, float)
         if values.shape[:1] != (len(prompt_ids),):
             raise DataError(
@@ -172,7 +172,9 @@ class CalibrationStore:
         low, high = ends(below, up_to, counts[:, None], smoothing)
         return low.reshape(values.shape), high.reshape(values.shape)
 
-    def _positions(self, prompt_ids: Sequence[str]) -> np.ndarray:
+    def positions(self, prompt_ids: Sequence[str]) -> np.ndarray:
+        """Where each prompt stands in `rewards`; DataError for those that the store does not
+        know."""
         positions = self.rewards.find(prompt_ids)
         unknown = np.flatnonzero(positions < 0)
         if unknown.size:

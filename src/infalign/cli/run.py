@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 from pydantic import BaseModel
 from rich.console import Console
+from rich.logging import RichHandler
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -148,9 +149,15 @@ def progress():
             progress.start()  # not before: what fails at once leaves one line, its message
         progress.update(tasks[what], completed=done, total=total)
 
+    # What is decided on the way is said above the bars.
+    log = logging.getLogger("infalign")
+    said = RichHandler(console=console, show_time=False, show_level=False, show_path=False)
+    log.addHandler(said)
+    log.setLevel(logging.INFO)
     try:
         yield report
     finally:
+        log.removeHandler(said)
         if tasks:
             progress.stop()
 

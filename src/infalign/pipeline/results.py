@@ -12,12 +12,11 @@ from infalign.comparison.shown import BINS
 from infalign.comparison.summary import summarize
 from infalign.design import at_kl, design
 from infalign.errors import SolveError
-from infalign.few_samples import FewSamples
 from infalign.procedures import RankProcedure
 from infalign.training.labels import LABELS
 
 from .folder import Run
-from .stages import open_store, read_design
+from .stages import open_store, read_design, read_expected
 
 
 def summarize_run(run: Run) -> dict:
@@ -28,8 +27,9 @@ def summarize_run(run: Run) -> dict:
     results = summarize(measured, LABELS)
     store = open_store(run)
     transform, _, target = read_design(run)
+    expected = read_expected(run, store)
     for policy in results["policies"]:
-        policy |= _theory(run, store, transform, policy)
+        policy |= _theory(run, store, transform, expected, policy)
     edges = np.linspace(0, 1, BINS + 1)
     best = design(run.procedure, kl=target, against=run.against).policy
     optimal = np.diff(best.cdf(edges)) * BINS
@@ -44,7 +44,7 @@ def summarize_run(run: Run) -> dict:
     }
 
 
-def _theory(run: Run, store, transform, policy: dict) -> dict:
+def _theory(run: Run, store, transform, expected, policy: dict) -> dict:
     """What training without loss gives at the policy's own KL, where this run trained it."""
     method = policy["method"]
     if method not in run.config.methods:
@@ -60,21 +60,19 @@ def _theory(run: Run, store, transform, policy: dict) -> dict:
             if isinstance(p, RankProcedure) and isinstance(a, RankProcedure)
         }
         return own | {"transform": "raw reward", "theory": theory}
-    theory = {spec: _with_samples(run, transform, kl, *pair) for spec, pair in pairs}
+    theory = {spec: _with_samples(expected, transform, kl, *pair) for spec, pair in pairs}
     return own | {"transform": run.config.transform, "theory": theory}
 
 
-def _with_samples(run: Run, transform, kl: float, procedure, against) -> float | None:
-    """Win rate by theory with the run's number of calibration samples; of procedures that read
+def _with_samples(expected, transform, kl: float, procedure, against) -> float | None:
+    """Win rate by theory with the run's calibrator and number of samples; of procedures that read
     quantiles with exact ones. None where so few samples cannot express the KL."""
     if not isinstance(procedure, RankProcedure):
         return at_kl(transform, kl).win_rate(procedure, against)
-    few = FewSamples(run.config.calibration.samples)
     try:
-        _, exponents = few.at_kl(transform, kl)
+        return expected.achieved(transform, procedure, against, kl=kl).win_rate
     except SolveError:
         return None
-    return few.achieved(exponents, procedure, against).win_rate
 
 
 def _calibration(run: Run, measured: Measured) -> dict:
@@ -92,6 +90,7 @@ def _calibration(run: Run, measured: Measured) -> dict:
     return {
         "prompts": len(rows),
         "samples": rows.shape[1],
+        "calibrator": storage.read_json(run.folder / "design.json")["calibrator"],
         "uniformity": np.histogram(u, BINS, (0, 1))[0].tolist(),
         "uniformity_deviation": float(np.abs(u - (np.arange(u.size) + 0.5) / u.size).max()),
         "saturated": saturated,

@@ -1,9 +1,14 @@
 """The stages of a run. Each does what its files do not yet show done, and nothing else."""
 
+import logging
 import warnings
 from functools import partial
 
 from infalign import storage
+from infalign.calibration.calibrators import AbstractFitted, StoreCalibration, choose
+from infalign.calibration.calibrators.choose import CANDIDATES, ECDF
+from infalign.calibration.calibrators.expected import AbstractExpected, expected
+from infalign.calibration.calibrators.in_store import some_rewards
 from infalign.calibration.raw import require_spread
 from infalign.calibration.store import CalibrationStore, read_samples
 from infalign.collection import Local, OnRay, collect
@@ -13,9 +18,12 @@ from infalign.comparison.verdicts import compare_pairs
 from infalign.config import SamplingSettings
 from infalign.models.rewards import load_reward
 from infalign.models.samplers import has_weights, load_sampler
+from infalign.specs import parse_transform
 from infalign.transforms import AbstractTransform, transform_from_json
 
 from .folder import Run
+
+LOG = logging.getLogger(__name__)
 
 
 def calibrate(run: Run, report: Report) -> None:
@@ -78,7 +86,8 @@ def design(run: Run, report: Report) -> None:
 
     path = run.folder / "design.json"
     if not path.exists():
-        tied = open_store(run).tied()
+        store = open_store(run)
+        tied = store.tied()
         if tied > ATOMS:
             warnings.warn(
                 f"Two reference samples of a prompt have the same reward {tied:.0%} of the time: "
@@ -87,17 +96,21 @@ def design(run: Run, report: Report) -> None:
                 "their quantiles; `infalign.verifiable` and `infalign.finite` give exact figures.",
                 stacklevel=2,
             )
+        name, reason = chosen_calibrator(run, store)
+        learned = StoreCalibration.fit(store, CANDIDATES[name]).learned
+        LOG.info("Calibrator %s", reason)
         planned = plan(
             run.procedure,
             run.against,
             run.config.transform,
             kl=run.config.kl,
             beta=run.config.beta,
-            samples=run.config.calibration.samples,
+            expected=expected(learned, some_rewards(store)),
         )
         storage.write_json(
             path,
             {
+                "calibrator": {"name": name, "reason": reason},
                 "transform": planned.transform.to_json(),
                 "beta": planned.beta,
                 "kl": planned.kl,
@@ -105,6 +118,28 @@ def design(run: Run, report: Report) -> None:
             },
         )
     report("design", 1, 1)
+
+
+def chosen_calibrator(run: Run, store: CalibrationStore) -> tuple[str, str]:
+    """Name of the run's calibrator, and why it is that one."""
+    asked, transform = run.config.calibration.calibrator, run.config.transform
+    if asked != "auto":
+        return asked, f"{asked}: as configured"
+    if transform != "optimal" and not parse_transform(transform).bounded:
+        return ECDF, f"{ECDF}: {transform} is infinite at the ends of [0, 1]"
+    chosen = choose(some_rewards(store))
+    return chosen.name, chosen.reason
+
+
+def read_calibration(run: Run, store: CalibrationStore) -> AbstractFitted:
+    """What the calibrator that `design.json` names learns from the store."""
+    name = storage.read_json(run.folder / "design.json")["calibrator"]["name"]
+    return StoreCalibration.fit(store, CANDIDATES[name]).learned
+
+
+def read_expected(run: Run, store: CalibrationStore) -> AbstractExpected:
+    """What theory says of training with the run's calibrator and number of samples."""
+    return expected(read_calibration(run, store), some_rewards(store))
 
 
 def read_design(run: Run) -> tuple[AbstractTransform, float, float]:
@@ -130,7 +165,9 @@ def train(run: Run, report: Report) -> None:
         objective = (
             raw_objective(run.reward, store, kl)
             if method == "rlhf"
-            else shaped_objective(run.reward, store, transform, beta, kl)
+            else shaped_objective(
+                run.reward, store, read_calibration(run, store), transform, beta, kl
+            )
         )
         samples = read_samples(run.folder / "calibration")
         shape = (len(run.prompts), run.config.calibration.samples)

@@ -9,12 +9,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from infalign.calibration.calibrators import AbstractFitted
+from infalign.calibration.calibrators.counting import FittedCounting
+from infalign.calibration.calibrators.expected import AbstractExpected
 from infalign.calibration.ranks import quantiles
 from infalign.calibration.raw import log_weights, raw_beta
 from infalign.calibration.store import CalibrationStore
-from infalign.design import at_kl, design
-from infalign.few_samples import FewSamples
+from infalign.design import at_kl
 from infalign.procedures import RankProcedure
+from infalign.raw import RawRewards
 from infalign.shaping import MonitoredReward, ShapedReward
 from infalign.specs import parse_transform
 from infalign.transforms import AbstractTransform
@@ -54,38 +57,53 @@ def plan(
     *,
     kl: float | None,
     beta: float | None,
-    samples: int,
+    expected: AbstractExpected,
 ) -> Plan:
-    """The transform to train on with `samples` calibration samples per prompt.
+    """The transform to train on, and what comes out with a calibration from few samples.
 
-    What is best for exact quantiles is not for counted ones: the optimum is the best table for so
-    many samples, and β is larger than with exact quantiles for the same KL.
+    What is best for exact quantiles is not for those of few samples: the optimum is the best table
+    for so many, and β is larger than with exact quantiles for the same KL.
     """
     if transform == "optimal":
-        best = design(procedure, kl=kl, beta=beta, against=against, samples=samples)
-        return Plan(best.transform, best.beta, best.kl, best.win_rate)
-    chosen, few = parse_transform(transform), FewSamples(samples)
-    if kl is None:
-        exponents = few.values(chosen) / beta
+        chosen = expected.best(procedure, against, kl=kl, beta=beta)
     else:
-        beta, exponents = few.at_kl(chosen, kl)
-    achieved = few.achieved(exponents, procedure, against)
-    return Plan(chosen, beta, achieved.kl, achieved.win_rate)
+        chosen = parse_transform(transform)
+    found = expected.achieved(chosen, procedure, against, kl=kl, beta=beta)
+    return Plan(chosen, found.beta, found.kl, found.win_rate)
 
 
 def shaped_objective(
-    reward, store: CalibrationStore, transform: AbstractTransform, beta: float, kl: float
+    reward,
+    store: CalibrationStore,
+    learned: AbstractFitted,
+    transform: AbstractTransform,
+    beta: float,
+    kl: float,
 ) -> Objective:
-    """InfAlign-CTRL: the calibrated and transformed reward, by `plan` at `beta` for `kl` nats."""
+    """InfAlign-CTRL: the calibrated and transformed reward, by `plan` at `beta` for `kl` nats.
+
+    - `learned`: what a calibrator learned from the store.
+    """
     smoothing = "none" if transform.bounded else "add-half"
-    # Among themselves the stored samples have no errors of calibration, and need another β.
-    tilted = at_kl(transform, kl)
+    shaped = ShapedReward(reward, store, transform, calibrator=learned, smoothing=smoothing)
+    if isinstance(learned, FittedCounting):
+        return Objective(shaped, beta, _counted_tilt(transform, kl))
 
     def tilt(rewards):
-        # Among K samples of its own prompt a reference sample never falls on 0 or 1.
-        return np.log(tilted.density(quantiles(rewards, rewards)))
+        own = learned.on(rewards).shaped(np.arange(len(rewards)), rewards, transform)
+        # As rewards of one prompt: of each prompt few samples are known, and their mean weight says
+        # little, but on the quantile axis all prompts have the same.
+        together = own.reshape(1, -1)
+        return log_weights(together, at_kl(RawRewards(together), kl).beta).reshape(own.shape)
 
-    return Objective(ShapedReward(reward, store, transform, smoothing=smoothing), beta, tilt)
+    return Objective(shaped, beta, tilt)
+
+
+def _counted_tilt(transform: AbstractTransform, kl: float):
+    # Among themselves the stored samples have no errors of calibration, and need another β.
+    tilted = at_kl(transform, kl)
+    # Among K samples of its own prompt a reference sample never falls on 0 or 1.
+    return lambda rewards: np.log(tilted.density(quantiles(rewards, rewards)))
 
 
 def raw_objective(reward, store: CalibrationStore, kl: float) -> Objective:

@@ -5,7 +5,10 @@ them only where held-out reference samples say that it is better. `judge` says w
 worth: the win rate of the policy that is trained on it.
 """
 
+from .choose import Choice as Choice
+from .choose import choose as choose
 from .counting import Counting as Counting
+from .in_store import StoreCalibration as StoreCalibration
 from .interface import AbstractCalibrator as AbstractCalibrator
 from .interface import AbstractFitted as AbstractFitted
 from .pooled import Pooled as Pooled

@@ -44,5 +44,8 @@ class FittedCounting(AbstractFitted):
     def prompts(self):
         return len(self.rewards)
 
+    def on(self, rewards, features=None):
+        return Counting(self.smoothing).fit(rewards, features)
+
     def _intervals(self, row, rewards):
         return interval(self.rewards[row, : self.counts[row]], rewards, self.smoothing)

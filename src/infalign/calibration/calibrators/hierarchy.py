@@ -11,6 +11,7 @@ All is done in units of the typical spread within a prompt, around the middle of
 """
 
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 from scipy.special import erf
@@ -61,6 +62,7 @@ class Shape:
         low, high = np.interp([0.25, 0.75], np.cumsum(mass), EDGES[1:])
         return cls(mass, 0.9 * max(high - low, BIN) / 1.34 * samples**-0.2)
 
+    @cached_property
     def log_density(self) -> np.ndarray:
         """Log density of Z at the middles of the bins, smoothed."""
         offsets = np.arange(-(MIDDLES.size - 1), MIDDLES.size) * BIN
@@ -70,7 +72,11 @@ class Shape:
 
     def cdf(self, t: np.ndarray) -> np.ndarray:
         """P(asinh Z ≤ t), elementwise."""
-        return np.interp(t, EDGES, np.minimum(np.concatenate([[0], np.cumsum(self.mass)]), 1))
+        return np.interp(t, EDGES, self._below)
+
+    @cached_property
+    def _below(self) -> np.ndarray:
+        return np.minimum(np.concatenate([[0], np.cumsum(self.mass)]), 1)
 
 
 EDGES = np.linspace(-FARTHEST, FARTHEST, round(2 * FARTHEST / BIN) + 1)
@@ -172,7 +178,7 @@ class Hierarchy:
         prior_s = -((s - self.log_scale.mean(design)[:, None]) ** 2) / (2 * self.log_scale.variance)
         logs = prior_m[:, :, None] + prior_s[:, None, :]
         known = np.isfinite(rewards)
-        density = self.shape.log_density()
+        density = self.shape.log_density
         mass, weights = np.zeros(MIDDLES.size), np.empty(logs.shape)
         size = max(1, 2_000_000 // (LOCATIONS * SCALES * max(rewards.shape[1], 1)))
         for start in range(0, len(rewards), size):

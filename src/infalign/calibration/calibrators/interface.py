@@ -41,6 +41,11 @@ class AbstractFitted(ABC):
     def prompts(self) -> int:
         """How many prompts it knows: rows go from 0 to one less."""
 
+    @abstractmethod
+    def on(self, rewards, features=None) -> "AbstractFitted":
+        """What was learned, applied to reference rewards of other prompts; arguments and errors as
+        of `AbstractCalibrator.fit`, but one prompt is enough."""
+
     def _belief(self, row: int, rewards: np.ndarray) -> Belief:
         """What is known of the quantiles of one prompt's rewards, shape (m,)."""
         low, high = self._intervals(row, rewards)

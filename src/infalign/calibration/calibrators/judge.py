@@ -143,6 +143,9 @@ class Judged:
     """Standard error of `win_rate`: prompts and their samples are random."""
 
     beta: float
+    kl: float
+    """In nats, averaged over prompts."""
+
     prompts: np.ndarray = field(repr=False)
     """Win rate of each prompt, averaged over rounds: for paired differences."""
 
@@ -188,18 +191,31 @@ def achieved(
     procedure: RankProcedure,
     against: AbstractProcedure,
     *,
-    kl: float,
+    kl: float | None = None,
+    beta: float | None = None,
 ) -> Judged:
-    """Win rate of the policies trained on given rewards, one array per round, at `kl` nats."""
+    """What policies trained on given rewards, one array per round, achieve at `kl` nats or `beta`.
+
+    Raises SolveError where these rewards cannot express that much KL.
+    """
+    pairs = list(zip(truths, shaped, strict=True))
 
     def mean_kl(scale):
-        return np.mean([t.kls(v * scale).mean() for t, v in zip(truths, shaped, strict=True)])
+        return float(np.mean([t.kls(v * scale).mean() for t, v in pairs]))
+
+    scale = _scale(mean_kl, np.std(shaped[0]), kl) if beta is None else 1 / beta
+    wins = np.mean([t.win_rates(v * scale, procedure, against) for t, v in pairs], axis=0)
+    stderr = float(wins.std(ddof=1) / np.sqrt(wins.size)) if wins.size > 1 else float("nan")
+    return Judged(float(wins.mean()), stderr, 1 / scale, mean_kl(scale), wins)
+
+
+def _scale(mean_kl: Callable[[float], float], spread: float, kl: float) -> float:
+    """1/β at which the KL is `kl`."""
 
     def excess(log_scale):
         return np.log(max(mean_kl(np.exp(log_scale)), 1e-300) / kl)
 
-    low = high = 0.5 * np.log(2 * kl) - np.log(max(np.std(shaped[0]), 1e-300))
-    start = low
+    low = high = start = 0.5 * np.log(2 * kl) - np.log(max(spread, 1e-300))
     while excess(low) > 0:
         low -= 1
     while excess(high) < 0:
@@ -209,13 +225,7 @@ def achieved(
                 f"These quantiles do not reach kl={kl:g} nats: {mean_kl(np.exp(high)):.3g} at "
                 "most. Use more samples, or a smaller kl."
             )
-    scale = float(np.exp(bracketed_root(excess, low, high, xtol=1e-10) if low < high else low))
-    wins = np.mean(
-        [t.win_rates(v * scale, procedure, against) for t, v in zip(truths, shaped, strict=True)],
-        axis=0,
-    )
-    stderr = float(wins.std(ddof=1) / np.sqrt(wins.size)) if wins.size > 1 else float("nan")
-    return Judged(float(wins.mean()), stderr, 1 / scale, wins)
+    return float(np.exp(bracketed_root(excess, low, high, xtol=1e-10) if low < high else low))
 
 
 def graded_edges() -> np.ndarray:

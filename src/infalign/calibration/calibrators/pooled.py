@@ -6,13 +6,13 @@ Statistics 1, 1973): the shared law counts like `concentration` samples. How man
 samples to say: many where prompts share a shape, few where they do not.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from infalign import _check
 
-from .counting import FittedCounting
+from .counting import Counting, FittedCounting
 from .hierarchy import LEARNED_FROM, MIDDLES, Hierarchy, Posterior, learn
 from .interface import AbstractCalibrator, AbstractFitted, Belief, sorted_rewards, tied_share
 
@@ -74,20 +74,25 @@ def fit_hierarchy(
 
     - `design`: a constant and the features, (prompts, 1 + d).
     """
-    counts = np.isfinite(rewards).sum(1)
-    counting = FittedCounting(rewards, counts)
-    ties = tied_share(rewards)
-    several = counts >= 2
+    ties, several = tied_share(rewards), np.isfinite(rewards).sum(1) >= 2
     if several.sum() < FEWEST or ties[several].mean() > ATOMS:
-        return counting
-    unit, center = spread(rewards), np.nanmedian(rewards)
-    standard = np.where(ties[:, None] > 0, np.nan, (rewards - center) / unit)
-    found = learn(standard, design)
+        return Counting().fit(rewards)
+    center, unit = float(np.nanmedian(rewards)), spread(rewards)
+    own = _own(rewards, design, center, unit)
+    found = learn(own["standard"], design)
     if concentration is None:
-        concentration = _concentration(found, standard, design)
+        concentration = _concentration(found, own["standard"], design)
     return FittedPooled(
-        counting, ties > 0, found, standard, design, center, unit, float(concentration)
+        **own, found=found, center=center, unit=unit, concentration=float(concentration)
     )
+
+
+def _own(rewards: np.ndarray, design: np.ndarray, center: float, unit: float) -> dict:
+    """What belongs to single prompts: their rewards, counted and in units, and which have ties."""
+    atoms = tied_share(rewards) > 0
+    standard = np.where(atoms[:, None], np.nan, (rewards - center) / unit)
+    counting = FittedCounting(rewards, np.isfinite(rewards).sum(1))
+    return {"counting": counting, "atoms": atoms, "standard": standard, "design": design}
 
 
 def spread(rewards: np.ndarray) -> float:
@@ -103,7 +108,7 @@ def _chances(found: Hierarchy, near: Posterior, row: int, rewards: np.ndarray):
     below each of `rewards`, and their log density; both of shape (nodes, m)."""
     scale = np.exp(-near.log_scale[row])[None, :, None]
     t = np.arcsinh((rewards - near.location[row][:, None, None]) * scale)
-    logs = np.interp(t, MIDDLES, found.shape.log_density()) - near.log_scale[row][:, None]
+    logs = np.interp(t, MIDDLES, found.shape.log_density) - near.log_scale[row][:, None]
     nodes = (-1, rewards.size)
     return found.shape.cdf(t).reshape(nodes), logs.reshape(nodes)
 
@@ -161,6 +166,10 @@ class FittedPooled(AbstractFitted):
     @property
     def prompts(self):
         return len(self.standard)
+
+    def on(self, rewards, features=None):
+        rewards = sorted_rewards(rewards)
+        return replace(self, **_own(rewards, np.ones((len(rewards), 1)), self.center, self.unit))
 
     def _belief(self, row, rewards):
         if self.atoms[row]:
