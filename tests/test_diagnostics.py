@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 
 from infalign import BestOfN, design
+from infalign.calibration.calibrators import Pooled
+from infalign.calibration.calibrators.expected import expected
 from infalign.calibration.diagnostics import drift, resolution, saturation, ties, uniformity
 
 RNG = np.random.default_rng
@@ -97,13 +99,29 @@ def test_saturation_of_the_reference_itself_is_as_expected():
 def test_resolution_is_what_design_says():
     found = resolution(BestOfN(2), 0.5, 8)
     assert found.exact == design(BestOfN(2), kl=0.5).win_rate
-    assert found.reached == design(BestOfN(2), kl=0.5, samples=8).win_rate
+    assert found.reached == pytest.approx(design(BestOfN(2), kl=0.5, samples=8).win_rate)
     assert 0.01 < found.loss < 0.05 and 8 < found.needed < 64
+    loss = f"{100 * found.loss:.1f} points of expected win rate lost with ecdf"
+    assert found.advice.startswith(f"K = 8 is few for best-of-n:2 at 0.5 nats: {loss}")
+    assert f"ranks among {found.needed} samples come within 1 point of it" in found.advice
+    enough = resolution(BestOfN(2), 0.5, found.needed)
+    assert enough.advice.startswith(f"K = {found.needed} is enough for best-of-n:2")
+
+
+def test_resolution_counts_what_pooling_is_worth():
+    rng = RNG(5)
+    rewards = rng.normal(size=(96, 1)) + rng.normal(size=(96, 8))
+    outlook = expected(Pooled().fit(rewards), rewards)
+    found = resolution(BestOfN(8), 0.5, 8, outlook=outlook, calibrator="pooled")
+    counted = resolution(BestOfN(8), 0.5, 8)
+    assert found.exact == counted.exact and 0 < found.loss < 0.8 * counted.loss
+    assert "lost with pooled" in found.advice
 
 
 def test_a_budget_that_so_few_samples_cannot_express_is_told():
     found = resolution(BestOfN(2), 3.0, 2, within=0.05)
     assert np.isnan(found.reached) and np.isnan(found.loss)
+    assert "K = 2 cannot express best-of-n:2 at 3 nats: draw more samples" in found.advice
 
 
 def test_ties_are_the_share_of_equal_pairs():

@@ -84,6 +84,8 @@ def results():
             "uniformity": [400 + 5 * (-1) ** i for i in range(20)],
             "uniformity_deviation": 0.012,
             "saturated": {"rloo": 0.031},
+            "calibrator": {"name": "pooled", "reason": "pooled: <b>better</b> by 3.0 ± 0.4 %"},
+            "advice": "K = 64 is few for worst-of-n:4",
         },
         "transform": {"u": u.tolist(), "phi": (u**0.3).tolist(), "raw": (u**0.8).tolist()},
         "quantile_density": {
@@ -344,6 +346,16 @@ def test_the_band_of_uniform_bins_covers_what_calibration_gives():
         inside.append(((counts >= low) & (counts <= high)).mean())
     error = np.std(inside) / np.sqrt(len(inside))
     assert abs(np.mean(inside) - 0.95) < 4 * error + 0.01  # whole counts in a normal band
+
+
+def test_the_page_says_how_quantiles_were_made_and_whether_samples_were_enough(build):
+    values = results()
+    values["training"]["rloo"]["saturated"] = [1.0] * 5 + [0.25, None] * 10 + [0.15] * 10
+    page = Page(build(values))
+    assert "pooled: <b>better</b> by 3.0 ± 0.4 %" in page.text  # as text, escaped
+    assert "K = 64 is few for worst-of-n:4" in page.text
+    # The last twenty that were recorded.
+    assert "InfAlign-CTRL 20 %" in page.text.replace("\u202f", " ").replace("\xa0", " ")
 
 
 def test_a_comparison_without_training_has_a_page_too(build):

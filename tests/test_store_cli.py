@@ -50,7 +50,8 @@ def test_show_has_a_line_for_every_entry_of_the_provenance(cli, tmp_path):
 def test_check_of_a_sound_store_finds_nothing(cli, folder):
     code, out, _ = cli("store", "check", folder, "--procedure", "best-of-n:2")
     assert code == 0 and "all as written" in out and "nothing changed" in out
-    assert "K = 8 costs" in out and "comes within a point" in out
+    assert "K = 8 is enough for best-of-n:2 at 0.5 nats" in out and "lost with pooled" in out
+    assert "Calibrator pooled: it predicts held-out samples of 60 prompts" in out
     found = json.loads(cli("store", "check", folder, "--json")[1])
     assert found["ties"] == 0 and found["p_shift"] >= 0.01
 
@@ -63,6 +64,59 @@ def test_a_reward_that_changed_while_collecting_is_found(cli, tmp_path):
         out.add([f"p{i}" for i in range(200)], [["text"] * 8] * 200, rewards)
     code, out, _ = cli("store", "check", tmp_path / "store")
     assert code == 0 and "changed while it was collected" in out and "p = 0.001" in out
+
+
+def reward_by_length(prompts, completions, **columns):
+    return [float(len(c[0]["content"])) for c in completions]
+
+
+def reward_by_first_letter(prompts, completions, **columns):
+    return [float(ord(c[0]["content"][0])) for c in completions]
+
+
+@pytest.fixture
+def scored_run(tmp_path):
+    """A run folder as calibration leaves it, its reward the length of a response."""
+    rng = np.random.default_rng(2)
+    texts = [[chr(97 + int(rng.integers(26))) * int(n) for n in rng.integers(1, 30, 6)]
+             for _ in range(20)]  # fmt: skip
+    with StoreWriter(tmp_path / "run" / "calibration", {}, 20) as out:
+        for start in (0, 10):
+            rows = texts[start : start + 10]
+            rewards = [[float(len(t)) for t in row] for row in rows]
+            out.add([f"p{i}" for i in range(start, start + 10)], rows, rewards)
+    prompts = tmp_path / "prompts.jsonl"
+    prompts.write_text(
+        "".join(json.dumps({"prompt_id": f"p{i}", "prompt": f"Say {i}"}) + "\n" for i in range(20))
+    )
+    config = {"model": "none", "kl": 0.5, "prompts": {"file": str(prompts)}}
+
+    def write(reward):
+        config["reward"] = f"python:{__name__}:{reward.__name__}"
+        (tmp_path / "run" / "config.yaml").write_text(json.dumps(config))
+        return tmp_path / "run" / "calibration"
+
+    return write
+
+
+def test_a_sample_scored_again_tells_whether_the_reward_is_the_same(cli, scored_run):
+    folder = scored_run(reward_by_length)
+    code, out, _ = cli("store", "check", folder, "--rescore", "12")
+    assert code == 0 and "72 responses scored again: 0.0% changed" in out
+    assert "the reward is the one that was used" in out
+    scored_run(reward_by_first_letter)
+    code, out, _ = cli("store", "check", folder, "--rescore", "50", "--json")
+    found = json.loads(out)
+    assert code == 1 and found["rescored"] == 120
+    assert found["changed"] > 0.9 and 0.3 < found["swapped"] < 0.7
+
+
+def test_scoring_again_needs_the_prompts_and_says_so(cli, scored_run, folder, tmp_path):
+    code, _, err = cli("store", "check", folder, "--rescore", "2")
+    assert code == 1 and "config.yaml does not exist" in err and "--config" in err
+    config = scored_run(reward_by_length).parent / "config.yaml"
+    code, _, err = cli("store", "check", folder, "--rescore", "60", "--config", config)
+    assert code == 1 and "is not among the 20 prompts given" in " ".join(err.split())
 
 
 def test_a_damaged_store_fails_with_one_message(cli, folder):

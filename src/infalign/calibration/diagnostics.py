@@ -14,6 +14,7 @@ from infalign.errors import SolveError
 from infalign.few_samples import samples_needed
 from infalign.procedures import AbstractProcedure
 
+from .calibrators.expected import AbstractExpected, Counted
 from .ranks import quantiles
 
 CELLS = 2**24
@@ -201,24 +202,60 @@ class Resolution:
     """Expected win rate with K samples: nan where they cannot express that much KL."""
 
     needed: int | None
-    """Samples with which training on the exact transform comes within `within` of `exact`; None if
-    no number up to 4,096 does."""
+    """Samples with which ranks come within `within` of `exact`; None if no number up to 4,096
+    does."""
 
     within: float
+    calibrator: str = "ecdf"
+    """Its name, for the advice."""
 
     @property
     def loss(self) -> float:
         """Win rate that too few samples cost."""
         return self.exact - self.reached
 
+    @property
+    def advice(self) -> str:
+        """What to do about it, in a sentence or two."""
+        what = f"{self.procedure.spec} at {self.kl:.3g} nats"
+        more = (
+            "no K up to 4,096 comes"
+            if self.needed is None
+            else f"ranks among {self.needed} samples come"
+        )
+        points = f"{100 * self.within:.3g} point{'' if self.within == 0.01 else 's'}"
+        remedy = f"{more} within {points} of it"
+        if np.isnan(self.reached):
+            return f"K = {self.samples} cannot express {what}: draw more samples; {remedy}."
+        told = (
+            f"{100 * self.loss:.1f} points of expected win rate lost with {self.calibrator} "
+            f"({100 * self.reached:.1f} of the {100 * self.exact:.1f} % of exact quantiles)"
+        )
+        if self.loss <= self.within:
+            return f"K = {self.samples} is enough for {what}: {told}."
+        return f"K = {self.samples} is few for {what}: {told}; {remedy}."
+
 
 def resolution(
-    procedure: AbstractProcedure, kl: float, samples: int, *, against=None, within: float = 0.01
+    procedure: AbstractProcedure,
+    kl: float,
+    samples: int,
+    *,
+    against: AbstractProcedure | None = None,
+    within: float = 0.01,
+    outlook: AbstractExpected | None = None,
+    calibrator: str = "ecdf",
 ) -> Resolution:
-    """What `samples` reference samples per prompt cost, by theory, for continuous rewards."""
-    exact = design(procedure, kl=kl, against=against)
+    """What `samples` reference samples per prompt cost, by theory, for continuous rewards.
+
+    - `outlook`: what is expected of the calibrator in use (`calibrators.expected`), and
+      `calibrator` its name; of the plain rank unless given.
+    """
+    against, exact = against or procedure, design(procedure, kl=kl, against=against)
+    outlook = outlook or Counted(samples)
     try:
-        reached = design(procedure, kl=kl, against=against, samples=samples).win_rate
+        table = outlook.best(procedure, against, kl=kl)
+        reached = outlook.achieved(table, procedure, against, kl=kl).win_rate
     except SolveError:
         reached = float("nan")
     try:
@@ -227,7 +264,7 @@ def resolution(
         )
     except SolveError:
         needed = None
-    return Resolution(procedure, kl, samples, exact.win_rate, reached, needed, within)
+    return Resolution(procedure, kl, samples, exact.win_rate, reached, needed, within, calibrator)
 
 
 def ties(rewards) -> float:

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from infalign.errors import DataError
+from infalign.errors import ConfigError, DataError
 
 app = typer.Typer(no_args_is_help=True, help="Calibration stores: show, check, merge, export.")
 
@@ -19,6 +19,10 @@ Folder = Annotated[Path, typer.Argument(help="Folder of the store, such as runs/
 AsJson = Annotated[bool, typer.Option("--json", help="For machines.")]
 PROMPTS = 2000
 """Prompts that the test of uniformity looks at, at most."""
+
+SWAPPED = 0.005
+"""Share of pairs in another order above which a reward is not the one that was used: batches of
+other shapes change last digits, and with them the order of what is all but tied."""
 
 
 @app.command()
@@ -88,13 +92,23 @@ def check(
         str | None, typer.Option(help="How the policy will be decoded: are there samples enough?")
     ] = None,
     kl: Annotated[float, typer.Option(help="At this KL, in nats.")] = 0.5,
+    rescore: Annotated[
+        int, typer.Option(help="Score the responses of so many prompts again.", min=0)
+    ] = 0,
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            help="With --rescore: the run's configuration; beside the store unless given."
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of what is chosen at random.")] = 0,
     as_json: AsJson = False,
 ):
     """Read everything again; test what calibration assumes; say whether K is enough.
 
-    Exits with 1 if the files are not what was written. Example: infalign store check
-    runs/demo/calibration --procedure best-of-n:8
+    Exits with 1 if the files are not what was written, or if the reward that scores again is
+    another one. Example: infalign store check runs/demo/calibration --procedure best-of-n:8
+    --rescore 16
     """
     from infalign.calibration.integrity import check as check_files
 
@@ -104,10 +118,13 @@ def check(
     rng = np.random.default_rng(seed)
     found = {"prompts": integrity.prompts, "rewards": integrity.rewards}
     lines = [f"{integrity.prompts:,} prompts, {integrity.rewards:,} rewards: all as written"]
+    chosen = _calibrator(folder)
     for part in (
         _ties(folder),
         _uniformity(folder, rng),
-        _resolution(folder, procedure, kl),
+        chosen,
+        _resolution(folder, chosen[0]["calibrator"], procedure, kl),
+        _drift(folder, config, rescore, rng) if rescore else None,
     ):
         if part is not None:
             figures, words = part
@@ -115,10 +132,17 @@ def check(
             lines.append(words)
     if as_json:
         print(json.dumps(found))
+        _require_same_reward(found)
         return
     console = Console(highlight=False, soft_wrap=True)
     for line in lines:
         console.print(line, markup=False)
+    _require_same_reward(found)
+
+
+def _require_same_reward(found: Mapping) -> None:
+    if found.get("swapped", 0) > SWAPPED:
+        raise typer.Exit(1)
 
 
 def _ties(folder: Path):
@@ -163,21 +187,63 @@ def _uniformity(folder: Path, rng):
     )
 
 
-def _resolution(folder: Path, procedure: str | None, kl: float):
+def _calibrator(folder: Path):
+    """Which calibrator the samples ask for; the choice that a run makes."""
+    from infalign.calibration.calibrators import choose
+    from infalign.calibration.calibrators.in_store import some_rewards
+    from infalign.calibration.store import CalibrationStore
+
+    chosen = choose(some_rewards(CalibrationStore.open(folder)))
+    return {"calibrator": chosen.name}, f"Calibrator {chosen.reason}"
+
+
+def _resolution(folder: Path, calibrator: str, procedure: str | None, kl: float):
     if procedure is None:
         return None
+    from infalign.calibration.calibrators.choose import CANDIDATES
+    from infalign.calibration.calibrators.expected import expected
+    from infalign.calibration.calibrators.in_store import some_rewards
     from infalign.calibration.diagnostics import resolution
     from infalign.calibration.store import CalibrationStore
     from infalign.specs import parse_procedure
 
-    k = CalibrationStore.open(folder).samples
-    found = resolution(parse_procedure(procedure), kl, k)
-    figures = {"samples": k, "exact": found.exact, "needed": found.needed}
-    if np.isnan(found.reached):
-        return figures, f"K = {k} cannot express {kl:g} nats: draw more samples"
-    figures["reached"] = found.reached
-    more = "no K up to 4,096" if found.needed is None else f"K = {found.needed}"
+    store = CalibrationStore.open(folder)
+    rewards = some_rewards(store)
+    outlook = expected(CANDIDATES[calibrator].fit(rewards), rewards)
+    found = resolution(
+        parse_procedure(procedure), kl, store.samples, outlook=outlook, calibrator=calibrator
+    )
+    figures = {"samples": store.samples, "exact": found.exact, "needed": found.needed}
+    if not np.isnan(found.reached):
+        figures["reached"] = found.reached
+    return figures, found.advice
+
+
+def _drift(folder: Path, config: Path | None, prompts: int, rng):
+    """What the reward in use gives to stored responses."""
+    from infalign.collection.rescore import rescore
+    from infalign.config import load_config
+    from infalign.models.rewards import load_reward
+    from infalign.prompts import load_prompts
+
+    config = config or folder.parent / "config.yaml"
+    if not config.exists():
+        raise ConfigError(
+            f"{config} does not exist: scoring again needs the configuration of the run, for its "
+            "prompts and reward. Name it with --config."
+        )
+    run = load_config(config)
+    reward = load_reward(run.reward, trust_remote_code=run.trust_remote_code)
+    found = rescore(folder, load_prompts(run.prompts), reward, most=prompts, rng=rng)
+    verdict = (
+        "the reward is the one that was used"
+        if found.changed == 0
+        else "the reward is another one: calibrate again"
+        if found.swapped > SWAPPED
+        else "rewards moved, but their order within a prompt hardly did"
+    )
+    figures = {"rescored": found.responses, "changed": found.changed, "swapped": found.swapped}
     return figures, (
-        f"K = {k} costs {100 * found.loss:.1f} points of {procedure} at {kl:g} nats "
-        f"({100 * found.reached:.1f} of {100 * found.exact:.1f} %); {more} comes within a point"
+        f"{found.responses:,} responses scored again: {found.changed:.1%} changed, "
+        f"{found.swapped:.2%} of a prompt's pairs in another order: {verdict}"
     )

@@ -3,6 +3,7 @@
 import numpy as np
 
 from infalign import storage
+from infalign.calibration.diagnostics import resolution
 from infalign.calibration.ranks import quantiles, randomized_quantiles
 from infalign.calibration.raw import raw_beta, raw_win_rate
 from infalign.calibration.store import read_samples
@@ -38,7 +39,7 @@ def summarize_run(run: Run) -> dict:
         **results,
         "evidence": run.config.evidence,
         "target_kl": target,
-        "calibration": _calibration(run, measured),
+        "calibration": _calibration(run, measured, expected, target),
         "transform": _transform_curves(transform, store),
         "training": {m: _training(run, m) for m in run.config.methods},
     }
@@ -75,7 +76,7 @@ def _with_samples(expected, transform, kl: float, procedure, against) -> float |
         return None
 
 
-def _calibration(run: Run, measured: Measured) -> dict:
+def _calibration(run: Run, measured: Measured, expected, kl: float) -> dict:
     """Quantiles of held-out reference samples must be uniform: half of each prompt's samples are
     ranked among the other half."""
     samples = read_samples(run.folder / "calibration")["reward"].to_numpy()
@@ -87,10 +88,20 @@ def _calibration(run: Run, measured: Measured) -> dict:
     for method in run.config.methods:
         q = quantiles(measured.rewards(method), measured.rewards(REFERENCE))
         saturated[method] = float(np.mean((q == 0) | (q == 1)))
+    calibrator = storage.read_json(run.folder / "design.json")["calibrator"]
+    outlook = resolution(
+        run.procedure,
+        kl,
+        rows.shape[1],
+        against=run.against,
+        outlook=expected,
+        calibrator=calibrator["name"],
+    )
     return {
         "prompts": len(rows),
         "samples": rows.shape[1],
-        "calibrator": storage.read_json(run.folder / "design.json")["calibrator"],
+        "calibrator": calibrator,
+        "advice": outlook.advice,
         "uniformity": np.histogram(u, BINS, (0, 1))[0].tolist(),
         "uniformity_deviation": float(np.abs(u - (np.arange(u.size) + 0.5) / u.size).max()),
         "saturated": saturated,
@@ -121,6 +132,7 @@ def _training(run: Run, method: str) -> dict:
         "kl": "infalign/sequence_kl",
         "reward": "reward",
         "quantile": "infalign/quantile",
+        "saturated": "infalign/saturated",
         "beta": "infalign/beta",
     }
     rows = storage.read_json_lines(path) if path.exists() else []

@@ -25,6 +25,9 @@ SCHEMA_VERSION = 2
 SAME_KL = 0.1
 """Two KLs closer than this fraction of the larger one are called about the same."""
 
+STEPS = 20
+"""Training steps at the end, over which a share is averaged."""
+
 
 def build_report(run: Path) -> Path:
     """Write `run`/report.html and `run`/plots/*.png from the saved evaluation; returns the page.
@@ -95,6 +98,7 @@ def render(results: Mapping, provenance: Mapping, figures: Mapping) -> str:
             for difference in results["differences"]
         },
         theory=any(policy.get("theory") for policy in results["policies"]),
+        beyond=_beyond(results.get("training", {})),
         interval=interval,
         labels=labels,
         palette=drawing.PALETTE,
@@ -104,6 +108,15 @@ def render(results: Mapping, provenance: Mapping, figures: Mapping) -> str:
     )
     # A reply cut inside a character can hold half a surrogate pair, which no file can.
     return page.encode("utf-8", "replace").decode("utf-8")
+
+
+def _beyond(training: Mapping) -> dict[str, float]:
+    """Share of the last steps' replies beyond all calibration replies, of each method."""
+    shares = {
+        method: [x for x in record.get("saturated", []) if x is not None][-STEPS:]
+        for method, record in training.items()
+    }
+    return {method: sum(last) / len(last) for method, last in shares.items() if last}
 
 
 def verdict(results: Mapping) -> str:

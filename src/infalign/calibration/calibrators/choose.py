@@ -83,10 +83,11 @@ class Choice:
         best = max(others, key=lambda name: others[name].better)
         found = others[best]
         where = "" if min(found.tails) >= 0 else ", and more in a tail"
-        told = "no less" if found.better <= 0 else f"{_percent(found)} less"
+        told = "no less error" if found.better <= 0 else f"{_percent(found)} less error"
+        unsure = "" if not 0 < found.better <= SURE * found.stderr else ", which chance explains"
         return (
-            f"{self.name}: on held-out samples of {self.prompts} prompts {best} has {told} "
-            f"error{where}"
+            f"{self.name}: on held-out samples of {self.prompts} prompts {best} has {told}"
+            f"{unsure}{where}"
         )
 
 

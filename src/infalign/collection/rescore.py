@@ -1,0 +1,52 @@
+"""Stored responses under the reward in use: whether it is still the one that calibrated."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from infalign import _check
+from infalign.calibration.diagnostics import Drift, drift
+from infalign.calibration.manifest import read_manifest, require_finished
+from infalign.calibration.raw import rectangle
+from infalign.calibration.shards import read_shard_samples
+from infalign.errors import DataError
+from infalign.models.interfaces import Scorer
+from infalign.models.rewards import score
+from infalign.prompts import Prompt
+
+
+def rescore(
+    folder: Path, prompts: Sequence[Prompt], scorer: Scorer, *, most: int, rng: np.random.Generator
+) -> Drift:
+    """Score the responses to some prompts of a store again, and compare.
+
+    - `prompts`: at least those of the store; they are not in it.
+    - `most`: prompts whose responses are scored, chosen at random, shard by shard.
+
+    Raises DataError where only rewards were kept, and for prompts that are not among `prompts`.
+    """
+    _check.count("most", most)
+    manifest = read_manifest(folder)
+    require_finished(folder, manifest)
+    shards = manifest["samples"]
+    if not shards:
+        raise DataError(f"{folder} holds rewards only: there are no responses to score again.")
+    known = {prompt.id: prompt for prompt in prompts}
+    stored, again = [], []
+    for number in rng.permutation(len(shards)):
+        table = read_shard_samples(folder, shards[number], ["prompt_id", "completion", "reward"])
+        ids = np.array(table["prompt_id"].to_pylist(), object)
+        for prompt_id in rng.permutation(np.unique(ids))[: most - len(stored)]:
+            if prompt_id not in known:
+                raise DataError(
+                    f"prompt_id {prompt_id!r} of {folder} is not among the {len(known)} prompts "
+                    "given: name those that it was collected for."
+                )
+            own = table.filter(ids == prompt_id)
+            stored.append(own["reward"].to_numpy())
+            texts = own["completion"].to_pylist()
+            again.append(score(scorer, [known[prompt_id].messages], [texts], [prompt_id])[0])
+        if len(stored) == most:
+            break
+    return drift(rectangle(stored), rectangle(again))
