@@ -221,11 +221,13 @@ def _resolution(folder: Path, calibrator: str, procedure: str | None, kl: float)
 
 def _drift(folder: Path, config: Path | None, prompts: int, rng):
     """What the reward in use gives to stored responses."""
+    from infalign.cli.run import quiet_libraries
     from infalign.collection.rescore import rescore
     from infalign.config import load_config
     from infalign.models.rewards import load_reward
     from infalign.prompts import load_prompts
 
+    quiet_libraries()
     config = config or folder.parent / "config.yaml"
     if not config.exists():
         raise ConfigError(

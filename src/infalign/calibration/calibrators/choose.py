@@ -6,6 +6,7 @@ a chance is least for the true one (Brier, Monthly Weather Review 78, 1950), wha
 law, so a lower one is a better calibration. Counting is left only for what is surely better.
 """
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -20,11 +21,11 @@ ECDF = "ecdf"
 CANDIDATES: Mapping[str, AbstractCalibrator] = {ECDF: Counting(), "pooled": Pooled()}
 """What `choose` chooses from, unless told otherwise."""
 
-FOLDS = 4
-"""Samples of a prompt that are held out in turn, at most."""
-
 PROMPTS = 256
 """Prompts that choose, evenly spaced, at most."""
+
+HELD_OUT = 1024
+"""Samples that are held out in all, about: 4 of each of 256 prompts, more of each of fewer."""
 
 SURE = 2.0
 """Standard errors by which a calibrator must be better than counting."""
@@ -153,12 +154,15 @@ def _errors(rewards: np.ndarray, features, calibrator: AbstractCalibrator) -> np
     - `rewards`: increasing, nan last, two of each prompt or more.
     """
     counts = np.isfinite(rewards).sum(1)
-    errors, folds = np.zeros((len(rewards), 3)), np.minimum(counts, FOLDS)
-    for fold in range(folds.max()):
+    errors, folds = np.zeros((len(rewards), 3)), np.minimum(counts, -(-HELD_OUT // len(rewards)))
+    numbers = np.arange(len(rewards))
+    # Of two or three samples the one held out is dearly missed: half of the prompts at a time.
+    parts = 2 if counts.max() <= 3 else 1
+    for fold, half in itertools.product(range(folds.max()), range(parts)):
         # Every rank is held out as often, whatever K; prompts with fewer samples sit later folds
         # out, and only lend their rewards.
-        out = (np.arange(len(rewards)) * STRIDE + fold * np.maximum(counts // folds, 1)) % counts
-        part = fold < folds
+        out = (numbers // parts * STRIDE + fold * np.maximum(counts // folds, 1)) % counts
+        part = (fold < folds) & (numbers % parts == half)
         rest = rewards.copy()
         rest[part, out[part]] = np.nan
         rest = np.sort(rest, axis=1)
