@@ -21,6 +21,7 @@ PAGES = [
     "docs/maths.md",
     "docs/how-to-choose.md",
     "docs/evaluating.md",
+    "docs/calibration.md",
 ]
 
 
