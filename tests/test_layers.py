@@ -20,6 +20,7 @@ LEVELS = {
         "few_samples",
         "fixed_point",
         "finite",
+        "groups",
         "policies",
         "procedures",
         "quadrature",

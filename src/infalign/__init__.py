@@ -42,6 +42,7 @@ from .procedures import RankProcedure as RankProcedure
 from .procedures import Sampling as Sampling
 from .procedures import WorstOfN as WorstOfN
 from .raw import RawRewards as RawRewards
+from .shaping import GroupShapedReward as GroupShapedReward
 from .shaping import ShapedReward as ShapedReward
 from .softened import Rewind as Rewind
 from .softened import SoftBestOfN as SoftBestOfN
