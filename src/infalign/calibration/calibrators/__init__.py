@@ -12,3 +12,6 @@ from .in_store import StoreCalibration as StoreCalibration
 from .interface import AbstractCalibrator as AbstractCalibrator
 from .interface import AbstractFitted as AbstractFitted
 from .pooled import Pooled as Pooled
+from .refined import Refined as Refined
+from .regression import QuantileRegression as QuantileRegression
+from .tail import TailExtrapolation as TailExtrapolation

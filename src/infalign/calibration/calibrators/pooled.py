@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from infalign import _check
+from infalign.calibration.ranks import ranks
 
 from .counting import Counting, FittedCounting
 from .hierarchy import LEARNED_FROM, MIDDLES, Hierarchy, Posterior, learn
@@ -169,7 +170,11 @@ class FittedPooled(AbstractFitted):
 
     def on(self, rewards, features=None):
         rewards = sorted_rewards(rewards)
-        return replace(self, **_own(rewards, np.ones((len(rewards), 1)), self.center, self.unit))
+        return self.at(rewards, np.ones((len(rewards), 1)))
+
+    def at(self, rewards: np.ndarray, design: np.ndarray) -> "FittedPooled":
+        """What was learned, applied to other prompts; arguments as of `fit_hierarchy`."""
+        return replace(self, **_own(rewards, design, self.center, self.unit))
 
     def _belief(self, row, rewards):
         if self.atoms[row]:
@@ -183,6 +188,6 @@ class FittedPooled(AbstractFitted):
         # Given the shared law's quantile v the prompt's own is Beta(c v + rank, c (1 − v) + K −
         # rank): here by an interval of the same mean and standard deviation.
         k = self.counting.counts[row]
-        low, high = ((c * u + k * end) / (c + k) for end in self.counting._intervals(row, rewards))
+        low, high = ((c * u + n) / (c + k) for n in ranks(self.counting.rewards[row, :k], rewards))
         spread = [np.sqrt(3 * np.maximum(m * (1 - m), 0) / (c + k + 1)) for m in (low, high)]
         return Belief(np.clip(low - spread[0], 0, 1), np.clip(high + spread[1], 0, 1), weights)

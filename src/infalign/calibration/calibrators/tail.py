@@ -1,0 +1,221 @@
+"""Ranks within a prompt's samples, and generalised Pareto tails beyond them.
+
+Above a high threshold every smooth law has tails like a generalised Pareto law, S(y) = (1 +
+ξy/σ)^(−1/ξ): Pickands, Annals of Statistics 3 (1975). The shape ξ is one for all prompts and found
+by maximum likelihood; a prompt's log σ is normal around the others', and its posterior averaged
+over. The lower tail is the upper one of the negative reward.
+"""
+
+from dataclasses import dataclass, field, replace
+from functools import cache
+
+import numpy as np
+from scipy.special import betainc, betaincinv
+
+from .counting import Counting, FittedCounting
+from .hierarchy import LEARNED_FROM
+from .interface import AbstractCalibrator, AbstractFitted, Belief, sorted_rewards, tied_share
+from .pooled import ATOMS, FEWEST, spread
+
+TAIL = 0.25
+"""Share of a prompt's samples whose excesses tell of the tail; one sample at least."""
+
+SHAPES = np.linspace(-0.75, 1.0, 15)
+"""Tried for ξ: below −1 likelihoods are unbounded, above 1 laws have no mean."""
+
+SPAN, STEP = 5.0, 0.05
+"""Log scales reach so far from their median to either side, in such steps."""
+
+ROUNDS = 30
+"""Of expectation maximization, for mean and variance of the log scales."""
+
+LEAST_VARIANCE = STEP**2
+"""Of the log scales: a twentieth of a scale is no difference."""
+
+LEAST = 0.05
+"""Of its scale at the threshold that a tail still has at the highest sample: even where a bounded
+one should have ended, quantiles rise beyond it and do not jump."""
+
+SCALES, RANKS = 7, 8
+"""Parts of equal chance that a prompt's scale, and the true quantiles of its samples, are averaged
+over."""
+
+
+@dataclass(frozen=True)
+class TailExtrapolation(AbstractCalibrator):
+    """Ranks between a prompt's own samples, a generalised Pareto tail beyond them.
+
+    When: prompts differ too much in shape for `Pooled`, but rewards are continuous, K is below
+    some 64, and the policy often beats all K: the training reward goes on growing there, from
+    K/(K + 1) to 1 in expected quantiles, where counting is flat. Increasing and continuous in the
+    reward; held-out reference samples have uniform quantiles. Knows no more than counting within a
+    prompt's samples.
+
+    Falls back to counting for the whole reward if more than 2 % of pairs tie or fewer than 8
+    prompts have two samples, and for single prompts with ties.
+    """
+
+    def fit(self, rewards, features=None):
+        rewards = sorted_rewards(rewards)
+        ties, several = tied_share(rewards), np.isfinite(rewards).sum(1) >= 2
+        if several.sum() < FEWEST or ties[several].mean() > ATOMS:
+            return Counting().fit(rewards)
+        use = several & (ties == 0)
+        lower, upper = (
+            Tail.learned(excesses(r), spread(rewards))
+            for r in (_mirrored(rewards[use]), rewards[use])
+        )
+        return FittedTails(Counting().fit(rewards), ties > 0, lower, upper)
+
+
+def excesses(rewards: np.ndarray) -> np.ndarray:
+    """What the highest samples of each prompt exceed the next one by, (prompts, n), nan where a
+    prompt has fewer.
+
+    - `rewards`: increasing, nan last, two of each prompt or more.
+    """
+    counts = np.isfinite(rewards).sum(1)
+    n = np.minimum(np.ceil(TAIL * counts).astype(int), counts - 1)
+    found = np.full((len(rewards), n.max()), np.nan)
+    for row, (count, own) in enumerate(zip(counts, n, strict=True)):
+        found[row, :own] = rewards[row, count - own : count] - rewards[row, count - own - 1]
+    return found
+
+
+@dataclass(frozen=True)
+class Tail:
+    """What prompts share of one tail: its shape, and how their scales vary."""
+
+    shape: float
+    """ξ: 0 is exponential, above it heavy, below it bounded."""
+
+    location: float
+    """Mean of the log scales above the thresholds."""
+
+    variance: float
+    """Of the log scales."""
+
+    @classmethod
+    def learned(cls, over: np.ndarray, unit: float) -> "Tail":
+        """Maximum likelihood, by expectation maximization for each of `SHAPES`.
+
+        - `over`: excesses of each prompt, (prompts, n), nan where it has fewer.
+        - `unit`: typical spread of a prompt; no scale is below a billionth of it.
+        """
+        over = over[np.linspace(0, len(over) - 1, min(len(over), LEARNED_FROM)).astype(int)]
+        middle = np.log(max(float(np.nanmedian(over)), 1e-9 * unit))
+        grid = middle + np.arange(-SPAN, SPAN + STEP / 2, STEP)
+        tried = [_priors(_log_likelihoods(over, shape, grid), grid) for shape in SHAPES]
+        best = int(np.argmax([evidence for evidence, _, _ in tried]))
+        return cls(float(SHAPES[best]), *tried[best][1:])
+
+    def beyond(self, own: np.ndarray, rewards: np.ndarray) -> np.ndarray:
+        """Chance of a sample above a prompt's highest one to lie above each of `rewards`, for each
+        part of what is known of the scale; (SCALES, m), 1 for rewards below the highest.
+
+        - `own`: the prompt's samples, increasing, shape (K,).
+        """
+        over = excesses(own[None])[0] if own.size > 1 else np.empty(0)
+        grid = self.location + np.sqrt(self.variance) * np.linspace(-4, 4, 41)
+        logs = -((grid - self.location) ** 2) / (2 * self.variance)
+        seen = logs + _log_likelihoods(over[None], self.shape, grid)[0]
+        # Samples that no scale explains, under a bounded tail: the others' scales are what is left.
+        possible = np.isfinite(seen)
+        if possible.any():
+            grid, logs = grid[possible], seen[possible]
+        weights = np.exp(logs - logs.max())
+        middles = (np.arange(SCALES) + 0.5) / SCALES
+        scales = np.exp(np.interp(middles, np.cumsum(weights) / weights.sum(), grid))
+        # Above a higher threshold the tail is one of the same shape, its scale grown by ξ a step.
+        higher = np.maximum(scales + self.shape * over.max(initial=0.0), LEAST * scales)
+        z = np.maximum(rewards - own[-1], 0) / higher[:, None]
+        if self.shape == 0:
+            return np.exp(-z)
+        return np.maximum(1 + self.shape * z, 0) ** (-1 / self.shape)
+
+
+def _log_likelihoods(over: np.ndarray, shape: float, grid: np.ndarray) -> np.ndarray:
+    """Of each prompt's excesses at each log scale, (prompts, grid)."""
+    z = over[:, None, :] * np.exp(-grid)[:, None]
+    if shape == 0:
+        logs = -z
+    else:
+        inside = 1 + shape * z
+        with np.errstate(divide="ignore", invalid="ignore"):
+            logs = np.where(inside <= 0, -np.inf, -(1 + 1 / shape) * np.log(inside))
+    return np.nansum(logs - np.where(np.isnan(z), 0, grid[:, None]), axis=2)
+
+
+def _priors(logs: np.ndarray, grid: np.ndarray) -> tuple[float, float, float]:
+    """Log evidence, mean and variance of the normal law of log scales that explains most."""
+    tops = logs.max(axis=1, keepdims=True)
+    if not np.isfinite(tops).all():
+        return -np.inf, 0.0, 0.0
+    likelihoods = np.exp(logs - tops)
+    peaks = grid[logs.argmax(axis=1)]
+    mean, variance = float(np.median(peaks)), 0.25
+    for _ in range(ROUNDS):
+        prior = np.exp(-((grid - mean) ** 2) / (2 * variance))
+        prior /= prior.sum()
+        chances = likelihoods @ prior
+        if not chances.all():  # a prompt out of reach of this prior: wider
+            variance *= 4
+            continue
+        weights = likelihoods * prior / chances[:, None]
+        mean = float(np.mean(weights @ grid))
+        variance = max(float(np.mean(weights @ (grid - mean) ** 2)), LEAST_VARIANCE)
+    return float(np.sum(np.log(np.maximum(chances, 1e-300)) + tops[:, 0])), mean, variance
+
+
+@dataclass(frozen=True)
+class FittedTails(AbstractFitted):
+    """Samples of every prompt, and both tails."""
+
+    counting: FittedCounting = field(repr=False)
+
+    atoms: np.ndarray = field(repr=False)
+    """Prompts with ties, which are counted."""
+
+    lower: Tail
+    """Of the negative reward."""
+
+    upper: Tail
+
+    @property
+    def prompts(self):
+        return self.counting.prompts
+
+    def on(self, rewards, features=None):
+        rewards = sorted_rewards(rewards)
+        return replace(self, counting=Counting().fit(rewards), atoms=tied_share(rewards) > 0)
+
+    def _belief(self, row, rewards):
+        if self.atoms[row]:
+            return self.counting._belief(row, rewards)
+        k = int(self.counting.counts[row])
+        own = self.counting.rewards[row, :k]
+        ranks = _rank_quantiles(k)
+        within = np.stack([np.interp(rewards, own, told) for told in ranks])[:, None]
+        below = ranks[:, :1, None] * self.lower.beyond(-own[::-1], -rewards)
+        above = 1 - (1 - ranks[:, -1:, None]) * self.upper.beyond(own, rewards)
+        # Each part of the ranks with each of a tail's scales: (RANKS, SCALES, m).
+        u = np.where(rewards < own[0], below, np.where(rewards > own[-1], above, within))
+        u = u.reshape(-1, rewards.size)
+        return Belief(u, u, np.full(len(u), 1 / len(u)))
+
+
+def _mirrored(rewards: np.ndarray) -> np.ndarray:
+    """The negative rewards, increasing, nan last."""
+    return np.sort(-rewards, axis=1)
+
+
+@cache
+def _rank_quantiles(count: int) -> np.ndarray:
+    """True quantiles of `count` samples, lowest first, in parts of equal chance: (RANKS, count).
+
+    That of number j is Beta(j, count + 1 − j). Each part is its mean over a slice of the law, the
+    same slice for all, so that parts rise with j and average to j/(count + 1).
+    """
+    j = np.arange(1, count + 1)
+    cuts = betaincinv(j, count + 1 - j, np.linspace(0, 1, RANKS + 1)[:, None])
+    return np.diff(betainc(j + 1, count + 1 - j, cuts), axis=0) * RANKS * j / (count + 1)
