@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready
 
-.PHONY: demo quick test check bench figures docs clean
+.PHONY: demo quick test check bench calibrators figures docs clean
 
 demo: $(READY)  ## The whole method on bundled models, offline; prints where the report is.
 	$(BIN)/infalign demo --out runs/demo
@@ -21,6 +21,9 @@ check: $(READY)  ## Lint and format.
 
 bench: $(READY)  ## Time everything on one core; writes docs/benchmarks.md.
 	$(BIN)/python benchmarks/run.py
+
+calibrators: $(READY)  ## Judge the calibrators; writes docs/calibrators.md. DATA=folder adds public samples.
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/calibrators.py --jobs 2 $(if $(DATA),--data $(DATA))
 
 # torch first and alone: its CPU build, before anything can ask for another one.
 $(READY): pyproject.toml constraints.txt
