@@ -2,9 +2,12 @@
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy.special import ndtr
 
 from infalign.calibration.calibrators import Pooled, QuantileRegression
+from infalign.calibration.calibrators.ridge import PENALTIES, Ridge
 
 
 def prompts_with_features(prompts=400, samples=6, seed=0):
@@ -111,3 +114,67 @@ def test_without_anything_to_learn_from_every_prompt_needs_a_sample(rewards):
     rewards[3] = np.nan
     with pytest.raises(ValueError, match=r"prompt 3 has none.*Draw samples of it"):
         QuantileRegression().fit(rewards, features)
+
+
+def test_more_features_than_prompts_do_not_count_samples_twice():
+    # Half of the location's variance is in one of 80 features of 60 prompts; a fit of them all
+    # tells every location, and with it the prompt's own samples once more.
+    rng = np.random.default_rng(6)
+    below = {QuantileRegression: [], Pooled: []}
+    for _ in range(6):
+        features = rng.normal(size=(60, 80))
+        place = features[:, :1] + rng.normal(size=(60, 1))
+        rewards, fresh = place + rng.normal(size=(60, 3)), place + rng.normal(size=(60, 60))
+        for kind, found in below.items():
+            u = kind(np.inf).fit(rewards, features).quantiles(np.arange(60), fresh)
+            found.append([(u <= level).mean(1) for level in (0.05, 0.5, 0.95)])
+    for found in below.values():
+        share = np.concatenate(found, axis=1)
+        error = share.std(axis=1, ddof=1) / np.sqrt(share.shape[1])
+        assert (np.abs(share.mean(1) - [0.05, 0.5, 0.95]) < 4 * error + 0.01).all()
+
+
+def test_scales_are_predicted_too():
+    rng = np.random.default_rng(7)
+    features = rng.normal(size=(300, 1))
+    rewards = np.exp(features) * rng.normal(size=(300, 8))
+    rewards[:50] = np.nan
+    fitted = QuantileRegression(np.inf).fit(rewards, features)
+    asked = np.exp(features[:50]) * np.linspace(-2, 2, 5)
+    found = fitted.quantiles(np.arange(50), asked)
+    assert np.abs(found - ndtr(np.linspace(-2, 2, 5))).mean() < 0.02
+
+
+@settings(max_examples=30)
+@given(st.integers(2, 12), st.integers(1, 15), st.integers(0, 2**32 - 1))
+def test_a_ridge_regression_left_out_is_one_without_the_prompt(prompts, columns, seed):
+    rng = np.random.default_rng(seed)
+    features = rng.normal(size=(prompts, columns))
+    y = features[:, 0] + rng.normal(size=prompts)
+    ridge, predicted = Ridge.learned(features, y)
+    assert ridge.level == pytest.approx(y.mean())
+    middle = features - features.mean(0)
+
+    # The penalty that it chose, from its slopes; every prompt then left out by hand.
+    def fitted(penalty, x, z):
+        x, z = x - x.mean(0), z - z.mean()
+        return np.linalg.solve(x.T @ x + penalty * prompts * np.eye(columns), x.T @ z)
+
+    penalties = [p for p in PENALTIES if p < np.inf]
+    slopes = [fitted(p, middle, y) for p in penalties] + [np.zeros(columns)]
+    chosen = int(np.argmin([np.abs(s - ridge.slopes).max() for s in slopes]))
+    assert ridge.slopes == pytest.approx(slopes[chosen], abs=1e-6)
+    for out in range(prompts):
+        x, z = np.delete(features, out, 0), np.delete(y, out)
+        slope = fitted(PENALTIES[chosen], x, z) if chosen < len(penalties) else np.zeros(columns)
+        told = z.mean() + (features[out] - x.mean(0)) @ slope
+        around_all = told + y.mean() - z.mean()
+        assert predicted[out] == pytest.approx(around_all, abs=1e-6)
+
+
+def test_features_that_predict_nothing_leave_everything_as_it_is():
+    # Constant features: no slope, and rewards pooled as they are.
+    rewards, _ = prompts_with_features(50)
+    rows = np.arange(50)
+    found = QuantileRegression().fit(rewards, np.ones((50, 3))).quantiles(rows, rewards)
+    assert found == pytest.approx(Pooled().fit(rewards).quantiles(rows, rewards), abs=1e-6)

@@ -19,10 +19,8 @@ class Alike(AbstractWorld):
 
     def draw(self, samples, rng):
         edges, found = graded_edges(), self.learned.found
-        rows = rng.integers(self.learned.prompts, size=self.prompts)
-        design = self.learned.design[rows]
         place, log_scale = (
-            (prior.mean(design) + np.sqrt(prior.variance) * rng.normal(size=self.prompts))[:, None]
+            (prior.mean + np.sqrt(prior.variance) * rng.normal(size=self.prompts))[:, None]
             for prior in (found.location, found.log_scale)
         )
         own = self._own(edges, rng)

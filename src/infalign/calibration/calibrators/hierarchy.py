@@ -42,9 +42,6 @@ STRANGE = 1e-3
 """Weight of a wide kernel in the smoothed shape: an outlier is improbable, not impossible, and does
 not drag a whole prompt along."""
 
-PENALTIES = np.geomspace(1e-4, 1e4, 25)
-"""Ridge penalties tried for the regression on features, in units of a feature's variance."""
-
 
 @dataclass(frozen=True)
 class Shape:
@@ -117,43 +114,17 @@ class Posterior:
 
 @dataclass(frozen=True)
 class Normal:
-    """A normal prior whose mean is linear in features (a constant, without any)."""
+    """A normal prior."""
 
-    coefficients: np.ndarray
-    """Shape (1 + d,)."""
-
+    mean: float
     variance: float
 
     @classmethod
-    def of(cls, design: np.ndarray, means: np.ndarray, variances: np.ndarray) -> "Normal":
-        """From each prompt's posterior mean and variance: ridge regression, its penalty the one
-        with the least leave-one-out error."""
-        errors, coefficients = _ridge(design, means)
-        return cls(coefficients, float(np.mean(errors**2) + np.mean(variances)) + 1e-8)
-
-    def mean(self, design: np.ndarray) -> np.ndarray:
-        """Prior mean of each prompt."""
-        return design @ self.coefficients
-
-
-def _ridge(design, y):
-    """Leave-one-out errors and coefficients at the best penalty; the constant is not penalized."""
-    n, d = design.shape
-    if d == 1:
-        mean = y.mean()
-        return (y - mean) * n / max(n - 1, 1), np.array([mean])
-    u, s, vt = np.linalg.svd(design[:, 1:] - design[:, 1:].mean(0), full_matrices=False)
-    best = None
-    for penalty in PENALTIES * n:
-        shrink = s**2 / (s**2 + penalty)
-        fit = y.mean() + (u * shrink) @ (u.T @ y)
-        hat = 1 / n + (u**2 @ shrink)
-        errors = (y - fit) / np.maximum(1 - hat, 1e-3)
-        if best is None or np.mean(errors**2) < best[0]:
-            slope = vt.T @ ((s / (s**2 + penalty)) * (u.T @ y))
-            best = (np.mean(errors**2), errors, slope)
-    _, errors, slope = best
-    return errors, np.append(y.mean() - design[:, 1:].mean(0) @ slope, slope)
+    def of(cls, means: np.ndarray, variances: np.ndarray) -> "Normal":
+        """From each prompt's posterior mean and variance; spread by leave-one-out errors."""
+        n, mean = means.size, means.mean()
+        errors = (means - mean) * n / max(n - 1, 1)
+        return cls(float(mean), float(np.mean(errors**2) + np.mean(variances)) + 1e-8)
 
 
 @dataclass(frozen=True)
@@ -164,18 +135,18 @@ class Hierarchy:
     location: Normal
     log_scale: Normal
 
-    def posterior(self, rewards: np.ndarray, design: np.ndarray, near: "Posterior | None"):
+    def posterior(self, rewards: np.ndarray, near: "Posterior | None"):
         """Posterior of each prompt, on a grid around what `near` says (or where the prior and the
         median are, without), and the mass of asinh Z in each bin that it implies."""
         if near is None:
-            location, location_sd, log_scale, log_scale_sd = self._start(rewards, design)
+            location, location_sd, log_scale, log_scale_sd = self._start(rewards)
         else:
             location, var, log_scale, log_var = near.moments()
             location_sd, log_scale_sd = np.sqrt(var) + 1e-4, np.sqrt(log_var) + 1e-4
         m = location[:, None] + location_sd[:, None] * np.linspace(-REACH, REACH, LOCATIONS)
         s = log_scale[:, None] + log_scale_sd[:, None] * np.linspace(-REACH, REACH, SCALES)
-        prior_m = -((m - self.location.mean(design)[:, None]) ** 2) / (2 * self.location.variance)
-        prior_s = -((s - self.log_scale.mean(design)[:, None]) ** 2) / (2 * self.log_scale.variance)
+        prior_m = -((m - self.location.mean) ** 2) / (2 * self.location.variance)
+        prior_s = -((s - self.log_scale.mean) ** 2) / (2 * self.log_scale.variance)
         logs = prior_m[:, :, None] + prior_s[:, None, :]
         known = np.isfinite(rewards)
         density = self.shape.log_density
@@ -194,34 +165,32 @@ class Hierarchy:
             mass += np.bincount(at.ravel(), share.ravel(), minlength=MIDDLES.size)
         return Posterior(m, s, weights), mass
 
-    def known(self, rewards: np.ndarray, design: np.ndarray) -> Posterior:
+    def known(self, rewards: np.ndarray) -> Posterior:
         """Posterior of each prompt, on a grid that has been fitted to it."""
-        near, _ = self.posterior(rewards, design, None)
-        return self.posterior(rewards, design, near)[0]
+        near, _ = self.posterior(rewards, None)
+        return self.posterior(rewards, near)[0]
 
-    def _start(self, rewards, design):
+    def _start(self, rewards):
         counts = np.isfinite(rewards).sum(1)
-        prior = self.location.mean(design)
         own = np.full(len(rewards), 0.0)
         some = counts > 0
         own[some] = np.nanmedian(rewards[some], axis=1) if some.any() else 0
         # The median of K has about 1.6/K of the variance; twice that, so that the grid is no cage.
         var = 1 / (1 / self.location.variance + counts / 3)
-        location = var * (prior / self.location.variance + own * counts / 3)
+        location = var * (self.location.mean / self.location.variance + own * counts / 3)
         log_var = 1 / (1 / self.log_scale.variance + counts / 2)
-        return location, np.sqrt(var), self.log_scale.mean(design), np.sqrt(log_var)
+        return location, np.sqrt(var), np.full(len(rewards), self.log_scale.mean), np.sqrt(log_var)
 
 
-def learn(rewards: np.ndarray, design: np.ndarray) -> Hierarchy:
+def learn(rewards: np.ndarray) -> Hierarchy:
     """Prior and shape from the rewards of many prompts, in units of the spread within a prompt.
 
     - `rewards`: (prompts, K), nan where a prompt has fewer.
-    - `design`: (prompts, 1 + d), a constant and the features.
     """
     counts = np.isfinite(rewards).sum(1)
     use = np.flatnonzero(counts >= 2)
     use = use[np.linspace(0, use.size - 1, min(use.size, LEARNED_FROM)).astype(int)]
-    rewards, design, counts = rewards[use], design[use], counts[use]
+    rewards, counts = rewards[use], counts[use]
     middles = np.nanmedian(rewards, axis=1)
     # Residuals of the mean of K are short of variance by (K - 1)/K.
     rest = (rewards - np.nanmean(rewards, axis=1, keepdims=True)) * np.sqrt(counts / (counts - 1))[
@@ -232,18 +201,18 @@ def learn(rewards: np.ndarray, design: np.ndarray) -> Hierarchy:
     spare = np.zeros(len(use))
     found = Hierarchy(
         Shape.of(mass.astype(float), t.size),
-        Normal.of(design, middles, spare),
-        Normal.of(design, spare, spare + 0.1),
+        Normal.of(middles, spare),
+        Normal.of(spare, spare + 0.1),
     )
     near, before = None, 0.0
     for _ in range(STEPS):
-        near, mass = found.posterior(rewards, design, near)
+        near, mass = found.posterior(rewards, near)
         m, m_var, s, s_var = near.moments()
-        log_scale = Normal.of(design, s, s_var)
+        log_scale = Normal.of(s, s_var)
         way = np.log(log_scale.variance / found.log_scale.variance)
         if way * before > 0:
             variance = found.log_scale.variance * np.exp(AHEAD * way)
-            log_scale = Normal(log_scale.coefficients, float(variance))
+            log_scale = Normal(log_scale.mean, float(variance))
         before = way
-        found = Hierarchy(Shape.of(mass, t.size), Normal.of(design, m, m_var), log_scale)
+        found = Hierarchy(Shape.of(mass, t.size), Normal.of(m, m_var), log_scale)
     return found

@@ -59,7 +59,7 @@ class Pooled(AbstractCalibrator):
 
     def fit(self, rewards, features=None):
         rewards = sorted_rewards(rewards)
-        return fit_hierarchy(rewards, np.ones((len(rewards), 1)), self.concentration)
+        return fit_hierarchy(rewards, self.concentration)
 
 
 def check_concentration(value) -> None:
@@ -68,40 +68,44 @@ def check_concentration(value) -> None:
         _check.positive("concentration", value)
 
 
-def fit_hierarchy(
-    rewards: np.ndarray, design: np.ndarray, concentration: float | None
-) -> AbstractFitted:
-    """The hierarchy fitted to increasing rewards, nan last; counting where it does not apply.
-
-    - `design`: a constant and the features, (prompts, 1 + d).
-    """
+def fit_hierarchy(rewards: np.ndarray, concentration: float | None) -> AbstractFitted:
+    """The hierarchy fitted to increasing rewards, nan last; counting where it does not apply."""
     ties, several = tied_share(rewards), np.isfinite(rewards).sum(1) >= 2
     if several.sum() < FEWEST or ties[several].mean() > ATOMS:
         return Counting().fit(rewards)
     center, unit = float(np.nanmedian(rewards)), spread(rewards)
-    own = _own(rewards, design, center, unit)
-    found = learn(own["standard"], design)
+    own = _own(rewards, center, unit)
+    found = learn(own["standard"])
     if concentration is None:
-        concentration = _concentration(found, own["standard"], design)
+        concentration = _concentration(found, own["standard"])
     return FittedPooled(
         **own, found=found, center=center, unit=unit, concentration=float(concentration)
     )
 
 
-def _own(rewards: np.ndarray, design: np.ndarray, center: float, unit: float) -> dict:
+def _own(rewards: np.ndarray, center: float, unit: float) -> dict:
     """What belongs to single prompts: their rewards, counted and in units, and which have ties."""
     atoms = tied_share(rewards) > 0
     standard = np.where(atoms[:, None], np.nan, (rewards - center) / unit)
     counting = FittedCounting(rewards, np.isfinite(rewards).sum(1))
-    return {"counting": counting, "atoms": atoms, "standard": standard, "design": design}
+    return {"counting": counting, "atoms": atoms, "standard": standard}
+
+
+def gaps(rewards: np.ndarray) -> np.ndarray:
+    """Distances of pairs of samples of each prompt, of at most 16 ranks: (prompts, pairs), nan
+    where a prompt has fewer.
+
+    - `rewards`: increasing, nan last.
+    """
+    few = rewards[:, np.linspace(0, rewards.shape[1] - 1, min(rewards.shape[1], 16)).astype(int)]
+    i, j = np.triu_indices(few.shape[1], 1)
+    return few[:, j] - few[:, i]
 
 
 def spread(rewards: np.ndarray) -> float:
     """Typical distance of two samples of a prompt, as a standard deviation of a normal law."""
-    few = rewards[:, np.linspace(0, rewards.shape[1] - 1, min(rewards.shape[1], 16)).astype(int)]
-    i, j = np.triu_indices(few.shape[1], 1)
-    gaps = np.abs(few[:, i] - few[:, j])
-    return float(np.nanmedian(gaps[gaps > 0])) / 0.9539
+    apart = gaps(rewards)
+    return float(np.nanmedian(apart[apart > 0])) / 0.9539
 
 
 def _chances(found: Hierarchy, near: Posterior, row: int, rewards: np.ndarray):
@@ -114,7 +118,7 @@ def _chances(found: Hierarchy, near: Posterior, row: int, rewards: np.ndarray):
     return found.shape.cdf(t).reshape(nodes), logs.reshape(nodes)
 
 
-def _concentration(found: Hierarchy, rewards: np.ndarray, design: np.ndarray) -> float:
+def _concentration(found: Hierarchy, rewards: np.ndarray) -> float:
     """The concentration whose predictions of held-out samples have the least squared error in
     either tail of each prompt; the smaller of both.
 
@@ -124,7 +128,7 @@ def _concentration(found: Hierarchy, rewards: np.ndarray, design: np.ndarray) ->
     """
     several = np.flatnonzero(np.isfinite(rewards).sum(1) >= 2)
     several = several[np.linspace(0, several.size - 1, min(several.size, LEARNED_FROM)).astype(int)]
-    near = found.known(rewards[several], design[several])
+    near = found.known(rewards[several])
     errors, c = np.zeros((2, len(CONCENTRATIONS))), np.array(CONCENTRATIONS)[:, None]
     for p, row in enumerate(rewards[several]):
         own = row[np.isfinite(row)]
@@ -157,7 +161,6 @@ class FittedPooled(AbstractFitted):
     standard: np.ndarray = field(repr=False)
     """Reference rewards in units of `unit` around `center`, increasing, nan last and for atoms."""
 
-    design: np.ndarray = field(repr=False)
     center: float
     unit: float
 
@@ -169,18 +172,16 @@ class FittedPooled(AbstractFitted):
         return len(self.standard)
 
     def on(self, rewards, features=None):
-        rewards = sorted_rewards(rewards)
-        return self.at(rewards, np.ones((len(rewards), 1)))
+        return self.at(sorted_rewards(rewards))
 
-    def at(self, rewards: np.ndarray, design: np.ndarray) -> "FittedPooled":
-        """What was learned, applied to other prompts; arguments as of `fit_hierarchy`."""
-        return replace(self, **_own(rewards, design, self.center, self.unit))
+    def at(self, rewards: np.ndarray) -> "FittedPooled":
+        """What was learned, applied to increasing rewards of other prompts, nan last, or none."""
+        return replace(self, **_own(rewards, self.center, self.unit))
 
     def _belief(self, row, rewards):
         if self.atoms[row]:
             return self.counting._belief(row, rewards)
-        own = slice(row, row + 1)
-        near = self.found.known(self.standard[own], self.design[own])
+        near = self.found.known(self.standard[row : row + 1])
         u, _ = _chances(self.found, near, 0, (rewards - self.center) / self.unit)
         weights, c = near.weights[0].ravel(), self.concentration
         if c == np.inf:

@@ -1,7 +1,10 @@
-"""Quantiles from prompt features: the hierarchy whose priors are linear in what describes a prompt.
+"""Quantiles from prompt features: what they predict of location and scale, and the hierarchy on the
+rest.
 
-Location and log scale of a prompt are normal around a ridge regression on its features, with the
-penalty that leave-one-out errors choose. Its own samples, if it has any, update that prior.
+A prompt's median, and the log of the typical distance of two of its samples, are each predicted by
+ridge regression. Rewards less the one, in units of the other, are pooled. Where a prompt is one of
+those learned from, the others predict it: its samples are not counted twice, once in its prediction
+and once more as themselves.
 """
 
 from dataclasses import dataclass, field
@@ -9,7 +12,13 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from .interface import AbstractCalibrator, AbstractFitted, sorted_rewards, tied_share
-from .pooled import ATOMS, FEWEST, FittedPooled, check_concentration, fit_hierarchy
+from .pooled import ATOMS, FEWEST, FittedPooled, check_concentration, fit_hierarchy, gaps
+from .ridge import Ridge
+
+PROMPTS_EACH = 16
+"""Prompts with samples for each direction of the features that is learned from. The penalty alone
+does not keep hundreds of features from explaining a hundred prompts: their locations are known but
+by a posterior that has seen the features already."""
 
 
 @dataclass(frozen=True)
@@ -19,7 +28,8 @@ class QuantileRegression(AbstractCalibrator):
     When: there are features that tell easy prompts from hard ones (an embedding of the prompt, its
     length, the reward of one greedy response), and K is small; the only one that works for prompts
     that were never sampled (K = 0, a row of nan), whose quantiles are what the features predict.
-    Useless features cost little, as the penalty grows.
+    Useless features cost little, as the penalty grows. Features move a prompt's whole law: where
+    prompts of higher rewards have no longer upper tail, `Pooled` may win more.
 
     Falls back to counting where `Pooled` does, and then needs a sample of every prompt.
     """
@@ -33,37 +43,79 @@ class QuantileRegression(AbstractCalibrator):
     def fit(self, rewards, features=None):
         rewards = sorted_rewards(rewards, at_least=0)
         features = _checked(features, len(rewards))
-        units = Units.of(features)
         _pooled_if_unsampled(rewards)
-        return FittedRegression(
-            fit_hierarchy(rewards, units.design(features), self.concentration), units
-        )
+        predictor, own = Predictor.learned(rewards, features)
+        learned = fit_hierarchy(own.standard(rewards), self.concentration)
+        return FittedRegression(learned, own, predictor)
 
 
 @dataclass(frozen=True)
-class Units:
-    """Middle and spread of each feature, so that one penalty suits all."""
+class Predicted:
+    """Location and scale that features predict of each prompt, shape (prompts,)."""
 
-    center: np.ndarray
-    spread: np.ndarray
+    location: np.ndarray = field(repr=False)
+    scale: np.ndarray = field(repr=False)
+
+    def standard(self, rewards: np.ndarray) -> np.ndarray:
+        """Rewards of every prompt, (prompts, K), less its location and in units of its scale."""
+        return (rewards - self.location[:, None]) / self.scale[:, None]
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """Features to location and scale."""
+
+    center: np.ndarray = field(repr=False)
+    """Mean of each feature."""
+
+    spread: np.ndarray = field(repr=False)
+    """Standard deviation of each feature, so that one penalty suits all; 1 if it does not vary."""
+
+    location: Ridge
+    log_scale: Ridge
 
     @classmethod
-    def of(cls, features: np.ndarray) -> "Units":
-        """Mean and standard deviation; a feature that does not vary is left where it is."""
+    def learned(cls, rewards: np.ndarray, features: np.ndarray) -> tuple["Predictor", Predicted]:
+        """From increasing rewards, nan last; and what is predicted of each prompt by the others."""
         spread = features.std(0)
-        return cls(features.mean(0), np.where(spread > 0, spread, 1.0))
+        center, spread = features.mean(0), np.where(spread > 0, spread, 1.0)
+        features = (features - center) / spread
+        ridges, told = [], []
+        for y in _summaries(rewards):
+            known = np.isfinite(y)
+            if not known.any():  # single samples: no scale is to be seen, and one serves all
+                known, y = np.ones(len(y), bool), np.zeros(len(y))
+            ridge, left_out = Ridge.learned(features[known], y[known])
+            predicted = ridge(features)
+            predicted[known] = left_out
+            ridges.append(ridge), told.append(predicted)
+        return cls(center, spread, *ridges), Predicted(told[0], np.exp(told[1]))
 
-    def design(self, features: np.ndarray) -> np.ndarray:
-        """A constant and the standardized features, (prompts, 1 + d)."""
-        return np.hstack([np.ones((len(features), 1)), (features - self.center) / self.spread])
+    def __call__(self, features: np.ndarray) -> Predicted:
+        """For prompts that it was not learned from."""
+        features = (features - self.center) / self.spread
+        return Predicted(self.location(features), np.exp(self.log_scale(features)))
+
+
+def _summaries(rewards: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Each prompt's median and the log of the median distance of two samples; nan where unknown."""
+    median, log_scale = np.full((2, len(rewards)), np.nan)
+    some = np.isfinite(rewards).any(1)
+    median[some] = np.nanmedian(rewards[some], axis=1)
+    distances = gaps(rewards)
+    distances[distances == 0] = np.nan  # ties
+    some = np.isfinite(distances).any(1)
+    log_scale[some] = np.log(np.nanmedian(distances[some], axis=1))
+    return median, log_scale
 
 
 @dataclass(frozen=True)
 class FittedRegression(AbstractFitted):
-    """A fitted hierarchy, or counting where it does not apply, and the units of the features."""
+    """A hierarchy fitted to standardized rewards, or counting where it does not apply."""
 
     learned: AbstractFitted
-    units: Units = field(repr=False)
+    own: Predicted
+    predictor: Predictor
 
     @property
     def prompts(self):
@@ -71,15 +123,13 @@ class FittedRegression(AbstractFitted):
 
     def on(self, rewards, features=None):
         rewards = sorted_rewards(rewards, at_least=0)
-        features = _checked(features, len(rewards), len(self.units.center))
-        if isinstance(self.learned, FittedPooled):
-            learned = self.learned.at(rewards, self.units.design(features))
-        else:
-            learned = self.learned.on(rewards)
-        return FittedRegression(learned, self.units)
+        own = self.predictor(_checked(features, len(rewards), len(self.predictor.center)))
+        rewards = own.standard(rewards)
+        at = self.learned.at if isinstance(self.learned, FittedPooled) else self.learned.on
+        return FittedRegression(at(rewards), own, self.predictor)
 
     def _belief(self, row, rewards):
-        return self.learned._belief(row, rewards)
+        return self.learned._belief(row, (rewards - self.own.location[row]) / self.own.scale[row])
 
 
 def _checked(features, prompts: int, columns: int | None = None) -> np.ndarray:
