@@ -1,5 +1,6 @@
 """The page and the figures of `calibrators.py`: made of its results, nothing typed by hand."""
 
+import textwrap
 from pathlib import Path
 
 import matplotlib
@@ -27,7 +28,7 @@ ALLOWED = 0.002
 TARGETS = {4: 0.7, 16: 0.9}
 """Share of the gain to be kept, by K, where prompts share a shape."""
 
-LEAST_GAIN = 0.005
+LEAST_GAIN = 0.02
 """Win rate that exact quantiles must gain over the identity for shares of it to mean anything."""
 
 COLUMNS = 4
@@ -39,7 +40,8 @@ Written by `make calibrators`; nothing here is typed by hand.
 The win rate of a policy trained on each calibrator's rewards, by theory and before anything is
 trained, at {kl} nats: `judge` in `infalign.calibration.calibrators`. *Identity* and *K = ∞* are
 calibrated exactly; the calibrators train on {transforms}. *Kept* is the share of what K = ∞ gains
-over the identity. {prompts} prompts, {rounds} {times}; standard errors are those of prompts.
+over the identity, where that is 2 points or more. {prompts} prompts, {rounds} {times};
+standard errors are those of prompts.
 `refined` has K samples of a policy beside, one trained on counted quantiles: it costs K more
 samples, and training draws them anyway. `chosen` is the one of `ecdf` and `pooled` that held-out
 samples choose in a run.
@@ -61,17 +63,16 @@ def page(results: dict) -> str:
         if results["data"]
         else "Public samples were not at hand and are left out: `--data` names their folder."
     )
-    lines = [
-        INTRO.format(
-            kl=0.5,
-            transforms=" and ".join(f"`{spec}` for {task}" for task, spec in tasks.items()),
-            prompts=plan["prompts"],
-            rounds=plan["rounds"],
-            times="calibration" if plan["rounds"] == 1 else "calibrations",
-            bundled=plan["bundled"],
-            public=public,
-        )
-    ]
+    intro = INTRO.format(
+        kl=0.5,
+        transforms=" and ".join(f"`{spec}` for {task}" for task, spec in tasks.items()),
+        prompts=plan["prompts"],
+        rounds=plan["rounds"],
+        times="calibration" if plan["rounds"] == 1 else "calibrations",
+        bundled=plan["bundled"],
+        public=public,
+    ).split("\n\n")
+    lines = ["\n\n".join(textwrap.fill(part, 100, break_on_hyphens=False) for part in intro)]
     lines += [*_targets(results), *_rule(results)]
     for task in tasks:
         lines += [
@@ -87,14 +88,15 @@ def _worlds(results: dict) -> list[str]:
 
 
 def kept(rows: dict, name: str) -> tuple[float, float]:
-    """Share of the gain of exact quantiles over the identity that is kept, and its standard error;
-    nan where there is no gain."""
+    """Share of the gain of exact quantiles over the identity that is kept, and its standard error,
+    by the paired difference to exact ones; nan where there is no gain."""
     if not {"identity", "exact", name} <= rows.keys():
         return float("nan"), float("nan")
     low, high = rows["identity"]["value"], rows["exact"]["value"]
     if high - low < LEAST_GAIN:
         return float("nan"), float("nan")
-    return (rows[name]["value"] - low) / (high - low), rows[name]["stderr"] / (high - low)
+    short = rows[name]["over_exact"]
+    return 1 + short["value"] / (high - low), short["stderr"] / (high - low)
 
 
 def _percent(value: float, stderr: float) -> str:

@@ -150,16 +150,17 @@ def measure(plan: Plan, cache: Path, data: Path | None, jobs: int) -> dict:
 
 
 def _averaged(rounds: list[dict]) -> dict:
-    """Win rates over rounds and prompts, and what they are more than counting's, paired; standard
-    errors are those of prompts."""
+    """Win rates over rounds and prompts, and what they are more than counting's and exact ones',
+    paired; standard errors are those of prompts."""
     out: dict = {"chosen": [each["chosen"] for each in rounds]}
     for task in TASKS:
         names = [n for n in rounds[0][task] if all(n in each[task] for each in rounds)]
         wins = {n: np.mean([each[task][n] for each in rounds], axis=0) for n in names}
         out[task] = {name: _mean(own) for name, own in wins.items()}
-        if "counting" in wins:
-            for name, own in wins.items():
-                out[task][name]["over_counting"] = _mean(own - wins["counting"])
+        for name, own in wins.items():
+            for word, base in (("over_counting", "counting"), ("over_exact", "exact")):
+                if base in wins:
+                    out[task][name][word] = _mean(own - wins[base])
     return out
 
 

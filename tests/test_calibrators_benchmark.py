@@ -93,7 +93,8 @@ def test_known_worlds_have_the_features_that_the_page_says(benchmark):
 def test_the_page_tells_worse_from_what_chance_explains(benchmark):
     def row(value, over=0.0, stderr=0.001):
         paired = {"value": over, "stderr": stderr}
-        return {"value": value, "stderr": 0.01, "over_counting": paired}
+        below = {"value": value - 0.9, "stderr": 0.01}
+        return {"value": value, "stderr": 0.01, "over_counting": paired, "over_exact": below}
 
     own = {"identity": row(0.8), "exact": row(0.9), "counting": row(0.84)}
     own |= {"pooled": row(0.89, -0.03), "tail": row(0.88, -0.03, 0.02), "chosen": row(0.89)}
