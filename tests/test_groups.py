@@ -24,6 +24,7 @@ from infalign import (
 )
 from infalign.calibration.calibrators import Pooled
 from infalign.groups import group_rewards, group_win_rate
+from infalign.shaping import MaxAtKReward, RiskSensitiveReward
 
 PROCEDURES = [
     Sampling(),
@@ -251,3 +252,46 @@ def test_incomplete_groups_are_refused():
         call(inferred, ["a", "a"], range(2))
     with pytest.raises(DataError, match=r"prompt_id 'z' is not in"):
         call(shaped, ["z"] * 4, range(4))
+
+
+# --- Rivals, on numbers worked out by hand. ---
+
+
+def advantages(rewards):
+    """As RLOO makes them: less the mean of the others in the group."""
+    r = np.array(rewards)
+    return (len(r) * r - r.sum()) / (len(r) - 1)
+
+
+def test_max_at_k_is_what_the_best_of_two_loses_without_a_response():
+    # Of 1, 2, 4: the best of two is 10/3 on average; without 1 it is 4, without 2 too, without 4
+    # it is 2.
+    rival = MaxAtKReward(number, store(), BestOfN(2))
+    found = advantages(call(rival, ["a"] * 3, [1, 2, 4]))
+    assert found == pytest.approx([3 * (10 / 3 - 4)] * 2 + [3 * (10 / 3 - 2)])
+    worst = advantages(call(MaxAtKReward(number, store(), WorstOfN(2)), ["a"] * 3, [1, 2, 4]))
+    assert worst == pytest.approx([3 * (4 / 3 - 2), 3 * (4 / 3 - 1), 3 * (4 / 3 - 1)])
+
+
+def test_exponential_utility_weighs_by_the_share_of_the_exponentials():
+    # e^{log 2 · r} of 0, 1, 2 are 1, 2, 4, of mean 7/3.
+    rival = RiskSensitiveReward(number, store(), np.log(2))
+    found = advantages(call(rival, ["b"] * 3, [0, 1, 2]))
+    assert found == pytest.approx((np.array([1, 2, 4]) * 3 / 7 - 1) / np.log(2))
+    averse = advantages(call(RiskSensitiveReward(number, store(), -1e-6), ["b"] * 3, [0, 1, 5]))
+    assert averse == pytest.approx([-2, -1, 3], abs=1e-4)  # the raw reward, in the limit
+    with pytest.raises(ValueError, match="`strength`"):
+        RiskSensitiveReward(number, store(), 0.0)
+
+
+@pytest.mark.parametrize("procedure", [BestOfN(2), WorstOfN(2)], ids=repr)
+def test_rivals_refuse_incomplete_groups_and_pickle(procedure):
+    for rival in (
+        MaxAtKReward(number, store(), procedure),
+        RiskSensitiveReward(number, store(), 1),
+    ):
+        with pytest.raises(DataError, match="Groups of 3"):
+            call(rival, ["a"] * 4 + ["b"] * 3, range(7))
+        again = pickle.loads(pickle.dumps(rival))
+        assert call(again, ["a"] * 3, range(3)) == call(rival, ["a"] * 3, range(3))
+        assert again.__name__ == rival.__name__

@@ -16,6 +16,7 @@ LEVELS = {
         "certificates",
         "collocation",
         "coupled",
+        "coupled_samples",
         "design",
         "few_samples",
         "fixed_point",

@@ -55,15 +55,18 @@ class Calibration(Section):
     calibrator: Annotated[Literal["auto", "ecdf", "pooled"], Field(description="How samples become quantiles. ecdf: the rank among a prompt's own. pooled: prompts lend each other the shape of the reward. auto: the best that is safe, by held-out samples.")] = "auto"  # fmt: skip  # noqa: E501
 
 
-Method = Literal["rloo", "rlhf"]
-"""rloo: InfAlign-CTRL. rlhf: the raw reward. Both are trained with TRL's RLOOTrainer."""
+Method = Literal["rloo", "group", "identity", "rlhf", "vbon", "pkpo", "rs-grpo"]
+"""What is maximised, all with TRL's RLOOTrainer; `training.methods` makes each."""
+
+WHOLE_GROUPS = ("group", "pkpo")
+"""Methods that draw subsets of a group, one response fewer than it has."""
 
 
 class Training(Section):
     """How the policy is trained."""
 
-    method: Annotated[Method, Field(description="rloo: InfAlign-CTRL, trained on the shaped reward.")] = "rloo"  # fmt: skip  # noqa: E501
-    baselines: Annotated[tuple[Method, ...], Field(description="Other methods, trained to the same KL and compared. rlhf: the raw reward.")] = ("rlhf",)  # fmt: skip  # noqa: E501
+    method: Annotated[Method, Field(description="rloo: InfAlign-CTRL, trained on the shaped reward. group: the inference-time win rate itself, from whole groups.")] = "rloo"  # fmt: skip  # noqa: E501
+    baselines: Annotated[tuple[Method, ...], Field(description="Other methods, trained to the same KL and compared. rlhf: the raw reward. identity: the calibrated one. vbon: its logarithm. pkpo: the mean best of n raw rewards. rs-grpo: an exponential utility of the raw reward.")] = ("rlhf",)  # fmt: skip  # noqa: E501
     warm_start: Annotated[int, Field(description="Passes over the calibration samples before the first on-policy step.", ge=0)] = 1  # fmt: skip  # noqa: E501
     warm_start_learning_rate: Annotated[PositiveFloat, Field(description="AdamW step size of those passes.")] = 2e-5  # fmt: skip  # noqa: E501
     warm_start_batch_size: Annotated[PositiveInt, Field(description="Samples in each step of those passes.")] = 64  # fmt: skip  # noqa: E501
@@ -161,6 +164,12 @@ class Config(Section):
             )
         if not (self.train.steps or self.train.warm_start):
             raise ValueError("`train.steps` and `train.warm_start` are both 0: nothing is trained")
+        for method in self.methods:
+            if method in WHOLE_GROUPS and self.train.group <= procedure.draws:
+                raise ValueError(
+                    f"`train.group` is {self.train.group}, but {method} needs more responses per "
+                    f"prompt than the {procedure.draws} that {self.procedure} draws"
+                )
         if not (self.prompts.file or self.prompts.dataset):
             raise ValueError("`prompts` needs a `file` or a `dataset`")
         return self

@@ -72,8 +72,7 @@ def _groups(rewards, utilities, least: int, procedure: RankProcedure):
     utilities = _check.finite_rewards("utilities", utilities)
     if rewards.shape != utilities.shape:
         raise ValueError(
-            f"`utilities` must have the shape of `rewards`, {rewards.shape}; got "
-            f"{utilities.shape}."
+            f"`utilities` must have the shape of `rewards`, {rewards.shape}; got {utilities.shape}."
         )
     if rewards.shape[1] < least:
         raise DataError(

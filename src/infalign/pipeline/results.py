@@ -3,6 +3,7 @@
 import numpy as np
 
 from infalign import storage
+from infalign.calibration.calibrators.expected import Counted
 from infalign.calibration.diagnostics import resolution
 from infalign.calibration.ranks import quantiles, randomized_quantiles
 from infalign.calibration.raw import raw_beta, raw_win_rate
@@ -15,6 +16,7 @@ from infalign.design import at_kl, design
 from infalign.errors import SolveError
 from infalign.procedures import RankProcedure
 from infalign.training.labels import LABELS
+from infalign.transforms import Identity, Log
 
 from .folder import Run
 from .stages import open_store, read_design, read_expected
@@ -61,8 +63,14 @@ def _theory(run: Run, store, transform, expected, policy: dict) -> dict:
             if isinstance(p, RankProcedure) and isinstance(a, RankProcedure)
         }
         return own | {"transform": "raw reward", "theory": theory}
-    theory = {spec: _with_samples(expected, transform, kl, *pair) for spec, pair in pairs}
-    return own | {"transform": run.config.transform, "theory": theory}
+    trained_on = {"rloo": transform, "identity": Identity(), "vbon": Log()}.get(method)
+    if trained_on is None:
+        return own | {"transform": "none", "theory": {}}
+    if not trained_on.bounded:
+        expected = Counted(store.samples)
+    theory = {spec: _with_samples(expected, trained_on, kl, *pair) for spec, pair in pairs}
+    name = run.config.transform if method == "rloo" else trained_on.spec
+    return own | {"transform": name, "theory": theory}
 
 
 def _with_samples(expected, transform, kl: float, procedure, against) -> float | None:

@@ -150,7 +150,7 @@ def read_design(run: Run) -> tuple[AbstractTransform, float, float]:
 
 def train(run: Run, report: Report) -> None:
     """One policy per method into `train/METHOD/model`."""
-    from infalign.training.objectives import raw_objective, shaped_objective
+    from infalign.training.methods import Setting, objective
     from infalign.training.policy import train_policy
     from infalign.training.warm_start import StoredSamples
 
@@ -162,12 +162,18 @@ def train(run: Run, report: Report) -> None:
             continue
         store = open_store(run)
         require_spread(store)
-        objective = (
-            raw_objective(run.reward, store, kl)
-            if method == "rlhf"
-            else shaped_objective(
-                run.reward, store, read_calibration(run, store), transform, beta, kl
-            )
+        learned = read_calibration(run, store)
+        setting = Setting(
+            run.reward,
+            store,
+            learned,
+            expected(learned, some_rewards(store)),
+            run.procedure,
+            run.against,
+            transform,
+            beta,
+            kl,
+            run.config.train.group,
         )
         samples = read_samples(run.folder / "calibration")
         shape = (len(run.prompts), run.config.calibration.samples)
@@ -181,7 +187,7 @@ def train(run: Run, report: Report) -> None:
                 samples["logprob"].to_numpy().reshape(shape),
                 samples["reward"].to_numpy().reshape(shape),
             ),
-            objective,
+            objective(method, setting),
             kl,
             run.seed("landing"),
             out,

@@ -82,7 +82,7 @@ class GroupShapedReward:
     def __call__(self, prompts, completions, *, log_metric=None, **columns) -> list[float]:
         """One training reward per completion; completions of a group must follow each other."""
         raw, ids = raw_rewards(self.reward, prompts, completions, columns, self.key)
-        m = self._whole(ids)
+        m = group_size(ids, self.group)
         wins, rewards = self.chances(ids, raw).reshape(-1, m), raw.reshape(-1, m)
         log_calibration(self.store, ids, raw, log_metric, self.calibration)
         if log_metric is not None:
@@ -103,19 +103,23 @@ class GroupShapedReward:
             wins[own] = (law[below[own, 0]] + law[up_to[own, 0]]) / 2
         return wins
 
-    def _whole(self, ids: Sequence[str]) -> int:
-        """Responses in a group; DataError unless all groups are whole."""
-        ids = list(ids)
-        starts = [i for i in range(len(ids)) if i == 0 or ids[i] != ids[i - 1]]
-        runs = np.diff([*starts, len(ids)])  # a prompt may come twice in a row
-        m = self.group or int(runs.min())
-        for start, run in zip(starts, runs, strict=True):
-            if run % m:
-                raise DataError(
-                    f"Groups of {m} completions of one prompt are needed, one after the other; "
-                    f"prompt {ids[start]!r} has {run}, from completion {start} of {len(ids)} on. "
-                    "Let `num_generations` be the size of a group, and "
-                    "`per_device_train_batch_size` a multiple of it, so that none is split "
-                    "between processes."
-                )
-        return m
+
+def group_size(prompt_ids: Sequence[str], group: int | None = None) -> int:
+    """Responses in a group: as said, or as the shortest run of one prompt has.
+
+    Raises DataError unless all groups are whole, one after the other.
+    """
+    ids = list(prompt_ids)
+    starts = [i for i in range(len(ids)) if i == 0 or ids[i] != ids[i - 1]]
+    runs = np.diff([*starts, len(ids)])  # a prompt may come twice in a row
+    m = group or int(runs.min())
+    for start, run in zip(starts, runs, strict=True):
+        if run % m:
+            raise DataError(
+                f"Groups of {m} completions of one prompt are needed, one after the other; "
+                f"prompt {ids[start]!r} has {run}, from completion {start} of {len(ids)} on. "
+                "Let `num_generations` be the size of a group, and "
+                "`per_device_train_batch_size` a multiple of it, so that none is split "
+                "between processes."
+            )
+    return m

@@ -1,7 +1,7 @@
-"""What each method maximises: a reward, its KL strength, and the tilt they imply.
+"""An objective: a reward, its KL strength, and the tilt they imply; and the main two.
 
-KL-regularised RL on a reward R with strength β has the optimum π ∝ π_ref e^{R/β}. Methods differ
-in R alone: the trainer, the steps and the target KL are the same for all.
+KL-regularised RL on a reward R with strength β has the optimum π ∝ π_ref e^{R/β}. `methods` has
+all objectives.
 """
 
 from collections.abc import Callable

@@ -1,0 +1,64 @@
+"""Methods that read whole groups, through the whole pipeline, made tiny."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+LABELS = {"group": "exact group objective", "rs-grpo": "exponential utility (RS-GRPO)"}
+
+CONFIG = {
+    "model": "bundled:language-model",
+    "reward": "bundled:harmless",
+    "prompts": {"file": "bundled:harmless", "limit": 16},
+    "procedure": "best-of-n:2",
+    "kl": 0.1,
+    "sampling": {"max_new_tokens": 4, "batch_size": 64},
+    "calibration": {"samples": 8},
+    "train": {
+        "method": "group",
+        "baselines": ["rs-grpo"],
+        "warm_start_learning_rate": 1e-4,
+        "warm_start_batch_size": 32,
+        "steps": 1,
+        "batch_size": 16,
+        "group": 4,
+    },
+    "evaluate": {"prompts": {"limit": 4}, "samples": 4},
+    "evidence": False,
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    path = tmp_path_factory.mktemp("methods")
+    (path / "config.yaml").write_text(yaml.safe_dump(CONFIG))
+    infalign = Path(sys.executable).with_name("infalign")
+    command = [infalign, "run", path / "config.yaml", "--out", path / "run"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return path / "run"
+
+
+def test_every_method_is_trained_landed_and_compared(folder):
+    results = json.loads((folder / "evaluation/results.json").read_text())
+    policies = {policy["method"]: policy for policy in results["policies"]}
+    assert policies.keys() == LABELS.keys()
+    page = (folder / "report.html").read_text()
+    for method, label in LABELS.items():
+        assert policies[method]["label"] == label and label in page
+        landing = json.loads((folder / "train" / method / "landing.json").read_text())
+        assert landing["kl"] == pytest.approx(0.1, rel=0.1)
+
+
+def test_what_was_measured_while_training_is_kept(folder):
+    for method in LABELS:
+        lines = (folder / "train" / method / "rloo/metrics.jsonl").read_text().splitlines()
+        row = next(r for r in map(json.loads, lines) if "infalign/sequence_kl" in r)
+        logged = {"infalign/raw_reward", "infalign/quantile", "infalign/saturated"}
+        assert logged <= row.keys(), method
+    lines = (folder / "train/group/rloo/metrics.jsonl").read_text().splitlines()
+    assert any(0 < json.loads(line).get("infalign/win_rate", 0) < 1 for line in lines)
