@@ -9,14 +9,14 @@ from hypothesis import strategies as st
 from scipy.special import ndtr, ndtri
 
 from infalign import BestOfN, Exponential, Identity, TiltedPolicy, compare, quantiles
-from infalign.calibration.calibrators import Counting, Pooled, TailExtrapolation
+from infalign.calibration.calibrators import Counting, NormalScores, Pooled, TailExtrapolation
 from infalign.calibration.calibrators.interface import Belief
 from infalign.calibration.calibrators.judge import KnownWorld, SampledWorld, judge
 from infalign.design import at_kl
 from infalign.few_samples import FewSamples
 
 PROCEDURE, TRANSFORM = BestOfN(8), Exponential(20.0)
-CALIBRATORS = [Counting(), Pooled(), TailExtrapolation()]
+CALIBRATORS = [Counting(), Pooled(), NormalScores(Pooled()), TailExtrapolation()]
 every = pytest.mark.parametrize("calibrator", CALIBRATORS, ids=repr)
 
 

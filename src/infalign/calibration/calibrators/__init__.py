@@ -14,4 +14,5 @@ from .interface import AbstractFitted as AbstractFitted
 from .pooled import Pooled as Pooled
 from .refined import Refined as Refined
 from .regression import QuantileRegression as QuantileRegression
+from .scores import NormalScores as NormalScores
 from .tail import TailExtrapolation as TailExtrapolation

@@ -15,10 +15,15 @@ import numpy as np
 from .counting import Counting
 from .interface import AbstractCalibrator, sorted_rewards
 from .pooled import EXTREME, Pooled
+from .scores import NormalScores
 
 ECDF = "ecdf"
 
-CANDIDATES: Mapping[str, AbstractCalibrator] = {ECDF: Counting(), "pooled": Pooled()}
+CANDIDATES: Mapping[str, AbstractCalibrator] = {
+    ECDF: Counting(),
+    "pooled": Pooled(),
+    "pooled-ranks": NormalScores(Pooled()),
+}
 """What `choose` chooses from, unless told otherwise."""
 
 PROMPTS = 256

@@ -20,6 +20,7 @@ from .counting import FittedCounting
 from .interface import AbstractFitted
 from .judge import Truth, achieved
 from .pooled import FittedPooled, Pooled
+from .scores import FittedScores
 
 PROMPTS = 256
 """Prompts that are simulated: the win rates of two transforms on them differ by chance by some
@@ -127,6 +128,8 @@ class Simulated(AbstractExpected):
 def expected(learned: AbstractFitted, rewards: np.ndarray) -> AbstractExpected:
     """What comes out with a calibrator that learned from these reference rewards, (prompts, K),
     nan where a prompt has fewer."""
+    if isinstance(learned, FittedScores):  # an increasing map leaves win rates as they are
+        return expected(learned.learned, learned.scale(rewards))
     samples = int(np.isfinite(rewards).sum(1).min())
     if isinstance(learned, FittedCounting):
         return Counted(samples)

@@ -1,0 +1,87 @@
+"""Any calibrator on normal scores: what is left of rewards when their scale is forgotten.
+
+Rewards are mapped by one increasing function, so that those of all prompts together are standard
+normal, as in van der Waerden's scores (1952). Prompts that differ in location and scale there may
+have any scale and any bounds before: a reward model's probabilities crowd at 0 and 1, its logits
+have a ceiling.
+"""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from scipy.special import ndtr, ndtri
+
+from .interface import AbstractCalibrator, AbstractFitted, sorted_rewards
+
+KNOTS = 33
+"""Of the map, evenly spaced on the normal axis; between them it is linear, and beyond them too."""
+
+
+@dataclass(frozen=True)
+class NormalScores(AbstractCalibrator):
+    """A calibrator that is given normal scores of the rewards, by their ranks among all prompts'.
+
+    When: a reward with bounds, or one whose spread depends on its height, so that easy prompts and
+    hard ones have differently shaped rewards. Around `Pooled` it is `pooled-ranks`: quantiles do
+    not change with an increasing map of the rewards, but for interpolation between samples. Where
+    rewards of all prompts have one shape, the map bends it, and the calibrator alone wins some
+    tenths of a point more.
+    """
+
+    calibrator: AbstractCalibrator
+
+    def fit(self, rewards, features=None):
+        scale = Scale.of(sorted_rewards(rewards, at_least=0))
+        return FittedScores(self.calibrator.fit(scale(rewards), features), scale)
+
+
+@dataclass(frozen=True)
+class Scale:
+    """An increasing map from rewards to normal scores, by its knots."""
+
+    rewards: np.ndarray = field(repr=False)
+    """Increasing."""
+
+    scores: np.ndarray = field(repr=False)
+    """Increasing; one knot, if all rewards tie."""
+
+    @classmethod
+    def of(cls, rewards: np.ndarray) -> "Scale":
+        """From rewards of many prompts, of any shape, nan where there is none."""
+        known = rewards[np.isfinite(rewards)]
+        end = ndtri(known.size / (known.size + 1))
+        scores = np.linspace(-end, end, KNOTS)
+        # The outermost knots are the extreme rewards themselves.
+        shares = np.clip((ndtr(scores) * (known.size + 1) - 1) / max(known.size - 1, 1), 0, 1)
+        knots = np.quantile(known, shares)
+        new = np.append(True, np.diff(knots) > 0)
+        return cls(knots[new], scores[new])
+
+    def __call__(self, rewards) -> np.ndarray:
+        """Normal scores, elementwise; nan stays."""
+        rewards, x, z = np.asarray(rewards, float), self.rewards, self.scores
+        if x.size == 1:
+            return rewards - x + z
+        slopes = np.diff(z) / np.diff(x)
+        inside = np.interp(rewards, x, z)
+        below = np.minimum(rewards - x[0], 0) * slopes[0]
+        return inside + below + np.maximum(rewards - x[-1], 0) * slopes[-1]
+
+
+@dataclass(frozen=True)
+class FittedScores(AbstractFitted):
+    """What was learned from normal scores, and the map to them."""
+
+    learned: AbstractFitted
+    scale: Scale
+
+    @property
+    def prompts(self):
+        return self.learned.prompts
+
+    def on(self, rewards, features=None):
+        rewards = sorted_rewards(rewards, at_least=0)
+        return FittedScores(self.learned.on(self.scale(rewards), features), self.scale)
+
+    def _belief(self, row, rewards):
+        return self.learned._belief(row, self.scale(rewards))
