@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready
 
-.PHONY: demo quick test check bench calibrators figures docs clean
+.PHONY: demo quick test check bench calibrators figures soak docs clean
 
 demo: $(READY)  ## The whole method on bundled models, offline; prints where the report is.
 	$(BIN)/infalign demo --out runs/demo
@@ -31,6 +31,9 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[train,dev]"
 	touch $(READY)
+
+soak: $(READY)  ## 200 collections killed and resumed; writes docs/soak.md.
+	$(BIN)/python tests/soak.py
 
 docs: $(READY)  ## Put the demo's output and picture into the README.
 	$(BIN)/python docs/make.py runs/demo
