@@ -25,6 +25,9 @@ bench: $(READY)  ## Time everything on one core; writes docs/benchmarks.md.
 calibrators: $(READY)  ## Judge the calibrators; writes docs/calibrators.md. DATA=folder adds public samples.
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/calibrators.py --jobs 2 $(if $(DATA),--data $(DATA))
 
+soak: $(READY)  ## Kill and resume collections 200 times; writes docs/soak.md.
+	OMP_NUM_THREADS=1 $(BIN)/python tests/soak.py --kills 200
+
 # torch first and alone: its CPU build, before anything can ask for another one.
 $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
