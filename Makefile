@@ -25,7 +25,7 @@ bench: $(READY)  ## Time everything on one core; writes docs/benchmarks.md.
 calibrators: $(READY)  ## Judge the calibrators; writes docs/calibrators.md. DATA=folder adds public samples.
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/calibrators.py --jobs 2 $(if $(DATA),--data $(DATA))
 
-soak: $(READY)  ## Kill and resume collections 200 times; writes docs/soak.md.
+soak: $(READY)  ## Kill and resume 200 collections; writes docs/soak.md.
 	OMP_NUM_THREADS=1 $(BIN)/python tests/soak.py --kills 200
 
 # torch first and alone: its CPU build, before anything can ask for another one.
@@ -34,9 +34,6 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[train,dev]"
 	touch $(READY)
-
-soak: $(READY)  ## 200 collections killed and resumed; writes docs/soak.md.
-	$(BIN)/python tests/soak.py
 
 docs: $(READY)  ## Put the demo's output and picture into the README.
 	$(BIN)/python docs/make.py runs/demo

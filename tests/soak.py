@@ -104,7 +104,7 @@ def forking(*libraries: str):
 
 
 def soak(context, case: Case, kills: int, seed: int, folder: Path) -> dict:
-    """Kill and resume collections until so many were killed; what came of them."""
+    """Kill and resume collections until so many were killed once or more; what came of them."""
     rng = random.Random(seed)
     start = time.monotonic()
 
@@ -130,20 +130,25 @@ def soak(context, case: Case, kills: int, seed: int, folder: Path) -> dict:
     assert ended_within(300, whole)
     duration = time.monotonic() - began
     expected, moments = content(whole), Counter()
-    runs = equal = killed = most = 0
+    runs = equal = killed = total = most = 0
     while killed < kills:
         path, own = folder / f"run-{runs}", 0
-        # At first anywhere, so that some runs end; then early, so that others are killed often.
-        longest = duration * (1, 0.3)[runs % 2]
-        while killed < kills and not ended_within(rng.random() * longest, path):
-            killed, own = killed + 1, own + 1
+        # Anywhere in most runs; early in some, which are then killed again and again.
+        often = runs % 10 == 9
+        longest = duration * (0.3 if often else 1)
+        while not ended_within(rng.random() * longest, path):
+            own += 1
             moments[moment(path)] += 1
+            if not often and rng.random() < 0.5:
+                break
         ended_within(300, path)
+        killed, total = killed + (own > 0), total + own
         runs, most, equal = runs + 1, max(most, own), equal + (content(path) == expected)
         shutil.rmtree(path)
     return {
         "case": case.name,
-        "kills": killed,
+        "killed": killed,
+        "kills": total,
         "runs": runs,
         "most": most,
         "equal": equal,
@@ -193,17 +198,19 @@ def page(results: list[dict]) -> str:
         "was left alone: every sample with its tokens, log-probability and reward, the order of "
         "them, the sorted rewards and the provenance must be equal.",
         "",
-        f"**{sum(r['kills'] for r in results)} kills of {sum(r['runs'] for r in results)} "
-        f"collections; {sum(r['equal'] for r in results)} of the stores are equal.**",
+        f"**{sum(r['killed'] for r in results)} of {sum(r['runs'] for r in results)} collections "
+        f"were killed, {sum(r['kills'] for r in results)} times in all; "
+        f"{sum(r['equal'] for r in results)} of {sum(r['runs'] for r in results)} stores are "
+        "equal.**",
         "",
-        "| policy | shards | uninterrupted | kills | collections | most kills of one "
+        "| policy | shards | uninterrupted | collections | killed | kills | most kills of one "
         "| equal stores |",
-        "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     for r in results:
         lines.append(
-            f"| {r['case']} | {r['shards']} | {r['uninterrupted']:.2f} s | {r['kills']} "
-            f"| {r['runs']} | {r['most']} | {r['equal']} |"
+            f"| {r['case']} | {r['shards']} | {r['uninterrupted']:.2f} s | {r['runs']} "
+            f"| {r['killed']} | {r['kills']} | {r['most']} | {r['equal']} |"
         )
     lines += ["", "What was under way when the process was killed, by the files it left:", ""]
     lines += ["| policy | " + " | ".join(MOMENTS) + " |", "| --- |" + " ---: |" * len(MOMENTS)]
