@@ -1,5 +1,6 @@
 """One trained policy: warm start, on-policy steps, landing."""
 
+import gc
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -45,4 +46,6 @@ def train_policy(
     # Here and not where training ends, so that a run killed in between leaves none behind.
     for part in ("warm_start", "rloo"):
         drop_checkpoints(out / part)
+    # Trainers refer to themselves: each would stay in memory beside the next one.
+    gc.collect()
     land(config, model_path, trained / "model", landing, target_kl, seed, out, report)
