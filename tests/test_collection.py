@@ -226,3 +226,16 @@ def test_the_bar_tells_rate_and_time_left(capsys):
             report("calibrate", done, 4)
     said = capsys.readouterr().err
     assert "4/4" in said and "/s" in said
+
+
+def test_a_log_tells_every_half_minute(capsys, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr("infalign.cli.run.time.monotonic", lambda: now[0])
+    with progress() as report:
+        for done in range(8):
+            report("calibrate", done, 8)
+            now[0] += 10
+        said = capsys.readouterr().err
+    lines = [line for line in said.splitlines() if line.startswith("calibrate ")]
+    assert [line.split(",")[0] for line in lines] == ["calibrate 3/8", "calibrate 6/8"]
+    assert all("/s, " in line and line.endswith(" left") for line in lines)

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -37,7 +38,9 @@ Out = Annotated[Path, typer.Option(help="Run folder; an interrupted run in it co
 Overrides = Annotated[
     list[str] | None, typer.Argument(help="Changes, such as train.steps=200 kl=1.")
 ]
-ConfigFile = Annotated[Path, typer.Argument(help="YAML file; its keys are listed below.")]
+ConfigFile = Annotated[
+    Path, typer.Argument(help="YAML file; `infalign run --help` lists its keys.")
+]
 
 
 def demo(
@@ -117,6 +120,10 @@ def _bring(config: Config, out: Path, until: str):
         return run(config, out, until=until, report=report)
 
 
+SILENCE = 30
+"""Seconds between two lines on progress in a log."""
+
+
 class Rate(ProgressColumn):
     """How many a second, or a minute where it takes longer, since the bar first moved."""
 
@@ -130,7 +137,10 @@ class Rate(ProgressColumn):
 
 @contextmanager
 def progress():
-    """A bar for each thing a run does, with its rate, time taken and time left, on stderr."""
+    """A bar for each thing a run does, with its rate, time taken and time left, on stderr.
+
+    Where stderr is no terminal, which shows bars only when they end, a line every half minute.
+    """
     columns = (
         TextColumn("{task.description:32}"),
         BarColumn(),
@@ -142,12 +152,20 @@ def progress():
     # A shard may take minutes, and the rate is that of the whole run.
     console = Console(stderr=True)
     progress, tasks = Progress(*columns, console=console, speed_estimate_period=1e9), {}
+    last = time.monotonic()
 
     def report(what: str, done: int, total: int) -> None:
         if what not in tasks:
             tasks[what] = progress.add_task(what, total=total)
             progress.start()  # not before: what fails at once leaves one line, its message
         progress.update(tasks[what], completed=done, total=total)
+        nonlocal last
+        if not console.is_terminal and time.monotonic() - last >= SILENCE:
+            last = time.monotonic()
+            task = progress.tasks[tasks[what]]
+            texts = [column.render(task).plain for column in columns[3:]]
+            left = f", {texts[0]}, {texts[2]} left" if texts[0] else ""
+            console.print(f"{what} {done}/{total}{left}", highlight=False)
 
     # What is decided on the way is said above the bars.
     log = logging.getLogger("infalign")
