@@ -1,5 +1,6 @@
 """The page and the figures of `calibrators.py`: made of its results, nothing typed by hand."""
 
+import re
 import textwrap
 from pathlib import Path
 
@@ -16,7 +17,8 @@ from infalign.reports.drawing import FAINT, INK, MUTED, PALETTE, STYLE, WIDTH
 LOOKS = {
     "counting": (MUTED, "o"),
     "tail": (PALETTE[2], "s"),
-    "pooled": (PALETTE[0], "D"),
+    "pooled": (PALETTE[4], "D"),
+    "pooled-ranks": (PALETTE[0], "P"),
     "regression": (PALETTE[3], "^"),
     "refined": (PALETTE[1], "v"),
 }
@@ -43,8 +45,8 @@ calibrated exactly; the calibrators train on {transforms}. *Kept* is the share o
 over the identity, where that is 2 points or more. {prompts} prompts, {rounds} {times};
 standard errors are those of prompts.
 `refined` has K samples of a policy beside, one trained on counted quantiles: it costs K more
-samples, and training draws them anyway. `chosen` is the one of `ecdf` and `pooled` that held-out
-samples choose in a run.
+samples, and training draws them anyway. `chosen` is the one of `ecdf`, `pooled` and `pooled-ranks`
+that held-out samples choose in a run.
 
 Known laws: *normal, one scale* differs between prompts in location only, *normal*, *skewed* (gamma)
 and *heavy-tailed* (Student's t, 3 degrees) also in scale, by a quarter; in *own shapes* a quarter
@@ -183,7 +185,7 @@ def _table(world: str, cases: list[dict], task: str) -> list[str]:
         f"\n### {world}: {task}\n\nWin rates in per cent · share of the gain that is kept.\n",
         f"| K | identity | {' | '.join(names)} | K = ∞ |",
         "| ---: | ---: |" + " ---: |" * (len(names) + 1),
-        *(row.replace("-", "−") for row in rows),
+        *(re.sub(r"-(?=\d)", "−", row) for row in rows),
     ]
 
 

@@ -25,6 +25,7 @@ from scipy.special import logsumexp
 from infalign import BestOfN, Exponential, Identity, WorstOfN, storage
 from infalign.calibration.calibrators import (
     Counting,
+    NormalScores,
     Pooled,
     QuantileRegression,
     Refined,
@@ -77,6 +78,7 @@ def judged(world, samples: int, seed: int) -> dict:
     rewards, truth, features = world.draw(samples, rng)
     fitted = {"identity": None, "exact": None, "counting": Counting().fit(rewards)}
     fitted |= {"tail": TailExtrapolation().fit(rewards), "pooled": Pooled().fit(rewards)}
+    fitted["pooled-ranks"] = NormalScores(Pooled()).fit(rewards)
     if features is not None:
         fitted["regression"] = QuantileRegression().fit(rewards, features)
     choice = choose(rewards, features).name.replace("ecdf", "counting")
