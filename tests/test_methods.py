@@ -9,11 +9,12 @@ import pytest
 from infalign import BestOfN, CalibrationStore, Identity, Log, WorstOfN, compare
 from infalign.calibration.calibrators import Counting, Pooled
 from infalign.calibration.calibrators.expected import Counted, expected
-from infalign.config import Method, parse_config
+from infalign.config import OfflineMethod, OnlineMethod, parse_config
 from infalign.design import design
 from infalign.errors import ConfigError
 from infalign.training.labels import LABELS
 from infalign.training.methods import METHODS, Setting, objective
+from infalign.training.tasks import TASKS
 
 CONFIG = {
     "model": "none",
@@ -44,7 +45,9 @@ def setting(procedure=BEST, calibrator=COUNTED, samples=64):
 
 
 def test_every_method_has_a_label_and_an_objective():
-    assert set(get_args(Method)) == set(METHODS) == set(LABELS)
+    assert set(get_args(OnlineMethod)) == set(METHODS)
+    assert set(get_args(OfflineMethod)) == set(TASKS)
+    assert set(METHODS) | set(TASKS) == set(LABELS)
     assert len(set(LABELS.values())) == len(LABELS)
 
 

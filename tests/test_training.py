@@ -27,9 +27,9 @@ from infalign.design import at_kl
 from infalign.prompts import Prompt
 from infalign.training.callbacks import KLController, last_checkpoint
 from infalign.training.landing import FARTHEST, nearest, search
+from infalign.training.losses import tilt_loss
 from infalign.training.objectives import plan, raw_objective, shaped_objective
 from infalign.training.rloo import _dataset
-from infalign.training.warm_start import tilt_loss
 
 
 @given(st.integers(0, 2**32 - 1))

@@ -2,7 +2,7 @@
 
 import difflib
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 import pydantic
 import yaml
@@ -55,8 +55,13 @@ class Calibration(Section):
     calibrator: Annotated[Literal["auto", "ecdf", "pooled", "pooled-ranks"], Field(description="How samples become quantiles. ecdf: the rank among a prompt's own. pooled: prompts lend each other the shape of the reward. pooled-ranks: the same, of the rank among all prompts' samples. auto: the best that is safe, by held-out samples.")] = "auto"  # fmt: skip  # noqa: E501
 
 
-Method = Literal["rloo", "group", "identity", "rlhf", "vbon", "pkpo", "rs-grpo"]
-"""What is maximised, all with TRL's RLOOTrainer; `training.methods` makes each."""
+OnlineMethod = Literal["rloo", "group", "identity", "rlhf", "vbon", "pkpo", "rs-grpo"]
+"""What is maximised on policy, with TRL's RLOOTrainer; `training.methods` makes each."""
+
+OfflineMethod = Literal["likelihood", "regression", "qrpo", "ipo", "dpo", "bonbon"]
+"""What is learned from the calibration samples alone; `training.tasks` makes each."""
+
+Method = OnlineMethod | OfflineMethod
 
 WHOLE_GROUPS = ("group", "pkpo")
 """Methods that draw subsets of a group, one response fewer than it has."""
@@ -65,11 +70,12 @@ WHOLE_GROUPS = ("group", "pkpo")
 class Training(Section):
     """How the policy is trained."""
 
-    method: Annotated[Method, Field(description="rloo: InfAlign-CTRL, trained on the shaped reward. group: the inference-time win rate itself, from whole groups.")] = "rloo"  # fmt: skip  # noqa: E501
-    baselines: Annotated[tuple[Method, ...], Field(description="Other methods, trained to the same KL and compared. rlhf: the raw reward. identity: the calibrated one. vbon: its logarithm. pkpo: the mean best of n raw rewards. rs-grpo: an exponential utility of the raw reward.")] = ("rlhf",)  # fmt: skip  # noqa: E501
+    method: Annotated[Method, Field(description="rloo: InfAlign-CTRL, trained on the shaped reward. group: the inference-time win rate itself, from whole groups. likelihood, regression: the tilt of the shaped reward, from the calibration samples alone.")] = "rloo"  # fmt: skip  # noqa: E501
+    baselines: Annotated[tuple[Method, ...], Field(description="Other methods, trained to the same KL and compared. rlhf: the raw reward. identity: the calibrated one. vbon: its logarithm. pkpo: the mean best of n raw rewards. rs-grpo: an exponential utility of the raw reward. From the calibration samples alone: qrpo, ipo, dpo, bonbon.")] = ("rlhf",)  # fmt: skip  # noqa: E501
     warm_start: Annotated[int, Field(description="Passes over the calibration samples before the first on-policy step.", ge=0)] = 1  # fmt: skip  # noqa: E501
     warm_start_learning_rate: Annotated[PositiveFloat, Field(description="AdamW step size of those passes.")] = 2e-5  # fmt: skip  # noqa: E501
     warm_start_batch_size: Annotated[PositiveInt, Field(description="Samples in each step of those passes.")] = 64  # fmt: skip  # noqa: E501
+    passes: Annotated[PositiveInt, Field(description="Passes over the calibration samples of methods that learn from them alone; step size and batch as in the warm start.")] = 4  # fmt: skip  # noqa: E501
     steps: Annotated[int, Field(description="On-policy RLOO steps.", ge=0)] = 500
     learning_rate: Annotated[PositiveFloat, Field(description="AdamW step size of the on-policy steps.")] = 1e-5  # fmt: skip  # noqa: E501
     batch_size: Annotated[PositiveInt, Field(description="Responses in each gradient step.")] = 256
@@ -162,7 +168,8 @@ class Config(Section):
                 f"`train.batch_size` ({self.train.batch_size}) must be a multiple of `train.group` "
                 f"({self.train.group})"
             )
-        if not (self.train.steps or self.train.warm_start):
+        online = set(self.methods) & set(get_args(OnlineMethod))
+        if online and not (self.train.steps or self.train.warm_start):
             raise ValueError("`train.steps` and `train.warm_start` are both 0: nothing is trained")
         for method in self.methods:
             if method in WHOLE_GROUPS and self.train.group <= procedure.draws:

@@ -1,5 +1,7 @@
 """The results of a run: its comparison on held-out prompts, beside theory and how it got there."""
 
+from pathlib import Path
+
 import numpy as np
 
 from infalign import storage
@@ -43,7 +45,7 @@ def summarize_run(run: Run) -> dict:
         "target_kl": target,
         "calibration": _calibration(run, measured, expected, target),
         "transform": _transform_curves(transform, store),
-        "training": {m: _training(run, m) for m in run.config.methods},
+        "training": {m: _training(run, m) for m in run.config.methods if _metrics(run, m).exists()},
     }
 
 
@@ -63,13 +65,17 @@ def _theory(run: Run, store, transform, expected, policy: dict) -> dict:
             if isinstance(p, RankProcedure) and isinstance(a, RankProcedure)
         }
         return own | {"transform": "raw reward", "theory": theory}
-    trained_on = {"rloo": transform, "identity": Identity(), "vbon": Log()}.get(method)
+    trained_on = {
+        **dict.fromkeys(("rloo", "likelihood", "regression"), transform),
+        **dict.fromkeys(("identity", "qrpo", "ipo"), Identity()),
+        "vbon": Log(),
+    }.get(method)
     if trained_on is None:
         return own | {"transform": "none", "theory": {}}
     if not trained_on.bounded:
         expected = Counted(store.samples)
     theory = {spec: _with_samples(expected, trained_on, kl, *pair) for spec, pair in pairs}
-    name = run.config.transform if method == "rloo" else trained_on.spec
+    name = run.config.transform if trained_on is transform else trained_on.spec
     return own | {"transform": name, "theory": theory}
 
 
@@ -133,8 +139,12 @@ def _scaled(values: np.ndarray) -> list[float]:
     return ((values - values[0]) / (values[-1] - values[0])).tolist()
 
 
+def _metrics(run: Run, method: str) -> Path:
+    """What on-policy steps logged, if the method has any."""
+    return run.folder / "train" / method / "rloo" / "metrics.jsonl"
+
+
 def _training(run: Run, method: str) -> dict:
-    path = run.folder / "train" / method / "rloo" / "metrics.jsonl"
     names = {
         "step": "step",
         "kl": "infalign/sequence_kl",
@@ -143,6 +153,6 @@ def _training(run: Run, method: str) -> dict:
         "saturated": "infalign/saturated",
         "beta": "infalign/beta",
     }
-    rows = storage.read_json_lines(path) if path.exists() else []
+    rows = storage.read_json_lines(_metrics(run, method))
     rows = [r for r in rows if "infalign/sequence_kl" in r]
     return {short: [r.get(name) for r in rows] for short, name in names.items()}

@@ -72,7 +72,7 @@ def load_both(model: str, reward: str, sampling: SamplingSettings, trust_remote_
 def open_store(run: Run) -> CalibrationStore:
     """The run's calibration store, checked against what the run uses."""
     store = CalibrationStore.open(run.folder / "calibration")
-    store.require(**run.fingerprints)
+    store.require(**run.fingerprints, seed=run.seed("calibrate"))
     return store
 
 
@@ -150,9 +150,9 @@ def read_design(run: Run) -> tuple[AbstractTransform, float, float]:
 
 def train(run: Run, report: Report) -> None:
     """One policy per method into `train/METHOD/model`."""
-    from infalign.training.methods import Setting, objective
+    from infalign.training.methods import Setting
+    from infalign.training.offline import StoredSamples
     from infalign.training.policy import train_policy
-    from infalign.training.warm_start import StoredSamples
 
     transform, beta, kl = read_design(run)
     for method in run.config.methods:
@@ -187,8 +187,8 @@ def train(run: Run, report: Report) -> None:
                 samples["logprob"].to_numpy().reshape(shape),
                 samples["reward"].to_numpy().reshape(shape),
             ),
-            objective(method, setting),
-            kl,
+            method,
+            setting,
             run.seed("landing"),
             out,
             report=lambda what, done, total, method=method: report(

@@ -8,5 +8,11 @@ LABELS = {
     "vbon": "log-quantile reward (vBoN)",
     "pkpo": "max@k policy gradient (PKPO)",
     "rs-grpo": "exponential utility (RS-GRPO)",
+    "likelihood": "likelihood weighted by the tilt",
+    "regression": "regression on the tilt",
+    "qrpo": "quantile regression (QRPO)",
+    "ipo": "IPO",
+    "dpo": "DPO",
+    "bonbon": "best-of-n likelihood and IPO (BonBon)",
 }
 """Each method of `train.method`."""

@@ -1,17 +1,22 @@
-"""One trained policy: warm start, on-policy steps, landing."""
+"""One trained policy: warm start and on-policy steps, or passes over stored samples; landing."""
 
 import gc
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
-from infalign.config import Config
+from infalign.config import Config, Method
 from infalign.prompts import Prompt
 
 from .landing import land
 from .loop import drop_checkpoints
-from .objectives import Objective
+from .methods import Setting, objective
+from .offline import StoredSamples, train_offline
 from .rloo import on_policy
-from .warm_start import StoredSamples, warm_start
+from .tasks import TASKS, task, tilt_task
+
+PARTS = OFFLINE, WARM_START, ON_POLICY = "offline", "warm_start", "rloo"
+"""Folders of the trainings that a policy may go through."""
 
 
 def train_policy(
@@ -19,8 +24,8 @@ def train_policy(
     model_path: str,
     prompts: Sequence[Prompt],
     samples: StoredSamples,
-    objective: Objective,
-    target_kl: float,
+    method: Method,
+    setting: Setting,
     seed: int,
     out: Path,
     *,
@@ -34,18 +39,37 @@ def train_policy(
     kept = config.train.trained_prompts(len(prompts))
     landing = prompts[kept:] or prompts
     prompts, samples = prompts[:kept], samples.first(kept)
-    start, trained = None, out / "rloo"
-    if config.train.warm_start:
-        start = out / "warm_start" / "model"
-        if not (out / "warm_start" / "done.json").exists():
-            warm_start(config, model_path, prompts, samples, objective, out / "warm_start", report)
-    if not config.train.steps:
-        trained = out / "warm_start"
-    elif not (trained / "done.json").exists():
-        on_policy(config, model_path, prompts, objective, target_kl, start, trained, report)
+    parts = _offline if method in TASKS else _online
+    trained = parts(config, model_path, prompts, samples, method, setting, out, report)
     # Here and not where training ends, so that a run killed in between leaves none behind.
-    for part in ("warm_start", "rloo"):
+    for part in PARTS:
         drop_checkpoints(out / part)
     # Trainers refer to themselves: each would stay in memory beside the next one.
     gc.collect()
-    land(config, model_path, trained / "model", landing, target_kl, seed, out, report)
+    land(config, model_path, trained / "model", landing, setting.kl, seed, out, report)
+
+
+def _offline(config, model_path, prompts, samples, method, setting, out, report) -> Path:
+    """Passes over the stored samples, and nothing else."""
+    folder = out / OFFLINE
+    if not (folder / "done.json").exists():
+        todo, passes = task(method, setting, samples.rewards), config.train.passes
+        told = partial(report, "offline")
+        train_offline(config, model_path, prompts, samples, todo, passes, folder, told)
+    return folder
+
+
+def _online(config, model_path, prompts, samples, method, setting, out, report) -> Path:
+    """A warm start towards the method's optimum, then on-policy steps."""
+    wanted, passes = objective(method, setting), config.train.warm_start
+    first, start, trained = out / WARM_START, None, out / ON_POLICY
+    if passes:
+        start = first / "model"
+        if not (first / "done.json").exists():
+            todo, told = tilt_task(wanted.tilt(samples.rewards)), partial(report, "warm start")
+            train_offline(config, model_path, prompts, samples, todo, passes, first, told)
+    if not config.train.steps:
+        return first
+    if not (trained / "done.json").exists():
+        on_policy(config, model_path, prompts, wanted, setting.kl, start, trained, report)
+    return trained
