@@ -52,7 +52,7 @@ class Calibration(Section):
     """Reference samples that turn rewards into quantiles."""
 
     samples: Annotated[PositiveInt, Field(description="Reference samples per prompt, K.", ge=2)] = 64  # fmt: skip  # noqa: E501
-    calibrator: Annotated[Literal["auto", "ecdf", "pooled", "pooled-ranks"], Field(description="How samples become quantiles. ecdf: the rank among a prompt's own. pooled: prompts lend each other the shape of the reward. pooled-ranks: the same, of the rank among all prompts' samples. auto: the best that is safe, by held-out samples.")] = "auto"  # fmt: skip  # noqa: E501
+    calibrator: Annotated[Literal["auto", "ecdf", "tail", "pooled", "pooled-ranks"], Field(description="How samples become quantiles. ecdf: the rank among a prompt's own. tail: that, and a Pareto tail beyond them. pooled: prompts lend each other the shape of the reward. pooled-ranks: the same, of the rank among all prompts' samples. auto: the best that is safe, by held-out samples.")] = "auto"  # fmt: skip  # noqa: E501
 
 
 OnlineMethod = Literal["rloo", "group", "identity", "rlhf", "vbon", "pkpo", "rs-grpo"]

@@ -200,7 +200,7 @@ def _calibrator(folder: Path):
 def _resolution(folder: Path, calibrator: str, procedure: str | None, kl: float):
     if procedure is None:
         return None
-    from infalign.calibration.calibrators.choose import CANDIDATES
+    from infalign.calibration.calibrators.choose import CALIBRATORS
     from infalign.calibration.calibrators.expected import expected
     from infalign.calibration.calibrators.in_store import some_rewards
     from infalign.calibration.diagnostics import resolution
@@ -209,7 +209,7 @@ def _resolution(folder: Path, calibrator: str, procedure: str | None, kl: float)
 
     store = CalibrationStore.open(folder)
     rewards = some_rewards(store)
-    outlook = expected(CANDIDATES[calibrator].fit(rewards), rewards)
+    outlook = expected(CALIBRATORS[calibrator].fit(rewards), rewards)
     found = resolution(
         parse_procedure(procedure), kl, store.samples, outlook=outlook, calibrator=calibrator
     )

@@ -6,7 +6,7 @@ from functools import partial
 
 from infalign import storage
 from infalign.calibration.calibrators import AbstractFitted, StoreCalibration, choose
-from infalign.calibration.calibrators.choose import CANDIDATES, ECDF
+from infalign.calibration.calibrators.choose import CALIBRATORS, ECDF
 from infalign.calibration.calibrators.expected import AbstractExpected, expected
 from infalign.calibration.calibrators.in_store import some_rewards
 from infalign.calibration.raw import require_spread
@@ -97,7 +97,7 @@ def design(run: Run, report: Report) -> None:
                 stacklevel=2,
             )
         name, reason = chosen_calibrator(run, store)
-        learned = StoreCalibration.fit(store, CANDIDATES[name]).learned
+        learned = StoreCalibration.fit(store, CALIBRATORS[name]).learned
         LOG.info("Calibrator %s", reason)
         planned = plan(
             run.procedure,
@@ -134,7 +134,7 @@ def chosen_calibrator(run: Run, store: CalibrationStore) -> tuple[str, str]:
 def read_calibration(run: Run, store: CalibrationStore) -> AbstractFitted:
     """What the calibrator that `design.json` names learns from the store."""
     name = storage.read_json(run.folder / "design.json")["calibrator"]["name"]
-    return StoreCalibration.fit(store, CANDIDATES[name]).learned
+    return StoreCalibration.fit(store, CALIBRATORS[name]).learned
 
 
 def read_expected(run: Run, store: CalibrationStore) -> AbstractExpected:
