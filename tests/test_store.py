@@ -620,5 +620,5 @@ def test_killed_at_any_moment_it_ends_as_if_nothing_had_happened(tmp_path):
 def test_the_manifest_is_plain_json(folder):
     manifest = json.loads((folder / "manifest.json").read_text())
     assert manifest["schema_version"] == 3 and manifest["provenance"] == PROVENANCE
-    assert set(manifest["packages"]) == {"python", "infalign", "numpy", "pyarrow"}
+    assert set(manifest["packages"]) >= {"python", "infalign", "numpy", "pyarrow"}
     assert (manifest["prompts"], manifest["adds"]) == (3, 2)

@@ -6,7 +6,8 @@ of the manifest is what makes a shard, or many merged into one, part of it.
 
 import platform
 from collections.abc import Mapping
-from importlib.metadata import version
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from infalign import storage
@@ -14,7 +15,8 @@ from infalign.errors import DataError
 
 SCHEMA_VERSION = 3
 NAME = "manifest.json"
-PACKAGES = ("infalign", "numpy", "pyarrow")
+PACKAGES = ("infalign", "numpy", "pyarrow", "torch", "transformers", "tokenizers", "vllm", "ray")
+"""Whose versions are noted, of those that are installed."""
 
 
 def new_manifest(provenance: Mapping[str, object], prompts: int) -> dict:
@@ -29,13 +31,21 @@ def new_manifest(provenance: Mapping[str, object], prompts: int) -> dict:
     return {
         "schema_version": SCHEMA_VERSION,
         "provenance": storage.as_json(dict(provenance)),
-        "packages": {"python": platform.python_version()} | {p: version(p) for p in PACKAGES},
+        "packages": {"python": platform.python_version()} | _versions(),
         "prompts": prompts,
         "adds": 0,
         "next": 0,
         "rewards": [],
         "samples": [],
     }
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in PACKAGES:
+        with suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
 
 
 def read_manifest(path: Path) -> dict:

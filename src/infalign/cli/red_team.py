@@ -110,10 +110,9 @@ def _attempts(named, drawn, asked, attacks, attempts, sigma, seed, out, trust_re
     from infalign import storage
     from infalign.decoding.attempts import collect
     from infalign.decoding.red_team import Judge, attack
-    from infalign.demo import bundled
     from infalign.models.rewards import load_reward, python_function
     from infalign.models.samplers import load_sampler
-    from infalign.pipeline.folder import artifact, reward_fingerprint
+    from infalign.pipeline.fingerprints import policy_fingerprints, reward_fingerprint
 
     from .run import progress
 
@@ -131,8 +130,8 @@ def _attempts(named, drawn, asked, attacks, attempts, sigma, seed, out, trust_re
 
     shared = {
         **drawn,
-        "model": artifact(str(bundled(model, "model") or model)),
-        "reward": reward and reward_fingerprint(str(bundled(reward, "reward") or reward)),
+        "model": policy_fingerprints(model, trust_remote_code=trust_remote_code),
+        "reward": reward and reward_fingerprint(reward),
         "threshold": named["threshold"],
         "success": named["success"] and reward_fingerprint(named["success"]),
         "prompts": storage.fingerprint([(p.id, p.messages) for p in asked]),

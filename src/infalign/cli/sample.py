@@ -132,9 +132,8 @@ def read_prompts(texts, source, split, limit):
 def _scorer_and_store(played, reward, calibration, trust_remote_code):
     from infalign.calibration.store import CalibrationStore
     from infalign.decoding import reads
-    from infalign.demo import bundled
     from infalign.models.rewards import load_reward
-    from infalign.pipeline.folder import reward_fingerprint
+    from infalign.pipeline.fingerprints import reward_fingerprint
 
     reading = reads(played)
     if reward is None and reading in ("rewards", "quantiles"):
@@ -148,7 +147,7 @@ def _scorer_and_store(played, reward, calibration, trust_remote_code):
         return scorer, None
     store = CalibrationStore.open(calibration)
     if "reward" in store.provenance:
-        store.require(reward=reward_fingerprint(str(bundled(reward, "reward") or reward)))
+        store.require(reward=reward_fingerprint(reward))
     return scorer, store
 
 

@@ -1,10 +1,12 @@
 """Models and tokenizers of the transformers library: where they come from, what they read."""
 
 from collections.abc import Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 from transformers import AutoTokenizer
+from transformers.utils import cached_file
 
 from infalign.errors import DataError
 
@@ -13,8 +15,23 @@ from .interfaces import Conversation
 
 def load(loader, path, trust_remote_code: bool, what: str, **options):
     """`loader.from_pretrained(path)`, or a DataError that says what could not be loaded."""
-    try:
+    with _told(path, what):
         return loader.from_pretrained(path, trust_remote_code=trust_remote_code, **options)
+
+
+def commit(path: str, what: str) -> str:
+    """The commit of what the hub, or its cache here, has under the id `path`.
+
+    Raises DataError, which calls it `what`, when there is no such model.
+    """
+    with _told(path, what):
+        return Path(cached_file(path, "config.json")).parent.name  # …/snapshots/COMMIT/config.json
+
+
+@contextmanager
+def _told(path, what: str):
+    try:
+        yield
     except (OSError, ValueError, KeyError) as error:
         kind = "folder" if Path(path).is_dir() else "folder, or hub id that could be reached"
         raise DataError(

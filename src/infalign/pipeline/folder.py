@@ -1,6 +1,5 @@
 """A run folder: its configuration, its provenance, and the seeds of its parts."""
 
-import inspect
 import json
 import platform
 import subprocess
@@ -21,6 +20,8 @@ from infalign.models.rewards import load_reward
 from infalign.procedures import Sampling
 from infalign.prompts import Prompt, load_prompts
 from infalign.specs import parse_procedure
+
+from .fingerprints import policy_fingerprints, reward_fingerprint
 
 PACKAGES = ("infalign", "torch", "transformers", "trl", "numpy", "scipy")
 FIRST = "provenance.json"
@@ -167,15 +168,14 @@ class Run:
         }
 
     @cached_property
-    def fingerprints(self) -> dict[str, str]:
+    def fingerprints(self) -> dict[str, object]:
         """What a calibration store must have been made with to be used here."""
-        reward = bundled(self.config.reward, "reward") or self.config.reward
+        config = self.config
         return {
-            "model": artifact(self.model_path),
-            "reward": reward_fingerprint(str(reward)),
+            **policy_fingerprints(config.model, trust_remote_code=config.trust_remote_code),
+            "reward": reward_fingerprint(config.reward),
             "prompts": storage.fingerprint([(p.id, p.messages) for p in self.prompts]),
-            "sampling": storage.fingerprint(self.config.sampling.model_dump())
-            + f"-seed{self.config.seed}",
+            "sampling": config.sampling.model_dump(),
         }
 
 
@@ -211,23 +211,3 @@ def _git_revision() -> str | None:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return None
-
-
-def artifact(path: str) -> str:
-    """A folder's content, or the name of what lives on the hub."""
-    folder = Path(path)
-    if folder.is_dir():
-        files = sorted(p for p in folder.rglob("*") if p.is_file())
-        return storage.fingerprint([(p.name, storage.sha256(p)) for p in files])
-    return path
-
-
-def reward_fingerprint(spec: str) -> str:
-    """The content of a classifier's folder, or the name and source of a Python function."""
-    if not spec.startswith("python:"):
-        return artifact(spec)
-    function = load_reward(spec)
-    try:
-        return f"{spec} {storage.fingerprint(inspect.getsource(function))}"
-    except (OSError, TypeError):  # no source to read: built in, or a callable object
-        return spec
