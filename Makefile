@@ -19,8 +19,9 @@ check: $(READY)  ## Lint and format.
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-bench: $(READY)  ## Time everything on one core; writes docs/benchmarks.md.
+bench: $(READY)  ## Time computing and stores on one core; writes docs/benchmarks.md and docs/store-benchmarks.md.
 	$(BIN)/python benchmarks/run.py
+	$(BIN)/python benchmarks/store.py
 
 calibrators: $(READY)  ## Judge the calibrators; writes docs/calibrators.md. DATA=folder adds public samples.
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/calibrators.py --jobs 2 $(if $(DATA),--data $(DATA))
