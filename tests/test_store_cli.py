@@ -44,7 +44,19 @@ def test_show_has_a_line_for_every_entry_of_the_provenance(cli, tmp_path):
         "state unfinished, of 5 prompts",
     ]
     after = lines[lines.index("made with") + 1 :]
-    assert after == ["sampling.top_p 0.9", "sampling.stop []", "model [bold]", "seed 3"]
+    assert after == ["model [bold]", "sampling.top_p 0.9", "sampling.stop []", "seed 3"]
+
+
+def test_show_shortens_fingerprints_for_people_only(cli, tmp_path):
+    digest = "0123456789abcdef" * 4
+    with StoreWriter(tmp_path / "store", {"x": 1, "reward": f"r@{digest}"}, 1) as out:
+        out.add(["a"], None, [[1.0]])
+    lines = [
+        " ".join(line.split()) for line in cli("store", "show", tmp_path / "store")[1].splitlines()
+    ]
+    assert lines[lines.index("made with") + 1 :] == ["reward r@0123456789ab…", "x 1"]
+    found = json.loads(cli("store", "show", tmp_path / "store", "--json")[1])
+    assert found["provenance"]["reward"] == f"r@{digest}"
 
 
 def test_check_of_a_sound_store_finds_nothing(cli, folder):

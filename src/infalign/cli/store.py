@@ -1,6 +1,7 @@
 """`infalign store`: what a calibration store holds, and whether it can be trusted."""
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated
@@ -19,6 +20,11 @@ Folder = Annotated[Path, typer.Argument(help="Folder of the store, such as runs/
 AsJson = Annotated[bool, typer.Option("--json", help="For machines.")]
 PROMPTS = 2000
 """Prompts that the test of uniformity looks at, at most."""
+
+FIRST = ("model", "reward", "sampling", "samples", "seed", "tokenizer", "chat_template", "prompts")
+
+DIGEST, SHOWN = re.compile(r"\b[0-9a-f]{24,}\b"), 12
+"""Fingerprints, and how much of one tells it apart at a glance; --json has all of it."""
 
 SWAPPED = 0.005
 """Share of pairs in another order above which a reward is not the one that was used: batches of
@@ -60,9 +66,14 @@ def show(folder: Folder, as_json: AsJson = False):
     )
     table.add_row("written by", ", ".join(f"{k} {v}" for k, v in manifest["packages"].items()))
     table.add_row("made with", "" if found["provenance"] else "nothing that is stated")
-    for name, value in _entries(found["provenance"]):
-        table.add_row(f"  {name}", Text(value))
+    for name, value in sorted(_entries(found["provenance"]), key=_interest):
+        table.add_row(f"  {name}", Text(DIGEST.sub(lambda m: m[0][:SHOWN] + "…", value)))
     Console(highlight=False).print(table)
+
+
+def _interest(entry: tuple[str, str]) -> int:
+    """What a stranger asks first, first; the rest as it comes."""
+    return next((i for i, name in enumerate(FIRST) if entry[0].startswith(name)), len(FIRST))
 
 
 def held_in(folder: Path) -> str:
