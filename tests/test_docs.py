@@ -22,6 +22,7 @@ PAGES = [
     "docs/how-to-choose.md",
     "docs/evaluating.md",
     "docs/calibration.md",
+    "docs/stores.md",
 ]
 
 
