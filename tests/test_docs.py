@@ -23,6 +23,7 @@ PAGES = [
     "docs/evaluating.md",
     "docs/calibration.md",
     "docs/stores.md",
+    "docs/training.md",
 ]
 
 
