@@ -11,7 +11,6 @@ import yaml
 
 LABELS = {
     "group": "exact group objective",
-    "regression": "regression on the tilt",
     "bonbon": "best-of-n likelihood and IPO (BonBon)",
 }
 
@@ -25,7 +24,7 @@ CONFIG = {
     "calibration": {"samples": 8},
     "train": {
         "method": "group",
-        "baselines": ["regression", "bonbon"],
+        "baselines": ["bonbon"],
         "passes": 1,
         "warm_start_learning_rate": 1e-4,
         "warm_start_batch_size": 32,

@@ -355,7 +355,7 @@ def test_the_page_says_how_quantiles_were_made_and_whether_samples_were_enough(b
     assert "pooled: <b>better</b> by 3.0 ± 0.4 %" in page.text  # as text, escaped
     assert "K = 64 is few for worst-of-n:4" in page.text
     # The last twenty that were recorded.
-    assert "InfAlign-CTRL 20 %" in page.text.replace("\u202f", " ").replace("\xa0", " ")
+    assert "InfAlign-CTRL 20.0 %" in page.text.replace("\u202f", " ").replace("\xa0", " ")
 
 
 def test_a_comparison_without_training_has_a_page_too(build):

@@ -14,7 +14,9 @@ from rich.text import Text
 
 from infalign.errors import ConfigError, DataError
 
-app = typer.Typer(no_args_is_help=True, help="Calibration stores: show, check, merge, export, import.")
+app = typer.Typer(
+    no_args_is_help=True, help="Calibration stores: show, check, merge, export, import."
+)
 
 Folder = Annotated[Path, typer.Argument(help="Folder of the store, such as runs/mine/calibration.")]
 AsJson = Annotated[bool, typer.Option("--json", help="For machines.")]
