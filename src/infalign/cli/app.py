@@ -7,7 +7,7 @@ import typer
 
 from infalign.errors import InfalignError
 
-from . import design, evaluate, explore, red_team, run, sample, store, store_files
+from . import design, evaluate, explore, frameworks, red_team, run, sample, store, store_files
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -26,6 +26,8 @@ app.command(help=design.DESIGN_HELP)(design.design)
 app.command(help=sample.HELP)(sample.sample)
 app.command(name="red-team", help=red_team.HELP)(red_team.red_team)
 app.command()(explore.explore)
+app.command(name="export-prompts")(frameworks.export_prompts)
+app.command(name="serve-reward")(frameworks.serve_reward)
 store_files.add_to(store.app)
 app.add_typer(store.app, name="store")
 

@@ -67,7 +67,7 @@ class ServerReward:
 
     def _post(self, items: Sequence[dict]) -> list[float]:
         body = {key: [item[key] for item in items] for key in items[0]}
-        answer = self._sent(body)
+        answer = self.ask(body)
         rewards = answer.get("rewards") if isinstance(answer, dict) else None
         if not isinstance(rewards, list):
             raise self._error(
@@ -76,7 +76,8 @@ class ServerReward:
             )
         return checked_rewards(rewards, body["query"], self.url).tolist()
 
-    def _sent(self, body: dict):
+    def ask(self, body: dict):
+        """The server's answer to `body`, both JSON; DataError when there is none."""
         import urllib3
 
         again = urllib3.Retry(
@@ -120,17 +121,20 @@ def _item(prompt, completion, label) -> dict:
     """One completion as the server sees it."""
     messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
     reply = completion if isinstance(completion, str) else completion[-1]["content"]
+    asked = conversation_text(messages)
+    answered = [*messages, {"role": "assistant", "content": reply}]
     return {
-        "query": _text([*messages, {"role": "assistant", "content": reply}])
-        if len(messages) > 1
-        else f"{messages[0]['content']}\n{reply}",
-        "prompts": _text(messages) if len(messages) > 1 else messages[0]["content"],
+        "query": conversation_text(answered) if len(messages) > 1 else f"{asked}\n{reply}",
+        "prompts": asked,
         "labels": label,
-        "messages": [*messages, {"role": "assistant", "content": reply}],
+        "messages": answered,
     }
 
 
-def _text(messages) -> str:
+def conversation_text(messages) -> str:
+    """One message as its text; more of them a paragraph each, begun by the role."""
+    if len(messages) == 1:
+        return messages[0]["content"]
     return "\n\n".join(f"{m['role']}: {m['content']}" for m in messages)
 
 

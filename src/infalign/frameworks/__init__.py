@@ -1,0 +1,11 @@
+"""The shaped reward in the calling conventions of other frameworks, none of which is imported.
+
+`opened.open_scorer` reads a run folder, a server or the pieces; `scorer` scores. `verl`,
+`verl_manager` and `openrlhf` are what those frameworks load; `server` speaks HTTP. `export` writes
+a run's prompts for them, `settings` what keeps the objective.
+"""
+
+from .opened import open_run as open_run
+from .opened import open_scorer as open_scorer
+from .scorer import Asked as Asked
+from .scorer import Scored as Scored

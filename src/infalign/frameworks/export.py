@@ -1,0 +1,84 @@
+"""A run's prompts as other frameworks read them, with the ids that rewards are filed under."""
+
+from pathlib import Path
+from typing import Literal
+
+from infalign import storage
+from infalign.errors import DataError
+from infalign.pipeline.folder import Run
+from infalign.prompts import Prompt
+
+from . import settings
+from .opened import policy_text
+
+Framework = Literal["verl", "openrlhf", "trl"]
+
+TRAIN, KEPT_ASIDE = "train", "kept-aside"
+REWARD_FILE = """\
+from infalign.frameworks.openrlhf import reward_function
+
+reward_func = reward_function(run={folder!r})
+"""
+
+
+def export_prompts(run: Run, framework: Framework, out: Path) -> list[str]:
+    """Write the training prompts of `run` into the folder `out`; returns the framework's arguments.
+
+    What the run would train on goes into `train`, what it keeps aside to land on into `kept-aside`:
+    both are calibrated. The run's held-out prompts are not, so no framework can score them.
+
+    Raises DataError when the framework cannot read a prompt: OpenRLHF reads more than one message
+    with a chat template only.
+    """
+    out = Path(out).resolve()
+    count = run.config.train.trained_prompts(len(run.prompts))
+    parts = {TRAIN: run.prompts[:count], KEPT_ASIDE: run.prompts[count:]}
+    text = policy_text(run)
+    template = text is not None and text.tokenizer.chat_template is not None
+    paths = {}
+    for part, prompts in parts.items():
+        if framework == "verl":
+            rows = [_verl_row(part, i, prompt) for i, prompt in enumerate(prompts)]
+        else:
+            rows = [_row(prompt, template) for prompt in prompts]
+        if rows:
+            paths[part] = _write(out / part, rows, framework)
+    if framework == "verl":
+        return settings.verl(run, paths[TRAIN], paths.get(KEPT_ASIDE))
+    if framework == "trl":
+        return settings.trl(run)
+    file = out / "reward.py"
+    storage.write_text(file, REWARD_FILE.format(folder=str(run.folder.resolve())))
+    return settings.openrlhf(run, paths[TRAIN], file, template)
+
+
+def _verl_row(part: str, i: int, prompt: Prompt) -> dict:
+    return {
+        "data_source": "infalign",
+        "prompt": list(prompt.messages),
+        "ability": "chat",
+        "reward_model": {"style": "model", "ground_truth": ""},
+        "extra_info": {"prompt_id": prompt.id, "index": i, "split": part},
+    }
+
+
+def _row(prompt: Prompt, template: bool) -> dict:
+    if not template and len(prompt.messages) > 1:
+        raise DataError(
+            f"Prompt {prompt.id!r} has {len(prompt.messages)} messages, and the model no chat "
+            "template to read them with. Give its tokenizer one, or use prompts of one message."
+        )
+    read = list(prompt.messages) if template else prompt.text
+    return {"prompt": read, "prompt_id": prompt.id}
+
+
+def _write(path: Path, rows: list[dict], framework: Framework) -> Path:
+    if framework == "openrlhf":  # which reads no lists out of Parquet with every version
+        path = path.with_suffix(".jsonl")
+        storage.write_text(path, "".join(storage.json_line(row) for row in rows))
+        return path
+    import pyarrow as pa
+
+    path = path.with_suffix(".parquet")
+    storage.write_table(path, pa.Table.from_pylist(rows))
+    return path

@@ -1,0 +1,141 @@
+"""A scorer from what a run has left: its folder, a server of it, or its pieces by name."""
+
+import threading
+from pathlib import Path
+
+from infalign.calibration.calibrators.choose import CALIBRATORS, ECDF
+from infalign.calibration.store import CalibrationStore
+from infalign.config import Prompts, load_config
+from infalign.errors import ConfigError, DataError
+from infalign.models.rewards import load_reward
+from infalign.models.samplers import has_weights
+from infalign.pipeline.fingerprints import reward_fingerprint
+from infalign.pipeline.folder import Run
+from infalign.pipeline.stages import read_calibration, read_design
+from infalign.prompts import load_prompts
+from infalign.specs import parse_transform
+from infalign.storage import fingerprint, read_json
+from infalign.transforms import AbstractTransform, transform_from_json
+
+from .names import PromptNames
+from .policy_text import PolicyText
+from .remote import ServerScorer
+from .scorer import RawScorer, Scorer, ShapedScorer, shape_of
+
+
+def open_run(folder) -> Run:
+    """The run in `folder`, to be read; DataError unless it is calibrated and designed."""
+    folder = Path(folder)
+    for name in ("config.yaml", "design.json"):
+        if not (folder / name).is_file():
+            raise DataError(
+                f"{folder} is no run that has been designed: it has no {name}. Make it one with: "
+                f"infalign run CONFIG.yaml --until design --out {folder}"
+            )
+    return Run(load_config(folder / "config.yaml"), folder)
+
+
+def open_scorer(
+    run=None,
+    *,
+    server: str | None = None,
+    store=None,
+    transform: str | AbstractTransform | None = None,
+    reward=None,
+    calibrator: str = ECDF,
+    prompts=None,
+    raw: bool = False,
+) -> Scorer:
+    """The scorer of a run folder, of a server, or of a store, a transform and a reward.
+
+    - `run`: a run folder that is calibrated and designed.
+    - `server`: instead, the address of an `infalign serve-reward`.
+    - `store`, `transform`, `reward`: instead, a store or its folder; a transform, its
+      specification or a design.json; a reward, or what names one in a configuration.
+    - `calibrator`: as in a configuration; with `store` only, `auto` is not there.
+    - `prompts`: with `store`, a JSON Lines file of them; needed where askers send no conversations.
+    - `raw`: the raw reward instead, of a run, or with `reward` alone.
+
+    Raises ConfigError for another combination, and DataError when what is named is not there, or
+    the run's reward or prompts are no longer those that were calibrated.
+    """
+    pieces = {"store": store, "transform": transform, "reward": reward, "prompts": prompts}
+    named = sorted(name for name, value in pieces.items() if value is not None)
+    needed = {"reward"} if raw else {"store", "transform", "reward"}
+    sources = (run is not None, server is not None, bool(named))
+    if sum(sources) != 1 or (named and not needed <= set(named)) or (server and raw):
+        have = ["run"] * sources[0] + ["server"] * sources[1] + named
+        raise ConfigError(
+            "A scorer needs exactly one of `run`, `server`, or `store`, `transform` and `reward` "
+            f"together{' (for `raw=True`: `reward`)' if raw else ''}; got "
+            f"{', '.join(f'`{name}`' for name in have) or 'none of them'}."
+        )
+    if server is not None:
+        return ServerScorer(server)
+    if run is not None:
+        return run_scorer(open_run(run), raw=raw)
+    names = None if prompts is None else PromptNames(load_prompts(Prompts(file=str(prompts))))
+    loaded = RawScorer(load_reward(reward) if isinstance(reward, str) else reward, names)
+    if raw:
+        return loaded
+    store = store if isinstance(store, CalibrationStore) else CalibrationStore.open(store)
+    if calibrator not in CALIBRATORS:
+        raise ConfigError(f"`calibrator` must be {', '.join(CALIBRATORS)}; got {calibrator!r}.")
+    return ShapedScorer(loaded, _shape(store, _transform(transform), CALIBRATORS[calibrator]))
+
+
+def run_scorer(run: Run, *, raw: bool = False) -> RawScorer | ShapedScorer:
+    """The scorer of a run: its reward, and unless `raw`, its calibration and its transform."""
+    text = policy_text(run)
+    names = PromptNames(run.prompts, text.prompt if text else None)
+    if raw:
+        return RawScorer(run.reward, names)
+    store = CalibrationStore.open(run.folder / "calibration")
+    # Not the model, as a run does: a framework is told its own, and hashing weights takes minutes.
+    store.require(
+        reward=reward_fingerprint(run.config.reward),
+        prompts=fingerprint([(p.id, p.messages) for p in run.prompts]),
+    )
+    transform = read_design(run)[0]
+    shape = _shape(store, transform, read_calibration(run, store))
+    return ShapedScorer(RawScorer(run.reward, names), shape)
+
+
+def policy_text(run: Run) -> PolicyText | None:
+    """The run's tokenizer; None where its model is at a server."""
+    if not has_weights(run.config.model):
+        return None
+    return PolicyText(run.model_path, run.config.trust_remote_code)
+
+
+def _shape(store: CalibrationStore, transform: AbstractTransform, calibrator):
+    smoothing = "none" if transform.bounded else "add-half"
+    return shape_of(store, transform, calibrator=calibrator, smoothing=smoothing)
+
+
+def _transform(value) -> AbstractTransform:
+    if isinstance(value, AbstractTransform):
+        return value
+    if Path(value).is_file():
+        return transform_from_json(read_json(Path(value))["transform"])
+    return parse_transform(str(value))
+
+
+class Once:
+    """What `make` makes of arguments, made once for the same ones by whichever thread is first."""
+
+    def __init__(self, make):
+        self.make = make
+        self._made: dict = {}
+        self._lock = threading.Lock()
+
+    def made(self, **arguments):
+        """What was made for these arguments, or None."""
+        return self._made.get(tuple(sorted(arguments.items())))
+
+    def __call__(self, **arguments):
+        """`make(**arguments)`; the same object for the same arguments."""
+        with self._lock:
+            if self.made(**arguments) is None:
+                self._made[tuple(sorted(arguments.items()))] = self.make(**arguments)
+        return self.made(**arguments)

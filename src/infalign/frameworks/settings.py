@@ -1,0 +1,71 @@
+"""A framework's own settings that keep a run's objective: E[shaped reward] − β KL.
+
+Each gives the arguments of one command line, a list of words. What they hold to: the leave-one-out
+baseline of RLOO, no division by the spread of a group, and the log-ratio of the whole sequence (k1)
+inside the reward with the β of `design.json`, held fixed.
+"""
+
+from pathlib import Path
+
+from infalign.pipeline.folder import Run
+from infalign.pipeline.stages import read_design
+
+from .openrlhf import clip_range
+
+
+def verl(run: Run, train: Path, kept_aside: Path | None) -> list[str]:
+    """Overrides of `python -m verl.trainer.main_ppo`."""
+    config = run.config
+    words = {
+        "data.train_files": train,
+        "data.val_files": kept_aside or train,
+        "data.max_response_length": config.sampling.max_new_tokens,
+        "actor_rollout_ref.model.path": run.model_path,
+        "actor_rollout_ref.rollout.n": config.train.group,
+        "actor_rollout_ref.rollout.temperature": config.sampling.temperature,
+        "actor_rollout_ref.actor.loss_agg_mode": "seq-mean-token-sum",
+        "actor_rollout_ref.actor.use_kl_loss": False,
+        "algorithm.adv_estimator": "rloo",
+        "algorithm.norm_adv_by_std_in_grpo": False,
+        "algorithm.use_kl_in_reward": True,
+        "algorithm.kl_penalty": "kl",
+        "algorithm.kl_ctrl.type": "fixed",
+        "algorithm.kl_ctrl.kl_coef": read_design(run)[1],
+        "reward.reward_manager.name": "naive",
+        "reward.custom_reward_function.path": "pkg://infalign.frameworks.verl",
+        "reward.custom_reward_function.name": "compute_score",
+        "+reward.custom_reward_function.reward_kwargs.run": run.folder.resolve(),
+    }
+    return [f"{name}={value}" for name, value in words.items()]
+
+
+def openrlhf(run: Run, train: Path, reward_file: Path, template: bool) -> list[str]:
+    """Arguments of `python -m openrlhf.cli.train_ppo_ray`."""
+    config, (transform, beta, _) = run.config, read_design(run)
+    clip = clip_range(transform, config.calibration.samples)
+    return [
+        *("--data.prompt_dataset", str(train)),
+        *("--data.input_key", "prompt"),
+        *("--data.label_key", "prompt_id"),
+        *(["--data.apply_chat_template"] if template else []),
+        *("--actor.model_name_or_path", run.model_path),
+        *("--rollout.n_samples_per_prompt", str(config.train.group)),
+        *("--rollout.temperature", str(config.sampling.temperature)),
+        *("--rollout.max_new_tokens", str(config.sampling.max_new_tokens)),
+        *("--algo.advantage.estimator", "rloo"),
+        *("--algo.kl.init_coef", repr(beta)),
+        *("--algo.kl.estimator", "k1"),
+        *("--reward.clip_range", f"{-clip:g}", f"{clip:g}"),
+        *("--reward.remote_url", str(reward_file)),
+    ]
+
+
+def trl(run: Run) -> list[str]:
+    """Arguments of a script that reads an RLOOConfig, as `examples/trl` has one."""
+    config = run.config
+    return [
+        *("--beta", repr(read_design(run)[1])),
+        *("--num_generations", str(config.train.group)),
+        *("--temperature", str(config.sampling.temperature)),
+        *("--max_completion_length", str(config.sampling.max_new_tokens)),
+    ]

@@ -1,0 +1,66 @@
+"""The shaped reward as verl's reward manager, which decodes responses itself.
+
+    reward.reward_manager.source=importlib
+    reward.reward_manager.name=ShapedRewardManager
+    reward.reward_manager.module.path=pkg://infalign.frameworks.verl_manager
+    reward.custom_reward_function.path=pkg://infalign.frameworks.verl
+    reward.custom_reward_function.name=compute_score
+    +reward.custom_reward_function.reward_kwargs.run=/runs/mine
+
+verl's own manager `naive` does as well. This one needs neither `data_source` nor `ground_truth`,
+and names the prompt by its conversation where `extra_info` has no id.
+"""
+
+import asyncio
+
+from infalign.models.reward_server import conversation_text
+
+from .verl import KEY
+
+
+class ShapedRewardManager:
+    """What verl asks of a reward manager, without its base class.
+
+    - `compute_score`: `infalign.frameworks.verl.compute_score`, with its `reward_kwargs`.
+    """
+
+    def __init__(
+        self,
+        config,
+        tokenizer,
+        compute_score,
+        reward_router_address=None,
+        reward_model_tokenizer=None,
+    ):
+        self.config, self.tokenizer, self.compute_score = config, tokenizer, compute_score
+
+    async def run_single(self, data) -> dict:
+        """`reward_score` and `reward_extra_info` of one sample; of more turns, of the last."""
+        item = data[-1:][0]
+        ids = item.batch["responses"]
+        length = int(item.batch["attention_mask"][-ids.shape[-1] :].sum())
+        text = await asyncio.to_thread(
+            self.tokenizer.decode, ids[:length], skip_special_tokens=True
+        )
+        known = dict(item.non_tensor_batch.get("extra_info") or {})
+        conversation = item.non_tensor_batch.get("raw_prompt")
+        if KEY not in known and conversation is not None:
+            known[KEY] = conversation_text(list(conversation))
+        found = await self.compute_score(
+            data_source=item.non_tensor_batch.get("data_source"),
+            solution_str=text,
+            ground_truth=None,
+            extra_info=known,
+        )
+        return {"reward_score": found["score"], "reward_extra_info": dict(found)}
+
+    @classmethod
+    def assemble_rm_scores(cls, data, scores: list[float]):
+        """Scores at the last token of each response, shape (samples, tokens), zero elsewhere."""
+        responses = data.batch["responses"]
+        start = data.batch["prompts"].size(1)
+        lengths = data.batch["attention_mask"][:, start:].sum(dim=1)
+        placed = responses.new_zeros(responses.shape).float()
+        for row, (length, score) in enumerate(zip(lengths.tolist(), scores, strict=True)):
+            placed[row, length - 1] = score
+        return placed
