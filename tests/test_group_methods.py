@@ -60,7 +60,7 @@ def test_every_method_is_trained_landed_and_compared(folder):
 
 
 def test_what_was_measured_while_training_is_kept(folder):
-    lines = (folder / "train/group/rloo/metrics.jsonl").read_text().splitlines()
+    lines = (folder / "train/group/on_policy/metrics.jsonl").read_text().splitlines()
     row = next(r for r in map(json.loads, lines) if "infalign/sequence_kl" in r)
     logged = {"infalign/raw_reward", "infalign/quantile", "infalign/saturated"}
     assert logged <= row.keys() and 0 < row["infalign/win_rate"] < 1

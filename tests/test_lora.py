@@ -69,7 +69,7 @@ def test_the_on_policy_steps_start_from_the_warm_start(folder):
     # Two small steps end near where they started: at the adapters, not at the reference.
     reference = weights(bundled("bundled:language-model", "model"))
     start = weights(folder / "train/rloo/warm_start/model")
-    end = weights(folder / "train/rloo/rloo/model")
+    end = weights(folder / "train/rloo/on_policy/model")
     moved = {k: reference[k].to(v) - v for k, v in start.items() if "proj" in k}
     stepped = {k: end[k] - start[k] for k in moved}
     assert 0 < norm(stepped) < norm(moved) / 4

@@ -152,7 +152,8 @@ def test_a_missing_reward_is_refused_with_its_completion(value):
         shape(Answer([1.0, value, 2.0]))
     assert str(caught.value) == (
         f"The reward function `Answer` must return finite numbers; got {value!r} for completion 1 "
-        "(1 of 3 are not): 'abcdefghi'. Repair the reward, or filter such completions."
+        "of prompt 'p' (1 of 3 are not): 'abcdefghi'. Repair the reward, or filter such "
+        "completions."
     )
 
 

@@ -1,5 +1,7 @@
 """The pieces of training, against closed forms on enumerable policies."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -22,14 +24,14 @@ from infalign import (
 from infalign.calibration.calibrators import Counting, Pooled
 from infalign.calibration.calibrators.expected import Counted, expected
 from infalign.calibration.raw import log_weights, raw_beta, raw_kl, raw_win_rate
-from infalign.config import parse_config
 from infalign.design import at_kl
 from infalign.prompts import Prompt
 from infalign.training.callbacks import KLController, last_checkpoint
 from infalign.training.landing import FARTHEST, nearest, search
 from infalign.training.losses import tilt_loss
 from infalign.training.objectives import plan, raw_objective, shaped_objective
-from infalign.training.rloo import _dataset
+from infalign.training.on_policy import _dataset
+from infalign.training.trainers import RLOOSteps
 
 
 @given(st.integers(0, 2**32 - 1))
@@ -153,8 +155,9 @@ def test_a_plan_is_what_so_many_samples_give(transform):
     assert again.kl == pytest.approx(0.5, abs=0.01)
 
 
-class Trainer:
-    beta = None
+class Steps(RLOOSteps):
+    def __init__(self):
+        self.trainer = SimpleNamespace(beta=None)
 
 
 class State:
@@ -164,13 +167,13 @@ class State:
 
 def test_the_controller_raises_beta_while_the_kl_is_too_large_and_lowers_it_below():
     for per_token, rises in ((0.1, True), (0.001, False)):
-        controller = KLController(target=0.5, beta=1.0)
-        controller.trainer = Trainer()
+        steps = Steps()
+        controller = KLController(0.5, 1.0, steps)
         logs = {"kl": per_token, "completions/mean_length": 20.0}
         state = State()
         for _ in range(5):
             controller.on_log(None, state, None, logs=logs)
-        assert (controller.trainer.beta > 1) == rises
+        assert (steps.trainer.beta > 1) == rises
         assert state.log_history[-1]["infalign/sequence_kl"] == pytest.approx(20 * per_token)
 
 
@@ -235,14 +238,11 @@ class Plain:
 
 
 def test_training_on_a_conversation_needs_a_chat_template():
-    config = parse_config(
-        {"model": "m", "reward": "r", "prompts": {"file": "f"}, "kl": 0.5, "train": {"steps": 1}}
-    )
     question = {"role": "user", "content": "And then?"}
     one, three = Prompt("a", (question,)), Prompt("b", (question,) * 3)
-    assert set(_dataset(config, [one], Plain())["prompt"]) == {"And then?"}
+    assert set(_dataset([one], Plain())["prompt"]) == {"And then?"}
     with pytest.raises(DataError, match=r"begins 'And then\?' has 3 messages\. Use prompts of one"):
-        _dataset(config, [three], Plain())
+        _dataset([three], Plain())
 
 
 def test_an_unfinished_checkpoint_is_removed_and_the_one_before_it_taken(tmp_path):

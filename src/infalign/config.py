@@ -55,8 +55,8 @@ class Calibration(Section):
     calibrator: Annotated[Literal["auto", "ecdf", "tail", "pooled", "pooled-ranks"], Field(description="How samples become quantiles. ecdf: the rank among a prompt's own. tail: that, and a Pareto tail beyond them. pooled: prompts lend each other the shape of the reward. pooled-ranks: the same, of the rank among all prompts' samples. auto: the best that is safe, by held-out samples.")] = "auto"  # fmt: skip  # noqa: E501
 
 
-OnlineMethod = Literal["rloo", "group", "identity", "rlhf", "vbon", "pkpo", "rs-grpo"]
-"""What is maximised on policy, with TRL's RLOOTrainer; `training.methods` makes each."""
+OnlineMethod = Literal["rloo", "grpo", "group", "identity", "rlhf", "vbon", "pkpo", "rs-grpo"]
+"""What is maximised on policy, with TRL's trainers; `training.methods` makes each."""
 
 OfflineMethod = Literal["likelihood", "regression", "qrpo", "ipo", "dpo", "bonbon"]
 """What is learned from the calibration samples alone; `training.tasks` makes each."""
@@ -70,20 +70,20 @@ WHOLE_GROUPS = ("group", "pkpo")
 class Training(Section):
     """How the policy is trained."""
 
-    method: Annotated[Method, Field(description="rloo: InfAlign-CTRL, trained on the shaped reward. group: the inference-time win rate itself, from whole groups. likelihood, regression: the tilt of the shaped reward, from the calibration samples alone.")] = "rloo"  # fmt: skip  # noqa: E501
+    method: Annotated[Method, Field(description="rloo: InfAlign-CTRL, the shaped reward, with TRL's RLOOTrainer. grpo: the same with its GRPOTrainer. group: the inference-time win rate itself, from whole groups. likelihood, regression: the tilt of the shaped reward, from the calibration samples alone.")] = "rloo"  # fmt: skip  # noqa: E501
     baselines: Annotated[tuple[Method, ...], Field(description="Other methods, trained to the same KL and compared. rlhf: the raw reward. identity: the calibrated one. vbon: its logarithm. pkpo: the mean best of n raw rewards. rs-grpo: an exponential utility of the raw reward. From the calibration samples alone: qrpo, ipo, dpo, bonbon.")] = ("rlhf",)  # fmt: skip  # noqa: E501
     warm_start: Annotated[int, Field(description="Passes over the calibration samples before the first on-policy step.", ge=0)] = 1  # fmt: skip  # noqa: E501
     warm_start_learning_rate: Annotated[PositiveFloat, Field(description="AdamW step size of those passes.")] = 2e-5  # fmt: skip  # noqa: E501
     warm_start_batch_size: Annotated[PositiveInt, Field(description="Samples in each step of those passes.")] = 64  # fmt: skip  # noqa: E501
     passes: Annotated[PositiveInt, Field(description="Passes over the calibration samples of methods that learn from them alone; step size and batch as in the warm start.")] = 4  # fmt: skip  # noqa: E501
-    steps: Annotated[int, Field(description="On-policy RLOO steps.", ge=0)] = 500
+    steps: Annotated[int, Field(description="On-policy steps.", ge=0)] = 500
     learning_rate: Annotated[PositiveFloat, Field(description="AdamW step size of the on-policy steps.")] = 1e-5  # fmt: skip  # noqa: E501
     batch_size: Annotated[PositiveInt, Field(description="Responses in each gradient step.")] = 256
     group: Annotated[PositiveInt, Field(description="Responses per prompt in a step.", ge=2)] = 8
     lora: Annotated[int, Field(description="Rank of low-rank adapters; 0 trains all weights.", ge=0)] = 0  # fmt: skip  # noqa: E501
     save_steps: Annotated[PositiveInt, Field(description="Steps between checkpoints.")] = 50
     validation: Annotated[float, Field(description="Share of the training prompts kept aside to land on the KL that prompts not trained on have; 0 lands on the training prompts.", ge=0, lt=1)] = 0.15  # fmt: skip  # noqa: E501
-    trl: Annotated[dict[str, Any], Field(description="Further options of TRL's RLOOConfig, under its own names.")] = {}  # fmt: skip  # noqa: E501
+    trl: Annotated[dict[str, Any], Field(description="Further options of TRL's RLOOConfig (of GRPOConfig for grpo), under its own names.")] = {}  # fmt: skip  # noqa: E501
 
     def trained_prompts(self, given: int) -> int:
         """How many of the `given` prompts, the first ones, are trained on and not kept aside."""

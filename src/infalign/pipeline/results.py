@@ -66,7 +66,7 @@ def _theory(run: Run, store, transform, expected, policy: dict) -> dict:
         }
         return own | {"transform": "raw reward", "theory": theory}
     trained_on = {
-        **dict.fromkeys(("rloo", "likelihood", "regression"), transform),
+        **dict.fromkeys(("rloo", "grpo", "likelihood", "regression"), transform),
         **dict.fromkeys(("identity", "qrpo", "ipo"), Identity()),
         "vbon": Log(),
     }.get(method)
@@ -141,7 +141,7 @@ def _scaled(values: np.ndarray) -> list[float]:
 
 def _metrics(run: Run, method: str) -> Path:
     """What on-policy steps logged, if the method has any."""
-    return run.folder / "train" / method / "rloo" / "metrics.jsonl"
+    return run.folder / "train" / method / "on_policy" / "metrics.jsonl"
 
 
 def _training(run: Run, method: str) -> dict:
@@ -152,6 +152,8 @@ def _training(run: Run, method: str) -> dict:
         "quantile": "infalign/quantile",
         "saturated": "infalign/saturated",
         "beta": "infalign/beta",
+        "win_rate": "infalign/win_rate",
+        "frontier_gap": "infalign/frontier_gap",
     }
     rows = storage.read_json_lines(_metrics(run, method))
     rows = [r for r in rows if "infalign/sequence_kl" in r]

@@ -37,9 +37,9 @@ def run(
             'pip install "infalign[train]"'
         ) from error
     if config.train.trl:  # before the calibration, which may take hours
-        from infalign.training.rloo import check_options
+        from infalign.training.on_policy import check_options
 
-        check_options(config.train.trl)
+        check_options(config.train.trl, config.methods)
     if STAGES.index(until) > STAGES.index("design") and not has_weights(config.model):
         raise ConfigError(
             f"`model` is {config.model}, which can be calibrated but not trained: its weights are "

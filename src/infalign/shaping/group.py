@@ -2,8 +2,6 @@
 
 from collections.abc import Callable, Sequence
 
-import numpy as np
-
 from infalign import _check
 from infalign.calibration.calibrators import AbstractCalibrator, AbstractFitted, StoreCalibration
 from infalign.calibration.calibrators.counting import FittedCounting
@@ -11,12 +9,10 @@ from infalign.calibration.store import CalibrationStore
 from infalign.errors import DataError
 from infalign.groups import group_rewards, group_win_rate
 from infalign.procedures import RankProcedure
-from infalign.transforms import Tabulated
 
-from .raw import log_calibration, raw_rewards, reward_name
-
-NODES = (1 - np.cos(np.pi * np.linspace(0, 1, 4001))) / 2
-"""Quantiles at which an opponent's law is tabulated, finer towards both ends."""
+from .groups import group_size
+from .monitor import Chances, Monitor
+from .raw import raw_rewards, reward_name
 
 
 class GroupShapedReward:
@@ -75,8 +71,9 @@ class GroupShapedReward:
             )
         self.reward, self.store, self.procedure, self.against = reward, store, procedure, against
         self.group, self.key = group, key
-        self.calibration = None if counted else StoreCalibration(store, calibrator)
-        self._law = None if counted else Tabulated(NODES, against.cdf(NODES))
+        calibration = None if counted else StoreCalibration(store, calibrator)
+        self.chances = Chances(store, against, calibration)
+        self.monitor = Monitor(store, calibration)
         self.__name__ = f"group_shaped_{reward_name(reward)}"
 
     def __call__(self, prompts, completions, *, log_metric=None, **columns) -> list[float]:
@@ -84,42 +81,8 @@ class GroupShapedReward:
         raw, ids = raw_rewards(self.reward, prompts, completions, columns, self.key)
         m = group_size(ids, self.group)
         wins, rewards = self.chances(ids, raw).reshape(-1, m), raw.reshape(-1, m)
-        log_calibration(self.store, ids, raw, log_metric, self.calibration)
+        self.monitor.log(log_metric, ids, raw)
         if log_metric is not None:
             found = group_win_rate(rewards, wins, self.procedure)
             log_metric("infalign/win_rate", float(found.mean()))
         return group_rewards(rewards, wins, self.procedure).ravel().tolist()
-
-    def chances(self, prompt_ids: Sequence[str], rewards: np.ndarray) -> np.ndarray:
-        """Chance of a kept response with each reward to beat the opponent's, ties counting half."""
-        if self.calibration is not None:
-            return self.calibration.shaped(prompt_ids, rewards, self._law)
-        below, up_to, counts = self.store.rewards.ranks(
-            self.store.positions(prompt_ids), rewards[:, None]
-        )
-        wins = np.empty(len(rewards))
-        for k in np.unique(counts):
-            own, law = counts == k, self.against.subset_cdf(int(k))
-            wins[own] = (law[below[own, 0]] + law[up_to[own, 0]]) / 2
-        return wins
-
-
-def group_size(prompt_ids: Sequence[str], group: int | None = None) -> int:
-    """Responses in a group: as said, or as the shortest run of one prompt has.
-
-    Raises DataError unless all groups are whole, one after the other.
-    """
-    ids = list(prompt_ids)
-    starts = [i for i in range(len(ids)) if i == 0 or ids[i] != ids[i - 1]]
-    runs = np.diff([*starts, len(ids)])  # a prompt may come twice in a row
-    m = group or int(runs.min())
-    for start, run in zip(starts, runs, strict=True):
-        if run % m:
-            raise DataError(
-                f"Groups of {m} completions of one prompt are needed, one after the other; "
-                f"prompt {ids[start]!r} has {run}, from completion {start} of {len(ids)} on. "
-                "Let `num_generations` be the size of a group, and "
-                "`per_device_train_batch_size` a multiple of it, so that none is split "
-                "between processes."
-            )
-    return m

@@ -1,4 +1,4 @@
-"""Raw rewards as a reward function gave them: checked, and beside their calibration in the log."""
+"""Raw rewards as a reward function gave them, checked."""
 
 import math
 from collections.abc import Sequence
@@ -6,11 +6,12 @@ from numbers import Real
 
 import numpy as np
 
-from infalign.calibration.store import CalibrationStore
 from infalign.errors import DataError
 
 
-def checked_rewards(values, completions: Sequence, name: str) -> np.ndarray:
+def checked_rewards(
+    values, completions: Sequence, name: str, prompt_ids: Sequence[str] | None = None
+) -> np.ndarray:
     """`values` as one finite float per completion; DataError names what is wrong and where."""
     values = values.tolist() if hasattr(values, "tolist") else values  # arrays and tensors
     if not isinstance(values, list | tuple):
@@ -25,9 +26,10 @@ def checked_rewards(values, completions: Sequence, name: str) -> np.ndarray:
         )
     bad = [i for i, v in enumerate(values) if not (isinstance(v, Real) and math.isfinite(v))]
     if bad:
+        prompt = f" of prompt {prompt_ids[bad[0]]!r}" if prompt_ids is not None else ""
         raise DataError(
             f"The reward function `{name}` must return finite numbers; got {values[bad[0]]!r} for "
-            f"completion {bad[0]} ({len(bad)} of {len(values)} are not): "
+            f"completion {bad[0]}{prompt} ({len(bad)} of {len(values)} are not): "
             f"{str(completions[bad[0]])[:80]!r}. Repair the reward, or filter such completions."
         )
     return np.array(values, dtype=float)
@@ -41,19 +43,8 @@ def raw_rewards(reward, prompts, completions, columns, key) -> tuple[np.ndarray,
             f"store; its columns are {sorted(columns)}. Add it, or pass `key=`."
         )
     raw = reward(prompts=prompts, completions=completions, **columns)
-    return checked_rewards(raw, completions, reward_name(reward)), columns[key]
-
-
-def log_calibration(
-    store: CalibrationStore, ids, raw: np.ndarray, log_metric, calibration=None
-) -> None:
-    """Log the mean raw reward and quantile, and the share outside all reference samples."""
-    if log_metric is not None:
-        rank = store.quantiles(ids, raw)
-        quantile = rank if calibration is None else calibration.quantiles(ids, raw)
-        log_metric("infalign/raw_reward", float(raw.mean()))
-        log_metric("infalign/quantile", float(quantile.mean()))
-        log_metric("infalign/saturated", float(np.mean((rank == 0) | (rank == 1))))
+    ids = columns[key]
+    return checked_rewards(raw, completions, reward_name(reward), ids), ids
 
 
 def reward_name(reward) -> str:

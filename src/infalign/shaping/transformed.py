@@ -6,9 +6,11 @@ from infalign.calibration.calibrators import AbstractCalibrator, AbstractFitted,
 from infalign.calibration.calibrators.counting import FittedCounting
 from infalign.calibration.ranks import Smoothing
 from infalign.calibration.store import CalibrationStore
+from infalign.procedures import RankProcedure
 from infalign.transforms import AbstractTransform
 
-from .raw import log_calibration, raw_rewards, reward_name
+from .monitor import Monitor
+from .raw import raw_rewards, reward_name
 
 
 class ShapedReward:
@@ -25,6 +27,8 @@ class ShapedReward:
     - `transform`: Φ; unbounded ones (`Log`, `Probit`) need `smoothing="add-half"`.
     - `calibrator`: what makes quantiles of the store's rewards, `Pooled()` for one: it learns from
       the store now, or has learned already (`calibrator.fit`). The plain rank unless given.
+    - `procedure`, `against`: how the policy will be decoded and what it must beat, itself unless
+      given; its win rate is then logged, from whole groups of as many responses as it draws.
     - `key`: name of the data set's column of prompt ids.
 
     Raises DataError when called with unknown prompts or when `reward` returns something else than
@@ -39,6 +43,8 @@ class ShapedReward:
         *,
         calibrator: AbstractCalibrator | AbstractFitted | None = None,
         smoothing: Smoothing = "none",
+        procedure: RankProcedure | None = None,
+        against: RankProcedure | None = None,
         key: str = "prompt_id",
     ):
         if isinstance(calibrator, AbstractCalibrator):
@@ -60,12 +66,13 @@ class ShapedReward:
             )
         self.reward, self.store, self.transform = reward, store, transform
         self.calibration, self.smoothing, self.key = calibration, smoothing, key
+        self.monitor = Monitor(store, calibration, procedure, against)
         self.__name__ = f"shaped_{reward_name(reward)}"
 
     def __call__(self, prompts, completions, *, log_metric=None, **columns) -> list[float]:
         """One shaped reward per completion."""
         raw, ids = raw_rewards(self.reward, prompts, completions, columns, self.key)
-        log_calibration(self.store, ids, raw, log_metric, self.calibration)
+        self.monitor.log(log_metric, ids, raw)
         if self.calibration is not None:
             return self.calibration.shaped(ids, raw, self.transform).tolist()
         low, high = self.store.intervals(ids, raw, smoothing=self.smoothing)
@@ -73,14 +80,23 @@ class ShapedReward:
 
 
 class MonitoredReward:
-    """The raw reward as it is, logging its quantiles as `ShapedReward` does: for baselines."""
+    """The raw reward as it is, logging what `ShapedReward` does: for baselines."""
 
-    def __init__(self, reward, store: CalibrationStore, *, key: str = "prompt_id"):
-        self.reward, self.store, self.key = reward, store, key
+    def __init__(
+        self,
+        reward,
+        store: CalibrationStore,
+        *,
+        procedure: RankProcedure | None = None,
+        against: RankProcedure | None = None,
+        key: str = "prompt_id",
+    ):
+        self.reward, self.key = reward, key
+        self.monitor = Monitor(store, None, procedure, against)
         self.__name__ = reward_name(reward)
 
     def __call__(self, prompts, completions, *, log_metric=None, **columns) -> list[float]:
         """One raw reward per completion."""
         raw, ids = raw_rewards(self.reward, prompts, completions, columns, self.key)
-        log_calibration(self.store, ids, raw, log_metric)
+        self.monitor.log(log_metric, ids, raw)
         return raw.tolist()

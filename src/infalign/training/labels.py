@@ -2,6 +2,7 @@
 
 LABELS = {
     "rloo": "InfAlign-CTRL",
+    "grpo": "InfAlign-CTRL, by GRPO",
     "group": "exact group objective",
     "identity": "RLHF on the calibrated reward",
     "rlhf": "RLHF on the raw reward",

@@ -63,12 +63,12 @@ def objective(method: Method, setting: Setting) -> Objective:
 
 
 def _shaped(s: Setting) -> Objective:
-    return shaped_objective(s.reward, s.store, s.learned, s.transform, s.beta, s.kl)
+    return _of_quantiles(s, s.learned, s.transform, s.beta)
 
 
 def _identity(s: Setting) -> Objective:
     found = s.expected.achieved(Identity(), s.procedure, s.against, kl=s.kl)
-    return shaped_objective(s.reward, s.store, s.learned, Identity(), found.beta, s.kl)
+    return _of_quantiles(s, s.learned, Identity(), found.beta)
 
 
 def _log_quantile(s: Setting) -> Objective:
@@ -76,7 +76,20 @@ def _log_quantile(s: Setting) -> Objective:
     al., arXiv:2407.06057; BOND, arXiv:2407.14622); here β is that of the target KL."""
     counted = Counting().fit(np.zeros((1, 1)))  # log 0 needs smoothed ranks
     found = Counted(s.store.samples).achieved(Log(), s.procedure, s.against, kl=s.kl)
-    return shaped_objective(s.reward, s.store, counted, Log(), found.beta, s.kl)
+    return _of_quantiles(s, counted, Log(), found.beta)
+
+
+def _of_quantiles(s: Setting, learned, transform: AbstractTransform, beta: float) -> Objective:
+    return shaped_objective(
+        s.reward,
+        s.store,
+        learned,
+        transform,
+        beta,
+        s.kl,
+        procedure=s.procedure,
+        against=s.against,
+    )
 
 
 def _group(s: Setting) -> Objective:
@@ -85,39 +98,41 @@ def _group(s: Setting) -> Objective:
         s.reward, s.store, s.procedure, group=s.group, against=s.against, calibrator=s.learned
     )
     best = design(s.procedure, kl=s.kl, against=s.against)
-    return Objective(reward, best.beta, _shaped(s).tilt)
+    return Objective(reward, best.beta, _shaped(s).tilt, "infalign/win_rate")
 
 
 def _raw(s: Setting) -> Objective:
-    return raw_objective(s.reward, s.store, s.kl)
+    return raw_objective(s.reward, s.store, s.kl, procedure=s.procedure, against=s.against)
 
 
 def _max_at_k(s: Setting) -> Objective:
-    reward = MaxAtKReward(s.reward, s.store, s.procedure)
+    reward = MaxAtKReward(s.reward, s.store, s.procedure, s.against)
     utility = KeptReward(s.procedure)
 
     def tilted(rewards):
         return coupled_tilt(rewards, utility, s.kl, close=CLOSE)
 
-    return Objective(reward, tilted(_stored(s.store))[0], lambda rewards: tilted(rewards)[1])
+    beta, _ = tilted(_stored(s.store))
+    return Objective(reward, beta, lambda rewards: tilted(rewards)[1], "infalign/kept_reward")
 
 
 def _risk(s: Setting) -> Objective:
     """Risk is sought for procedures that keep the better ones, and avoided for others."""
     sign = 1 if s.procedure.cdf(np.array([0.5]))[0] <= 0.5 else -1
     strength = sign * RISK / spread(s.store)
-    reward, utility = (
-        RiskSensitiveReward(s.reward, s.store, strength),
-        ExponentialUtility(strength),
-    )
+    reward = RiskSensitiveReward(s.reward, s.store, strength, s.procedure, s.against)
+    utility = ExponentialUtility(strength)
     # An averse utility is convex in the policy; its coupled optimum may not exist.
     solve = partial(coupled_tilt, close=CLOSE) if sign > 0 else first_tilt
     beta, _ = solve(_stored(s.store), utility, s.kl)
-    return Objective(reward, beta, lambda rewards: solve(rewards, utility, s.kl)[1])
+    return Objective(
+        reward, beta, lambda rewards: solve(rewards, utility, s.kl)[1], "infalign/utility"
+    )
 
 
 METHODS: dict[Method, Callable[[Setting], Objective]] = {
     "rloo": _shaped,
+    "grpo": _shaped,
     "group": _group,
     "identity": _identity,
     "rlhf": _raw,

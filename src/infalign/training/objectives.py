@@ -28,13 +28,17 @@ class Objective:
     """max E[reward] − beta KL."""
 
     reward: Callable
-    """A TRL reward function."""
+    """A TRL reward function, which logs what the policy wins."""
 
     beta: float
     """KL strength at which theory gives the target KL, in units of the reward per nat."""
 
     tilt: Callable[[np.ndarray], np.ndarray]
     """log dπ*/dπ_ref of reference samples, from their raw rewards; both of shape (prompts, K)."""
+
+    estimate: str = ""
+    """Name of the metric that estimates what is maximised before the KL; the mean reward unless
+    given."""
 
 
 @dataclass(frozen=True)
@@ -79,13 +83,24 @@ def shaped_objective(
     transform: AbstractTransform,
     beta: float,
     kl: float,
+    *,
+    procedure: RankProcedure | None = None,
+    against: RankProcedure | None = None,
 ) -> Objective:
     """InfAlign-CTRL: the calibrated and transformed reward, by `plan` at `beta` for `kl` nats.
 
     - `learned`: what a calibrator learned from the store.
+    - `procedure`, `against`: whose win rate is logged.
     """
-    smoothing = "none" if transform.bounded else "add-half"
-    shaped = ShapedReward(reward, store, transform, calibrator=learned, smoothing=smoothing)
+    shaped = ShapedReward(
+        reward,
+        store,
+        transform,
+        calibrator=learned,
+        smoothing="none" if transform.bounded else "add-half",
+        procedure=procedure,
+        against=against,
+    )
     if isinstance(learned, FittedCounting):
         return Objective(shaped, beta, _counted_tilt(transform, kl))
 
@@ -106,9 +121,15 @@ def _counted_tilt(transform: AbstractTransform, kl: float):
     return lambda rewards: np.log(tilted.density(quantiles(rewards, rewards)))
 
 
-def raw_objective(reward, store: CalibrationStore, kl: float) -> Objective:
-    """Plain RLHF: the raw reward."""
+def raw_objective(
+    reward,
+    store: CalibrationStore,
+    kl: float,
+    *,
+    procedure: RankProcedure | None = None,
+    against: RankProcedure | None = None,
+) -> Objective:
+    """Plain RLHF: the raw reward; `procedure`, `against`: whose win rate is logged."""
     beta = raw_beta(store, kl)
-    return Objective(
-        MonitoredReward(reward, store), beta, lambda rewards: log_weights(rewards, beta)
-    )
+    monitored = MonitoredReward(reward, store, procedure=procedure, against=against)
+    return Objective(monitored, beta, lambda rewards: log_weights(rewards, beta))

@@ -20,6 +20,7 @@ from infalign.models.logits import collate, response_logits
 from infalign.prompts import Prompt
 
 from .callbacks import Progress
+from .guards import FiniteGradients
 from .loop import common_arguments, finish
 from .weights import fresh_policy, with_adapters
 
@@ -79,6 +80,7 @@ def train_offline(
         {
             "prompt": [ids[row[0] // k] for row in task.samples],
             "responses": [[responses[i] for i in row] for row in task.samples],
+            "prompt_id": [prompts[row[0] // k].id for row in task.samples],
             "reference_logprob": samples.logprobs.ravel()[task.samples],
             **task.columns,
         }
@@ -104,6 +106,7 @@ def train_offline(
         temperature=config.sampling.temperature,
         callbacks=[Progress(report)],
     )
+    trainer.add_callback(FiniteGradients(lambda: trainer.prompt_ids))
     finish(trainer, out)
 
 
@@ -121,7 +124,8 @@ class Collator:
             name: torch.tensor([row[name] for row in rows], dtype=torch.float32)
             for name in self.columns
         }
-        return {"ids": ids, "mask": mask, "kept": kept, **floats}
+        names = [row["prompt_id"] for row in rows]
+        return {"ids": ids, "mask": mask, "kept": kept, "prompt_ids": names, **floats}
 
 
 class TaskTrainer(Trainer):
@@ -130,8 +134,10 @@ class TaskTrainer(Trainer):
     def __init__(self, *args, loss, temperature: float, **options):
         super().__init__(*args, **options)
         self.task_loss, self.temperature = loss, temperature
+        self.prompt_ids: list[str] = []
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        self.prompt_ids = inputs.pop("prompt_ids")
         kept, reference = inputs["kept"], inputs["reference_logprob"]
         length = kept.shape[1]
         logits = response_logits(model, inputs["ids"], inputs["mask"], length, self.temperature)

@@ -12,10 +12,10 @@ from .landing import land
 from .loop import drop_checkpoints
 from .methods import Setting, objective
 from .offline import StoredSamples, train_offline
-from .rloo import on_policy
+from .on_policy import on_policy
 from .tasks import TASKS, task, tilt_task
 
-PARTS = OFFLINE, WARM_START, ON_POLICY = "offline", "warm_start", "rloo"
+PARTS = OFFLINE, WARM_START, ON_POLICY = "offline", "warm_start", "on_policy"
 """Folders of the trainings that a policy may go through."""
 
 
@@ -37,15 +37,20 @@ def train_policy(
     prompts it has seen, and the KL that was asked for is that of prompts it has not.
     """
     kept = config.train.trained_prompts(len(prompts))
-    landing = prompts[kept:] or prompts
+    kept_aside = prompts[kept:]
     prompts, samples = prompts[:kept], samples.first(kept)
-    parts = _offline if method in TASKS else _online
-    trained = parts(config, model_path, prompts, samples, method, setting, out, report)
+    if method in TASKS:
+        trained = _offline(config, model_path, prompts, samples, method, setting, out, report)
+    else:
+        trained = _online(
+            config, model_path, prompts, kept_aside, samples, method, setting, out, report
+        )
     # Here and not where training ends, so that a run killed in between leaves none behind.
     for part in PARTS:
         drop_checkpoints(out / part)
     # Trainers refer to themselves: each would stay in memory beside the next one.
     gc.collect()
+    landing = kept_aside or prompts
     land(config, model_path, trained / "model", landing, setting.kl, seed, out, report)
 
 
@@ -59,7 +64,7 @@ def _offline(config, model_path, prompts, samples, method, setting, out, report)
     return folder
 
 
-def _online(config, model_path, prompts, samples, method, setting, out, report) -> Path:
+def _online(config, model_path, prompts, kept_aside, samples, method, setting, out, report) -> Path:
     """A warm start towards the method's optimum, then on-policy steps."""
     wanted, passes = objective(method, setting), config.train.warm_start
     first, start, trained = out / WARM_START, None, out / ON_POLICY
@@ -71,5 +76,7 @@ def _online(config, model_path, prompts, samples, method, setting, out, report) 
     if not config.train.steps:
         return first
     if not (trained / "done.json").exists():
-        on_policy(config, model_path, prompts, wanted, setting.kl, start, trained, report)
+        on_policy(
+            config, model_path, prompts, kept_aside, wanted, setting, method, start, trained, report
+        )
     return trained

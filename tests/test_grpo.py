@@ -1,0 +1,134 @@
+"""GRPO, made to follow the objective: against exact laws and the gradient worked out by hand."""
+
+import warnings
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from datasets import Dataset
+from enumerable import EnumerableModel
+from transformers import AutoTokenizer, TrainerCallback
+
+from infalign.models.loading import tokenize
+from infalign.models.logits import collate, response_logits
+from infalign.training.callbacks import KLController
+from infalign.training.sequence_kl import SequenceKL
+from infalign.training.trainers import GRPOSteps
+from infalign.training.weights import saved_state
+
+PROMPTS, GROUP, BETA, TEMPERATURE, LONGEST = ["ab", "c", "ba", "bc"], 4, 0.7, 0.8, 3
+
+
+def reward(prompts, completions, **columns):
+    return [float(c.count("b")) for c in completions]
+
+
+class Caught(TrainerCallback):
+    """The gradient of the step."""
+
+    def on_pre_optimizer_step(self, args, state, control, model=None, **kwargs):
+        self.gradient = {n: p.grad.clone() for n, p in model.named_parameters()}
+
+
+@pytest.fixture(scope="module")
+def step(tmp_path_factory):
+    """One step away from the reference, of size 0."""
+    folder = tmp_path_factory.mktemp("grpo")
+    reference = EnumerableModel.make(folder / "reference", seed=1)
+    policy = EnumerableModel.make(folder / "policy", seed=2, scale=0.3, near=reference)
+    tokenizer = AutoTokenizer.from_pretrained(reference.path)
+    tokenizer.pad_token = tokenizer.eos_token
+    divergence = SequenceKL(reference.model(torch.float32), tokenizer, TEMPERATURE)
+    steps, caught = GRPOSteps(divergence), Caught()
+    controller = KLController(0.5, BETA, steps)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # TRL's own, of transformers' old names
+        trainer = steps.trainer_type(
+            model=str(reference.path),
+            reward_funcs=steps.rewards(reward),
+            args=steps.arguments_type(
+                str(folder / "out"),
+                max_steps=1,
+                per_device_train_batch_size=GROUP * len(PROMPTS),
+                num_generations=GROUP,
+                max_completion_length=LONGEST,
+                temperature=TEMPERATURE,
+                learning_rate=0.0,
+                max_grad_norm=0.0,
+                save_strategy="no",
+                report_to="none",
+                use_cpu=True,
+                bf16=False,
+                disable_tqdm=True,
+                **steps.options(BETA),
+            ),
+            train_dataset=Dataset.from_list([{"prompt": word} for word in PROMPTS]),
+            processing_class=tokenizer,
+            callbacks=[controller, caught],
+        )
+        steps.trainer = trainer
+        trainer.model.load_state_dict(saved_state(policy.path))
+        seen, score = {}, trainer._generate_and_score_completions
+
+        def watched(inputs):
+            seen["prompts"] = [row["prompt"] for row in inputs]
+            output = score(inputs)
+            seen.update(output)
+            return output
+
+        trainer._generate_and_score_completions = watched
+        trainer.train()
+    tokens = [
+        [int(i) for i, on in zip(ids, mask, strict=True) if on]
+        for ids, mask in zip(seen["completion_ids"], seen["completion_mask"], strict=True)
+    ]
+    return SimpleNamespace(
+        laws={w: [m.law(w, TEMPERATURE) for m in (policy, reference)] for w in PROMPTS},
+        policy=policy,
+        tokenizer=tokenizer,
+        prompts=seen["prompts"],
+        tokens=tokens,
+        texts=["".join(" abc"[i] for i in row if i) for row in tokens],
+        advantages=seen["advantages"].numpy().reshape(-1, GROUP),
+        gradient=caught.gradient,
+        log=next(row for row in trainer.state.log_history if "reward" in row),
+        controller=controller,
+        weights=trainer.reward_weights,
+    )
+
+
+def exact(step):
+    """log π/π_ref of what was drawn, from the listed laws."""
+    return np.array([
+        np.log(step.laws[w][0][t] / step.laws[w][1][t])
+        for w, t in zip(step.prompts, step.texts, strict=True)
+    ])  # fmt: skip
+
+
+def test_the_log_ratio_of_the_sequence_is_subtracted_from_the_reward(step):
+    k1 = exact(step)
+    assert np.abs(k1).max() > 0.2
+    rewards = (np.array([t.count("b") for t in step.texts]) - BETA * k1).reshape(-1, GROUP)
+    assert step.advantages == pytest.approx(rewards - rewards.mean(1, keepdims=True), abs=1e-4)
+
+
+def test_the_gradient_is_that_of_summed_log_probabilities(step):
+    # No other KL, no clipping, no division by a sequence's own length.
+    model = step.policy.model(torch.float32)
+    ids = tokenize(step.tokenizer, step.prompts)["input_ids"]
+    ids, mask, kept = collate(ids, step.tokens, step.tokenizer.pad_token_id)
+    length = kept.shape[1]
+    logits = response_logits(model, ids, mask, length, TEMPERATURE).log_softmax(-1)
+    logprob = (logits.gather(2, ids[:, -length:, None])[..., 0] * kept).sum(1)
+    advantages = torch.tensor(step.advantages.ravel(), dtype=torch.float32)
+    (-(advantages * logprob).mean() / LONGEST).backward()
+    for name, parameter in model.named_parameters():
+        assert torch.allclose(step.gradient[name], parameter.grad, atol=1e-5), name
+    assert max(g.abs().max() for g in step.gradient.values()) > 1e-3
+
+
+def test_the_controller_reads_and_steers_it(step):
+    assert step.log["infalign/sequence_kl"] == pytest.approx(exact(step).mean(), abs=1e-4)
+    assert step.controller.beta != BETA
+    assert float(step.weights[1]) == pytest.approx(-step.controller.beta)
