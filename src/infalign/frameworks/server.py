@@ -203,7 +203,7 @@ def serve(app, host: str, port: int, announce) -> None:
             "With port 0 a free one is taken."
         ) from error
     with listening:
-        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="off"))
+        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="off", ws="none"))
         announce(f"http://{host}:{listening.getsockname()[1]}")
         try:
             server.run(sockets=[listening])

@@ -1,0 +1,92 @@
+"""A run folder, calibrated and designed, made in a moment; and a reward that counts its calls."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import yaml
+
+from infalign import CalibrationStore, Exponential, ShapedReward
+from infalign.calibration.exchange import import_rewards
+from infalign.pipeline.fingerprints import reward_fingerprint
+from infalign.storage import fingerprint
+
+REWARD = f"python:{__name__}:length"
+TRANSFORM, BETA, KL = Exponential(3.0), 0.21, 0.5
+TURNS = [
+    {"role": "user", "content": "Name a color."},
+    {"role": "assistant", "content": "Red."},
+    {"role": "user", "content": "Another."},
+]
+PROMPTS = {"a": "Name a color.", "b": "Name a number.", "c": TURNS, "d": "Twice?", "e": "Twice?"}
+CALLS: list[int] = []
+"""How many completions each call of `length` was given."""
+
+
+def length(prompts, completions, *, prompt_id, **columns):
+    """Letters of the reply, and of all that was said before."""
+    CALLS.append(len(completions))
+    return [
+        float(len(c[-1]["content"]) + sum(len(m["content"]) for m in p))
+        for p, c in zip(prompts, completions, strict=True)
+    ]
+
+
+def messages(prompt_id: str) -> list[dict]:
+    prompt = PROMPTS[prompt_id]
+    return prompt if isinstance(prompt, list) else [{"role": "user", "content": prompt}]
+
+
+def raw(prompt_id: str, reply: str) -> float:
+    """What `length` gives, for one."""
+    return float(len(reply) + sum(len(m["content"]) for m in messages(prompt_id)))
+
+
+def reference(made_with=None) -> CalibrationStore:
+    """Replies of 0 to 30 letters, 16 of each prompt."""
+    rng = np.random.default_rng(0)
+    rows = [raw(i, "") + rng.integers(0, 31, 16) for i in PROMPTS]
+    return CalibrationStore.from_rewards(list(PROMPTS), rows, made_with)
+
+
+def expected(prompt_id: str, reply: str) -> dict:
+    """What a reply is worth, by TRL's road: one `ShapedReward`, called once."""
+    value, store = raw(prompt_id, reply), reference()
+    shaped = ShapedReward(lambda **_: [value], store, TRANSFORM)
+    own = store.rewards[prompt_id]
+    return {
+        "score": shaped(prompts=[""], completions=[reply], prompt_id=[prompt_id])[0],
+        "raw_reward": value,
+        "quantile": float((own < value).mean() + (own == value).mean() / 2),
+    }
+
+
+def make_run(folder: Path) -> Path:
+    """A run of `PROMPTS` with the reward `length`, as `infalign run --until design` leaves it."""
+    folder.mkdir()
+    lines = [json.dumps({"prompt_id": i, "prompt": p}) for i, p in PROMPTS.items()]
+    (folder / "prompts.jsonl").write_text("\n".join(lines))
+    config = {
+        "model": "bundled:language-model",
+        "reward": REWARD,
+        "prompts": {"file": str(folder / "prompts.jsonl")},
+        "kl": KL,
+        "sampling": {"temperature": 0.7, "max_new_tokens": 32},
+        "calibration": {"samples": 16, "calibrator": "ecdf"},
+        "train": {"validation": 0.2, "group": 8},
+    }
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    named = [(i, tuple(messages(i))) for i in PROMPTS]
+    made_with = {"reward": reward_fingerprint(REWARD), "prompts": fingerprint(named)}
+    pq.write_table(reference(made_with).to_table(), folder / "rewards.parquet")
+    import_rewards(folder / "rewards.parquet", folder / "calibration")
+    design = {
+        "calibrator": {"name": "ecdf", "reason": "as configured"},
+        "transform": TRANSFORM.to_json(),
+        "beta": BETA,
+        "kl": KL,
+        "win_rate": 0.7,
+    }
+    (folder / "design.json").write_text(json.dumps(design))
+    return folder

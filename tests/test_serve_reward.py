@@ -1,0 +1,284 @@
+"""The reward server, asked by the package's own client and as OpenRLHF asks."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import framework_run as given
+import pytest
+import urllib3
+import uvicorn
+from starlette.applications import Starlette
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+
+from infalign.errors import DataError, MissingExtraError
+from infalign.frameworks import Asked, openrlhf
+from infalign.frameworks.opened import open_run, open_scorer, policy_text
+from infalign.frameworks.server import make_app, serve
+from infalign.frameworks.stopping import TrainingStopped
+from infalign.models.reward_server import ServerReward
+from infalign.models.rewards import load_reward, score
+
+REPLIES = [("a", "red"), ("b", "twenty-seven"), ("c", "Green, I think."), ("a", "x" * 40)]
+
+
+@contextmanager
+def serving(app):
+    """The URL of `app`, served from a thread."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        config = uvicorn.Config(app, log_level="warning", lifespan="off", ws="none")
+        server = uvicorn.Server(config)
+        thread = threading.Thread(target=server.run, args=([listening],))
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            thread.join(10)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return given.make_run(tmp_path_factory.mktemp("served") / "run")
+
+
+@pytest.fixture(scope="module")
+def url(folder):
+    app = make_app(open_scorer(folder), text=policy_text(open_run(folder)), largest=4096)
+    with serving(app) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def http():
+    with urllib3.PoolManager(8, maxsize=80, retries=False) as pool:
+        yield pool
+
+
+@contextmanager
+def client(url, **options):
+    reward = ServerReward(url, **options)
+    yield reward
+    reward._pool.clear()
+
+
+def asked(replies=REPLIES):
+    """As TRL calls a reward function."""
+    return {
+        "prompts": [given.messages(i) for i, _ in replies],
+        "completions": [[{"role": "assistant", "content": reply}] for _, reply in replies],
+        "prompt_id": [i for i, _ in replies],
+    }
+
+
+def test_the_packages_own_client_gets_shaped_rewards(url):
+    with client(url) as reward:
+        wanted = [given.expected(*reply)["score"] for reply in REPLIES]
+        assert reward(**asked()) == pytest.approx(wanted, abs=1e-12)
+
+
+def test_a_server_of_raw_rewards_serves_a_run_by_its_url(folder):
+    with serving(make_app(open_scorer(folder, raw=True))) as url:
+        reward = load_reward(url)
+        assert reward(**asked()) == [given.raw(*reply) for reply in REPLIES]
+        # Held-out prompts too: their conversations come along.
+        unknown = [{"role": "user", "content": "Why?"}]
+        assert score(reward, [unknown], [["So.", "No"]], ["new"]).tolist() == [[7.0, 6.0]]
+        reward._pool.clear()
+
+
+@pytest.mark.parametrize("label", ["c", "", None])
+def test_openrlhfs_request_is_answered_in_its_form(url, http, folder, label):
+    prompt = policy_text(open_run(folder)).prompt(given.TURNS)
+    body = {"query": [f"{prompt}Green<|end|>"], "prompts": [prompt], "labels": [label]}
+    found = http.request("POST", f"{url}/get_reward", json=body).json()
+    wanted = given.expected("c", "Green")
+    assert found["rewards"] == pytest.approx([wanted.pop("score")])
+    assert found["scores"] == pytest.approx([wanted["quantile"]])
+    assert found["extra_logs"] == {name: pytest.approx([value]) for name, value in wanted.items()}
+
+
+def test_requests_at_one_time_share_calls(folder, http):
+    given.CALLS.clear()
+    app = make_app(open_scorer(folder), window=60, batch=64)
+    bodies = [{"labels": [i], "responses": [reply]} for i, reply in REPLIES * 16]
+    with serving(app) as url, ThreadPoolExecutor(64) as pool:
+        found = list(pool.map(lambda body: http.request("POST", url, json=body).json(), bodies))
+    assert given.CALLS == [64]
+    wanted = [given.expected(*reply)["score"] for reply in REPLIES * 16]
+    assert [f["rewards"][0] for f in found] == pytest.approx(wanted, abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "told", "prompt_id"),
+    [
+        (
+            {"labels": ["a", "nobody"], "responses": ["x", "y"]},
+            422,
+            "Response 1 of 2: prompt_id 'nobody' is none of the 5 prompts of the run",
+            "nobody",
+        ),
+        ({"query": ["ab"], "prompts": ["a"], "labels": ["zz"]}, 422, "prompt_id 'zz'", "zz"),
+        ({"query": ["x"], "labels": ["a"]}, 422, "send `prompts` too", "a"),
+        ({"responses": ["x"]}, 422, "without a prompt_id", None),
+        ({"messages": [[{"role": "user"}]], "labels": ["a"]}, 422, "KeyError: 'content'", "a"),
+        ({"messages": [[]], "labels": ["a"]}, 422, "ValueError: not enough values", "a"),
+        ({"labels": ["a"]}, 422, "it needs `query`, `messages` or `responses`", ...),
+        ({"query": ["a"], "prompts": []}, 422, "one length; got {'query': 1, 'prompts': 0}", ...),
+        ({"query": [1]}, 422, "`query.0`: Input should be a valid string", ...),
+        (b"<html>", 422, "is not JSON", ...),
+        (b"\xff", 422, "is not JSON", ...),
+        (b"x" * 5000, 413, "may have 4096 bytes", ...),
+    ],
+)
+def test_what_is_wrong_is_told_as_json(url, http, body, status, told, prompt_id):
+    sent = {"body": body} if isinstance(body, bytes) else {"json": body}
+    answer = http.request("POST", url, **sent)
+    found = answer.json()
+    assert answer.status == status and told in found["error"]
+    assert found.get("prompt_id", ...) == prompt_id
+
+
+def test_other_paths_and_methods_are_told_as_json(url, http):
+    assert http.request("GET", f"{url}/x").json() == {"error": "/x: Not Found"}
+    answer = http.request("PUT", url)
+    assert answer.status == 405 and answer.json() == {"error": "/: Method Not Allowed"}
+
+
+def test_an_unknown_prompt_is_refused_at_once_and_told_by_the_client(url):
+    with client(url, retries=5) as reward:
+        with pytest.raises(DataError, match=r"status 422, .*Response 0 of 1: prompt_id .*'q.* is none"):
+            reward(prompts=["?"], completions=["x"], prompt_id=["q"])
+
+
+class Gate:
+    """A reward that waits until it is let through."""
+
+    def __init__(self):
+        self.begun, self.open = threading.Event(), threading.Event()
+
+    def __call__(self, prompts, completions, **columns):
+        self.begun.set()
+        assert self.open.wait(20)
+        return [float(len(c[-1]["content"])) for c in completions]
+
+
+def test_a_full_queue_answers_503_and_goes_on_when_it_has_room(http):
+    gate = Gate()
+    app = make_app(open_scorer(reward=gate, raw=True), window=1e-6, waiting=2)
+    body = {"messages": [[{"role": "user", "content": "?"}, {"content": "four"}]]}
+    with serving(app) as url, ThreadPoolExecutor(4) as pool:
+        first = pool.submit(http.request, "POST", url, json=body)
+        assert gate.begun.wait(20)
+        second = pool.submit(http.request, "POST", url, json={"messages": body["messages"] * 2})
+        while http.request("GET", f"{url}/health").json()["waiting"] < 2:
+            pass
+        refused = http.request("POST", url, json=body)
+        assert refused.status == 503 and refused.headers["Retry-After"] == "1"
+        assert "2 responses wait to be scored, and 1 more" in refused.json()["error"]
+        with client(url, retries=0) as reward, pytest.raises(DataError, match="status 503"):
+            reward(prompts=["?"], completions=["four"])
+        with client(url, retries=5) as reward:  # comes again after a second, and is served
+            patient = pool.submit(reward, prompts=["?"], completions=["fives"])
+            gate.open.set()
+            assert patient.result(20) == [5.0]
+        assert first.result(20).json()["rewards"] == [4.0]
+        assert second.result(20).json()["rewards"] == [4.0, 4.0]
+        assert http.request("POST", url, json=body).json()["rewards"] == [4.0]
+        assert http.request("GET", f"{url}/health").json() == {"status": "ok", "waiting": 0}
+
+
+def test_a_reward_that_fails_is_told_and_the_server_lives(http):
+    def fails(prompts, completions, **columns):
+        if completions[0][0]["content"] == "bad":
+            raise ZeroDivisionError("no luck")
+        return [float("nan")] if completions[0][0]["content"] == "nan" else [1.0]
+
+    def ask(reply):
+        turns = [{"role": "user", "content": "?"}, {"role": "assistant", "content": reply}]
+        return http.request("POST", url, json={"messages": [turns]})
+
+    with serving(make_app(open_scorer(reward=fails, raw=True))) as url:
+        answer = ask("bad")
+        assert answer.status == 500
+        assert answer.json() == {"error": "The reward failed: ZeroDivisionError: no luck"}
+        assert ask("nan").status == 500 and "finite numbers; got nan" in ask("nan").json()["error"]
+        assert ask("good").json()["rewards"] == [1.0]
+
+
+def test_frameworks_ask_the_server_instead_of_loading_the_reward(url, folder):
+    scorer = open_scorer(server=url)
+    found = scorer([scorer.resolve(Asked(*reply)) for reply in REPLIES])
+    for f, reply in zip(found, REPLIES, strict=True):
+        assert f == pytest.approx(given.expected(*reply), abs=1e-12)
+    with pytest.raises(DataError, match=r"prompt_id .*'nobody.* is none"):
+        scorer([Asked("nobody", "x")])
+    scorer._server._pool.clear()
+    text = policy_text(open_run(folder))
+    reward_func = openrlhf.reward_function(server=url, model=text.path)
+    prompt = text.prompt(given.messages("a"))
+    found = reward_func([prompt + "red<|end|>"], [prompt], ["a"])
+    assert found["rewards"].item() == pytest.approx(given.expected("a", "red")["score"])
+    with pytest.raises(TrainingStopped, match=r"prompt_id .*'nobody.* is none"):
+        reward_func([prompt + "red<|end|>"], [prompt], ["nobody"])
+
+
+def test_another_server_is_told_from_this_one():
+    async def answer(request):
+        return JSONResponse({"rewards": [1.0]})
+
+    with serving(Starlette(routes=[Route("/", answer, methods=["POST"])])) as url:
+        scorer = open_scorer(server=url)
+        with pytest.raises(DataError, match="which is not what `infalign serve-reward RUN`"):
+            scorer([Asked("a", "x")])
+        scorer._server._pool.clear()
+
+
+def test_the_command_serves_until_it_is_interrupted(folder):
+    command = [Path(sys.executable).with_name("infalign"), "serve-reward", folder, "--port", "0"]
+    path = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
+    with subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": path},
+    ) as server:
+        said = json.loads(server.stdout.readline())
+        url = said.pop("url")
+        assert url.startswith("http://127.0.0.1:")
+        assert said == {
+            "reward": given.REWARD,
+            "answers": "shaped",
+            "prompts": 5,
+            "beta": given.BETA,
+            "kl": given.KL,
+        }
+        with urllib3.PoolManager(retries=3) as pool:
+            assert pool.request("GET", f"{url}/health").json()["beta"] == given.BETA
+            body = {"labels": ["a"], "responses": ["red"]}
+            found = pool.request("POST", url, json=body).json()["rewards"]
+        assert found == pytest.approx([given.expected("a", "red")["score"]], abs=1e-12)
+        server.send_signal(signal.SIGINT)
+        assert server.wait(20) == 0 and server.stderr.read() == "Ctrl-C ends it.\n"
+
+
+def test_a_port_in_use_is_told(folder):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(ValueError, match=rf"must be free .* 127.0.0.1:{port} .*With port 0"):
+            serve(None, "127.0.0.1", port, print)
+
+
+def test_without_the_extra_it_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "starlette.applications", None)
+    with pytest.raises(MissingExtraError, match=r'pip install "infalign\[serve\]"'):
+        make_app(None)
