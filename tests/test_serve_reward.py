@@ -155,7 +155,9 @@ def test_other_paths_and_methods_are_told_as_json(url, http):
 
 def test_an_unknown_prompt_is_refused_at_once_and_told_by_the_client(url):
     with client(url, retries=5) as reward:
-        with pytest.raises(DataError, match=r"status 422, .*Response 0 of 1: prompt_id .*'q.* is none"):
+        with pytest.raises(
+            DataError, match=r"status 422, .*Response 0 of 1: prompt_id .*'q.* is none"
+        ):
             reward(prompts=["?"], completions=["x"], prompt_id=["q"])
 
 
