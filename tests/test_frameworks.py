@@ -18,7 +18,7 @@ from infalign.errors import ConfigError, DataError
 from infalign.frameworks import Asked, openrlhf, verl
 from infalign.frameworks.export import export_prompts
 from infalign.frameworks.names import PromptNames
-from infalign.frameworks.opened import open_run, open_scorer
+from infalign.frameworks.opened import open_reward, open_run, open_scorer
 from infalign.frameworks.policy_text import PolicyText
 from infalign.frameworks.stopping import TrainingStopped
 from infalign.frameworks.verl_manager import ShapedRewardManager
@@ -70,6 +70,10 @@ def test_a_run_scores_as_its_pieces_do_and_as_the_reward_for_trl(folder, calls):
     for transform in ("exponential:3", folder / "design.json", given.TRANSFORM):
         close(scored(open_scorer(transform=transform, **pieces)), wanted)
     assert calls == [4] * 4
+    columns = {"prompts": [given.messages(i) for i, _ in REPLIES], "prompt_id": [*"abca"]}
+    replies = [[{"role": "assistant", "content": reply}] for _, reply in REPLIES]
+    shaped = open_reward(folder)(completions=replies, **columns)
+    assert shaped == pytest.approx([w["score"] for w in wanted], abs=1e-12)
     raw = scored(open_scorer(folder, raw=True))
     close(raw, [{"score": w["raw_reward"], "raw_reward": w["raw_reward"]} for w in wanted])
 

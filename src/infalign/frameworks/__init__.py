@@ -5,6 +5,7 @@
 a run's prompts for them, `settings` what keeps the objective.
 """
 
+from .opened import open_reward as open_reward
 from .opened import open_run as open_run
 from .opened import open_scorer as open_scorer
 from .scorer import Asked as Asked

@@ -13,6 +13,7 @@ from infalign.pipeline.fingerprints import reward_fingerprint
 from infalign.pipeline.folder import Run
 from infalign.pipeline.stages import read_calibration, read_design
 from infalign.prompts import load_prompts
+from infalign.shaping import ShapedReward
 from infalign.specs import parse_transform
 from infalign.storage import fingerprint, read_json
 from infalign.transforms import AbstractTransform, transform_from_json
@@ -20,7 +21,7 @@ from infalign.transforms import AbstractTransform, transform_from_json
 from .names import PromptNames
 from .policy_text import PolicyText
 from .remote import ServerScorer
-from .scorer import RawScorer, Scorer, ShapedScorer, shape_of
+from .scorer import RawScorer, Scorer, ShapedScorer, given
 
 
 def open_run(folder) -> Run:
@@ -81,7 +82,9 @@ def open_scorer(
     store = store if isinstance(store, CalibrationStore) else CalibrationStore.open(store)
     if calibrator not in CALIBRATORS:
         raise ConfigError(f"`calibrator` must be {', '.join(CALIBRATORS)}; got {calibrator!r}.")
-    return ShapedScorer(loaded, _shape(store, _transform(transform), CALIBRATORS[calibrator]))
+    return ShapedScorer(
+        loaded, _shape(given, store, _transform(transform), CALIBRATORS[calibrator])
+    )
 
 
 def run_scorer(run: Run, *, raw: bool = False) -> RawScorer | ShapedScorer:
@@ -90,15 +93,17 @@ def run_scorer(run: Run, *, raw: bool = False) -> RawScorer | ShapedScorer:
     names = PromptNames(run.prompts, text.prompt if text else None)
     if raw:
         return RawScorer(run.reward, names)
-    store = CalibrationStore.open(run.folder / "calibration")
-    # Not the model, as a run does: a framework is told its own, and hashing weights takes minutes.
-    store.require(
-        reward=reward_fingerprint(run.config.reward),
-        prompts=fingerprint([(p.id, p.messages) for p in run.prompts]),
-    )
-    transform = read_design(run)[0]
-    shape = _shape(store, transform, read_calibration(run, store))
-    return ShapedScorer(RawScorer(run.reward, names), shape)
+    return ShapedScorer(RawScorer(run.reward, names), _shaped(run, given))
+
+
+def open_reward(run) -> ShapedReward:
+    """The shaped reward of a run folder as TRL's reward function, which everything that is plain
+    Python can call too: a prompt is named by the column `prompt_id`.
+
+    Raises DataError as `open_scorer` does.
+    """
+    opened = open_run(run)
+    return _shaped(opened, opened.reward)
 
 
 def policy_text(run: Run) -> PolicyText | None:
@@ -108,9 +113,20 @@ def policy_text(run: Run) -> PolicyText | None:
     return PolicyText(run.model_path, run.config.trust_remote_code)
 
 
-def _shape(store: CalibrationStore, transform: AbstractTransform, calibrator):
+def _shaped(run: Run, reward) -> ShapedReward:
+    """`reward`, shaped as the run does."""
+    store = CalibrationStore.open(run.folder / "calibration")
+    # Not the model, as a run does: a framework is told its own, and hashing weights takes minutes.
+    store.require(
+        reward=reward_fingerprint(run.config.reward),
+        prompts=fingerprint([(p.id, p.messages) for p in run.prompts]),
+    )
+    return _shape(reward, store, read_design(run)[0], read_calibration(run, store))
+
+
+def _shape(reward, store, transform: AbstractTransform, calibrator) -> ShapedReward:
     smoothing = "none" if transform.bounded else "add-half"
-    return shape_of(store, transform, calibrator=calibrator, smoothing=smoothing)
+    return ShapedReward(reward, store, transform, calibrator=calibrator, smoothing=smoothing)
 
 
 def _transform(value) -> AbstractTransform:

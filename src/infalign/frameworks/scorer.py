@@ -86,7 +86,7 @@ class ShapedScorer:
     """Φ of the calibrated reward, with the raw reward and the quantile it was made of.
 
     - `raw`: the raw rewards.
-    - `shape`: makes shaped rewards of those in the column `raw_reward`; see `shape_of`.
+    - `shape`: shapes raw rewards that are known already: its reward function is `given`.
     """
 
     def __init__(self, raw: RawScorer, shape: ShapedReward):
@@ -124,11 +124,6 @@ class ShapedScorer:
             {"score": s, "raw_reward": r, "quantile": q}
             for s, r, q in zip(shaped, raw.tolist(), quantiles.tolist(), strict=True)
         ]
-
-
-def shape_of(store, transform, **options) -> ShapedReward:
-    """A `ShapedReward` of raw rewards that are known already; options are its own."""
-    return ShapedReward(given, store, transform, **options)
 
 
 def given(prompts, completions, *, raw_reward, **columns):
