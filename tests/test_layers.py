@@ -46,7 +46,8 @@ LEVEL = {unit: level for level, units in LEVELS.items() for unit in units}
 FLAT = {0, 1}
 """Levels whose units may import each other; elsewhere siblings do not know of one another."""
 
-WITH_TORCH = {ROOT / "models" / f"{n}.py" for n in ("classifier", "hf", "kl", "loading", "logits")}
+TORCH_NAMES = ("classifier", "hf", "kl", "loading", "logits", "shared_prompts")
+WITH_TORCH = {ROOT / "models" / f"{name}.py" for name in TORCH_NAMES}
 """What is imported only where models of the transformers library run."""
 
 HEAVY = {"torch", "transformers", "trl", "peft", "datasets", "accelerate"}

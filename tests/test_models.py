@@ -17,11 +17,12 @@ from transformers.cache_utils import DynamicLayer, LinearAttentionAndFullAttenti
 from infalign.demo import bundled
 from infalign.errors import DataError
 from infalign.models.classifier import ClassifierReward
-from infalign.models.hf import REPEATABLE, LanguageModel
+from infalign.models.hf import LanguageModel
 from infalign.models.kl import sequence_kl
 from infalign.models.logits import collate, response_logits
 from infalign.models.rewards import load_reward, score
 from infalign.models.seeds import request_seed, uniforms
+from infalign.models.shared_prompts import REPEATABLE
 
 PROMPTS = [
     [{"role": "user", "content": "How do I boil an egg?"}],

@@ -7,25 +7,19 @@ import numpy as np
 import torch
 from transformers import (
     AutoModelForCausalLM,
-    DynamicCache,
     GenerationConfig,
     LogitsProcessor,
     LogitsProcessorList,
-    PreTrainedModel,
 )
-from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from infalign import _check
 from infalign.errors import DataError
 
 from .interfaces import Conversation, Response
 from .loading import device, dtype, load, load_tokenizer, prompt_text, tokenize
-from .logits import check_top_p, collate, positions, sampling_law
+from .logits import check_top_p, collate, sampling_law
 from .seeds import prompt_keys, uniforms
-
-REPEATABLE = {DynamicLayer, DynamicSlidingWindowLayer}
-"""Layers of a cache that hold keys and values and nothing else. By exact type: a class derived from
-these may keep a recurrent state too, which repeating keys and values leaves as it was."""
+from .shared_prompts import prompt_cache, repeats
 
 
 class LanguageModel:
@@ -139,6 +133,10 @@ class LanguageModel:
         ends = self.model.generation_config.eos_token_id
         ends = self.tokenizer.eos_token_id if ends is None else ends
         draw = Draw(torch.from_numpy(numbers).to(ids.device))
+        cache = None
+        if copies > 1 and ids.shape[1] > 1 and self._repeats:
+            cache = prompt_cache(self.model, ids, mask)
+            cache.batch_repeat_interleave(copies)
         output = self._generate(
             ids.repeat_interleave(copies, 0),
             mask.repeat_interleave(copies, 0),
@@ -149,7 +147,7 @@ class LanguageModel:
                 pad_token_id=self.tokenizer.pad_token_id,
                 eos_token_id=ends,
             ),
-            self._read_once(ids, mask, copies),
+            cache,
         )
         new = output[:, ids.shape[1] :]
         end = torch.isin(new, torch.tensor(ends, device=new.device)).int()
@@ -181,27 +179,9 @@ class LanguageModel:
         finally:
             self.model.generation_config = inner.generation_config = own
 
-    def _read_once(self, ids, mask, copies: int) -> DynamicCache | None:
-        """The cache of all but the last token of each prompt, `copies` times; None where there is
-        nothing to share."""
-        if copies == 1 or ids.shape[1] == 1 or not self._repeats:
-            return None
-        body, before = self.model.base_model, mask[:, :-1]
-        cache = body(
-            input_ids=ids[:, :-1], attention_mask=before, use_cache=True, **positions(body, before)
-        ).past_key_values
-        cache.batch_repeat_interleave(copies)
-        return cache
-
     @cached_property
     def _repeats(self) -> bool:
-        """Whether all that the model remembers of a prompt is a cache that can be repeated."""
-        if not isinstance(self.model, PreTrainedModel):
-            return False  # adapters may have put a prompt of their own before ours
-        two = torch.ones((1, 2), dtype=torch.long, device=device())
-        output = self.model.base_model(input_ids=two, attention_mask=two, use_cache=True)
-        cache = getattr(output, "past_key_values", None)
-        return isinstance(cache, DynamicCache) and {type(x) for x in cache.layers} <= REPEATABLE
+        return repeats(self.model)
 
 
 def _batches(

@@ -1,0 +1,70 @@
+"""Prompts that are read once for all of their responses."""
+
+from collections.abc import Sequence
+
+import torch
+from transformers import DynamicCache, PreTrainedModel
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
+
+from .logits import collate, positions
+
+REPEATABLE = {DynamicLayer, DynamicSlidingWindowLayer}
+"""Layers of a cache that hold keys and values and nothing else. By exact type: a class derived from
+these may keep a recurrent state too, which repeating keys and values leaves as it was."""
+
+
+def repeats(model) -> bool:
+    """Whether all that a model remembers of a prompt is a cache that can be repeated."""
+    if not isinstance(model, PreTrainedModel):
+        return False  # adapters may have put a prompt of their own before ours
+    two = torch.ones((1, 2), dtype=torch.long, device=model.device)
+    with torch.no_grad():
+        output = model.base_model(input_ids=two, attention_mask=two, use_cache=True)
+    cache = getattr(output, "past_key_values", None)
+    return isinstance(cache, DynamicCache) and {type(x) for x in cache.layers} <= REPEATABLE
+
+
+def prompt_cache(model, ids: torch.Tensor, mask: torch.Tensor) -> DynamicCache:
+    """What a model that `repeats` remembers of all but the last token of each prompt.
+
+    - `ids`, `mask`: shape (prompts, P), padded on the left, P ≥ 2.
+    """
+    before = mask[:, :-1]
+    return model.base_model(
+        input_ids=ids[:, :-1],
+        attention_mask=before,
+        use_cache=True,
+        **positions(model.base_model, before),
+    ).past_key_values
+
+
+def shared_logits(
+    model,
+    prompts: Sequence[Sequence[int]],
+    responses: Sequence[Sequence[int]],
+    owners: Sequence[int],
+    pad: int,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Logits that predict the tokens of each response; gradients flow through the prompts.
+
+    Its arguments are token ids, of prompts of which one at least has two tokens.
+
+    - `owners`: place of each response's prompt in `prompts`.
+
+    Returns response ids and mask, shape (responses, R), padded on the right, and the logits, shape
+    (responses, R, vocabulary).
+    """
+    ids, mask, _ = (x.to(model.device) for x in collate(prompts, [()] * len(prompts), pad))
+    answers, kept, _ = (x.to(model.device) for x in collate([()] * len(responses), responses, pad))
+    cache, owners = prompt_cache(model, ids, mask), torch.tensor(owners, device=model.device)
+    cache.batch_select_indices(owners)
+    whole = torch.cat([mask[owners], kept[:, :-1]], 1)
+    places = {name: x[:, -answers.shape[1] :] for name, x in positions(model, whole).items()}
+    output = model(
+        input_ids=torch.cat([ids[owners, -1:], answers[:, :-1]], 1),
+        attention_mask=whole,
+        past_key_values=cache,
+        use_cache=True,
+        **places,
+    )
+    return answers, kept, output.logits
