@@ -33,7 +33,7 @@ def export_prompts(run: Run, framework: Framework, out: Path) -> list[str]:
     out = Path(out).resolve()
     count = run.config.train.trained_prompts(len(run.prompts))
     parts = {TRAIN: run.prompts[:count], KEPT_ASIDE: run.prompts[count:]}
-    text = policy_text(run)
+    text = None if framework == "verl" else policy_text(run)  # which takes messages as they are
     template = text is not None and text.tokenizer.chat_template is not None
     paths = {}
     for part, prompts in parts.items():
