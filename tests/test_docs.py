@@ -24,6 +24,7 @@ PAGES = [
     "docs/calibration.md",
     "docs/stores.md",
     "docs/training.md",
+    "docs/frameworks.md",
 ]
 
 
