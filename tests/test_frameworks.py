@@ -15,7 +15,7 @@ import pytest
 
 import infalign as ia
 from infalign.errors import ConfigError, DataError
-from infalign.frameworks import Asked, openrlhf, verl
+from infalign.frameworks import Asked, openrlhf, settings, verl
 from infalign.frameworks.export import export_prompts
 from infalign.frameworks.names import PromptNames
 from infalign.frameworks.opened import open_reward, open_run, open_scorer
@@ -339,6 +339,24 @@ def test_exported_prompts_are_read_back_with_their_ids(folder, tmp_path):
     prompt = PolicyText(open_run_model()).prompt(given.messages("a"))
     found = reward_func([prompt + "red"], [prompt], ["a"])
     assert found["rewards"].item() == pytest.approx(given.expected("a", "red")["score"])
+
+
+def test_relative_paths_of_a_run_are_found_from_elsewhere(tmp_path, monkeypatch):
+    folder = given.make_run(tmp_path / "run")
+    stated = (folder / "config.yaml").read_text()
+    assert f"file: {folder}/prompts.jsonl" in stated
+    (folder / "config.yaml").write_text(stated.replace(f"{folder}/prompts", "run/prompts"))
+    monkeypatch.chdir(tmp_path)
+    export_prompts(open_run("run"), "openrlhf", tmp_path / "out")
+    words = settings.verl(open_run("run"), Path("train"), None)
+    monkeypatch.chdir("/")
+    with pytest.raises(DataError, match=r"Prompts file run/prompts\.jsonl does not"):
+        open_scorer(folder)
+    wanted = [given.expected("a", "red")]
+    close(scored(open_scorer(folder, directory=tmp_path), [("a", "red")]), wanted)
+    keywords = [w.split("reward_kwargs.")[1].split("=") for w in words if "reward_kwargs." in w]
+    close(verl_samples([("a", "red")], **dict(keywords)), wanted)
+    openrlhf_file(tmp_path / "out" / "reward.py")
 
 
 def test_the_command_prints_the_settings_that_keep_the_objective(folder, tmp_path, cli):

@@ -17,7 +17,7 @@ TRAIN, KEPT_ASIDE = "train", "kept-aside"
 REWARD_FILE = """\
 from infalign.frameworks.openrlhf import reward_function
 
-reward_func = reward_function(run={folder!r})
+reward_func = reward_function(run={folder!r}, directory={directory!r})
 """
 
 
@@ -48,7 +48,8 @@ def export_prompts(run: Run, framework: Framework, out: Path) -> list[str]:
     if framework == "trl":
         return settings.trl(run)
     file = out / "reward.py"
-    storage.write_text(file, REWARD_FILE.format(folder=str(run.folder.resolve())))
+    places = {"folder": str(run.folder.resolve()), "directory": str(Path.cwd())}
+    storage.write_text(file, REWARD_FILE.format(**places))
     return settings.openrlhf(run, paths[TRAIN], file, template)
 
 

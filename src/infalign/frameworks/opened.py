@@ -5,7 +5,7 @@ from pathlib import Path
 
 from infalign.calibration.calibrators.choose import CALIBRATORS, ECDF
 from infalign.calibration.store import CalibrationStore
-from infalign.config import Prompts, load_config
+from infalign.config import Config, Prompts, load_config
 from infalign.errors import ConfigError, DataError
 from infalign.models.rewards import load_reward
 from infalign.models.samplers import has_weights
@@ -24,8 +24,12 @@ from .remote import ServerScorer
 from .scorer import RawScorer, Scorer, ShapedScorer, given
 
 
-def open_run(folder) -> Run:
-    """The run in `folder`, to be read; DataError unless it is calibrated and designed."""
+def open_run(folder, directory=None) -> Run:
+    """The run in `folder`, to be read; DataError unless it is calibrated and designed.
+
+    - `directory`: where the paths in its configuration start that are relative; where the process
+      runs unless given, which is elsewhere in the workers of a framework.
+    """
     folder = Path(folder)
     for name in ("config.yaml", "design.json"):
         if not (folder / name).is_file():
@@ -33,7 +37,20 @@ def open_run(folder) -> Run:
                 f"{folder} is no run that has been designed: it has no {name}. Make it one with: "
                 f"infalign run CONFIG.yaml --until design --out {folder}"
             )
-    return Run(load_config(folder / "config.yaml"), folder)
+    config = load_config(folder / "config.yaml")
+    return Run(config if directory is None else located(config, Path(directory)), folder)
+
+
+def located(config: Config, directory: Path) -> Config:
+    """`config` with the relative paths of model, reward and prompts made absolute."""
+
+    def found(value: str | None) -> str | None:
+        path = None if value is None else (directory / value).resolve()
+        return str(path) if path is not None and path.exists() else value
+
+    prompts = config.prompts.model_copy(update={"file": found(config.prompts.file)})
+    changed = {"model": found(config.model), "reward": found(config.reward), "prompts": prompts}
+    return config.model_copy(update=changed)
 
 
 def open_scorer(
@@ -46,6 +63,7 @@ def open_scorer(
     calibrator: str = ECDF,
     prompts=None,
     raw: bool = False,
+    directory=None,
 ) -> Scorer:
     """The scorer of a run folder, of a server, or of a store, a transform and a reward.
 
@@ -56,6 +74,7 @@ def open_scorer(
     - `calibrator`: as in a configuration; with `store` only, `auto` is not there.
     - `prompts`: with `store`, a JSON Lines file of them; needed where askers send no conversations.
     - `raw`: the raw reward instead, of a run, or with `reward` alone.
+    - `directory`: with `run`, as of `open_run`.
 
     Raises ConfigError for another combination, and DataError when what is named is not there, or
     the run's reward or prompts are no longer those that were calibrated.
@@ -74,7 +93,7 @@ def open_scorer(
     if server is not None:
         return ServerScorer(server)
     if run is not None:
-        return run_scorer(open_run(run), raw=raw)
+        return run_scorer(open_run(run, directory), raw=raw)
     names = None if prompts is None else PromptNames(load_prompts(Prompts(file=str(prompts))))
     loaded = RawScorer(load_reward(reward) if isinstance(reward, str) else reward, names)
     if raw:

@@ -43,7 +43,7 @@ def reward_function(
     """
     with loudly():
         score = MicroBatcher(open_scorer(**source), window=window, batch=batch)
-        text = _text(model, source.get("run"))
+        text = _text(model, source.get("run"), source.get("directory"))
     _tell_clipping(score.call)
 
     def reward_func(queries, prompts, labels) -> dict:
@@ -90,8 +90,10 @@ def _tell_clipping(scorer) -> None:
         )
 
 
-def _text(model: str | None, run) -> PolicyText:
-    text = PolicyText(model) if model else policy_text(open_run(run)) if run else None
+def _text(model: str | None, run, directory) -> PolicyText:
+    text = PolicyText(model) if model else None
+    if text is None and run is not None:
+        text = policy_text(open_run(run, directory))
     if text is None:
         raise DataError(
             "OpenRLHF's queries hold special tokens, and nothing says which. Name the policy: "

@@ -20,7 +20,7 @@ def verl(run: Run, train: Path, kept_aside: Path | None) -> list[str]:
         "data.train_files": train,
         "data.val_files": kept_aside or train,
         "data.max_response_length": config.sampling.max_new_tokens,
-        "actor_rollout_ref.model.path": run.model_path,
+        "actor_rollout_ref.model.path": _everywhere(run.model_path),
         "actor_rollout_ref.rollout.n": config.train.group,
         "actor_rollout_ref.rollout.temperature": config.sampling.temperature,
         "actor_rollout_ref.actor.loss_agg_mode": "seq-mean-token-sum",
@@ -35,6 +35,7 @@ def verl(run: Run, train: Path, kept_aside: Path | None) -> list[str]:
         "reward.custom_reward_function.path": "pkg://infalign.frameworks.verl",
         "reward.custom_reward_function.name": "compute_score",
         "+reward.custom_reward_function.reward_kwargs.run": run.folder.resolve(),
+        "+reward.custom_reward_function.reward_kwargs.directory": Path.cwd(),
     }
     return [f"{name}={value}" for name, value in words.items()]
 
@@ -48,7 +49,7 @@ def openrlhf(run: Run, train: Path, reward_file: Path, template: bool) -> list[s
         *("--data.input_key", "prompt"),
         *("--data.label_key", "prompt_id"),
         *(["--data.apply_chat_template"] if template else []),
-        *("--actor.model_name_or_path", run.model_path),
+        *("--actor.model_name_or_path", _everywhere(run.model_path)),
         *("--rollout.n_samples_per_prompt", str(config.train.group)),
         *("--rollout.temperature", str(config.sampling.temperature)),
         *("--rollout.max_new_tokens", str(config.sampling.max_new_tokens)),
@@ -69,3 +70,8 @@ def trl(run: Run) -> list[str]:
         *("--temperature", str(config.sampling.temperature)),
         *("--max_completion_length", str(config.sampling.max_new_tokens)),
     ]
+
+
+def _everywhere(model: str) -> str:
+    """A folder by its whole path: the framework's processes run elsewhere."""
+    return str(Path(model).resolve()) if Path(model).is_dir() else model
