@@ -217,10 +217,10 @@ def test_soft_and_voting_procedures_agree_with_the_stored_samples(moved, tmp_pat
     for name in ("moved", "reference"):
         texts, rewards = column(tmp_path, name, "completion"), column(tmp_path, name, "reward")
         kept[name] = [voted(t, r) for t, r in zip(texts, rewards, strict=True)]
-    wins = [
-        sum(p * q * (1 + np.sign(a - b)) / 2 for a, p in ours for b, q in theirs)
-        for ours, theirs in zip(kept["moved"], kept["reference"], strict=True)
-    ]
+    wins = []
+    for ours, theirs in zip(kept["moved"], kept["reference"], strict=True):
+        (a, p), (b, q) = np.transpose(ours), np.transpose(theirs)
+        wins.append(p @ (1 + np.sign(a[:, None] - b)) @ q / 2)
     assert rates[spec]["value"] == pytest.approx(np.mean(wins))
     known = column(tmp_path, "calibration", "reward")
     ours, theirs = column(tmp_path, "moved", "reward"), column(tmp_path, "reference", "reward")
