@@ -117,6 +117,27 @@ def test_verls_worker_stops_at_an_unknown_prompt(run, files, manager):
 
 
 @needs_verl
+def test_verls_ray_workers_score_and_hand_their_error_to_the_trainer(run, files, monkeypatch):
+    import ray
+    from verl.experimental.reward_loop import RewardLoopManager
+
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))  # the reward's module
+    config = verl_config(run, files)
+    ray.init(num_cpus=2, include_dashboard=False)
+    try:
+        manager = RewardLoopManager(config)
+        tokenizer = policy_text(run).tokenizer
+        scores = manager.compute_rm_score(verl_batch(tokenizer, REPLIES)).batch["rm_scores"]
+        wanted = [given.expected(*reply)["score"] for reply in REPLIES]
+        assert scores.sum(1).tolist() == pytest.approx(wanted, rel=1e-6)
+        with pytest.raises(ray.exceptions.RayTaskError, match="prompt_id 'nobody' is none") as e:
+            manager.compute_rm_score(verl_batch(tokenizer, REPLIES[:2], ids=["a", "nobody"]))
+        print("verl on Ray:", scores.sum(1)[:2], str(e.value).splitlines()[-1])
+    finally:
+        ray.shutdown()
+
+
+@needs_verl
 def test_verls_trainer_reads_the_settings_and_has_our_objective(run, files):
     """Its advantage is R − β Σ log π/π_ref, less the mean of the others in the group."""
     import torch
@@ -222,6 +243,32 @@ def test_openrlhfs_executor_is_stopped_by_an_unknown_prompt(run, files):
     with pytest.raises(TrainingStopped, match="prompt_id 'nobody' is none of the 5 prompts") as e:
         rollouts(file, policy_text(run), REPLIES[:2], ["a", "nobody"])
     print("OpenRLHF stops:", e.value)
+
+
+@needs_openrlhf
+def test_openrlhfs_executor_in_an_actor_hands_its_error_to_the_trainer(run, files, monkeypatch):
+    import ray
+
+    words = export_prompts(run, "openrlhf", files / "openrlhf")
+    file = words[words.index("--reward.remote_url") + 1]
+
+    @ray.remote
+    class Rollouts:
+        """As OpenRLHF's actor, without vLLM."""
+
+        async def one(self, label):
+            return await asyncio.to_thread(rollouts, file, policy_text(run), REPLIES[:1], [label])
+
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
+    ray.init(num_cpus=2, include_dashboard=False)
+    try:
+        actor = Rollouts.remote()
+        assert ray.get(actor.one.remote("a"))[0]["reward"].shape == (1,)
+        with pytest.raises(ray.exceptions.RayTaskError, match="prompt_id 'nobody' is none") as e:
+            ray.get(actor.one.remote("nobody"))
+        print("OpenRLHF on Ray:", str(e.value).splitlines()[-1])
+    finally:
+        ray.shutdown()
 
 
 @needs_openrlhf
