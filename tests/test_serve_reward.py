@@ -176,8 +176,17 @@ class Gate:
 def test_a_full_queue_answers_503_and_goes_on_when_it_has_room(http):
     gate = Gate()
     app = make_app(open_scorer(reward=gate, raw=True), window=1e-6, waiting=2)
+    statuses = []
+
+    async def noted(scope, receive, send):
+        async def note(message):
+            statuses.append(message.get("status"))
+            await send(message)
+
+        await app(scope, receive, note)
+
     body = {"messages": [[{"role": "user", "content": "?"}, {"content": "four"}]]}
-    with serving(app) as url, ThreadPoolExecutor(4) as pool:
+    with serving(noted) as url, ThreadPoolExecutor(4) as pool:
         first = pool.submit(http.request, "POST", url, json=body)
         assert gate.begun.wait(20)
         second = pool.submit(http.request, "POST", url, json={"messages": body["messages"] * 2})
@@ -190,6 +199,8 @@ def test_a_full_queue_answers_503_and_goes_on_when_it_has_room(http):
             reward(prompts=["?"], completions=["four"])
         with client(url, retries=5) as reward:  # comes again after a second, and is served
             patient = pool.submit(reward, prompts=["?"], completions=["fives"])
+            while statuses.count(503) < 3:
+                pass
             gate.open.set()
             assert patient.result(20) == [5.0]
         assert first.result(20).json()["rewards"] == [4.0]

@@ -41,6 +41,9 @@ class MicroBatcher:
         self.batch = _check.count("batch", batch)
         self.waiting = None if waiting is None else _check.count("waiting", waiting)
         self._queue: deque[tuple[list, Future]] = deque()
+        self.queued = 0
+        """Items that wait for their call."""
+
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
         self._closed = False
@@ -61,6 +64,7 @@ class MicroBatcher:
                     f"the {self.waiting} that may. Ask again later, or let more wait."
                 )
             self._queue.append((list(items), future))
+            self.queued += len(items)
             if self._thread is None:
                 self._thread = threading.Thread(target=self._work, daemon=True)
                 self._thread.start()
@@ -74,11 +78,6 @@ class MicroBatcher:
     async def ask(self, item):
         """The result of one item; the calling loop goes on."""
         return (await asyncio.wrap_future(self.submit([item])))[0]
-
-    @property
-    def queued(self) -> int:
-        """Items that wait for their call."""
-        return sum(len(items) for items, _ in tuple(self._queue))
 
     def close(self) -> None:
         """Answer what waits, and end the thread."""
@@ -107,6 +106,7 @@ class MicroBatcher:
             while self._queue and (not taken or size + len(self._queue[0][0]) <= self.batch):
                 taken.append(self._queue.popleft())
                 size += len(taken[-1][0])
+            self.queued -= size
             return taken
 
     def _answer(self, taken) -> None:
