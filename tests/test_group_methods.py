@@ -25,8 +25,8 @@ CONFIG = {
     "train": {
         "method": "group",
         "baselines": ["bonbon"],
-        "passes": 1,
-        "warm_start_learning_rate": 1e-4,
+        "passes": 4,
+        "warm_start_learning_rate": 3e-4,
         "warm_start_batch_size": 32,
         "steps": 1,
         "batch_size": 16,

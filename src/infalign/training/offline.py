@@ -32,6 +32,11 @@ TOGETHER = 8
 little, and more of one prompt say less than others would."""
 
 
+WARM_UP = 0.05
+"""Share of the steps in which the step size rises: a fixed number of them would be all that short
+trainings have."""
+
+
 @dataclass(frozen=True)
 class StoredSamples:
     """Calibration samples, K for each prompt."""
@@ -101,7 +106,7 @@ def train_offline(
         num_train_epochs=passes,
         learning_rate=config.train.warm_start_learning_rate,
         lr_scheduler_type="cosine",
-        warmup_steps=5,
+        warmup_steps=WARM_UP,
         per_device_train_batch_size=max(
             1, config.train.warm_start_batch_size // max(rows.size for _, rows in bundles)
         ),
