@@ -19,7 +19,11 @@ T = lambda *x: torch.tensor(x, dtype=torch.float64)  # noqa: E731
 
 def test_losses_on_numbers_worked_out_by_hand():
     # ρ = 2 and 1, w = 4 and 1: (2 − 4 log 2 + 1)/2.
-    assert losses.tilt_loss(T(math.log(2), 0), T(4, 1)) == pytest.approx(1.5 - 2 * math.log(2))
+    found = losses.tilt_loss(T(math.log(2), 0), T(4, 1), 4.0)
+    assert found == pytest.approx(1.5 - 2 * math.log(2))
+    # ρ = 2e, beyond the largest weight 2: its tangent there is 2 (1 + 1); w = 1.
+    found = losses.tilt_loss(T(math.log(2) + 1), T(1), 2.0)
+    assert found == pytest.approx(4 - (math.log(2) + 1))
     # log w − log ρ = log 2 and 0; v = (1 + 4)/2 at balance ½.
     arguments = T(math.log(2), 0), T(math.log(4), 0)
     assert losses.regression_loss(*arguments, 0.0) == pytest.approx(math.log(2) ** 2 / 2)
@@ -73,7 +77,7 @@ def test_the_regression_has_the_tilt_as_its_optimum_however_it_is_weighted(balan
     target = torch.tensor(log_weight)
     found = minimum(lambda r: losses.regression_loss(r, target, balance), 8)
     assert found == pytest.approx(log_weight, abs=1e-5)
-    found = minimum(lambda r: losses.tilt_loss(r, target.exp()), 8)
+    found = minimum(lambda r: losses.tilt_loss(r, target.exp(), float(target.exp().max())), 8)
     assert found == pytest.approx(log_weight, abs=1e-5)
 
 

@@ -46,7 +46,7 @@ def test_the_warm_start_descends_the_forward_kl_to_the_tilt(seed):
     logits = torch.tensor(rng.normal(size=6), requires_grad=True)
     log_ratio = logits.log_softmax(0) - reference.log()
     losses = torch.stack(
-        [tilt_loss(r[None], w[None]) for r, w in zip(log_ratio, weight, strict=True)]
+        [tilt_loss(r[None], w[None], 1e9) for r, w in zip(log_ratio, weight, strict=True)]
     )
     (reference * losses).sum().backward()
     expected = logits.softmax(0).detach() - reference * weight
@@ -56,8 +56,17 @@ def test_the_warm_start_descends_the_forward_kl_to_the_tilt(seed):
 def test_the_warm_start_loss_of_one_sample_is_least_where_ratio_and_weight_agree():
     weight = torch.tensor([0.3, 1.0, 4.0], dtype=torch.float64)
     log_ratio = weight.log().clone().requires_grad_()
-    tilt_loss(log_ratio, weight).backward()
+    tilt_loss(log_ratio, weight, 4.0).backward()
     assert log_ratio.grad.abs().max() < 1e-12
+
+
+def test_beyond_the_largest_weight_the_warm_start_pushes_no_harder():
+    log_ratio = torch.tensor([0.0, 1.0, 5.0, 50.0], dtype=torch.float64, requires_grad=True)
+    weight = torch.tensor([1.0, 0.5, 2.0, 4.0], dtype=torch.float64)
+    tilt_loss(log_ratio, weight, 4.0).backward()
+    # (ρ − w)/4 for ρ = 1 and e, then (largest − w)/4: e⁵ and e⁵⁰ are no larger than that.
+    expected = [0, (np.e - 0.5) / 4, (4 - 2) / 4, 0]
+    np.testing.assert_allclose(log_ratio.grad.numpy(), expected, atol=1e-12)
 
 
 def normal_store(prompts=40, samples=4000):

@@ -4,18 +4,26 @@ All are means over rows. Log-ratios are sums over the tokens of a response, neve
 average is another objective, which forgives long responses their KL.
 """
 
+import math
+
 import torch
 from torch.nn.functional import logsigmoid
 
 
-def tilt_loss(log_ratio: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+def tilt_loss(log_ratio: torch.Tensor, weight: torch.Tensor, largest: float) -> torch.Tensor:
     """Mean of ρ − w log ρ over samples of the reference; least, at w − w log w, where ρ = w.
 
     With w = dπ*/dπ_ref it is KL(π* ‖ π) plus a constant: E[ρ] = 1 added to the weighted likelihood
     leaves the objective as it is, but makes the gradient of every sample, (ρ − w) ∇ log π, vanish
     at the solution instead of only averaging to zero there.
+
+    - `largest`: the greatest w of all samples. Beyond it, where no policy should be, ρ goes on as
+      its tangent in log ρ: a few samples that a step has made e⁵ times as likely would decide the
+      next ones alone.
     """
-    return (log_ratio.exp() - weight * log_ratio).mean()
+    top = math.log(largest)
+    ratio = log_ratio.clamp(max=top).exp() + largest * (log_ratio - top).relu()
+    return (ratio - weight * log_ratio).mean()
 
 
 def regression_loss(

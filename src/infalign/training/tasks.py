@@ -27,8 +27,11 @@ SEED = 20_241_219
 
 def tilt_task(tilt: np.ndarray) -> Task:
     """Weighted likelihood: the forward KL to a tilt, whose log-weights are given, (prompts, K)."""
+    weight = np.exp(tilt)
+    largest = float(weight.max())
     return _pointwise(
-        {"weight": np.exp(tilt)}, lambda ratio, rows: losses.tilt_loss(ratio[:, 0], rows["weight"])
+        {"weight": weight},
+        lambda ratio, rows: losses.tilt_loss(ratio[:, 0], rows["weight"], largest),
     )
 
 
