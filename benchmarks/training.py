@@ -1,0 +1,368 @@
+"""Time a step with the shaped reward beside the raw one, and offline training beside on policy.
+
+    python benchmarks/training.py [--smoke] [--only PART] [--out FOLDER]
+
+Writes benchmarks/training.json and docs/training-benchmarks.md. `--only step` or `--only offline`
+measures one part again and keeps the other. Nothing but the bundled models is needed.
+"""
+
+import argparse
+import json
+import os
+import platform
+import shutil
+import statistics
+import sys
+import tempfile
+import time
+import warnings
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+ROOT = Path(__file__).parents[1]
+STEP = 1.02
+"""Greatest time of a step with the shaped reward, as a multiple of that with the raw one."""
+CHEAPER = 5.0
+"""Least seconds of on-policy training to the same win rate, as a multiple of offline training's."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is measured."""
+
+    batch_size: int = 128
+    group: int = 16
+    max_new_tokens: int = 32
+    samples: int = 32
+    """Of calibration, per prompt."""
+
+    blocks: int = 12
+    """Steps with each reward."""
+
+    prompts: int = 288
+    steps: tuple[int, ...] = (10, 20, 40, 80)
+    """Lengths of the on-policy trainings."""
+
+    tested: int = 128
+    """Held-out prompts."""
+
+
+SMOKE = Plan(16, 8, 4, 8, 2, 16, (1,), 8)
+
+
+def configuration(plan: Plan, **train) -> dict:
+    """A run's configuration on bundled models, best-of-n below the size of a group."""
+    smoke = plan.tested < 100
+    return {
+        "model": "bundled:language-model",
+        "reward": "bundled:harmless",
+        "prompts": {"file": "bundled:harmless", "limit": plan.prompts},
+        "procedure": f"best-of-n:{plan.group // 2}",
+        "kl": 0.2 if smoke else 0.5,
+        "sampling": {
+            "temperature": 0.7,
+            "max_new_tokens": plan.max_new_tokens,
+            "batch_size": 512,
+        },
+        "calibration": {"samples": plan.samples, "calibrator": "pooled"},
+        "train": {
+            "baselines": [],
+            "warm_start_learning_rate": 1e-3 if smoke else 3e-5,
+            "learning_rate": 1e-3 if smoke else 5e-5,
+            "batch_size": plan.batch_size,
+            "group": plan.group,
+            **train,
+        },
+        "evaluate": {
+            "prompts": {"split": "test", "limit": plan.tested},
+            "samples": plan.group // 2 if smoke else 32,
+        },
+    }
+
+
+class InTurn:
+    """One reward function after the other, step by step, each as often; notes what they cost."""
+
+    def __init__(self, rewards: dict, seed: int = 0):
+        self.rewards, self.rng = rewards, np.random.default_rng(seed)
+        self.order: list[str] = []
+        self.used: list[str] = []
+        self.inside: list[float] = []
+        self.__name__ = "in_turn"
+
+    def __call__(self, **columns):
+        if not self.order:
+            self.order = list(self.rng.permutation(list(self.rewards)))
+        self.used.append(self.order.pop())
+        start = time.perf_counter()
+        found = self.rewards[self.used[-1]](**columns)
+        self.inside.append(time.perf_counter() - start)
+        return found
+
+
+class Timed:
+    """A raw reward that notes its own seconds, to be subtracted."""
+
+    def __init__(self, reward):
+        self.reward, self.seconds, self.__name__ = reward, [], "raw"
+
+    def __call__(self, **columns):
+        start = time.perf_counter()
+        found = self.reward(**columns)
+        self.seconds.append(time.perf_counter() - start)
+        return found
+
+
+def step(plan: Plan, folder: Path) -> dict:
+    """Seconds of steps of one trainer at step size 0, the rewards in random turn."""
+    from datasets import Dataset
+    from transformers import TrainerCallback
+    from trl import RLOOConfig, RLOOTrainer
+
+    from infalign import GroupShapedReward, ShapedReward
+    from infalign.calibration.calibrators import Pooled
+    from infalign.config import parse_config
+    from infalign.models.loading import load_tokenizer
+    from infalign.pipeline.run import run
+    from infalign.pipeline.folder import Run
+    from infalign.pipeline.stages import open_store, read_design
+
+    config = parse_config(configuration(plan))
+    run(config, folder, until="design")
+    current = Run.start(config, folder)
+    store, (transform, beta, _) = open_store(current), read_design(current)
+    raw = Timed(current.reward)
+    rewards = InTurn({
+        "raw": raw,
+        "ShapedReward": ShapedReward(raw, store, transform),
+        "ShapedReward, pooled": ShapedReward(raw, store, transform, calibrator=Pooled()),
+        "GroupShapedReward": GroupShapedReward(raw, store, current.procedure, group=plan.group),
+    })  # fmt: skip
+    times: list[float] = []
+
+    class Clock(TrainerCallback):
+        def on_step_begin(self, args, state, control, **kwargs):
+            self.since = time.perf_counter()
+
+        def on_step_end(self, args, state, control, **kwargs):
+            times.append(time.perf_counter() - self.since)
+
+    steps = len(rewards.rewards) * (plan.blocks + 1)  # the first block warms up
+    rows = [
+        {"prompt": list(current.prompts[i % len(current.prompts)].messages),
+         "prompt_id": current.prompts[i % len(current.prompts)].id}
+        for i in range(steps * plan.batch_size // plan.group)
+    ]  # fmt: skip
+    with warnings.catch_warnings(), tempfile.TemporaryDirectory() as out:
+        warnings.simplefilter("ignore")
+        trainer = RLOOTrainer(
+            model=str(current.model_path),
+            reward_funcs=rewards,
+            args=RLOOConfig(
+                out,
+                max_steps=steps,
+                learning_rate=0.0,
+                beta=beta,
+                temperature=config.sampling.temperature,
+                per_device_train_batch_size=plan.batch_size,
+                num_generations=plan.group,
+                max_completion_length=plan.max_new_tokens,
+                save_strategy="no",
+                report_to="none",
+                use_cpu=True,
+                disable_tqdm=True,
+                logging_steps=steps,
+            ),
+            train_dataset=Dataset.from_list(rows),
+            processing_class=load_tokenizer(current.model_path, False),
+            callbacks=[Clock()],
+        )
+        trainer.train()
+    kept = slice(len(rewards.rewards), None)
+    # TRL generates and scores before it tells that a step begins.
+    used, whole = rewards.used[kept], _wall(times, rewards, kept)
+    own = np.subtract(rewards.inside, raw.seconds)[kept]
+    return {
+        name: {
+            "step": [t for n, t in zip(used, whole, strict=True) if n == name],
+            "own": [float(t) for n, t in zip(used, own, strict=True) if n == name],
+        }
+        for name in rewards.rewards
+    }
+
+
+def _wall(times, rewards, kept) -> list[float]:
+    return times[kept]
+
+
+def offline(plan: Plan, folder: Path) -> list[dict]:
+    """Seconds and win rates of an offline method and of on-policy trainings of several lengths, all
+    landed at the same KL, from one calibration."""
+    from infalign.config import parse_config
+    from infalign.pipeline.run import run
+
+    variants = {"offline": {"method": "likelihood", "passes": 1}}
+    for count in plan.steps:
+        variants[f"on policy, {count} steps"] = {"warm_start": 0, "steps": count}
+    found, first = [], None
+    for number, (name, train) in enumerate(variants.items()):
+        config, out = parse_config(configuration(plan, **train)), folder / str(number)
+        if first is None:
+            first = out
+        else:
+            shutil.copytree(first / "calibration", out / "calibration")
+        run(config, out)
+        method = config.train.method
+        results = json.loads((out / "evaluation/results.json").read_text())
+        policy = next(p for p in results["policies"] if p["method"] == method)
+        won = policy["win_rates"][config.procedure]
+        seconds = 0.0
+        for log in (out / "train" / method).glob("*/metrics.jsonl"):
+            rows = [json.loads(line) for line in log.read_text().splitlines()]
+            seconds += next(r["train_runtime"] for r in rows if "train_runtime" in r)
+        found.append({
+            "name": name,
+            "seconds": seconds,
+            "kl": policy["kl"]["value"],
+            "win_rate": won["value"],
+            "stderr": won["stderr"],
+        })  # fmt: skip
+        print(found[-1], file=sys.stderr)
+    return found
+
+
+PARTS = {"step": step, "offline": offline}
+
+
+def measure(plan: Plan, kept: dict, only: str | None) -> dict:
+    """All parts, or one of them and the others as they were."""
+    import torch
+    import transformers
+    import trl
+
+    load = os.getloadavg()[0]
+    results = {
+        **kept,
+        "plan": asdict(plan),
+        "machine": {
+            "cores": os.cpu_count(),
+            "threads": torch.get_num_threads(),
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "transformers": transformers.__version__,
+            "trl": trl.__version__,
+        },
+    }
+    for name, part in PARTS.items():
+        if only in (None, name):
+            with tempfile.TemporaryDirectory() as folder:
+                results[name] = {"load": load, "found": part(plan, Path(folder) / "run")}
+    return results
+
+
+def page(results: dict) -> str:
+    """The results as a page of Markdown."""
+    machine, plan = results["machine"], results["plan"]
+    lines = [
+        "# Training, timed",
+        "",
+        "Written by `python benchmarks/training.py`; nothing here is typed by hand.",
+        "",
+        f"{machine['threads']} threads on {machine['cores']} cores; Python {machine['python']}, "
+        f"torch {machine['torch']}, transformers {machine['transformers']}, TRL {machine['trl']}; "
+        "bundled models.",
+    ]
+    if "step" in results:
+        lines += _step_lines(results["step"], plan)
+    if "offline" in results:
+        lines += _offline_lines(results["offline"], plan)
+    return "\n".join(lines) + "\n"
+
+
+def _step_lines(part: dict, plan: dict) -> list[str]:
+    found = part["found"]
+    lines = [
+        "",
+        "## What shaping adds to a step",
+        "",
+        f"Steps of one `RLOOTrainer`, {plan['batch_size']} responses in groups of {plan['group']}, "
+        f"{plan['samples']} reference samples a prompt; the rewards take random turns, "
+        f"{plan['blocks']} steps each{_loaded(part)}. *Own time*: what calibrating, transforming "
+        "and logging take, as a share of a step with the raw reward. The ratio of whole steps is "
+        "the median over turns, in brackets its 95 % interval by resampling turns. "
+        f"Aim: at most {STEP:.2f} times the step.",
+        "",
+        "| reward | step, s | own time, ms | own time, share of a step | whole step |",
+        "| --- | ---: | ---: | ---: | ---: |",
+    ]
+    base = statistics.median(found["raw"]["step"])
+    for name, row in found.items():
+        own = statistics.median(row["own"])
+        ratios = np.divide(row["step"], found["raw"]["step"])
+        again = np.random.default_rng(0).choice(ratios, (2000, len(ratios)))
+        low, high = np.quantile(np.median(again, axis=1), [0.025, 0.975])
+        share, mark = own / base, "" if own / base <= STEP - 1 else "**"
+        lines.append(
+            f"| {name} | {statistics.median(row['step']):.2f} | {1e3 * own:.1f} "
+            f"| {mark}{share:.2%}{mark} | {np.median(ratios):.3f}× ({low:.3f} to {high:.3f}) |"
+        )
+    return lines
+
+
+def _offline_lines(part: dict, plan: dict) -> list[str]:
+    rows = part["found"]
+    ours, rivals = rows[0], rows[1:]
+    lines = [
+        "",
+        "## Offline beside on policy",
+        "",
+        f"Best-of-{plan['group'] // 2}, {plan['prompts']} prompts with {plan['samples']} "
+        f"calibration samples each, which both need{_loaded(part)}. Offline: one pass over these "
+        "samples (`likelihood`). On policy: `rloo` without a warm start. All land at the same KL; "
+        f"win rates on {plan['tested']} held-out prompts.",
+        "",
+        "| training | seconds | KL, nats | win rate, % |",
+        "| --- | ---: | ---: | ---: |",
+    ]
+    lines += [
+        f"| {r['name']} | {r['seconds']:.0f} | {r['kl']:.2f} "
+        f"| {100 * r['win_rate']:.1f} ± {100 * r['stderr']:.1f} |"
+        for r in rows
+    ]
+    reached = [r for r in rivals if r["win_rate"] >= ours["win_rate"]]
+    if reached:
+        ratio = reached[0]["seconds"] / ours["seconds"]
+        told = f"First reached after {ratio:.1f} times the seconds of offline training."
+    else:
+        ratio = rivals[-1]["seconds"] / ours["seconds"]
+        told = f"Not reached on policy in up to {ratio:.1f} times the seconds of offline training."
+    verdict = "met" if ratio >= CHEAPER else "**not shown**"
+    return [*lines, "", f"{told} Aim: at least {CHEAPER:.0f} times; {verdict}."]
+
+
+def _loaded(part: dict) -> str:
+    return "; other work shared the machine" if part["load"] > 0.5 else ""
+
+
+def main() -> None:
+    """Measure, keep the figures, write the page."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--smoke", action="store_true", help="small and quick: does it run")
+    parser.add_argument("--only", choices=PARTS, help="this part; the other is kept")
+    parser.add_argument("--out", type=Path, default=ROOT, help="folder to write into")
+    options = parser.parse_args()
+    data = options.out / "benchmarks/training.json"
+    kept = json.loads(data.read_text()) if options.only and data.exists() else {}
+    results = measure(SMOKE if options.smoke else Plan(), kept, options.only)
+    data.parent.mkdir(parents=True, exist_ok=True)
+    data.write_text(json.dumps(results, indent=1) + "\n")
+    target = options.out / "docs/training-benchmarks.md"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_text(page(results), encoding="utf-8")
+    print(page(results), end="")
+
+
+if __name__ == "__main__":
+    main()
