@@ -198,7 +198,8 @@ def page(results: dict) -> str:
     for procedure in dict.fromkeys(r["procedure"] for r in rows):
         lines += ["", f"## {procedure}", ""]
         lines += [
-            "| KL asked for | method | KL | efficiency | win rate, % | theory | frontier | below it |",
+            "| KL asked for | method | KL | efficiency | win rate, % | theory | frontier "
+            "| below it |",
             "| ---: | --- | ---: | ---: | ---: | ---: | ---: | ---: |",
         ]
         own = [r for r in rows if r["procedure"] == procedure]
@@ -231,7 +232,7 @@ def figure(rows: list[dict]) -> Figure:
             ax.errorbar(
                 r["kl"], 100 * r["win_rate"], 196 * r["stderr"], 1.96 * r["kl_stderr"],
                 fmt=drawing.MARKERS[MAIN.index(r["method"])] if main else ".",
-                color=color, ms=5, lw=0.9,
+                color=color, ms=5, lw=0.9, zorder=3 if main else 2,
             )  # fmt: skip
         ax.set(title=spec, xlabel="KL, nats per sequence", xscale="log")
         ax.set_xticks([0.1, 0.25, 0.5, 1, 2], ["0.1", "0.25", "0.5", "1", "2"])
@@ -241,7 +242,7 @@ def figure(rows: list[dict]) -> Figure:
         axes[0].plot([], [], drawing.MARKERS[i], color=drawing.PALETTE[i], label=LABELS[method])
     if set(methods) - set(MAIN):
         axes[0].plot([], [], ".", color=drawing.MUTED, label="other methods")
-    axes[0].legend(frameon=False, fontsize=8, loc="lower right")
+    drawn.legend(frameon=False, fontsize=8, loc="outside lower center", ncols=4)
     return drawn
 
 

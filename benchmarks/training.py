@@ -42,7 +42,7 @@ class Plan:
     """Steps with each reward."""
 
     prompts: int = 288
-    steps: tuple[int, ...] = (10, 20, 40, 80)
+    steps: tuple[int, ...] = (10, 40)
     """Lengths of the on-policy trainings."""
 
     tested: int = 128
@@ -125,8 +125,8 @@ def step(plan: Plan, folder: Path) -> dict:
     from infalign.calibration.calibrators import Pooled
     from infalign.config import parse_config
     from infalign.models.loading import load_tokenizer
-    from infalign.pipeline.run import run
     from infalign.pipeline.folder import Run
+    from infalign.pipeline.run import run
     from infalign.pipeline.stages import open_store, read_design
 
     config = parse_config(configuration(plan))

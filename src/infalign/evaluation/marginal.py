@@ -1,25 +1,39 @@
-"""KL of the quantile marginal: what a policy's KL has bought."""
+"""KL of the quantile marginal: what a policy's KL has bought.
+
+Seen through K reference samples a quantile u is a rank, and ranks follow Bin(K, u): counting them
+blurs the density, and hides most of it where it is steep. With 32 samples the exact best-of-8
+optimum at 0.5 nats would show 0.35 of its 0.5 nats. But ranks tell the moments E[u^a] without bias,
+however few samples there are, and of all densities with given moments one has the least KL.
+"""
 
 import numpy as np
+from scipy.special import gammaln
 
 from infalign import _check
 from infalign.calibration.ranks import ranks
+from infalign.quadrature import graded
+
+STEPS, DONE = 200, 1e-10
 
 
 def marginal_kl(policy_rewards, reference_rewards) -> float:
-    """∫ f log f in nats, f the density of the policy's quantiles, pooled over prompts.
+    """∫ f log f in nats, f the density of the policy's quantiles, averaged over prompts.
 
     By data processing no policy spends less KL on its sequences than this; the ratio of the two is
-    the KL efficiency, 1 for the exact tilt. f is the share of policy samples in each of the K + 1
-    cells that a prompt's reference samples cut the axis into, ties split evenly. Cells blur f,
-    which lowers the result; counting N samples raises it by about K / 2N.
+    the KL efficiency, 1 for the exact tilt. It is the least KL of a density whose moments E[u^a]
+    and E[(1 − u)^a], a = 1, 2, 4, … up to K/2, are those of the samples within their noise: a
+    density sharper than u^(K/2) shows less than it has. Density of the form exp Σ θ_a u^a, found by
+    Newton's method on the concave dual.
 
     - `policy_rewards`, `reference_rewards`: shape (prompts, m) and (prompts, K), finite, any scale.
+      Ties stand in any of the cells that they share.
 
     Raises ValueError for other shapes or values.
 
-    >>> marginal_kl([[5.0, 5.0]], [[1.0]])                  # all above: log 2
-    0.6931471805599453
+    >>> rng = np.random.default_rng(0)
+    >>> best_of_4 = rng.normal(size=(500, 16, 4)).max(-1)
+    >>> print(f"{marginal_kl(best_of_4, rng.normal(size=(500, 32))):.2f}")  # log 4 − 3/4 = 0.64
+    0.65
     """
     policy = _check.finite_rewards("policy_rewards", policy_rewards)
     reference = np.sort(_check.finite_rewards("reference_rewards", reference_rewards), axis=1)
@@ -28,12 +42,90 @@ def marginal_kl(policy_rewards, reference_rewards) -> float:
             f"`policy_rewards` and `reference_rewards` must have one row per prompt each; "
             f"got {len(policy)} and {len(reference)} rows."
         )
-    steps = np.zeros(reference.shape[1] + 2)  # a sample adds its share from its first cell on …
-    for row, known in zip(policy, reference, strict=True):
-        first, last = ranks(known, row)
-        share = 1 / (last - first + 1)
-        np.add.at(steps, first, share)
-        np.subtract.at(steps, last + 1, share)  # … and no more behind its last
-    counts = np.cumsum(steps)[:-1]
-    f = counts / counts.mean()
-    return float(np.mean(f * np.log(np.where(f > 0, f, 1))))
+    shares = np.array([_shares(*pair) for pair in zip(policy, reference, strict=True)])
+    (prompts, m), samples = policy.shape, reference.shape[1]
+    powers = 2 ** np.arange(max(1, int(np.log2(samples))))
+    panels = graded(12, 12)
+    u, weights = panels.nodes.ravel(), panels.weights.ravel()
+    features = _features(u, panels.from_1.ravel(), powers)
+    each = shares @ _rank_moments(samples, powers)
+    # As the moments scatter between prompts, and as they would if nothing had moved.
+    noise = _covariance(features, weights) * (1 / m + 1 / samples)
+    if prompts > 1:
+        noise = noise + np.cov(each.T)
+    return _least_kl(each.mean(0), features, weights, noise / prompts)
+
+
+def _shares(rewards: np.ndarray, reference: np.ndarray) -> np.ndarray:
+    """Share of one prompt's rewards in each of the K + 1 cells between its reference rewards."""
+    first, last = ranks(reference, rewards)
+    share = 1 / (last - first + 1)
+    steps = np.zeros(len(reference) + 2)  # a sample adds its share from its first cell on …
+    np.add.at(steps, first, share)
+    np.subtract.at(steps, last + 1, share)  # … and no more behind its last
+    return np.cumsum(steps)[:-1] / len(rewards)
+
+
+def _features(u: np.ndarray, from_1: np.ndarray, powers: np.ndarray) -> np.ndarray:
+    """u^a and, but for a = 1, which says the same, (1 − u)^a; shape (nodes, moments)."""
+    return np.hstack([u[:, None] ** powers, from_1[:, None] ** powers[1:]])
+
+
+def _rank_moments(samples: int, powers: np.ndarray) -> np.ndarray:
+    """What a rank j among K contributes to each moment, shape (K + 1, moments).
+
+    C(j, a)/C(K, a): of a of the K reference samples, the chance that all lie below. Its mean over
+    Bin(K, u) is u^a.
+    """
+    rank = np.arange(samples + 1.0)
+
+    def below(j, a):
+        safe = np.maximum(j, a)
+        log = gammaln(safe + 1) - gammaln(safe - a + 1)
+        return np.where(j >= a, np.exp(log - gammaln(samples + 1) + gammaln(samples - a + 1)), 0)
+
+    return np.stack(
+        [*(below(rank, a) for a in powers), *(below(samples - rank, a) for a in powers[1:])], axis=1
+    )
+
+
+def _covariance(features: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Covariance of the features under a law on the nodes, shape (moments, moments)."""
+    centered = features - weights @ features
+    return centered.T @ (weights[:, None] * centered)
+
+
+def _least_kl(moments, features, weights, noise) -> float:
+    """Least KL from the uniform law of a density with these moments, within their noise.
+
+    Dual: max_θ θ·m − log ∫ e^{θ·T} − θ·Σθ/2, concave and, thanks to Σ, bounded. At its maximum the
+    density e^{θ·T}/Z misses the moments by Σθ.
+    """
+    theta = np.zeros(len(moments))
+
+    def dual(theta):
+        exponent = features @ theta
+        top = exponent.max()
+        density = weights * np.exp(exponent - top)
+        total = density.sum()
+        log_z = top + np.log(total)
+        return theta @ moments - log_z - theta @ noise @ theta / 2, density / total, log_z
+
+    value, law, log_z = dual(theta)
+    for _ in range(STEPS):
+        gradient = moments - law @ features - noise @ theta
+        hessian = _covariance(features, law) + noise
+        hessian[np.diag_indices_from(hessian)] *= 1 + 1e-9  # high moments are nearly one
+        step = np.linalg.solve(hessian, gradient)
+        gain, size = gradient @ step, 1.0
+        if gain < DONE:
+            break
+        while size > DONE:
+            tried = dual(theta + size * step)
+            if tried[0] >= value + 1e-4 * size * gain:
+                break
+            size /= 2
+        else:
+            break  # no higher within rounding
+        theta, (value, law, log_z) = theta + size * step, tried
+    return float(theta @ (law @ features) - log_z)
