@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready
 
-.PHONY: demo quick test check bench calibrators figures soak docs clean
+.PHONY: demo quick test check bench training frontier calibrators figures soak docs clean
 
 demo: $(READY)  ## The whole method on bundled models, offline; prints where the report is.
 	$(BIN)/infalign demo --out runs/demo
@@ -22,6 +22,12 @@ check: $(READY)  ## Lint and format.
 bench: $(READY)  ## Time computing and stores on one core; writes docs/benchmarks.md and docs/store-benchmarks.md.
 	$(BIN)/python benchmarks/run.py
 	$(BIN)/python benchmarks/store.py
+
+training: $(READY)  ## Time training steps and methods; writes docs/training-benchmarks.md, in half an hour.
+	$(BIN)/python benchmarks/training.py
+
+frontier: $(READY)  ## Train every method and compare with theory; writes docs/frontier.md, in an hour.
+	$(BIN)/python benchmarks/frontier.py
 
 calibrators: $(READY)  ## Judge the calibrators; writes docs/calibrators.md. DATA=folder adds public samples.
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/calibrators.py --jobs 2 $(if $(DATA),--data $(DATA))

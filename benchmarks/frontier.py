@@ -8,13 +8,13 @@ are ordinary ones in the work folder: killed, the next call continues. About an 
 
 import argparse
 import json
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
+from one_calibration import begin
 
 import infalign as ia
 from infalign import storage
@@ -109,29 +109,12 @@ def measure(plan: Plan, work: Path) -> list[dict]:
     rows, first = [], None
     for case in plan.cases:
         name = f"{case.procedure.replace(':', '-')}_{case.kl:g}"
-        folder = work / name
-        if first is None:
-            first = folder
-        elif not (folder / "calibration").exists():
-            part = work / f"{name}.part"
-            shutil.rmtree(part, ignore_errors=True)
-            part.mkdir()
-            shutil.copytree(first / "calibration", part / "calibration")
-            for file in ("config.yaml", "provenance.json"):
-                shutil.copy(first / file, part / file)
-            part.rename(folder)
-            _restate(folder, parse_config(configuration(plan, case)))
-        run(parse_config(configuration(plan, case)), folder, report=_told(name))
+        config, folder = parse_config(configuration(plan, case)), work / name
+        first = first or folder
+        begin(config, folder, first)
+        run(config, folder, report=_told(name))
         rows += _rows(case, folder)
     return rows
-
-
-def _restate(folder: Path, config) -> None:
-    """The calibration is that of every case; the configuration is the case's own."""
-    import yaml
-
-    stated = config.model_dump(mode="json", exclude_none=True)
-    storage.write_text(folder / "config.yaml", yaml.safe_dump(stated, sort_keys=False))
 
 
 def _told(name: str):
