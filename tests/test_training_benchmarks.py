@@ -49,7 +49,9 @@ def test_the_frontier_page_orders_policies_and_counts_who_landed():
     assert len(frontier.figure(rows).axes) == 1
 
 
-@pytest.mark.parametrize(("won", "words"), [(0.83, "First reached after 6.0 times"), (0.8, "Not")])
+@pytest.mark.parametrize(
+    ("won", "words"), [(0.83, "first reached after 6.0 times"), (0.8, "Not reached")]
+)
 def test_offline_is_compared_with_what_first_reaches_it(won, words):
     training = load("training")
     row = {"kl": 0.5, "stderr": 0.01}
