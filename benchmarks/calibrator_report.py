@@ -40,7 +40,7 @@ INTRO = """# Calibrators, judged
 Written by `make calibrators`; nothing here is typed by hand.
 
 The win rate of a policy trained on each calibrator's rewards, by theory and before anything is
-trained, at {kl} nats: `judge` in `infalign.calibration.calibrators`. *Identity* and *K = ∞* are
+trained, at {kl} nats: `judge` in `infalign.calibration`. *Identity* and *K = ∞* are
 calibrated exactly; the calibrators train on {transforms}. *Kept* is the share of what K = ∞ gains
 over the identity, where that is 2 points or more. {prompts} prompts, {rounds} {times};
 standard errors are those of prompts.

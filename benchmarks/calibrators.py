@@ -23,7 +23,7 @@ from calibrator_worlds import bundled_world, known_worlds, public_worlds
 from scipy.special import logsumexp
 
 from infalign import BestOfN, Exponential, Identity, WorstOfN, storage
-from infalign.calibration.calibrators import (
+from infalign.calibration import (
     Counting,
     NormalScores,
     Pooled,
@@ -32,8 +32,8 @@ from infalign.calibration.calibrators import (
     TailExtrapolation,
     choose,
 )
-from infalign.calibration.calibrators.judge import SampledWorld, Truth, achieved
-from infalign.design import best_exponential
+from infalign.calibration.judge import SampledWorld, Truth, achieved
+from infalign.core import best_exponential
 from infalign.errors import SolveError
 
 ROOT = Path(__file__).parents[1]

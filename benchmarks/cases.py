@@ -16,7 +16,7 @@ import numpy as np
 from scipy.optimize import brentq
 
 import infalign as ia
-from infalign.solve import frontier
+from infalign.core._solvers.rank import frontier
 
 PROCEDURES = (ia.BestOfN, ia.WorstOfN)
 

@@ -19,9 +19,9 @@ from one_calibration import begin
 import infalign as ia
 from infalign import storage
 from infalign.config import parse_config
+from infalign.core import parse_procedure
 from infalign.pipeline.run import run
 from infalign.reports import drawing
-from infalign.specs import parse_procedure
 from infalign.training.labels import LABELS
 
 ROOT = Path(__file__).parents[1]

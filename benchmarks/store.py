@@ -125,7 +125,7 @@ def write(folder: str, prompts: int, samples: int) -> dict:
     """A store, and the same rewards in one NumPy file."""
     import numpy as np
 
-    from infalign.calibration.store import StoreWriter
+    from infalign.stores import StoreWriter
 
     rng = np.random.default_rng(0)
     values = rng.normal(size=(prompts, samples)).astype(np.float32)  # as a classifier gives them
@@ -145,7 +145,7 @@ def store(folder: str, prompts: int, samples: int, batches: list[int], seconds: 
     """Open, look up, and what it takes of memory."""
     import numpy as np
 
-    from infalign.calibration.store import CalibrationStore
+    from infalign.stores import CalibrationStore
 
     before, start = memory(), time.perf_counter()
     opened = CalibrationStore.open(Path(folder) / "store")

@@ -122,12 +122,12 @@ def step(plan: Plan, folder: Path) -> dict:
     from trl import RLOOConfig, RLOOTrainer
 
     from infalign import GroupShapedReward, ShapedReward
-    from infalign.calibration.calibrators import Pooled
+    from infalign.calibration import Pooled
     from infalign.config import parse_config
     from infalign.models.loading import load_tokenizer
     from infalign.pipeline.folder import Run
+    from infalign.pipeline.read import open_store, read_design
     from infalign.pipeline.run import run
-    from infalign.pipeline.stages import open_store, read_design
 
     config = parse_config(configuration(plan))
     run(config, folder, until="design")
@@ -232,8 +232,8 @@ def variance(plan: Plan, folder: Path) -> list[dict]:
     A softmax over 12 outcomes, whose exact gradient is known; both estimates are unbiased. One
     subset: what the best of n wins, less what that of n others does, on the score of the first n.
     """
-    from infalign import BestOfN, finite
-    from infalign.groups import group_rewards
+    from infalign import BestOfN
+    from infalign.core import finite, group_rewards
 
     rng, outcomes, groups = np.random.default_rng(3), 12, 4_000 if plan.tested < 100 else 200_000
     reward, reference = rng.normal(size=outcomes), rng.dirichlet(np.ones(outcomes))

@@ -14,7 +14,7 @@ from matplotlib.ticker import PercentFormatter
 
 import infalign as ia
 from infalign import storage
-from infalign.design import at_kl
+from infalign.core import at_kl
 from infalign.reports import drawing, plots
 from infalign.reports.drawing import INK, MUTED, PALETTE, STYLE, WIDTH
 

@@ -8,9 +8,9 @@ import pyarrow.parquet as pq
 import yaml
 
 from infalign import CalibrationStore, Exponential, ShapedReward
-from infalign.calibration.exchange import import_rewards
 from infalign.pipeline.fingerprints import reward_fingerprint
 from infalign.storage import fingerprint
+from infalign.stores.exchange import import_rewards
 
 REWARD = f"python:{__name__}:length"
 TRANSFORM, BETA, KL = Exponential(3.0), 0.21, 0.5

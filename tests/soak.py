@@ -21,11 +21,11 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from infalign.calibration.store import CalibrationStore, read_samples
 from infalign.collection import Local, collect
 from infalign.models.interfaces import Response
 from infalign.models.seeds import uniforms
 from infalign.prompts import Prompt
+from infalign.stores import CalibrationStore, read_samples
 
 ROOT = Path(__file__).parents[1]
 LIBRARIES = ("infalign.collection", "pyarrow.parquet", "pandas")  # Arrow asks for pandas

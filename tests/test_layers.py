@@ -1,4 +1,4 @@
-"""Imports go down only, and the core runs without the training libraries."""
+"""Imports go down only and in no circle; the core runs without the training libraries."""
 
 import ast
 import subprocess
@@ -10,45 +10,42 @@ import pytest
 import infalign
 
 ROOT = Path(infalign.__file__).parent
-LEVELS = {
-    0: {"errors", "_check", "storage"},
-    1: {
-        "certificates",
-        "collocation",
-        "coupled",
-        "coupled_samples",
-        "design",
-        "few_samples",
-        "fixed_point",
-        "finite",
-        "groups",
-        "policies",
-        "procedures",
-        "quadrature",
-        "roots",
-        "raw",
-        "softened",
-        "solve",
-        "specs",
-        "transforms",
-        "verifiable",
-    },
-    2: {"calibration", "config"},
-    3: {"shaping", "evaluation", "demo"},
-    4: {"models", "prompts", "__init__"},
-    5: {"training", "reports", "explorer", "decoding"},
-    6: {"comparison", "collection"},
-    7: {"pipeline"},
-    8: {"frameworks"},
-    9: {"cli", "__main__"},
-}
-LEVEL = {unit: level for level, units in LEVELS.items() for unit in units}
-FLAT = {0, 1}
-"""Levels whose units may import each other; elsewhere siblings do not know of one another."""
+LEVELS = [
+    {"errors", "_check", "_moved"},
+    {"storage"},
+    {"core"},
+    {"stores", "config"},
+    {"calibration"},
+    {"shaping", "evaluation", "demo"},
+    {"models", "prompts", "__init__"},
+    {"training", "reports", "explorer", "decoding"},
+    {"comparison", "collection", "red_team"},
+    {"pipeline"},
+    {"frameworks"},
+    {"cli"},
+    {"__main__"},
+]
+"""Units from the bottom up. A unit imports from lower levels only, never from a sibling."""
+
+CORE = [
+    {"_inputs", "_quadrature", "_roots", "_quantiles"},
+    {"_procedures", "_soft_procedures", "_transforms", "_specs"},
+    {"_policies", "_raw_rewards", "_utilities", "_group_gradient", "_few_samples"},
+    {"_solvers", "_certificates", "verifiable", "finite"},
+    {"_design", "_compare"},
+    {"__init__"},
+]
+"""The order inside the core: laws, policies, solvers, design. Units of one level may import each
+other, but not in circles."""
+
+LEVEL = {unit: level for level, units in enumerate(LEVELS) for unit in units}
+CORE_LEVEL = {unit: level for level, units in enumerate(CORE) for unit in units}
+TORCH_FROM = LEVEL["models"]
+"""The lowest level that may import the training libraries."""
 
 TORCH_NAMES = ("classifier", "hf", "kl", "loading", "logits", "shared_prompts")
 WITH_TORCH = {ROOT / "models" / f"{name}.py" for name in TORCH_NAMES}
-"""What is imported only where models of the transformers library run."""
+"""Modules that are imported only where models of the transformers library run."""
 
 HEAVY = {"torch", "transformers", "trl", "peft", "datasets", "accelerate"}
 MODULES = sorted(ROOT.rglob("*.py"))
@@ -79,12 +76,43 @@ def imports_of(file):
     return list(imports(ast.parse(file.read_text(encoding="utf-8")), package))
 
 
-def imported_unit(name):
-    """Which unit `infalign.x.y` is; names like `infalign.BestOfN` come from `__init__`."""
-    parts = name.split(".")
-    known = len(parts) > 1 and (ROOT / parts[1]).with_suffix(".py").exists()
-    known = known or (len(parts) > 1 and (ROOT / parts[1]).is_dir())
-    return parts[1] if known else "__init__"
+def module_file(name):
+    """The file that importing `infalign.x.y` or the name `y` from `infalign.x` reads."""
+    parts = name.split(".")[1:]
+    while parts:
+        path = ROOT.joinpath(*parts)
+        if path.with_suffix(".py").exists():
+            return path.with_suffix(".py")
+        if (path / "__init__.py").exists():
+            return path / "__init__.py"
+        parts.pop()
+    return ROOT / "__init__.py"
+
+
+def own_imports(file):
+    """Files of the package that `file` imports, also inside functions."""
+    names = [name for name, _ in imports_of(file) if name.split(".")[0] == "infalign"]
+    return sorted({module_file(name) for name in names} - {file})
+
+
+def circles(graph):
+    """Groups of nodes that reach each other: strongly connected components of more than one."""
+    reach = {node: set(targets) for node, targets in graph.items()}
+    for middle in graph:  # Warshall's algorithm
+        for targets in reach.values():
+            if middle in targets:
+                targets |= reach[middle]
+    groups = {frozenset(a for a in reach[b] if b in reach[a]) | {b} for b in graph}
+    return sorted(sorted(group) for group in groups if len(group) > 1)
+
+
+def test_no_file_imports_itself_through_others():
+    assert circles({file: own_imports(file) for file in MODULES}) == []
+
+
+def test_circles_are_found():
+    graph = {"a": ["b"], "b": ["c"], "c": ["a", "d"], "d": [], "e": ["f"], "f": ["e"]}
+    assert circles(graph) == [["a", "b", "c"], ["e", "f"]]
 
 
 @every_module
@@ -93,24 +121,44 @@ def test_every_module_has_its_place(file):
         f"`{unit(file)}` is on no level: put it into LEVELS of {Path(__file__).name} and into the "
         "layers of CONTRIBUTING.md, as low as its imports allow."
     )
+    if unit(file) == "core":
+        assert core_unit(file) in CORE_LEVEL, "put it into CORE, as low as its imports allow"
 
 
 @every_module
 def test_imports_go_down(file):
-    own, above = unit(file), []
-    for name, _ in imports_of(file):
-        if name.split(".")[0] != "infalign" or own not in LEVEL:
-            continue
-        other = imported_unit(name)
-        down = LEVEL.get(other, 0) < LEVEL[own]
-        if not down and other != own and not (LEVEL[other] == LEVEL[own] and LEVEL[own] in FLAT):
-            above.append(name)
+    own = unit(file)
+    above = [
+        str(other.relative_to(ROOT))
+        for other in own_imports(file)
+        if unit(other) != own and not LEVEL[unit(other)] < LEVEL[own]
+    ]
     assert above == [], f"level {LEVEL[own]} may import from lower levels only"
 
 
+def core_unit(file):
+    """The module or package of the core that `file` belongs to."""
+    return file.relative_to(ROOT / "core").parts[0].removesuffix(".py")
+
+
+@pytest.mark.parametrize("file", [f for f in MODULES if unit(f) == "core"], ids=lambda f: f.name)
+def test_the_core_is_ordered(file):
+    level = CORE_LEVEL[core_unit(file)]
+    inside = [f for f in own_imports(file) if unit(f) == "core"]
+    assert [f.name for f in inside if CORE_LEVEL[core_unit(f)] > level] == []
+
+
 @every_module
-def test_level_1_knows_numpy_and_scipy_only(file):
-    if unit(file) not in LEVELS[1]:
+def test_others_use_the_core_by_its_public_face(file):
+    if unit(file) == "core":
+        return
+    deep = [n for n, _ in imports_of(file) if n.startswith("infalign.core._")]
+    assert deep == [], "import the name from `infalign.core`"
+
+
+@every_module
+def test_the_core_knows_numpy_and_scipy_only(file):
+    if unit(file) != "core":
         return
     allowed = {"infalign", "numpy", "scipy", *sys.stdlib_module_names}
     assert {name.split(".")[0] for name, _ in imports_of(file)} <= allowed
@@ -119,11 +167,41 @@ def test_level_1_knows_numpy_and_scipy_only(file):
 @every_module
 def test_training_libraries_are_imported_where_they_are_needed(file):
     heavy = {(n, deep) for n, deep in imports_of(file) if n.split(".")[0] in HEAVY}
-    if LEVEL.get(unit(file), 10) <= 3:
-        assert heavy == set(), "levels 0 to 3 run without them"
+    if LEVEL[unit(file)] < TORCH_FROM:
+        assert heavy == set(), "lower levels run without them"
     elif unit(file) != "training" and file not in WITH_TORCH:
         at_the_top = sorted(name for name, deep in heavy if not deep)
         assert at_the_top == [], "import them inside the function that needs them"
+
+
+def test_only_public_names_are_listed():
+    assert dir(infalign) == sorted(infalign.__all__)
+    modules = {name for name in dir(infalign) if isinstance(getattr(infalign, name), type(sys))}
+    assert modules == {"finite", "verifiable"}
+
+
+def test_importing_a_module_never_replaces_a_public_function():
+    with pytest.raises(ModuleNotFoundError):
+        __import__("infalign.design")
+    assert callable(infalign.design) and callable(infalign.fixed_point)
+
+
+FORMER = """
+import infalign.finite, infalign.verifiable
+from infalign.calibration.calibrators import Counting, Pooled, choose
+from infalign.calibration.calibrators.expected import expected
+from infalign.calibration.calibrators.judge import Truth
+from infalign.calibration.store import CalibrationStore, StoreWriter
+from infalign.certificates import objective, stationary_points
+from infalign.few_samples import FewSamples
+import infalign as ia
+assert infalign.finite is ia.finite and CalibrationStore is ia.CalibrationStore
+assert ia.finite.__spec__.name == "infalign.core.finite"
+"""
+
+
+def test_former_module_paths_still_work():
+    subprocess.run([sys.executable, "-c", FORMER], check=True)
 
 
 def test_importing_infalign_loads_nothing_slow():

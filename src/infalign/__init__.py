@@ -1,59 +1,135 @@
 """InfAlign: align a policy for the procedure it will be decoded with (arXiv:2412.19792)."""
 
-from . import finite as finite
-from . import verifiable as verifiable
-from .calibration.ranks import quantiles as quantiles
-from .calibration.store import CalibrationStore as CalibrationStore
-from .design import Candidate as Candidate
-from .design import Design as Design
-from .design import SampledDesign as SampledDesign
-from .design import best_exponential as best_exponential
-from .design import best_power as best_power
-from .design import compare as compare
-from .design import design as design
-from .errors import ConfigError as ConfigError
-from .errors import DataError as DataError
-from .errors import InfalignError as InfalignError
-from .errors import MissingExtraError as MissingExtraError
-from .errors import SolveError as SolveError
-from .evaluation.estimators import win_rate as win_rate
-from .evaluation.estimators import win_rate_difference as win_rate_difference
-from .evaluation.kept import best_reward as best_reward
-from .evaluation.kept import kept_reward as kept_reward
-from .evaluation.kept import pass_at as pass_at
-from .evaluation.kept import worst_reward as worst_reward
-from .evaluation.majority import majority_vote as majority_vote
-from .evaluation.uncertainty import Bootstrap as Bootstrap
-from .evaluation.uncertainty import Estimate as Estimate
-from .evaluation.uncertainty import SkewCorrected as SkewCorrected
-from .evaluation.uncertainty import Student as Student
-from .evaluation.uncertainty import Widest as Widest
-from .evaluation.uncertainty import over_prompts as over_prompts
-from .few_samples import samples_needed as samples_needed
-from .fixed_point import FixedPoint as FixedPoint
-from .fixed_point import fixed_point as fixed_point
-from .policies import TiltedPolicy as TiltedPolicy
-from .procedures import AbstractProcedure as AbstractProcedure
-from .procedures import BestOfN as BestOfN
-from .procedures import BestOfPoisson as BestOfPoisson
-from .procedures import Mixture as Mixture
-from .procedures import OrderStatistic as OrderStatistic
-from .procedures import RankProcedure as RankProcedure
-from .procedures import Sampling as Sampling
-from .procedures import WorstOfN as WorstOfN
-from .raw import RawRewards as RawRewards
-from .shaping import GroupShapedReward as GroupShapedReward
-from .shaping import ShapedReward as ShapedReward
-from .softened import Rewind as Rewind
-from .softened import SoftBestOfN as SoftBestOfN
-from .softened import SoftenedProcedure as SoftenedProcedure
-from .specs import parse_procedure as parse_procedure
-from .specs import parse_transform as parse_transform
-from .transforms import AbstractTransform as AbstractTransform
-from .transforms import Exponential as Exponential
-from .transforms import Identity as Identity
-from .transforms import Log as Log
-from .transforms import Power as Power
-from .transforms import Probit as Probit
-from .transforms import Tabulated as Tabulated
-from .transforms import transform_from_json as transform_from_json
+from . import _moved
+from .core import (
+    AbstractProcedure,
+    AbstractTransform,
+    BestOfN,
+    BestOfPoisson,
+    Candidate,
+    Design,
+    Exponential,
+    FixedPoint,
+    Identity,
+    Log,
+    Mixture,
+    OrderStatistic,
+    Power,
+    Probit,
+    RankProcedure,
+    RawRewards,
+    Rewind,
+    SampledDesign,
+    Sampling,
+    SoftBestOfN,
+    SoftenedProcedure,
+    Tabulated,
+    TiltedPolicy,
+    WorstOfN,
+    best_exponential,
+    best_power,
+    compare,
+    design,
+    finite,
+    fixed_point,
+    parse_procedure,
+    parse_transform,
+    quantiles,
+    samples_needed,
+    transform_from_json,
+    verifiable,
+)
+from .errors import ConfigError, DataError, InfalignError, MissingExtraError, SolveError
+from .evaluation.estimators import win_rate, win_rate_difference
+from .evaluation.majority import majority_vote
+from .evaluation.selected import best_reward, pass_at, selected_reward, worst_reward
+from .evaluation.uncertainty import (
+    Bootstrap,
+    Estimate,
+    SkewCorrected,
+    Student,
+    Widest,
+    over_prompts,
+)
+from .shaping import GroupShapedReward, ShapedReward
+from .stores import CalibrationStore
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "AbstractProcedure",
+    "AbstractTransform",
+    "BestOfN",
+    "BestOfPoisson",
+    "Bootstrap",
+    "CalibrationStore",
+    "Candidate",
+    "ConfigError",
+    "DataError",
+    "Design",
+    "Estimate",
+    "Exponential",
+    "FixedPoint",
+    "GroupShapedReward",
+    "Identity",
+    "InfalignError",
+    "Log",
+    "MissingExtraError",
+    "Mixture",
+    "OrderStatistic",
+    "Power",
+    "Probit",
+    "RankProcedure",
+    "RawRewards",
+    "Rewind",
+    "SampledDesign",
+    "Sampling",
+    "ShapedReward",
+    "SkewCorrected",
+    "SoftBestOfN",
+    "SoftenedProcedure",
+    "SolveError",
+    "Student",
+    "Tabulated",
+    "TiltedPolicy",
+    "Widest",
+    "WorstOfN",
+    "__version__",
+    "best_exponential",
+    "best_power",
+    "best_reward",
+    "compare",
+    "design",
+    "finite",
+    "fixed_point",
+    "majority_vote",
+    "over_prompts",
+    "parse_procedure",
+    "parse_transform",
+    "pass_at",
+    "quantiles",
+    "samples_needed",
+    "selected_reward",
+    "transform_from_json",
+    "verifiable",
+    "win_rate",
+    "win_rate_difference",
+    "worst_reward",
+]
+
+
+FORMER_NAMES = {"kept_reward": "selected_reward"}
+"""Former public names, which keep working."""
+
+
+def __getattr__(name: str):
+    if name in FORMER_NAMES:
+        return globals()[FORMER_NAMES[name]]
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
+
+_moved.install()

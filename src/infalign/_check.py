@@ -1,87 +1,152 @@
-"""Argument checks: each returns the clean value, or says what to do instead."""
+"""Argument checks: each returns the clean value or names the argument, the value and the place.
+
+They know numbers and shapes only. What a caller's argument means, and what its user can do about
+it, the caller says in `remedy`.
+"""
 
 import math
+from collections.abc import Sequence
 from numbers import Integral, Real
+from typing import Any, TypeVar
 
 import numpy as np
 
+T = TypeVar("T")
 
-def count(name: str, value, *, at_least: int = 1) -> int:
+
+def count(name: str, value: Any, *, at_least: int = 1) -> int:
     """`value` as an int of at least `at_least`."""
     if isinstance(value, bool) or not isinstance(value, Integral) or value < at_least:
         raise ValueError(f"`{name}` must be a whole number of at least {at_least}; got {value!r}.")
     return int(value)
 
 
-def positive(name: str, value) -> float:
+def positive(name: str, value: Any) -> float:
     """`value` as a finite float above zero."""
-    value = real(name, value)
-    if value <= 0:
-        raise ValueError(f"`{name}` must be above 0; got {value:g}.")
-    return value
+    number = real(name, value)
+    if number <= 0:
+        raise ValueError(f"`{name}` must be above 0; got {number:g}.")
+    return number
 
 
-def real(name: str, value) -> float:
+def real(name: str, value: Any) -> float:
     """`value` as a finite float."""
     if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
         raise ValueError(f"`{name}` must be a finite number; got {value!r}.")
     return float(value)
 
 
-def unit_interval(name: str, value) -> np.ndarray:
-    """`value` as a float array, every entry in [0, 1]. NaN counts as outside."""
-    value = np.asarray(value, dtype=float)
-    outside = ~((value >= 0) & (value <= 1))
-    if outside.any():
-        raise ValueError(
-            f"`{name}` must lie in [0, 1]; got {value[outside].flat[0]:g} "
-            f"({outside.sum()} of {value.size} entries are outside). "
-            "Raw rewards become quantiles with `infalign.quantiles`."
-        )
+def instance(name: str, value: Any, kind: type[T], such_as: str, remedy: str = "") -> T:
+    """`value`, which must be a `kind`; `such_as` names an example of one."""
+    if not isinstance(value, kind):
+        raise ValueError(f"`{name}` must be {such_as}; got {value!r}." + _after(remedy))
     return value
 
 
-def open_unit_interval(name: str, value, why: str) -> np.ndarray:
+def one_of(name: str, value: Any, options: Sequence[str]) -> str:
+    """`value`, which must be one of the `options`."""
+    if value not in options:
+        raise ValueError(f"`{name}` must be one of {', '.join(options)}; got {value!r}.")
+    return value
+
+
+def budget(kl: Any, beta: Any) -> None:
+    """Exactly one of the KL budget and the KL strength is given, above zero."""
+    if (kl is None) == (beta is None):
+        raise ValueError(
+            "Give exactly one of `kl` (nats) and `beta` (the KL strength); got "
+            f"kl={kl!r}, beta={beta!r}."
+        )
+    positive("beta", beta) if kl is None else positive("kl", kl)
+
+
+def numbers(name: str, value: Any) -> np.ndarray:
+    """`value` as a float array of any shape."""
+    try:
+        return np.asarray(value, dtype=float)
+    except (TypeError, ValueError):
+        raise ValueError(f"`{name}` must be an array of numbers; got {short(value)}.") from None
+
+
+def unit_interval(name: str, value: Any, remedy: str = "") -> np.ndarray:
+    """`value` as a float array with every entry in [0, 1]. NaN counts as outside."""
+    array = numbers(name, value)
+    outside = ~((array >= 0) & (array <= 1))
+    if outside.any():
+        raise ValueError(
+            f"`{name}` must lie in [0, 1]; got {array[outside].flat[0]:g} "
+            f"({outside.sum()} of {array.size} entries are outside)." + _after(remedy)
+        )
+    return array
+
+
+def open_unit_interval(name: str, value: Any, why: str, remedy: str = "") -> np.ndarray:
     """`value` in (0, 1), for functions that are infinite at the ends; `why` says which."""
-    value = unit_interval(name, value)
-    ends = (value == 0) | (value == 1)
+    array = unit_interval(name, value, remedy)
+    ends = (array == 0) | (array == 1)
     if ends.any():
         raise ValueError(
             f"`{name}` must lie strictly inside (0, 1) because {why}; got "
-            f"{value[ends].flat[0]:g} ({ends.sum()} of {value.size} entries). "
-            'Calibrate with smoothing="add-half", or choose a bounded transform.'
+            f"{array[ends].flat[0]:g} ({ends.sum()} of {array.size} entries)." + _after(remedy)
         )
-    return value
+    return array
 
 
-def finite_rewards(name: str, value, *, missing: bool = False) -> np.ndarray:
-    """`value` as a (prompts, samples) float array of finite rewards.
+def finite_matrix(
+    name: str, value: Any, *, of: str = "values", missing: bool = False, remedy: str = ""
+) -> np.ndarray:
+    """`value` as a non-empty float array of shape (prompts, samples) with finite entries.
 
-    With `missing`, nan marks a sample that was not drawn (ragged rows); infinities never pass.
+    - `of`: what the entries are, for the message.
+    - `missing`: nan marks a sample that was not drawn (ragged rows); infinities never pass.
     """
-    value = np.asarray(value, dtype=float)
-    if value.ndim != 2 or value.size == 0:
+    array = numbers(name, value)
+    if array.ndim != 2 or array.size == 0:
         raise ValueError(
             f"`{name}` must be a non-empty array of shape (prompts, samples); "
-            f"got shape {value.shape}."
+            f"got shape {array.shape}."
         )
-    bad = np.isinf(value) if missing else ~np.isfinite(value)
+    bad = np.isinf(array) if missing else ~np.isfinite(array)
     if bad.any():
         row, column = np.argwhere(bad)[0]
         raise ValueError(
-            f"`{name}` must hold finite rewards; got {value[row, column]:g} at prompt {row}, "
-            f"sample {column} ({bad.sum()} of {value.size} entries). "
-            "Score those samples again, or leave their prompts out on purpose."
+            f"`{name}` must hold finite {of}; got {array[row, column]:g} at prompt {row}, "
+            f"sample {column} ({bad.sum()} of {array.size} entries)." + _after(remedy)
         )
-    return value
+    return array
 
 
-def enough_samples(name: str, available: np.ndarray, needed: int, procedure) -> None:
-    """Every prompt must have as many samples as the procedure draws."""
-    short = np.flatnonzero(available < needed)
-    if short.size:
+def paired_rows(**arrays: Any) -> None:
+    """The named arrays have one row per prompt each: as many rows as each other."""
+    rows = [len(array) for array in arrays.values()]
+    if len(set(rows)) > 1:
+        names = [f"`{name}`" for name in arrays]
         raise ValueError(
-            f"`{procedure}` needs at least {needed} samples per prompt in `{name}`; prompt "
-            f"{short[0]} has {available[short[0]]} ({short.size} of {available.size} prompts are "
-            "short). Draw more samples, or use a smaller n."
+            f"{_listed(names)} must have one row per prompt each; "
+            f"got {_listed([str(n) for n in rows])} rows."
         )
+
+
+def enough_samples(name: str, available: np.ndarray, needed: int, what: object) -> None:
+    """Every row of `name` has as many samples as `what` needs."""
+    short_rows = np.flatnonzero(available < needed)
+    if short_rows.size:
+        raise ValueError(
+            f"`{what}` needs at least {needed} samples per prompt in `{name}`; prompt "
+            f"{short_rows[0]} has {available[short_rows[0]]} ({short_rows.size} of "
+            f"{available.size} prompts are short). Draw more samples, or use a smaller n."
+        )
+
+
+def short(value: Any) -> str:
+    """`repr` of a value, shortened for a message."""
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "…"
+
+
+def _listed(words: list[str]) -> str:
+    return " and ".join(words) if len(words) < 3 else f"{', '.join(words[:-1])} and {words[-1]}"
+
+
+def _after(remedy: str) -> str:
+    return f" {remedy}" if remedy else ""

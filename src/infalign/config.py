@@ -8,9 +8,9 @@ import pydantic
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
 
+from infalign.core import RankProcedure, parse_procedure, parse_transform
+
 from .errors import ConfigError
-from .procedures import RankProcedure
-from .specs import parse_procedure, parse_transform
 
 
 class Section(BaseModel):

@@ -9,13 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from infalign import _check
-from infalign.design import design
+from infalign.core import AbstractProcedure, design, finite_rewards, quantiles, samples_needed
 from infalign.errors import SolveError
-from infalign.few_samples import samples_needed
-from infalign.procedures import AbstractProcedure
 
-from .calibrators.expected import AbstractExpected, Counted
-from .ranks import quantiles
+from .expected import AbstractExpected, Counted
 
 CELLS = 2**24
 """Numbers that a permutation test holds at once."""
@@ -63,8 +60,8 @@ def uniformity(fresh, stored, *, rng: np.random.Generator, permutations: int = 9
     >>> uniformity(rng.normal(size=(50, 4)), rng.normal(size=(50, 16)), rng=rng).p_shift > 0.01
     True
     """
-    fresh = _check.finite_rewards("fresh", fresh)
-    stored = _check.finite_rewards("stored", stored)
+    fresh = finite_rewards("fresh", fresh)
+    stored = finite_rewards("stored", stored)
     _check.count("permutations", permutations, at_least=99)
     if len(fresh) != len(stored):
         raise ValueError(
@@ -135,8 +132,8 @@ def drift(stored, again, *, tolerance: float = 1e-3) -> Drift:
     >>> drift([[1.0, 2.0, 3.0]], [[1.0, 3.0, 2.0]]).swapped  # one pair of three
     0.3333333333333333
     """
-    stored = _check.finite_rewards("stored", stored, missing=True)
-    again = _check.finite_rewards("again", again, missing=True)
+    stored = finite_rewards("stored", stored, missing=True)
+    again = finite_rewards("again", again, missing=True)
     if stored.shape != again.shape:
         raise ValueError(
             f"`again` must have the shape of `stored`, {stored.shape}; got {again.shape}."
@@ -273,7 +270,7 @@ def ties(rewards) -> float:
     >>> ties([[1.0, 1.0, 2.0], [1.0, 2.0, 3.0]])  # one pair of three, and none
     0.16666666666666666
     """
-    rewards = _check.finite_rewards("rewards", rewards, missing=True)
+    rewards = finite_rewards("rewards", rewards, missing=True)
     shares = []
     for row in rewards:
         _, counts = np.unique(row[~np.isnan(row)], return_counts=True)

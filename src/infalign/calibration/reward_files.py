@@ -7,11 +7,12 @@ from pathlib import Path
 import numpy as np
 
 from infalign import storage
+from infalign.core import RawRewards
 from infalign.errors import DataError
-from infalign.raw import RawRewards
+from infalign.stores import CalibrationStore
+from infalign.stores.ragged import rectangle
 
-from .raw import raw_rewards, rectangle
-from .store import CalibrationStore
+from .raw_reward import raw_rewards
 
 
 def read_raw(path: Path | str) -> RawRewards:

@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from infalign.specs import PROCEDURE_FORMS, TRANSFORM_FORMS
+from infalign.core import PROCEDURE_FORMS, TRANSFORM_FORMS
 
 GOOD_ENOUGH = 0.005
 """Win rate short of the optimum, half a point, that is less than training differs from theory."""
@@ -68,7 +68,7 @@ def design(
     ] = None,
 ):
     from infalign import _check
-    from infalign.specs import parse_procedure
+    from infalign.core import parse_procedure
 
     played = _flag("procedure", parse_procedure, procedure)
     opponent = _flag("against", parse_procedure, against or procedure)
@@ -119,9 +119,8 @@ def _with_flags(error: Exception) -> str:
 def _candidate(text: str):
     """What `infalign.compare` takes for one `--transform`."""
     from infalign.calibration.reward_files import read_raw
-    from infalign.design import best_exponential, best_power
+    from infalign.core import best_exponential, best_power, parse_transform
     from infalign.errors import DataError
-    from infalign.specs import parse_transform
 
     if text.startswith("raw:"):
         try:
@@ -140,8 +139,7 @@ def _candidate(text: str):
 
 def _rows(played, opponent, candidates, kl, samples):
     """The optimum at one budget, and every candidate there."""
-    from infalign.design import Candidate, at_kl, compare
-    from infalign.raw import RawRewards
+    from infalign.core import Candidate, RawRewards, at_kl, compare
 
     # Plain RLHF needs no calibration: however few samples there are, it is what it is.
     raw = [c for c in candidates if samples is not None and isinstance(c, RawRewards)]
@@ -162,7 +160,7 @@ def _rows(played, opponent, candidates, kl, samples):
 
 def _budget(played, opponent, candidates, kl, beta, samples) -> dict:
     """One budget as JSON states it."""
-    from infalign.design import design as solve
+    from infalign.core import design as solve
 
     best = solve(played, kl=kl, beta=beta, against=opponent, samples=samples)
     _, rows = _rows(played, opponent, candidates.values(), best.kl, samples)
@@ -199,11 +197,9 @@ def _budget(played, opponent, candidates, kl, beta, samples) -> dict:
 
 def _samples_needed(played, opponent, transform: str, kl: float) -> int | None:
     """K at which the transform is as good as exactly calibrated; None if beyond what is tried."""
-    from infalign.design import at_kl
-    from infalign.design import design as solve
+    from infalign.core import at_kl, parse_transform, samples_needed
+    from infalign.core import design as solve
     from infalign.errors import SolveError
-    from infalign.few_samples import samples_needed
-    from infalign.specs import parse_transform
 
     if transform == "optimal":
         chosen = solve(played, kl=kl, against=opponent).transform
@@ -223,7 +219,8 @@ def _plot(played, opponent, candidates, budgets, samples, path: Path) -> None:
     from dataclasses import replace
 
     from infalign.errors import SolveError
-    from infalign.reports.plots import frontier, save_png
+    from infalign.reports.drawing import save_png
+    from infalign.reports.plots import frontier
 
     curves, points = [], POINTS if samples is None else SAMPLED_POINTS
     for i in range(1, points + 1):
@@ -290,8 +287,7 @@ def _print(console: Console, found: dict) -> None:
 
 def _next(found: dict) -> str:
     """The command, or the line of Python, that goes on from here."""
-    from infalign.procedures import RankProcedure
-    from infalign.specs import parse_procedure
+    from infalign.core import RankProcedure, parse_procedure
 
     specs = found["procedure"], found["against"]
     other = specs[0] != specs[1]

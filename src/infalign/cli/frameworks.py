@@ -62,7 +62,7 @@ def serve_reward(
     """
     from infalign.frameworks.opened import open_run, policy_text, run_scorer
     from infalign.frameworks.server import make_app, serve
-    from infalign.pipeline.stages import read_design
+    from infalign.pipeline.read import read_design
 
     from .run import quiet_libraries
 

@@ -10,12 +10,12 @@ from rich.console import Console
 from rich.table import Table
 
 from infalign import storage
+from infalign.core import parse_procedure
 from infalign.errors import DataError
 from infalign.evaluation.pilot import Components, components
 from infalign.evaluation.power import BETWEEN, Plan, table
 from infalign.reports.page import read_results
 from infalign.reports.plots import procedure_words
-from infalign.specs import parse_procedure
 
 
 def print_plan(

@@ -67,7 +67,7 @@ def red_team(
     ] = False,
 ):
     from infalign import _check, storage
-    from infalign.decoding.augmentations import check_sigma, parse_augmentations
+    from infalign.red_team.augmentations import check_sigma, parse_augmentations
 
     from .run import quiet_libraries
 
@@ -88,9 +88,9 @@ def red_team(
     successes = _attempts(
         named, drawn, asked, attacks, attempts, sigma, seed, out, trust_remote_code
     )
-    from infalign.decoding.red_team import summarize
-    from infalign.reports.attacks import save_png
-    from infalign.reports.attacks import success as draw
+    from infalign.red_team.attack import summarize
+    from infalign.red_team.report import success as draw
+    from infalign.reports.drawing import save_png
 
     results = {**summarize(successes, seed=seed), **named, "sigma": sigma, "sampling": drawn}
     storage.write_json(out / "results.json", results)
@@ -108,11 +108,11 @@ def _attempts(named, drawn, asked, attacks, attempts, sigma, seed, out, trust_re
     import numpy as np
 
     from infalign import storage
-    from infalign.decoding.attempts import collect
-    from infalign.decoding.red_team import Judge, attack
     from infalign.models.rewards import load_reward, python_function
     from infalign.models.samplers import load_sampler
     from infalign.pipeline.fingerprints import policy_fingerprints, reward_fingerprint
+    from infalign.red_team.attack import Judge, attack
+    from infalign.red_team.attempts import collect
 
     from .run import progress
 
@@ -163,7 +163,7 @@ def _attempts(named, drawn, asked, attacks, attempts, sigma, seed, out, trust_re
 
 def _print(console: Console, results: dict, out: Path) -> None:
     """Success rates and forecasts as a table, the laws below it, and where to look further."""
-    from infalign.reports.attacks import label
+    from infalign.red_team.report import label
 
     attacks = results["attacks"]
     console.print(f"Prompts broken within N attempts, % of {results['prompts']}", style="bold")

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.padding import Padding
 from rich.text import Text
 
-from infalign.specs import PROCEDURE_FORMS
+from infalign.core import PROCEDURE_FORMS
 
 TOGETHER = 256
 """Responses drawn between two steps of the progress bar, about."""
@@ -130,10 +130,10 @@ def read_prompts(texts, source, split, limit):
 
 
 def _scorer_and_store(played, reward, calibration, trust_remote_code):
-    from infalign.calibration.store import CalibrationStore
     from infalign.decoding import reads
     from infalign.models.rewards import load_reward
     from infalign.pipeline.fingerprints import reward_fingerprint
+    from infalign.stores import CalibrationStore
 
     reading = reads(played)
     if reward is None and reading in ("rewards", "quantiles"):

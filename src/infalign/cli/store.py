@@ -39,7 +39,7 @@ def show(folder: Folder, as_json: AsJson = False):
 
     Example: infalign store show runs/demo/calibration
     """
-    from infalign.calibration.manifest import held, read_manifest
+    from infalign.stores.manifest import held, read_manifest
 
     manifest = read_manifest(folder)
     shards = [*manifest["rewards"], *manifest["samples"]]
@@ -80,7 +80,7 @@ def _interest(entry: tuple[str, str]) -> int:
 
 def held_in(folder: Path) -> str:
     """How many prompts and samples a store holds."""
-    from infalign.calibration.manifest import held, read_manifest
+    from infalign.stores.manifest import held, read_manifest
 
     manifest = read_manifest(folder)
     prompts, rewards = held(manifest), sum(s["values"] for s in manifest["rewards"])
@@ -123,7 +123,7 @@ def check(
     another one. Example: infalign store check runs/demo/calibration --procedure best-of-n:8
     --rescore 16
     """
-    from infalign.calibration.integrity import check as check_files
+    from infalign.stores.integrity import check as check_files
 
     integrity = check_files(folder)
     if not integrity.whole:
@@ -159,7 +159,7 @@ def _require_same_reward(found: Mapping) -> None:
 
 
 def _ties(folder: Path):
-    from infalign.calibration.store import CalibrationStore
+    from infalign.stores import CalibrationStore
 
     tied = CalibrationStore.open(folder).tied()
     advice = "" if tied < 0.05 else ": the theory of continuous rewards is no guide here"
@@ -168,7 +168,7 @@ def _ties(folder: Path):
 
 def _rewards(folder: Path) -> np.ndarray | None:
     """Raw rewards in the order drawn, shape (prompts, K); None where K differs or none are kept."""
-    from infalign.calibration.store import CalibrationStore, read_samples
+    from infalign.stores import CalibrationStore, read_samples
 
     counts = np.unique(CalibrationStore.open(folder).rewards.counts)
     try:
@@ -202,9 +202,9 @@ def _uniformity(folder: Path, rng):
 
 def _calibrator(folder: Path):
     """Which calibrator the samples ask for; the choice that a run makes."""
-    from infalign.calibration.calibrators import choose
-    from infalign.calibration.calibrators.in_store import some_rewards
-    from infalign.calibration.store import CalibrationStore
+    from infalign.calibration import choose
+    from infalign.calibration.in_store import some_rewards
+    from infalign.stores import CalibrationStore
 
     chosen = choose(some_rewards(CalibrationStore.open(folder)))
     return {"calibrator": chosen.name}, f"Calibrator {chosen.reason}"
@@ -213,12 +213,12 @@ def _calibrator(folder: Path):
 def _resolution(folder: Path, calibrator: str, procedure: str | None, kl: float):
     if procedure is None:
         return None
-    from infalign.calibration.calibrators.choose import CALIBRATORS
-    from infalign.calibration.calibrators.expected import expected
-    from infalign.calibration.calibrators.in_store import some_rewards
+    from infalign.calibration.choice import CALIBRATORS
     from infalign.calibration.diagnostics import resolution
-    from infalign.calibration.store import CalibrationStore
-    from infalign.specs import parse_procedure
+    from infalign.calibration.expected import expected
+    from infalign.calibration.in_store import some_rewards
+    from infalign.core import parse_procedure
+    from infalign.stores import CalibrationStore
 
     store = CalibrationStore.open(folder)
     rewards = some_rewards(store)
@@ -234,11 +234,12 @@ def _resolution(folder: Path, calibrator: str, procedure: str | None, kl: float)
 
 def _drift(folder: Path, config: Path | None, prompts: int, rng):
     """What the reward in use gives to stored responses."""
-    from infalign.cli.run import quiet_libraries
     from infalign.collection.rescore import rescore
     from infalign.config import load_config
     from infalign.models.rewards import load_reward
     from infalign.prompts import load_prompts
+
+    from .run import quiet_libraries
 
     quiet_libraries()
     config = config or folder.parent / "config.yaml"

@@ -33,7 +33,7 @@ def merge(
 
     Example: infalign store merge runs/first/calibration runs/second/calibration --out merged
     """
-    from infalign.calibration.merge import merge
+    from infalign.stores.merge import merge
 
     merge(folders, out)
     print(f"{out}: {held_in(out)}")
@@ -55,7 +55,7 @@ def export(
 
     Example: infalign store export runs/demo/calibration --out rewards.parquet
     """
-    from infalign.calibration.exchange import export_rewards, export_samples
+    from infalign.stores.exchange import export_rewards, export_samples
 
     if samples:
         export_samples(folder, out)
@@ -80,7 +80,7 @@ def import_(
 
     Example: infalign store import rewards.parquet --out mine
     """
-    from infalign.calibration.exchange import import_rewards
+    from infalign.stores.exchange import import_rewards
 
     made_with = None if provenance is None else dict(map(_pair, provenance))
     import_rewards(source, out, rewards=rewards, key=key, provenance=made_with)

@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from infalign import _check, storage
-from infalign.calibration.manifest import NAME as MANIFEST
-from infalign.calibration.manifest import held, new_manifest, read_manifest
-from infalign.calibration.store import StoreWriter
 from infalign.prompts import Prompt
+from infalign.stores import StoreWriter
+from infalign.stores.manifest import NAME as MANIFEST
+from infalign.stores.manifest import held, new_manifest, read_manifest
 
 from .answers import Engine
 

@@ -7,13 +7,13 @@ import numpy as np
 
 from infalign import _check
 from infalign.calibration.diagnostics import Drift, drift
-from infalign.calibration.manifest import read_manifest, require_finished
-from infalign.calibration.raw import rectangle
-from infalign.calibration.shards import read_shard_samples
 from infalign.errors import DataError
 from infalign.models.interfaces import Scorer
 from infalign.models.rewards import score
 from infalign.prompts import Prompt
+from infalign.stores.manifest import read_manifest, require_finished
+from infalign.stores.ragged import rectangle
+from infalign.stores.shards import read_shard_samples
 
 
 def rescore(

@@ -4,12 +4,12 @@ from pathlib import Path
 
 import numpy as np
 
-from infalign.calibration.ranks import quantiles
-from infalign.decoding.keep import Decoder, MajorityVote, reads
+from infalign.core import quantiles
+from infalign.decoding.selection import Decoder, MajorityVote, reads
 from infalign.errors import DataError
-from infalign.evaluation.chances import kept_chances
+from infalign.evaluation.chances import selection_chances
 from infalign.evaluation.estimators import win_rate
-from infalign.evaluation.gold import kept_win_rate
+from infalign.evaluation.gold import selected_win_rate
 from infalign.evaluation.length import LengthControl, length_controlled
 from infalign.evaluation.majority import vote_chances
 from infalign.evaluation.uncertainty import Estimate, over_prompts
@@ -66,7 +66,7 @@ class Measured:
         """The chance of each of one policy's samples to be the one that is kept."""
         if isinstance(procedure, MajorityVote):
             return vote_chances(self.answers(name, procedure), procedure.n)
-        return kept_chances(self.rewards(name), procedure, **self.calibration)
+        return selection_chances(self.rewards(name), procedure, **self.calibration)
 
     def win_rate(
         self, name: str, procedure: Decoder, against: Decoder, reward: str = SELECTING
@@ -75,10 +75,10 @@ class Measured:
         ours, theirs = self.rewards(name, reward), self.rewards(REFERENCE, reward)
         if reward == SELECTING and in_theory(procedure, against):
             return win_rate(ours, theirs, procedure, against=against, **self.calibration)
-        kept, kept_theirs = self.chances(name, procedure), self.chances(REFERENCE, against)
-        return kept_win_rate(ours, kept, theirs, kept_theirs)
+        kept, selected_theirs = self.chances(name, procedure), self.chances(REFERENCE, against)
+        return selected_win_rate(ours, kept, theirs, selected_theirs)
 
-    def kept_reward(self, name: str, procedure: Decoder, reward: str) -> Estimate:
+    def selected_reward(self, name: str, procedure: Decoder, reward: str) -> Estimate:
         """Mean of one reward over what one policy keeps."""
         return over_prompts((self.chances(name, procedure) * self.rewards(name, reward)).sum(1))
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from infalign.config import SamplingSettings
 from infalign.decoding.answers import load_answers
-from infalign.decoding.keep import Decoder, MajorityVote, parse_decoder, reads
+from infalign.decoding.selection import Decoder, MajorityVote, parse_decoder, reads
 from infalign.errors import ConfigError
 from infalign.prompts import Prompt
 

@@ -4,11 +4,16 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from infalign.calibration.ranks import quantiles, randomized_quantiles
-from infalign.decoding.keep import keep
-from infalign.design import at_kl, design
-from infalign.policies import TiltedPolicy
-from infalign.transforms import Identity, Probit
+from infalign.core import (
+    Identity,
+    Probit,
+    TiltedPolicy,
+    at_kl,
+    design,
+    quantiles,
+    randomized_quantiles,
+)
+from infalign.decoding.selection import select
 
 from .measured import FRONTIER_LIMIT, Measured, in_theory
 from .plan import REFERENCE
@@ -74,7 +79,7 @@ def _examples(measured: Measured, labels: Mapping[str, str]) -> list[dict]:
         responses = []
         for name, label in names.items():
             procedure = against if name == REFERENCE else decoded
-            at = keep(procedure, measured.read_by(procedure, name)[p], rng=rng)
+            at = select(procedure, measured.read_by(procedure, name)[p], rng=rng)
             q = quantiles([[measured.rewards(name)[p, at]]], reference[[p]])[0, 0]
             responses.append(
                 {

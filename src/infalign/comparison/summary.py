@@ -4,12 +4,11 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from infalign.design import design
+from infalign.core import BestOfN, WorstOfN, design
 from infalign.errors import SolveError
 from infalign.evaluation.divergence import nats_per_sequence, nats_per_token
 from infalign.evaluation.marginal import marginal_kl
 from infalign.evaluation.uncertainty import Estimate, over_prompts
-from infalign.procedures import BestOfN, WorstOfN
 
 from .measured import FRONTIER_LIMIT, Measured, in_theory
 from .plan import REFERENCE, SELECTING
@@ -98,7 +97,7 @@ def _lengths_and_rewards(measured: Measured, name: str) -> dict:
         "mean_reward": float(measured.rewards(name).mean()),
         "kept_rewards": {
             reward: {
-                spec: as_json(measured.kept_reward(name, p if name != REFERENCE else a, reward))
+                spec: as_json(measured.selected_reward(name, p if name != REFERENCE else a, reward))
                 for spec, (p, a) in measured.comparison.pairs.items()
             }
             for reward in measured.comparison.rewards

@@ -4,13 +4,19 @@
 the prompt, which procedures know nothing of, are in `augmentations` and `red_team`.
 """
 
-from .answers import load_answers as load_answers
-from .answers import numeric_answer as numeric_answer
-from .decode import Decoded as Decoded
-from .decode import decode as decode
-from .decode import draw_calibration as draw_calibration
-from .keep import FORMS as FORMS
-from .keep import MajorityVote as MajorityVote
-from .keep import keep as keep
-from .keep import parse_decoder as parse_decoder
-from .keep import reads as reads
+from .answers import load_answers, numeric_answer
+from .decode import Decoded, decode, draw_calibration
+from .selection import FORMS, MajorityVote, parse_decoder, reads, select
+
+__all__ = [
+    "FORMS",
+    "Decoded",
+    "MajorityVote",
+    "decode",
+    "draw_calibration",
+    "load_answers",
+    "numeric_answer",
+    "parse_decoder",
+    "reads",
+    "select",
+]

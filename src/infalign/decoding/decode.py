@@ -6,13 +6,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from infalign import _check
-from infalign.calibration.store import CalibrationStore
+from infalign.core import Rewind
 from infalign.errors import DataError
 from infalign.models.interfaces import Conversation, Response, Sampler, Scorer
 from infalign.models.rewards import score_ragged
-from infalign.softened import Rewind
+from infalign.stores import CalibrationStore
 
-from .keep import Decoder, keep, passes, reads, settle
+from .selection import Decoder, passes, reads, select, settle
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ def decode(
         if reading == "answers":
             answers = [plan.answer(r.text) for r in drawn[i]]
         values = {"rewards": rewards[i], "quantiles": quantiles[i], "answers": answers}
-        index = keep(plan, values.get(reading, drawn[i]), rng=chance[i])
+        index = select(plan, values.get(reading, drawn[i]), rng=chance[i])
         results.append(
             Decoded(
                 drawn[i][index],

@@ -8,12 +8,12 @@ these weights.
 import numpy as np
 
 from infalign import _check
-from infalign.procedures import AbstractProcedure
+from infalign.core import AbstractProcedure, finite_rewards
 
 from .laws import calibrated, drawn, law
 
 
-def kept_chances(rewards, procedure: AbstractProcedure, *, calibration=None) -> np.ndarray:
+def selection_chances(rewards, procedure: AbstractProcedure, *, calibration=None) -> np.ndarray:
     """Chance of each sample to be kept by `procedure`, shape of `rewards`; rows sum to 1.
 
     Tied samples share their chance evenly; a sample that was not drawn (nan) has none.
@@ -23,10 +23,10 @@ def kept_chances(rewards, procedure: AbstractProcedure, *, calibration=None) -> 
     Raises ValueError for a prompt with fewer samples than the procedure draws.
 
     >>> from infalign import BestOfN
-    >>> kept_chances([[5.0, 1.0, 3.0]], BestOfN(2)).round(3).tolist()
+    >>> selection_chances([[5.0, 1.0, 3.0]], BestOfN(2)).round(3).tolist()
     [[0.667, 0.0, 0.333]]
     """
-    rewards = _check.finite_rewards("rewards", rewards, missing=True)
+    rewards = finite_rewards("rewards", rewards, missing=True)
     sizes = drawn(rewards)
     _check.enough_samples("rewards", sizes, procedure.draws, procedure)
     known = calibrated(calibration, rewards, procedure)

@@ -10,7 +10,7 @@ from functools import cache
 import numpy as np
 
 from infalign import _check
-from infalign.procedures import AbstractProcedure
+from infalign.core import AbstractProcedure, finite_rewards
 
 from .laws import calibrated, drawn, law, rectangles, subset_cdf
 from .merged import wins_between
@@ -81,8 +81,8 @@ def win_rate_difference(
 def _per_prompt(policy_rewards, reference_rewards, procedure, against, calibration):
     """The win rate of every prompt."""
     against = procedure if against is None else against
-    policy = _check.finite_rewards("policy_rewards", policy_rewards, missing=True)
-    reference = _check.finite_rewards("reference_rewards", reference_rewards, missing=True)
+    policy = finite_rewards("policy_rewards", policy_rewards, missing=True)
+    reference = finite_rewards("reference_rewards", reference_rewards, missing=True)
     if len(policy) != len(reference):
         raise ValueError(
             f"`policy_rewards` and `reference_rewards` must have one row per prompt each; "

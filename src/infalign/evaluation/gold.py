@@ -2,15 +2,16 @@
 
 The procedure keeps by the reward it was given, the proxy; a gold reward, a length or a verdict is
 read off what it keeps. With the chance of each sample to be the one kept, averaged over all subsets
-of the samples (`kept_chances`), every such figure is a weighted mean: unbiased, and no subset is
-ever drawn.
+of the samples (`selection_chances`), every such figure is a weighted mean: unbiased, and no
+subset is ever drawn.
 """
 
 import numpy as np
 
 from infalign import _check
+from infalign.core import finite_rewards
 
-from .chances import kept_chances
+from .chances import selection_chances
 from .uncertainty import EITHER_WAY, SKEWED, AbstractInterval, Estimate, over_prompts
 
 
@@ -28,7 +29,7 @@ def gold_reward(
     0.0
     """
     values, rewards = _pair("values", values, "rewards", rewards)
-    chances = kept_chances(rewards, procedure, calibration=calibration)
+    chances = selection_chances(rewards, procedure, calibration=calibration)
     return over_prompts(np.nansum(chances * values, axis=1), interval=interval)
 
 
@@ -61,12 +62,12 @@ def gold_win_rate(
             "`policy_values` and `reference_values` must have one row per prompt each; "
             f"got {len(ours[0])} and {len(theirs[0])} rows."
         )
-    kept = kept_chances(ours[1], procedure, calibration=calibration)
-    kept_theirs = kept_chances(theirs[1], against or procedure, calibration=calibration)
-    return kept_win_rate(ours[0], kept, theirs[0], kept_theirs, interval=interval)
+    kept = selection_chances(ours[1], procedure, calibration=calibration)
+    selected_theirs = selection_chances(theirs[1], against or procedure, calibration=calibration)
+    return selected_win_rate(ours[0], kept, theirs[0], selected_theirs, interval=interval)
 
 
-def kept_win_rate(
+def selected_win_rate(
     policy_values,
     policy_chances,
     reference_values,
@@ -95,8 +96,8 @@ def _beats(a, chance_a, b, chance_b) -> float:
 
 
 def _pair(name, values, rewards_name, rewards):
-    values = _check.finite_rewards(name, values, missing=True)
-    rewards = _check.finite_rewards(rewards_name, rewards, missing=True)
+    values = _check.finite_matrix(name, values, missing=True)
+    rewards = finite_rewards(rewards_name, rewards, missing=True)
     if values.shape != rewards.shape or (np.isnan(values) != np.isnan(rewards)).any():
         raise ValueError(
             f"`{name}` and `{rewards_name}` must belong to the same samples; got shapes "

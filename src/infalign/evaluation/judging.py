@@ -11,10 +11,10 @@ from typing import Literal
 import numpy as np
 
 from infalign import _check
+from infalign.core import AbstractProcedure
 from infalign.errors import DataError
-from infalign.procedures import AbstractProcedure
 
-from .chances import kept_chances
+from .chances import selection_chances
 from .uncertainty import EITHER_WAY, SKEWED, Estimate, over_prompts
 
 
@@ -125,8 +125,8 @@ def draw_pairs(
     Returns indices into the samples, shape (prompts, pairs, 2): policy, reference.
     """
     _check.count("pairs", pairs)
-    ours = kept_chances(policy_rewards, procedure, calibration=calibration)
-    theirs = kept_chances(reference_rewards, against or procedure, calibration=calibration)
+    ours = selection_chances(policy_rewards, procedure, calibration=calibration)
+    theirs = selection_chances(reference_rewards, against or procedure, calibration=calibration)
     if len(ours) != len(theirs):
         raise ValueError(
             f"`policy_rewards` and `reference_rewards` must have one row per prompt each; "

@@ -9,11 +9,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from infalign import _check
-from infalign.calibration.ranks import quantiles
-from infalign.procedures import AbstractProcedure, RankProcedure
+from infalign.core import AbstractProcedure, RankProcedure, finite_rewards, quantiles
 
-from .softened import kept_by_quantile
+from .softened import selected_by_quantile
 
 
 def drawn(rewards: np.ndarray) -> np.ndarray:
@@ -37,7 +35,7 @@ def calibrated(calibration, rewards, *procedures: AbstractProcedure) -> np.ndarr
             f"`calibration` must be given with `{softened[0]!r}`, which reads calibrated rewards; "
             "got None. Pass rewards of reference samples drawn for that, shape (prompts, K)."
         )
-    calibration = _check.finite_rewards("calibration", calibration)
+    calibration = finite_rewards("calibration", calibration)
     if len(calibration) != len(rewards):
         raise ValueError(
             "`calibration` must have one row per prompt; "
@@ -83,5 +81,5 @@ def law(
     """
     if isinstance(procedure, RankProcedure):
         return by_rank(procedure, rewards.shape[1])
-    chances = kept_by_quantile(quantiles(np.sort(rewards, axis=1), calibration), procedure)
+    chances = selected_by_quantile(quantiles(np.sort(rewards, axis=1), calibration), procedure)
     return np.pad(np.cumsum(chances, axis=1), ((0, 0), (1, 0)))

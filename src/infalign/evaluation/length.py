@@ -11,10 +11,10 @@ import numpy as np
 from scipy.special import expit
 
 from infalign import _check
+from infalign.core import AbstractProcedure, finite_rewards
 from infalign.errors import DataError
-from infalign.procedures import AbstractProcedure
 
-from .chances import kept_chances
+from .chances import selection_chances
 from .uncertainty import SKEWED, Estimate, over_prompts
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
@@ -40,13 +40,13 @@ def length_summary(lengths, chances=None) -> LengthSummary:
     """Mean, spread and quantiles of lengths, in whatever unit they have.
 
     - `lengths`: shape (prompts, samples); nan marks a sample that was not drawn.
-    - `chances`: weight of each sample, such as `kept_chances`, which makes it the length of kept
-      responses; rows sum to 1. All drawn samples alike unless given.
+    - `chances`: weight of each sample, such as `selection_chances`, which gives the length of
+      selected responses; rows sum to 1. Default: all drawn samples alike.
 
     >>> length_summary([[4, 2], [6, 4]]).mean.value
     4.0
     """
-    lengths = _check.finite_rewards("lengths", lengths, missing=True)
+    lengths = _check.finite_matrix("lengths", lengths, of="lengths", missing=True)
     drawn = ~np.isnan(lengths)
     if chances is None:
         _check.enough_samples("lengths", drawn.sum(1), 1, "length_summary")
@@ -56,7 +56,7 @@ def length_summary(lengths, chances=None) -> LengthSummary:
         raise ValueError(
             "`chances` must have one weight per sample that was drawn, with sum 1 in every row; "
             f"got shape {chances.shape} for lengths of shape {lengths.shape}. "
-            "`kept_chances` makes them."
+            "`selection_chances` makes them."
         )
     mean = over_prompts(np.sum(chances * lengths, axis=1, where=drawn))
     values, weights = lengths[drawn], chances[drawn] / len(lengths)
@@ -134,8 +134,8 @@ def length_controlled(
             f"got {len(ours[0])} and {len(theirs[0])} rows."
         )
     kept = (
-        kept_chances(ours[0], procedure, calibration=calibration),
-        kept_chances(theirs[0], against or procedure, calibration=calibration),
+        selection_chances(ours[0], procedure, calibration=calibration),
+        selection_chances(theirs[0], against or procedure, calibration=calibration),
     )
     cells = [_cells(*row) for row in zip(*ours, kept[0], *theirs, kept[1], strict=True)]
     prompt = np.repeat(np.arange(len(cells)), [len(d) for d, _, _ in cells])
@@ -169,8 +169,8 @@ def length_controlled(
 
 
 def _samples(side, rewards, lengths):
-    rewards = _check.finite_rewards(f"{side}_rewards", rewards, missing=True)
-    lengths = _check.finite_rewards(f"{side}_lengths", lengths, missing=True)
+    rewards = finite_rewards(f"{side}_rewards", rewards, missing=True)
+    lengths = _check.finite_matrix(f"{side}_lengths", lengths, of="lengths", missing=True)
     missing = np.isnan(rewards), np.isnan(lengths)
     if rewards.shape != lengths.shape or (missing[0] != missing[1]).any():
         raise ValueError(
@@ -183,10 +183,10 @@ def _samples(side, rewards, lengths):
 def _cells(reward, length, chance, their_reward, their_length, their_chance):
     """One prompt's pairs, those of equal length difference together: differences, weights, and
     weights won."""
-    kept, their_kept = chance > 0, their_chance > 0
-    d = (length[kept, None] - their_length[their_kept]).ravel()
-    w = (chance[kept, None] * their_chance[their_kept]).ravel()
-    outcome = (1 + np.sign(reward[kept, None] - their_reward[their_kept]).ravel()) / 2
+    kept, their_selected = chance > 0, their_chance > 0
+    d = (length[kept, None] - their_length[their_selected]).ravel()
+    w = (chance[kept, None] * their_chance[their_selected]).ravel()
+    outcome = (1 + np.sign(reward[kept, None] - their_reward[their_selected]).ravel()) / 2
     values, place = np.unique(d, return_inverse=True)
     return values, np.bincount(place, w), np.bincount(place, w * outcome)
 

@@ -15,8 +15,8 @@ from scipy.special import gammaln, xlog1py, xlogy
 
 from infalign import _check
 
-from .kept import judged
 from .laws import drawn
+from .selected import judged
 from .uncertainty import SKEWED, AbstractInterval, Estimate, over_prompts
 
 CHUNK = 2**22

@@ -9,9 +9,7 @@ however few samples there are, and of all densities with given moments one has t
 import numpy as np
 from scipy.special import gammaln
 
-from infalign import _check
-from infalign.calibration.ranks import ranks
-from infalign.quadrature import graded
+from infalign.core import finite_rewards, graded, ranks
 
 STEPS, DONE = 200, 1e-10
 
@@ -35,8 +33,8 @@ def marginal_kl(policy_rewards, reference_rewards) -> float:
     >>> print(f"{marginal_kl(best_of_4, rng.normal(size=(500, 32))):.2f}")  # log 4 − 3/4 = 0.64
     0.65
     """
-    policy = _check.finite_rewards("policy_rewards", policy_rewards)
-    reference = np.sort(_check.finite_rewards("reference_rewards", reference_rewards), axis=1)
+    policy = finite_rewards("policy_rewards", policy_rewards)
+    reference = np.sort(finite_rewards("reference_rewards", reference_rewards), axis=1)
     if len(policy) != len(reference):
         raise ValueError(
             f"`policy_rewards` and `reference_rewards` must have one row per prompt each; "

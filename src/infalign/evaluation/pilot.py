@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from infalign import _check
-from infalign.procedures import AbstractProcedure
+from infalign.core import AbstractProcedure, finite_rewards
 
 from .estimators import win_rate, win_rate_difference
 from .uncertainty import over_prompts
@@ -50,7 +50,7 @@ def components(
     """
     _check.count("splits", splits)
     given = {"a_rewards": a_rewards, "b_rewards": b_rewards, "reference_rewards": reference_rewards}
-    arrays = {k: _check.finite_rewards(k, v) for k, v in given.items() if v is not None}
+    arrays = {k: finite_rewards(k, v) for k, v in given.items() if v is not None}
     prompts = len(arrays["a_rewards"])
     if prompts < 2:
         raise ValueError(

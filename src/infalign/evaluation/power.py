@@ -21,11 +21,7 @@ import numpy as np
 from scipy.special import nctdtr, stdtrit
 
 from infalign import _check
-from infalign.design import at_kl, design
-from infalign.policies import TiltedPolicy
-from infalign.procedures import AbstractProcedure
-from infalign.roots import bracketed_root
-from infalign.transforms import Probit
+from infalign.core import AbstractProcedure, Probit, TiltedPolicy, at_kl, bracketed_root, design
 
 from .variance import check_ranks, difference_variance, win_rate_variance
 

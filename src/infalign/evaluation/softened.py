@@ -9,8 +9,7 @@ share the errors of its K, and the estimate has a bias of order 1/K.
 import numpy as np
 from scipy.special import gammaln
 
-from infalign.procedures import AbstractProcedure
-from infalign.softened import Rewind, SoftBestOfN
+from infalign.core import AbstractProcedure, Rewind, SoftBestOfN
 
 CHUNK = 2**23
 """Numbers that are held at once."""
@@ -19,12 +18,12 @@ STEP = 0.25
 """Of the trapezoidal rule in log s: its error is e^(-π²/STEP), below rounding."""
 
 
-def kept_by_quantile(quantiles: np.ndarray, procedure: AbstractProcedure) -> np.ndarray:
+def selected_by_quantile(quantiles: np.ndarray, procedure: AbstractProcedure) -> np.ndarray:
     """Chance of each sample to be kept, over all draws from its row; rows sum to 1.
 
     - `quantiles`: calibrated rewards C, shape (rows, m), m at least what `procedure` draws.
 
-    >>> kept_by_quantile(np.array([[0.1, 0.9, 0.2]]), Rewind(0.5, 2)).round(4).tolist()
+    >>> selected_by_quantile(np.array([[0.1, 0.9, 0.2]]), Rewind(0.5, 2)).round(4).tolist()
     [[0.1667, 0.6667, 0.1667]]
     """
     match procedure:

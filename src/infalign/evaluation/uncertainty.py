@@ -15,6 +15,9 @@ from scipy.special import stdtrit
 
 from infalign import _check
 
+ROUNDING = 1e-13
+"""Deviation from the mean, relative to the range of the values, that is rounding."""
+
 CHUNK = 2**22
 """Numbers that a bootstrap holds at once."""
 
@@ -120,8 +123,10 @@ class Bootstrap(AbstractInterval):
             means, spreads = drawn.mean(1), drawn.std(1, ddof=1)
             # Equal values have no spread but for the rounding of their mean.
             errors = np.where(np.ptp(drawn, axis=1) > 0, spreads, 0) / np.sqrt(prompts)
-            with np.errstate(divide="ignore"):
-                T.append(means / errors)
+            # A resample that equals the mean has no error; one beside it is infinitely far.
+            means[np.abs(means) <= ROUNDING * np.ptp(values)] = 0
+            with np.errstate(divide="ignore", invalid="ignore"):
+                T.append(np.where(means == 0, 0, means / errors))
         ends = [(1 - level) / 2, (1 + level) / 2]
         low, high = np.quantile(np.concatenate(T), ends, method="inverted_cdf")
         return float(high), float(-low)

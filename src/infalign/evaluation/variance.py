@@ -15,9 +15,8 @@ from numpy.polynomial import chebyshev, legendre
 from scipy.special import gammaln, xlog1py, xlogy
 
 from infalign import _check
+from infalign.core import AbstractProcedure, RankProcedure, TiltedPolicy
 from infalign.errors import SolveError
-from infalign.policies import TiltedPolicy
-from infalign.procedures import AbstractProcedure, RankProcedure
 
 TOLERANCE = 1e-5
 """Relative change of a variance at which the quadrature stops."""

@@ -5,8 +5,13 @@
 a run's prompts for them, `settings` what keeps the objective.
 """
 
-from .opened import open_reward as open_reward
-from .opened import open_run as open_run
-from .opened import open_scorer as open_scorer
-from .scorer import Asked as Asked
-from .scorer import Scored as Scored
+from .opened import open_reward, open_run, open_scorer
+from .scorer import Asked, Scored
+
+__all__ = [
+    "Asked",
+    "Scored",
+    "open_reward",
+    "open_run",
+    "open_scorer",
+]

@@ -13,7 +13,7 @@ from .opened import policy_text
 
 Framework = Literal["verl", "openrlhf", "trl"]
 
-TRAIN, KEPT_ASIDE = "train", "kept-aside"
+TRAIN, VALIDATION = "train", "kept-aside"
 REWARD_FILE = """\
 from infalign.frameworks.openrlhf import reward_function
 
@@ -32,7 +32,7 @@ def export_prompts(run: Run, framework: Framework, out: Path) -> list[str]:
     """
     out = Path(out).resolve()
     count = run.config.train.trained_prompts(len(run.prompts))
-    parts = {TRAIN: run.prompts[:count], KEPT_ASIDE: run.prompts[count:]}
+    parts = {TRAIN: run.prompts[:count], VALIDATION: run.prompts[count:]}
     text = None if framework == "verl" else policy_text(run)  # which takes messages as they are
     template = text is not None and text.tokenizer.chat_template is not None
     paths = {}
@@ -44,7 +44,7 @@ def export_prompts(run: Run, framework: Framework, out: Path) -> list[str]:
         if rows:
             paths[part] = _write(out / part, rows, framework)
     if framework == "verl":
-        return settings.verl(run, paths[TRAIN], paths.get(KEPT_ASIDE))
+        return settings.verl(run, paths[TRAIN], paths.get(VALIDATION))
     if framework == "trl":
         return settings.trl(run)
     file = out / "reward.py"

@@ -3,20 +3,19 @@
 import threading
 from pathlib import Path
 
-from infalign.calibration.calibrators.choose import CALIBRATORS, ECDF
-from infalign.calibration.store import CalibrationStore
+from infalign.calibration.choice import CALIBRATORS, ECDF
 from infalign.config import Config, Prompts, load_config
+from infalign.core import AbstractTransform, parse_transform, transform_from_json
 from infalign.errors import ConfigError, DataError
 from infalign.models.rewards import load_reward
 from infalign.models.samplers import has_weights
 from infalign.pipeline.fingerprints import reward_fingerprint
 from infalign.pipeline.folder import Run
-from infalign.pipeline.stages import read_calibration, read_design
+from infalign.pipeline.read import read_calibration, read_design
 from infalign.prompts import load_prompts
 from infalign.shaping import ShapedReward
-from infalign.specs import parse_transform
 from infalign.storage import fingerprint, read_json
-from infalign.transforms import AbstractTransform, transform_from_json
+from infalign.stores import CalibrationStore
 
 from .names import PromptNames
 from .policy_text import PolicyText

@@ -8,17 +8,17 @@ inside the reward with the β of `design.json`, held fixed.
 from pathlib import Path
 
 from infalign.pipeline.folder import Run
-from infalign.pipeline.stages import read_design
+from infalign.pipeline.read import read_design
 
 from .openrlhf import clip_range
 
 
-def verl(run: Run, train: Path, kept_aside: Path | None) -> list[str]:
+def verl(run: Run, train: Path, validation: Path | None) -> list[str]:
     """Overrides of `python -m verl.trainer.main_ppo`."""
     config = run.config
     words = {
         "data.train_files": train,
-        "data.val_files": kept_aside or train,
+        "data.val_files": validation or train,
         "data.max_response_length": config.sampling.max_new_tokens,
         "actor_rollout_ref.model.path": _everywhere(run.model_path),
         "actor_rollout_ref.rollout.n": config.train.group,

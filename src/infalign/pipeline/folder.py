@@ -14,12 +14,11 @@ import yaml
 from infalign import storage
 from infalign.comparison.plan import Comparison
 from infalign.config import Config
+from infalign.core import Sampling, parse_procedure
 from infalign.demo import bundled
 from infalign.errors import ConfigError, DataError
 from infalign.models.rewards import load_reward
-from infalign.procedures import Sampling
 from infalign.prompts import Prompt, load_prompts
-from infalign.specs import parse_procedure
 
 from .fingerprints import policy_fingerprints, reward_fingerprint
 

@@ -5,23 +5,28 @@ from pathlib import Path
 import numpy as np
 
 from infalign import storage
-from infalign.calibration.calibrators.expected import Counted
 from infalign.calibration.diagnostics import resolution
-from infalign.calibration.ranks import quantiles, randomized_quantiles
-from infalign.calibration.raw import raw_beta, raw_win_rate
-from infalign.calibration.store import read_samples
+from infalign.calibration.expected import Counted
+from infalign.calibration.raw_reward import raw_beta, raw_win_rate
 from infalign.comparison.measured import Measured, in_theory
 from infalign.comparison.plan import REFERENCE
 from infalign.comparison.shown import BINS
 from infalign.comparison.summary import summarize
-from infalign.design import at_kl, design
+from infalign.core import (
+    Identity,
+    Log,
+    RankProcedure,
+    at_kl,
+    design,
+    quantiles,
+    randomized_quantiles,
+)
 from infalign.errors import SolveError
-from infalign.procedures import RankProcedure
+from infalign.stores import read_samples
 from infalign.training.labels import LABELS
-from infalign.transforms import Identity, Log
 
 from .folder import Run
-from .stages import open_store, read_design, read_expected
+from .read import open_store, read_design, read_expected
 
 
 def summarize_run(run: Run) -> dict:

@@ -5,23 +5,24 @@ import warnings
 from functools import partial
 
 from infalign import storage
-from infalign.calibration.calibrators import AbstractFitted, StoreCalibration, choose
-from infalign.calibration.calibrators.choose import CALIBRATORS, ECDF
-from infalign.calibration.calibrators.expected import AbstractExpected, expected
-from infalign.calibration.calibrators.in_store import some_rewards
-from infalign.calibration.raw import require_spread
-from infalign.calibration.store import CalibrationStore, read_samples
+from infalign.calibration import StoreCalibration, choose
+from infalign.calibration.choice import CALIBRATORS, ECDF
+from infalign.calibration.expected import expected
+from infalign.calibration.in_store import some_rewards
+from infalign.calibration.raw_reward import require_spread
 from infalign.collection import Local, OnRay, collect
 from infalign.comparison.samples import draw
 from infalign.comparison.shards import BATCHES, Report
 from infalign.comparison.verdicts import compare_pairs
 from infalign.config import SamplingSettings
+from infalign.core import parse_transform
 from infalign.models.rewards import load_reward
 from infalign.models.samplers import has_weights, load_sampler
-from infalign.specs import parse_transform
-from infalign.transforms import AbstractTransform, transform_from_json
+from infalign.stores import CalibrationStore, read_samples
 
 from .folder import Run
+from .read import open_store, read_calibration, read_design
+from .results import summarize_run
 
 LOG = logging.getLogger(__name__)
 
@@ -67,13 +68,6 @@ def load_both(model: str, reward: str, sampling: SamplingSettings, trust_remote_
         trust_remote_code=trust_remote_code,
     )
     return sampler, load_reward(reward, trust_remote_code=trust_remote_code)
-
-
-def open_store(run: Run) -> CalibrationStore:
-    """The run's calibration store, checked against what the run uses."""
-    store = CalibrationStore.open(run.folder / "calibration")
-    store.require(**run.fingerprints, seed=run.seed("calibrate"))
-    return store
 
 
 ATOMS = 0.05
@@ -131,23 +125,6 @@ def chosen_calibrator(run: Run, store: CalibrationStore) -> tuple[str, str]:
     return chosen.name, chosen.reason
 
 
-def read_calibration(run: Run, store: CalibrationStore) -> AbstractFitted:
-    """What the calibrator that `design.json` names learns from the store."""
-    name = storage.read_json(run.folder / "design.json")["calibrator"]["name"]
-    return StoreCalibration.fit(store, CALIBRATORS[name]).learned
-
-
-def read_expected(run: Run, store: CalibrationStore) -> AbstractExpected:
-    """What theory says of training with the run's calibrator and number of samples."""
-    return expected(read_calibration(run, store), some_rewards(store))
-
-
-def read_design(run: Run) -> tuple[AbstractTransform, float, float]:
-    """The transform, its β and its KL in nats."""
-    data = storage.read_json(run.folder / "design.json")
-    return transform_from_json(data["transform"]), data["beta"], data["kl"]
-
-
 def train(run: Run, report: Report) -> None:
     """One policy per method into `train/METHOD/model`."""
     from infalign.training.methods import Setting
@@ -199,8 +176,6 @@ def train(run: Run, report: Report) -> None:
 
 def evaluate(run: Run, report: Report) -> None:
     """Samples, rewards and KLs on the held-out prompts, then `evaluation/results.json`."""
-    from .results import summarize_run
-
     folder = run.folder / "evaluation"
     draw(run.comparison, folder, report)
     compare_pairs(run.comparison, folder, report)

@@ -14,12 +14,10 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from scipy.stats import betabinom
 
-from infalign.policies import TiltedPolicy
-from infalign.transforms import Identity
+from infalign.core import Identity, TiltedPolicy
 
 from . import drawing
 from .drawing import FAINT, INK, MUTED, PALETTE, STYLE, WIDTH
-from .drawing import save_png as save_png
 
 
 def draw(results: Mapping) -> dict[str, Figure]:

@@ -5,10 +5,17 @@ from whole groups; `MonitoredReward` the raw reward; `MaxAtKReward` and `RiskSen
 rivals.
 """
 
-from .group import GroupShapedReward as GroupShapedReward
-from .raw import checked_rewards as checked_rewards
-from .raw import reward_name as reward_name
-from .rivals import MaxAtKReward as MaxAtKReward
-from .rivals import RiskSensitiveReward as RiskSensitiveReward
-from .transformed import MonitoredReward as MonitoredReward
-from .transformed import ShapedReward as ShapedReward
+from .group import GroupShapedReward
+from .raw import checked_rewards, reward_name
+from .rivals import MaxAtKReward, RiskSensitiveReward
+from .transformed import MonitoredReward, ShapedReward
+
+__all__ = [
+    "GroupShapedReward",
+    "MaxAtKReward",
+    "MonitoredReward",
+    "RiskSensitiveReward",
+    "ShapedReward",
+    "checked_rewards",
+    "reward_name",
+]

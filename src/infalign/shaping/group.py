@@ -3,12 +3,11 @@
 from collections.abc import Callable, Sequence
 
 from infalign import _check
-from infalign.calibration.calibrators import AbstractCalibrator, AbstractFitted, StoreCalibration
-from infalign.calibration.calibrators.counting import FittedCounting
-from infalign.calibration.store import CalibrationStore
+from infalign.calibration import AbstractCalibrator, AbstractFitted, StoreCalibration
+from infalign.calibration.counting import FittedCounting
+from infalign.core import RankProcedure, group_rewards, group_win_rate
 from infalign.errors import DataError
-from infalign.groups import group_rewards, group_win_rate
-from infalign.procedures import RankProcedure
+from infalign.stores import CalibrationStore
 
 from .groups import group_size
 from .monitor import Chances, Monitor

@@ -6,11 +6,9 @@ from functools import cached_property
 
 import numpy as np
 
-from infalign.calibration.calibrators import StoreCalibration
-from infalign.calibration.store import CalibrationStore
-from infalign.groups import group_win_rate
-from infalign.procedures import RankProcedure
-from infalign.transforms import Tabulated
+from infalign.calibration import StoreCalibration
+from infalign.core import RankProcedure, Tabulated, group_win_rate
+from infalign.stores import CalibrationStore
 
 from .groups import whole_groups
 

@@ -12,9 +12,8 @@ import numpy as np
 from scipy.special import logsumexp
 
 from infalign import _check
-from infalign.calibration.store import CalibrationStore
-from infalign.groups import group_rewards, group_win_rate
-from infalign.procedures import RankProcedure
+from infalign.core import RankProcedure, group_rewards, group_win_rate
+from infalign.stores import CalibrationStore
 
 from .groups import group_size
 from .monitor import Monitor

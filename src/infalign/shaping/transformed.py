@@ -2,12 +2,10 @@
 
 from collections.abc import Callable, Sequence
 
-from infalign.calibration.calibrators import AbstractCalibrator, AbstractFitted, StoreCalibration
-from infalign.calibration.calibrators.counting import FittedCounting
-from infalign.calibration.ranks import Smoothing
-from infalign.calibration.store import CalibrationStore
-from infalign.procedures import RankProcedure
-from infalign.transforms import AbstractTransform
+from infalign.calibration import AbstractCalibrator, AbstractFitted, StoreCalibration
+from infalign.calibration.counting import FittedCounting
+from infalign.core import AbstractTransform, RankProcedure, Smoothing
+from infalign.stores import CalibrationStore
 
 from .monitor import Monitor
 from .raw import raw_rewards, reward_name

@@ -10,9 +10,8 @@ from transformers import PrinterCallback, TrainerCallback
 from transformers.trainer_callback import ExportableState, ProgressCallback
 
 from infalign.config import Config
-from infalign.design import design
+from infalign.core import RankProcedure, design
 from infalign.errors import SolveError
-from infalign.procedures import RankProcedure
 
 from .objectives import Objective
 from .trainers import AbstractSteps

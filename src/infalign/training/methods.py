@@ -10,20 +10,22 @@ from functools import partial
 
 import numpy as np
 
-from infalign.calibration.calibrators import AbstractFitted, Counting
-from infalign.calibration.calibrators.expected import AbstractExpected, Counted
-from infalign.calibration.store import CalibrationStore
+from infalign.calibration import AbstractFitted, Counting
+from infalign.calibration.expected import AbstractExpected, Counted
 from infalign.config import Method
-from infalign.coupled_samples import (
+from infalign.core import (
+    AbstractTransform,
     ExponentialUtility,
-    KeptReward,
+    Identity,
+    Log,
+    RankProcedure,
+    SelectedReward,
     coupled_tilt,
+    design,
     first_tilt,
 )
-from infalign.design import design
-from infalign.procedures import RankProcedure
 from infalign.shaping import GroupShapedReward, MaxAtKReward, RiskSensitiveReward
-from infalign.transforms import AbstractTransform, Identity, Log
+from infalign.stores import CalibrationStore
 
 from .objectives import Objective, raw_objective, shaped_objective
 
@@ -107,7 +109,7 @@ def _raw(s: Setting) -> Objective:
 
 def _max_at_k(s: Setting) -> Objective:
     reward = MaxAtKReward(s.reward, s.store, s.procedure, s.against)
-    utility = KeptReward(s.procedure)
+    utility = SelectedReward(s.procedure)
 
     def tilted(rewards):
         return coupled_tilt(rewards, utility, s.kl, close=CLOSE)

@@ -9,18 +9,21 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from infalign.calibration.calibrators import AbstractFitted
-from infalign.calibration.calibrators.counting import FittedCounting
-from infalign.calibration.calibrators.expected import AbstractExpected
-from infalign.calibration.ranks import quantiles
-from infalign.calibration.raw import log_weights, raw_beta
-from infalign.calibration.store import CalibrationStore
-from infalign.design import at_kl
-from infalign.procedures import RankProcedure
-from infalign.raw import RawRewards
+from infalign.calibration import AbstractFitted
+from infalign.calibration.counting import FittedCounting
+from infalign.calibration.expected import AbstractExpected
+from infalign.calibration.raw_reward import raw_beta
+from infalign.core import (
+    AbstractTransform,
+    RankProcedure,
+    RawRewards,
+    at_kl,
+    log_weights,
+    parse_transform,
+    quantiles,
+)
 from infalign.shaping import MonitoredReward, ShapedReward
-from infalign.specs import parse_transform
-from infalign.transforms import AbstractTransform
+from infalign.stores import CalibrationStore
 
 
 @dataclass(frozen=True)

@@ -53,7 +53,7 @@ def on_policy(
     config: Config,
     model_path: str,
     prompts: Sequence[Prompt],
-    kept_aside: Sequence[Prompt],
+    validation: Sequence[Prompt],
     objective: Objective,
     setting: Setting,
     method: Method,
@@ -63,7 +63,7 @@ def on_policy(
 ) -> None:
     """Train into `out/model`, from the weights in `start` or from the reference.
 
-    Of several checkpoints the one with the highest objective on `kept_aside` is taken.
+    Of several checkpoints the one with the highest objective on `validation` is taken.
     """
     tokenizer = load_tokenizer(model_path, config.trust_remote_code)
     steps = _steps(config, model_path, tokenizer, method)
@@ -88,9 +88,9 @@ def on_policy(
         Progress(lambda done, total: report("on policy", done, total)),
     ]
     judged = None
-    if kept_aside and config.train.steps > config.train.save_steps:
+    if validation and config.train.steps > config.train.save_steps:
         best = BestObjective(objective, steps, reward.__name__)
-        judged = _dataset(kept_aside[:JUDGED], tokenizer)
+        judged = _dataset(validation[:JUDGED], tokenizer)
         options |= best.options(config)
         callbacks.insert(0, best)
     trainer = steps.trainer_type(

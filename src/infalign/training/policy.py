@@ -37,20 +37,20 @@ def train_policy(
     prompts it has seen, and the KL that was asked for is that of prompts it has not.
     """
     kept = config.train.trained_prompts(len(prompts))
-    kept_aside = prompts[kept:]
+    validation = prompts[kept:]
     prompts, samples = prompts[:kept], samples.first(kept)
     if method in TASKS:
         trained = _offline(config, model_path, prompts, samples, method, setting, out, report)
     else:
         trained = _online(
-            config, model_path, prompts, kept_aside, samples, method, setting, out, report
+            config, model_path, prompts, validation, samples, method, setting, out, report
         )
     # Here and not where training ends, so that a run killed in between leaves none behind.
     for part in PARTS:
         drop_checkpoints(out / part)
     # Trainers refer to themselves: each would stay in memory beside the next one.
     gc.collect()
-    landing = kept_aside or prompts
+    landing = validation or prompts
     land(config, model_path, trained / "model", landing, setting.kl, seed, out, report)
 
 
@@ -64,7 +64,7 @@ def _offline(config, model_path, prompts, samples, method, setting, out, report)
     return folder
 
 
-def _online(config, model_path, prompts, kept_aside, samples, method, setting, out, report) -> Path:
+def _online(config, model_path, prompts, validation, samples, method, setting, out, report) -> Path:
     """A warm start towards the method's optimum, then on-policy steps."""
     wanted, passes = objective(method, setting), config.train.warm_start
     first, start, trained = out / WARM_START, None, out / ON_POLICY
@@ -77,6 +77,6 @@ def _online(config, model_path, prompts, kept_aside, samples, method, setting, o
         return first
     if not (trained / "done.json").exists():
         on_policy(
-            config, model_path, prompts, kept_aside, wanted, setting, method, start, trained, report
+            config, model_path, prompts, validation, wanted, setting, method, start, trained, report
         )
     return trained

@@ -5,9 +5,8 @@ from functools import partial
 
 import numpy as np
 
+from infalign.core import BestOfN, Identity
 from infalign.errors import ConfigError
-from infalign.procedures import BestOfN
-from infalign.transforms import Identity
 
 from . import losses
 from .methods import Setting, objective

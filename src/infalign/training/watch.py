@@ -10,7 +10,7 @@ from transformers import TrainerCallback
 from transformers.trainer_callback import ExportableState
 
 from infalign import _check
-from infalign.calibration.store import CalibrationStore
+from infalign.core import AbstractProcedure, finite_rewards
 from infalign.errors import DataError
 from infalign.evaluation.divergence import nats_per_sequence
 from infalign.evaluation.estimators import win_rate
@@ -20,8 +20,8 @@ from infalign.models.interfaces import Scorer
 from infalign.models.kl import sequence_kl
 from infalign.models.logits import check_top_p
 from infalign.models.rewards import score
-from infalign.procedures import AbstractProcedure
 from infalign.prompts import Prompt
+from infalign.stores import CalibrationStore
 
 
 class WinRateCallback(TrainerCallback, ExportableState):
@@ -161,7 +161,7 @@ class WinRateCallback(TrainerCallback, ExportableState):
                     "prompts too, or leave `reference` out to draw from the policy as it starts."
                 )
             reference = [reference.rewards[p.id] for p in self.prompts]
-        reference = _check.finite_rewards("reference", reference)
+        reference = finite_rewards("reference", reference)
         if len(reference) != len(self.prompts):
             raise ValueError(
                 "`reference` must have one row for each of `prompts`; got "

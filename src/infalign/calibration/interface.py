@@ -1,0 +1,152 @@
+"""What a calibrator is: fitted to reference rewards of many prompts, it gives quantiles."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import numpy as np
+
+from infalign.core import AbstractTransform, finite_rewards
+
+
+@dataclass(frozen=True)
+class Belief:
+    """What is known of the quantiles of m rewards: a mixture of uniform laws on intervals."""
+
+    low: np.ndarray
+    """Lower ends, shape (parts, m), in [0, 1]."""
+
+    high: np.ndarray
+    """Upper ends; where equal to the lower ones, the part is a point."""
+
+    weights: np.ndarray
+    """Chance of each part, shape (parts,); they sum to 1."""
+
+    @property
+    def mean(self) -> np.ndarray:
+        """Expected quantiles, shape (m,)."""
+        return self.weights @ (self.low + self.high) / 2
+
+    def shaped(self, transform: AbstractTransform) -> np.ndarray:
+        """Expected Φ, shape (m,)."""
+        return self.weights @ transform.average(self.low, self.high)
+
+
+@dataclass(frozen=True)
+class AbstractFitted(ABC):
+    """A calibrator that has seen reference rewards: the quantile of any reward on any prompt."""
+
+    @property
+    @abstractmethod
+    def prompts(self) -> int:
+        """How many prompts it knows: rows go from 0 to one less."""
+
+    @abstractmethod
+    def on(self, rewards, features=None) -> "AbstractFitted":
+        """What was learned, applied to reference rewards of other prompts; arguments and errors as
+        of `AbstractCalibrator.fit`, but one prompt is enough."""
+
+    def _belief(self, row: int, rewards: np.ndarray) -> Belief:
+        """What is known of the quantiles of one prompt's rewards, shape (m,)."""
+        low, high = self._intervals(row, rewards)
+        return Belief(low[None], high[None], np.ones(1))
+
+    def _intervals(self, row: int, rewards: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Ends of the intervals that one prompt's rewards have, if that is all that is known."""
+        raise NotImplementedError
+
+    def quantiles(self, rows, rewards) -> np.ndarray:
+        """Quantile of each reward under its prompt's reference, in [0, 1]: the expected one,
+        uniform for held-out reference samples.
+
+        - `rows`: which prompt each entry of `rewards` belongs to, shape (m,): its row when fitted.
+        - `rewards`: finite, shape (m,), or (m, …) for several rewards of one prompt.
+
+        Raises ValueError for rows that there are not and rewards that are not finite.
+        """
+        return self._each(rows, rewards, lambda belief: belief.mean)
+
+    def shaped(self, rows, rewards, transform: AbstractTransform) -> np.ndarray:
+        """Training reward: Φ averaged over what is known of each reward's quantile.
+
+        Over the quantiles that it shares with tied reference rewards, and over those that it may
+        have, as few samples do not tell: Φ of the expected quantile would be too low where Φ bends
+        upwards, and a policy would be paid for luck. Arguments and errors as of `quantiles`;
+        `transform` must be finite at the ends of [0, 1].
+        """
+        return self._each(rows, rewards, lambda belief: belief.shaped(transform))
+
+    def _each(self, rows, rewards, told) -> np.ndarray:
+        """`told` of each prompt's belief."""
+        rows, values = self._checked(rows, rewards)
+        found = np.empty(values.shape)
+        for row in np.unique(rows):
+            own = rows == row
+            belief = self._belief(int(row), values[own].ravel())
+            found[own] = told(belief).reshape(values[own].shape)
+        return found
+
+    def _checked(self, rows, rewards):
+        rows, values = np.asarray(rows), np.asarray(rewards, float)
+        if rows.ndim != 1 or values.shape[:1] != rows.shape or rows.dtype.kind not in "iu":
+            raise ValueError(
+                f"`rows` must be whole numbers, one per entry of `rewards`; got shape {rows.shape} "
+                f"of type {rows.dtype} for rewards of shape {values.shape}."
+            )
+        outside = (rows < 0) | (rows >= self.prompts)
+        if outside.any():
+            raise ValueError(
+                f"`rows` must lie from 0 to {self.prompts - 1}; got {rows[outside][0]} "
+                f"({outside.sum()} of {rows.size}). Fit the calibrator on the prompts you train on."
+            )
+        if not np.isfinite(values).all():
+            bad = values[~np.isfinite(values)]
+            raise ValueError(
+                f"`rewards` must be finite; got {bad[0]:g} ({bad.size} of {values.size} entries). "
+                "Score those responses again."
+            )
+        return rows, values
+
+
+@dataclass(frozen=True)
+class AbstractCalibrator(ABC):
+    """A way to make quantiles of reference rewards."""
+
+    @abstractmethod
+    def fit(self, rewards, features=None) -> AbstractFitted:
+        """Learn from reference rewards.
+
+        - `rewards`: rewards of reference samples, shape (prompts, K), any scale; nan where a prompt
+          has fewer samples.
+        - `features`: numbers that describe each prompt, shape (prompts, d), for calibrators that
+          read them.
+
+        Raises ValueError for other shapes or values, and for prompts without a sample where the
+        calibrator cannot do without.
+        """
+
+
+def sorted_rewards(rewards, *, at_least: int = 1) -> np.ndarray:
+    """Checked reference rewards, (prompts, K), increasing, nan last."""
+    rewards = np.sort(finite_rewards("rewards", rewards, missing=True), axis=1)
+    counts = np.isfinite(rewards).sum(1)
+    short = np.flatnonzero(counts < at_least)
+    if short.size:
+        raise ValueError(
+            f"`rewards` must hold at least {at_least} reward of every prompt; prompt {short[0]} "
+            f"has {counts[short[0]]} ({short.size} of {len(rewards)} prompts are short). Draw "
+            "some, or use QuantileRegression with features."
+        )
+    return rewards
+
+
+def tied_share(rewards: np.ndarray) -> np.ndarray:
+    """Share of each prompt's pairs of samples that tie, shape (prompts,); 0 with one sample.
+
+    - `rewards`: increasing, nan last.
+    """
+    counts = np.isfinite(rewards).sum(1)
+    shares = np.zeros(len(rewards))
+    for row in np.flatnonzero((np.diff(rewards, axis=1) == 0).any(1)):
+        _, same = np.unique(rewards[row, : counts[row]], return_counts=True)
+        shares[row] = np.sum(same * (same - 1)) / (counts[row] * (counts[row] - 1))
+    return shares

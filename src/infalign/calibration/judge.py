@@ -1,0 +1,246 @@
+"""What a calibrator is worth: the win rate of the policy that is trained on its quantiles.
+
+Training on Φ(û) gives a prompt's policy the density ∝ e^{Φ(û(u))/β} on the true quantile axis, û(u)
+the quantile that the calibrator gives to a response whose true one is u. β is one number for all
+prompts, at which the KL averaged over prompts is the budget; what counts is the win rate averaged
+over prompts. With counting this is `few_samples`.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from infalign import _check
+from infalign.core import (
+    AbstractProcedure,
+    AbstractTransform,
+    RankProcedure,
+    bracketed_root,
+    finite_rewards,
+)
+from infalign.errors import SolveError
+
+from .interface import AbstractCalibrator, AbstractFitted
+
+
+@dataclass(frozen=True)
+class Truth:
+    """Rewards of every prompt under the reference, cell by cell of the quantile axis."""
+
+    rewards: np.ndarray = field(repr=False)
+    """Reward in each cell, shape (prompts, cells), not decreasing; cells of one reward are one
+    atom."""
+
+    edges: np.ndarray = field(repr=False)
+    """Cells on the quantile axis, from 0 to 1, shape (cells + 1,)."""
+
+    def __post_init__(self):
+        rewards = finite_rewards("rewards", self.rewards)
+        edges = _check.unit_interval("edges", self.edges)
+        if (np.diff(rewards, axis=1) < 0).any() or edges.shape != (rewards.shape[1] + 1,):
+            raise ValueError(
+                f"`rewards` must not decrease along a prompt, and `edges` have one entry more; got "
+                f"shapes {rewards.shape} and {edges.shape}. Sort the rewards."
+            )
+
+    def ends(self) -> tuple[np.ndarray, np.ndarray]:
+        """The true quantile interval of the atom that each cell belongs to, (prompts, cells); of
+        a cell that ties with no other its middle, twice."""
+        new = np.diff(self.rewards, axis=1) > 0
+        pad = np.ones((len(new), 1), bool)
+        first, last = np.hstack([pad, new]), np.hstack([new, pad])
+        low = np.maximum.accumulate(np.where(first, self.edges[:-1], 0), axis=1)
+        high = np.minimum.accumulate(np.where(last, self.edges[1:], 1)[:, ::-1], axis=1)[:, ::-1]
+        alone = first & last
+        middle = (self.edges[:-1] + self.edges[1:]) / 2
+        return np.where(alone, middle, low), np.where(alone, middle, high)
+
+    def shaped(self, fitted: AbstractFitted | None, transform: AbstractTransform) -> np.ndarray:
+        """The training reward in each cell, (prompts, cells); with None that of exact
+        calibration."""
+        if fitted is None:
+            return transform.average(*self.ends())
+        return fitted.shaped(np.arange(len(self.rewards)), self.rewards, transform)
+
+    def win_rates(
+        self, exponents: np.ndarray, procedure: RankProcedure, against: AbstractProcedure
+    ) -> np.ndarray:
+        """Win rate of each prompt's policy ∝ e^exponent: Σ over rewards v of the chance to keep v,
+        times the opponent's to keep less, and half of that to keep the same."""
+        mass = _tilt(np.diff(self.edges), exponents)[0]
+        cdf = np.hstack([np.zeros((len(mass), 1)), np.cumsum(mass, axis=1)])
+        cdf[:, -1] = 1
+        ours, theirs = procedure.cdf(np.clip(cdf, 0, 1)), against.cdf(self.edges)
+        # Only where the reward changes does a CDF step; in between it stays as it was.
+        real = np.ones(cdf.shape, bool)
+        real[:, 1:-1] = np.diff(self.rewards, axis=1) > 0
+        ours = np.maximum.accumulate(np.where(real, ours, 0), axis=1)
+        theirs = np.maximum.accumulate(np.where(real, theirs, 0), axis=1)
+        return np.sum(np.diff(ours, axis=1) * (theirs[:, 1:] + theirs[:, :-1]) / 2, axis=1)
+
+    def kls(self, exponents: np.ndarray) -> np.ndarray:
+        """KL in nats of each prompt's policy ∝ e^exponent."""
+        mass, log_z = _tilt(np.diff(self.edges), exponents)
+        return np.sum(mass * exponents, axis=1) - log_z
+
+
+class AbstractWorld(ABC):
+    """Prompts whose reward distributions are known, to draw reference samples from."""
+
+    @abstractmethod
+    def draw(
+        self, samples: int, rng: np.random.Generator
+    ) -> tuple[np.ndarray, Truth, np.ndarray | None]:
+        """`samples` reference rewards a prompt, the truth to judge by, and features or None."""
+
+
+@dataclass(frozen=True)
+class KnownWorld(AbstractWorld):
+    """Prompts with known quantile functions."""
+
+    quantile: Callable[[np.ndarray], np.ndarray]
+    """Rewards at true quantiles u in (0, 1): (prompts, m) to (prompts, m)."""
+
+    prompts: int
+    features: np.ndarray | None = field(default=None, repr=False)
+
+    def draw(self, samples, rng):
+        edges = graded_edges()
+        middle = np.broadcast_to((edges[:-1] + edges[1:]) / 2, (self.prompts, edges.size - 1))
+        rewards = self.quantile(rng.random((self.prompts, samples)))
+        return rewards, Truth(self.quantile(middle), edges), self.features
+
+
+@dataclass(frozen=True)
+class SampledWorld(AbstractWorld):
+    """Prompts of which many reference samples are at hand: some calibrate, the others judge."""
+
+    rewards: np.ndarray = field(repr=False)
+    """Shape (prompts, M), finite."""
+
+    features: np.ndarray | None = field(default=None, repr=False)
+
+    def __post_init__(self):
+        finite_rewards("rewards", self.rewards)
+
+    def draw(self, samples, rng):
+        rewards = np.asarray(self.rewards, float)
+        if not 0 < samples < rewards.shape[1]:
+            raise ValueError(
+                f"`samples` must leave some of the {rewards.shape[1]} rewards of a prompt to judge "
+                f"by; got {samples}. Draw more rewards, or calibrate with fewer."
+            )
+        mixed = rng.permuted(rewards, axis=1)
+        rest = np.sort(mixed[:, samples:], axis=1)
+        edges = np.arange(rest.shape[1] + 1) / rest.shape[1]
+        return mixed[:, :samples], Truth(rest, edges), self.features
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What a calibrator achieves at a KL budget, averaged over prompts and calibrations."""
+
+    win_rate: float
+    stderr: float
+    """Standard error of `win_rate`: prompts and their samples are random."""
+
+    beta: float
+    kl: float
+    """In nats, averaged over prompts."""
+
+    prompts: np.ndarray = field(repr=False)
+    """Win rate of each prompt, averaged over rounds: for paired differences."""
+
+
+def judge(
+    world: AbstractWorld,
+    calibrators: Mapping[str, AbstractCalibrator | None],
+    transform: AbstractTransform,
+    procedure: RankProcedure,
+    *,
+    kl: float,
+    samples: int,
+    rounds: int,
+    rng: np.random.Generator,
+    against: AbstractProcedure | None = None,
+) -> dict[str, Judged]:
+    """The win rate that training on each calibrator's quantiles gives, at `kl` nats on average.
+
+    - `calibrators`: by name; None is exact calibration, the limit of many samples.
+    - `transform`: Φ; bounded, as quantiles may be 0 and 1.
+    - `samples`: reference samples a prompt, K.
+    - `rounds`: how often samples are drawn anew; the same for all calibrators.
+
+    Raises SolveError where a calibrator cannot express that much KL.
+    """
+    against = against or procedure
+    _check.count("rounds", rounds), _check.count("samples", samples), _check.positive("kl", kl)
+    truths, values = [], {name: [] for name in calibrators}
+    for _ in range(rounds):
+        rewards, truth, features = world.draw(samples, rng)
+        truths.append(truth)
+        for name, calibrator in calibrators.items():
+            fitted = None if calibrator is None else calibrator.fit(rewards, features)
+            values[name].append(truth.shaped(fitted, transform))
+    return {
+        name: achieved(truths, shaped, procedure, against, kl=kl) for name, shaped in values.items()
+    }
+
+
+def achieved(
+    truths: list[Truth],
+    shaped: list[np.ndarray],
+    procedure: RankProcedure,
+    against: AbstractProcedure,
+    *,
+    kl: float | None = None,
+    beta: float | None = None,
+) -> Judged:
+    """What policies trained on given rewards, one array per round, achieve at `kl` nats or `beta`.
+
+    Raises SolveError where these rewards cannot express that much KL.
+    """
+    pairs = list(zip(truths, shaped, strict=True))
+
+    def mean_kl(scale):
+        return float(np.mean([t.kls(v * scale).mean() for t, v in pairs]))
+
+    scale = _scale(mean_kl, np.std(shaped[0]), kl) if beta is None else 1 / beta
+    wins = np.mean([t.win_rates(v * scale, procedure, against) for t, v in pairs], axis=0)
+    stderr = float(wins.std(ddof=1) / np.sqrt(wins.size)) if wins.size > 1 else float("nan")
+    return Judged(float(wins.mean()), stderr, 1 / scale, mean_kl(scale), wins)
+
+
+def _scale(mean_kl: Callable[[float], float], spread: float, kl: float) -> float:
+    """1/β at which the KL is `kl`."""
+
+    def excess(log_scale):
+        return np.log(max(mean_kl(np.exp(log_scale)), 1e-300) / kl)
+
+    low = high = start = 0.5 * np.log(2 * kl) - np.log(max(spread, 1e-300))
+    while excess(low) > 0:
+        low -= 1
+    while excess(high) < 0:
+        high += 1
+        if high > start + 12:
+            raise SolveError(
+                f"These quantiles do not reach kl={kl:g} nats: {mean_kl(np.exp(high)):.3g} at "
+                "most. Use more samples, or a smaller kl."
+            )
+    return float(np.exp(bracketed_root(excess, low, high, xtol=1e-10) if low < high else low))
+
+
+def graded_edges() -> np.ndarray:
+    """A few hundred cells, finer towards both ends, where procedures and policies live."""
+    ends = np.geomspace(1e-4, 0.1, 80)
+    return np.concatenate([[0], ends, np.linspace(0.1, 0.9, 162)[1:-1], 1 - ends[::-1], [1]])
+
+
+def _tilt(widths, exponents):
+    """Policy mass of each cell, and log Z of each prompt."""
+    top = exponents.max(axis=1, keepdims=True)
+    mass = widths * np.exp(exponents - top)
+    total = mass.sum(1, keepdims=True)
+    return mass / total, (np.log(total) + top)[:, 0]

@@ -1,0 +1,109 @@
+"""Quantiles refined by the policy's own samples, weighted back to the reference.
+
+K reference samples say little of the rewards that a trained policy reaches; its own samples lie
+there. Of all K + m samples of a prompt each gets the weight that the balance heuristic of multiple
+importance sampling gives it, 1/(K + m π/π_ref): no weight is above 1/K, whatever the ratio. Source:
+Veach and Guibas, Optimally combining sampling techniques, SIGGRAPH 1995, section 3.3.
+"""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from infalign.core import finite_rewards
+
+from .counting import Counting
+from .interface import AbstractCalibrator, AbstractFitted, sorted_rewards
+
+
+@dataclass(frozen=True, eq=False)
+class Refined(AbstractCalibrator):
+    """Weighted mid-rank among a prompt's reference samples and samples of one policy.
+
+    When: training has moved away from the reference, most rewards beat all K, and log-probabilities
+    under both models are at hand. The chance to beat a reward that the policy reaches often is then
+    known to about 1/√m of itself. All policy samples of a prompt must be of the same policy; with
+    none left (nan) a prompt is counted. Rewards may tie.
+
+    Holds one row per prompt, as `fit` is given; other prompts (`on`) have no policy samples, and
+    are counted.
+    """
+
+    log_ratios: np.ndarray = field(repr=False)
+    """log π/π_ref of the reference samples, in the order of the rewards, (prompts, K)."""
+
+    policy_rewards: np.ndarray = field(repr=False)
+    """Shape (prompts, m), nan where a prompt has fewer."""
+
+    policy_log_ratios: np.ndarray = field(repr=False)
+    """log π/π_ref of the policy's samples, in nats, (prompts, m)."""
+
+    def fit(self, rewards, features=None):
+        """As of `AbstractCalibrator`; raises ValueError also where a sample has no log-ratio."""
+        sorted_rewards(rewards)
+        reference = np.asarray(rewards, float)
+        policy = finite_rewards("policy_rewards", self.policy_rewards, missing=True)
+        if len(policy) != len(reference):
+            raise ValueError(
+                f"`policy_rewards` must have a row for each of the {len(reference)} prompts; got "
+                f"{len(policy)}. Fill rows of prompts without policy samples with nan."
+            )
+        logs = np.hstack(
+            [
+                _ratios("log_ratios", self.log_ratios, reference),
+                _ratios("policy_log_ratios", self.policy_log_ratios, policy),
+            ]
+        )
+        both = np.hstack([reference, policy])
+        k, m = (np.isfinite(r).sum(1)[:, None] for r in (reference, policy))
+        with np.errstate(divide="ignore"):  # log 0 where a prompt has no policy samples
+            weights = np.exp(-np.logaddexp(np.log(k), np.log(m) + logs))
+        weights = np.where(np.isfinite(both), weights, 0)
+        order = np.argsort(both, axis=1)  # nan last
+        weights = np.take_along_axis(weights, order, axis=1)
+        below = np.hstack([np.zeros((len(both), 1)), np.cumsum(weights, axis=1)])
+        return FittedRefined(np.take_along_axis(both, order, axis=1), below / below[:, -1:])
+
+
+@dataclass(frozen=True)
+class FittedRefined(AbstractFitted):
+    """Samples of every prompt, reference's and policy's, and their weight from the lowest on."""
+
+    rewards: np.ndarray = field(repr=False)
+    """Increasing, nan last, (prompts, K + m)."""
+
+    below: np.ndarray = field(repr=False)
+    """Weight of the first so many samples, (prompts, K + m + 1), from 0 to 1."""
+
+    @property
+    def prompts(self):
+        return len(self.rewards)
+
+    def on(self, rewards, features=None):
+        return Counting().fit(rewards)
+
+    def _intervals(self, row, rewards):
+        # nan sorts last, and what lies above all samples meets it: there the weight is 1 already.
+        ends = (np.searchsorted(self.rewards[row], rewards, side) for side in ("left", "right"))
+        low, high = (self.below[row, end] for end in ends)
+        return low, high
+
+
+def _ratios(name: str, value, rewards: np.ndarray) -> np.ndarray:
+    """Log-ratios, one per sample; 0 where there is no sample."""
+    value, there = np.asarray(value, float), np.isfinite(rewards)
+    if value.shape != rewards.shape:
+        raise ValueError(
+            f"`{name}` must have one entry per sample, shape {rewards.shape}; got {value.shape}. "
+            "Score the samples under both models."
+        )
+    # −inf: a sample that the policy never draws.
+    bad = there & ~(value < np.inf)
+    if bad.any():
+        row, column = np.argwhere(bad)[0]
+        raise ValueError(
+            f"`{name}` must be numbers below infinity; got {value[row, column]:g} at prompt {row}, "
+            f"sample {column} ({bad.sum()} of {there.sum()} samples). The reference must be able "
+            "to draw each sample."
+        )
+    return np.where(there, value, 0.0)

@@ -1,0 +1,112 @@
+"""The numeric core: procedures, transforms and the solvers between them, on the quantile axis.
+
+It needs numpy and scipy only and knows no text, file, model or framework. Its modules are private;
+import every name from here or, for the public ones, from `infalign`.
+"""
+
+from . import finite, verifiable
+from ._certificates import objective, stationary_points
+from ._compare import Candidate, at_kl, best_exponential, best_power, compare
+from ._design import Design, SampledDesign, design
+from ._few_samples import FewSamples, samples_needed
+from ._group_gradient import group_rewards, group_win_rate
+from ._inputs import finite_rewards, quantile
+from ._policies import TiltedPolicy
+from ._procedures import (
+    AbstractProcedure,
+    BestOfN,
+    BestOfPoisson,
+    Mixture,
+    OrderStatistic,
+    RankProcedure,
+    Sampling,
+    WorstOfN,
+    require_by_rank,
+    require_procedure,
+)
+from ._quadrature import graded
+from ._quantiles import Smoothing, ends, interval, mid_rank, quantiles, randomized_quantiles, ranks
+from ._raw_rewards import RawRewards, log_weights
+from ._roots import NoRoot, bracketed_root, falling_root
+from ._soft_procedures import Rewind, SoftBestOfN, SoftenedProcedure
+from ._solvers.fixed_point import FixedPoint, fixed_point
+from ._solvers.rank import frontier
+from ._specs import PROCEDURE_FORMS, TRANSFORM_FORMS, parse_procedure, parse_transform
+from ._transforms import (
+    AbstractTransform,
+    Exponential,
+    Identity,
+    Log,
+    Power,
+    Probit,
+    Tabulated,
+    transform_from_json,
+)
+from ._utilities import ExponentialUtility, SelectedReward, coupled_tilt, first_tilt
+
+__all__ = [
+    "PROCEDURE_FORMS",
+    "TRANSFORM_FORMS",
+    "AbstractProcedure",
+    "AbstractTransform",
+    "BestOfN",
+    "BestOfPoisson",
+    "Candidate",
+    "Design",
+    "Exponential",
+    "ExponentialUtility",
+    "FewSamples",
+    "FixedPoint",
+    "Identity",
+    "Log",
+    "Mixture",
+    "NoRoot",
+    "OrderStatistic",
+    "Power",
+    "Probit",
+    "RankProcedure",
+    "RawRewards",
+    "Rewind",
+    "SampledDesign",
+    "Sampling",
+    "SelectedReward",
+    "Smoothing",
+    "SoftBestOfN",
+    "SoftenedProcedure",
+    "Tabulated",
+    "TiltedPolicy",
+    "WorstOfN",
+    "at_kl",
+    "best_exponential",
+    "best_power",
+    "bracketed_root",
+    "compare",
+    "coupled_tilt",
+    "design",
+    "ends",
+    "falling_root",
+    "finite",
+    "finite_rewards",
+    "first_tilt",
+    "fixed_point",
+    "frontier",
+    "graded",
+    "group_rewards",
+    "group_win_rate",
+    "interval",
+    "log_weights",
+    "mid_rank",
+    "objective",
+    "parse_procedure",
+    "parse_transform",
+    "quantile",
+    "quantiles",
+    "randomized_quantiles",
+    "ranks",
+    "require_by_rank",
+    "require_procedure",
+    "samples_needed",
+    "stationary_points",
+    "transform_from_json",
+    "verifiable",
+]

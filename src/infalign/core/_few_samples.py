@@ -1,0 +1,291 @@
+"""What K calibration samples per prompt leave of a transform, and the best table for that K.
+
+K reference samples cut a prompt's quantile axis into K + 1 cells of random widths, uniform on the
+simplex. A response is only known to lie in cell j and is given the training reward φ_j, so the
+trained policy has one density per cell. Win rate and KL of that are exact for one prompt; their
+expectation over prompts is a seeded Monte Carlo average with control variates, and has an error.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from infalign import _check
+from infalign.errors import SolveError
+
+from ._procedures import AbstractProcedure, RankProcedure
+from ._roots import bracketed_root
+from ._transforms import AbstractTransform
+
+CELLS = 400_000
+"""Cells of all prompts of an average."""
+
+OPTIMIZED_CELLS = 40_000
+"""Cells of all prompts on which a table is optimized; others judge it."""
+
+SEED = 20_241_219
+
+
+@dataclass(frozen=True)
+class Achieved:
+    """Expectations over prompts."""
+
+    win_rate: float
+    kl: float
+    """In nats."""
+
+    stderr: float
+    """Standard error of `win_rate`."""
+
+
+@dataclass(frozen=True)
+class FewSamples:
+    """Calibration by `samples` reference samples per prompt."""
+
+    samples: int
+    """K ≥ 1."""
+
+    def __post_init__(self):
+        _check.count("samples", self.samples)
+
+    @property
+    def quantiles(self) -> np.ndarray:
+        """The K + 1 mid-rank quantiles that a response without ties can have: j/K."""
+        return np.arange(self.samples + 1) / self.samples
+
+    def values(self, transform: AbstractTransform) -> np.ndarray:
+        """φ_j of a transform; at (j + ½)/(K + 1), add-half smoothing, if it is unbounded."""
+        if transform.bounded:
+            return transform(self.quantiles)
+        return transform((np.arange(self.samples + 1) + 0.5) / (self.samples + 1))
+
+    def means(self, u: np.ndarray, phi: np.ndarray) -> np.ndarray:
+        """Expected Φ over each cell, for Φ given at points u: at the mean quantile of the cell."""
+        middle = (np.arange(self.samples + 1) + 0.5) / (self.samples + 1)
+        return np.interp(middle, u, phi)
+
+    @cached_property
+    def _widths(self) -> np.ndarray:
+        """Cells of the prompts of an average, shape (prompts, K + 1)."""
+        prompts = max(CELLS // (self.samples + 1), 2000)
+        rng = np.random.default_rng([SEED, self.samples])
+        return rng.dirichlet(np.ones(self.samples + 1), size=prompts)
+
+    def kl(self, exponents: np.ndarray) -> float:
+        """Expected KL in nats of the policies with density ∝ e^exponent per cell."""
+        mass, log_z = _tilt(self._widths, exponents)
+        return float(np.mean(mass @ exponents - log_z))
+
+    def achieved(
+        self, exponents: np.ndarray, procedure: RankProcedure, against: AbstractProcedure
+    ) -> Achieved:
+        """Expected win rate and KL of the policies with density ∝ e^exponent per cell."""
+        _by_rank(procedure)
+        widths = self._widths
+        wins = np.concatenate(
+            [
+                _win_rates(w, exponents, procedure, against, self.samples)
+                for w in np.array_split(widths, max(1, widths.size // 50_000))
+            ]
+        )
+        # Linear functions of the widths have known means; what they explain of W is taken out.
+        top = exponents.max()
+        tilt = np.exp(exponents - top)
+        shapes = np.array([tilt, tilt * (exponents - top), tilt**2, self.quantiles])
+        controls = (widths - 1 / (self.samples + 1)) @ shapes.T
+        slope, *_ = np.linalg.lstsq(controls - controls.mean(0), wins - wins.mean(), rcond=None)
+        rest = wins - controls @ slope
+        stderr = float(rest.std(ddof=len(slope) + 1) / np.sqrt(len(rest)))
+        return Achieved(float(rest.mean()), self.kl(exponents), stderr)
+
+    def at_kl(self, transform: AbstractTransform, kl: float) -> tuple[float, np.ndarray]:
+        """β, and exponents Φ/β per cell, at which training on a transform costs `kl` nats.
+
+        Raises SolveError if K samples cannot express that much.
+        """
+        values = self.values(transform)
+        scale = self._scale(values, kl, transform.spec)
+        return 1 / scale, values * scale
+
+    def _scale(self, values: np.ndarray, kl: float, name: str) -> float:
+        def excess(log_scale):
+            return np.log(max(self.kl(values * np.exp(log_scale)), 1e-300) / kl)
+
+        start = 0.5 * np.log(2 * kl) - np.log(max(np.std(values), 1e-300))
+        low = high = start
+        while excess(low) > 0:
+            low -= 1
+        while excess(high) < 0:
+            high += 1
+            if high > start + 12:
+                raise SolveError(
+                    f"`{name}` does not reach kl={kl:g} nats with {self.samples} calibration "
+                    f"samples per prompt: {np.sum(1 / np.arange(1, self.samples + 1)):.3g} nats, "
+                    "1 + 1/2 + … + 1/K, is the most they tell apart on average. Use more samples, "
+                    "or a smaller kl."
+                )
+        if low == high:
+            return float(np.exp(start))
+        return float(np.exp(bracketed_root(excess, low, high, xtol=1e-12)))
+
+    def best_table(
+        self,
+        procedure: RankProcedure,
+        against: AbstractProcedure,
+        start: np.ndarray,
+        start_beta: float,
+        *,
+        kl: float | None,
+        beta: float | None,
+    ) -> tuple[np.ndarray, float]:
+        """The φ_j, increasing, that maximize the expected W − β KL, and β.
+
+        At a budget β is found with the table. `start` and `start_beta` are a guess: the exact
+        optimum averaged over the cells.
+        """
+        _by_rank(procedure)
+        prompts = max(OPTIMIZED_CELLS // (self.samples + 1), 256)
+        widths = np.random.default_rng([SEED, self.samples, 1]).dirichlet(
+            np.ones(self.samples + 1), size=prompts
+        )
+        guess = start / start_beta
+        if kl is not None:
+            guess = guess * self._scale(guess, kl, "the optimum")
+
+        def solve(strength, exponents):
+            return _ascend(widths, exponents, procedure, against, self.samples, strength)
+
+        if beta is not None:
+            return solve(beta, guess) * beta, beta
+        # β at which the optimized table costs `kl` on the prompts it is optimized on.
+        known: dict[float, float] = {}
+        exponents = guess
+
+        def excess(log_beta):
+            nonlocal exponents
+            exponents = solve(float(np.exp(log_beta)), exponents)
+            mass, log_z = _tilt(widths, exponents)
+            known[log_beta] = float(np.log(np.mean(mass @ exponents - log_z) / kl))
+            return known[log_beta]
+
+        low = high = float(np.log(start_beta))
+        while excess(high) > 0:
+            low, high = high, high + 0.4
+        while (known[low] if low in known else excess(low)) < 0:
+            low, high = low - 0.4, low
+            if low < np.log(start_beta) - 12:
+                raise SolveError(
+                    f"No table for {self.samples} calibration samples per prompt reaches kl={kl:g} "
+                    "nats. Use more samples, or a smaller kl."
+                )
+        log_beta = bracketed_root(excess, low, high, xtol=1e-3) if known[low] > 0 else low
+        excess(log_beta)
+        # On the prompts that judge it the budget holds exactly.
+        return exponents * self._scale(exponents, kl, "the table") * np.exp(log_beta), float(
+            np.exp(log_beta)
+        )
+
+
+def samples_needed(
+    procedure: RankProcedure,
+    transform: AbstractTransform,
+    *,
+    kl: float,
+    loss: float,
+    exact: float,
+    against: AbstractProcedure | None = None,
+    most: int = 4096,
+) -> int:
+    """The smallest K at which training on a transform loses at most `loss` of win rate to `exact`.
+
+    - `exact`: the win rate to compare with, such as that of exact calibration.
+    - `most`: largest K tried; SolveError beyond.
+    """
+    against = against or procedure
+
+    def short(samples):
+        few = FewSamples(samples)
+        try:
+            _, exponents = few.at_kl(transform, kl)
+        except SolveError:
+            return np.inf
+        return exact - few.achieved(exponents, procedure, against).win_rate
+
+    high = 2
+    while short(high) > _check.positive("loss", loss):
+        high *= 2
+        if high > most:
+            raise SolveError(
+                f"`{transform.spec}` loses more than {loss:g} of win rate even with {most} "
+                "calibration samples per prompt. Allow a larger loss, or choose another transform."
+            )
+    low = high // 2
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if short(middle) <= loss else (middle, high)
+    return high
+
+
+def _by_rank(procedure) -> None:
+    if not isinstance(procedure, RankProcedure):
+        raise ValueError(
+            f"`samples` needs a procedure that keeps by rank, since only ranks are known from a "
+            f"finite calibration; got {procedure!r}. Leave `samples` out."
+        )
+
+
+def _tilt(widths, exponents):
+    """Policy mass of each cell, and log Z of each prompt."""
+    top = exponents.max()
+    mass = widths * np.exp(exponents - top)
+    total = mass.sum(1)
+    return mass / total[:, None], np.log(total) + top
+
+
+def _inside(samples, draws):
+    """Quadrature within a cell: positions in (0, 1) and weights."""
+    nodes, weights = np.polynomial.legendre.leggauss(min(4 + 2 * draws // (samples + 1), 32))
+    return (1 + nodes) / 2, weights / 2
+
+
+def _cells(widths, mass, procedure, against, samples):
+    """F and the opponent's density at the positions within each cell, and their weights."""
+    at, weights = _inside(samples, max(procedure.draws, against.draws))
+    start = np.cumsum(mass, axis=1) - mass
+    left = np.cumsum(widths, axis=1) - widths
+    cdf = np.clip(start[:, :, None] + at * mass[:, :, None], 0, 1)
+    u = np.clip(left[:, :, None] + at * widths[:, :, None], 0, 1)
+    return cdf, against.density(u), at, weights
+
+
+def _win_rates(widths, exponents, procedure, against, samples):
+    mass, _ = _tilt(widths, exponents)
+    cdf, opponent, _, weights = _cells(widths, mass, procedure, against, samples)
+    return 1 - np.sum(widths * ((procedure.cdf(cdf) * opponent) @ weights), axis=1)
+
+
+def _ascend(widths, exponents, procedure, against, samples, beta):
+    """The exponents that maximize the mean of W − β KL over given prompts."""
+
+    def loss(e):
+        mass, log_z = _tilt(widths, e)
+        cdf, opponent, at, weights = _cells(widths, mass, procedure, against, samples)
+        rate = procedure.density(cdf) * opponent
+        wins = 1 - np.sum(widths * ((procedure.cdf(cdf) * opponent) @ weights), axis=1)
+        kl = mass @ e - log_z
+        # Φ = -∫_v^1 h(F) dG, averaged over each cell.
+        per_cell = widths * (rate @ weights)
+        after = np.cumsum(per_cell[:, ::-1], axis=1)[:, ::-1] - per_cell
+        phi = -after - widths * (rate @ (weights * at))
+        marginal = phi - beta * e
+        pull = mass * (marginal - np.sum(mass * marginal, axis=1, keepdims=True))
+        return beta * kl.mean() - wins.mean(), -pull.mean(0)
+
+    from scipy.optimize import minimize  # slow to import
+
+    found = minimize(
+        loss, exponents, jac=True, method="L-BFGS-B", options={"maxiter": 200, "ftol": 1e-12}
+    )
+    # A common shift changes nothing; the table must not fall, where too few prompts decide.
+    return np.maximum.accumulate(found.x - found.x[0])

@@ -1,0 +1,32 @@
+"""Checks of rewards and quantiles, with the remedies that fit them."""
+
+from typing import Any
+
+import numpy as np
+
+from infalign import _check
+
+SCORE_AGAIN = "Score those samples again, or leave their prompts out on purpose."
+
+
+def finite_rewards(name: str, value: Any, *, missing: bool = False) -> np.ndarray:
+    """`value` as a non-empty (prompts, samples) float array of finite rewards.
+
+    With `missing`, nan marks a sample that was not drawn (ragged rows); infinities never pass.
+    """
+    return _check.finite_matrix(name, value, of="rewards", missing=missing, remedy=SCORE_AGAIN)
+
+
+CALIBRATE = "Raw rewards become quantiles with `infalign.quantiles`."
+
+
+def quantile(name: str, value: Any) -> np.ndarray:
+    """`value` as a float array of quantiles in [0, 1]."""
+    return _check.unit_interval(name, value, CALIBRATE)
+
+
+def inner_quantile(name: str, value: Any, why: str) -> np.ndarray:
+    """`value` as quantiles in (0, 1), where functions infinite at the ends are finite."""
+    remedy = 'Calibrate with smoothing="add-half", or choose a bounded transform.'
+    quantile(name, value)
+    return _check.open_unit_interval(name, value, why, remedy)

@@ -1,0 +1,379 @@
+"""Inference-time procedures as laws on the quantile axis.
+
+A procedure draws responses and keeps one. A reference response has calibrated reward
+u ~ Uniform(0, 1), so the kept one has some CDF H(u), the procedure's law. A procedure that keeps by
+rank turns *any* policy with CDF F into one with CDF H(F): its law is all that design and evaluation
+ever need to know about it (InfAlign, arXiv:2412.19792, section 4). Those that read the calibrated
+reward itself are in `softened`.
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.special import betainc, betaln, binom, gammaln, pdtr, xlogy
+
+from infalign import _check
+from infalign.errors import DataError
+
+from ._inputs import quantile
+
+BERNSTEIN_LIMIT = 16
+"""Most draws for which a law is turned into chances per rank: the conversion loses about one
+decimal digit for every two draws."""
+
+
+class AbstractProcedure(ABC):
+    """How one response is kept out of several."""
+
+    @property
+    @abstractmethod
+    def draws(self) -> int:
+        """Responses drawn for each one kept; the most, where their number varies."""
+
+    @property
+    @abstractmethod
+    def spec(self) -> str:
+        """The procedure in one word, as `parse_procedure` and the command line read it."""
+
+    @abstractmethod
+    def cdf(self, u: np.ndarray) -> np.ndarray:
+        """H(u), elementwise: chance that the kept reference response ranks at or below u."""
+
+    @abstractmethod
+    def density(self, u: np.ndarray) -> np.ndarray:
+        """h = H', elementwise."""
+
+    @abstractmethod
+    def selected_cdf(self, grid, density: np.ndarray, cdf: np.ndarray) -> np.ndarray:
+        """CDF of the kept response when responses are drawn from a policy, at the nodes of `grid`.
+
+        - `grid`: quadrature `Panels`.
+        - `density`, `cdf`: f and F of the policy at its nodes.
+        """
+
+    @property
+    def breaks(self) -> tuple[float, ...]:
+        """Quantiles at which h jumps, for quadrature."""
+        return ()
+
+
+class RankProcedure(AbstractProcedure):
+    """Keeps by rank only: a policy with CDF F becomes one with CDF H(F).
+
+    A new one needs `draws`, `spec`, `cdf`, `density` and `slope`; solver, win rates, contract tests
+    and, for up to 16 draws, the unbiased estimator follow from them.
+    """
+
+    @abstractmethod
+    def slope(self, u: np.ndarray) -> np.ndarray:
+        """h' = H'', elementwise."""
+
+    def selected_cdf(self, grid, density, cdf):
+        return self.cdf(cdf)
+
+    def subset_cdf(self, m: int) -> np.ndarray:
+        """Chance that the kept one of `draws` out of `m` samples, without replacement, is among
+        the j lowest, for j = 0 … m: the law an unbiased estimate from m samples uses.
+
+        Raises DataError if the law is not that of a fixed number of draws, or of more than 16:
+        such a procedure has to say its chances itself.
+        """
+        n = self.draws
+        if n > BERNSTEIN_LIMIT:
+            raise DataError(
+                f"`{self!r}` draws {n} responses, too many to find its chances by rank from its "
+                f"law (at most {BERNSTEIN_LIMIT}). Write its `subset_cdf`."
+            )
+        # H(u) = Σ_j C(n, j) u^j (1 - u)^(n - j) · P(kept among the j lowest of n).
+        j = np.arange(n + 1)
+        u = (1 - np.cos(np.pi * (j + 0.5) / (n + 1))) / 2
+        basis = binom(n, j) * u[:, None] ** j * (1 - u[:, None]) ** (n - j)
+        chances = np.linalg.solve(basis, self.cdf(u))
+        check = np.linspace(0, 1, 64)[:, None]
+        again = (binom(n, j) * check**j * (1 - check) ** (n - j)) @ chances
+        if np.abs(again - self.cdf(check[:, 0])).max() > 1e-8:
+            raise DataError(
+                f"The law of `{self!r}` is no polynomial of degree {n}, so it does not keep one of "
+                f"{n} draws by rank. Correct `draws`, or write its `subset_cdf`."
+            )
+        parts = [OrderStatistic(n, int(n - i)).subset_cdf(m) for i in j[:-1]]
+        return np.diff(chances) @ parts
+
+
+@dataclass(frozen=True)
+class Sampling(RankProcedure):
+    """Draw one response and keep it: H(u) = u."""
+
+    @property
+    def draws(self):
+        return 1
+
+    @property
+    def spec(self):
+        return "sampling"
+
+    def cdf(self, u):
+        return quantile("u", u)
+
+    def density(self, u):
+        return np.ones_like(quantile("u", u))
+
+    def slope(self, u):
+        return np.zeros_like(quantile("u", u))
+
+    def subset_cdf(self, m):
+        return np.arange(m + 1) / m
+
+
+@dataclass(frozen=True)
+class BestOfN(RankProcedure):
+    """Draw `n` responses, keep the one with the highest reward: H(u) = uⁿ."""
+
+    n: int
+    """Responses drawn; 1 is plain sampling."""
+
+    def __post_init__(self):
+        _check.count("n", self.n)
+
+    @property
+    def draws(self):
+        return self.n
+
+    @property
+    def spec(self):
+        return f"best-of-n:{self.n}"
+
+    def cdf(self, u):
+        return quantile("u", u) ** self.n
+
+    def density(self, u):
+        return self.n * quantile("u", u) ** (self.n - 1)
+
+    def slope(self, u):
+        u = quantile("u", u)
+        return np.zeros_like(u) if self.n == 1 else self.n * (self.n - 1) * u ** (self.n - 2)
+
+    def subset_cdf(self, m):
+        # C(j, n) / C(m, n), all n among the j lowest, from the top down by C(j - 1, n) / C(j, n) =
+        # (j - n) / j: neither C(100000, 1024) nor its logarithm, which costs 6 digits, is needed.
+        j = np.arange(m, self.n, -1)
+        down = np.cumprod(np.append(1.0, (j - self.n) / j))
+        return np.append(np.zeros(self.n), down[::-1])
+
+
+@dataclass(frozen=True)
+class WorstOfN(RankProcedure):
+    """Draw `n` responses, keep the one with the lowest reward: H(u) = 1 − (1 − u)ⁿ.
+
+    An attacker who tries n times and keeps what hurts most, seen from the defender.
+    """
+
+    n: int
+    """Responses drawn; 1 is plain sampling."""
+
+    def __post_init__(self):
+        _check.count("n", self.n)
+
+    @property
+    def draws(self):
+        return self.n
+
+    @property
+    def spec(self):
+        return f"worst-of-n:{self.n}"
+
+    # The mirror image of best-of-n, H(u) = 1 - B(1 - u), in a form that is exact for small u.
+    def cdf(self, u):
+        with np.errstate(divide="ignore"):
+            return -np.expm1(self.n * np.log1p(-quantile("u", u)))
+
+    def density(self, u):
+        return BestOfN(self.n).density(1 - quantile("u", u))
+
+    def slope(self, u):
+        return -BestOfN(self.n).slope(1 - quantile("u", u))
+
+    def subset_cdf(self, m):
+        return 1 - BestOfN(self.n).subset_cdf(m)[::-1]
+
+
+@dataclass(frozen=True)
+class OrderStatistic(RankProcedure):
+    """Draw `n` responses, keep the k-th best: H(u) = I_u(n − k + 1, k), the incomplete beta."""
+
+    n: int
+    """Responses drawn."""
+
+    k: int
+    """Rank of the one kept: 1 is the best, n the worst."""
+
+    def __post_init__(self):
+        _check.count("n", self.n)
+        _check.count("k", self.k)
+        if self.k > self.n:
+            raise ValueError(f"`k` must be at most `n`; got k={self.k} of n={self.n} responses.")
+
+    @property
+    def draws(self):
+        return self.n
+
+    @property
+    def spec(self):
+        return f"order-statistic:{self.n}:{self.k}"
+
+    def cdf(self, u):
+        return betainc(self.n - self.k + 1, self.k, quantile("u", u))
+
+    def density(self, u):
+        return self._power(u, self.n - self.k, self.k - 1)
+
+    def slope(self, u):
+        low, high = self.n - self.k, self.k - 1
+        return low * self._power(u, low - 1, high) - high * self._power(u, low, high - 1)
+
+    def _power(self, u, low, high):
+        """u^low (1 − u)^high over the beta function of the law; powers below 0 have no weight."""
+        u = quantile("u", u)
+        scale = np.exp(-betaln(self.n - self.k + 1, self.k) / max(low + high, 1))
+        # The huge scale goes into each factor, so that neither overflows nor underflows alone.
+        return (
+            np.power(u * scale, max(low, 0))
+            * np.power((1 - u) * scale, max(high, 0))
+            * (scale if low + high == 0 else 1.0)
+        )
+
+    def subset_cdf(self, m):
+        # Of m samples the i-th lowest is kept by C(i - 1, n - k) C(m - i, k - 1) of the subsets.
+        # The ratio of that at i + 1 to that at i falls with i: products from the largest one on.
+        low = self.n - self.k
+        i = np.arange(low + 1, m - self.k + 1)
+        up, down = i * (m - i - self.k + 1.0), (i - low) * (m - i + 0.0)
+        top = np.count_nonzero(up > down)
+        rise = np.cumprod((down / up)[:top][::-1])[::-1]
+        fall = np.cumprod((up / down)[top:])
+        subsets = np.cumsum(np.concatenate([rise, [1.0], fall]))
+        return np.concatenate([np.zeros(low + 1), subsets / subsets[-1], np.ones(self.k - 1)])
+
+
+@dataclass(frozen=True)
+class BestOfPoisson(RankProcedure):
+    """Best of a random number of responses, 1 + Poisson(μ): H(u) = u e^{μ(u − 1)}.
+
+    Interpolates best-of-n smoothly in its expected cost 1 + μ (arXiv:2506.19248).
+    """
+
+    mu: float
+    """Expected number of draws beyond the first; ≥ 0."""
+
+    def __post_init__(self):
+        if _check.real("mu", self.mu) < 0:
+            raise ValueError(f"`mu` must be at least 0; got {self.mu:g}.")
+        object.__setattr__(self, "mu", float(self.mu))
+
+    @property
+    def draws(self):
+        """So many that more are drawn once in 10¹² times."""
+        return 1 if self.mu == 0 else 1 + int(np.ceil(_poisson_quantile(self.mu)))
+
+    @property
+    def spec(self):
+        return f"best-of-poisson:{self.mu!r}".removesuffix(".0")
+
+    def cdf(self, u):
+        u = quantile("u", u)
+        return u * np.exp(self.mu * (u - 1))
+
+    def density(self, u):
+        u = quantile("u", u)
+        return (1 + self.mu * u) * np.exp(self.mu * (u - 1))
+
+    def slope(self, u):
+        u = quantile("u", u)
+        return self.mu * (2 + self.mu * u) * np.exp(self.mu * (u - 1))
+
+    def subset_cdf(self, m):
+        """The mixture over the numbers of draws that m samples allow, of all but 10⁻¹²."""
+        more = np.arange(min(self.draws, m))
+        chances = np.exp(xlogy(more, self.mu) - self.mu - gammaln(more + 1))
+        law, i = np.zeros(m + 1), np.arange(m + 1)
+        best = i / m  # of n draws: C(i, n) / C(m, n), for n = 1, 2, … in turn
+        for j, chance in enumerate(chances, start=1):
+            law += chance * best
+            best = best * np.maximum(i - j, 0) / max(m - j, 1)
+        return law / law[-1]
+
+
+@dataclass(frozen=True)
+class Mixture(RankProcedure):
+    """One of several rank-based procedures, chosen at random for each response."""
+
+    procedures: tuple[RankProcedure, ...]
+
+    weights: tuple[float, ...]
+    """Chance of each; they sum to 1."""
+
+    def __post_init__(self):
+        object.__setattr__(self, "procedures", tuple(self.procedures))
+        object.__setattr__(self, "weights", tuple(float(w) for w in self.weights))
+        wrong = [p for p in self.procedures if not isinstance(p, RankProcedure)]
+        if wrong or not self.procedures:
+            raise ValueError(
+                "`procedures` must be one or more procedures that keep by rank; got "
+                f"{wrong[0] if wrong else '()'!r}."
+            )
+        same = len(self.weights) == len(self.procedures)
+        if not same or min(self.weights) <= 0 or abs(sum(self.weights) - 1) > 1e-12:
+            raise ValueError(
+                "`weights` must be one number above 0 for each procedure, with sum 1; "
+                f"got {self.weights} for {len(self.procedures)} procedures."
+            )
+
+    def _mean(self, name, argument):
+        parts = [getattr(p, name)(argument) for p in self.procedures]
+        return np.tensordot(self.weights, np.array(parts), 1)
+
+    @property
+    def draws(self):
+        return max(p.draws for p in self.procedures)
+
+    @property
+    def spec(self):
+        pairs = zip(self.weights, self.procedures, strict=True)
+        return "mixture:" + "+".join(f"{w!r}*{p.spec}" for w, p in pairs)
+
+    def cdf(self, u):
+        return self._mean("cdf", u)
+
+    def density(self, u):
+        return self._mean("density", u)
+
+    def slope(self, u):
+        return self._mean("slope", u)
+
+    def subset_cdf(self, m):
+        return self._mean("subset_cdf", m)
+
+
+def _poisson_quantile(mu: float) -> float:
+    """The least j with P(Poisson(mu) > j) ≤ 10⁻¹²."""
+    j = np.arange(int(mu + 12 * np.sqrt(mu) + 40))
+    return float(j[np.argmax(pdtr(j, mu) >= 1 - 1e-12)])
+
+
+def require_procedure(name: str, value) -> AbstractProcedure:
+    """`value`, which must be a procedure."""
+    return _check.instance(
+        name,
+        value,
+        AbstractProcedure,
+        "a procedure such as BestOfN(4)",
+        "Text becomes one with `infalign.parse_procedure`.",
+    )
+
+
+def require_by_rank(name: str, value, remedy: str = "") -> RankProcedure:
+    """`value`, which must be a procedure that selects by rank."""
+    require_procedure(name, value)
+    such_as = "a procedure that selects by rank, such as BestOfN(4)"
+    return _check.instance(name, value, RankProcedure, such_as, remedy)

@@ -1,0 +1,91 @@
+"""Rewards to quantiles, by rank among reference samples of the same prompt."""
+
+from typing import Literal
+
+import numpy as np
+
+from ._inputs import finite_rewards
+
+Smoothing = Literal["none", "add-half"]
+
+
+def quantiles(rewards, reference_rewards, *, smoothing: Smoothing = "none") -> np.ndarray:
+    """Mid-rank quantile of each reward among the reference rewards of its prompt.
+
+    Ĉ = (#{r_k < r} + ½ #{r_k = r}) / K, the empirical calibrated reward (InfAlign,
+    arXiv:2412.19792, section 5.1). Unchanged by any strictly increasing map of the reward.
+
+    - `rewards`: raw rewards, shape (prompts, m), any scale, finite.
+    - `reference_rewards`: rewards of reference samples, shape (prompts, K), finite.
+    - `smoothing`: `none`, or `add-half`: (rank + ½) / (K + 1), strictly inside (0, 1), which
+      unbounded transforms such as `Log` and `Probit` need.
+
+    Returns shape (prompts, m) in [0, 1]. Raises ValueError for other shapes or values.
+
+    >>> quantiles([[0.0, 2.0, 9.0]], [[1.0, 2.0, 3.0, 4.0]]).tolist()
+    [[0.0, 0.375, 1.0]]
+    """
+    rewards, reference = _paired(rewards, reference_rewards)
+    return np.array(
+        [mid_rank(row, r, smoothing) for r, row in zip(rewards, reference, strict=True)]
+    )
+
+
+def randomized_quantiles(rewards, reference_rewards, *, rng: np.random.Generator) -> np.ndarray:
+    """Quantiles with ties and the gaps between ranks broken at random: (#{r_k < r} + v) / (K + 1).
+
+    v is uniform on [0, 1 + #{r_k = r}]. Unlike mid-ranks these are exactly uniform for fresh
+    reference samples, whatever K is and however many ties there are: what densities and tests of
+    uniformity need. Source: the randomized probability integral transform, as in Smith,
+    Diagnostic checks of non-standard time series models, Journal of Forecasting 4 (1985).
+
+    Returns shape (prompts, m) in [0, 1). Raises ValueError as `quantiles` does.
+    """
+    rewards, reference = _paired(rewards, reference_rewards)
+    places = [ranks(row, r) for r, row in zip(rewards, reference, strict=True)]
+    below, up_to = np.array(places).swapaxes(0, 1)
+    return (below + rng.random(rewards.shape) * (up_to - below + 1)) / (reference.shape[1] + 1)
+
+
+def ranks(reference: np.ndarray, rewards: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """How many of one prompt's sorted `reference` rewards lie below each reward, and up to it.
+
+    Reference rewards cut the axis into K + 1 cells; a reward stands in the cell of its rank, or
+    with ties in any from the first number to the second.
+    """
+    return np.searchsorted(reference, rewards, "left"), np.searchsorted(reference, rewards, "right")
+
+
+def interval(
+    reference: np.ndarray, rewards: np.ndarray, smoothing: Smoothing
+) -> tuple[np.ndarray, np.ndarray]:
+    """Ends of the quantile interval that each reward's ties take up; equal where it has none."""
+    below, up_to = ranks(reference, rewards)
+    return ends(below, up_to, len(reference), smoothing)
+
+
+def ends(below, up_to, samples, smoothing: Smoothing) -> tuple[np.ndarray, np.ndarray]:
+    """Quantiles of ranks among so many `samples`: from below, and up to the last of its ties."""
+    if smoothing == "add-half":
+        return (below + 0.5) / (samples + 1), (up_to + 0.5) / (samples + 1)
+    if smoothing != "none":
+        raise ValueError(f'`smoothing` must be "none" or "add-half"; got {smoothing!r}.')
+    return below / samples, up_to / samples
+
+
+def mid_rank(reference: np.ndarray, rewards: np.ndarray, smoothing: Smoothing) -> np.ndarray:
+    """Quantiles of `rewards` among one prompt's sorted `reference` rewards."""
+    low, high = interval(reference, rewards, smoothing)
+    return (low + high) / 2
+
+
+def _paired(rewards, reference_rewards) -> tuple[np.ndarray, np.ndarray]:
+    """Both as finite arrays with one row per prompt, the reference sorted."""
+    rewards = finite_rewards("rewards", rewards)
+    reference = np.sort(finite_rewards("reference_rewards", reference_rewards), axis=1)
+    if len(rewards) != len(reference):
+        raise ValueError(
+            f"`rewards` and `reference_rewards` must have one row per prompt each; "
+            f"got {len(rewards)} and {len(reference)} rows."
+        )
+    return rewards, reference

@@ -1,0 +1,60 @@
+"""Roots of functions of one number: a bracket that grows from a guess, then Brent's method."""
+
+from collections.abc import Callable
+
+
+class NoRoot(Exception):
+    """The bracket reached its end without a change of sign; `at` is where it stopped."""
+
+    def __init__(self, at: float):
+        super().__init__(f"no change of sign up to {at:g}")
+        self.at = at
+
+
+def falling_root(
+    function: Callable[[float], float],
+    start: float,
+    *,
+    step: float = 1.0,
+    growth: float = 1.0,
+    low: float = -float("inf"),
+    high: float = float("inf"),
+    xtol: float,
+    rtol: float = 1e-14,
+) -> float:
+    """The root of a falling function, such as log KL(β) − log budget in log β.
+
+    - `start`: a guess; the bracket grows from it towards the root.
+    - `step`: width of the first try; each next one is `growth` times as wide.
+    - `low`, `high`: how far the bracket may grow. Raises NoRoot beyond.
+
+    The function is called once at each point: solvers that start from their last result rely on it.
+    """
+    known: dict[float, float] = {}
+
+    def value(x: float) -> float:
+        if x not in known:
+            known[x] = function(x)
+        return known[x]
+
+    if value(start) == 0:
+        return start
+    towards = 1.0 if value(start) > 0 else -1.0
+    near = start
+    while True:
+        far = near + towards * step
+        if not low <= far <= high:
+            raise NoRoot(near)
+        if value(far) * towards <= 0:
+            break
+        near, step = far, step * growth
+    return bracketed_root(value, min(near, far), max(near, far), xtol=xtol, rtol=rtol)
+
+
+def bracketed_root(
+    function: Callable[[float], float], low: float, high: float, *, xtol: float, rtol: float = 1e-14
+) -> float:
+    """The root between two ends of different sign, by Brent's method."""
+    from scipy.optimize import brentq  # slow to import, and `import infalign` should not be
+
+    return float(brentq(function, low, high, xtol=xtol, rtol=rtol))

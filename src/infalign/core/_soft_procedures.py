@@ -1,0 +1,204 @@
+"""Procedures that read the calibrated reward itself, not ranks alone: soft best-of-n and rewind.
+
+On the quantile axis their temperature and threshold are in units of the calibrated reward, so a
+procedure is the same for every prompt and model. Such a procedure is no map of the policy's CDF:
+each gives its win rate's gradient (and curvature) as a functional of the policy's density f.
+"""
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from scipy.special import exp1
+
+from infalign import _check
+
+from ._inputs import quantile
+from ._procedures import AbstractProcedure
+from ._quadrature import Panels, graded
+
+
+class SoftenedProcedure(AbstractProcedure):
+    """A procedure given by functionals of the policy's density at the nodes of a quadrature."""
+
+    @abstractmethod
+    def gradient(self, grid: Panels, density: np.ndarray, opponent: np.ndarray) -> np.ndarray:
+        """Φ = dW/df at the nodes, up to a constant.
+
+        - `density`: f at the nodes.
+        - `opponent`: G, the CDF of what the opponent keeps, at the nodes.
+        """
+
+
+@dataclass(frozen=True)
+class SoftBestOfN(SoftenedProcedure):
+    """Draw `n` responses, keep response i with chance ∝ e^{C_i / temperature}.
+
+    Between plain sampling (high temperature) and best-of-n (low). Source: arXiv:2505.03156, here
+    with the calibrated reward C in place of the raw one.
+    """
+
+    n: int
+    """Responses drawn."""
+
+    temperature: float
+    """In units of the calibrated reward; at least 0.005, below which it is best-of-n."""
+
+    def __post_init__(self):
+        _check.count("n", self.n)
+        if _check.positive("temperature", self.temperature) < 0.005:
+            raise ValueError(
+                f"`temperature` must be at least 0.005; got {self.temperature:g}. Use "
+                f"BestOfN({self.n}), which it cannot be told from."
+            )
+        object.__setattr__(self, "temperature", float(self.temperature))
+
+    @property
+    def draws(self):
+        return self.n
+
+    @property
+    def spec(self):
+        return f"soft-best-of-n:{self.n}:{self.temperature!r}"
+
+    # The chance to keep u among others v_j is E[w(u) / (w(u) + Σ w(v_j))], w(u) = e^{(u-1)/T}, and
+    # 1/x = ∫ e^{-sx} ds turns it into a one-dimensional integral over L(s) = E[e^{-s w(v)}]:
+    # kept density = n f(u) w(u) ∫ e^{-s w(u)} L(s)^(n-1) ds.
+    # In log s the integrand is analytic in a strip, where the trapezoidal rule is spectral.
+
+    @cached_property
+    def _s(self) -> np.ndarray:
+        return np.exp(np.arange(-38.0, 1 / self.temperature + 5, 0.25))
+
+    def _w(self, u):
+        return np.exp((u - 1) / self.temperature)
+
+    @cached_property
+    def _reference(self) -> np.ndarray:
+        """ds · n L(s)^(n-1) of the reference, whose L is an exponential integral."""
+        t, s = self.temperature, self._s
+        laplace = t * (exp1(s * np.exp(-1 / t)) - exp1(s))
+        return 0.25 * s * self.n * laplace ** (self.n - 1)
+
+    def cdf(self, u):
+        u = quantile("u", u)
+        t, s = self.temperature, self._s
+        # ∫₀^u w e^{-s w} = (T/s) (e^{-s w(0)} - e^{-s w(u)})
+        low = self._w(0.0)
+        rise = -np.expm1(-s * (self._w(u)[..., None] - low)) * np.exp(-s * low)
+        return (rise * t / s) @ self._reference
+
+    def density(self, u):
+        w = self._w(quantile("u", u))[..., None]
+        return (w * np.exp(-self._s * w)) @ self._reference
+
+    def selected_cdf(self, grid, density, cdf):
+        kernel, laplace = self._transform(grid, density)
+        weight = 0.25 * self._s * self.n * laplace ** (self.n - 1)
+        w = self._w(grid.nodes)
+        kept = density * w * (weight @ kernel).reshape(w.shape)
+        return grid.cumulate(kept)[0]
+
+    def _transform(self, grid, density):
+        """e^{-s w} at every (s, node), and L(s)."""
+        kernel = np.exp(-self._s[:, None] * self._w(grid.nodes).ravel())
+        return kernel, kernel @ (grid.weights * density).ravel()
+
+    def _moments(self, grid, density, opponent):
+        kernel, laplace = self._transform(grid, density)
+        gain = (opponent * self._w(grid.nodes)).ravel()
+        wins = kernel @ (gain * (grid.weights * density).ravel())
+        step = 0.25 * self._s * self.n
+        # L(s) underflows only where e^{-s w} has done so everywhere.
+        inverse = np.where(laplace > 0, 1 / np.where(laplace > 0, laplace, 1), 0)
+        first = step * laplace ** (self.n - 1)
+        second = (self.n - 1) * first * inverse
+        third = (self.n - 2) * second * inverse
+        return kernel, gain, wins, first, second, third
+
+    def gradient(self, grid, density, opponent):
+        # W = n ∫ L^(n-1) M ds with M(s) = ∫ f G w e^{-s w}.
+        kernel, gain, wins, first, second, _ = self._moments(grid, density, opponent)
+        slope = (second * wins) @ kernel + gain * (first @ kernel)
+        return slope.reshape(grid.nodes.shape)
+
+    def curvature(self, grid, density, opponent) -> np.ndarray:
+        """d²W/df(u)df(v) at the nodes, as a square matrix."""
+        kernel, gain, wins, _, second, third = self._moments(grid, density, opponent)
+        mixed = (kernel * second[:, None]).T @ (kernel * gain)
+        return (kernel * (third * wins)[:, None]).T @ kernel + mixed + mixed.T
+
+
+@dataclass(frozen=True)
+class Rewind(SoftenedProcedure):
+    """Draw again until the calibrated reward reaches `threshold`; keep the last response.
+
+    After `max_tries` draws the last one is kept whatever it is.
+    """
+
+    threshold: float
+    """Quantile under the reference, strictly between 0 and 1."""
+
+    max_tries: int
+    """Responses drawn at most; 1 is plain sampling."""
+
+    def __post_init__(self):
+        _check.open_unit_interval("threshold", self.threshold, "every response would pass or fail")
+        object.__setattr__(self, "threshold", float(self.threshold))
+        _check.count("max_tries", self.max_tries)
+
+    @property
+    def draws(self):
+        return self.max_tries
+
+    @property
+    def spec(self):
+        return f"rewind:{self.threshold!r}:{self.max_tries}"
+
+    @property
+    def breaks(self):
+        return (self.threshold,)
+
+    def rates(self, below: float) -> tuple[float, float]:
+        """How much more often than drawn a response is kept, below the threshold and above it,
+        where a policy falls below it with chance `below`."""
+        m = self.max_tries
+        tries = float(np.sum(below ** np.arange(m)))  # expected draws, (1 - a^m) / (1 - a)
+        return float(below ** (m - 1)), tries
+
+    def cdf(self, u):
+        u = quantile("u", u)
+        low, high = self.rates(self.threshold)
+        return low * np.minimum(u, self.threshold) + high * np.maximum(u - self.threshold, 0)
+
+    def density(self, u):
+        low, high = self.rates(self.threshold)
+        return np.where(quantile("u", u) < self.threshold, low, high)
+
+    def below(self, grid, density) -> float:
+        """F(threshold) of a policy; `grid` has an edge there."""
+        return float(np.sum((grid.weights * density)[grid.nodes < self.threshold]))
+
+    def selected_cdf(self, grid, density, cdf):
+        a = self.below(grid, density)
+        low, high = self.rates(a)
+        return low * np.minimum(cdf, a) + high * np.maximum(cdf - a, 0)
+
+    def gradient(self, grid, density, opponent):
+        # W = S(a) ∫_τ^1 f G + a^(m-1) ∫_0^τ f G, S(a) = Σ_{j<m} a^j and a = ∫_0^τ f.
+        under = grid.nodes < self.threshold
+        a = self.below(grid, density)
+        low, high = self.rates(a)
+        win = grid.weights * density * opponent
+        j = np.arange(1, self.max_tries)
+        slope = float(np.sum(j * a ** (j - 1))) * win[~under].sum()
+        if self.max_tries > 1:
+            slope += (self.max_tries - 1) * a ** (self.max_tries - 2) * win[under].sum()
+        return np.where(under, low * opponent + slope, high * opponent)
+
+
+def grid_for(*procedures: AbstractProcedure, near_0: int = 12, near_1: int = 12) -> Panels:
+    """Panels with edges where any of the laws jumps."""
+    breaks = sorted({b for p in procedures for b in p.breaks})
+    return graded(near_0, near_1, tuple(breaks))

@@ -1,0 +1,323 @@
+"""Transforms Φ from quantile to training reward: KL-regularised RL on Φ(C) tilts by e^{Φ/β}.
+
+All are increasing, but for the table of a procedure that wants otherwise. An affine map of Φ only
+rescales β, so each is written in the scale in which its formula is shortest; `Exponential` in
+[0, 1].
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import asdict, dataclass, fields
+
+import numpy as np
+from scipy.special import ndtri, xlogy
+
+from infalign import _check
+
+from ._inputs import inner_quantile, quantile
+
+
+class AbstractTransform(ABC):
+    """An increasing map from quantile to reward."""
+
+    @abstractmethod
+    def __call__(self, u: np.ndarray) -> np.ndarray:
+        """Φ(u), elementwise, for u in [0, 1]."""
+
+    def below_1(self, distance: np.ndarray) -> np.ndarray:
+        """Φ(1 − distance), elementwise: exact where 1 − distance would be rounded, if Φ is steep
+        there."""
+        return self(1 - distance)
+
+    @property
+    def jumps(self) -> tuple[float, ...]:
+        """Quantiles at which Φ jumps, for quadrature."""
+        return ()
+
+    @property
+    @abstractmethod
+    def spec(self) -> str:
+        """The transform in one word, as `parse_transform` and the command line read it."""
+
+    @property
+    @abstractmethod
+    def bounded(self) -> bool:
+        """Whether Φ is finite at 0 and 1, so that plain mid-rank quantiles can be used."""
+
+    @abstractmethod
+    def integral(self, u: np.ndarray) -> np.ndarray:
+        """∫₀^u Φ, elementwise, for u in [0, 1]; finite at both ends for every transform here."""
+
+    def average(self, low: np.ndarray, high: np.ndarray) -> np.ndarray:
+        """Mean of Φ over [low, high], elementwise; Φ(low) where the two are equal.
+
+        The training reward of an atom: responses with tied rewards share the quantiles from `low`
+        to `high`, and what a policy gains from them is Φ over all of these, not at the middle.
+        """
+        low, high = np.broadcast_arrays(
+            _check.unit_interval("low", low), _check.unit_interval("high", high)
+        )
+        if (high < low).any():
+            raise ValueError(
+                f"`high` must not lie below `low`; got [{low[high < low].flat[0]:g}, "
+                f"{high[high < low].flat[0]:g}] ({(high < low).sum()} of {low.size} intervals)."
+            )
+        wide = high > low
+        width = np.where(wide, high - low, 1)
+        result = (self.integral(high) - self.integral(low)) / width
+        if not wide.all():
+            result = np.where(wide, result, self(np.where(wide, 0.5, low)))
+        return result
+
+    def to_json(self) -> dict:
+        """The transform as plain JSON values; `transform_from_json` reads it back."""
+        return {"kind": type(self).__name__, **asdict(self)}
+
+
+@dataclass(frozen=True)
+class Identity(AbstractTransform):
+    """Φ(u) = u: optimal for plain sampling."""
+
+    def __call__(self, u):
+        return quantile("u", u)
+
+    def integral(self, u):
+        return quantile("u", u) ** 2 / 2
+
+    @property
+    def spec(self):
+        return "identity"
+
+    @property
+    def bounded(self):
+        return True
+
+
+@dataclass(frozen=True)
+class Log(AbstractTransform):
+    """Φ(u) = log u: at β = 1/(n − 1) its optimum is exactly the best-of-n distribution."""
+
+    def __call__(self, u):
+        return np.log(inner_quantile("u", u, "log 0 is −∞"))
+
+    def below_1(self, distance):
+        return np.log1p(-distance)
+
+    def integral(self, u):
+        u = quantile("u", u)
+        return xlogy(u, u) - u
+
+    @property
+    def spec(self):
+        return "log"
+
+    @property
+    def bounded(self):
+        return False
+
+
+@dataclass(frozen=True)
+class Probit(AbstractTransform):
+    """Φ(u) = the standard normal quantile: what RLHF on normally distributed rewards amounts to."""
+
+    def __call__(self, u):
+        return ndtri(inner_quantile("u", u, "the normal quantile is infinite there"))
+
+    def below_1(self, distance):
+        return -ndtri(distance)
+
+    def integral(self, u):
+        # d/dz of the normal density is -z times it.
+        z = ndtri(quantile("u", u))
+        return -np.exp(-(z**2) / 2) / np.sqrt(2 * np.pi)
+
+    @property
+    def spec(self):
+        return "probit"
+
+    @property
+    def bounded(self):
+        return False
+
+
+@dataclass(frozen=True)
+class Exponential(AbstractTransform):
+    """Φ(u) = (e^{tu} − 1)/(e^t − 1): t > 0 for best-of-n, t < 0 for worst-of-n.
+
+    An affine map of the paper's sign(t) e^{tu} (arXiv:2412.19792, section 5) onto [0, 1], so that
+    t → 0 is the identity and rewards stay bounded; β scales with it, see `paper_beta`.
+    """
+
+    t: float
+    """Sharpness: e^t is the ratio of Φ' at the two ends of the axis."""
+
+    def __post_init__(self):
+        object.__setattr__(self, "t", _check.real("t", self.t))
+
+    def __call__(self, u):
+        u = quantile("u", u)
+        if abs(self.t) < 1e-14:  # u to rounding; tinier t would lose all digits of e^{tu} - 1
+            return u
+        if self.t > 0:  # in powers of e^-t, which cannot overflow
+            return np.exp(self.t * (u - 1)) * np.expm1(-self.t * u) / np.expm1(-self.t)
+        return np.expm1(self.t * u) / np.expm1(self.t)
+
+    def integral(self, u):
+        u = quantile("u", u)
+        if abs(self.t) < 0.5:  # the closed form cancels; a dozen nodes are exact
+            nodes, weights = np.polynomial.legendre.leggauss(12)
+            return self(u[..., None] * (1 + nodes) / 2) @ weights * u / 2
+        if self.t > 0:
+            scale = -np.expm1(-self.t)
+            rise = np.exp(self.t * (u - 1)) - np.exp(-self.t)
+            return (rise / self.t - u * np.exp(-self.t)) / scale
+        return (np.expm1(self.t * u) / self.t - u) / np.expm1(self.t)
+
+    @property
+    def spec(self):
+        return f"exponential:{self.t!r}".removesuffix(".0")
+
+    @property
+    def bounded(self):
+        return True
+
+    def paper_beta(self, beta: float) -> float:
+        """The β of the paper's unscaled sign(t) e^{tu} that gives the same policy."""
+        return float(beta * abs(np.expm1(self.t)))
+
+
+@dataclass(frozen=True)
+class Power(AbstractTransform):
+    """Φ(u) = u^a: between plain sampling (a = 1) and best-of-n, whose gradient at the reference it
+    is at a = 2n − 1."""
+
+    a: float
+    """Exponent, > 0."""
+
+    def __post_init__(self):
+        object.__setattr__(self, "a", _check.positive("a", self.a))
+
+    def __call__(self, u):
+        return quantile("u", u) ** self.a
+
+    def integral(self, u):
+        return quantile("u", u) ** (self.a + 1) / (self.a + 1)
+
+    @property
+    def spec(self):
+        return f"power:{self.a!r}".removesuffix(".0")
+
+    @property
+    def bounded(self):
+        return True
+
+
+@dataclass(frozen=True)
+class Tabulated(AbstractTransform):
+    """Φ given by its values on a grid, joined by cubics: monotone ones, or with given slopes.
+
+    The grid must start at 0, end at 1 and increase; the values must not decrease, unless
+    `increasing` is False. Φ jumps where a quantile stands twice.
+    """
+
+    u: tuple[float, ...]
+    """Grid of quantiles, from 0 to 1."""
+
+    phi: tuple[float, ...]
+    """Φ on that grid."""
+
+    slope: tuple[float, ...] | None = None
+    """Φ' on that grid, where it is known; not negative."""
+
+    increasing: bool = True
+    """Whether falling values are refused. Only a procedure that draws again below a threshold
+    wants them: a response just above it is worse than another draw."""
+
+    def __post_init__(self):
+        u, phi = np.asarray(self.u, float), np.asarray(self.phi, float)
+        if u.ndim != 1 or u.shape != phi.shape or u.size < 2:
+            raise ValueError(
+                f"`Tabulated(u, phi)` needs two lists of one length, at least 2; "
+                f"got shapes {u.shape} and {phi.shape}."
+            )
+        twice = np.flatnonzero(np.diff(u) == 0)
+        rising = np.diff(u) >= 0  # False where u is nan
+        if u[0] != 0 or u[-1] != 1 or not rising.all() or (np.diff(twice) < 2).any():
+            raise ValueError(
+                f"`u` must increase from 0 to 1, each quantile at most twice; got {u[0]:g} … "
+                f"{u[-1]:g} with {(~rising).sum()} of {rising.size} steps that go down."
+            )
+        falls = (np.diff(phi) < 0) & self.increasing
+        if not np.isfinite(phi).all() or falls.any():
+            raise ValueError(
+                f"`phi` must be finite and must not decrease; {(~np.isfinite(phi)).sum()} values "
+                f"are not finite and {falls.sum()} steps go down."
+            )
+        object.__setattr__(self, "u", tuple(u.tolist()))
+        object.__setattr__(self, "phi", tuple(phi.tolist()))
+        slope = None
+        if self.slope is not None:
+            slope = np.asarray(self.slope, float)
+            if slope.shape != u.shape or not (np.isfinite(slope) & (slope >= 0)).all():
+                raise ValueError(
+                    f"`slope` must hold {u.size} finite values of at least 0, one per point of "
+                    f"`u`; got shape {slope.shape}, least value {slope.min(initial=0):g}."
+                )
+            object.__setattr__(self, "slope", tuple(slope.tolist()))
+        object.__setattr__(self, "_starts", u[twice])
+        pieces = np.split(np.arange(u.size), twice + 1)
+        curves = [_curve(u[i], phi[i], None if slope is None else slope[i]) for i in pieces]
+        object.__setattr__(self, "_curves", curves)
+
+    def _by_piece(self, u, evaluate):
+        """`evaluate(number, u)` of the piece between two jumps that each u lies in."""
+        u = quantile("u", u)
+        if len(self._curves) == 1:
+            return evaluate(0, u)
+        piece = np.searchsorted(self._starts, u, "right")
+        return np.select(
+            [piece == i for i in range(len(self._curves))],
+            [evaluate(i, u) for i in range(len(self._curves))],
+        )
+
+    def __call__(self, u):
+        return self._by_piece(u, lambda i, v: self._curves[i](v))
+
+    def integral(self, u):
+        sums = [curve.antiderivative() for curve in self._curves]
+        ends = np.append(self._starts, 1.0)
+        before = np.cumsum([0.0, *(float(s(e)) for s, e in zip(sums, ends, strict=True))])
+        return self._by_piece(u, lambda i, v: before[i] + sums[i](v))
+
+    @property
+    def jumps(self):
+        return tuple(self._starts)
+
+    @property
+    def spec(self):
+        return "tabulated"
+
+    @property
+    def bounded(self):
+        return True
+
+
+def _curve(u, phi, slope):
+    """A piecewise cubic through one stretch of a table."""
+    from scipy.interpolate import CubicHermiteSpline, PchipInterpolator  # slow to import
+
+    return PchipInterpolator(u, phi) if slope is None else CubicHermiteSpline(u, phi, slope)
+
+
+TRANSFORMS = {c.__name__: c for c in (Identity, Log, Probit, Exponential, Power, Tabulated)}
+
+
+def transform_from_json(data: dict) -> AbstractTransform:
+    """The transform that `to_json` wrote; ValueError if `data` is not one."""
+    kind = TRANSFORMS.get(data.get("kind"))
+    names = {field.name for field in fields(kind)} if kind else set()
+    if kind is None or set(data) != names | {"kind"}:
+        raise ValueError(
+            f"`data` must be a transform written by `to_json` "
+            f"({', '.join(sorted(TRANSFORMS))}); got {str(data)[:80]!r}."
+        )
+    return kind(**{name: data[name] for name in names})

@@ -1,0 +1,30 @@
+"""The exact world: finitely many outcomes per prompt, ties included.
+
+Where outcomes can be listed, everything about inference-time alignment is a sum: the law of the
+kept response, the win rate, its gradient, the coupled reward and the policy it is coupled to
+(InfAlign, arXiv:2412.19792, theorem 1). No quadrature, no sampling; the ground truth for the rest.
+"""
+
+from .functionals import calibrated_reward, coupled_reward, kl, selected, win_rate
+from .majority import MajorityVote
+from .maps import AbstractMap, Custom
+from .solve import Solution, solve
+
+__all__ = [
+    "AbstractMap",
+    "Custom",
+    "MajorityVote",
+    "Solution",
+    "calibrated_reward",
+    "coupled_reward",
+    "kl",
+    "selected",
+    "solve",
+    "win_rate",
+]
+
+
+def __getattr__(name: str):
+    if name == "kept":  # its former name
+        return selected
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

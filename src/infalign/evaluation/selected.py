@@ -1,0 +1,99 @@
+"""The mean reward of the response that a procedure keeps; with 0/1 rewards, pass@k.
+
+The average over all n-subsets of a prompt's samples, unbiased and of minimum variance. Drawing with
+replacement instead is biased: it gives best-of-4 of one success in four samples as 1 − (3/4)⁴ =
+0.684, where every draw of four has it.
+"""
+
+import numpy as np
+
+from infalign import _check
+from infalign.core import AbstractProcedure, BestOfN, WorstOfN, finite_rewards
+
+from .laws import calibrated, drawn, law, rectangles
+from .uncertainty import EITHER_WAY, SKEWED, AbstractInterval, Estimate, over_prompts
+
+
+def selected_reward(
+    rewards,
+    procedure: AbstractProcedure,
+    *,
+    calibration=None,
+    interval: AbstractInterval = EITHER_WAY,
+) -> Estimate:
+    """Mean reward of the response that `procedure` keeps.
+
+    - `rewards`: shape (prompts, m), any scale; nan marks a sample that was not drawn.
+    - `calibration`: as for `win_rate`; read by `SoftBestOfN` and `Rewind` only.
+    - `interval`: how the interval is found.
+
+    Raises ValueError if a prompt has fewer samples than the procedure draws.
+
+    >>> from infalign import BestOfN
+    >>> selected_reward([[1.0, 2.0, 6.0]], BestOfN(2)).value   # of the pairs: 2, 6 and 6
+    4.666666666666667
+    """
+    rewards = finite_rewards("rewards", rewards, missing=True)
+    _check.enough_samples("rewards", drawn(rewards), procedure.draws, procedure)
+    known = calibrated(calibration, rewards, procedure)
+    kept = np.empty(len(rewards))
+    for rows, (some,) in rectangles(rewards):
+        chances = np.diff(law(procedure, some, None if known is None else known[rows]))
+        kept[rows] = (np.sort(some, axis=1) * chances).sum(1)
+    return over_prompts(kept, interval=interval)
+
+
+def best_reward(rewards, n: int, *, interval: AbstractInterval = EITHER_WAY) -> Estimate:
+    """Mean of the highest of n rewards: `selected_reward` of `BestOfN(n)`.
+
+    >>> best_reward([[1.0, 2.0, 6.0]], 3).value
+    6.0
+    """
+    return selected_reward(rewards, BestOfN(n), interval=interval)
+
+
+def worst_reward(rewards, n: int, *, interval: AbstractInterval = EITHER_WAY) -> Estimate:
+    """Mean of the lowest of n rewards: `selected_reward` of `WorstOfN(n)`.
+
+    >>> worst_reward([[1.0, 2.0, 6.0]], 3).value
+    1.0
+    """
+    return selected_reward(rewards, WorstOfN(n), interval=interval)
+
+
+def pass_at(correct, k: int, *, interval: AbstractInterval = SKEWED) -> Estimate:
+    """Chance that at least one of k samples is correct: pass@k, 1 − C(m − c, k)/C(m, k).
+
+    - `correct`: 0 or 1, or booleans, shape (prompts, m); nan marks a sample that was not drawn.
+    - `k`: samples drawn, at most the m of every prompt.
+    - `interval`: how the interval is found.
+
+    Source: Chen et al., Evaluating large language models trained on code, arXiv:2107.03374, eq. 1.
+
+    >>> pass_at([[0, 0, 1, 0], [1, 1, 0, 0]], 2).per_prompt.round(4).tolist()
+    [0.5, 0.8333]
+    """
+    procedure = BestOfN(_check.count("k", k))
+    correct = judged("correct", correct)
+    samples = drawn(correct)
+    _check.enough_samples("correct", samples, k, procedure)
+    failures = np.count_nonzero(correct == 0, axis=1)
+    passes = np.empty(len(correct))
+    for m in np.unique(samples):
+        rows = samples == m
+        passes[rows] = 1 - procedure.subset_cdf(int(m))[failures[rows]]
+    return over_prompts(passes, bounds=(0, 1), interval=interval)
+
+
+def judged(name: str, correct) -> np.ndarray:
+    """Verdicts as floats, 0 or 1, nan where a sample was not drawn."""
+    correct = _check.finite_matrix(name, correct, missing=True)
+    other = ~np.isnan(correct) & (correct != 0) & (correct != 1)
+    if other.any():
+        row, column = np.argwhere(other)[0]
+        raise ValueError(
+            f"`{name}` must be 0 or 1, or nan where a sample was not drawn; got "
+            f"{correct[row, column]:g} at prompt {row}, sample {column} "
+            f"({other.sum()} of {correct.size} entries). Graded rewards have `best_reward`."
+        )
+    return correct

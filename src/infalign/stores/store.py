@@ -1,0 +1,224 @@
+"""Reference rewards of every prompt, with what they were made with.
+
+A store on disk is a folder: `manifest.json` says what it was made with and which Parquet shards
+belong to it (`manifest`, `shards`). Shards are mapped, not read: a store of any size opens at once,
+and a look-up touches what it compares. Every byte is verified before it is first used.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from infalign import storage
+from infalign.core import Smoothing, ends
+from infalign.errors import DataError
+
+from . import columns
+from .columns import KEY, REWARDS
+from .manifest import differences, read_manifest, require_finished
+from .ragged import checked_rewards, sort_each, tied_pairs
+from .shards import read_shard_samples
+from .sorted_rewards import SortedRewards, held_rewards, held_values, stored_rewards
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+@dataclass(frozen=True, eq=False)
+class CalibrationStore:
+    """K sorted reference rewards per prompt; K may differ between prompts.
+
+    Make one from arrays with `from_rewards`, from a folder with `open`. Picklable: rewards in
+    memory go along, a store on disk is opened again where it is read.
+    """
+
+    rewards: Mapping[str, np.ndarray]
+    """Prompt id to its sorted reference rewards."""
+
+    provenance: Mapping[str, object]
+    """What the rewards were made with; compared by `require`."""
+
+    def __post_init__(self):
+        if not isinstance(self.rewards, SortedRewards):
+            rows = [np.asarray(row, float) for row in self.rewards.values()]
+            object.__setattr__(self, "rewards", held_rewards(list(self.rewards), rows))
+
+    @classmethod
+    def from_rewards(cls, prompt_ids: Sequence[str], rewards, provenance=None):
+        """A store held in memory.
+
+        - `rewards`: one row per prompt id, shape (prompts, K), or one list each where K differs.
+        """
+        values, counts = checked_rewards("rewards", rewards)
+        if len(prompt_ids) != len(counts) or len(set(prompt_ids)) != len(prompt_ids):
+            raise ValueError(
+                f"`prompt_ids` must be unique, one per row of `rewards`; got {len(prompt_ids)} ids "
+                f"({len(set(prompt_ids))} distinct) for {len(counts)} rows."
+            )
+        values = sort_each(values, counts).astype(float)
+        return cls(held_values(list(prompt_ids), values, counts), dict(provenance or {}))
+
+    @classmethod
+    def from_dataset(cls, dataset, rewards: str = REWARDS, key: str = KEY, *, provenance=None):
+        """A store held in memory, of a column of lists of rewards, in any order; one prompt a row.
+
+        - `dataset`: a `datasets.Dataset`, or a table that Arrow reads: its own, of pandas, …
+        - `key`: the column of prompt ids; whole numbers become texts, as in the prompts of a run.
+        - `provenance`: what the rewards were made with, where the table does not say.
+
+        Raises DataError for columns that are not there, rows without rewards, rewards that are not
+        finite, and ids that stand there twice. `exchange.import_rewards` makes a store on disk.
+        """
+        parts, stated = columns.read(dataset, rewards, key)
+        blocks = list(columns.blocks(parts, rewards, key))
+        if not blocks:
+            raise DataError("`dataset` must have at least one row; got none.")
+        ids = [prompt_id for own, _, _ in blocks for prompt_id in own.to_pylist()]
+        counts, values = (np.concatenate([block[i] for block in blocks]) for i in (1, 2))
+        return cls(held_values(ids, values, counts), columns.agreed(stated, provenance))
+
+    def to_table(self, rewards: str = REWARDS, key: str = KEY) -> "pa.Table":
+        """Prompt ids, and their sorted rewards as lists: `datasets.Dataset` takes it as it is.
+
+        The provenance stands in the schema's metadata. `exchange.export_rewards` writes files.
+        """
+        import pyarrow as pa
+
+        schema, parts = columns.tables(self.rewards, self.provenance, rewards, key)
+        return pa.Table.from_batches((b for part in parts for b in part.to_batches()), schema)
+
+    def column(self, prompt_ids: Sequence[str]) -> "pa.ListArray":
+        """Sorted rewards of these prompts, in their order: a column beside the prompts of a data
+        set. Raises DataError for prompts that the store does not know."""
+        positions = self.positions(list(prompt_ids))
+        if not len(positions):
+            return columns.as_lists(np.empty(0, self.rewards.dtype), positions)
+        rows = [self.rewards.row(int(position)) for position in positions]
+        counts = np.fromiter(map(len, rows), np.int64, len(rows))
+        values = np.concatenate(rows).astype(self.rewards.dtype)
+        return columns.as_lists(values, counts)
+
+    @classmethod
+    def open(cls, path, *, verify: bool = False):
+        """The store in folder `path`.
+
+        Its ids are read and verified, its rewards where they are used for the first time.
+
+        - `verify`: re-read and check everything now, as `integrity.check` does.
+
+        Raises DataError when the store is missing, unfinished, damaged or empty.
+        """
+        path = Path(path)
+        if verify:
+            from .integrity import check
+
+            check(path).require()
+        manifest = read_manifest(path)
+        while True:
+            require_finished(path, manifest)
+            try:
+                return cls(stored_rewards(path, manifest), manifest["provenance"])
+            except DataError:
+                # A writer that adds to a finished store may have merged its shards meanwhile.
+                before, manifest = manifest, read_manifest(path)
+                if manifest == before:
+                    raise
+
+    @property
+    def samples(self) -> int:
+        """The smallest number of reference samples that any prompt has."""
+        return int(self.rewards.counts.min())
+
+    def quantiles(
+        self, prompt_ids: Sequence[str], rewards: Sequence[float], *, smoothing: Smoothing = "none"
+    ) -> np.ndarray:
+        """Mid-rank quantile of each reward under its own prompt's reference rewards.
+
+        - `rewards`: one per prompt id, shape (n,), or several, shape (n, m).
+
+        Raises DataError for prompts that the store does not know.
+        """
+        low, high = self.intervals(prompt_ids, rewards, smoothing=smoothing)
+        return (low + high) / 2
+
+    def intervals(
+        self, prompt_ids: Sequence[str], rewards: Sequence[float], *, smoothing: Smoothing = "none"
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Ends of the quantiles that each reward shares with tied reference rewards; equal where
+        it ties with none.
+
+        Raises DataError as `quantiles` does.
+        """
+        positions = self.positions(prompt_ids)
+        values = np.asarray(rewards, float)
+        if values.shape[:1] != (len(prompt_ids),):
+            raise DataError(
+                f"`rewards` must have one entry per prompt id; got shape {values.shape} for "
+                f"{len(prompt_ids)} ids."
+            )
+        if not np.isfinite(values).all():
+            first = np.argwhere(~np.isfinite(values))[0]
+            raise DataError(
+                f"`rewards` must be finite; got {values[tuple(first)]:g} for prompt_id "
+                f"{prompt_ids[first[0]]!r} ({(~np.isfinite(values)).sum()} of {values.size}). "
+                "Score those responses again."
+            )
+        shape = (len(positions), int(np.prod(values.shape[1:])))
+        below, up_to, counts = self.rewards.ranks(positions, values.reshape(shape))
+        low, high = ends(below, up_to, counts[:, None], smoothing)
+        return low.reshape(values.shape), high.reshape(values.shape)
+
+    def positions(self, prompt_ids: Sequence[str]) -> np.ndarray:
+        """Where each prompt stands in `rewards`; DataError for those that the store does not
+        know."""
+        positions = self.rewards.find(prompt_ids)
+        unknown = np.flatnonzero(positions < 0)
+        if unknown.size:
+            raise DataError(
+                f"prompt_id {prompt_ids[unknown[0]]!r} is not in the calibration store "
+                f"({unknown.size} of {len(prompt_ids)} are unknown; it has {len(self.rewards)}). "
+                "Calibrate on the prompts you train on."
+            )
+        return positions
+
+    def tied(self) -> float:
+        """Chance that two reference samples of a prompt have the same reward.
+
+        0 for a continuous reward. Where it is not small, rewards are atoms: what the quantile axis
+        promises of a transform does not hold, and `infalign.verifiable` or `infalign.finite` does.
+        """
+        total = sum(tied_pairs(values, counts).sum() for values, counts in self.rewards.blocks())
+        return float(total / len(self.rewards))
+
+    def require(self, **expected) -> None:
+        """Check that the store was made with what the caller is about to use.
+
+        Raises DataError naming all entries of the provenance that differ.
+        """
+        found = {name: self.provenance.get(name) for name in expected}
+        told = differences(storage.as_json(found), storage.as_json(expected))
+        if told:
+            raise DataError(
+                f"The calibration store was made with {'; '.join(told)}. Calibrate again, or use "
+                "what it was made with."
+            )
+
+
+def read_samples(path, columns: Sequence[str] | None = None) -> "pa.Table":
+    """All stored samples: prompt_id, sample, completion, reward and what else was kept.
+
+    - `columns`: only these.
+
+    Raises DataError when they are damaged, or when only rewards were stored.
+    """
+    import pyarrow as pa
+
+    path = Path(path)
+    manifest = read_manifest(path)
+    if not manifest["samples"]:
+        raise DataError(f"{path} holds rewards only, no samples. Calibrate again to keep them.")
+    names = None if columns is None else list(columns)
+    return pa.concat_tables([read_shard_samples(path, s, names) for s in manifest["samples"]])

@@ -1,0 +1,569 @@
+"""The exact world against enumeration, simulation, other optimizers and the quantile axis."""
+
+from itertools import product
+
+import numpy as np
+import pytest
+from contracts import law
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from scipy.optimize import brentq, minimize
+from scipy.special import softmax
+from scipy.stats import binom
+
+from infalign import BestOfN, Sampling, SolveError, WorstOfN, design
+from infalign.core import finite
+from infalign.core.finite import Custom, MajorityVote
+
+# A world of six outcomes with ties and an outcome that the reference never gives.
+REWARD = np.array([2.0, -1.0, 2.0, 0.5, 7.0, 0.5])
+REFERENCE = np.array([0.15, 0.3, 0.1, 0.25, 0.2, 0.0])
+POLICY = np.array([0.1, 0.2, 0.3, 0.15, 0.25, 0.0])
+LABELS = ["a", "b", "c", "b", "a", "c"]
+RANDOM = np.random.default_rng(11)
+
+
+# --- Procedures that are no rank laws, by their own formulas. ---
+
+
+def rewind(good, tries):
+    """Draw until a good response comes, at most `tries` times; keep the last draw."""
+
+    def apply(policy):
+        bad = (policy * ~good).sum(-1, keepdims=True)
+        # Good at the first, second, … try; or bad to the end.
+        return policy * np.where(good, sum(bad**j for j in range(tries)), bad ** (tries - 1))
+
+    def pullback(policy, utility):
+        bad = (policy * ~good).sum(-1, keepdims=True)
+        some = sum(bad**j for j in range(tries))
+        d_some = sum(j * bad ** (j - 1) for j in range(1, tries))
+        worth = (policy * utility * good).sum(-1, keepdims=True)
+        loss = (policy * utility * ~good).sum(-1, keepdims=True)
+        direct = utility * np.where(good, some, bad ** (tries - 1))
+        through = worth * d_some + (tries - 1) * bad ** (tries - 2) * loss
+        return direct + ~good * through
+
+    return apply, pullback
+
+
+def soft_best_of_2(score, temperature):
+    """Draw two, keep one with odds e^{score / temperature}."""
+
+    def apply(policy):
+        first = 1 / (1 + np.exp((score - score[:, None]) / temperature))
+        return 2 * policy * (first @ policy)
+
+    return apply
+
+
+GOOD = REWARD >= 2
+REWIND = Custom(*rewind(GOOD, 4))
+SOFT = Custom(soft_best_of_2(finite.calibrated_reward(REWARD, REFERENCE), 0.2))
+BY_RANK = [Sampling(), BestOfN(2), BestOfN(3), WorstOfN(2), WorstOfN(3)]
+OTHERS = [MajorityVote(LABELS, 3), MajorityVote(LABELS, 4), REWIND, SOFT]
+EVERY = [*BY_RANK, *OTHERS]
+names = {"ids": lambda p: f"{type(p).__name__}{getattr(p, 'n', '')}"}
+
+
+def best(drawn):
+    return [i for i in drawn if REWARD[i] == max(REWARD[j] for j in drawn)]
+
+
+def worst(drawn):
+    return [i for i in drawn if REWARD[i] == min(REWARD[j] for j in drawn)]
+
+
+def winners(drawn):
+    """One list of candidates per winning label, so that labels tie before responses do."""
+    said = [LABELS[i] for i in drawn]
+    most = max(map(said.count, said))
+    return [[i for i in drawn if LABELS[i] == a] for a in set(said) if said.count(a) == most]
+
+
+KEEP = {
+    Sampling: lambda drawn: [list(drawn)],
+    BestOfN: lambda drawn: [best(drawn)],
+    WorstOfN: lambda drawn: [worst(drawn)],
+    MajorityVote: winners,
+}
+"""Lists of candidates; one list is drawn at random, then one of its members."""
+
+
+def enumerate_kept(procedure, policy):
+    """T(π) by all n-tuples of outcomes."""
+    kept = np.zeros(len(policy))
+    for drawn in product(range(len(policy)), repeat=getattr(procedure, "n", 1)):
+        groups = KEEP[type(procedure)](drawn)
+        for group in groups:
+            for i in group:
+                kept[i] += np.prod(policy[list(drawn)]) / len(groups) / len(group)
+    return kept
+
+
+def beats(reward):
+    """w(y, z) for all pairs of outcomes."""
+    return (reward[:, None] > reward) + 0.5 * (reward[:, None] == reward)
+
+
+# --- Laws and win rates. ---
+
+
+@pytest.mark.parametrize("procedure", [*BY_RANK, MajorityVote(LABELS, 3)], **names)
+@pytest.mark.parametrize("against", [None, WorstOfN(2)], **names)
+def test_laws_and_win_rates_are_those_of_all_tuples(procedure, against):
+    kept = enumerate_kept(procedure, POLICY)
+    np.testing.assert_allclose(finite.selected(REWARD, POLICY, procedure), kept, atol=1e-14)
+    opponent = enumerate_kept(against or procedure, REFERENCE)
+    expected = kept @ beats(REWARD) @ opponent
+    found = finite.win_rate(REWARD, POLICY, REFERENCE, procedure, against=against)
+    assert found == pytest.approx(expected, abs=1e-14)
+
+
+@pytest.mark.parametrize("procedure", [BestOfN(8), WorstOfN(8), MajorityVote(LABELS, 8)], **names)
+def test_laws_are_those_of_a_simulation(procedure):
+    rng, draws = np.random.default_rng(5), 20_000
+    counts = np.zeros(len(POLICY))
+    for drawn in rng.choice(len(POLICY), p=POLICY, size=(draws, 8)):
+        groups = KEEP[type(procedure)](list(drawn))
+        counts[rng.choice(groups[rng.integers(len(groups))])] += 1
+    truth = finite.selected(REWARD, POLICY, procedure)
+    stderr = np.sqrt(truth * (1 - truth) / draws)
+    assert (np.abs(counts / draws - truth) <= 4 * stderr).all()
+
+
+def test_the_law_of_rewinding_by_hand():
+    # Good outcomes have 1/4; three tries: 1 - (3/4)³ = 37/64.
+    good = np.array([True, False])
+    custom = Custom(*rewind(good, 3))
+    assert finite.selected([1, 0], [0.25, 0.75], custom).tolist() == [37 / 64, 27 / 64]
+
+
+@pytest.mark.parametrize("procedure", EVERY, **names)
+def test_the_reference_ties_with_itself(procedure):
+    found = finite.win_rate(REWARD, REFERENCE, REFERENCE, procedure)
+    assert found == pytest.approx(0.5, abs=1e-15)
+
+
+@pytest.mark.parametrize("n", [1, 2, 8, 128])
+def test_a_binary_reward_is_pass_at_n(n):
+    # W - 1/2 = ½ [(1 - p0)ⁿ - (1 - p)ⁿ]
+    p0, p = 0.1, 0.35
+    found = finite.win_rate([0, 1], [1 - p, p], [1 - p0, p0], BestOfN(n))
+    assert found == pytest.approx(0.5 + ((1 - p0) ** n - (1 - p) ** n) / 2, abs=1e-15)
+
+
+def test_calibrated_rewards_by_hand():
+    # Mass below plus half the mass at the level; the order of outcomes is the caller's.
+    expected = [0.675, 0.15, 0.675, 0.425, 0.9, 0.425]
+    found = finite.calibrated_reward(REWARD, REFERENCE)
+    np.testing.assert_allclose(found, expected, atol=1e-15)
+    assert REFERENCE @ found == pytest.approx(0.5, abs=1e-15)
+
+
+def test_kl_by_hand():
+    assert finite.kl([[0.5, 0.5], [1, 0]], [[0.25, 0.75], [0.5, 0.5]]) == pytest.approx(
+        [0.5 * np.log(4 / 3), np.log(2)], abs=1e-15
+    )
+    assert finite.kl([0.5, 0.5], [1, 0]) == np.inf
+
+
+# --- The coupled reward is the gradient. ---
+
+
+def slopes(function, policy, step=1e-3):
+    """Derivatives of `function` towards each outcome, third order, on the simplex only."""
+
+    def towards(y, share):
+        return function((1 - share) * policy + share * (np.arange(len(policy)) == y))
+
+    return np.array(
+        [
+            -11 * towards(y, 0) + 18 * towards(y, step) - 9 * towards(y, 2 * step)
+            + 2 * towards(y, 3 * step)
+            for y in range(len(policy))
+        ]
+    ) / (6 * step)  # fmt: skip
+
+
+@pytest.mark.parametrize("procedure", [*EVERY, MajorityVote(LABELS, 9)], **names)
+@pytest.mark.parametrize("against", [None, BestOfN(3)], **names)
+def test_the_coupled_reward_is_the_gradient(procedure, against):
+    where = {"reference": REFERENCE, "procedure": procedure, "against": against}
+    found = finite.coupled_reward(REWARD, POLICY, **where)
+    value = finite.win_rate(REWARD, POLICY, **where)
+    assert POLICY @ found == pytest.approx(value, abs=1e-14)
+    expected = value + slopes(lambda p: finite.win_rate(REWARD, p / p.sum(), **where), POLICY)
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def test_sampling_is_coupled_to_the_calibrated_reward():
+    found = finite.coupled_reward(REWARD, POLICY, REFERENCE, Sampling())
+    np.testing.assert_allclose(found, finite.calibrated_reward(REWARD, REFERENCE), atol=1e-15)
+    solved = finite.solve(REWARD, REFERENCE, Sampling(), beta=0.3)
+    np.testing.assert_allclose(solved.coupled_reward, solved.calibrated_reward, atol=1e-14)
+
+
+def test_a_pullback_and_finite_differences_agree():
+    apply, pullback = rewind(GOOD, 4)
+    exact = finite.coupled_reward(REWARD, POLICY, REFERENCE, Custom(apply, pullback))
+    differences = finite.coupled_reward(REWARD, POLICY, REFERENCE, Custom(apply))
+    np.testing.assert_allclose(differences, exact, atol=1e-10)
+
+
+@pytest.mark.parametrize("n", [2, 5, 17])
+def test_a_vote_of_one_label_and_of_all_labels(n):
+    # One label: nothing to decide. Two labels: the binomial's upper tail, ties one half.
+    one = MajorityVote(["x"] * 6, n)
+    np.testing.assert_allclose(one.selected(POLICY), POLICY, atol=1e-14)
+    wins = binom.sf(n / 2, n, 0.3) + 0.5 * (binom.pmf(n // 2, n, 0.3) if n % 2 == 0 else 0)
+    np.testing.assert_allclose(
+        MajorityVote([1, 0], n).selected(np.array([0.3, 0.7])), [wins, 1 - wins], atol=1e-13
+    )
+
+
+@pytest.mark.parametrize("n", [64, 129])
+def test_votes_of_many_labels_sum_to_one(n):
+    policy = RANDOM.dirichlet(np.ones(40))
+    kept = MajorityVote(np.arange(40) // 2, n).selected(policy)
+    assert kept.sum() == pytest.approx(1, abs=1e-12) and kept.min() >= -1e-15
+
+
+# --- The theorem. ---
+
+
+def objective(policy, procedure, beta, against=None):
+    return finite.win_rate(
+        REWARD, policy, REFERENCE, procedure, against=against
+    ) - beta * finite.kl(policy, REFERENCE)
+
+
+@pytest.mark.parametrize("beta", [0.03, 0.2, 2.0])
+@pytest.mark.parametrize("procedure", [*EVERY, BestOfN(16), WorstOfN(16)], **names)
+def test_no_optimizer_finds_a_better_policy(procedure, beta):
+    found = finite.solve(REWARD, REFERENCE, procedure, beta)
+    inside = REFERENCE > 0
+
+    def loss(logits):
+        policy = np.zeros(6)
+        policy[inside] = softmax(logits)
+        return -objective(policy / policy.sum(), procedure, beta)
+
+    rng = np.random.default_rng(3)
+    starts = [np.log(REFERENCE[inside]) + rng.normal(scale=2, size=5) for _ in range(4)]
+    runs = [minimize(loss, start, method="L-BFGS-B", options={"ftol": 1e-14}) for start in starts]
+    top = -min(run.fun for run in runs)
+    assert objective(found.policy, procedure, beta) == pytest.approx(found.objective, abs=1e-12)
+    assert found.objective >= top - 1e-12
+    assert found.objective == pytest.approx(top, abs=2e-5)
+
+
+@pytest.mark.parametrize("procedure", EVERY, **names)
+def test_the_optimum_solves_ordinary_rl_with_its_coupled_reward(procedure):
+    # Theorem 1: for the fixed reward R, max <π, R> - β KL is the tilt, and equals β log Z.
+    beta = 0.1
+    found = finite.solve(REWARD, REFERENCE, procedure, beta)
+    coupled = finite.coupled_reward(REWARD, found.policy, REFERENCE, procedure)
+    np.testing.assert_allclose(found.coupled_reward, coupled, atol=1e-9)
+    weight = REFERENCE * np.exp(coupled / beta)
+    np.testing.assert_allclose(found.policy, weight / weight.sum(), atol=1e-8)
+    assert found.residual < 1e-8
+    assert found.objective == pytest.approx(beta * np.log(weight.sum()), abs=1e-9)
+    assert found.win_rate == pytest.approx(found.policy @ coupled, abs=1e-12)
+
+    def rl(logits):  # an independent road to the same policy: SLSQP on that linear reward
+        policy = np.abs(logits)
+        inside = REFERENCE > 0
+        logs = np.log(np.maximum(policy[inside], 1e-300) / REFERENCE[inside])
+        return -(policy[inside] @ (coupled[inside] - beta * logs))
+
+    total = {"type": "eq", "fun": lambda p: p.sum() - 1}
+    bounds = [(1e-12 if r else 0, 1 if r else 0) for r in REFERENCE]
+    run = minimize(rl, REFERENCE, method="SLSQP", bounds=bounds, constraints=total,
+                   options={"ftol": 1e-13, "maxiter": 500})  # fmt: skip
+    np.testing.assert_allclose(run.x, found.policy, atol=1e-4)
+
+
+def shoot(log_start, mass, steps, h, beta):
+    """F_m - 1 of the policy whose lowest level has π = e^{log_start} π_ref and whose neighbors
+    obey log(π_{a+1} / π_ref) - log(π_a / π_ref) = h(F_a) steps_a / β."""
+    psi, cdf = log_start, 0.0
+    for a, q in enumerate(mass):
+        cdf += q * np.exp(psi)
+        if cdf > 1:
+            return cdf - 1
+        psi += h(cdf) * steps[a] / beta if a < len(steps) else 0
+    return cdf - 1
+
+
+@pytest.mark.parametrize("beta", [0.02, 0.1, 1.0])
+@pytest.mark.parametrize("n", [1, 2, 8])
+@pytest.mark.parametrize("kind", [BestOfN, WorstOfN])
+def test_the_optimum_against_shooting(kind, n, beta):
+    # Every stationary point is a root in one number; here there is one root, scanned for.
+    mass = np.array([0.3, 0.2, 0.1, 0.25, 0.15])
+    big_h = (lambda s: s**n) if kind is BestOfN else (lambda s: 1 - (1 - s) ** n)
+    h = (lambda s: n * s ** (n - 1)) if kind is BestOfN else (lambda s: n * (1 - s) ** (n - 1))
+    cdf = big_h(np.append(0, np.cumsum(mass)))
+    steps = np.diff((cdf[1:] + cdf[:-1]) / 2)
+    lowest = np.linspace(-n / beta - 1, 0, 400)
+    ends = np.array([shoot(a, mass, steps, h, beta) for a in lowest])
+    (crossing,) = np.flatnonzero(np.diff(np.sign(ends)))
+    start = brentq(
+        shoot, *lowest[crossing : crossing + 2], (mass, steps, h, beta), xtol=1e-14, rtol=1e-14
+    )
+    found = finite.solve(np.arange(5), mass, kind(n), beta)
+    assert np.log(found.policy[0] / mass[0]) == pytest.approx(start, abs=1e-9)
+
+
+@pytest.mark.parametrize("n", [2, 8, 128])
+@pytest.mark.parametrize("against", [None, Sampling(), WorstOfN(4)], **names)
+def test_the_gap_is_a_certificate(n, against):
+    # Any policy's J is below J + gap, and the bound is not idle: it is tiny at the optimum.
+    found = finite.solve(REWARD, REFERENCE, BestOfN(n), 0.05, against=against)
+    assert 0 <= found.gap < 1e-12
+    policies = RANDOM.dirichlet(np.ones(5), size=200)
+    for policy in np.insert(policies, 5, 0.0, axis=1):
+        value = objective(policy / policy.sum(), BestOfN(n), 0.05, against)
+        assert value <= found.objective + found.gap + 1e-14
+
+
+def test_where_nothing_is_certified_the_gap_is_nan():
+    assert np.isnan(finite.solve(REWARD, REFERENCE, WorstOfN(2), 0.1).gap)
+    assert np.isnan(finite.solve(REWARD, REFERENCE, MajorityVote(LABELS, 3), 0.1).gap)
+    assert finite.solve(REWARD, REFERENCE, MajorityVote(LABELS, 2), 0.1).gap < 1e-12
+
+
+def test_a_vote_may_have_two_hills_and_the_higher_one_is_found():
+    # The best answer, b, is rare: votes of the reference never elect it, so the way up from there
+    # leads to a. Electing b costs more and wins more.
+    reward, reference = [1.0, 2.0, 0.0], np.array([0.45, 0.1, 0.45])
+    vote, beta = MajorityVote(["a", "b", "c"], 25), 0.1
+
+    def hill(start):
+        def loss(logits):
+            policy = softmax(logits)
+            won = finite.win_rate(reward, policy, reference, vote)
+            return beta * finite.kl(policy, reference) - won
+
+        return -minimize(loss, np.log(start), options={"gtol": 1e-7}).fun
+
+    lower, higher = hill(reference), hill([0.25, 0.5, 0.25])
+    assert higher - lower > 0.1
+    found = finite.solve(reward, reference, vote, beta)
+    assert found.objective == pytest.approx(higher, abs=1e-9)
+
+
+@pytest.mark.parametrize("beta", [1e-3, 0.1, 10])
+@pytest.mark.parametrize("n", [2, 128])
+@pytest.mark.parametrize("kind", [BestOfN, WorstOfN])
+@pytest.mark.parametrize("against", [None, Sampling()], **names)
+def test_skewed_references_and_extreme_settings_are_solved(kind, n, beta, against):
+    rng = np.random.default_rng(1)
+    reward = rng.integers(0, 40, size=(12, 60)).astype(float)
+    reference = rng.dirichlet(np.full(60, 0.05), size=12) * (rng.random((12, 60)) < 0.9) + 1e-14
+    reference /= reference.sum(1, keepdims=True)
+    found = finite.solve(reward, reference, kind(n), beta, against=against)
+    assert found.residual.max() < 1e-9
+    assert (found.objective >= finite.win_rate(
+        reward, reference, reference, kind(n), against=against) - 1e-12).all()  # fmt: skip
+
+
+# --- Budgets. ---
+
+
+@pytest.mark.parametrize("procedure", EVERY, **names)
+def test_a_budget_is_spent_and_its_beta_gives_the_same_policy(procedure):
+    found = finite.solve(REWARD, REFERENCE, procedure, kl=0.2)
+    assert found.kl == pytest.approx(0.2, abs=1e-8)
+    again = finite.solve(REWARD, REFERENCE, procedure, found.beta)
+    np.testing.assert_allclose(again.policy, found.policy, atol=1e-6)
+
+
+def test_prompts_share_the_budget_through_one_beta():
+    reward, reference = np.array([REWARD, -REWARD]), np.array([REFERENCE, REFERENCE])
+    both = finite.solve(reward, reference, BestOfN(3), kl=0.3)
+    assert both.kl.mean() == pytest.approx(0.3, abs=1e-9)
+    for row in (0, 1):
+        alone = finite.solve(reward[row], REFERENCE, BestOfN(3), both.beta)
+        np.testing.assert_allclose(both.policy[row], alone.policy, atol=1e-9)
+        assert both.kl[row] == pytest.approx(alone.kl, abs=1e-9)
+
+
+# --- The quantile axis is the limit of many small atoms. ---
+
+
+@pytest.mark.parametrize("procedure", [Sampling(), BestOfN(4), BestOfN(8), WorstOfN(4)], **names)
+def test_many_atoms_approach_the_quantile_axis_with_order_two(procedure):
+    # Mid-ranks are the midpoint rule: halving the atoms divides the distance by four, once an atom
+    # is finer than the steepest part of the policy.
+    limit = design(procedure, beta=0.5).win_rate
+    distance = [
+        finite.solve(np.arange(m), np.full(m, 1 / m), procedure, 0.5).win_rate - limit
+        for m in (400, 800, 1600)
+    ]
+    assert abs(distance[0]) < 1e-3
+    assert np.divide(distance[:-1], distance[1:]) == pytest.approx([4, 4], rel=0.05)
+
+
+# --- Laws that hold in every world. ---
+
+
+@st.composite
+def worlds(draw):
+    size = draw(st.integers(2, 7))
+    reward = draw(st.lists(st.integers(-3, 3), min_size=size, max_size=size))
+    mass = draw(st.lists(st.integers(0, 9), min_size=size, max_size=size))
+    assume(sum(mass) > 0)
+    return np.array(reward, dtype=float), np.array(mass) / sum(mass)
+
+
+any_procedure = st.sampled_from([Sampling(), BestOfN(2), BestOfN(9), WorstOfN(2), WorstOfN(5)])
+any_beta = st.sampled_from([0.01, 0.2, 3.0])
+
+
+@law
+@given(worlds(), any_procedure, any_beta)
+def test_what_rises_with_the_reward_changes_nothing(world, procedure, beta):
+    reward, reference = world
+    found = finite.solve(reward, reference, procedure, beta)
+    again = finite.solve(1e4 * np.exp(reward) - 7, reference, procedure, beta)
+    np.testing.assert_array_equal(found.policy, again.policy)
+    assert found.win_rate == again.win_rate
+
+
+@law
+@given(worlds(), any_procedure, any_beta, st.randoms(use_true_random=False))
+def test_outcomes_have_no_order(world, procedure, beta, random):
+    reward, reference = world
+    order = random.sample(range(len(reward)), len(reward))
+    found = finite.solve(reward, reference, procedure, beta)
+    again = finite.solve(reward[order], reference[order], procedure, beta)
+    np.testing.assert_allclose(found.policy[order], again.policy, atol=1e-9)
+
+
+@law
+@given(worlds(), any_procedure, any_beta)
+def test_an_outcome_split_in_two_is_the_same_world(world, procedure, beta):
+    reward, reference = world
+    found = finite.solve(reward, reference, procedure, beta)
+    share = np.append(reference, reference[0] / 4)
+    share[0] *= 3 / 4
+    split = finite.solve(np.append(reward, reward[0]), share, procedure, beta)
+    merged = split.policy[:-1].copy()
+    merged[0] += split.policy[-1]
+    np.testing.assert_allclose(merged, found.policy, atol=1e-9)
+    assert split.win_rate == pytest.approx(found.win_rate, abs=1e-9)
+
+
+@law
+@given(worlds(), any_procedure, any_beta)
+def test_the_optimum_is_no_worse_than_the_reference(world, procedure, beta):
+    found = finite.solve(*world, procedure, beta)
+    assert found.objective >= 0.5 - 1e-12 and found.win_rate >= 0.5 - 1e-12
+    assert found.policy.sum() == pytest.approx(1, abs=1e-12)
+    assert (found.policy[world[1] == 0] == 0).all()
+
+
+@law
+@given(worlds(), any_procedure)
+def test_worst_of_n_mirrors_best_of_n(world, procedure):
+    # The worst by r is the best by -r, and losing is winning from the other side.
+    assume(isinstance(procedure, BestOfN))
+    reward, _ = world
+    policy = softmax(np.arange(len(reward)))
+    kept = finite.selected(reward, policy, procedure)
+    mirror = finite.selected(-reward, policy, WorstOfN(procedure.n))
+    np.testing.assert_allclose(kept, mirror, atol=1e-14)
+
+
+def test_prompts_do_not_mix_and_padding_counts_for_nothing():
+    reward = np.array([[3.0, 1, 2, 0], [1, 1, 5, 9]])
+    reference = np.array([[0.2, 0.3, 0.5, 0], [0.5, 0.25, 0.125, 0.125]])
+    labels = [["x", "y", "x", "x"], [7, 8, 9, 9]]
+    for procedure, alone in [
+        (WorstOfN(3), WorstOfN(3)),
+        (MajorityVote(labels, 4), MajorityVote(labels[0][:3], 4)),
+    ]:
+        both = finite.solve(reward, reference, procedure, 0.2)
+        first = finite.solve(reward[0, :3], reference[0, :3], alone, 0.2)
+        np.testing.assert_allclose(both.policy[0], np.append(first.policy, 0), atol=1e-9)
+        assert both.win_rate.shape == both.kl.shape == both.gap.shape == (2,)
+        assert isinstance(first.win_rate, float) and first.policy.shape == (3,)
+
+
+def test_rewards_that_all_tie_leave_the_reference_alone():
+    found = finite.solve([1, 1, 1], [0.2, 0.3, 0.5], BestOfN(4), 0.1)
+    assert found.policy == pytest.approx([0.2, 0.3, 0.5]) and found.win_rate == 0.5
+
+
+# --- Bad input. ---
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (([], [], Sampling(), 1), r"`reward` must be a non-empty array .* got shape \(0,\)"),
+        (([0, np.nan], [0.5, 0.5], Sampling(), 1),
+         r"`reward` must be finite; got nan at outcome 1 \(1 of 2 entries\).*probability of 0"),
+        (([0, 1], [0.5, 0.25, 0.25], Sampling(), 1),
+         r"`reference` must have the shape of `reward`, \(2,\); got shape \(3,\)"),
+        (([0, 1], [-0.5, 1.5], Sampling(), 1),
+         r"`reference` must hold probabilities; got -0.5 at outcome 0 \(1 of 2"),
+        (([[0, 1], [0, 1]], [[0.5, 0.5], [0.5, 0.4]], Sampling(), 1),
+         r"`reference` must sum to 1 .* got 0.9 at prompt 1 \(1 of 2 prompts\). Divide each row"),
+        (([0, 1], [0.5, 0.5], Sampling(), 0), r"`beta` must be above 0; got 0"),
+        (([0, 1], [0.5, 0.5], Sampling()), r"exactly one of `beta` and `kl`"),
+        (([0, 1], [0.5, 0.5], "best-of-n:4", 1),
+         r"`procedure` must be a rank-based .* got 'best-of-n:4'. .*`finite.Custom`"),
+        (([0, 1], [0.5, 0.5], MajorityVote(["a"], 2), 1),
+         r"`labels` must have one label per outcome, shape \(2,\); got shape \(1,\)"),
+        (([0, 1], [0.5, 0.5], Custom(lambda p: p[:1]), 1), r"`apply` must return a law .* \(1,\)"),
+        (([0, 1], [0.5, 0.5], Custom(lambda p: p / 2), 1), r"`apply` must .* sums of 0.5 to 0.5"),
+    ],
+)  # fmt: skip
+def test_bad_input_is_named(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        finite.solve(*arguments)
+
+
+def test_more_arguments_that_are_named():
+    with pytest.raises(ValueError, match="`n` must be a whole number of at least 1; got 0"):
+        MajorityVote(["a"], 0)
+    with pytest.raises(ValueError, match="`against` must be a rank-based"):
+        finite.solve([0, 1], [0.5, 0.5], Sampling(), 1, against="sampling")
+    with pytest.raises(ValueError, match="`policy` must sum to 1 over the outcomes; got 2"):
+        finite.win_rate([0, 1], [1, 1], [0.5, 0.5], Sampling())
+    with pytest.raises(ValueError, match=r"`starts` must be above 0 .* 1 of 2 entries. Mix in"):
+        finite.solve([0, 1], [0.5, 0.5], WorstOfN(2), 1, starts=[[0, 1]])
+
+
+def test_a_budget_beyond_the_best_answer_is_refused():
+    with pytest.raises(ValueError, match=r"`kl` must be below 1.60944 nats.* got 2"):
+        finite.solve(REWARD, REFERENCE, BestOfN(2), kl=2.0)
+
+
+def test_a_budget_that_cannot_be_spent_is_explained():
+    with pytest.raises(SolveError, match=r"does not depend on the policy. Leave out prompts"):
+        finite.solve([0, 1], [0.5, 0.5], Custom(lambda p: 0 * p + 0.5), kl=0.1)
+
+
+def test_a_budget_between_two_hills_is_explained():
+    # As beta falls, the optimum leaves the hill of a for that of b: no policy in between is best.
+    vote = MajorityVote(["a", "b", "c"], 9)
+    message = r"No beta spends kl=0.3: at beta=0.\d+ the optimum jumps from 0.[01]\d+ to 0.[3-6]"
+    with pytest.raises(SolveError, match=message):
+        finite.solve([1.0, 2.0, 0.0], [0.45, 0.1, 0.45], vote, kl=0.3)
+
+
+def test_a_budget_beyond_every_policy_is_explained():
+    with pytest.raises(SolveError, match=r"spends kl=3; the most that was spent is 1.609"):
+        finite.solve(REWARD, REFERENCE, MajorityVote(LABELS, 3), kl=3)
+
+
+def test_a_pullback_that_is_no_derivative_is_noticed():
+    wrong = Custom(lambda policy: policy, lambda policy, utility: -utility)
+    with pytest.raises(
+        SolveError, match=r"stopped at a residual .* \(1 of 1 prompts\).*`pullback`"
+    ):
+        finite.solve(REWARD, REFERENCE, wrong, 0.1)

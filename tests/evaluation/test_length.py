@@ -1,0 +1,217 @@
+"""Length control against every subset, another optimizer, refits without each prompt, and truth."""
+
+from itertools import combinations
+
+import numpy as np
+import pytest
+from contracts import keep, law
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.optimize import minimize
+from scipy.special import expit
+
+from infalign import BestOfN, DataError, Sampling, SoftBestOfN, WorstOfN, win_rate
+from infalign.evaluation.chances import selection_chances
+from infalign.evaluation.length import PRIOR_SD, QUANTILES, length_controlled, length_summary
+
+
+def world(prompts, m, k, *, seed, bias=0.0, skill=0.5):
+    """Rewards that like length by `bias` per token; the policy is longer, and better by `skill`."""
+    rng = np.random.default_rng(seed)
+    lengths = rng.integers(8, 40, (prompts, m)), rng.integers(4, 32, (prompts, k))
+    quality = rng.normal(skill, 1, (prompts, m)), rng.normal(0, 1, (prompts, k))
+    a, b = (q + bias * x for q, x in zip(quality, lengths, strict=True))
+    return a, lengths[0], b, lengths[1]
+
+
+def pairs(a, la, b, lb, procedure, against):
+    """(difference, outcome) of what is kept of every pair of subsets, in plain Python."""
+    kept = []
+    for rewards, lengths, side in ((a, la, procedure), (b, lb, against)):
+        subsets = combinations(zip(rewards, lengths, strict=True), side.draws)
+        kept.append([keep(side, iter(s), None) for s in subsets])
+    return [(x[1] - y[1], (1 + np.sign(x[0] - y[0])) / 2) for x in kept[0] for y in kept[1]]
+
+
+def optimized(table):
+    """σ(α) by a general optimizer, on prompts given as lists of pairs that weigh the same."""
+    d = np.concatenate([[x for x, _ in rows] for rows in table])
+    o = np.concatenate([[y for _, y in rows] for rows in table])
+    w = np.concatenate([np.full(len(rows), 1 / len(rows)) for rows in table])
+    x = np.tanh(d / np.sqrt(np.cov(d, aweights=w, ddof=0)))
+
+    def loss(c):
+        eta = c[0] + c[1] * x
+        return w @ (np.logaddexp(0, eta) - o * eta) + c @ c / (2 * PRIOR_SD**2)
+
+    found = minimize(loss, [0, 0], method="BFGS", options={"gtol": 1e-9})
+    return expit(found.x[0]), found.x[1]
+
+
+@pytest.mark.parametrize(
+    ("procedure", "against"),
+    [(Sampling(), Sampling()), (BestOfN(2), BestOfN(3)), (WorstOfN(3), Sampling())],
+    ids=str,
+)
+def test_the_regression_is_that_of_every_pair_of_subsets(procedure, against):
+    data = world(12, 5, 4, seed=0, bias=0.05)
+    table = [pairs(*row, procedure, against) for row in zip(*data, strict=True)]
+    controlled, slope = optimized(table)
+    found = length_controlled(*data, procedure, against=against)
+    assert found.controlled.value == pytest.approx(controlled, abs=1e-6)
+    assert found.slope == pytest.approx(slope, abs=1e-5)
+    d = np.array([[np.mean([f(x) for x, _ in rows]) for rows in table] for f in SIDES])
+    assert (found.longer, found.shorter) == pytest.approx(d.mean(1))
+    expected = win_rate(data[0], data[2], procedure, against=against)
+    np.testing.assert_allclose(found.win_rate.per_prompt, expected.per_prompt, atol=1e-12)
+
+
+SIDES = (lambda d: d > 0, lambda d: d < 0)
+
+
+def test_the_jackknife_agrees_with_refits_without_each_prompt():
+    data, prompts = world(40, 6, 6, seed=1, bias=0.08), 40
+    found = length_controlled(*data, BestOfN(2))
+    without = np.array(
+        [
+            length_controlled(*(np.delete(x, p, axis=0) for x in data), BestOfN(2)).controlled.value
+            for p in range(prompts)
+        ]
+    )
+    stderr = np.sqrt((prompts - 1) * without.var())
+    assert found.controlled.stderr == pytest.approx(stderr, rel=0.03)
+
+
+def test_where_length_is_all_there_is_the_controlled_win_rate_is_a_half():
+    _, ours, _, theirs = world(300, 16, 16, seed=2)
+    found = length_controlled(ours, ours, theirs, theirs, Sampling())
+    assert found.win_rate.value > 0.6
+    assert abs(found.controlled.value - 0.5) < 0.02
+    assert found.explained.low > 0.1
+
+
+@pytest.mark.parametrize("procedure", [Sampling(), BestOfN(4), WorstOfN(4)], ids=str)
+def test_where_length_does_not_matter_nothing_is_explained(procedure):
+    found = length_controlled(*world(300, 12, 12, seed=3), procedure)
+    assert abs(found.explained.value) < 4 * found.explained.stderr
+    assert abs(found.explained.value) < 0.01 < found.win_rate.value - 0.5
+    assert found.controlled.stderr < 1.3 * found.win_rate.stderr
+
+
+def test_a_policy_that_wins_by_length_and_skill_keeps_the_skill():
+    # Quality differs by N(½, 2), so at equal length it wins with chance Φ(½ / √2) = .638.
+    found = length_controlled(*world(600, 12, 12, seed=4, bias=0.05), Sampling())
+    assert found.win_rate.value > 0.68
+    assert found.controlled.value == pytest.approx(0.638, abs=0.015)
+
+
+def test_intervals_cover():
+    # The model itself: P(win) = σ(0.4 + 0.8 tanh(d / s)), so the truth is σ(0.4).
+    rng, prompts, experiments = np.random.default_rng(5), 120, 400
+    covered = []
+    for _ in range(experiments):
+        d = rng.normal(0.5, 1, prompts)
+        wins = rng.random(prompts) < expit(0.4 + 0.8 * np.tanh(d))
+        arrays = wins + 0.0, d, np.full(prompts, 0.5), np.zeros(prompts)
+        estimate = length_controlled(*(x[:, None] for x in arrays), Sampling()).controlled
+        covered.append(estimate.low < expit(0.4) < estimate.high)
+    assert abs(np.mean(covered) - 0.95) < 4 * np.sqrt(0.95 * 0.05 / experiments)
+
+
+values = st.integers(0, 4)
+row = st.lists(st.tuples(values, values), min_size=3, max_size=3)
+
+
+@law
+@given(st.lists(st.tuples(row, row), min_size=2, max_size=4), st.sampled_from([1, 2]))
+def test_what_one_side_keeps_under_control_the_other_loses(rows, n):
+    a, b = (np.array([r[i] for r in rows], float) for i in (0, 1))
+    ours, theirs = (a[..., 0], a[..., 1]), (b[..., 0], b[..., 1])
+    try:
+        won = length_controlled(*ours, *theirs, BestOfN(n))
+    except DataError:
+        with pytest.raises(DataError):
+            length_controlled(*theirs, *ours, BestOfN(n))
+        return
+    lost = length_controlled(*theirs, *ours, BestOfN(n))
+    assert won.controlled.value + lost.controlled.value == pytest.approx(1, abs=1e-6)
+    assert won.controlled.stderr == pytest.approx(lost.controlled.stderr, abs=1e-6)
+    # Nor do the unit of the lengths, a common prefix, or the scale of the reward matter.
+    longer = length_controlled(
+        np.exp(ours[0]), 5 * ours[1] + 3, np.exp(theirs[0]), 5 * theirs[1] + 3, BestOfN(n)
+    )
+    assert longer.controlled.value == pytest.approx(won.controlled.value, abs=1e-6)
+
+
+def test_samples_that_were_not_drawn_do_not_count():
+    a, la, b, lb = (x.astype(float) for x in world(20, 6, 5, seed=6, bias=0.05))
+    full = [np.where(np.arange(x.shape[1]) < 4, x, np.nan) for x in (a, la, b, lb)]
+    cut = [x[:, :4] for x in (a, la, b, lb)]
+    short, same = length_controlled(*full, BestOfN(2)), length_controlled(*cut, BestOfN(2))
+    assert short.controlled.value == same.controlled.value
+    assert length_summary(full[1]).quantiles == length_summary(cut[1]).quantiles
+
+
+def test_equal_lengths_leave_the_win_rate_as_it_is():
+    a, _, b, _ = world(50, 4, 4, seed=7)
+    found = length_controlled(a, np.full_like(a, 9), b, np.full_like(b, 9), Sampling())
+    assert found.controlled.value == pytest.approx(found.win_rate.value, abs=1e-3)
+    assert (found.slope, found.scale, found.longer, found.shorter) == (0, 0, 0, 0)
+
+
+def test_where_everything_is_won_so_is_the_controlled_win_rate():
+    _, la, _, lb = world(50, 4, 4, seed=8)
+    found = length_controlled(np.ones((50, 4)), la, np.zeros((50, 4)), lb, BestOfN(2))
+    assert found.win_rate.value == pytest.approx(1) and found.controlled.value > 0.99
+
+
+@pytest.mark.parametrize(("shift", "side"), [(100, "longer"), (-100, "shorter")])
+def test_a_policy_that_is_always_longer_cannot_be_controlled(shift, side):
+    a, la, b, lb = world(9, 4, 4, seed=9)
+    with pytest.raises(DataError) as caught:
+        length_controlled(a, la + shift, b, lb, BestOfN(2))
+    assert str(caught.value) == (
+        f"Every response that `BestOfN(n=2)` keeps is {side} than the reference's (all of 9 "
+        "prompts), so nothing is known of equal length. Report the lengths instead "
+        "(`length_summary`), or compare with a reference of another length limit."
+    )
+
+
+def test_a_procedure_that_reads_calibrated_rewards_can_be_controlled():
+    a, la, b, lb = world(60, 8, 8, seed=12, bias=0.1)
+    soft, known = SoftBestOfN(4, 0.3), world(60, 1, 32, seed=13, bias=0.1)[2]
+    found = length_controlled(a, la, b, lb, soft, calibration=known)
+    expected = win_rate(a, b, soft, calibration=known).per_prompt
+    np.testing.assert_allclose(found.win_rate.per_prompt, expected, atol=1e-12)
+    assert found.explained.low > 0
+
+
+def test_arrays_that_do_not_belong_together_are_refused():
+    a, la, b, lb = (x.astype(float) for x in world(5, 4, 3, seed=10))
+    with pytest.raises(ValueError, match=r"`policy_lengths` must have one length per reward; got"):
+        length_controlled(a, la[:, :3], b, lb, Sampling())
+    hole = la.copy()
+    hole[2, 1] = np.nan
+    with pytest.raises(ValueError, match=r"`policy_lengths` must .*, 1 and 0 missing\."):
+        length_controlled(a, hole, b, lb, Sampling())
+    with pytest.raises(ValueError, match=r"one row per prompt each; got 5 and 4 rows"):
+        length_controlled(a, la, b[:4], lb[:4], Sampling())
+    with pytest.raises(ValueError, match=r"needs at least 4 samples per prompt"):
+        length_controlled(a, la, b, lb, BestOfN(4))
+    with pytest.raises(
+        ValueError, match=r"`chances` must .* sum 1 .*`selection_chances` makes them"
+    ):
+        length_summary(la, np.ones_like(la))
+
+
+@pytest.mark.parametrize("procedure", [Sampling(), BestOfN(2), WorstOfN(3)], ids=str)
+def test_lengths_of_kept_responses_are_those_of_all_subsets(procedure):
+    rewards, lengths, _, _ = world(6, 5, 5, seed=11, bias=0.1)
+    samples = np.stack([rewards, lengths], axis=2)
+    subsets = [combinations(map(tuple, prompt), procedure.draws) for prompt in samples]
+    kept = np.array([[keep(procedure, iter(s), None)[1] for s in some] for some in subsets])
+    found = length_summary(lengths, selection_chances(rewards, procedure))
+    np.testing.assert_allclose(found.mean.per_prompt, kept.mean(1))
+    assert found.sd == pytest.approx(kept.std())
+    expected = np.quantile(kept, QUANTILES, method="inverted_cdf")
+    np.testing.assert_array_equal(found.quantiles, expected)

@@ -1,0 +1,99 @@
+"""The methods of `train.method`: each has a label, an objective, and a β of the right size."""
+
+from functools import cache
+from typing import get_args
+
+import numpy as np
+import pytest
+
+from infalign import BestOfN, CalibrationStore, Identity, Log, WorstOfN, compare
+from infalign.calibration import Counting, Pooled
+from infalign.calibration.expected import Counted, expected
+from infalign.config import OfflineMethod, OnlineMethod, parse_config
+from infalign.core import design
+from infalign.errors import ConfigError
+from infalign.training.labels import LABELS
+from infalign.training.methods import METHODS, Setting, objective
+from infalign.training.tasks import TASKS
+
+CONFIG = {
+    "model": "none",
+    "reward": "none",
+    "kl": 0.5,
+    "prompts": {"file": "none"},
+    "train": {"group": 8, "batch_size": 64},
+}
+
+
+def length(prompts, completions, **columns):
+    return [float(len(c)) for c in completions]
+
+
+BEST, COUNTED = BestOfN(4), Counting()
+
+
+@cache
+def setting(procedure=BEST, calibrator=COUNTED, samples=64):
+    rng = np.random.default_rng(0)
+    rewards = rng.normal(size=(100, 1)) + rng.normal(size=(100, samples))
+    store = CalibrationStore.from_rewards([str(i) for i in range(100)], rewards)
+    learned = calibrator.fit(rewards)
+    outlook = expected(learned, rewards)
+    table = outlook.best(procedure, procedure, kl=0.5)
+    found = outlook.achieved(table, procedure, procedure, kl=0.5)
+    return Setting(length, store, learned, outlook, procedure, procedure, table, found.beta, 0.5, 8)
+
+
+def test_every_method_has_a_label_and_an_objective():
+    assert set(get_args(OnlineMethod)) == set(METHODS)
+    assert set(get_args(OfflineMethod)) == set(TASKS)
+    assert set(METHODS) | set(TASKS) == set(LABELS)
+    assert len(set(LABELS.values())) == len(LABELS)
+
+
+@pytest.mark.parametrize("calibrator", [Counting(), Pooled()], ids=repr)
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_makes_rewards_of_whole_groups_and_a_tilt_where_it_is_known(
+    method, calibrator
+):
+    s = setting(calibrator=calibrator)
+    made = objective(method, s)
+    ids = ["3"] * 8 + ["7"] * 8
+    words = ["a" * i for i in range(16)]
+    found = made.reward(prompts=ids, completions=words, prompt_id=ids)
+    assert np.isfinite(found).all() and len(found) == 16 and made.beta > 0
+    assert (np.diff(found[:8]) >= -1e-12).all()  # of longer completions not less
+    assert made.reward.__name__.endswith("length")
+    logs = made.tilt(np.stack(list(s.store.rewards.values())))
+    assert np.exp(logs).mean() == pytest.approx(1, abs=0.02)
+    assert (np.exp(logs) * logs).mean() == pytest.approx(0.5, abs=0.06)
+
+
+def test_betas_are_those_of_theory():
+    s = setting()
+    rows = {r.transform: r for r in compare(BestOfN(4), [Identity(), Log()], kl=0.5, samples=64)}
+    assert objective("identity", s).beta == pytest.approx(rows["identity"].beta)
+    assert objective("vbon", s).beta == pytest.approx(rows["log"].beta)
+    assert objective("group", s).beta == design(BestOfN(4), kl=0.5).beta
+    assert s.expected == Counted(64)
+
+
+def test_risk_is_sought_for_the_best_of_many_and_avoided_for_the_worst():
+    for procedure, sign in ((BestOfN(4), 1), (WorstOfN(4), -1)):
+        made = objective("rs-grpo", setting(procedure))
+        assert np.sign(made.reward.strength) == sign
+        assert abs(made.reward.strength) == pytest.approx(2.0, rel=0.1)  # spread 1
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"method": "group", "group": 4}, "group needs more responses per prompt than the 4"),
+        ({"method": "pkpo", "group": 4}, "pkpo needs more responses"),
+        ({"method": "rloo", "baselines": ["pkpo"], "group": 4}, "pkpo needs more"),
+        ({"method": "nonsense"}, "nonsense"),
+    ],
+)
+def test_what_a_method_cannot_do_is_said_before_anything_runs(changed, words):
+    with pytest.raises(ConfigError, match=words):
+        parse_config(CONFIG | {"train": CONFIG["train"] | changed})

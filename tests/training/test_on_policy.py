@@ -1,0 +1,151 @@
+"""On-policy training of a policy whose responses can be listed: what is logged, judged, stopped."""
+
+import json
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from enumerable import EnumerableModel
+
+from infalign import BestOfN, CalibrationStore, DataError, Identity, design
+from infalign.calibration import Counting
+from infalign.calibration.expected import Counted
+from infalign.config import parse_config
+from infalign.prompts import Prompt
+from infalign.training.methods import Setting
+from infalign.training.objectives import Objective, shaped_objective
+from infalign.training.on_policy import on_policy
+from infalign.training.trainers import GRPOSteps, RLOOSteps
+from infalign.training.weights import saved_state
+
+WORDS = ["ab", "c", "ba", "bc", "a", "cc"]
+PROMPTS = [Prompt(w, ({"role": "user", "content": w},)) for w in WORDS]
+BEST = BestOfN(2)
+
+
+def value(prompts, completions, **columns):
+    """All responses have different rewards."""
+    return [sum((" abc".index(c)) * 4.0**-i for i, c in enumerate(text)) for text in completions]
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory):
+    return EnumerableModel.make(tmp_path_factory.mktemp("reference"), seed=1)
+
+
+def settled(reference, **changed):
+    train = {
+        "steps": 6,
+        "save_steps": 2,
+        "batch_size": 16,
+        "group": 4,
+        "learning_rate": 1e-3,
+        "trl": {"bf16": False, "num_generations_eval": 4},
+    }
+    config = parse_config({
+        "model": str(reference.path),
+        "reward": "python:a.b:c",
+        "prompts": {"file": "f"},
+        "kl": 0.3,
+        "sampling": {"max_new_tokens": reference.max_new_tokens},
+        "train": train | changed,
+    })  # fmt: skip
+    rng, rows = np.random.default_rng(0), []
+    for word in WORDS:
+        texts, chances = zip(*reference.law(word).items(), strict=True)
+        chances = np.array(chances) / np.sum(chances)
+        rows.append(value(None, rng.choice(texts, size=64, p=chances)))
+    store = CalibrationStore.from_rewards(WORDS, rows)
+    counted = Counting().fit(np.zeros((1, 1)))
+    setting = Setting(value, store, counted, Counted(64), BEST, BEST, Identity(), 0.2, 0.3, 4)
+    return config, setting
+
+
+def train(reference, out, objective=None, method="rloo", **changed):
+    config, setting = settled(reference, **changed)
+    objective = objective or shaped_objective(
+        value, setting.store, setting.learned, Identity(), 0.2, 0.3, procedure=BEST, against=BEST
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # TRL's and torch's own
+        on_policy(
+            config,
+            str(reference.path),
+            PROMPTS[:4],
+            PROMPTS[4:],
+            objective,
+            setting,
+            method,
+            None,
+            out,
+            lambda what, done, total: None,
+        )
+    return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize("method", ["rloo", "grpo"])
+def test_the_checkpoint_with_the_best_objective_on_prompts_kept_aside_is_taken(
+    reference, tmp_path, method
+):
+    # Steps far too large: later checkpoints are farther away, and worse.
+    out = tmp_path / "out"
+    rows = train(reference, out, method=method, learning_rate=0.1, save_steps=3)
+    judged = {row["step"]: row["eval_objective"] for row in rows if "eval_objective" in row}
+    assert list(judged) == [3, 6]
+    best = max(judged, key=judged.get)
+    kept, taken = saved_state(out / f"checkpoint-{best}"), saved_state(out / "model")
+    assert all(torch.equal(kept[name], taken[name]) for name in kept)
+    other = saved_state(out / f"checkpoint-{9 - best}")
+    assert any(not torch.equal(other[name], taken[name]) for name in other)
+    row = next(r for r in rows if r["step"] == best and "eval_objective" in r)
+    found = row["eval_rewards/shaped_value/mean"] - 0.2 * row["eval_sequence_kl"]
+    assert row["eval_objective"] == pytest.approx(found)
+
+
+def test_what_is_logged(reference, tmp_path):
+    rows = [r for r in train(reference, tmp_path / "out") if "infalign/sequence_kl" in r]
+    assert len(rows) == 6
+    for row in rows:
+        assert 0 <= row["infalign/quantile"] <= 1 and 0 <= row["infalign/saturated"] <= 1
+        assert {"infalign/raw_reward", "rewards/shaped_value/mean", "infalign/beta"} <= set(row)
+    found = [r for r in rows if "infalign/frontier_gap" in r]
+    assert found
+    for row in found:
+        best = design(BEST, kl=row["infalign/average_kl"]).win_rate
+        gap = best - row["infalign/win_rate"]
+        assert row["infalign/frontier_gap"] == pytest.approx(gap, abs=1e-9)
+    # Groups of 4 of the reference itself win half the time, on average.
+    still = train(reference, tmp_path / "still", learning_rate=1e-12, steps=30, save_steps=50)
+    wins = np.array([r["infalign/win_rate"] for r in still if "infalign/win_rate" in r])
+    assert abs(wins.mean() - 0.5) < 4 * wins.std(ddof=1) / np.sqrt(len(wins))
+
+
+@pytest.mark.parametrize("wrong", [float("inf"), float("nan"), 3e38])
+def test_a_training_reward_that_is_no_number_stops_before_the_step(reference, tmp_path, wrong):
+    # 3e38 is finite, but TRL's sums are not, and it makes zeros of them.
+    def bad(prompts, completions, *, prompt_id, **columns):
+        return [wrong if p == "ba" else 0.0 for p in prompt_id]
+
+    with pytest.raises(DataError, match=r"`bad` is .* for a completion of prompt 'ba' \(4 of 16"):
+        train(reference, tmp_path / "out", Objective(bad, 0.2, None))
+    assert not (tmp_path / "out/model").exists()
+
+
+@pytest.mark.parametrize("method", ["rloo", "grpo"])
+def test_a_gradient_that_is_not_finite_stops_before_the_step(
+    reference, tmp_path, method, monkeypatch
+):
+    kind = {"rloo": RLOOSteps, "grpo": GRPOSteps}[method].trainer_type
+    loss = kind.compute_loss
+
+    def poisoned(self, *args, **options):
+        found = loss(self, *args, **options)
+        return found * float("inf") if self.state.global_step == 2 else found
+
+    monkeypatch.setattr(kind, "compute_loss", poisoned)
+    with pytest.raises(DataError, match=r"gradient of step 3 is not finite, from prompts .*4 in"):
+        train(reference, tmp_path / "out", method=method)
+    assert not (tmp_path / "out/model").exists()
+    kept = saved_state(tmp_path / "out/checkpoint-2")
+    assert all(torch.isfinite(weight).all() for weight in kept.values())

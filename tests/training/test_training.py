@@ -1,0 +1,262 @@
+"""The pieces of training, against closed forms on enumerable policies."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.special import ndtr
+
+from infalign import (
+    BestOfN,
+    CalibrationStore,
+    DataError,
+    Exponential,
+    Identity,
+    Probit,
+    Sampling,
+    SolveError,
+    WorstOfN,
+    compare,
+)
+from infalign.calibration import Counting, Pooled
+from infalign.calibration.expected import Counted, expected
+from infalign.calibration.raw_reward import raw_beta, raw_kl, raw_win_rate
+from infalign.core import at_kl, log_weights
+from infalign.prompts import Prompt
+from infalign.training.callbacks import KLController, last_checkpoint
+from infalign.training.landing import FARTHEST, nearest, search
+from infalign.training.losses import tilt_loss
+from infalign.training.objectives import plan, raw_objective, shaped_objective
+from infalign.training.on_policy import _dataset
+from infalign.training.trainers import RLOOSteps
+
+
+@given(st.integers(0, 2**32 - 1))
+@settings(max_examples=20, deadline=None)
+def test_the_warm_start_descends_the_forward_kl_to_the_tilt(seed):
+    # On an enumerable policy the expected loss under π_ref is KL(π* ‖ π) + constant, so their
+    # gradients in the logits agree: π - π*.
+    rng = np.random.default_rng(seed)
+    reference = torch.tensor(rng.dirichlet(np.ones(6)))
+    weight = torch.tensor(np.exp(rng.normal(size=6)))
+    weight = weight / (reference * weight).sum()
+    logits = torch.tensor(rng.normal(size=6), requires_grad=True)
+    log_ratio = logits.log_softmax(0) - reference.log()
+    losses = torch.stack(
+        [tilt_loss(r[None], w[None], 1e9) for r, w in zip(log_ratio, weight, strict=True)]
+    )
+    (reference * losses).sum().backward()
+    expected = logits.softmax(0).detach() - reference * weight
+    np.testing.assert_allclose(logits.grad.numpy(), expected.numpy(), atol=1e-12)
+
+
+def test_the_warm_start_loss_of_one_sample_is_least_where_ratio_and_weight_agree():
+    weight = torch.tensor([0.3, 1.0, 4.0], dtype=torch.float64)
+    log_ratio = weight.log().clone().requires_grad_()
+    tilt_loss(log_ratio, weight, 4.0).backward()
+    assert log_ratio.grad.abs().max() < 1e-12
+
+
+def test_beyond_the_largest_weight_the_warm_start_pushes_no_harder():
+    log_ratio = torch.tensor([0.0, 1.0, 5.0, 50.0], dtype=torch.float64, requires_grad=True)
+    weight = torch.tensor([1.0, 0.5, 2.0, 4.0], dtype=torch.float64)
+    tilt_loss(log_ratio, weight, 4.0).backward()
+    # (ρ − w)/4 for ρ = 1 and e, then (largest − w)/4: e⁵ and e⁵⁰ are no larger than that.
+    expected = [0, (np.e - 0.5) / 4, (4 - 2) / 4, 0]
+    np.testing.assert_allclose(log_ratio.grad.numpy(), expected, atol=1e-12)
+
+
+def normal_store(prompts=40, samples=4000):
+    rng = np.random.default_rng(0)
+    scale = rng.uniform(0.9, 1.1, (prompts, 1))
+    rewards = rng.normal(size=(prompts, samples)) * scale
+    return CalibrationStore.from_rewards([str(i) for i in range(prompts)], rewards / scale)
+
+
+def test_the_raw_tilt_spends_the_kl_it_is_asked_for():
+    store = normal_store(samples=64)
+    for kl in (0.05, 0.5, 1.5):
+        assert abs(raw_kl(store, raw_beta(store, kl)) - kl) < 1e-8
+
+
+@pytest.mark.parametrize("procedure", [Sampling(), BestOfN(4), WorstOfN(4)], ids=repr)
+def test_raw_rewards_that_are_normal_are_the_probit_transform(procedure):
+    # 40 × 4000 normal rewards: the finite-sample tilt is within a few thousandths of the limit.
+    store = normal_store()
+    ours = raw_win_rate(store, raw_beta(store, 0.5), procedure)
+    theory = at_kl(Probit(), 0.5).win_rate(procedure)
+    assert abs(ours - theory) < 0.004
+
+
+def test_a_tilt_that_k_samples_cannot_express_is_refused():
+    # log 4 = 1.386 nats is all that four samples can carry.
+    with pytest.raises(SolveError, match=r"4 reference samples .* kl=2"):
+        raw_beta(normal_store(samples=4), 2.0)
+
+
+def test_log_weights_average_to_one_over_the_reference():
+    rewards = np.random.default_rng(0).normal(size=(5, 32))
+    np.testing.assert_allclose(np.exp(log_weights(rewards, 0.7)).mean(1), 1)
+
+
+def test_both_objectives_imply_tilts_of_the_target_kl():
+    store = normal_store(prompts=20, samples=256)
+    rewards = np.stack(list(store.rewards.values()))
+    found = plan(WorstOfN(4), WorstOfN(4), "optimal", kl=0.5, beta=None, expected=Counted(256))
+    shaped = shaped_objective(
+        len, store, Counting().fit(rewards), found.transform, found.beta, found.kl
+    )
+    for objective in (shaped, raw_objective(len, store, 0.5)):
+        logs = objective.tilt(rewards)
+        assert abs(np.mean(np.exp(logs)) - 1) < 0.01
+        assert abs(np.mean(np.exp(logs) * logs) - 0.5) < 0.02
+
+
+def test_pooled_quantiles_imply_a_tilt_of_the_target_kl_that_is_the_exact_one():
+    rng = np.random.default_rng(5)
+    place = rng.normal(size=(128, 1))
+    rewards = place + rng.normal(size=(128, 8))
+    store = CalibrationStore.from_rewards([f"p{i}" for i in range(128)], rewards)
+    learned = Pooled().fit(rewards)
+    outlook = expected(learned, rewards)
+    found = plan(BestOfN(4), BestOfN(4), "optimal", kl=0.5, beta=None, expected=outlook)
+    objective = shaped_objective(len, store, learned, found.transform, found.beta, found.kl)
+    logs = objective.tilt(rewards)
+    assert np.exp(logs).mean() == pytest.approx(1) and found.kl == pytest.approx(0.5)
+    assert (np.exp(logs) * logs).mean() == pytest.approx(0.5, abs=1e-6)
+    counted = shaped_objective(
+        len, store, Counting().fit(rewards), found.transform, found.beta, found.kl
+    )
+    # Of exact quantiles, which the ranks among eight samples know less of.
+    exact = at_kl(found.transform, 0.5).density(ndtr(rewards - place))
+    errors = [np.abs(np.exp(o.tilt(rewards)) - exact).mean() for o in (objective, counted)]
+    assert errors[0] < 0.8 * errors[1]
+
+
+def test_pooling_needs_a_sharper_table_than_counting_and_is_worth_more():
+    rng = np.random.default_rng(6)
+    samples = 4
+    rewards = rng.normal(size=(128, 1)) + rng.normal(size=(128, samples))
+    pooled, counted = (
+        plan(BestOfN(8), BestOfN(8), "optimal", kl=0.5, beta=None,
+             expected=expected(calibrator.fit(rewards), rewards))
+        for calibrator in (Pooled(), Counting())
+    )  # fmt: skip
+    assert len(pooled.transform.phi) > len(counted.transform.phi) == samples + 1
+    assert pooled.win_rate > counted.win_rate + 0.02
+    assert pooled.kl == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("transform", ["optimal", "identity", "exponential:10"])
+def test_a_plan_is_what_so_many_samples_give(transform):
+    found = plan(BestOfN(4), BestOfN(4), transform, kl=0.5, beta=None, expected=Counted(16))
+    rows = {row.transform: row for row in compare(
+        BestOfN(4), [Identity(), Exponential(10)], kl=0.5, samples=16
+    )}  # fmt: skip
+    row = rows[transform]
+    assert found.kl == pytest.approx(0.5, abs=1e-6)
+    assert found.beta == pytest.approx(row.beta) and found.win_rate == pytest.approx(row.win_rate)
+    again = plan(BestOfN(4), BestOfN(4), transform, kl=None, beta=found.beta, expected=Counted(16))
+    # The best table is found to what its expected win rate can tell.
+    assert again.kl == pytest.approx(0.5, abs=0.01)
+
+
+class Steps(RLOOSteps):
+    def __init__(self):
+        self.trainer = SimpleNamespace(beta=None)
+
+
+class State:
+    def __init__(self):
+        self.log_history = [{}]
+
+
+def test_the_controller_raises_beta_while_the_kl_is_too_large_and_lowers_it_below():
+    for per_token, rises in ((0.1, True), (0.001, False)):
+        steps = Steps()
+        controller = KLController(0.5, 1.0, steps)
+        logs = {"kl": per_token, "completions/mean_length": 20.0}
+        state = State()
+        for _ in range(5):
+            controller.on_log(None, state, None, logs=logs)
+        assert (steps.trainer.beta > 1) == rises
+        assert state.log_history[-1]["infalign/sequence_kl"] == pytest.approx(20 * per_token)
+
+
+@pytest.mark.parametrize("power", [0.7, 1.7, 3.5])
+@pytest.mark.parametrize("trained", [0.05, 0.5, 8.0])
+def test_the_landing_finds_the_target_on_a_power_law(power, trained):
+    # α = (0.5 / trained)^(1/power), which for 0.05 nats and power 0.7 is 26.8: out of reach.
+    expected = (0.5 / trained) ** (1 / power)
+    if expected > FARTHEST:
+        with pytest.raises(DataError, match="moved the policy too little"):
+            search(lambda alpha: trained * alpha**power, 0.5)
+        return
+    tried = search(lambda alpha: trained * alpha**power, 0.5, tolerance=1e-6)
+    assert nearest(tried, 0.5) == pytest.approx((expected, 0.5), rel=1e-5)
+
+
+def test_the_landing_finds_the_target_through_noise():
+    # KLs measured with an error of 2 %, as 1024 responses give; twenty landings.
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        tried = search(lambda a, rng=rng: 0.2 * a**2 * np.exp(rng.normal(0, 0.02)), 0.5)
+        alpha, kl = nearest(tried, 0.5)
+        assert abs(kl / 0.5 - 1) <= 0.1 and abs(0.2 * alpha**2 / 0.5 - 1) < 0.1 + 4 * 0.02
+
+
+def test_a_policy_that_hardly_moved_is_refused_at_the_farthest_place():
+    seen = []
+
+    def measure(alpha):
+        seen.append(alpha)
+        return 1e-4 * alpha**2
+
+    with pytest.raises(DataError) as caught:
+        search(measure, 0.5)
+    assert seen == [1.0, FARTHEST]
+    assert str(caught.value) == (
+        "Training moved the policy too little: 4 times its change of weights gives a KL of 0.0016 "
+        "nats, less than the 0.5 asked for, and more is no longer what was trained. Train longer, "
+        "or with other step sizes (`train.steps`, `train.warm_start`, `train.learning_rate`, "
+        "`train.warm_start_learning_rate`)."
+    )
+
+
+def test_a_policy_that_did_not_move_at_all_is_refused():
+    with pytest.raises(DataError, match=r"a KL of 0 nats, less than the 0\.5 asked for"):
+        search(lambda alpha: 0.0, 0.5)
+
+
+def test_a_landing_that_misses_by_more_than_a_tenth_is_refused():
+    # A step: 0.1 nats below α = 0.7, 2 nats above, and nothing at the 0.5 asked for.
+    with pytest.raises(DataError, match=r"KL of 0\.5 nats: the nearest of 6 tries has 0\.1, at"):
+        search(lambda alpha: 0.1 if alpha < 0.7 else 2.0, 0.5)
+
+
+def test_a_policy_that_diverged_is_refused():
+    with pytest.raises(DataError, match=r"KL is nan at 1 times .* diverged\. Use smaller steps"):
+        search(lambda alpha: float("nan"), 0.5)
+
+
+class Plain:
+    chat_template = None
+
+
+def test_training_on_a_conversation_needs_a_chat_template():
+    question = {"role": "user", "content": "And then?"}
+    one, three = Prompt("a", (question,)), Prompt("b", (question,) * 3)
+    assert set(_dataset([one], Plain())["prompt"]) == {"And then?"}
+    with pytest.raises(DataError, match=r"begins 'And then\?' has 3 messages\. Use prompts of one"):
+        _dataset([three], Plain())
+
+
+def test_an_unfinished_checkpoint_is_removed_and_the_one_before_it_taken(tmp_path):
+    for step, state in ((2, "{}"), (10, '{"global_st')):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+        (tmp_path / f"checkpoint-{step}" / "trainer_state.json").write_text(state)
+    assert last_checkpoint(tmp_path) == str(tmp_path / "checkpoint-2")
+    assert not (tmp_path / "checkpoint-10").exists()
