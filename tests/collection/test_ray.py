@@ -80,7 +80,7 @@ def cluster(tmp_path_factory):
         pytest.skip("two workers need two processors")
     patched = pytest.MonkeyPatch()
     patched.setenv("RAY_AUTH_MODE", "disabled")  # writes no token into the home folder
-    patched.setenv("PYTHONPATH", str(Path(__file__).parent))
+    patched.setenv("PYTHONPATH", os.pathsep.join(str(p) for p in Path(__file__).parents[:2]))
     for name in ("RAY_ADDRESS", "RAY_TMPDIR"):
         patched.delenv(name, raising=False)
     ray = _ray()

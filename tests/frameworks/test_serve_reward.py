@@ -257,7 +257,7 @@ def test_another_server_is_told_from_this_one():
 
 def test_the_command_serves_until_it_is_interrupted(folder):
     command = [Path(sys.executable).with_name("infalign"), "serve-reward", folder, "--port", "0"]
-    path = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
+    path = os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
     with subprocess.Popen(
         command,
         stdout=subprocess.PIPE,
