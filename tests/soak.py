@@ -23,8 +23,8 @@ from pathlib import Path
 
 from infalign.collection import Local, collect
 from infalign.models.interfaces import Response
-from infalign.models.seeds import uniforms
 from infalign.prompts import Prompt
+from infalign.seeds import uniforms
 from infalign.stores import CalibrationStore, read_samples
 
 ROOT = Path(__file__).parents[1]

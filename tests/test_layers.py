@@ -12,7 +12,7 @@ import infalign
 ROOT = Path(infalign.__file__).parent
 LEVELS = [
     {"errors", "_check", "_moved"},
-    {"storage"},
+    {"storage", "seeds"},
     {"core"},
     {"stores", "config"},
     {"calibration"},
@@ -194,6 +194,7 @@ from infalign.calibration.calibrators.judge import Truth
 from infalign.calibration.store import CalibrationStore, StoreWriter
 from infalign.certificates import objective, stationary_points
 from infalign.few_samples import FewSamples
+from infalign.models.seeds import request_seed, uniforms
 import infalign as ia
 assert infalign.finite is ia.finite and CalibrationStore is ia.CalibrationStore
 assert ia.finite.__spec__.name == "infalign.core.finite"

@@ -17,6 +17,7 @@ MOVED = {
     "infalign.evaluation.power_law": "infalign.red_team.power_law",
     "infalign.few_samples": "infalign.core",
     "infalign.finite": "infalign.core.finite",
+    "infalign.models.seeds": "infalign.seeds",
     "infalign.policies": "infalign.core",
     "infalign.procedures": "infalign.core",
     "infalign.solve": "infalign.core",

@@ -21,8 +21,8 @@ from infalign.models.hf import LanguageModel
 from infalign.models.kl import sequence_kl
 from infalign.models.logits import collate, response_logits
 from infalign.models.rewards import load_reward, score
-from infalign.models.seeds import request_seed, uniforms
 from infalign.models.shared_prompts import REPEATABLE
+from infalign.seeds import request_seed, uniforms
 
 PROMPTS = [
     [{"role": "user", "content": "How do I boil an egg?"}],

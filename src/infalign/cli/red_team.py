@@ -105,14 +105,13 @@ def _attempts(named, drawn, asked, attacks, attempts, sigma, seed, out, trust_re
     """What came of every attack's attempts; models are loaded only if some are missing."""
     from functools import cache
 
-    import numpy as np
-
     from infalign import storage
     from infalign.models.rewards import load_reward, python_function
     from infalign.models.samplers import load_sampler
     from infalign.pipeline.fingerprints import policy_fingerprints, reward_fingerprint
     from infalign.red_team.attack import Judge, attack
     from infalign.red_team.attempts import collect
+    from infalign.seeds import derived
 
     from .run import progress
 
@@ -144,8 +143,7 @@ def _attempts(named, drawn, asked, attacks, attempts, sigma, seed, out, trust_re
             settings = {**shared, "augment": name, "sigma": sigma if names else None}
 
             def draw(part, number, name=name, names=names):
-                words = [seed, *name.encode(), number]
-                own = int(np.random.SeedSequence(words).generate_state(1)[0])
+                own = derived(seed, name, number)
                 return attack(
                     sampler(), judge(), part, attempts, names=names, sigma=sigma, seed=own
                 )

@@ -4,13 +4,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
-import numpy as np
-
 from infalign.config import SamplingSettings
 from infalign.decoding.answers import load_answers
 from infalign.decoding.selection import Decoder, MajorityVote, parse_decoder, reads
 from infalign.errors import ConfigError
 from infalign.prompts import Prompt
+from infalign.seeds import derived
 
 REFERENCE = "reference"
 CALIBRATION = "calibration"
@@ -122,5 +121,4 @@ class Comparison:
 
     def sample_seed(self, name: str) -> int:
         """The seed of one policy's samples: independent streams from one seed."""
-        words = [self.seed, *f"evaluate {name}".encode()]
-        return int(np.random.SeedSequence(words).generate_state(1)[0])
+        return derived(self.seed, f"evaluate {name}")

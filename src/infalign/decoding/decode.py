@@ -3,13 +3,12 @@
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from infalign import _check
 from infalign.core import Rewind
 from infalign.errors import DataError
 from infalign.models.interfaces import Conversation, Response, Sampler, Scorer
 from infalign.models.rewards import score_ragged
+from infalign.seeds import derived, generator
 from infalign.stores import CalibrationStore
 
 from .selection import Decoder, passes, reads, select, settle
@@ -85,14 +84,14 @@ def decode(
         )
     _check.count("seed", seed, at_least=0)
     ids = _ids(prompt_ids, conversations)
-    chance = [np.random.default_rng([seed, *b"keep", *i.encode()]) for i in ids]
+    chance = [generator(seed, "keep", i) for i in ids]
     plans = [settle(procedure, rng=rng) for rng in chance]
     drawn: list[list[Response]] = [[] for _ in plans]
     rewards: list[list[float]] = [[] for _ in plans]
     quantiles: list[list[float]] = [[] for _ in plans]
     waiting, turn = list(range(len(plans))), 0
     while waiting:
-        new = _draw(sampler, conversations, ids, plans, waiting, _seed(seed, b"sample", turn))
+        new = _draw(sampler, conversations, ids, plans, waiting, derived(seed, "sample", turn))
         if scorer is not None:
             texts = [[r.text for r in new[i]] for i in waiting]
             asked, names = [conversations[i] for i in waiting], [ids[i] for i in waiting]
@@ -141,7 +140,7 @@ def draw_calibration(
     """
     _check.count("samples", samples)
     ids = _ids(prompt_ids, conversations)
-    drawn = _sampled(reference, conversations, ids, samples, _seed(seed, b"calibration"))
+    drawn = _sampled(reference, conversations, ids, samples, derived(seed, "calibration"))
     texts = [[r.text for r in row] for row in drawn]
     return CalibrationStore.from_rewards(ids, score_ragged(scorer, conversations, texts, ids))
 
@@ -174,10 +173,6 @@ def _sampled(sampler, conversations, ids, n, seed) -> list[list[Response]]:
             + (f", one of them with {wrong[0]}." if wrong else ".")
         )
     return rows
-
-
-def _seed(seed: int, stream: bytes, *parts: int) -> int:
-    return int(np.random.SeedSequence([seed, *stream, *parts]).generate_state(1)[0])
 
 
 def _ids(prompt_ids, conversations) -> list[str]:

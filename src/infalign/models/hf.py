@@ -14,11 +14,11 @@ from transformers import (
 
 from infalign import _check
 from infalign.errors import DataError
+from infalign.seeds import prompt_keys, uniforms
 
 from .interfaces import Conversation, Response
 from .loading import device, dtype, load, load_tokenizer, prompt_text, tokenize
 from .logits import check_top_p, collate, sampling_law
-from .seeds import prompt_keys, uniforms
 from .shared_prompts import prompt_cache, repeats
 
 

@@ -13,9 +13,9 @@ from typing import Literal
 
 from infalign import _check
 from infalign.errors import DataError, MissingExtraError
+from infalign.seeds import prompt_keys, request_seed
 
 from .interfaces import Conversation, Response
-from .seeds import prompt_keys, request_seed
 
 KEY = "OPENAI_API_KEY"
 """The environment variable that holds the key; a server without keys needs none."""

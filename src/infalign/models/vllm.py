@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 
 from infalign.errors import MissingExtraError
+from infalign.seeds import prompt_keys, request_seed
 
 from .interfaces import Conversation, Response
 from .loading import load_tokenizer, prompt_text, tokenize
-from .seeds import prompt_keys, request_seed
 
 
 class VLLMModel:

@@ -8,7 +8,6 @@ from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-import numpy as np
 import yaml
 
 from infalign import storage
@@ -19,6 +18,7 @@ from infalign.demo import bundled
 from infalign.errors import ConfigError, DataError
 from infalign.models.rewards import load_reward
 from infalign.prompts import Prompt, load_prompts
+from infalign.seeds import derived
 
 from .fingerprints import policy_fingerprints, reward_fingerprint
 
@@ -152,8 +152,7 @@ class Run:
 
     def seed(self, stage: str, part: int = 0) -> int:
         """The seed of one part of one stage: independent streams from the one seed of the run."""
-        words = [self.config.seed, *stage.encode(), part]
-        return int(np.random.SeedSequence(words).generate_state(1)[0])
+        return derived(self.config.seed, stage, part)
 
     @cached_property
     def provenance(self) -> dict:

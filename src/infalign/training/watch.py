@@ -21,6 +21,7 @@ from infalign.models.kl import sequence_kl
 from infalign.models.logits import check_top_p
 from infalign.models.rewards import score
 from infalign.prompts import Prompt
+from infalign.seeds import derived
 from infalign.stores import CalibrationStore
 
 
@@ -143,7 +144,7 @@ class WinRateCallback(TrainerCallback, ExportableState):
 
     def _draw(self, policy, conversations, number: int):
         """Responses, and their rewards of shape (prompts, samples)."""
-        seed = int(np.random.SeedSequence((self.seed, number)).generate_state(1)[0])
+        seed = derived(self.seed, number)
         responses = policy.sample(
             conversations, self.samples, seed=seed, batch_size=self.batch_size
         )
