@@ -11,7 +11,8 @@ import infalign
 
 ROOT = Path(infalign.__file__).parent
 LEVELS = [
-    {"errors", "_check", "_moved"},
+    {"errors", "_moved"},
+    {"_check"},
     {"storage", "seeds"},
     {"core"},
     {"stores", "config"},

@@ -11,13 +11,15 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from .errors import ArgumentError
+
 T = TypeVar("T")
 
 
 def count(name: str, value: Any, *, at_least: int = 1) -> int:
     """`value` as an int of at least `at_least`."""
     if isinstance(value, bool) or not isinstance(value, Integral) or value < at_least:
-        raise ValueError(f"`{name}` must be a whole number of at least {at_least}; got {value!r}.")
+        raise ArgumentError(name, f"must be a whole number of at least {at_least}; got {value!r}.")
     return int(value)
 
 
@@ -25,28 +27,28 @@ def positive(name: str, value: Any) -> float:
     """`value` as a finite float above zero."""
     number = real(name, value)
     if number <= 0:
-        raise ValueError(f"`{name}` must be above 0; got {number:g}.")
+        raise ArgumentError(name, f"must be above 0; got {number:g}.")
     return number
 
 
 def real(name: str, value: Any) -> float:
     """`value` as a finite float."""
     if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
-        raise ValueError(f"`{name}` must be a finite number; got {value!r}.")
+        raise ArgumentError(name, f"must be a finite number; got {value!r}.")
     return float(value)
 
 
 def instance(name: str, value: Any, kind: type[T], such_as: str, remedy: str = "") -> T:
     """`value`, which must be a `kind`; `such_as` names an example of one."""
     if not isinstance(value, kind):
-        raise ValueError(f"`{name}` must be {such_as}; got {value!r}." + _after(remedy))
+        raise ArgumentError(name, f"must be {such_as}; got {value!r}." + _after(remedy))
     return value
 
 
 def one_of(name: str, value: Any, options: Sequence[str]) -> str:
     """`value`, which must be one of the `options`."""
     if value not in options:
-        raise ValueError(f"`{name}` must be one of {', '.join(options)}; got {value!r}.")
+        raise ArgumentError(name, f"must be one of {', '.join(options)}; got {value!r}.")
     return value
 
 
@@ -65,7 +67,7 @@ def numbers(name: str, value: Any) -> np.ndarray:
     try:
         return np.asarray(value, dtype=float)
     except (TypeError, ValueError):
-        raise ValueError(f"`{name}` must be an array of numbers; got {short(value)}.") from None
+        raise ArgumentError(name, f"must be an array of numbers; got {short(value)}.") from None
 
 
 def unit_interval(name: str, value: Any, remedy: str = "") -> np.ndarray:
@@ -73,9 +75,10 @@ def unit_interval(name: str, value: Any, remedy: str = "") -> np.ndarray:
     array = numbers(name, value)
     outside = ~((array >= 0) & (array <= 1))
     if outside.any():
-        raise ValueError(
-            f"`{name}` must lie in [0, 1]; got {array[outside].flat[0]:g} "
-            f"({outside.sum()} of {array.size} entries are outside)." + _after(remedy)
+        raise ArgumentError(
+            name,
+            f"must lie in [0, 1]; got {array[outside].flat[0]:g} "
+            f"({outside.sum()} of {array.size} entries are outside)." + _after(remedy),
         )
     return array
 
@@ -85,9 +88,10 @@ def open_unit_interval(name: str, value: Any, why: str, remedy: str = "") -> np.
     array = unit_interval(name, value, remedy)
     ends = (array == 0) | (array == 1)
     if ends.any():
-        raise ValueError(
-            f"`{name}` must lie strictly inside (0, 1) because {why}; got "
-            f"{array[ends].flat[0]:g} ({ends.sum()} of {array.size} entries)." + _after(remedy)
+        raise ArgumentError(
+            name,
+            f"must lie strictly inside (0, 1) because {why}; got "
+            f"{array[ends].flat[0]:g} ({ends.sum()} of {array.size} entries)." + _after(remedy),
         )
     return array
 
@@ -102,16 +106,17 @@ def finite_matrix(
     """
     array = numbers(name, value)
     if array.ndim != 2 or array.size == 0:
-        raise ValueError(
-            f"`{name}` must be a non-empty array of shape (prompts, samples); "
-            f"got shape {array.shape}."
+        raise ArgumentError(
+            name,
+            f"must be a non-empty array of shape (prompts, samples); got shape {array.shape}.",
         )
     bad = np.isinf(array) if missing else ~np.isfinite(array)
     if bad.any():
         row, column = np.argwhere(bad)[0]
-        raise ValueError(
-            f"`{name}` must hold finite {of}; got {array[row, column]:g} at prompt {row}, "
-            f"sample {column} ({bad.sum()} of {array.size} entries)." + _after(remedy)
+        raise ArgumentError(
+            name,
+            f"must hold finite {of}; got {array[row, column]:g} at prompt {row}, "
+            f"sample {column} ({bad.sum()} of {array.size} entries)." + _after(remedy),
         )
     return array
 

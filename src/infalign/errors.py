@@ -1,8 +1,25 @@
 """What can go wrong, as few kinds as callers can act on.
 
-Arguments that break a rule raise plain `ValueError`; the classes here are for everything else.
-Every message names the thing, the value found, where and how often, and what to do.
+An argument that breaks a rule raises `ValueError`, in most places as `ArgumentError`. The other
+classes are for everything else. Every message names the thing, its value, the place, how often, and
+what to do.
 """
+
+
+class ArgumentError(ValueError):
+    """An argument that breaks a rule; the command line names the option in the argument's place.
+
+    >>> print(ArgumentError("n", "must be at least 1; got 0."))
+    `n` must be at least 1; got 0.
+    """
+
+    def __init__(self, argument: str, problem: str):
+        super().__init__(argument, problem)
+        self.argument = argument
+        self.problem = problem
+
+    def __str__(self):
+        return f"`{self.argument}` {self.problem}"
 
 
 class InfalignError(Exception):

@@ -632,7 +632,7 @@ def test_few_samples_cannot_reach_any_kl():
         SolveError, match=r"`the optimum` does not reach kl=3 nats with 2 calibration"
     ):
         compare(Sampling(), [Identity()], kl=3.0, samples=2)
-    with pytest.raises(ValueError, match="`samples` needs a procedure that keeps by rank"):
+    with pytest.raises(ValueError, match="`samples` needs a procedure that selects by rank"):
         design(Rewind(0.5, 3), kl=0.1, samples=8)
     with pytest.raises(ValueError, match="`samples` must be a whole number of at least 1; got 0"):
         design(BestOfN(4), kl=0.1, samples=0)

@@ -1,13 +1,15 @@
 """`infalign`: the commands, and how their errors are told."""
 
 import sys
+from functools import partial
 from typing import Annotated
 
 import typer
 
-from infalign.errors import InfalignError
+from infalign.errors import ArgumentError, InfalignError
 
 from . import design, evaluate, explore, frameworks, red_team, run, sample, store, store_files
+from .usage import Command
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -17,17 +19,18 @@ app = typer.Typer(
     help="Align a language model for the procedure it will be decoded with "
     "(InfAlign, arXiv:2412.19792).",
 )
-app.command()(run.demo)
-app.command(name="run", help=run.RUN_HELP)(run.run)
+command = partial(app.command, cls=Command)
+command()(run.demo)
+command(name="run", help=run.RUN_HELP)(run.run)
 for stage, purpose in run.STAGE_HELP.items():
-    app.command(name=stage, help=purpose)(run.stage_command(stage))
-app.command(help=evaluate.HELP)(evaluate.evaluate)
-app.command(help=design.DESIGN_HELP)(design.design)
-app.command(help=sample.HELP)(sample.sample)
-app.command(name="red-team", help=red_team.HELP)(red_team.red_team)
-app.command()(explore.explore)
-app.command(name="export-prompts")(frameworks.export_prompts)
-app.command(name="serve-reward")(frameworks.serve_reward)
+    command(name=stage, help=purpose)(run.stage_command(stage))
+command(help=evaluate.HELP)(evaluate.evaluate)
+command(help=design.DESIGN_HELP)(design.design)
+command(help=sample.HELP)(sample.sample)
+command(name="red-team", help=red_team.HELP)(red_team.red_team)
+command()(explore.explore)
+command(name="export-prompts")(frameworks.export_prompts)
+command(name="serve-reward")(frameworks.serve_reward)
 store_files.add_to(store.app)
 app.add_typer(store.app, name="store")
 
@@ -62,7 +65,7 @@ def _told(error: Exception) -> str:
     if isinstance(error, InfalignError):
         return str(error)
     words = " ".join(str(error).split())
-    if type(error) is ValueError:  # an argument that breaks a rule
+    if type(error) in (ValueError, ArgumentError):  # an argument that breaks a rule
         return words
     name = type(error).__name__
     return f"{name}: {words or 'no message'} (--debug shows where)"

@@ -2,7 +2,6 @@
 
 import json
 import math
-import re
 from pathlib import Path
 from typing import Annotated
 
@@ -11,6 +10,8 @@ from rich.console import Console
 from rich.table import Table
 
 from infalign.core import PROCEDURE_FORMS, TRANSFORM_FORMS
+
+from .usage import read
 
 GOOD_ENOUGH = 0.005
 """Win rate short of the optimum, half a point, that is less than training differs from theory."""
@@ -70,27 +71,22 @@ def design(
     from infalign import _check
     from infalign.core import parse_procedure
 
-    played = _flag("procedure", parse_procedure, procedure)
-    opponent = _flag("against", parse_procedure, against or procedure)
+    played = read("procedure", parse_procedure, procedure)
+    opponent = read("against", parse_procedure, against or procedure)
     if bool(kl) == (beta is not None):
         raise typer.BadParameter("give exactly one of them.", param_hint="--kl / --beta")
     for budget in kl or ():
-        _flag("kl", _check.positive, "kl", budget)
+        _check.positive("kl", budget)
     if beta is not None:
-        _flag("beta", _check.positive, "beta", beta)
+        _check.positive("beta", beta)
     if samples is not None:
-        _flag("samples", _check.count, "samples", samples)
+        _check.count("samples", samples)
     candidates = {text: _candidate(text) for text in transform or DEFAULTS}
-    try:
-        found = [
-            _budget(played, opponent, candidates, budget, beta, samples) for budget in kl or [None]
-        ]
-        if plot:
-            _plot(played, opponent, candidates, [f["kl"] for f in found], samples, plot)
-    except ValueError as error:
-        raise type(error)(_with_flags(error)) from None
-    except RuntimeError as error:
-        raise type(error)(_with_flags(error)) from None
+    found = [
+        _budget(played, opponent, candidates, budget, beta, samples) for budget in kl or [None]
+    ]
+    if plot:
+        _plot(played, opponent, candidates, [f["kl"] for f in found], samples, plot)
     if as_json:
         names = {"procedure": played.spec, "against": opponent.spec}
         print(json.dumps(found[0] if len(found) == 1 else names | {"budgets": found}))
@@ -102,25 +98,11 @@ def design(
         _print(console, budget)
 
 
-def _flag(name, read, *arguments):
-    """What `read` makes of an option's text; a wrong usage that names the option otherwise."""
-    try:
-        return read(*arguments)
-    except ValueError as error:
-        message = re.sub(f"^`({name}|procedure)` ", "", str(error))
-        raise typer.BadParameter(message, param_hint=f"--{name}") from None
-
-
-def _with_flags(error: Exception) -> str:
-    """The library's words with its arguments called as they are on the command line."""
-    return re.sub("`(procedure|against|kl|beta|samples)`", r"`--\1`", str(error))
-
-
 def _candidate(text: str):
     """What `infalign.compare` takes for one `--transform`."""
     from infalign.calibration.reward_files import read_raw
     from infalign.core import best_exponential, best_power, parse_transform
-    from infalign.errors import DataError
+    from infalign.errors import ArgumentError, DataError
 
     if text.startswith("raw:"):
         try:
@@ -132,9 +114,10 @@ def _candidate(text: str):
         return families[text]
     try:
         return parse_transform(text)
-    except ValueError as error:
-        message = str(error).removeprefix("`transform` ").replace(TRANSFORM_FORMS, CANDIDATE_FORMS)
-        raise typer.BadParameter(message, param_hint="--transform") from None
+    except ArgumentError as error:
+        if error.argument == "transform":  # none of those that the core knows
+            raise ArgumentError("transform", f"must be {CANDIDATE_FORMS}; got {text!r}.") from None
+        raise typer.BadParameter(str(error), param_hint="--transform") from None
 
 
 def _rows(played, opponent, candidates, kl, samples):

@@ -9,7 +9,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from .sample import flag, read_prompts
+from .sample import read_prompts
+from .usage import read
 
 EXAMPLE = (
     "infalign red-team --model bundled:language-model --reward bundled:harmless --threshold -0.6 "
@@ -75,11 +76,11 @@ def red_team(
         raise typer.BadParameter("give exactly one of them.", param_hint="--threshold / --success")
     if threshold is not None and reward is None:
         raise typer.BadParameter("--threshold is one of its values.", param_hint="--reward")
-    flag("temperature", _check.positive, "temperature", temperature)
-    flag("sigma", check_sigma, sigma)
+    _check.positive("temperature", temperature)
+    check_sigma(sigma)
     attacks = {}
     for text in augment or ["all", "none"]:
-        names = flag("augment", parse_augmentations, text)
+        names = read("augment", parse_augmentations, text)
         attacks[text if text in ("all", "none") else "+".join(names)] = names
     asked = read_prompts(None, prompts, split, limit)
     quiet_libraries()

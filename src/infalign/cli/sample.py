@@ -2,7 +2,6 @@
 
 import json
 import math
-import re
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -13,6 +12,8 @@ from rich.padding import Padding
 from rich.text import Text
 
 from infalign.core import PROCEDURE_FORMS
+
+from .usage import read
 
 TOGETHER = 256
 """Responses drawn between two steps of the progress bar, about."""
@@ -77,8 +78,8 @@ def sample(
 
     from .run import quiet_libraries
 
-    played = flag("procedure", parse_decoder, procedure, load_answers(answers))
-    flag("temperature", _check.positive, "temperature", temperature)
+    played = read("procedure", parse_decoder, procedure, load_answers(answers))
+    _check.positive("temperature", temperature)
     asked = read_prompts(texts, prompts, split, limit)
     quiet_libraries()
     from infalign.models.samplers import load_sampler
@@ -101,15 +102,6 @@ def sample(
         _print(console, record)
     if out:
         Console(stderr=True).print(f"Written to {out}.", highlight=False, markup=False)
-
-
-def flag(name: str, read, *arguments):
-    """What `read` makes of an option's value; a wrong usage that names the option otherwise."""
-    try:
-        return read(*arguments)
-    except ValueError as error:
-        message = re.sub(r"^`\w+` ", "", str(error))
-        raise typer.BadParameter(message, param_hint=f"--{name}") from None
 
 
 def read_prompts(texts, source, split, limit):

@@ -14,6 +14,8 @@ from rich.text import Text
 
 from infalign.errors import ConfigError, DataError
 
+from .usage import Command
+
 app = typer.Typer(
     no_args_is_help=True, help="Calibration stores: show, check, merge, export, import."
 )
@@ -33,7 +35,7 @@ SWAPPED = 0.005
 other shapes change last digits, and with them the order of what is all but tied."""
 
 
-@app.command()
+@app.command(cls=Command)
 def show(folder: Folder, as_json: AsJson = False):
     """What a store is: prompts, samples, size, and what it was made with.
 
@@ -98,7 +100,7 @@ def _entries(provenance: Mapping, prefix: str = "") -> Iterator[tuple[str, str]]
             yield f"{prefix}{name}", text
 
 
-@app.command()
+@app.command(cls=Command)
 def check(
     folder: Folder,
     procedure: Annotated[

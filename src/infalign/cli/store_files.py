@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from .store import Folder, held_in
+from .usage import Command
 
 Out = Annotated[
     Path, typer.Option(help="A file that ends in .parquet, or a folder for several. Not replaced.")
@@ -17,9 +18,9 @@ Key = Annotated[str, typer.Option(help="Column of the prompt ids.")]
 
 def add_to(app: typer.Typer) -> None:
     """Add the commands to those of `infalign store`."""
-    app.command()(merge)
-    app.command()(export)
-    app.command("import")(import_)
+    app.command(cls=Command)(merge)
+    app.command(cls=Command)(export)
+    app.command("import", cls=Command)(import_)
 
 
 def merge(

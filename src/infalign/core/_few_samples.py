@@ -12,7 +12,7 @@ from functools import cached_property
 import numpy as np
 
 from infalign import _check
-from infalign.errors import SolveError
+from infalign.errors import ArgumentError, SolveError
 
 from ._procedures import AbstractProcedure, RankProcedure
 from ._roots import bracketed_root
@@ -229,9 +229,10 @@ def samples_needed(
 
 def _by_rank(procedure) -> None:
     if not isinstance(procedure, RankProcedure):
-        raise ValueError(
-            f"`samples` needs a procedure that keeps by rank, since only ranks are known from a "
-            f"finite calibration; got {procedure!r}. Leave `samples` out."
+        raise ArgumentError(
+            "samples",
+            "needs a procedure that selects by rank, since only ranks are known from a finite "
+            f"calibration; got {procedure!r}. Leave `samples` out.",
         )
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from scipy.special import log_softmax
 
 from infalign import _check
-from infalign.errors import DataError, SolveError
+from infalign.errors import ArgumentError, DataError, SolveError
 
 from ._inputs import finite_rewards
 from ._procedures import AbstractProcedure, RankProcedure
@@ -131,10 +131,11 @@ class RawPolicy:
         - `against`: the opponent's procedure, any; `procedure` unless given.
         """
         if not isinstance(procedure, RankProcedure):
-            raise ValueError(
-                f"`procedure` must keep by rank to be played by a policy trained on raw rewards; "
+            raise ArgumentError(
+                "procedure",
+                f"must keep by rank to be played by a policy trained on raw rewards; "
                 f"got {procedure!r}. Compare it with transforms such as Probit(), which raw "
-                "rewards are when they are normally distributed."
+                "rewards are when they are normally distributed.",
             )
         against = against or procedure
         total = 0.0

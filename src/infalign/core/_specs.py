@@ -1,5 +1,7 @@
 """Procedures and transforms in one word, as configurations and the command line give them."""
 
+from infalign.errors import ArgumentError
+
 from ._procedures import (
     AbstractProcedure,
     BestOfN,
@@ -81,4 +83,4 @@ def _parse(kind, table, forms, text):
 
 
 def _unknown(kind, forms, text):
-    return ValueError(f"`{kind}` must be {forms}; got {text!r}.")
+    return ArgumentError(kind, f"must be {forms}; got {text!r}.")

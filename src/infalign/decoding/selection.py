@@ -25,7 +25,7 @@ from infalign.core import (
     SoftBestOfN,
     parse_procedure,
 )
-from infalign.errors import DataError
+from infalign.errors import ArgumentError, DataError
 
 from .answers import Answers, numeric_answer
 
@@ -142,8 +142,10 @@ def parse_decoder(text: str, answer: Answers = numeric_answer) -> Decoder:
         return MajorityVote(int(n), answer)
     try:
         return parse_procedure(text)
-    except ValueError as error:
-        raise ValueError(str(error).replace(PROCEDURE_FORMS, FORMS)) from None
+    except ArgumentError as error:
+        if error.argument == "procedure":  # none of those that the core knows
+            raise ArgumentError("procedure", f"must be {FORMS}; got {text!r}.") from None
+        raise
 
 
 def passes(procedure: Rewind, quantile: float) -> bool:

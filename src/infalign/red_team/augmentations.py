@@ -10,6 +10,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from infalign.errors import ArgumentError
+
 SIGMA = 0.4
 """The published strength."""
 
@@ -17,7 +19,7 @@ SIGMA = 0.4
 def check_sigma(sigma: float) -> float:
     """`sigma` if it is above 0 and at most 1."""
     if not 0 < sigma <= 1:
-        raise ValueError(f"`sigma` must be above 0 and at most 1; got {sigma!r}.")
+        raise ArgumentError("sigma", f"must be above 0 and at most 1; got {sigma!r}.")
     return sigma
 
 
@@ -71,9 +73,10 @@ def parse_augmentations(text: str) -> tuple[str, ...]:
     """
     names = {"all": set(AUGMENTATIONS), "none": set()}.get(text, set(text.split(",")))
     if not names <= set(AUGMENTATIONS):
-        raise ValueError(
-            f"`augment` must be all, none, or some of {','.join(AUGMENTATIONS)} with commas "
-            f"between them; got {text!r}."
+        raise ArgumentError(
+            "augment",
+            f"must be all, none, or some of {','.join(AUGMENTATIONS)} with commas "
+            f"between them; got {text!r}.",
         )
     return tuple(name for name in AUGMENTATIONS if name in names)
 

@@ -1,0 +1,39 @@
+"""Errors of the library reach the command line as errors of its options."""
+
+import pickle
+
+import pytest
+
+from infalign import _check
+from infalign.errors import ArgumentError
+
+
+def test_an_argument_error_names_its_argument_and_survives_a_pickle():
+    with pytest.raises(ArgumentError) as caught:
+        _check.count("n", 0)
+    error = pickle.loads(pickle.dumps(caught.value))
+    assert (error.argument, error.problem) == (
+        "n",
+        "must be a whole number of at least 1; got 0.",
+    )
+    assert str(error) == f"`n` {error.problem}"
+
+
+CHECKS = {
+    "count": lambda name: _check.count(name, 0),
+    "positive": lambda name: _check.positive(name, -1.0),
+    "real": lambda name: _check.real(name, "1"),
+    "instance": lambda name: _check.instance(name, 1, str, "a text"),
+    "one_of": lambda name: _check.one_of(name, "c", ["a", "b"]),
+    "numbers": lambda name: _check.numbers(name, "a"),
+    "unit_interval": lambda name: _check.unit_interval(name, [2.0]),
+    "open_unit_interval": lambda name: _check.open_unit_interval(name, [0.0], "log is infinite"),
+    "finite_matrix": lambda name: _check.finite_matrix(name, []),
+}
+
+
+@pytest.mark.parametrize("check", CHECKS)
+def test_every_check_of_one_argument_carries_its_name(check):
+    with pytest.raises(ArgumentError) as caught:
+        CHECKS[check]("thing")
+    assert caught.value.argument == "thing" and str(caught.value).startswith("`thing` must ")
