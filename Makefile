@@ -3,50 +3,83 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready
+PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check
+CONSTRAINTS ?= constraints.txt
+# The first of these that runs: a Python 3.13 on the path, uv's, pyenv's.
+PYTHON313 ?= $(firstword $(foreach p,python3.13 $(shell uv python find 3.13 2>/dev/null) \
+	$(wildcard $(HOME)/.pyenv/versions/3.13.*/bin/python),\
+	$(shell $(p) -c "import sys; print(sys.executable)" 2>/dev/null)))
 
-.PHONY: demo quick test check bench training frontier calibrators figures soak docs clean
+.PHONY: help demo quick test test-py313 check wheel canary bench training frontier calibrators \
+	figures soak docs clean
 
-demo: $(READY)  ## The whole method on bundled models, offline; prints where the report is.
+help:  ## Show this list.
+	@sed -n 's/^\([a-z0-9-]*\):.*  ## /\1\t/p' Makefile | expand -t 12
+
+demo: $(READY)  ## Run the whole method on bundled models, offline; print where the report is.
 	$(BIN)/infalign demo --out runs/demo
 
-quick: $(READY)  ## The same made small, in a minute.
+quick: $(READY)  ## Run a small version of the demo, in a minute.
 	$(BIN)/infalign demo --quick --out runs/quick
 
-test: $(READY)  ## All tests, on two cores.
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+test: $(READY)  ## Run all tests on two cores.
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
-check: $(READY)  ## Lint and format.
+test-py313:  ## Run all tests on Python 3.13, in an environment of its own.
+	@test -n "$(PYTHON313)" || { echo "No Python 3.13 found. Install one (uv python install 3.13)" \
+		"or name it: make test-py313 PYTHON313=/path/to/python" >&2; exit 1; }
+	$(MAKE) test VENV=.venv-py313 PYTHON=$(PYTHON313)
+
+check: $(READY)  ## Check lint, format and types.
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 
-bench: $(READY)  ## Time computing and stores on one core; writes docs/benchmarks.md and docs/store-benchmarks.md.
+wheel: $(READY)  ## Build sdist and wheel; run the wheel alone, without extras, in an empty environment.
+	$(BIN)/python tests/wheel.py
+
+canary:  ## Test the newest TRL and transformers for the behavior that infalign relies on.
+	$(MAKE) test-pins VENV=.venv-canary CONSTRAINTS=.venv-canary/constraints.txt
+
+.PHONY: test-pins
+test-pins:
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	grep ^torch== constraints.txt > $(CONSTRAINTS)
+	rm -f $(READY)
+	$(MAKE) $(READY) VENV=$(VENV) CONSTRAINTS=$(CONSTRAINTS)
+	$(PIP) --upgrade -c $(CONSTRAINTS) trl transformers
+	$(BIN)/python -m pip list | grep -iE "^(trl|transformers|torch) "
+	$(BIN)/python -m pytest -m pins -W default
+
+bench: $(READY)  ## Time computing and stores on one core; write docs/benchmarks.md and docs/store-benchmarks.md.
 	$(BIN)/python benchmarks/run.py
 	$(BIN)/python benchmarks/store.py
 
-training: $(READY)  ## Time training steps and methods; writes docs/training-benchmarks.md, in half an hour.
+training: $(READY)  ## Time training steps and methods; write docs/training-benchmarks.md, in half an hour.
 	$(BIN)/python benchmarks/training.py
 
-frontier: $(READY)  ## Train every method and compare with theory; writes docs/frontier.md, in an hour.
+frontier: $(READY)  ## Train every method and compare with theory; write docs/frontier.md, in an hour.
 	$(BIN)/python benchmarks/frontier.py
 
-calibrators: $(READY)  ## Judge the calibrators; writes docs/calibrators.md. DATA=folder adds public samples.
+calibrators: $(READY)  ## Judge the calibrators; write docs/calibrators.md. DATA=folder adds public samples.
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/calibrators.py --jobs 2 $(if $(DATA),--data $(DATA))
 
-soak: $(READY)  ## Kill and resume 200 collections; writes docs/soak.md.
+soak: $(READY)  ## Kill and resume 200 collections; write docs/soak.md.
 	OMP_NUM_THREADS=1 $(BIN)/python tests/soak.py --kills 200
 
-# torch first and alone: its CPU build, before anything can ask for another one.
-$(READY): pyproject.toml constraints.txt
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[train,dev]"
-	touch $(READY)
-
-docs: $(READY)  ## Put the demo's output and picture into the README.
+docs: $(READY)  ## Write docs/demo.md and its picture from runs/demo.
 	$(BIN)/python docs/make.py runs/demo
 
-figures: $(READY)  ## The theory's figures, and the page that shows them: docs/figures.md.
+figures: $(READY)  ## Draw the theory's figures and the page that shows them: docs/figures.md.
 	$(BIN)/python docs/figures.py
 
-clean:
-	rm -rf $(VENV) runs
+# torch first and alone: its CPU build, before anything can ask for another one.
+$(READY): pyproject.toml $(CONSTRAINTS)
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) "pip>=25.1"
+	$(PIP) -c $(CONSTRAINTS) torch
+	$(PIP) -c $(CONSTRAINTS) -e ".[train]" --group dev
+	touch $(READY)
+
+clean:  ## Remove the environments, what was built, and the runs.
+	rm -rf .venv .venv-* dist runs

@@ -2,16 +2,15 @@
 
 import inspect
 import re
-from pathlib import Path
 
 import pytest
 import yaml
+from pages import ROOT, python_blocks
 
 import infalign as ia
 from infalign.cli.run import describe
 from infalign.config import parse_config
 
-ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 
 
@@ -34,16 +33,12 @@ def blocks(language: str) -> list[str]:
 
 @pytest.mark.parametrize("page", PAGES)
 def test_the_python_of_a_page_runs_and_prints_what_it_says(page, capsys):
-    # Blocks share their names; what one prints stands in the text block after it, or behind `#`.
     names: dict = {}
-    pairs = re.findall(
-        r"```python\n(.*?)```(?:\n\n```text\n(.*?)```)?", (ROOT / page).read_text(), re.S
-    )
-    assert pairs
-    for code, shown in pairs:
+    blocks = python_blocks(page)
+    assert blocks
+    for code, shown in blocks:
         exec(compile(code, page, "exec"), names)
-        said = shown or "".join(s + "\n" for s in re.findall(r"print\(.*\)\s+# (.+)", code))
-        assert capsys.readouterr().out == said, code
+        assert capsys.readouterr().out == shown, code
 
 
 def test_every_command_of_the_guide_runs(cli, tmp_path, monkeypatch):
@@ -79,10 +74,13 @@ def test_the_design_command_of_the_readme_runs(cli):
     assert code == 0 and "optimal" in out and "0.9299" in out
 
 
-def test_every_file_in_the_map_exists():
+def test_the_map_names_every_public_module_and_no_other():
     tree = README[README.index("## Map") :]
-    for name in re.findall(r"^[├└]── (\S+)", tree, re.M):
-        assert (ROOT / "src/infalign" / name).exists(), name
+    mapped = re.findall(r"^[├└]── (\S+)", tree, re.M)
+    package = ROOT / "src/infalign"
+    files = {f.name for f in package.glob("*.py") if not f.name.startswith("_")}
+    folders = {f"{f.parent.name}/" for f in package.glob("*/__init__.py")}
+    assert sorted(mapped) == sorted(files | folders)
 
 
 def test_every_public_name_is_documented():

@@ -54,7 +54,7 @@ from .evaluation.uncertainty import (
 from .shaping import GroupShapedReward, ShapedReward
 from .stores import CalibrationStore
 
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"
 
 __all__ = [
     "AbstractProcedure",
