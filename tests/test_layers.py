@@ -29,6 +29,7 @@ LEVELS = [
 """Units from the bottom up. A unit imports from lower levels only, never from a sibling."""
 
 CORE = [
+    {"_shapes"},
     {"_inputs", "_quadrature", "_roots", "_quantiles"},
     {"_procedures", "_soft_procedures", "_transforms", "_specs"},
     {"_policies", "_raw_rewards", "_utilities", "_group_gradient", "_few_samples"},
