@@ -129,6 +129,33 @@ def test_a_calibrator_on_a_store_is_that_on_its_rewards(tmp_path):
     assert np.array_equal(again.quantiles(names, asked), calibration.quantiles(names, asked))
 
 
+@pytest.mark.parametrize("calibrator", [None, Counting(), Counting("add-half"), Pooled()])
+def test_one_location_of_rewards_answers_everything(calibrator):
+    rewards = alike(samples=6)[1]
+    store = CalibrationStore.from_rewards([str(i) for i in range(len(rewards))], rewards)
+    direct = (calibrator or Counting()).fit(rewards)
+    rows = np.array([5, 90, 5])
+    asked = np.stack([rewards[rows, 2], rewards[rows].min(1) - 1, rewards[rows].max(1) + 1], 1)
+    location = StoreCalibration.of(store, calibrator).locate([str(row) for row in rows], asked)
+    assert np.allclose(location.quantile, direct.quantiles(rows, asked))
+    assert np.allclose(location.expected(TRANSFORM), direct.shaped(rows, asked, TRANSFORM))
+    assert location.outside.tolist() == [[False, True, True]] * 3
+    chances = location.win_chance(BestOfN(6))
+    if isinstance(calibrator, Pooled):
+        assert (np.diff(chances[:, [1, 0, 2]], axis=1) > 0).all()
+        assert ((chances > 0) & (chances < 1)).all()
+    else:
+        assert location.unsmoothed.quantile[:, 1:].tolist() == [[0, 1]] * 3
+        # The best of all six reference rewards is beaten by a reward above all of them only.
+        assert chances.tolist() == [[0, 0, 1]] * 3
+
+
+def test_what_is_no_calibrator_is_refused():
+    store = CalibrationStore.from_rewards(["a"], [[1.0]])
+    with pytest.raises(ValueError, match="`calibrator` must be a calibrator, such as Pooled"):
+        StoreCalibration.of(store, "pooled")
+
+
 def test_what_is_learned_from_some_prompts_serves_others():
     place, rewards = alike(prompts=200, samples=4)
     learned = Pooled().fit(rewards[:100]).on(rewards[100:])

@@ -9,6 +9,7 @@ from .choice import Choice, choose
 from .counting import Counting
 from .in_store import StoreCalibration
 from .interface import AbstractCalibrator, AbstractFitted
+from .location import AbstractLocation
 from .pooled import Pooled
 from .refined import Refined
 from .regression import QuantileRegression
@@ -18,6 +19,7 @@ from .tail import TailExtrapolation
 __all__ = [
     "AbstractCalibrator",
     "AbstractFitted",
+    "AbstractLocation",
     "Choice",
     "Counting",
     "NormalScores",

@@ -2,16 +2,23 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
+from infalign import _check
 from infalign.core import AbstractTransform
 from infalign.stores import CalibrationStore
 from infalign.stores.ragged import rectangle
 
 from .choice import evenly
+from .counting import Counting, FittedCounting
 from .hierarchy import LEARNED_FROM
 from .interface import AbstractCalibrator, AbstractFitted
+from .location import AbstractLocation, BeliefLocation, RankLocation
+
+PLAIN = Counting().fit([[0.0]])
+"""Plain ranks: counting learns nothing from other prompts."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,6 +33,19 @@ class StoreCalibration:
     learned: AbstractFitted
 
     @classmethod
+    def of(
+        cls, store: CalibrationStore, calibrator: AbstractCalibrator | AbstractFitted | None = None
+    ) -> "StoreCalibration":
+        """A calibrator on a store, as it is given: one that learns from the store now, one that has
+        learned already, or None for plain ranks."""
+        if isinstance(calibrator, AbstractCalibrator):
+            return cls.fit(store, calibrator)
+        if calibrator is None:
+            return cls(store, PLAIN)
+        such_as = "a calibrator, such as Pooled(), or what its `fit` returned"
+        return cls(store, _check.instance("calibrator", calibrator, AbstractFitted, such_as))
+
+    @classmethod
     def fit(cls, store: CalibrationStore, calibrator: AbstractCalibrator) -> "StoreCalibration":
         """Learn from a store; the same store gives the same."""
         return cls(store, calibrator.fit(some_rewards(store)))
@@ -38,19 +58,40 @@ class StoreCalibration:
         Raises DataError for prompts that the store does not know, and ValueError for rewards that
         are not finite.
         """
-        rows, fitted = self._on(prompt_ids)
-        return fitted.quantiles(rows, rewards)
+        return self.locate(prompt_ids, rewards).quantile
 
     def shaped(self, prompt_ids: Sequence[str], rewards, transform: AbstractTransform):
         """Expected Φ of each reward, as `AbstractFitted.shaped`; arguments as of `quantiles`."""
-        rows, fitted = self._on(prompt_ids)
-        return fitted.shaped(rows, rewards, transform)
+        return self.locate(prompt_ids, rewards).expected(transform)
 
-    def _on(self, prompt_ids) -> tuple[np.ndarray, AbstractFitted]:
-        """What was learned, applied to the prompts that are asked for, and their rows in it."""
+    @property
+    def counts(self) -> bool:
+        """Whether quantiles are plain ranks, in which prompts share nothing."""
+        return isinstance(self.learned, FittedCounting)
+
+    @cached_property
+    def most_draws(self) -> float:
+        """The most draws of an opponent whom a reward's chance to beat can be estimated for: the
+        smallest number of reference rewards of a prompt for plain ranks, else any number."""
+        return self.store.samples if self.counts else np.inf
+
+    def locate(self, prompt_ids: Sequence[str], rewards) -> AbstractLocation:
+        """Where rewards lie among the reference rewards of their prompts, looked up once.
+
+        Arguments and errors as of `quantiles`.
+        """
+        if isinstance(self.learned, FittedCounting):  # the store counts for all prompts at once
+            ranks = self.store.ranks(prompt_ids, rewards)
+            return RankLocation(*ranks, self.learned.smoothing)
         positions, rows = np.unique(self.store.positions(prompt_ids), return_inverse=True)
         own = rectangle([self.store.rewards.row(int(position)) for position in positions])
-        return rows, self.learned.on(own)
+        beliefs = self.learned.on(own).beliefs(rows, rewards)
+        values = np.asarray(rewards, float)
+        one_each = (len(rows), *[1] * (values.ndim - 1))
+        lowest, highest = (
+            end(own, axis=1)[rows].reshape(one_each) for end in (np.nanmin, np.nanmax)
+        )
+        return BeliefLocation(beliefs, values, lowest, highest)
 
 
 def some_rewards(store: CalibrationStore) -> np.ndarray:

@@ -1,6 +1,7 @@
 """What a calibrator is: fitted to reference rewards of many prompts, it gives quantiles."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,6 +30,32 @@ class Belief:
     def shaped(self, transform: AbstractTransform) -> np.ndarray:
         """Expected Φ, shape (m,)."""
         return self.weights @ transform.average(self.low, self.high)
+
+
+@dataclass(frozen=True, eq=False)
+class Beliefs:
+    """What is known of the quantiles of rewards of several prompts; results have their shape."""
+
+    shape: tuple[int, ...]
+
+    parts: Sequence[tuple[np.ndarray, Belief]]
+    """For each prompt, which entries along the first axis are its own, and the belief about
+    them."""
+
+    @property
+    def mean(self) -> np.ndarray:
+        """Expected quantiles."""
+        return self._joined(lambda belief: belief.mean)
+
+    def shaped(self, transform: AbstractTransform) -> np.ndarray:
+        """Expected Φ."""
+        return self._joined(lambda belief: belief.shaped(transform))
+
+    def _joined(self, read: Callable[[Belief], np.ndarray]) -> np.ndarray:
+        joined = np.empty(self.shape)
+        for own, belief in self.parts:
+            joined[own] = read(belief).reshape(-1, *self.shape[1:])
+        return joined
 
 
 @dataclass(frozen=True)
@@ -63,7 +90,7 @@ class AbstractFitted(ABC):
 
         Raises ValueError for rows that there are not and rewards that are not finite.
         """
-        return self._each(rows, rewards, lambda belief: belief.mean)
+        return self.beliefs(rows, rewards).mean
 
     def shaped(self, rows, rewards, transform: AbstractTransform) -> np.ndarray:
         """Training reward: Φ averaged over what is known of each reward's quantile.
@@ -73,17 +100,14 @@ class AbstractFitted(ABC):
         upwards, and a policy would be paid for luck. Arguments and errors as of `quantiles`;
         `transform` must be finite at the ends of [0, 1].
         """
-        return self._each(rows, rewards, lambda belief: belief.shaped(transform))
+        return self.beliefs(rows, rewards).shaped(transform)
 
-    def _each(self, rows, rewards, told) -> np.ndarray:
-        """`told` of each prompt's belief."""
+    def beliefs(self, rows, rewards) -> Beliefs:
+        """What is known of each reward's quantile; arguments and errors as of `quantiles`."""
         rows, values = self._checked(rows, rewards)
-        found = np.empty(values.shape)
-        for row in np.unique(rows):
-            own = rows == row
-            belief = self._belief(int(row), values[own].ravel())
-            found[own] = told(belief).reshape(values[own].shape)
-        return found
+        entries = [(row, rows == row) for row in np.unique(rows)]
+        parts = [(own, self._belief(int(row), values[own].ravel())) for row, own in entries]
+        return Beliefs(values.shape, parts)
 
     def _checked(self, rows, rewards):
         rows, values = np.asarray(rows), np.asarray(rewards, float)

@@ -152,6 +152,18 @@ class CalibrationStore:
 
         Raises DataError as `quantiles` does.
         """
+        return ends(*self.ranks(prompt_ids, rewards), smoothing)
+
+    def ranks(
+        self, prompt_ids: Sequence[str], rewards: Sequence[float]
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """How many of its prompt's reference rewards lie below each reward, how many up to it, and
+        how many there are, shape (n, 1, …).
+
+        - `rewards`: one per prompt id, shape (n,), or several, shape (n, m).
+
+        Raises DataError for prompts that the store does not know and rewards that are not finite.
+        """
         positions = self.positions(prompt_ids)
         values = np.asarray(rewards, float)
         if values.shape[:1] != (len(prompt_ids),):
@@ -168,8 +180,8 @@ class CalibrationStore:
             )
         shape = (len(positions), int(np.prod(values.shape[1:])))
         below, up_to, counts = self.rewards.ranks(positions, values.reshape(shape))
-        low, high = ends(below, up_to, counts[:, None], smoothing)
-        return low.reshape(values.shape), high.reshape(values.shape)
+        one_each = (len(positions), *[1] * (values.ndim - 1))
+        return below.reshape(values.shape), up_to.reshape(values.shape), counts.reshape(one_each)
 
     def positions(self, prompt_ids: Sequence[str]) -> np.ndarray:
         """Where each prompt stands in `rewards`; DataError for those that the store does not
