@@ -6,7 +6,8 @@ import pytest
 
 from infalign import DataError
 from infalign.config import Prompts, parse_config
-from infalign.prompts import load_prompts
+from infalign.prompts import Prompt, fingerprint, load_prompts
+from infalign.stores.prompt_sets import union
 
 
 def write(path, rows):
@@ -78,3 +79,13 @@ def test_a_data_set_that_cannot_be_found_is_named(tmp_path):
         read(dataset=str(tmp_path / "nowhere"))
     with pytest.raises(DataError, match=r"'who/nothing', split 'train', cannot be read: "):
         read(dataset="who/nothing")
+
+
+def test_a_fingerprint_is_that_of_the_set():
+    first, *rest = (Prompt(f"p{i}", ({"role": "user", "content": f"q{i}"},)) for i in range(4))
+    whole = fingerprint([first, *rest])
+    assert whole == fingerprint([*rest[::-1], first])
+    assert whole == union([fingerprint(rest), fingerprint([first])])
+    for other in (Prompt("p9", first.messages), Prompt(first.id, rest[0].messages)):
+        assert fingerprint([other, *rest]) != whole
+    assert fingerprint(rest) != whole

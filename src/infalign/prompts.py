@@ -2,12 +2,14 @@
 
 import json
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from .config import Prompts
 from .demo import bundled
 from .errors import DataError, MissingExtraError
+from .stores import prompt_sets
 
 
 @dataclass(frozen=True)
@@ -22,6 +24,15 @@ class Prompt:
     def text(self) -> str:
         """The last message."""
         return self.messages[-1]["content"]
+
+
+def fingerprint(prompts: Iterable[Prompt]) -> str:
+    """Fingerprint of a set of prompts: their ids and messages, in any order.
+
+    That of a union follows from those of its parts, so a store merged from several has the
+    fingerprint of all its prompts. Whoever relies on it joins rows to prompts by id.
+    """
+    return prompt_sets.of_members((p.id, p.messages) for p in prompts)
 
 
 def load_prompts(source: Prompts) -> list[Prompt]:

@@ -89,6 +89,21 @@ def test_results_agree_with_the_samples_they_come_from(compared):
     assert json.loads((folder / "evaluation" / "results.json").read_text()) == results
 
 
+def test_prompts_in_another_order_meet_their_own_samples(compared, moved, tmp_path):
+    folder, results = compared
+    shutil.copytree(folder, tmp_path / "out")
+    (tmp_path / "out" / "evaluation" / "results.json").unlink()
+    before = {p.name for p in (tmp_path / "out" / "evaluation").iterdir()}
+    turned = compare_policies(plan(moved, prompts=plan(moved).prompts[::-1]), tmp_path / "out")
+    assert {p.name for p in (tmp_path / "out" / "evaluation").iterdir()} - before == {
+        "results.json"
+    }
+    for old, new in zip(results["policies"], turned["policies"], strict=True):
+        for procedure, estimate in old["win_rates"].items():
+            assert new["win_rates"][procedure]["value"] == pytest.approx(estimate["value"])
+            assert new["win_rates"][procedure]["stderr"] == pytest.approx(estimate["stderr"])
+
+
 def test_rewards_and_lengths_are_those_of_the_stored_replies(compared):
     folder, _ = compared
     replies = column(folder, "moved", "completion").ravel()

@@ -16,6 +16,7 @@ from infalign.evaluation.pilot import Components, components
 from infalign.evaluation.power import BETWEEN, Plan, table
 from infalign.reports.page import read_results
 from infalign.reports.plots import procedure_words
+from infalign.stores import by_prompt
 
 
 def print_plan(
@@ -49,12 +50,12 @@ def _pilot(folder: Path, procedure, against) -> Components:
     names = [p["method"] for p in results["policies"]][:2]
     if len(names) < 2:
         raise DataError(f"{folder} compares one policy; a pilot of a difference needs two.")
-    shape = (results["prompts"], results["samples"])
+    files = [folder / "evaluation" / f"{name}.parquet" for name in (*names, "reference")]
+    tables = [storage.read_table(file) for file in files]
+    ids = list(dict.fromkeys(tables[0]["prompt_id"].to_pylist()))
     rewards = [
-        storage.read_table(folder / "evaluation" / f"{name}.parquet")["reward"]
-        .to_numpy()
-        .reshape(shape)
-        for name in (*names, "reference")
+        by_prompt(table, ids, source=str(file)).matrix("reward")
+        for table, file in zip(tables, files, strict=True)
     ]
     return components(*rewards, procedure, rng=np.random.default_rng(0), against=against)
 

@@ -106,10 +106,10 @@ def _attempts(named, drawn, asked, attacks, attempts, sigma, seed, out, trust_re
     """What came of every attack's attempts; models are loaded only if some are missing."""
     from functools import cache
 
-    from infalign import storage
     from infalign.models.rewards import load_reward, python_function
     from infalign.models.samplers import load_sampler
     from infalign.pipeline.fingerprints import policy_fingerprints, reward_fingerprint
+    from infalign.prompts import fingerprint
     from infalign.red_team.attack import Judge, attack
     from infalign.red_team.attempts import collect
     from infalign.seeds import derived
@@ -134,7 +134,7 @@ def _attempts(named, drawn, asked, attacks, attempts, sigma, seed, out, trust_re
         "reward": reward and reward_fingerprint(reward),
         "threshold": named["threshold"],
         "success": named["success"] and reward_fingerprint(named["success"]),
-        "prompts": storage.fingerprint([(p.id, p.messages) for p in asked]),
+        "prompts": fingerprint(asked),
         "attempts": attempts,
         "seed": seed,
     }

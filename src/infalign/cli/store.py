@@ -170,14 +170,13 @@ def _ties(folder: Path):
 
 def _rewards(folder: Path) -> np.ndarray | None:
     """Raw rewards in the order drawn, shape (prompts, K); None where K differs or none are kept."""
-    from infalign.stores import CalibrationStore, read_samples
+    from infalign.stores import CalibrationStore, samples_of
 
-    counts = np.unique(CalibrationStore.open(folder).rewards.counts)
+    ids = list(CalibrationStore.open(folder).rewards)
     try:
-        table = read_samples(folder, ["reward"])
+        return samples_of(folder, ids, ["reward"]).matrix("reward")
     except DataError:
         return None
-    return table["reward"].to_numpy().reshape(-1, counts[0]) if counts.size == 1 else None
 
 
 def _uniformity(folder: Path, rng):

@@ -4,8 +4,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from infalign import _check, storage
-from infalign.prompts import Prompt
+from infalign import _check
+from infalign.prompts import Prompt, fingerprint
 from infalign.stores import StoreWriter
 from infalign.stores.manifest import NAME as MANIFEST
 from infalign.stores.manifest import held, new_manifest, read_manifest
@@ -48,7 +48,7 @@ def collect(
     """
     size = max(1, _check.count("responses", responses) // _check.count("samples", samples))
     stated = {
-        "prompts": storage.fingerprint([(p.id, p.messages) for p in prompts]),
+        "prompts": fingerprint(prompts),
         "samples": samples,
         "seed": seed,
         **(provenance or {}),

@@ -31,17 +31,16 @@ class Measured:
 
     def __init__(self, comparison: Comparison, folder: Path):
         self.comparison, self.folder = comparison, folder
-        self.tables = read(comparison, folder)
+        self.samples = read(comparison, folder)
         self.shape = (len(comparison.prompts), comparison.samples)
 
     def column(self, name: str, column: str) -> np.ndarray:
         """A column of one policy's samples; null becomes nan."""
-        values = self.tables[name][column].to_numpy(zero_copy_only=False)
-        return values.astype(float).reshape(self.shape)
+        return self.samples[name].matrix(column)
 
     def texts(self, name: str) -> np.ndarray:
         """The responses of one policy."""
-        return np.array(self.tables[name]["completion"].to_pylist(), object).reshape(self.shape)
+        return np.array(self.samples[name].rows("completion"), object)
 
     def rewards(self, name: str, reward: str = SELECTING) -> np.ndarray:
         """What one reward gave one policy's samples."""
@@ -110,5 +109,5 @@ class Measured:
     @property
     def calibration(self) -> dict:
         """What estimators of procedures that read calibrated rewards need besides."""
-        known = CALIBRATION in self.tables
+        known = CALIBRATION in self.samples
         return {"calibration": self.rewards(CALIBRATION)} if known else {}

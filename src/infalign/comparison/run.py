@@ -4,6 +4,7 @@ from pathlib import Path
 
 from infalign import storage
 from infalign.errors import ConfigError
+from infalign.prompts import fingerprint
 
 from .measured import Measured
 from .plan import Comparison
@@ -45,7 +46,7 @@ def _same_settings(comparison: Comparison, path: Path) -> None:
         {
             "reference": comparison.reference,
             "reward": comparison.reward,
-            "prompts": storage.fingerprint([(p.id, p.messages) for p in comparison.prompts]),
+            "prompts": fingerprint(comparison.prompts),
             "sampling": comparison.sampling.model_dump(),
             "samples": comparison.samples,
             "kl_samples": comparison.kl_samples,

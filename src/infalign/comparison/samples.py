@@ -10,6 +10,7 @@ import pyarrow as pa
 from infalign import storage
 from infalign.models.rewards import load_reward, score
 from infalign.models.samplers import load_sampler
+from infalign.stores import PromptSamples, by_prompt
 
 from .plan import SELECTING, Comparison
 from .shards import BATCHES, Report, drop_shards, in_shards
@@ -42,9 +43,13 @@ def column_of(reward: str) -> str:
     return reward if reward == SELECTING else f"{SELECTING}_{reward}"
 
 
-def read(comparison: Comparison, folder: Path) -> dict[str, pa.Table]:
-    """The tables of `draw`, by name."""
-    return {name: storage.read_table(folder / f"{name}.parquet") for name in comparison.models}
+def read(comparison: Comparison, folder: Path) -> dict[str, PromptSamples]:
+    """The samples of `draw` by name, each joined to the comparison's prompts."""
+    return {name: _joined(comparison, folder / f"{name}.parquet") for name in comparison.models}
+
+
+def _joined(comparison: Comparison, path: Path) -> PromptSamples:
+    return by_prompt(storage.read_table(path), [p.id for p in comparison.prompts], source=str(path))
 
 
 class _Models:
@@ -140,12 +145,12 @@ def _is_local(sampler) -> bool:
 
 def _add_rewards(comparison: Comparison, models: _Models, path: Path) -> None:
     """Score stored samples by the rewards that they lack."""
-    table = storage.read_table(path)
+    samples = _joined(comparison, path)
+    table = samples.table
     missing = [r for r in comparison.rewards if column_of(r) not in table.column_names]
     if not missing:
         return
-    shape = (len(comparison.prompts), comparison.samples)
-    texts = np.array(table["completion"].to_pylist(), object).reshape(shape).tolist()
+    texts = samples.rows("completion")
     conversations = [p.messages for p in comparison.prompts]
     ids = [p.id for p in comparison.prompts]
     for reward in missing:

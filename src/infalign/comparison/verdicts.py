@@ -9,6 +9,7 @@ import pyarrow as pa
 from infalign import storage
 from infalign.evaluation.judging import Judged, draw_pairs, judged
 from infalign.models.judges import judge_pairs, load_judge
+from infalign.stores import by_prompt
 
 from .measured import Measured
 from .plan import REFERENCE, Comparison
@@ -45,10 +46,11 @@ def compare_pairs(comparison: Comparison, folder: Path, report: Report) -> None:
 
 def read_verdicts(comparison: Comparison, folder: Path, name: str) -> Judged:
     """The judge's win rate of one policy; pairs without a verdict are left out and counted."""
-    table = storage.read_table(folder / f"judge-{name}.parquet")
-    orders = [table[c].to_numpy(zero_copy_only=False) for c in ("policy_first", "reference_first")]
-    shape = (len(comparison.prompts), comparison.judge_pairs, 2)
-    return judged(np.stack(orders, axis=1).astype(float).reshape(shape), missing="exclude")
+    path = folder / f"judge-{name}.parquet"
+    ids = [p.id for p in comparison.prompts]
+    verdicts = by_prompt(storage.read_table(path), ids, source=str(path))
+    orders = [verdicts.matrix(column) for column in ("policy_first", "reference_first")]
+    return judged(np.stack(orders, axis=2), missing="exclude")
 
 
 def _pairs(measured: Measured, name: str) -> np.ndarray:

@@ -12,9 +12,9 @@ from infalign.models.samplers import has_weights
 from infalign.pipeline.fingerprints import reward_fingerprint
 from infalign.pipeline.folder import Run
 from infalign.pipeline.read import read_calibration, read_design
-from infalign.prompts import load_prompts
+from infalign.prompts import fingerprint, load_prompts
 from infalign.shaping import ShapedReward
-from infalign.storage import fingerprint, read_json
+from infalign.storage import read_json
 from infalign.stores import CalibrationStore
 
 from .names import PromptNames
@@ -137,7 +137,7 @@ def _shaped(run: Run, reward) -> ShapedReward:
     # Not the model, as a run does: a framework is told its own, and hashing weights takes minutes.
     store.require(
         reward=reward_fingerprint(run.config.reward),
-        prompts=fingerprint([(p.id, p.messages) for p in run.prompts]),
+        prompts=fingerprint(run.prompts),
     )
     return _shape(reward, store, read_design(run)[0], read_calibration(run, store))
 

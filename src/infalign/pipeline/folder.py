@@ -17,7 +17,7 @@ from infalign.core import Sampling, parse_procedure
 from infalign.demo import bundled
 from infalign.errors import ConfigError, DataError
 from infalign.models.rewards import load_reward
-from infalign.prompts import Prompt, load_prompts
+from infalign.prompts import Prompt, fingerprint, load_prompts
 from infalign.seeds import derived
 
 from .fingerprints import policy_fingerprints, reward_fingerprint
@@ -50,7 +50,7 @@ class Run:
             )
         path = run.folder / "config.yaml"
         # Until the first samples are in, a configuration can still be corrected.
-        begun = (run.folder / "calibration" / "manifest.json").exists()
+        begun = path.exists() and (run.folder / "calibration" / "manifest.json").exists()
         if begun:
             found = yaml.safe_load(path.read_text())
             differing = sorted(_differences(found, stated))
@@ -172,7 +172,7 @@ class Run:
         return {
             **policy_fingerprints(config.model, trust_remote_code=config.trust_remote_code),
             "reward": reward_fingerprint(config.reward),
-            "prompts": storage.fingerprint([(p.id, p.messages) for p in self.prompts]),
+            "prompts": fingerprint(self.prompts),
             "sampling": config.sampling.model_dump(),
         }
 
@@ -181,8 +181,13 @@ def _is_run(folder: Path) -> bool:
     """Whether `folder` holds a run or nothing: other people's files are not to be touched."""
     if not folder.exists() or (folder / FIRST).exists():
         return True
-    # A run killed while it wrote its first file leaves no more than this.
-    return all(p.match(f".{FIRST}.*{storage.UNFINISHED}") for p in folder.iterdir())
+    # A run that was killed while it wrote its first file leaves no more than that file; a store,
+    # merged or collected elsewhere, may be there before the run.
+    return all(
+        p.match(f".{FIRST}.*{storage.UNFINISHED}")
+        or (p.name == "calibration" and (p / "manifest.json").exists())
+        for p in folder.iterdir()
+    )
 
 
 def _differences(found: dict, stated: dict, prefix: str = "") -> set[str]:

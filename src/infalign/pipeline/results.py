@@ -22,7 +22,7 @@ from infalign.core import (
     randomized_quantiles,
 )
 from infalign.errors import SolveError
-from infalign.stores import read_samples
+from infalign.stores import samples_of
 from infalign.training.labels import LABELS
 
 from .folder import Run
@@ -98,8 +98,8 @@ def _with_samples(expected, transform, kl: float, procedure, against) -> float |
 def _calibration(run: Run, measured: Measured, expected, kl: float) -> dict:
     """Quantiles of held-out reference samples must be uniform: half of each prompt's samples are
     ranked among the other half."""
-    samples = read_samples(run.folder / "calibration")["reward"].to_numpy()
-    rows = samples.reshape(-1, run.config.calibration.samples)
+    ids = [p.id for p in run.prompts]
+    rows = samples_of(run.folder / "calibration", ids, ["reward"]).matrix("reward")
     half = rows.shape[1] // 2
     rng = np.random.default_rng(run.seed("uniformity"))
     u = np.sort(randomized_quantiles(rows[:, half:], rows[:, :half], rng=rng), axis=None)

@@ -3,6 +3,7 @@
 import logging
 import warnings
 from functools import partial
+from typing import TYPE_CHECKING
 
 from infalign import storage
 from infalign.calibration import StoreCalibration, choose
@@ -18,11 +19,14 @@ from infalign.config import SamplingSettings
 from infalign.core import parse_transform
 from infalign.models.rewards import load_reward
 from infalign.models.samplers import has_weights, load_sampler
-from infalign.stores import CalibrationStore, read_samples
+from infalign.stores import CalibrationStore, samples_of
 
 from .folder import Run
 from .read import open_store, read_calibration, read_design
 from .results import summarize_run
+
+if TYPE_CHECKING:
+    from infalign.training.offline import StoredSamples
 
 LOG = logging.getLogger(__name__)
 
@@ -128,7 +132,6 @@ def chosen_calibrator(run: Run, store: CalibrationStore) -> tuple[str, str]:
 def train(run: Run, report: Report) -> None:
     """One policy per method into `train/METHOD/model`."""
     from infalign.training.methods import Setting
-    from infalign.training.offline import StoredSamples
     from infalign.training.policy import train_policy
 
     transform, beta, kl = read_design(run)
@@ -152,18 +155,11 @@ def train(run: Run, report: Report) -> None:
             kl,
             run.config.train.group,
         )
-        samples = read_samples(run.folder / "calibration")
-        shape = (len(run.prompts), run.config.calibration.samples)
-        tokens = samples["tokens"].to_pylist()
         train_policy(
             run.config,
             run.model_path,
             run.prompts,
-            StoredSamples(
-                [tokens[i : i + shape[1]] for i in range(0, len(tokens), shape[1])],
-                samples["logprob"].to_numpy().reshape(shape),
-                samples["reward"].to_numpy().reshape(shape),
-            ),
+            stored_samples(run),
             method,
             setting,
             run.seed("landing"),
@@ -172,6 +168,17 @@ def train(run: Run, report: Report) -> None:
                 f"train {method}: {what}", done, total
             ),
         )
+
+
+def stored_samples(run: Run) -> "StoredSamples":
+    """The samples of the run's calibration, in the order of its prompts."""
+    from infalign.training.offline import StoredSamples
+
+    ids = [prompt.id for prompt in run.prompts]
+    samples = samples_of(run.folder / "calibration", ids, ["tokens", "logprob", "reward"])
+    return StoredSamples(
+        samples.rows("tokens"), samples.matrix("logprob"), samples.matrix("reward")
+    )
 
 
 def evaluate(run: Run, report: Report) -> None:

@@ -6,14 +6,19 @@ Each attack has a folder of its own below the run's: `manifest.json` states its 
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from infalign import storage
 from infalign.errors import ConfigError, DataError
 from infalign.prompts import Prompt
+from infalign.stores import by_prompt
 
 from .attack import Attempts
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 SCHEMA_VERSION = 1
 SHARD = 512
@@ -45,19 +50,21 @@ def collect(
         _require_same(folder, manifest, stated)
     storage.sweep(folder)
     size = max(1, SHARD // attempts)
-    parts = [prompts[i : i + size] for i in range(0, len(prompts), size)]
-    report(min(size * len(manifest["shards"]), len(prompts)), len(prompts))
-    successes = [_read(folder, shard) for shard in manifest["shards"]]
-    for number in range(len(successes), len(parts)):
-        found = draw(parts[number], number)
+    tables = [_read(folder, shard) for shard in manifest["shards"]]
+    known = {prompt_id for table in tables for prompt_id in table["prompt_id"].to_pylist()}
+    missing = [prompt for prompt in prompts if prompt.id not in known]
+    report(len(known), len(prompts))
+    for start in range(0, len(missing), size):
+        part, number = missing[start : start + size], len(tables)
+        tables.append(_table(part, draw(part, number)))
         name = f"attempts-{number:05d}.parquet"
-        storage.write_table(folder / name, _table(parts[number], found))
+        storage.write_table(folder / name, tables[-1])
         shard = {"file": name, "sha256": storage.sha256(folder / name)}
         manifest["shards"].append(shard)
         storage.write_json(path, manifest)
-        successes.append(found.successes)
-        report(min(size * (number + 1), len(prompts)), len(prompts))
-    return np.concatenate([s.reshape(-1, attempts) for s in successes])
+        report(len(known) + start + len(part), len(prompts))
+    joined = by_prompt(_joined(tables), [p.id for p in prompts], source=str(folder))
+    return joined.matrix("success") == 1
 
 
 def _require_same(folder, manifest, stated) -> None:
@@ -72,7 +79,7 @@ def _require_same(folder, manifest, stated) -> None:
     )
 
 
-def _table(prompts, found: Attempts):
+def _table(prompts, found: Attempts) -> "pa.Table":
     import pyarrow as pa
 
     attempts = found.successes.shape[1]
@@ -88,10 +95,16 @@ def _table(prompts, found: Attempts):
     )
 
 
-def _read(folder, shard) -> np.ndarray:
+def _read(folder, shard) -> "pa.Table":
     file = folder / shard["file"]
     if not file.exists() or storage.sha256(file) != shard["sha256"]:
         raise DataError(
             f"{file} is missing or not the file that was written. Remove {folder} and begin anew."
         )
-    return storage.read_table(file)["success"].to_numpy()
+    return storage.read_table(file)
+
+
+def _joined(tables):
+    import pyarrow as pa
+
+    return pa.concat_tables([t.select(["prompt_id", "success"]) for t in tables])

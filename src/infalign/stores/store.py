@@ -20,7 +20,6 @@ from . import columns
 from .columns import KEY, REWARDS
 from .manifest import differences, read_manifest, require_finished
 from .ragged import checked_rewards, sort_each, tied_pairs
-from .shards import read_shard_samples
 from .sorted_rewards import SortedRewards, held_rewards, held_values, stored_rewards
 
 if TYPE_CHECKING:
@@ -217,20 +216,3 @@ class CalibrationStore:
                 f"The calibration store was made with {'; '.join(told)}. Calibrate again, or use "
                 "what it was made with."
             )
-
-
-def read_samples(path, columns: Sequence[str] | None = None) -> "pa.Table":
-    """All stored samples: prompt_id, sample, completion, reward and what else was kept.
-
-    - `columns`: only these.
-
-    Raises DataError when they are damaged, or when only rewards were stored.
-    """
-    import pyarrow as pa
-
-    path = Path(path)
-    manifest = read_manifest(path)
-    if not manifest["samples"]:
-        raise DataError(f"{path} holds rewards only, no samples. Calibrate again to keep them.")
-    names = None if columns is None else list(columns)
-    return pa.concat_tables([read_shard_samples(path, s, names) for s in manifest["samples"]])
