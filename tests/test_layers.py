@@ -30,7 +30,7 @@ LEVELS = [
 
 CORE = [
     {"_shapes"},
-    {"_inputs", "_quadrature", "_roots", "_quantiles"},
+    {"_inputs", "_quadrature", "_registry", "_roots", "_quantiles"},
     {"_procedures", "_soft_procedures", "_transforms", "_specs"},
     {"_policies", "_raw_rewards", "_utilities", "_group_gradient", "_few_samples"},
     {"_solvers", "_certificates", "verifiable", "finite"},

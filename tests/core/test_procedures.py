@@ -25,7 +25,7 @@ from infalign import (
     WorstOfN,
     parse_procedure,
 )
-from infalign.core import PROCEDURE_FORMS
+from infalign.core import procedure_forms
 
 U = np.linspace(0, 1, 101)
 quantile = st.floats(0, 1)
@@ -218,7 +218,7 @@ def test_n_must_be_a_whole_number(kind, n):
 def test_an_unknown_procedure_is_refused_with_the_known_ones(text):
     with pytest.raises(ValueError) as caught:
         parse_procedure(text)
-    assert str(caught.value) == (f"`procedure` must be {PROCEDURE_FORMS}; got {text!r}.")
+    assert str(caught.value) == (f"`procedure` must be {procedure_forms()}; got {text!r}.")
 
 
 # --- Laws beyond best and worst. ---

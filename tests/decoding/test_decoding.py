@@ -410,9 +410,9 @@ def test_the_text_forms_read_back_and_name_what_there_is():
     assert (vote.n, vote.answer, vote.spec, vote.draws) == (8, len, "majority-vote:8", 8)
     for procedure in procedures:
         assert parse_decoder(procedure.spec) == procedure
-    assert "majority-vote:N or mixture" in FORMS
+    assert FORMS.endswith(" or majority-vote:N")
     for wrong in ("majority-vote", "majority-vote:x", "best"):
-        with pytest.raises(ValueError, match="majority-vote:N or mixture"):
+        with pytest.raises(ValueError, match="or majority-vote:N"):
             parse_decoder(wrong)
     with pytest.raises(ValueError, match="`n` must be a whole number of at least 1"):
         parse_decoder("majority-vote:0")

@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from infalign.core import PROCEDURE_FORMS, TRANSFORM_FORMS
+from infalign.core import procedure_forms, transform_forms
 
 from .usage import read
 
@@ -26,9 +26,8 @@ DEFAULTS = (
     "power:best",
 )
 
-CANDIDATE_FORMS = (
-    f"{TRANSFORM_FORMS.replace(' or', ',')}, exponential:best, power:best, or raw:PATH with a "
-    "calibration store or a file of rewards"
+CANDIDATE_FORMS = transform_forms(
+    "exponential:best", "power:best", "raw:PATH with a calibration store or a file of rewards"
 )
 
 POINTS, SAMPLED_POINTS = 12, 6
@@ -36,7 +35,7 @@ POINTS, SAMPLED_POINTS = 12, 6
 
 DESIGN_HELP = f"""Best transform for a procedure and a KL budget, beside simple ones. No training.
 
-Procedures: {PROCEDURE_FORMS}.
+Procedures: {procedure_forms()}.
 
 Candidates: {CANDIDATE_FORMS}; exponential:best and power:best are the family's best member at the
 budget, raw:PATH is plain RLHF on those rewards: a list of numbers, or one list per prompt, as

@@ -11,14 +11,14 @@ from rich.console import Console
 from rich.padding import Padding
 from rich.text import Text
 
-from infalign.core import PROCEDURE_FORMS
+from infalign.core import procedure_forms
 
 from .usage import read
 
 TOGETHER = 256
 """Responses drawn between two steps of the progress bar, about."""
 
-FORMS = PROCEDURE_FORMS.replace(" or mixture", ", majority-vote:N or mixture")
+FORMS = procedure_forms("majority-vote:N")
 
 EXAMPLE = (
     "infalign sample --model bundled:language-model --reward bundled:helpful "

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from infalign.core import BestOfN, WorstOfN, design
+from infalign.core import design, families, family
 from infalign.errors import SolveError
 from infalign.evaluation.divergence import nats_per_sequence, nats_per_token
 from infalign.evaluation.marginal import marginal_kl
@@ -16,9 +16,6 @@ from .shown import shown
 from .verdicts import read_verdicts
 
 SCHEMA_VERSION = 2
-
-FAMILIES = {"best-of-n": BestOfN, "worst-of-n": WorstOfN}
-"""Procedures that are shown at every n that the samples allow."""
 
 
 def summarize(measured: Measured, labels: Mapping[str, str]) -> dict:
@@ -61,7 +58,7 @@ def summarize(measured: Measured, labels: Mapping[str, str]) -> dict:
             for other in names[1:]
             for spec, difference in _differences(measured, names[0], other)
         ],
-        "by_n": {f: _by_n(measured, make) for f, make in FAMILIES.items()}
+        "by_n": {name: _by_n(measured, name) for name in families()}
         if comparison.samples >= 4
         else {},
         **shown(measured, policies, labels),
@@ -154,14 +151,15 @@ def _differences(measured: Measured, a: str, b: str):
         yield spec, over_prompts(first.per_prompt - second.per_prompt, bounds=(-1, 1))
 
 
-def _by_n(measured: Measured, make) -> dict:
-    """Win rates at n = 1, 2, 4, … up to half of the samples, by every reward."""
+def _by_n(measured: Measured, of: str) -> dict:
+    """Win rates of a family at n = 1, 2, 4, … up to half of the samples, by every reward."""
     ns = [2**k for k in range(measured.shape[1].bit_length()) if 2 ** (k + 1) <= measured.shape[1]]
+    members = [family(of, n) for n in ns]
     return {
         "n": ns,
         "win_rates": {
             reward: {
-                name: [as_json(measured.win_rate(name, make(n), make(n), reward)) for n in ns]
+                name: [as_json(measured.win_rate(name, p, p, reward)) for p in members]
                 for name in measured.comparison.policies
             }
             for reward in measured.comparison.rewards

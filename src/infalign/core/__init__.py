@@ -13,26 +13,39 @@ from ._group_gradient import group_rewards, group_win_rate
 from ._inputs import finite_rewards, quantile
 from ._policies import TiltedPolicy
 from ._procedures import (
+    PROCEDURES,
     AbstractProcedure,
     BestOfN,
     BestOfPoisson,
     Mixture,
     OrderStatistic,
     RankProcedure,
+    Reads,
     Sampling,
     WorstOfN,
+    register_procedure,
     require_by_rank,
     require_procedure,
 )
 from ._quadrature import graded
 from ._quantiles import Smoothing, ends, interval, mid_rank, quantiles, randomized_quantiles, ranks
 from ._raw_rewards import RawRewards, log_weights
+from ._registry import Entry, Parameter, Registry
 from ._roots import NoRoot, bracketed_root, falling_root
 from ._soft_procedures import Rewind, SoftBestOfN, SoftenedProcedure
 from ._solvers.fixed_point import FixedPoint, fixed_point
 from ._solvers.rank import frontier
-from ._specs import PROCEDURE_FORMS, TRANSFORM_FORMS, parse_procedure, parse_transform
+from ._specs import (
+    families,
+    family,
+    parse_procedure,
+    parse_transform,
+    procedure_forms,
+    transform_forms,
+    words,
+)
 from ._transforms import (
+    TRANSFORMS,
     AbstractTransform,
     Exponential,
     Identity,
@@ -40,19 +53,21 @@ from ._transforms import (
     Power,
     Probit,
     Tabulated,
+    register_transform,
     transform_from_json,
 )
 from ._utilities import ExponentialUtility, SelectedReward, coupled_tilt, first_tilt
 
 __all__ = [
-    "PROCEDURE_FORMS",
-    "TRANSFORM_FORMS",
+    "PROCEDURES",
+    "TRANSFORMS",
     "AbstractProcedure",
     "AbstractTransform",
     "BestOfN",
     "BestOfPoisson",
     "Candidate",
     "Design",
+    "Entry",
     "Exponential",
     "ExponentialUtility",
     "FewSamples",
@@ -62,10 +77,13 @@ __all__ = [
     "Mixture",
     "NoRoot",
     "OrderStatistic",
+    "Parameter",
     "Power",
     "Probit",
     "RankProcedure",
     "RawRewards",
+    "Reads",
+    "Registry",
     "Rewind",
     "SampledDesign",
     "Sampling",
@@ -85,6 +103,8 @@ __all__ = [
     "design",
     "ends",
     "falling_root",
+    "families",
+    "family",
     "finite",
     "finite_rewards",
     "first_tilt",
@@ -99,14 +119,19 @@ __all__ = [
     "objective",
     "parse_procedure",
     "parse_transform",
+    "procedure_forms",
     "quantile",
     "quantiles",
     "randomized_quantiles",
     "ranks",
+    "register_procedure",
+    "register_transform",
     "require_by_rank",
     "require_procedure",
     "samples_needed",
     "stationary_points",
+    "transform_forms",
     "transform_from_json",
     "verifiable",
+    "words",
 ]

@@ -8,7 +8,10 @@ reward itself are in `softened`.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import ClassVar, Literal, TypeVar
 
 import numpy as np
 from scipy.special import betainc, betaln, binom, gammaln, pdtr, xlogy
@@ -17,6 +20,10 @@ from infalign import _check
 from infalign.errors import DataError
 
 from ._inputs import quantile
+from ._registry import Registry, Unreadable
+
+Reads = Literal["nothing", "rewards", "quantiles"]
+"""What a procedure looks at to select a response."""
 
 BERNSTEIN_LIMIT = 16
 """Most draws for which a law is turned into chances per rank: the conversion loses about one
@@ -24,17 +31,20 @@ decimal digit for every two draws."""
 
 
 class AbstractProcedure(ABC):
-    """How one response is kept out of several."""
+    """Selects one response out of several draws."""
+
+    reads: ClassVar[Reads | None] = None
+    """What `choose` gets of each response; None for a procedure that only has a law."""
 
     @property
     @abstractmethod
     def draws(self) -> int:
-        """Responses drawn for each one kept; the most, where their number varies."""
+        """Responses drawn for each one selected; the most, where their number varies."""
 
     @property
-    @abstractmethod
     def spec(self) -> str:
-        """The procedure in one word, as `parse_procedure` and the command line read it."""
+        """The text form, as `parse_procedure` reads it; the `repr` of an unregistered procedure."""
+        return PROCEDURES.spec(self)
 
     @abstractmethod
     def cdf(self, u: np.ndarray) -> np.ndarray:
@@ -57,13 +67,81 @@ class AbstractProcedure(ABC):
         """Quantiles at which h jumps, for quadrature."""
         return ()
 
+    def settled(self, rng: np.random.Generator) -> "AbstractProcedure":
+        """The procedure with its random parts drawn, such as a random number of responses."""
+        return self
+
+    def choose(self, values: Sequence[float], rng: np.random.Generator) -> int:
+        """Index of the response that a settled procedure selects.
+
+        - `values`: what the procedure `reads` of each of `draws` responses, in random order, so
+          that a choice of the first among equals is a random one.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has a law but no `choose`")
+
+
+PROCEDURES: Registry[AbstractProcedure] = Registry("procedure", AbstractProcedure)
+"""Every procedure that text can name."""
+
+P = TypeVar("P", bound=type[AbstractProcedure])
+
+
+def register_procedure(
+    name: str,
+    *,
+    words: str | None = None,
+    label: str | None = None,
+    family: bool = False,
+    example: str | None = None,
+    form: str | None = None,
+) -> Callable[[P], P]:
+    """A class decorator: text can name the procedure from now on.
+
+    `parse_procedure`, `spec`, configurations, the command line with its help and errors, reports
+    and the explorer then know it. Fields of the dataclass of type int, float or str are its
+    parameters. A class with other fields has a classmethod `from_text`, which reads the text after
+    `name:`, and its own `spec`.
+
+    - `name`: lower-case words joined by hyphens.
+    - `words`: the words of reports, with a field per parameter such as `best-of-{n}`; default: the
+      text form.
+    - `label`: a short name for lists of choices; default: the name with spaces.
+    - `family`: whether reports show the procedure as a curve over its only parameter, `n: int`.
+    - `example`: a text form such as `best-of-n:4`; default: the name, if there are no parameters.
+    - `form`: the text form in help and errors; default: `name:N` with all parameters. Empty if text
+      cannot name the class.
+
+    Raises ValueError for a name that is taken. A class that is defined again, as by running a
+    notebook's cell twice, replaces its former definition.
+
+    >>> from infalign import BestOfN, register_procedure
+    >>> @register_procedure("better-of-two", words="the better of two")
+    ... class BetterOfTwo(RankProcedure):
+    ...     draws = 2
+    ...     def cdf(self, u):
+    ...         return BestOfN(2).cdf(u)
+    ...     def density(self, u):
+    ...         return BestOfN(2).density(u)
+    ...     def slope(self, u):
+    ...         return BestOfN(2).slope(u)
+    >>> PROCEDURES.parse("better-of-two").spec, PROCEDURES.words("better-of-two")
+    ('better-of-two', 'the better of two')
+    >>> PROCEDURES.remove("better-of-two")
+    """
+    return PROCEDURES.register(
+        name, words=words, label=label, family=family, example=example, form=form
+    )
+
 
 class RankProcedure(AbstractProcedure):
-    """Keeps by rank only: a policy with CDF F becomes one with CDF H(F).
+    """Selects by rank only: a policy with CDF F becomes one with CDF H(F).
 
-    A new one needs `draws`, `spec`, `cdf`, `density` and `slope`; solver, win rates, contract tests
-    and, for up to 16 draws, the unbiased estimator follow from them.
+    A new one needs `draws`, `cdf`, `density` and `slope`; solver, win rates, contract tests and,
+    for up to 16 draws, the unbiased estimator and decoding follow from them. `register_procedure`
+    gives it a name.
     """
+
+    reads = "rewards"
 
     @abstractmethod
     def slope(self, u: np.ndarray) -> np.ndarray:
@@ -100,18 +178,30 @@ class RankProcedure(AbstractProcedure):
         parts = [OrderStatistic(n, int(n - i)).subset_cdf(m) for i in j[:-1]]
         return np.diff(chances) @ parts
 
+    def choose(self, values, rng):
+        place = rng.choice(len(values), p=_rank_chances(self))
+        # The order is random, so a sort that keeps it among equals breaks their ties.
+        return int(np.argsort(values, kind="stable")[place])
 
+
+@lru_cache
+def _rank_chances(procedure: RankProcedure) -> np.ndarray:
+    """Chance of each rank, the lowest first, to be the selected one of all draws."""
+    chances = np.diff(procedure.subset_cdf(procedure.draws))
+    chances = np.maximum(chances, 0)  # a law solved for its chances may miss 0 by rounding
+    return chances / chances.sum()
+
+
+@register_procedure("sampling", words="plain sampling", label="plain sampling")
 @dataclass(frozen=True)
 class Sampling(RankProcedure):
     """Draw one response and keep it: H(u) = u."""
 
+    reads = "nothing"
+
     @property
     def draws(self):
         return 1
-
-    @property
-    def spec(self):
-        return "sampling"
 
     def cdf(self, u):
         return quantile("u", u)
@@ -126,6 +216,7 @@ class Sampling(RankProcedure):
         return np.arange(m + 1) / m
 
 
+@register_procedure("best-of-n", words="best-of-{n}", family=True, example="best-of-n:4")
 @dataclass(frozen=True)
 class BestOfN(RankProcedure):
     """Draw `n` responses, keep the one with the highest reward: H(u) = uⁿ."""
@@ -139,10 +230,6 @@ class BestOfN(RankProcedure):
     @property
     def draws(self):
         return self.n
-
-    @property
-    def spec(self):
-        return f"best-of-n:{self.n}"
 
     def cdf(self, u):
         return quantile("u", u) ** self.n
@@ -162,6 +249,7 @@ class BestOfN(RankProcedure):
         return np.append(np.zeros(self.n), down[::-1])
 
 
+@register_procedure("worst-of-n", words="worst-of-{n}", family=True, example="worst-of-n:4")
 @dataclass(frozen=True)
 class WorstOfN(RankProcedure):
     """Draw `n` responses, keep the one with the lowest reward: H(u) = 1 − (1 − u)ⁿ.
@@ -179,10 +267,6 @@ class WorstOfN(RankProcedure):
     def draws(self):
         return self.n
 
-    @property
-    def spec(self):
-        return f"worst-of-n:{self.n}"
-
     # The mirror image of best-of-n, H(u) = 1 - B(1 - u), in a form that is exact for small u.
     def cdf(self, u):
         with np.errstate(divide="ignore"):
@@ -198,6 +282,12 @@ class WorstOfN(RankProcedure):
         return 1 - BestOfN(self.n).subset_cdf(m)[::-1]
 
 
+@register_procedure(
+    "order-statistic",
+    words="{n} draws, place {k}",
+    label="k-th best of n",
+    example="order-statistic:5:2",
+)
 @dataclass(frozen=True)
 class OrderStatistic(RankProcedure):
     """Draw `n` responses, keep the k-th best: H(u) = I_u(n − k + 1, k), the incomplete beta."""
@@ -217,10 +307,6 @@ class OrderStatistic(RankProcedure):
     @property
     def draws(self):
         return self.n
-
-    @property
-    def spec(self):
-        return f"order-statistic:{self.n}:{self.k}"
 
     def cdf(self, u):
         return betainc(self.n - self.k + 1, self.k, quantile("u", u))
@@ -256,6 +342,12 @@ class OrderStatistic(RankProcedure):
         return np.concatenate([np.zeros(low + 1), subsets / subsets[-1], np.ones(self.k - 1)])
 
 
+@register_procedure(
+    "best-of-poisson",
+    words="best-of-Poisson({mu})",
+    label="best of 1 + Poisson(μ)",
+    example="best-of-poisson:3",
+)
 @dataclass(frozen=True)
 class BestOfPoisson(RankProcedure):
     """Best of a random number of responses, 1 + Poisson(μ): H(u) = u e^{μ(u − 1)}.
@@ -276,10 +368,6 @@ class BestOfPoisson(RankProcedure):
         """So many that more are drawn once in 10¹² times."""
         return 1 if self.mu == 0 else 1 + int(np.ceil(_poisson_quantile(self.mu)))
 
-    @property
-    def spec(self):
-        return f"best-of-poisson:{self.mu!r}".removesuffix(".0")
-
     def cdf(self, u):
         u = quantile("u", u)
         return u * np.exp(self.mu * (u - 1))
@@ -291,6 +379,9 @@ class BestOfPoisson(RankProcedure):
     def slope(self, u):
         u = quantile("u", u)
         return self.mu * (2 + self.mu * u) * np.exp(self.mu * (u - 1))
+
+    def settled(self, rng):
+        return BestOfN(1 + int(rng.poisson(self.mu)))
 
     def subset_cdf(self, m):
         """The mixture over the numbers of draws that m samples allow, of all but 10⁻¹²."""
@@ -304,6 +395,11 @@ class BestOfPoisson(RankProcedure):
         return law / law[-1]
 
 
+@register_procedure(
+    "mixture",
+    form="mixture:W*SPEC+W*SPEC",
+    example="mixture:0.5*best-of-n:4+0.5*sampling",
+)
 @dataclass(frozen=True)
 class Mixture(RankProcedure):
     """One of several rank-based procedures, chosen at random for each response."""
@@ -323,7 +419,7 @@ class Mixture(RankProcedure):
                 f"{wrong[0] if wrong else '()'!r}."
             )
         same = len(self.weights) == len(self.procedures)
-        if not same or min(self.weights) <= 0 or abs(sum(self.weights) - 1) > 1e-12:
+        if not (same and min(self.weights) > 0 and abs(sum(self.weights) - 1) <= 1e-12):
             raise ValueError(
                 "`weights` must be one number above 0 for each procedure, with sum 1; "
                 f"got {self.weights} for {len(self.procedures)} procedures."
@@ -341,6 +437,19 @@ class Mixture(RankProcedure):
     def spec(self):
         pairs = zip(self.weights, self.procedures, strict=True)
         return "mixture:" + "+".join(f"{w!r}*{p.spec}" for w, p in pairs)
+
+    @classmethod
+    def from_text(cls, text: str) -> "Mixture":
+        """The mixture written `W*SPEC+W*SPEC`."""
+        parts = [part.partition("*") for part in text.split("+")]
+        try:
+            weights = tuple(float(weight) for weight, _, _ in parts)
+        except ValueError:
+            raise Unreadable(text) from None
+        return cls(tuple(PROCEDURES.parse(spec) for _, _, spec in parts), weights)
+
+    def settled(self, rng):
+        return self.procedures[rng.choice(len(self.weights), p=self.weights)].settled(rng)
 
     def cdf(self, u):
         return self._mean("cdf", u)

@@ -15,12 +15,14 @@ from scipy.special import exp1
 from infalign import _check
 
 from ._inputs import quantile
-from ._procedures import AbstractProcedure
+from ._procedures import AbstractProcedure, register_procedure
 from ._quadrature import Panels, graded
 
 
 class SoftenedProcedure(AbstractProcedure):
     """A procedure given by functionals of the policy's density at the nodes of a quadrature."""
+
+    reads = "quantiles"
 
     @abstractmethod
     def gradient(self, grid: Panels, density: np.ndarray, opponent: np.ndarray) -> np.ndarray:
@@ -31,6 +33,11 @@ class SoftenedProcedure(AbstractProcedure):
         """
 
 
+@register_procedure(
+    "soft-best-of-n",
+    words="soft best-of-{n} ({temperature})",
+    example="soft-best-of-n:4:0.1",
+)
 @dataclass(frozen=True)
 class SoftBestOfN(SoftenedProcedure):
     """Draw `n` responses, keep response i with chance ∝ e^{C_i / temperature}.
@@ -58,9 +65,10 @@ class SoftBestOfN(SoftenedProcedure):
     def draws(self):
         return self.n
 
-    @property
-    def spec(self):
-        return f"soft-best-of-n:{self.n}:{self.temperature!r}"
+    def choose(self, values, rng):
+        u = np.array(values)
+        chances = np.exp((u - u.max()) / self.temperature)
+        return int(rng.choice(u.size, p=chances / chances.sum()))
 
     # The chance to keep u among others v_j is E[w(u) / (w(u) + Σ w(v_j))], w(u) = e^{(u-1)/T}, and
     # 1/x = ∫ e^{-sx} ds turns it into a one-dimensional integral over L(s) = E[e^{-s w(v)}]:
@@ -130,6 +138,9 @@ class SoftBestOfN(SoftenedProcedure):
         return (kernel * (third * wins)[:, None]).T @ kernel + mixed + mixed.T
 
 
+@register_procedure(
+    "rewind", words="rewind to {threshold}, {max_tries} tries", example="rewind:0.9:8"
+)
 @dataclass(frozen=True)
 class Rewind(SoftenedProcedure):
     """Draw again until the calibrated reward reaches `threshold`; keep the last response.
@@ -153,12 +164,17 @@ class Rewind(SoftenedProcedure):
         return self.max_tries
 
     @property
-    def spec(self):
-        return f"rewind:{self.threshold!r}:{self.max_tries}"
-
-    @property
     def breaks(self):
         return (self.threshold,)
+
+    def passes(self, quantile: float) -> bool:
+        """Whether drawing ends with a response of this calibrated reward."""
+        return bool(quantile >= self.threshold)
+
+    def choose(self, values, rng):
+        """The first that passes, in the order of drawing; else the last."""
+        passed = [i for i, u in enumerate(values[: self.max_tries]) if self.passes(u)]
+        return passed[0] if passed else min(len(values), self.max_tries) - 1
 
     def rates(self, below: float) -> tuple[float, float]:
         """How much more often than drawn a response is kept, below the threshold and above it,

@@ -1,48 +1,17 @@
-"""Procedures and transforms in one word, as configurations and the command line give them."""
+"""Procedures and transforms by name: text forms, words of reports, families over n.
 
-from infalign.errors import ArgumentError
+The names come from `register_procedure` and `register_transform`; nothing here lists them.
+"""
 
-from ._procedures import (
-    AbstractProcedure,
-    BestOfN,
-    BestOfPoisson,
-    Mixture,
-    OrderStatistic,
-    Sampling,
-    WorstOfN,
-)
-from ._soft_procedures import Rewind, SoftBestOfN
-from ._transforms import AbstractTransform, Exponential, Identity, Log, Power, Probit
+from ._procedures import PROCEDURES, AbstractProcedure
+from ._transforms import TRANSFORMS, AbstractTransform
 
-PROCEDURES = {
-    "sampling": (Sampling,),
-    "best-of-n": (BestOfN, int),
-    "worst-of-n": (WorstOfN, int),
-    "order-statistic": (OrderStatistic, int, int),
-    "best-of-poisson": (BestOfPoisson, float),
-    "soft-best-of-n": (SoftBestOfN, int, float),
-    "rewind": (Rewind, float, int),
-}
-"""Each procedure's name, class, and how its arguments are read."""
-
-PROCEDURE_FORMS = (
-    "sampling, best-of-n:N, worst-of-n:N, order-statistic:N:K, best-of-poisson:MU, "
-    "soft-best-of-n:N:TEMPERATURE, rewind:THRESHOLD:MAX_TRIES or mixture:W*SPEC+W*SPEC"
-)
-
-TRANSFORMS = {
-    "identity": (Identity,),
-    "log": (Log,),
-    "probit": (Probit,),
-    "exponential": (Exponential, float),
-    "power": (Power, float),
-}
-
-TRANSFORM_FORMS = "identity, log, probit, exponential:T or power:A"
+DECODER_WORDS = {"majority-vote": "majority of {}"}
+"""Words of decoders that have no law on the quantile axis, with one number as their parameter."""
 
 
-def parse_procedure(text: str) -> AbstractProcedure:
-    """The procedure named by `text`, such as `sampling`, `best-of-n:4` or `rewind:0.9:8`.
+def parse_procedure(procedure: str) -> AbstractProcedure:
+    """The procedure with the text form `procedure`: `sampling`, `best-of-n:4`, `rewind:0.9:8`.
 
     Raises ValueError for an unknown name or an argument out of range.
 
@@ -51,36 +20,73 @@ def parse_procedure(text: str) -> AbstractProcedure:
     >>> parse_procedure("mixture:0.5*best-of-n:8+0.5*sampling").draws
     8
     """
-    if text.startswith("mixture:"):
-        parts = [part.partition("*") for part in text.removeprefix("mixture:").split("+")]
-        try:
-            weights = tuple(float(weight) for weight, _, _ in parts)
-        except ValueError:
-            raise _unknown("procedure", PROCEDURE_FORMS, text) from None
-        return Mixture(tuple(parse_procedure(spec) for _, _, spec in parts), weights)
-    return _parse("procedure", PROCEDURES, PROCEDURE_FORMS, text)
+    return PROCEDURES.parse(procedure)
 
 
-def parse_transform(text: str) -> AbstractTransform:
-    """The transform named by `text`: `identity`, `log`, `probit`, `exponential:T` or `power:A`.
+def parse_transform(transform: str) -> AbstractTransform:
+    """The transform with the text form `transform`: `identity`, `log`, `exponential:10`.
+
+    Raises ValueError for an unknown name or an argument out of range.
 
     >>> parse_transform("exponential:10")
     Exponential(t=10.0)
     """
-    return _parse("transform", TRANSFORMS, TRANSFORM_FORMS, text)
+    return TRANSFORMS.parse(transform)
 
 
-def _parse(kind, table, forms, text):
-    name, *arguments = text.split(":")
-    build, *readers = table.get(name, (None,))
-    try:
-        values = [read(value) for read, value in zip(readers, arguments, strict=True)]
-    except ValueError:
-        build = None
-    if build is None:
-        raise _unknown(kind, forms, text)
-    return build(*values)
+def procedure_forms(*more: str) -> str:
+    """The text forms of all procedures in one phrase, for help and errors.
+
+    - `more`: forms that the caller reads besides, such as `majority-vote:N`.
+
+    >>> procedure_forms("majority-vote:N").split(", ")[:2]
+    ['sampling', 'best-of-n:N']
+    """
+    return PROCEDURES.forms(*more)
 
 
-def _unknown(kind, forms, text):
-    return ArgumentError(kind, f"must be {forms}; got {text!r}.")
+def transform_forms(*more: str) -> str:
+    """The text forms of all transforms in one phrase, for help and errors.
+
+    - `more`: forms that the caller reads besides.
+
+    >>> transform_forms()
+    'identity, log, probit, exponential:T or power:A'
+    """
+    return TRANSFORMS.forms(*more)
+
+
+def words(procedure: AbstractProcedure | str) -> str:
+    """The words of reports for a procedure, or for its text form.
+
+    A text form that nothing has registered, such as one in results of another's procedure, is its
+    own words.
+
+    >>> words("worst-of-n:4"), words("sampling"), words("soft-best-of-n:4:0.1")
+    ('worst-of-4', 'plain sampling', 'soft best-of-4 (0.1)')
+    """
+    spec = procedure if isinstance(procedure, str) else procedure.spec
+    name, *arguments = spec.split(":")
+    if name in DECODER_WORDS and len(arguments) == 1:
+        return DECODER_WORDS[name].format(*arguments)
+    return PROCEDURES.words(spec)
+
+
+def families() -> list[str]:
+    """Names of the procedures that reports show as curves over n.
+
+    >>> families()
+    ['best-of-n', 'worst-of-n']
+    """
+    return [name for name, entry in PROCEDURES.items() if entry.family]
+
+
+def family(name: str, n: int) -> AbstractProcedure:
+    """The member with `n` draws of one of the `families`.
+
+    >>> family("best-of-n", 8)
+    BestOfN(n=8)
+    """
+    if name not in families():
+        raise ValueError(f"`name` must be one of {', '.join(families())}; got {name!r}.")
+    return PROCEDURES[name].kind(n)  # type: ignore[call-arg]  # its one parameter, see Registry

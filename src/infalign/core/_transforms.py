@@ -6,7 +6,9 @@ rescales β, so each is written in the scale in which its formula is shortest; `
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
+from typing import TypeVar
 
 import numpy as np
 from scipy.special import ndtri, xlogy
@@ -14,6 +16,7 @@ from scipy.special import ndtri, xlogy
 from infalign import _check
 
 from ._inputs import inner_quantile, quantile
+from ._registry import Registry
 
 
 class AbstractTransform(ABC):
@@ -34,9 +37,9 @@ class AbstractTransform(ABC):
         return ()
 
     @property
-    @abstractmethod
     def spec(self) -> str:
-        """The transform in one word, as `parse_transform` and the command line read it."""
+        """The text form, as `parse_transform` reads it; the `repr` of an unregistered transform."""
+        return TRANSFORMS.spec(self)
 
     @property
     @abstractmethod
@@ -73,6 +76,28 @@ class AbstractTransform(ABC):
         return {"kind": type(self).__name__, **asdict(self)}
 
 
+TRANSFORMS: Registry[AbstractTransform] = Registry("transform", AbstractTransform)
+"""Every transform that text or JSON can name."""
+
+C = TypeVar("C", bound=type[AbstractTransform])
+
+
+def register_transform(
+    name: str,
+    *,
+    words: str | None = None,
+    label: str | None = None,
+    example: str | None = None,
+    form: str | None = None,
+) -> Callable[[C], C]:
+    """A class decorator: text and JSON can name the transform from now on.
+
+    The arguments are those of `register_procedure`. Fields of the dataclass must be JSON values.
+    """
+    return TRANSFORMS.register(name, words=words, label=label, example=example, form=form)
+
+
+@register_transform("identity")
 @dataclass(frozen=True)
 class Identity(AbstractTransform):
     """Φ(u) = u: optimal for plain sampling."""
@@ -84,14 +109,11 @@ class Identity(AbstractTransform):
         return quantile("u", u) ** 2 / 2
 
     @property
-    def spec(self):
-        return "identity"
-
-    @property
     def bounded(self):
         return True
 
 
+@register_transform("log")
 @dataclass(frozen=True)
 class Log(AbstractTransform):
     """Φ(u) = log u: at β = 1/(n − 1) its optimum is exactly the best-of-n distribution."""
@@ -107,14 +129,11 @@ class Log(AbstractTransform):
         return xlogy(u, u) - u
 
     @property
-    def spec(self):
-        return "log"
-
-    @property
     def bounded(self):
         return False
 
 
+@register_transform("probit")
 @dataclass(frozen=True)
 class Probit(AbstractTransform):
     """Φ(u) = the standard normal quantile: what RLHF on normally distributed rewards amounts to."""
@@ -131,14 +150,11 @@ class Probit(AbstractTransform):
         return -np.exp(-(z**2) / 2) / np.sqrt(2 * np.pi)
 
     @property
-    def spec(self):
-        return "probit"
-
-    @property
     def bounded(self):
         return False
 
 
+@register_transform("exponential", example="exponential:10")
 @dataclass(frozen=True)
 class Exponential(AbstractTransform):
     """Φ(u) = (e^{tu} − 1)/(e^t − 1): t > 0 for best-of-n, t < 0 for worst-of-n.
@@ -173,10 +189,6 @@ class Exponential(AbstractTransform):
         return (np.expm1(self.t * u) / self.t - u) / np.expm1(self.t)
 
     @property
-    def spec(self):
-        return f"exponential:{self.t!r}".removesuffix(".0")
-
-    @property
     def bounded(self):
         return True
 
@@ -185,6 +197,7 @@ class Exponential(AbstractTransform):
         return float(beta * abs(np.expm1(self.t)))
 
 
+@register_transform("power", example="power:7")
 @dataclass(frozen=True)
 class Power(AbstractTransform):
     """Φ(u) = u^a: between plain sampling (a = 1) and best-of-n, whose gradient at the reference it
@@ -203,14 +216,11 @@ class Power(AbstractTransform):
         return quantile("u", u) ** (self.a + 1) / (self.a + 1)
 
     @property
-    def spec(self):
-        return f"power:{self.a!r}".removesuffix(".0")
-
-    @property
     def bounded(self):
         return True
 
 
+@register_transform("tabulated", form="")
 @dataclass(frozen=True)
 class Tabulated(AbstractTransform):
     """Φ given by its values on a grid, joined by cubics: monotone ones, or with given slopes.
@@ -293,10 +303,6 @@ class Tabulated(AbstractTransform):
         return tuple(self._starts)
 
     @property
-    def spec(self):
-        return "tabulated"
-
-    @property
     def bounded(self):
         return True
 
@@ -308,16 +314,14 @@ def _curve(u, phi, slope):
     return PchipInterpolator(u, phi) if slope is None else CubicHermiteSpline(u, phi, slope)
 
 
-TRANSFORMS = {c.__name__: c for c in (Identity, Log, Probit, Exponential, Power, Tabulated)}
-
-
 def transform_from_json(data: dict) -> AbstractTransform:
     """The transform that `to_json` wrote; ValueError if `data` is not one."""
-    kind = TRANSFORMS.get(data.get("kind"))
+    kinds = {entry.kind.__name__: entry.kind for entry in TRANSFORMS.values()}
+    kind = kinds.get(data.get("kind"))
     names = {field.name for field in fields(kind)} if kind else set()
     if kind is None or set(data) != names | {"kind"}:
         raise ValueError(
-            f"`data` must be a transform written by `to_json` "
-            f"({', '.join(sorted(TRANSFORMS))}); got {str(data)[:80]!r}."
+            f"`data` must be a transform written by `to_json` ({', '.join(sorted(kinds))}); got "
+            f"{str(data)[:80]!r}."
         )
     return kind(**{name: data[name] for name in names})

@@ -11,7 +11,7 @@ from infalign.models.rewards import score_ragged
 from infalign.seeds import derived, generator
 from infalign.stores import CalibrationStore
 
-from .selection import Decoder, passes, reads, select, settle
+from .selection import Decoder, reads, select, settle
 
 
 @dataclass(frozen=True)
@@ -160,7 +160,7 @@ def _draw(sampler, conversations, ids, plans, waiting, seed) -> dict[int, list[R
 def _goes_on(plan, quantiles) -> bool:
     if not isinstance(plan, Rewind):
         return False
-    return len(quantiles) < plan.max_tries and not passes(plan, quantiles[-1])
+    return len(quantiles) < plan.max_tries and not plan.passes(quantiles[-1])
 
 
 def _sampled(sampler, conversations, ids, n, seed) -> list[list[Response]]:

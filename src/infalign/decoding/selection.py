@@ -7,29 +7,17 @@ contract tests hold every procedure's choice to its law.
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Literal
 
 import numpy as np
 
 from infalign import _check
-from infalign.core import (
-    PROCEDURE_FORMS,
-    AbstractProcedure,
-    BestOfN,
-    BestOfPoisson,
-    Mixture,
-    RankProcedure,
-    Rewind,
-    Sampling,
-    SoftBestOfN,
-    parse_procedure,
-)
-from infalign.errors import ArgumentError, DataError
+from infalign.core import PROCEDURES, AbstractProcedure, Rewind, procedure_forms
+from infalign.errors import DataError
 
 from .answers import Answers, numeric_answer
 
-FORMS = PROCEDURE_FORMS.replace(" or mixture", ", majority-vote:N or mixture")
+FORMS = procedure_forms("majority-vote:N")
 """What `parse_decoder` reads."""
 
 
@@ -73,15 +61,10 @@ def reads(procedure: Decoder) -> Reads:
     Raises ValueError for a procedure of another kind: one that keeps by rank needs no more than to
     be a `RankProcedure`.
     """
-    match procedure:
-        case Sampling():
-            return "nothing"
-        case RankProcedure():
-            return "rewards"
-        case SoftBestOfN() | Rewind():
-            return "quantiles"
-        case MajorityVote():
-            return "answers"
+    if isinstance(procedure, MajorityVote):
+        return "answers"
+    if isinstance(procedure, AbstractProcedure) and procedure.reads is not None:
+        return procedure.reads
     raise ValueError(
         f"`procedure` must keep by rank or be SoftBestOfN, Rewind or MajorityVote to be run; got "
         f"{procedure!r}. Subclass `infalign.RankProcedure`."
@@ -93,13 +76,7 @@ def settle(procedure: Decoder, *, rng: np.random.Generator) -> Decoder:
 
     A mixture becomes one of its parts, best-of-Poisson the best of a drawn number.
     """
-    match procedure:
-        case Mixture(procedures, weights):
-            part = procedures[rng.choice(len(weights), p=weights)]
-            return settle(part, rng=rng)
-        case BestOfPoisson(mu):
-            return BestOfN(1 + int(rng.poisson(mu)))
-    return procedure
+    return procedure if isinstance(procedure, MajorityVote) else procedure.settled(rng)
 
 
 def select(procedure: Decoder, values: Sequence, *, rng: np.random.Generator) -> int:
@@ -112,6 +89,7 @@ def select(procedure: Decoder, values: Sequence, *, rng: np.random.Generator) ->
     Raises ValueError for fewer values than the procedure draws (for Rewind: unless one of them
     passes), and for values out of range.
 
+    >>> from infalign import BestOfN
     >>> select(BestOfN(3), [1.0, 5.0, 2.0], rng=np.random.default_rng(0))
     1
     """
@@ -140,47 +118,21 @@ def parse_decoder(text: str, answer: Answers = numeric_answer) -> Decoder:
     name, _, n = text.partition(":")
     if name == "majority-vote" and n.isdecimal():
         return MajorityVote(int(n), answer)
-    try:
-        return parse_procedure(text)
-    except ArgumentError as error:
-        if error.argument == "procedure":  # none of those that the core knows
-            raise ArgumentError("procedure", f"must be {FORMS}; got {text!r}.") from None
-        raise
-
-
-def passes(procedure: Rewind, quantile: float) -> bool:
-    """Whether a rewind is content with a response of this calibrated reward."""
-    return bool(quantile >= procedure.threshold)
+    return PROCEDURES.parse(text, "majority-vote:N")
 
 
 def _first_to_pass(procedure: Rewind, quantiles) -> int:
-    tries = quantiles[: procedure.max_tries]
-    passed = [i for i, u in enumerate(tries) if passes(procedure, u)]
-    if not passed and len(tries) < procedure.max_tries:
-        raise _too_few(procedure, len(tries))
-    return passed[0] if passed else len(tries) - 1
+    passed = any(procedure.passes(u) for u in quantiles[: procedure.max_tries])
+    if not passed and len(quantiles) < procedure.max_tries:
+        raise _too_few(procedure, len(quantiles))
+    return procedure.choose(quantiles, None)
 
 
-def _choose(procedure, values, rng) -> int:
+def _choose(procedure: Decoder, values, rng) -> int:
     """Of exactly as many values as it draws, in random order."""
-    match procedure:
-        case SoftBestOfN():
-            u = np.array(values)
-            chances = np.exp((u - u.max()) / procedure.temperature)
-            return int(rng.choice(u.size, p=chances / chances.sum()))
-        case MajorityVote():
-            return _vote(values, rng)
-    place = rng.choice(len(values), p=_chances(procedure))
-    # The order is random, so a sort that keeps it among equals breaks their ties.
-    return int(np.argsort(values, kind="stable")[place])
-
-
-@lru_cache
-def _chances(procedure: RankProcedure) -> np.ndarray:
-    """Chance of each rank, the lowest first, to be the one that is kept of all draws."""
-    chances = np.diff(procedure.subset_cdf(procedure.draws))
-    chances = np.maximum(chances, 0)  # a law solved for its chances may miss 0 by rounding
-    return chances / chances.sum()
+    if isinstance(procedure, MajorityVote):
+        return _vote(values, rng)
+    return procedure.choose(values, rng)
 
 
 def _vote(answers, rng) -> int:

@@ -15,6 +15,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from scipy.stats import betabinom
 
 from infalign.core import Identity, TiltedPolicy
+from infalign.core import words as procedure_words
 
 from . import drawing
 from .drawing import FAINT, INK, MUTED, PALETTE, STYLE, WIDTH
@@ -272,32 +273,6 @@ def uniform_band(total: float, bins: int, prompts: int, samples: int) -> tuple[f
     reach = 1.96 * np.sqrt(total * spread)
     return float(max(0.0, total * p - reach)), float(total * p + reach)
 
-
-def procedure_words(spec: str) -> str:
-    """A procedure as a reader says it.
-
-    >>> procedure_words("worst-of-n:4"), procedure_words("sampling")
-    ('worst-of-4', 'plain sampling')
-    >>> procedure_words("soft-best-of-n:4:0.1"), procedure_words("rewind:0.9:8")
-    ('soft best-of-4 (0.1)', 'rewind to 0.9, 8 tries')
-    """
-    name, *arguments = spec.split(":")
-    words = WORDS.get(name)
-    if words is None or words.count("{}") != len(arguments):
-        return spec
-    return words.format(*arguments)
-
-
-WORDS = {
-    "sampling": "plain sampling",
-    "best-of-n": "best-of-{}",
-    "worst-of-n": "worst-of-{}",
-    "order-statistic": "{} draws, place {}",
-    "best-of-poisson": "best-of-Poisson({})",
-    "soft-best-of-n": "soft best-of-{} ({})",
-    "rewind": "rewind to {}, {} tries",
-    "majority-vote": "majority of {}",
-}
 
 FIGURES = {
     "win_rate": ("frontier", win_rate),
