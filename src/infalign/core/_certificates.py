@@ -17,8 +17,10 @@ from infalign.errors import SolveError
 from ._policies import Curve
 from ._procedures import AbstractProcedure, RankProcedure
 from ._soft_procedures import Rewind
-from ._solvers.rank import Optimum, Path, Start
+from ._solvers.point import Optimum
+from ._solvers.rank import Path
 from ._solvers.soft import rewind_objective
+from ._solvers.starts import Start
 
 SHAPE_POINTS = np.sort(
     np.concatenate([0.5 ** np.arange(1, 40), 1 - 0.5 ** np.arange(2, 40), np.linspace(0, 1, 2001)])

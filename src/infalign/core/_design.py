@@ -17,7 +17,8 @@ from ._few_samples import FewSamples
 from ._policies import TiltedPolicy
 from ._procedures import AbstractProcedure, RankProcedure
 from ._quadrature import Panels
-from ._solvers.rank import Optimum, solve
+from ._solvers.point import Optimum
+from ._solvers.rank import solve
 from ._solvers.soft import solve_softened
 from ._transforms import Tabulated
 

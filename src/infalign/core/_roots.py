@@ -1,12 +1,13 @@
 """Roots of functions of one number: a bracket that grows from a guess, then Brent's method."""
 
+import math
 from collections.abc import Callable
 
 
 class NoRoot(Exception):
     """The bracket reached its end without a change of sign; `at` is where it stopped."""
 
-    def __init__(self, at: float):
+    def __init__(self, at: float) -> None:
         super().__init__(f"no change of sign up to {at:g}")
         self.at = at
 
@@ -25,8 +26,8 @@ def falling_root(
     """The root of a falling function, such as log KL(β) − log budget in log β.
 
     - `start`: a guess; the bracket grows from it towards the root.
-    - `step`: width of the first try; each next one is `growth` times as wide.
-    - `low`, `high`: how far the bracket may grow. Raises NoRoot beyond.
+    - `step`: width of the first bracket; each further one is `growth` times as wide.
+    - `low`, `high`: limits of the bracket. Raises NoRoot beyond, and where the function is nan.
 
     The function is called once at each point: solvers that start from their last result rely on it.
     """
@@ -43,7 +44,7 @@ def falling_root(
     near = start
     while True:
         far = near + towards * step
-        if not low <= far <= high:
+        if not low <= far <= high or far == near or math.isnan(value(near)):
             raise NoRoot(near)
         if value(far) * towards <= 0:
             break

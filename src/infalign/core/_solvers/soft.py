@@ -14,7 +14,8 @@ from infalign.core._roots import bracketed_root
 from infalign.core._soft_procedures import Rewind, SoftBestOfN, SoftenedProcedure
 from infalign.errors import SolveError
 
-from .rank import Optimum, laws_grid
+from .point import Optimum
+from .starts import laws_grid
 
 FINE = (16, 24)
 """How often panels halve towards 0 and 1: fine enough for any tilt by these laws."""

@@ -1,0 +1,96 @@
+"""The optimum next to a start: Newton's method on panels that are cut until they resolve it."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from infalign.core._policies import Curve
+from infalign.core._quadrature import NODES
+from infalign.core._shapes import Float
+
+from .newton import Iterate, Problem, State, Values, newton
+from .starts import RESOLUTION, ROUGH_LOG, ROUNDS
+
+ROUGHLY = 1e-5
+"""Residual at which a solution shows where its panels are too wide."""
+
+STEEP = 2.0
+"""Rise of the log-density, in nats, from a panel's last node to its right edge that may hide
+mass from the nodes."""
+
+
+@dataclass(frozen=True)
+class Optimum:
+    """A stationary point of W − β KL on the quantile axis."""
+
+    curve: Curve
+    """Density and CDF at the nodes of the quadrature."""
+
+    gradient: Values
+    """Φ = dW/df at the nodes, shifted to start at 0: the optimal transform."""
+
+    exponent: Values
+    """Φ/β at the nodes, shifted to end at 0: exact where Φ itself has lost its last digits."""
+
+    beta: float
+    win_rate: float
+    kl: float
+    losses: float = float("nan")
+    """1 − W, with all its digits where W is close to 1."""
+
+    @classmethod
+    def of(cls, state: State) -> "Optimum":
+        """The optimum that a solved state describes."""
+        curve, grid, problem = state.curve, state.grid, state.problem
+        rate = problem.procedure.density(curve.cdf) * state.opponent
+        return cls(
+            curve,
+            gradient=grid.cumulate(rate)[0],
+            exponent=-grid.cumulate_down(state.rate)[0],
+            beta=float(np.exp(state.log_beta)),
+            win_rate=curve.win_rate(problem.procedure, problem.against),
+            kl=curve.kl,
+            losses=grid.integrate(problem.procedure.cdf(curve.cdf) * state.opponent),
+        )
+
+
+def solve_near(problem: Problem, start: Iterate) -> State | None:
+    """The solution near a start, on panels cut until they resolve it; None if there is none."""
+    with np.errstate(all="ignore"):  # a start that overflows is rejected by its residual
+        for _ in range(ROUNDS):
+            opponent = problem.against.density(start.grid.nodes)
+            state = newton(State(problem, start, opponent), ROUGHLY)
+            if state is None:
+                return None
+            rough = _missed(state) > RESOLUTION
+            if not rough.any():
+                return newton(state)
+            finer = start.grid.cut(rough)
+            start = Iterate(finer, start.grid.interpolate(state.y, finer), state.log_beta)
+    return None
+
+
+def _missed(state: State) -> Float[np.ndarray, "panels"]:
+    """Mass, and share of the losses 1 − W = ∫ H(F) dG, that each panel may miss.
+
+    β is proportional to the losses, and all of them may come from a place with little mass.
+    """
+    grid, curve = state.grid, state.curve
+    selected = state.problem.procedure.selected_cdf(grid, curve.density, curve.cdf)
+    losses = (grid.weights * selected * state.opponent).sum(1)
+    losses /= losses.sum()
+    mass = np.maximum(curve.cdf_at_edges[1:], 1e-300)
+    # Mass that a panel misplaces is missing from all later ones; an error of its rate scales all
+    # mass before it.
+    later = np.maximum.accumulate((losses / mass)[::-1])[::-1]
+    before = np.maximum(mass, np.cumsum(losses))
+    misplaced = grid.unresolved(curve.density)
+    # Behind a steep front every node may be empty, with all the mass to the right of the last one.
+    log_edge = -state.below_at_edges[1:] - curve.log_partition
+    steep = log_edge - curve.log_density[:, -1] > STEEP
+    # The quadrature does not square such an error, hence the root.
+    hidden = np.exp(log_edge) * grid.half[:, 0] * (1 - NODES[-1]) / np.sqrt(RESOLUTION)
+    misplaced += np.where(steep, hidden, 0)
+    log_error = grid.unresolved(state.rate)
+    coarse = np.where(log_error > ROUGH_LOG, np.inf, 0)
+    return np.max([misplaced * np.maximum(1, later), log_error * before, coarse], axis=0)
