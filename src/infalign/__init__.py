@@ -43,7 +43,6 @@ from .core import (
 )
 from .errors import ConfigError, DataError, InfalignError, MissingExtraError, SolveError
 from .evaluation.estimators import win_rate, win_rate_difference
-from .evaluation.majority import majority_vote
 from .evaluation.selected import best_reward, pass_at, selected_reward, worst_reward
 from .evaluation.uncertainty import (
     Bootstrap,
@@ -53,6 +52,7 @@ from .evaluation.uncertainty import (
     Widest,
     over_prompts,
 )
+from .evaluation.votes import majority_vote
 from .shaping import GroupShapedReward, ShapedReward
 from .stores import CalibrationStore
 

@@ -15,6 +15,7 @@ MOVED = {
     "infalign.coupled_samples": "infalign.core",
     "infalign.decoding.red_team": "infalign.red_team.attack",
     "infalign.evaluation.power_law": "infalign.red_team.power_law",
+    "infalign.evaluation.majority": "infalign.evaluation.votes",
     "infalign.few_samples": "infalign.core",
     "infalign.finite": "infalign.core.finite",
     "infalign.models.seeds": "infalign.seeds",

@@ -287,7 +287,7 @@ def test_one_infinite_response_makes_both_rates_infinite():
         ([[1.0, -np.inf]], [[1, 1]], r"`nats` must not be -inf; .* response 1 .* measure its own"),
         ([[1.0], [np.nan]], [[1], [1]], r"prompt 1 has none \(1 of 2 prompts\)\. Measure some"),
         ([[1.0]], [[1, 1]], r"`tokens` must have the shape of `nats`; got \(1, 2\) and \(1, 1\)"),
-        ([[1.0, 2.0]], [[1, 0]], r"`tokens` must be at least 1; got 0 .* The end token counts"),
+        ([[1.0, 2.0]], [[1, 0]], r"`tokens` must be at least 1; got 0 .* The end token is counted"),
     ],
 )
 def test_values_that_are_no_kl_are_refused(nats, tokens, message):

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from infalign import BestOfN, DataError, Sampling, WorstOfN, win_rate
 from infalign.evaluation.chances import selection_chances
-from infalign.evaluation.judging import draw_pairs, judged
+from infalign.evaluation.judging import draw_pairs, judge_win_rate
 from infalign.models.interfaces import Response
 from infalign.models.judges import (
     ModelJudge,
@@ -56,7 +56,7 @@ def reads_no_further(prompts, first, second):
 def test_figures_by_hand():
     # Prompt 0: won in both orders; won when first, lost when second (first wins twice).
     # Prompt 1: lost in both orders; a tie when first, won when second.
-    found = judged([[[1, 0], [1, 1]], [[0, 1], [0.5, 0]]])
+    found = judge_win_rate([[[1, 0], [1, 1]], [[0, 1], [0.5, 0]]])
     np.testing.assert_allclose(found.win_rate.per_prompt, [0.75, 0.375])
     np.testing.assert_allclose(found.position_bias.per_prompt, [0.25, -0.125])
     np.testing.assert_allclose(found.consistency.per_prompt, [0.5, 0.5])
@@ -66,7 +66,7 @@ def test_figures_by_hand():
 @law
 @given(table)
 def test_swapping_the_sides_mirrors_the_win_rate_and_nothing_else(rows):
-    ours, theirs = judged(rows), judged(np.array(rows)[..., ::-1])
+    ours, theirs = judge_win_rate(rows), judge_win_rate(np.array(rows)[..., ::-1])
     np.testing.assert_allclose(ours.win_rate.per_prompt + theirs.win_rate.per_prompt, 1)
     np.testing.assert_allclose(ours.position_bias.per_prompt, theirs.position_bias.per_prompt)
     np.testing.assert_allclose(ours.consistency.per_prompt, theirs.consistency.per_prompt)
@@ -78,7 +78,7 @@ def test_a_biased_judge_is_found_out_and_does_not_bias_the_win_rate():
     better = rng.random(shape) < 0.7
     first = rng.random((*shape, 2)) < 0.3
     truth = np.stack([better, ~better], axis=2)
-    found = judged(np.where(first, 1, truth))
+    found = judge_win_rate(np.where(first, 1, truth))
     for estimate, expected in ((found.win_rate, 0.5 + 0.7 * 0.2), (found.position_bias, 0.15)):
         assert abs(estimate.value - expected) < 4 * estimate.stderr
     # Orders agree when neither is decided by place, or one is and place happens to be right.
@@ -89,16 +89,16 @@ def test_a_biased_judge_is_found_out_and_does_not_bias_the_win_rate():
 def test_missing_verdicts_are_an_error_or_counted():
     verdicts = [[[1, 0], [np.nan, 0]], [[0, np.nan], [np.nan, np.nan]], [[0.5, 0.5], [0, 1]]]
     with pytest.raises(DataError) as caught:
-        judged(verdicts)
+        judge_win_rate(verdicts)
     assert str(caught.value) == (
         "`verdicts` must be complete; prompt 0, pair 1 lacks one (3 of 6 pairs do). Judge those "
         'again, or pass missing="exclude" to leave them out and have them counted.'
     )
-    found = judged(verdicts, missing="exclude")
+    found = judge_win_rate(verdicts, missing="exclude")
     np.testing.assert_allclose(found.win_rate.per_prompt, [1, 0.25])
     assert (found.pairs, found.excluded, found.excluded_prompts) == (3, 3, 1)
-    with pytest.raises(DataError, match=r"no pair with both verdicts \(none of 2\)"):
-        judged([[[np.nan, 1], [0, np.nan]]], missing="exclude")
+    with pytest.raises(DataError, match=r"no pair with both verdicts \(0 of 2\)"):
+        judge_win_rate([[[np.nan, 1], [0, np.nan]]], missing="exclude")
 
 
 @pytest.mark.parametrize(
@@ -112,9 +112,9 @@ def test_missing_verdicts_are_an_error_or_counted():
 )
 def test_verdicts_that_cannot_be_are_refused(verdicts, message):
     with pytest.raises(ValueError, match=message):
-        judged(verdicts)
-    with pytest.raises(ValueError, match=r'`missing` must be "error" or "exclude"; got'):
-        judged(np.ones((1, 1, 2)), missing="skip")
+        judge_win_rate(verdicts)
+    with pytest.raises(ValueError, match="`missing` must be one of error, exclude; got"):
+        judge_win_rate(np.ones((1, 1, 2)), missing="skip")
 
 
 @pytest.mark.parametrize("procedure", [Sampling(), BestOfN(3), WorstOfN(2)], ids=str)
@@ -149,7 +149,7 @@ def test_a_rewards_judge_gives_the_rewards_own_win_rate():
     rewards = [np.array([[len(t) for t in row] for row in side], float) for side in (ours, theirs)]
     every = [[t for t in row for _ in range(3)] for row in ours], [row * 4 for row in theirs]
     for judge in (RewardJudge(length_reward), longer_first):
-        found = judged(judge_pairs(judge, prompts(7), *every))
+        found = judge_win_rate(judge_pairs(judge, prompts(7), *every))
         expected = win_rate(*rewards, Sampling())
         np.testing.assert_allclose(found.win_rate.per_prompt, expected.per_prompt)
         assert found.position_bias.value == 0 and found.consistency.value == 1
@@ -180,7 +180,7 @@ def test_both_orders_are_asked_in_batches_and_reported():
 
 
 def test_a_judge_that_reads_no_further_ties_with_full_bias():
-    found = judged(judge_pairs(reads_no_further, prompts(2), [["a"]] * 2, [["b"]] * 2))
+    found = judge_win_rate(judge_pairs(reads_no_further, prompts(2), [["a"]] * 2, [["b"]] * 2))
     assert (found.win_rate.value, found.position_bias.value) == (0.5, 0.5)
     assert found.consistency.value == 0
 
@@ -266,7 +266,7 @@ def test_what_cannot_be_read_is_asked_again_and_then_refused():
     )
     judge = ModelJudge(first, unreadable="missing")
     found = judge_pairs(judge, prompts(3), [["aa"]] * 3, [["a"]] * 3)
-    assert np.isnan(found).sum() == 2 and judged(found, missing="exclude").excluded == 1
+    assert np.isnan(found).sum() == 2 and judge_win_rate(found, missing="exclude").excluded == 1
     with pytest.raises(ValueError, match=r'`unreadable` must be "error" or "missing"; got'):
         ModelJudge(first, unreadable="tie")
 

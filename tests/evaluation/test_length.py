@@ -171,8 +171,8 @@ def test_a_policy_that_is_always_longer_cannot_be_controlled(shift, side):
     with pytest.raises(DataError) as caught:
         length_controlled(a, la + shift, b, lb, BestOfN(2))
     assert str(caught.value) == (
-        f"Every response that `BestOfN(n=2)` keeps is {side} than the reference's (all of 9 "
-        "prompts), so nothing is known of equal length. Report the lengths instead "
+        f"The policy's selected responses are all {side} than the reference's (on each of 9 "
+        "prompts), so there is no evidence at equal length. Report the lengths instead "
         "(`length_summary`), or compare with a reference of another length limit."
     )
 
@@ -199,7 +199,7 @@ def test_arrays_that_do_not_belong_together_are_refused():
     with pytest.raises(ValueError, match=r"needs at least 4 samples per prompt"):
         length_controlled(a, la, b, lb, BestOfN(4))
     with pytest.raises(
-        ValueError, match=r"`chances` must .* sum 1 .*`selection_chances` makes them"
+        ValueError, match=r"`chances` must .* sum 1 .*`selection_chances` computes them"
     ):
         length_summary(la, np.ones_like(la))
 

@@ -245,8 +245,8 @@ def test_a_table_shows_where_samples_stop_helping():
     ("change", "message"),
     [
         ({"difference": 3.0}, r"`difference` must lie in \(0, 1\); got 3\. Three points are 0\.03"),
-        ({"between": -0.1}, r"`between` must be at least 0; got -0\.1\. A pilot .* use 0, or"),
-        ({"power": 1.0}, r"`power` must lie in \(0\.025, 1\), above .* got 1\."),
+        ({"between": -0.1}, r"`between` must be at least 0; got -0\.1\. If a pilot's .* use 0, or"),
+        ({"power": 1.0}, r"`power` must lie in \(0\.025, 1\): even .* got 1\."),
         ({"level": 95}, r"`level` must lie in \(0, 1\); got 95"),
         ({"kl": 0.0}, r"`kl` must be above 0"),
         (
@@ -254,8 +254,14 @@ def test_a_table_shows_where_samples_stop_helping():
             r"`samples` must be at least the 4 that `BestOfN\(n=4\)` draws; got 3\. Pl",
         ),
         ({"reference_samples": 2}, r"`reference_samples` must be at least the 4 that"),
-        ({"procedure": Rewind(0.9, 4)}, r"`procedure` must keep by rank; got Rewind.*nearest"),
-        ({"against": Rewind(0.9, 4)}, r"`against` must keep by rank; got Rewind"),
+        (
+            {"procedure": Rewind(0.9, 4)},
+            r"`procedure` must be .* selects by rank.* got Rewind.*nearest",
+        ),
+        (
+            {"against": Rewind(0.9, 4)},
+            r"`against` must be .* selects by rank.* got Rewind",
+        ),
     ],
 )
 def test_plans_that_make_no_sense_are_refused(change, message):

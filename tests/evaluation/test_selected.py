@@ -115,7 +115,11 @@ def test_one_success_in_four_passes_at_four():
             1,
             r"`correct` must be 0 or 1.* got 0\.5 at prompt 0, sample 1 \(1 of 2",
         ),
-        ([[0, 1], [2, 1]], 1, r"got 2 at prompt 1, sample 0 .* Graded rewards have `best_reward`"),
+        (
+            [[0, 1], [2, 1]],
+            1,
+            r"got 2 at prompt 1, sample 0 .* For graded .* `best_reward`",
+        ),
         ([[0, 1]], 3, r"needs at least 3 samples per prompt in `correct`; prompt 0 has 2"),
         ([[0, np.nan]], 2, r"needs at least 2 samples per prompt in `correct`; prompt 0 has 1"),
         ([[0, 1]], 0, "`k` must be a whole number of at least 1; got 0"),

@@ -297,7 +297,10 @@ def test_trls_on_policy_trainer_is_watched_and_not_disturbed(world, tmp_path, ca
         ({"samples": 1}, r"BestOfN\(n=2\).* needs at least 2 samples per prompt in `samples`"),
         ({"against": BestOfN(8)}, r"BestOfN\(n=8\).* needs at least 8 .* in `samples`"),
         ({"prompts": PROMPTS[:1]}, r"`prompts` must be at least 2 for an interval; got 1"),
-        ({"procedure": Rewind(0.5, 2)}, r"`procedure` must keep by rank; got Rewind"),
+        (
+            {"procedure": Rewind(0.5, 2)},
+            r"`procedure` must be .* selects by rank.* got Rewind",
+        ),
         ({"reference": np.ones((2, 4))}, r"`reference` must have one row for .*; got 2 rows for 3"),
         ({"reference": np.ones((3, 1))}, r"BestOfN\(n=2\).* in `reference`; prompt 0 has 1"),
         ({"temperature": 0}, r"`temperature` must be above 0"),

@@ -13,7 +13,7 @@ from infalign import storage
 from infalign.core import parse_procedure
 from infalign.errors import DataError
 from infalign.evaluation.pilot import Components, components
-from infalign.evaluation.power import BETWEEN, Plan, table
+from infalign.evaluation.power import BETWEEN, EvaluationPlan, table
 from infalign.reports.page import read_results
 from infalign.reports.plots import procedure_words
 from infalign.stores import by_prompt
@@ -29,7 +29,7 @@ def print_plan(
 ) -> None:
     """For each procedure, the prompts that show `difference` points, by samples per prompt."""
     opponent = parse_procedure(against) if against else None
-    plans: dict[str, tuple[Plan, ...]] = {}
+    plans: dict[str, tuple[EvaluationPlan, ...]] = {}
     seen: dict[str, Components] = {}
     for spec in procedures:
         procedure = parse_procedure(spec)
@@ -60,7 +60,7 @@ def _pilot(folder: Path, procedure, against) -> Components:
     return components(*rewards, procedure, rng=np.random.default_rng(0), against=against)
 
 
-def _json(plan: Plan) -> dict:
+def _json(plan: EvaluationPlan) -> dict:
     figures = asdict(plan) | {
         "procedure": plan.procedure.spec,
         "against": plan.against.spec,

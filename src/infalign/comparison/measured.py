@@ -7,12 +7,11 @@ import numpy as np
 from infalign.core import quantiles
 from infalign.decoding.selection import Decoder, MajorityVote, reads
 from infalign.errors import DataError
-from infalign.evaluation.chances import selection_chances
+from infalign.evaluation.chances import selected_win_rate, selection_chances
 from infalign.evaluation.estimators import win_rate
-from infalign.evaluation.gold import selected_win_rate
 from infalign.evaluation.length import LengthControl, length_controlled
-from infalign.evaluation.majority import vote_chances
 from infalign.evaluation.uncertainty import Estimate, over_prompts
+from infalign.evaluation.votes import vote_chances
 
 from .plan import CALIBRATION, REFERENCE, SELECTING, Comparison
 from .samples import column_of, read

@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 
 from infalign import storage
-from infalign.evaluation.judging import Judged, draw_pairs, judged
+from infalign.evaluation.judging import JudgeWinRate, draw_pairs, judge_win_rate
 from infalign.models.judges import judge_pairs, load_judge
 from infalign.stores import by_prompt
 
@@ -44,13 +44,13 @@ def compare_pairs(comparison: Comparison, folder: Path, report: Report) -> None:
         drop_shards(path)
 
 
-def read_verdicts(comparison: Comparison, folder: Path, name: str) -> Judged:
+def read_verdicts(comparison: Comparison, folder: Path, name: str) -> JudgeWinRate:
     """The judge's win rate of one policy; pairs without a verdict are left out and counted."""
     path = folder / f"judge-{name}.parquet"
     ids = [p.id for p in comparison.prompts]
     verdicts = by_prompt(storage.read_table(path), ids, source=str(path))
     orders = [verdicts.matrix(column) for column in ("policy_first", "reference_first")]
-    return judged(np.stack(orders, axis=2), missing="exclude")
+    return judge_win_rate(np.stack(orders, axis=2), missing="exclude")
 
 
 def _pairs(measured: Measured, name: str) -> np.ndarray:

@@ -1,8 +1,9 @@
-"""The chance of each sample to be the one that a procedure keeps.
+"""The chance of each sample to be the one that a procedure selects, and what is read off it.
 
-Averaged over all ways to draw the procedure's responses from the samples of a prompt. Whatever is
-asked of the kept response (its reward, another reward, its length) is a mean over the samples with
-these weights.
+The chances are averaged over all ways to draw the procedure's responses from a prompt's samples.
+Every figure of the selected response (its reward, another reward, its length, a judge's verdict)
+is a mean over the samples with these weights: unbiased, and no subset is ever drawn. Compute them
+once per policy and procedure; they serve every figure.
 """
 
 import numpy as np
@@ -11,10 +12,11 @@ from infalign import _check
 from infalign.core import AbstractProcedure, finite_rewards
 
 from .laws import calibrated, drawn, law
+from .uncertainty import EITHER_WAY, SKEWED, AbstractInterval, Estimate, over_prompts
 
 
 def selection_chances(rewards, procedure: AbstractProcedure, *, calibration=None) -> np.ndarray:
-    """Chance of each sample to be kept by `procedure`, shape of `rewards`; rows sum to 1.
+    """Chance of each sample to be selected by `procedure`, shape of `rewards`; rows sum to 1.
 
     Tied samples share their chance evenly; a sample that was not drawn (nan) has none.
 
@@ -29,13 +31,13 @@ def selection_chances(rewards, procedure: AbstractProcedure, *, calibration=None
     rewards = finite_rewards("rewards", rewards, missing=True)
     sizes = drawn(rewards)
     _check.enough_samples("rewards", sizes, procedure.draws, procedure)
-    known = calibrated(calibration, rewards, procedure)
+    reference = calibrated(calibration, rewards, procedure)
     order = np.argsort(rewards, axis=1)  # nan last
     ranked = np.take_along_axis(rewards, order, axis=1)
     chances = np.zeros_like(rewards)
     for m in np.unique(sizes):
         rows = sizes == m
-        own = law(procedure, ranked[rows, :m], None if known is None else known[rows])
+        own = law(procedure, ranked[rows, :m], None if reference is None else reference[rows])
         share = np.zeros((rows.sum(), rewards.shape[1]))
         share[:, :m] = _shared_by_ties(ranked[rows, :m], np.atleast_2d(own))
         np.put_along_axis(placed := np.empty_like(share), order[rows], share, axis=1)
@@ -43,14 +45,62 @@ def selection_chances(rewards, procedure: AbstractProcedure, *, calibration=None
     return chances
 
 
-def _shared_by_ties(ranked, law):
-    """What each of the ranked samples gets of `law`, tied ones the same."""
+def selected_mean(
+    values: np.ndarray, chances: np.ndarray, *, interval: AbstractInterval = EITHER_WAY
+) -> Estimate:
+    """Mean of `values` over the responses that are selected with these chances.
+
+    - `values`, `chances`: shape (prompts, samples). Rows of chances sum to 1, and are 0 where a
+      value is nan.
+    """
+    return over_prompts(np.nansum(chances * values, axis=1), interval=interval)
+
+
+def selected_win_rate(
+    policy_values: np.ndarray,
+    policy_chances: np.ndarray,
+    reference_values: np.ndarray,
+    reference_chances: np.ndarray,
+    *,
+    interval: AbstractInterval = SKEWED,
+) -> Estimate:
+    """Chance that the policy's selected response has the higher value, ties counting one half.
+
+    - `policy_values`, `policy_chances`: as in `selected_mean`, shape (prompts, m); those of the
+      reference (prompts, k).
+    """
+    columns = (policy_values, policy_chances, reference_values, reference_chances)
+    wins = np.array([_beats(*row) for row in zip(*columns, strict=True)])
+    return over_prompts(wins, bounds=(0, 1), interval=interval)
+
+
+def draw_selected(chances: np.ndarray, count: int, *, rng: np.random.Generator) -> np.ndarray:
+    """Indices of `count` independently selected samples of each prompt, shape (prompts, count)."""
+    # The inverse of the distribution function at uniform numbers; a chance of 0 is never drawn.
+    steps = np.cumsum(chances, axis=1)
+    u = rng.random((len(chances), count, 1)) * steps[:, -1, None, None]
+    return (u >= steps[:, None, :]).sum(2)
+
+
+def _shared_by_ties(ranked: np.ndarray, law: np.ndarray) -> np.ndarray:
+    """The chance of each of the ranked samples under `law`, the same for tied ones."""
     m = ranked.shape[1]
     rises = np.diff(ranked, axis=1) > 0
     edge = np.ones((len(ranked), 1), bool)
+    # Sample i is tied with those from first[i] up to and without last[i].
     first = np.maximum.accumulate(np.where(np.hstack([edge, rises]), np.arange(m), 0), axis=1)
     ends = np.where(np.hstack([rises, edge]), np.arange(1, m + 1), m)
     last = np.minimum.accumulate(ends[:, ::-1], axis=1)[:, ::-1]
     law = np.broadcast_to(law, (len(ranked), m + 1))
     up_to, below = (np.take_along_axis(law, place, axis=1) for place in (last, first))
     return (up_to - below) / (last - first)
+
+
+def _beats(a, chance_a, b, chance_b) -> float:
+    """P(a > b) + ½ P(a = b) for values drawn with the given chances; nan has none."""
+    order = np.argsort(b)  # nan last
+    below = np.concatenate([[0.0], np.cumsum(chance_b[order])])
+    ranked, known = b[order], ~np.isnan(a)
+    low = below[np.searchsorted(ranked, a[known], "left")]
+    up_to = below[np.searchsorted(ranked, a[known], "right")]
+    return float(chance_a[known] @ (low + up_to) / 2)

@@ -4,24 +4,26 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from infalign import _check
+
 from .uncertainty import Estimate, over_prompts
 
 
 @dataclass(frozen=True)
 class SequenceKL:
-    """What sampled responses of a policy π say about KL(π ‖ π_ref), each of shape
+    """Estimates of KL(π ‖ π_ref) from sampled responses of a policy π, each of shape
     (prompts, responses); nan, or 0 tokens, where a prompt has fewer responses than others.
 
-    Both estimates have the sequence KL of a prompt as their mean. `exact` has by far the smaller
-    variance where π is near the reference: that of `sampled` is about twice the KL there, that of
-    `exact` of second order. It need not be smaller: if π is the reference restricted to some of
-    its responses, `sampled` is constant and `exact` is not, and a policy with a small top-p comes
-    close to that against the whole reference.
+    Both estimates have the sequence KL of a prompt as their mean. Near the reference `exact` has
+    by far the smaller variance: that of `sampled` is about twice the KL, that of `exact` of second
+    order. It can also be larger: if π is the reference restricted to some of its responses,
+    `sampled` is constant and `exact` is not. A policy with a small top-p comes close to that case
+    against the whole reference.
     """
 
     exact: np.ndarray
-    """Σ_t KL(π(·|x, y_<t) ‖ π_ref(·|x, y_<t)) along each response y, in nats; ≥ 0 but for
-    rounding, inf where `impossible` is not 0. Rao-Blackwellised by token (arXiv:2504.10637)."""
+    """Σ_t KL(π(·|x, y_<t) ‖ π_ref(·|x, y_<t)) along each response y, in nats; ≥ 0 up
+    to rounding, inf where `impossible` is not 0. Rao-Blackwellized by token (arXiv:2504.10637)."""
 
     sampled: np.ndarray
     """log π(y|x) / π_ref(y|x) of each response, in nats; of either sign, inf where the reference
@@ -31,17 +33,17 @@ class SequenceKL:
     """Length of each response, its end token included."""
 
     impossible: np.ndarray
-    """Places in each response where the policy may go on with a token that the reference cannot
-    produce there: a truncated reference, as a rule. One makes the KL infinite."""
+    """Positions in each response where the policy can produce a token that the reference cannot,
+    usually because the reference is truncated. One such position makes the KL infinite."""
 
 
 def nats_per_sequence(nats) -> Estimate:
     """Sequence KL: the mean over prompts of the mean over a prompt's responses, in nats.
 
-    - `nats`: `SequenceKL.exact` or `.sampled`, shape (prompts, responses); nan marks what was not
-      measured.
+    - `nats`: `SequenceKL.exact` or `.sampled`, shape (prompts, responses); nan marks a
+      response that was not measured.
 
-    A value of inf has no error and no interval: nan; `.per_prompt` tells which prompts cause it.
+    If the value is inf, error and interval are nan; `.per_prompt` shows which prompts cause it.
     Raises ValueError for another shape, −inf, and a prompt without any response.
 
     >>> nats_per_sequence([[0.5, 1.5], [3.0, np.nan]]).value
@@ -53,10 +55,10 @@ def nats_per_sequence(nats) -> Estimate:
 def nats_per_token(nats, tokens) -> Estimate:
     """KL per token: nats per sequence over tokens per sequence, the ratio of the two means.
 
-    Every prompt counts the same in both, and long responses weigh more than short ones; it is not
-    the mean of each response's own ratio. The error is that of the ratio by the delta method, from
-    (a − R b) / b̄ of each prompt, and `.per_prompt` holds R plus these: their mean is the value,
-    and differences of two policies can be taken prompt by prompt.
+    Every prompt has the same weight in both means, and long responses weigh more than short ones;
+    this is not the mean of the responses' own ratios. The delta method gives the error of the ratio
+    R from (a − R b) / b̄ of each prompt. `.per_prompt` holds R plus these terms: their mean is the
+    value, and differences of two policies can be taken prompt by prompt.
 
     - `nats`: as in `nats_per_sequence`.
     - `tokens`: length of each response, same shape; read where `nats` is not nan.
@@ -67,7 +69,7 @@ def nats_per_token(nats, tokens) -> Estimate:
     0.1
     """
     nats = _checked("nats", nats)
-    tokens = np.asarray(tokens, float)
+    tokens = _check.numbers("tokens", tokens)
     if tokens.shape != nats.shape:
         raise ValueError(
             f"`tokens` must have the shape of `nats`; got {tokens.shape} and {nats.shape}."
@@ -77,7 +79,7 @@ def nats_per_token(nats, tokens) -> Estimate:
         row, column = np.argwhere(short)[0]
         raise ValueError(
             f"`tokens` must be at least 1; got {tokens[row, column]:g} at prompt {row}, response "
-            f"{column} ({short.sum()} of {nats.size} entries). The end token counts as one."
+            f"{column} ({short.sum()} of {nats.size} entries). The end token is counted."
         )
     a, b = _by_prompt(nats), _by_prompt(np.where(np.isnan(nats), np.nan, tokens))
     if np.isinf(a).any():
@@ -87,7 +89,7 @@ def nats_per_token(nats, tokens) -> Estimate:
 
 
 def _checked(name: str, value) -> np.ndarray:
-    value = np.asarray(value, float)
+    value = _check.numbers(name, value)
     if value.ndim != 2 or value.size == 0:
         raise ValueError(
             f"`{name}` must be a non-empty array of shape (prompts, responses); "
@@ -104,16 +106,15 @@ def _checked(name: str, value) -> np.ndarray:
     if empty.size:
         raise ValueError(
             f"`{name}` must have a response of every prompt; prompt {empty[0]} has none "
-            f"({empty.size} of {len(value)} prompts). Measure some, or leave those prompts out on "
-            "purpose."
+            f"({empty.size} of {len(value)} prompts). Measure some, or leave those prompts out."
         )
     return value
 
 
 def _by_prompt(values: np.ndarray) -> np.ndarray:
-    """Mean of each row over what is not nan."""
-    there = ~np.isnan(values)
-    return np.where(there, values, 0.0).sum(1) / there.sum(1)
+    """Mean of each row over the entries that are not nan."""
+    measured = ~np.isnan(values)
+    return np.where(measured, values, 0.0).sum(1) / measured.sum(1)
 
 
 def _mean(per_prompt: np.ndarray) -> Estimate:

@@ -1,7 +1,7 @@
 """Unbiased inference-time win rates from finite samples.
 
 From m policy and k reference samples of a prompt, the estimate averages over *all* n-subsets of
-each side: the U-statistic, unbiased and of minimum variance. Order statistics give it in
+each side. This U-statistic is unbiased and has minimum variance. Order statistics give it in
 O((m + k) log(m + k)), without resampling.
 """
 
@@ -28,25 +28,26 @@ def win_rate(
 ) -> Estimate:
     """Chance that the policy under `procedure` beats the reference, ties counting one half.
 
-    With A(v), B(v) the chances that the kept response of either side has a reward of at most v,
-    W = Σ_v (A(v) − A(v⁻)) · ½ (B(v⁻) + B(v)).
+    W = Σ_v (A(v) − A(v⁻)) · ½ (B(v⁻) + B(v)), where A(v) and B(v) are the chances that the
+    selected response of the policy and of the reference has a reward of at most v.
 
     - `policy_rewards`, `reference_rewards`: shape (prompts, m) and (prompts, k), any scale; nan
       marks a sample that was not drawn.
     - `procedure`: how the policy is decoded.
-    - `against`: how the reference is decoded; `procedure` unless given.
-    - `calibration`: rewards of K further reference samples, shape (prompts, K), among which the
-      calibrated reward is counted that `SoftBestOfN` and `Rewind` read; not read otherwise.
-    - `interval`: how the interval is found.
+    - `against`: how the reference is decoded. Default: `procedure`.
+    - `calibration`: rewards of K further reference samples, shape (prompts, K), by which the
+      rewards are calibrated that `SoftBestOfN` and `Rewind` read; ignored by other procedures.
+    - `interval`: the method for the interval.
 
     Returns the mean over prompts with its interval. Raises ValueError if a prompt has fewer
-    samples than a procedure draws, and if the calibration is the reference that is judged.
+    samples than a procedure draws, or if the calibration rewards are the reference rewards.
 
-    Unbiased if both procedures keep by rank. Else so for given calibrated rewards, and their errors
-    add a bias of order 1/K. For a policy F(u) = u³, by simulation: −0.010, −0.006 and −0.004 for
-    `SoftBestOfN(4, 0.1)` at K = 8, 16 and 32, −0.024, −0.013 and −0.007 for `SoftBestOfN(8, 0.05)`;
-    for `Rewind` of either sign, as its threshold falls between the steps of 1/K, up to 0.016 at
-    K = 16 and 32. The judged samples in the place of others would do 1 to 4 times as much harm.
+    The estimate is unbiased if both procedures select by rank. For other procedures it is unbiased
+    given the calibrated rewards, whose errors add a bias of order 1/K. For a policy F(u) = u³,
+    simulation gives −0.010, −0.006 and −0.004 for `SoftBestOfN(4, 0.1)` at K = 8, 16 and 32, and
+    −0.024, −0.013 and −0.007 for `SoftBestOfN(8, 0.05)`. For `Rewind` the bias has either sign,
+    as its threshold falls between multiples of 1/K, and reaches 0.016 at K = 16 and 32.
+    Calibrating by the judged samples themselves would be 1 to 4 times as biased.
 
     >>> from infalign import BestOfN
     >>> round(win_rate([[1.0, 2.0, 5.0]], [[3.0, 4.0]], BestOfN(2)).value, 9)  # 2 of 3 pairs have 5
@@ -68,8 +69,9 @@ def win_rate_difference(
 ) -> Estimate:
     """Win rate of policy a minus that of policy b, paired by prompt.
 
-    Both face the same reference samples, so what prompts and reference have in common cancels and
-    the interval is narrower than those of the two win rates. Arguments as for `win_rate`.
+    Both face the same reference samples, so the difficulty of prompts and the noise of the
+    reference cancel, and the interval is narrower than those of the two win rates. Arguments as
+    for `win_rate`.
     """
     a, b = (
         _per_prompt(rewards, reference_rewards, procedure, against, calibration)
@@ -78,22 +80,25 @@ def win_rate_difference(
     return over_prompts(a - b, bounds=(-1, 1), interval=interval)
 
 
-def _per_prompt(policy_rewards, reference_rewards, procedure, against, calibration):
+def _per_prompt(
+    policy_rewards,
+    reference_rewards,
+    procedure: AbstractProcedure,
+    against: AbstractProcedure | None,
+    calibration,
+) -> np.ndarray:
     """The win rate of every prompt."""
     against = procedure if against is None else against
     policy = finite_rewards("policy_rewards", policy_rewards, missing=True)
     reference = finite_rewards("reference_rewards", reference_rewards, missing=True)
-    if len(policy) != len(reference):
-        raise ValueError(
-            f"`policy_rewards` and `reference_rewards` must have one row per prompt each; "
-            f"got {len(policy)} and {len(reference)} rows."
-        )
+    _check.paired_rows(policy_rewards=policy, reference_rewards=reference)
     _check.enough_samples("policy_rewards", drawn(policy), procedure.draws, procedure)
     _check.enough_samples("reference_rewards", drawn(reference), against.draws, against)
-    known = calibrated(calibration, reference, procedure, against)
-    wins, remembered = np.empty(len(policy)), cache(subset_cdf)
+    checked = calibrated(calibration, reference, procedure, against)
+    wins, by_rank = np.empty(len(policy)), cache(subset_cdf)
     for rows, (a, b) in rectangles(policy, reference):
-        some = None if known is None else known[rows]
-        laws = law(procedure, a, some, remembered), law(against, b, some, remembered)
-        wins[rows] = wins_between(a, b, *laws)
+        own = None if checked is None else checked[rows]
+        wins[rows] = wins_between(
+            a, b, law(procedure, a, own, by_rank), law(against, b, own, by_rank)
+        )
     return wins

@@ -1,8 +1,8 @@
-"""Win rates from a pairwise judge, which sees two responses and names the better.
+"""Win rates from a pairwise judge, which sees two responses and names the better one.
 
-A judge reads one response first, and many prefer what they read first (or last) whatever it says.
-So every pair is judged in both orders: the mean of the two is free of that preference, and their
-disagreement measures it (Zheng et al., Judging LLM-as-a-Judge, arXiv:2306.05685).
+A judge reads one response first, and many prefer the first (or the last) one whatever it says.
+Every pair is therefore judged in both orders: the mean of the two is free of that preference, and
+their disagreement measures it (Zheng et al., Judging LLM-as-a-Judge, arXiv:2306.05685).
 """
 
 from dataclasses import dataclass
@@ -14,19 +14,19 @@ from infalign import _check
 from infalign.core import AbstractProcedure
 from infalign.errors import DataError
 
-from .chances import selection_chances
-from .uncertainty import EITHER_WAY, SKEWED, Estimate, over_prompts
+from .chances import draw_selected, selection_chances
+from .uncertainty import EITHER_WAY, SKEWED, AbstractInterval, Estimate, over_prompts
 
 
 @dataclass(frozen=True)
-class Judged:
-    """What a judge says of a policy and the reference, and how far it can be relied on."""
+class JudgeWinRate:
+    """A policy's win rate according to a judge, and how reliable that judge is."""
 
     win_rate: Estimate
-    """Of the policy: the mean over both orders, ties counting one half."""
+    """Mean over both orders, ties counting one half."""
 
     position_bias: Estimate
-    """How much more often the response shown first wins than half the time; in [−½, ½]."""
+    """How much more often than half the time the response shown first wins; in [−½, ½]."""
 
     consistency: Estimate
     """Share of pairs for which both orders name the same winner, or both a tie."""
@@ -35,35 +35,34 @@ class Judged:
     """Pairs judged in both orders."""
 
     excluded: int
-    """Pairs left out because a verdict on them is missing."""
+    """Pairs left out because one of their verdicts is missing."""
 
     excluded_prompts: int
-    """Prompts left out because none of their pairs is left."""
+    """Prompts left out because all of their pairs were."""
 
 
-def judged(verdicts, *, missing: Literal["error", "exclude"] = "error") -> Judged:
+def judge_win_rate(verdicts, *, missing: Literal["error", "exclude"] = "error") -> JudgeWinRate:
     """Win rate, position bias and consistency from verdicts on both orders.
 
     - `verdicts`: shape (prompts, pairs, 2); 1 where the response shown first wins, 0 where the
       second does, ½ for a tie. The policy's is shown first in [..., 0] and second in [..., 1].
-      nan marks a verdict that could not be had.
-    - `missing`: whether such a verdict is an error, or its pair is left out and counted. Pairs
-      that a judge cannot decide are seldom like the others: look at `excluded` before the rest.
+      nan marks a missing verdict.
+    - `missing`: "error" refuses missing verdicts; "exclude" leaves out their pairs and counts
+      them. Pairs that a judge cannot decide are seldom like the others: check `excluded` first.
 
     Each prompt has the same weight, and intervals are clustered by prompt.
 
-    >>> found = judged([[[1.0, 0.0], [1.0, 1.0]]])   # one clear win; one that the order decides
-    >>> found.win_rate.value, found.position_bias.value, found.consistency.value
+    >>> result = judge_win_rate([[[1.0, 0.0], [1.0, 1.0]]])   # a clear win; one decided by order
+    >>> result.win_rate.value, result.position_bias.value, result.consistency.value
     (0.75, 0.25, 0.5)
     """
-    verdicts = np.asarray(verdicts, float)
+    verdicts = _check.numbers("verdicts", verdicts)
     if verdicts.ndim != 3 or verdicts.shape[2] != 2 or verdicts.size == 0:
         raise ValueError(
             "`verdicts` must have shape (prompts, pairs, 2), both orders of each pair; "
             f"got shape {verdicts.shape}."
         )
-    if missing not in ("error", "exclude"):
-        raise ValueError(f'`missing` must be "error" or "exclude"; got {missing!r}.')
+    _check.one_of("missing", missing, ("error", "exclude"))
     absent = np.isnan(verdicts)
     wrong = ~absent & ~np.isin(verdicts, (0, 0.5, 1))
     if wrong.any():
@@ -84,21 +83,21 @@ def judged(verdicts, *, missing: Literal["error", "exclude"] = "error") -> Judge
     known = counts > 0
     if not known.any():
         raise DataError(
-            f"`verdicts` has no pair with both verdicts (none of {lost.size}). Judge them again."
+            f"`verdicts` has no pair with both verdicts (0 of {lost.size}). Judge them again."
         )
 
-    def mean(values, interval, *bounds):
+    def mean(values, interval: AbstractInterval, low: float, high: float) -> Estimate:
         by_prompt = np.where(lost, 0, values).sum(1)[known] / counts[known]
-        return over_prompts(by_prompt, bounds=bounds, interval=interval)
+        return over_prompts(by_prompt, bounds=(low, high), interval=interval)
 
     ours, theirs = verdicts[..., 0], verdicts[..., 1]
-    return Judged(
-        mean((ours + 1 - theirs) / 2, SKEWED, 0, 1),
-        mean((ours + theirs - 1) / 2, EITHER_WAY, -0.5, 0.5),
-        mean(ours == 1 - theirs, SKEWED, 0, 1),
-        int(counts.sum()),
-        int(lost.sum()),
-        int((~known).sum()),
+    return JudgeWinRate(
+        win_rate=mean((ours + 1 - theirs) / 2, SKEWED, 0, 1),
+        position_bias=mean((ours + theirs - 1) / 2, EITHER_WAY, -0.5, 0.5),
+        consistency=mean(ours == 1 - theirs, SKEWED, 0, 1),
+        pairs=int(counts.sum()),
+        excluded=int(lost.sum()),
+        excluded_prompts=int((~known).sum()),
     )
 
 
@@ -112,30 +111,32 @@ def draw_pairs(
     against: AbstractProcedure | None = None,
     calibration=None,
 ) -> np.ndarray:
-    """Which samples to show a judge: pairs of responses as the procedures keep them.
+    """Which samples to show a judge: pairs of responses as the procedures select them.
 
-    Each side's is drawn with its chance of being kept, averaged over all subsets of the prompt's
-    samples, so that the judge's win rate is unbiased for that of kept responses.
+    Each response is drawn with its chance of being selected, averaged over all subsets of the
+    prompt's samples, so the judge's win rate is unbiased for that of selected responses.
 
-    - `policy_rewards`, `reference_rewards`: shape (prompts, m) and (prompts, k); what the
-      procedures keep by, nan where no sample was drawn.
+    - `policy_rewards`, `reference_rewards`: shape (prompts, m) and (prompts, k); the rewards that
+      the procedures select by, nan where no sample was drawn.
     - `pairs`: per prompt, drawn independently.
     - `calibration`: as in `win_rate`.
 
     Returns indices into the samples, shape (prompts, pairs, 2): policy, reference.
     """
-    _check.count("pairs", pairs)
     ours = selection_chances(policy_rewards, procedure, calibration=calibration)
     theirs = selection_chances(reference_rewards, against or procedure, calibration=calibration)
-    if len(ours) != len(theirs):
-        raise ValueError(
-            f"`policy_rewards` and `reference_rewards` must have one row per prompt each; "
-            f"got {len(ours)} and {len(theirs)} rows."
-        )
-    # The inverse of each side's distribution at uniform numbers; a chance of 0 is never drawn.
-    drawn = []
-    for chances in (ours, theirs):
-        steps = np.cumsum(chances, axis=1)
-        u = rng.random((len(chances), pairs, 1)) * steps[:, -1, None, None]
-        drawn.append((u >= steps[:, None, :]).sum(2))
-    return np.stack(drawn, axis=2)
+    _check.paired_rows(policy_rewards=ours, reference_rewards=theirs)
+    return selected_pairs(ours, theirs, pairs, rng=rng)
+
+
+def selected_pairs(
+    policy_chances: np.ndarray,
+    reference_chances: np.ndarray,
+    pairs: int,
+    *,
+    rng: np.random.Generator,
+) -> np.ndarray:
+    """`draw_pairs` where the selection chances are known."""
+    _check.count("pairs", pairs)
+    sides = (policy_chances, reference_chances)
+    return np.stack([draw_selected(side, pairs, rng=rng) for side in sides], axis=2)

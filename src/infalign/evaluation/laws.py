@@ -1,17 +1,17 @@
-"""What a procedure keeps of a prompt's samples: its law, averaged over all subsets of them.
+"""The law of a procedure over a prompt's samples, averaged over all subsets that it could draw.
 
-Every estimate of this package is read off such laws, so that no subset is ever drawn. Prompts may
-have different numbers of samples: rows of equal numbers form a rectangle, and a few rectangles
-make a ragged table.
+Every estimate of this package is read off such laws, so no subset is ever drawn. Prompts may have
+different numbers of samples: rows with equal numbers form a rectangle, and a few rectangles make a
+ragged table.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
 from infalign.core import AbstractProcedure, RankProcedure, finite_rewards, quantiles
 
-from .softened import selected_by_quantile
+from .soft_laws import selected_by_quantile
 
 
 def drawn(rewards: np.ndarray) -> np.ndarray:
@@ -22,17 +22,19 @@ def drawn(rewards: np.ndarray) -> np.ndarray:
     return rewards.shape[1] - np.count_nonzero(missing, axis=1)
 
 
-def calibrated(calibration, rewards, *procedures: AbstractProcedure) -> np.ndarray | None:
-    """The rewards to calibrate with, checked, or None where no procedure reads them.
+def calibrated(
+    calibration, rewards: np.ndarray, *procedures: AbstractProcedure
+) -> np.ndarray | None:
+    """The checked calibration rewards, or None where no procedure reads them.
 
-    - `rewards`: those that are judged, which must be others.
+    - `rewards`: the rewards that are judged, from other samples.
     """
-    softened = [p for p in procedures if not isinstance(p, RankProcedure)]
-    if not softened:
+    readers = [p for p in procedures if not isinstance(p, RankProcedure)]
+    if not readers:
         return None
     if calibration is None:
         raise ValueError(
-            f"`calibration` must be given with `{softened[0]!r}`, which reads calibrated rewards; "
+            f"`calibration` must be given with `{readers[0]!r}`, which reads calibrated rewards; "
             "got None. Pass rewards of reference samples drawn for that, shape (prompts, K)."
         )
     calibration = finite_rewards("calibration", calibration)
@@ -51,7 +53,7 @@ def calibrated(calibration, rewards, *procedures: AbstractProcedure) -> np.ndarr
 
 
 def rectangles(*sides: np.ndarray) -> Iterator[tuple[np.ndarray | slice, list[np.ndarray]]]:
-    """Rows that have the same numbers of samples: which they are, and each side without its nan."""
+    """Groups of rows with the same numbers of samples: the rows, and each side without its nan."""
     known = [~np.isnan(side) for side in sides]
     if all(k.all() for k in known):
         yield slice(None), list(sides)
@@ -64,18 +66,21 @@ def rectangles(*sides: np.ndarray) -> Iterator[tuple[np.ndarray | slice, list[np
 
 
 def subset_cdf(procedure: RankProcedure, m: int) -> np.ndarray:
-    """The law of a rank procedure; ragged tables want it cached, as many rows have the same m."""
+    """The law of a rank procedure. Ragged tables cache it, since many rows have the same m."""
     return procedure.subset_cdf(m)
 
 
 def law(
-    procedure: AbstractProcedure, rewards: np.ndarray, calibration, by_rank=subset_cdf
+    procedure: AbstractProcedure,
+    rewards: np.ndarray,
+    calibration: np.ndarray | None,
+    by_rank: Callable[[RankProcedure, int], np.ndarray] = subset_cdf,
 ) -> np.ndarray:
-    """Chance that the kept one is among a prompt's j lowest samples, for j = 0 … m.
+    """Chance that the selected sample is among a prompt's j lowest, for j = 0 … m.
 
     - `rewards`: shape (rows, m), no nan.
-    - `calibration`: rewards of reference samples, (rows, K); only softened procedures read it.
-    - `by_rank`: `subset_cdf`, or what remembers it.
+    - `calibration`: rewards of reference samples, (rows, K), for procedures that read quantiles.
+    - `by_rank`: `subset_cdf`, or a cached version of it.
 
     Shape (m + 1,) where it is the same for every prompt, else (rows, m + 1).
     """

@@ -1,8 +1,8 @@
 """Length: how long responses are, and how much of a win rate goes with it.
 
-Reward models and judges like long responses, so a policy can win by length alone. The
-length-controlled win rate is what a regression of the outcome on the difference in length predicts
-at equal length (Dubois et al., Length-Controlled AlpacaEval, arXiv:2404.04475).
+Reward models and judges prefer long responses, so a policy can win by length alone. The
+length-controlled win rate regresses the outcome on the difference in length and predicts it at
+equal length (Dubois et al., Length-Controlled AlpacaEval, arXiv:2404.04475).
 """
 
 from dataclasses import dataclass
@@ -18,10 +18,14 @@ from .chances import selection_chances
 from .uncertainty import SKEWED, Estimate, over_prompts
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+"""Levels of the quantiles in a `LengthSummary`."""
 
 PRIOR_SD = 10.0
-"""Standard deviation, in log-odds, of the normal prior of both coefficients: finite estimates where
-length decides every outcome, and no force beside a dozen prompts where it does not."""
+"""Standard deviation, in log-odds, of the normal prior of both coefficients. It keeps estimates
+finite where length decides every outcome, and is negligible beside a dozen prompts elsewhere."""
+
+ALL = 1 - 1e-9
+"""Share of pairs from which on a policy's responses count as always longer, or always shorter."""
 
 
 @dataclass(frozen=True)
@@ -33,15 +37,15 @@ class LengthSummary:
     """Standard deviation over all responses, between prompts and within."""
 
     quantiles: tuple[float, ...]
-    """At `QUANTILES`: the shortest length that so many do not exceed."""
+    """At the levels `QUANTILES`: the shortest length that this share does not exceed."""
 
 
 def length_summary(lengths, chances=None) -> LengthSummary:
-    """Mean, spread and quantiles of lengths, in whatever unit they have.
+    """Mean, spread and quantiles of lengths, in the unit of `lengths`.
 
     - `lengths`: shape (prompts, samples); nan marks a sample that was not drawn.
     - `chances`: weight of each sample, such as `selection_chances`, which gives the length of
-      selected responses; rows sum to 1. Default: all drawn samples alike.
+      selected responses; rows sum to 1. Default: equal weights.
 
     >>> length_summary([[4, 2], [6, 4]]).mean.value
     4.0
@@ -56,7 +60,7 @@ def length_summary(lengths, chances=None) -> LengthSummary:
         raise ValueError(
             "`chances` must have one weight per sample that was drawn, with sum 1 in every row; "
             f"got shape {chances.shape} for lengths of shape {lengths.shape}. "
-            "`selection_chances` makes them."
+            "`selection_chances` computes them."
         )
     mean = over_prompts(np.sum(chances * lengths, axis=1, where=drawn))
     values, weights = lengths[drawn], chances[drawn] / len(lengths)
@@ -72,25 +76,36 @@ def length_summary(lengths, chances=None) -> LengthSummary:
 
 @dataclass(frozen=True)
 class LengthControl:
-    """A win rate, and what is left of it between responses of equal length."""
+    """A win rate, and the win rate predicted between responses of equal length."""
 
     win_rate: Estimate
     controlled: Estimate
-    """Predicted win rate of kept responses that are as long as the reference's."""
+    """Predicted win rate of selected responses that are as long as the reference's."""
 
     explained: Estimate
-    """`win_rate` − `controlled`, paired by prompt: what goes with length."""
+    """`win_rate` − `controlled`, paired by prompt: the part that goes with length."""
 
     slope: float
     """Log-odds of winning per unit of tanh(difference / `scale`)."""
 
     scale: float
-    """Standard deviation of the length difference of kept pairs, in the lengths' unit."""
+    """Standard deviation of the length difference of selected pairs, in the lengths' unit."""
 
     longer: float
-    """Share of kept pairs in which the policy's response is the longer one."""
+    """Share of selected pairs in which the policy's response is the longer one."""
 
     shorter: float
+    """Share of selected pairs in which it is the shorter one."""
+
+
+@dataclass(frozen=True, eq=False)
+class Candidates:
+    """The samples that one side selects from, each field of shape (prompts, samples)."""
+
+    rewards: np.ndarray
+    lengths: np.ndarray
+    chances: np.ndarray
+    """Chance of each sample to be selected; rows sum to 1."""
 
 
 def length_controlled(
@@ -106,21 +121,22 @@ def length_controlled(
     """How much of an inference-time win rate is explained by length.
 
     All pairs of a policy and a reference sample of a prompt enter, each weighted by the chance
-    that both are kept, so no subset is drawn. Their outcomes 0, ½, 1 are regressed on
-    tanh(d / s), d the difference in length and s its standard deviation, by logistic loss:
-    P(win) = σ(α + γ tanh(d / s)), and σ(α) is the controlled win rate. Standard errors are those of
-    a jackknife over prompts, one Newton step for each.
+    that both are selected, so no subset is drawn. Logistic loss regresses their outcomes 0, ½, 1
+    on the difference d in length, with standard deviation s: P(win) = σ(α + γ tanh(d / s)), and
+    σ(α) is the controlled win rate. Standard errors are those of a jackknife over prompts, with
+    one Newton step for each.
 
-    As in AlpacaEval: logistic, tanh of the standardized difference, prediction at zero. Unlike it:
-    outcomes are comparisons of rewards instead of a judge's preferences; one intercept for all
-    prompts instead of a difficulty of each, estimated from other models; a weak normal prior
-    instead of a cross-validated penalty; errors clustered by prompt. It describes, and proves no
-    cause: what makes responses both longer and better is counted as length, so the controlled
-    rate is no forecast for a policy that is made to answer shorter.
+    As in AlpacaEval, the regression is logistic in tanh of the standardized difference and
+    predicts at zero. Unlike there, outcomes are comparisons of rewards instead of a judge's
+    preferences; all prompts share one intercept instead of a difficulty estimated from other
+    models; a weak normal prior replaces the cross-validated penalty; errors are clustered by
+    prompt. The controlled rate is descriptive, not causal: whatever makes responses both longer
+    and better counts as length, so it does not forecast a policy that is made to answer shorter.
 
     - `policy_rewards`, `policy_lengths`: shape (prompts, m), nan where no sample was drawn; those
       of the reference (prompts, k). Lengths in any unit, tokens or characters.
-    - `procedure`, `against`: how policy and reference are decoded; the same unless given.
+    - `procedure`, `against`: how policy and reference are decoded. Default of `against`:
+      `procedure`.
     - `calibration`: as in `win_rate`.
 
     Raises DataError when the policy's responses are always longer, or always shorter: the win rate
@@ -128,26 +144,29 @@ def length_controlled(
     """
     ours = _samples("policy", policy_rewards, policy_lengths)
     theirs = _samples("reference", reference_rewards, reference_lengths)
-    if len(ours[0]) != len(theirs[0]):
-        raise ValueError(
-            f"`policy_rewards` and `reference_rewards` must have one row per prompt each; "
-            f"got {len(ours[0])} and {len(theirs[0])} rows."
-        )
-    kept = (
-        selection_chances(ours[0], procedure, calibration=calibration),
-        selection_chances(theirs[0], against or procedure, calibration=calibration),
+    _check.paired_rows(policy_rewards=ours[0], reference_rewards=theirs[0])
+    return length_control(
+        Candidates(*ours, selection_chances(ours[0], procedure, calibration=calibration)),
+        Candidates(
+            *theirs, selection_chances(theirs[0], against or procedure, calibration=calibration)
+        ),
     )
-    cells = [_cells(*row) for row in zip(*ours, kept[0], *theirs, kept[1], strict=True)]
+
+
+def length_control(policy: Candidates, reference: Candidates) -> LengthControl:
+    """`length_controlled` where the selection chances are known."""
+    sides = [(side.rewards, side.lengths, side.chances) for side in (policy, reference)]
+    cells = [_cells(*row) for row in zip(*sides[0], *sides[1], strict=True)]
     prompt = np.repeat(np.arange(len(cells)), [len(d) for d, _, _ in cells])
     d, weight, won = (np.concatenate(column) for column in zip(*cells, strict=True))
     prompts = len(cells)
     longer, shorter = (float(weight[side].sum() / prompts) for side in (d > 0, d < 0))
-    if max(longer, shorter) > 1 - 1e-9:
+    if max(longer, shorter) > ALL:
         side = "longer" if longer > shorter else "shorter"
         raise DataError(
-            f"Every response that `{procedure!r}` keeps is {side} than the reference's (all of "
-            f"{prompts} prompts), so nothing is known of equal length. Report the lengths instead "
-            "(`length_summary`), or compare with a reference of another length limit."
+            f"The policy's selected responses are all {side} than the reference's (on each of "
+            f"{prompts} prompts), so there is no evidence at equal length. Report the lengths "
+            "instead (`length_summary`), or compare with a reference of another length limit."
         )
     mean = weight @ d / prompts
     scale = float(np.sqrt(weight @ (d - mean) ** 2 / prompts))
@@ -155,20 +174,21 @@ def length_controlled(
     coefficients, moved = _logistic(x, weight, won, prompt, prompts)
     plain = over_prompts(np.bincount(prompt, won, prompts), bounds=(0, 1), interval=SKEWED)
     controlled = float(expit(coefficients[0]))
+    # Jackknife pseudo-values, shifted so that their mean is the estimate itself.
     influence = (prompts - 1) * (controlled - expit(moved[:, 0]))
     influence += controlled - influence.mean()
     return LengthControl(
-        plain,
-        over_prompts(influence, bounds=(0, 1), interval=SKEWED),
-        over_prompts(plain.per_prompt - influence, bounds=(-1, 1)),
-        float(coefficients[1]),
-        scale,
-        longer,
-        shorter,
+        win_rate=plain,
+        controlled=over_prompts(influence, bounds=(0, 1), interval=SKEWED),
+        explained=over_prompts(plain.per_prompt - influence, bounds=(-1, 1)),
+        slope=float(coefficients[1]),
+        scale=scale,
+        longer=longer,
+        shorter=shorter,
     )
 
 
-def _samples(side, rewards, lengths):
+def _samples(side: str, rewards, lengths) -> tuple[np.ndarray, np.ndarray]:
     rewards = finite_rewards(f"{side}_rewards", rewards, missing=True)
     lengths = _check.finite_matrix(f"{side}_lengths", lengths, of="lengths", missing=True)
     missing = np.isnan(rewards), np.isnan(lengths)
@@ -181,19 +201,18 @@ def _samples(side, rewards, lengths):
 
 
 def _cells(reward, length, chance, their_reward, their_length, their_chance):
-    """One prompt's pairs, those of equal length difference together: differences, weights, and
-    weights won."""
-    kept, their_selected = chance > 0, their_chance > 0
-    d = (length[kept, None] - their_length[their_selected]).ravel()
-    w = (chance[kept, None] * their_chance[their_selected]).ravel()
-    outcome = (1 + np.sign(reward[kept, None] - their_reward[their_selected]).ravel()) / 2
+    """One prompt's pairs, grouped by length difference: differences, weights, weights won."""
+    ours, theirs = chance > 0, their_chance > 0
+    d = (length[ours, None] - their_length[theirs]).ravel()
+    w = (chance[ours, None] * their_chance[theirs]).ravel()
+    outcome = (1 + np.sign(reward[ours, None] - their_reward[theirs]).ravel()) / 2
     values, place = np.unique(d, return_inverse=True)
     return values, np.bincount(place, w), np.bincount(place, w * outcome)
 
 
 def _logistic(x, weight, won, prompt, prompts):
-    """Coefficients (α, γ) of the penalized logistic regression, and what each becomes, to one
-    Newton step, without each of the prompts: shapes (2,) and (prompts, 2)."""
+    """Coefficients (α, γ) of the penalized logistic regression, shape (2,), and the coefficients
+    without each prompt, to one Newton step from these: shape (prompts, 2)."""
     design = np.stack([np.ones_like(x), x])
     prior = np.eye(2) / PRIOR_SD**2
 
@@ -216,6 +235,8 @@ def _logistic(x, weight, won, prompt, prompts):
         if size <= 1e-3 or np.abs(step).max() < 1e-12:
             break
         c = c - size * step
+    # Leaving a prompt out takes its slopes from the gradient, 0 at the optimum, and its own matrix
+    # Σ w p (1 - p) [1 x; x x²] from the curvature.
     by_prompt = np.stack([np.bincount(prompt, s, prompts) for s in slopes], axis=1)
     inner = weight * p * (1 - p)
     moments = [np.bincount(prompt, inner * x**power, prompts) for power in range(3)]

@@ -1,30 +1,41 @@
-"""KL of the quantile marginal: what a policy's KL has bought.
+"""KL of the quantile marginal: the part of a policy's KL that moves the reward's quantiles.
 
-Seen through K reference samples a quantile u is a rank, and ranks follow Bin(K, u): counting them
-blurs the density, and hides most of it where it is steep. With 32 samples the exact best-of-8
-optimum at 0.5 nats would show 0.35 of its 0.5 nats. But ranks tell the moments E[u^a] without bias,
-however few samples there are, and of all densities with given moments one has the least KL.
+Among K reference samples a quantile u is observed as a rank, and ranks follow Bin(K, u). Counting
+them blurs the density and hides most of its KL where it is steep: with 32 samples the exact
+best-of-8 optimum would show 0.35 of its 0.5 nats. But ranks estimate the moments E[u^a] without
+bias however few samples there are, and one density has the least KL for given moments.
 """
 
 import numpy as np
 from scipy.special import gammaln
 
+from infalign import _check
 from infalign.core import finite_rewards, graded, ranks
 
-STEPS, DONE = 200, 1e-10
+STEPS = 200
+"""Newton steps at most."""
+
+DONE = 1e-10
+"""Gain of a Newton step, in nats, below which the maximum is reached."""
+
+RIDGE = 1e-9
+"""Relative increase of the Hessian's diagonal: high moments are nearly collinear."""
+
+ARMIJO = 1e-4
+"""Share of the gain promised by the slope that a step must make."""
 
 
 def marginal_kl(policy_rewards, reference_rewards) -> float:
     """∫ f log f in nats, f the density of the policy's quantiles, averaged over prompts.
 
-    By data processing no policy spends less KL on its sequences than this; the ratio of the two is
-    the KL efficiency, 1 for the exact tilt. It is the least KL of a density whose moments E[u^a]
-    and E[(1 − u)^a], a = 1, 2, 4, … up to K/2, are those of the samples within their noise: a
-    density sharper than u^(K/2) shows less than it has. Density of the form exp Σ θ_a u^a, found by
-    Newton's method on the concave dual.
+    By the data-processing inequality a policy's sequence KL is at least this; the ratio of the two
+    is the KL efficiency, 1 for the exact tilt. The estimate is the least KL of a density whose
+    moments E[u^a] and E[(1 − u)^a], a = 1, 2, 4, … up to K/2, match those of the samples within
+    their noise; it is too low for a density sharper than u^(K/2). That density is exp Σ θ_a u^a,
+    and Newton's method on the concave dual finds it.
 
     - `policy_rewards`, `reference_rewards`: shape (prompts, m) and (prompts, K), finite, any scale.
-      Ties stand in any of the cells that they share.
+      A tied reward is spread evenly over the ranks that it shares.
 
     Raises ValueError for other shapes or values.
 
@@ -35,11 +46,7 @@ def marginal_kl(policy_rewards, reference_rewards) -> float:
     """
     policy = finite_rewards("policy_rewards", policy_rewards)
     reference = np.sort(finite_rewards("reference_rewards", reference_rewards), axis=1)
-    if len(policy) != len(reference):
-        raise ValueError(
-            f"`policy_rewards` and `reference_rewards` must have one row per prompt each; "
-            f"got {len(policy)} and {len(reference)} rows."
-        )
+    _check.paired_rows(policy_rewards=policy, reference_rewards=reference)
     shares = np.array([_shares(*pair) for pair in zip(policy, reference, strict=True)])
     (prompts, m), samples = policy.shape, reference.shape[1]
     powers = 2 ** np.arange(max(1, int(np.log2(samples))))
@@ -47,7 +54,7 @@ def marginal_kl(policy_rewards, reference_rewards) -> float:
     u, weights = panels.nodes.ravel(), panels.weights.ravel()
     features = _features(u, panels.from_1.ravel(), powers)
     each = shares @ _rank_moments(samples, powers)
-    # As the moments scatter between prompts, and as they would if nothing had moved.
+    # Sampling noise of the moments under the uniform density, plus their spread between prompts.
     noise = _covariance(features, weights) * (1 / m + 1 / samples)
     if prompts > 1:
         noise = noise + np.cov(each.T)
@@ -58,22 +65,22 @@ def _shares(rewards: np.ndarray, reference: np.ndarray) -> np.ndarray:
     """Share of one prompt's rewards in each of the K + 1 cells between its reference rewards."""
     first, last = ranks(reference, rewards)
     share = 1 / (last - first + 1)
-    steps = np.zeros(len(reference) + 2)  # a sample adds its share from its first cell on …
+    steps = np.zeros(len(reference) + 2)  # a sample adds its share at its first cell …
     np.add.at(steps, first, share)
-    np.subtract.at(steps, last + 1, share)  # … and no more behind its last
+    np.subtract.at(steps, last + 1, share)  # … and ends it behind its last
     return np.cumsum(steps)[:-1] / len(rewards)
 
 
 def _features(u: np.ndarray, from_1: np.ndarray, powers: np.ndarray) -> np.ndarray:
-    """u^a and, but for a = 1, which says the same, (1 − u)^a; shape (nodes, moments)."""
+    """u^a, then (1 − u)^a without the redundant a = 1; shape (nodes, moments)."""
     return np.hstack([u[:, None] ** powers, from_1[:, None] ** powers[1:]])
 
 
 def _rank_moments(samples: int, powers: np.ndarray) -> np.ndarray:
-    """What a rank j among K contributes to each moment, shape (K + 1, moments).
+    """Contribution of a rank j among K to each moment, shape (K + 1, moments).
 
-    C(j, a)/C(K, a): of a of the K reference samples, the chance that all lie below. Its mean over
-    Bin(K, u) is u^a.
+    C(j, a)/C(K, a) is the chance that a of the K reference samples, drawn at random, all lie below.
+    Its mean over j ~ Bin(K, u) is u^a.
     """
     rank = np.arange(samples + 1.0)
 
@@ -113,17 +120,17 @@ def _least_kl(moments, features, weights, noise) -> float:
     for _ in range(STEPS):
         gradient = moments - law @ features - noise @ theta
         hessian = _covariance(features, law) + noise
-        hessian[np.diag_indices_from(hessian)] *= 1 + 1e-9  # high moments are nearly one
+        hessian[np.diag_indices_from(hessian)] *= 1 + RIDGE
         step = np.linalg.solve(hessian, gradient)
         gain, size = gradient @ step, 1.0
         if gain < DONE:
             break
         while size > DONE:
             tried = dual(theta + size * step)
-            if tried[0] >= value + 1e-4 * size * gain:
+            if tried[0] >= value + ARMIJO * size * gain:
                 break
             size /= 2
         else:
-            break  # no higher within rounding
+            break  # no higher value within rounding
         theta, (value, law, log_z) = theta + size * step, tried
     return float(theta @ (law @ features) - log_z)

@@ -1,23 +1,23 @@
 """Win rates of many prompts at once, by sorting the samples of both sides together.
 
-In the merged order, climb the rewards of a prompt: each sample of the policy moves A, the chance
-that what the policy keeps lies no higher, from one value of its law to the next; each sample of the
-reference moves B. The win rate is the area under the path of (A, B) from (0, 0) to (1, 1),
-W = ∫ B dA.
+Climb the rewards of a prompt in their merged order. Each sample of the policy moves A, the chance
+that the policy's selected response is no better, from one value of its law to the next; each
+sample of the reference moves B likewise. The win rate is the area under the path of (A, B) from
+(0, 0) to (1, 1), W = ∫ B dA.
 """
 
 import numpy as np
 
 BLOCK = 2**14
-"""Rewards that are merged at once: as many as stay in a core's cache."""
+"""Rewards that are merged at once: as many as fit into a core's cache."""
 
 
-def wins_between(a, b, law_a, law_b) -> np.ndarray:
-    """Chance that what is kept of `a` beats what is kept of `b`, ties one half; (rows,).
+def wins_between(a: np.ndarray, b: np.ndarray, law_a: np.ndarray, law_b: np.ndarray) -> np.ndarray:
+    """Chance that the selected one of `a` beats the selected one of `b`, ties one half; (rows,).
 
     - `a`, `b`: rewards, shape (rows, m) and (rows, k), no nan, in any order.
-    - `law_a`: chance that the kept one is among the j lowest, for j = 0 … m; (m + 1,) for all
-      prompts, or (rows, m + 1); `law_b` likewise.
+    - `law_a`: chance that the selected one is among the j lowest, for j = 0 … m; shape (m + 1,)
+      for all prompts, or (rows, m + 1); `law_b` likewise.
     """
     m, n = a.shape[1], a.shape[1] + b.shape[1]
     rows = max(1, BLOCK // n)
@@ -28,12 +28,14 @@ def wins_between(a, b, law_a, law_b) -> np.ndarray:
     )
 
 
-def _block(a, b, law_a, law_b, starts) -> np.ndarray:
-    """`starts`: where the i-th of m samples of each row stands in a table of both, (rows, m)."""
+def _block(
+    a: np.ndarray, b: np.ndarray, law_a: np.ndarray, law_b: np.ndarray, starts: np.ndarray
+) -> np.ndarray:
+    """`starts`: flat index of the i-th of m samples of each row in a table of both, (rows, m)."""
     # One sort of numbers, since sorting indices takes three times as long: the lowest bit of each
-    # reward says whose it is. Rows with rewards that differ in no other bit are done again below.
+    # reward marks its side. Rows with rewards that differ in no other bit are redone below.
     both = np.concatenate([a, b], axis=1)
-    both += 0.0  # of the two zeros, the positive one
+    both += 0.0  # -0.0 becomes 0.0, which has other bits
     bits = both.view(np.uint64)
     bits &= ~np.uint64(1)
     bits |= (np.arange(both.shape[1]) < a.shape[1]).astype(np.uint64)
@@ -52,7 +54,7 @@ def _block(a, b, law_a, law_b, starts) -> np.ndarray:
         close[:, -1] = False  # nor is the highest of a row the lowest of the next
         tied = close.any(1)
         a, b, laws = a[tied], b[tied], (_each(law_a, a)[tied], _each(law_b, b)[tied])
-        if _even(a) and _even(b):  # the order is right, as in 32-bit rewards and whole numbers
+        if _even(a) and _even(b):  # the order is right: 32-bit rewards, whole numbers
             wins[tied] = _with_ties((bits[tied] & np.uint64(1)) == 1, ~close[tied], *laws)
         else:
             wins[tied] = _with_ties(*_climb(a, b), *laws)
@@ -60,12 +62,12 @@ def _block(a, b, law_a, law_b, starts) -> np.ndarray:
 
 
 def _even(rewards) -> bool:
-    """Whether no reward needs its lowest bit."""
+    """Whether the lowest bit of every reward is 0."""
     return not (rewards.view(np.uint64) & np.uint64(1)).any()
 
 
 def _climb(a, b) -> tuple[np.ndarray, np.ndarray]:
-    """Both sides in rising order: which samples are of `a`, and which the last of their value."""
+    """Both sides in rising order: which samples are from `a`, and which are the last of a tie."""
     both = np.concatenate([a, b], axis=1)
     order = np.argsort(both, axis=1)
     ranked = np.take_along_axis(both, order, axis=1)
@@ -75,8 +77,8 @@ def _climb(a, b) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _with_ties(ours, last, law_a, law_b) -> np.ndarray:
-    """The same where rewards repeat: a step of A and B at once is a tie, and wins half of what it
-    moves, so that each value adds a trapezoid to the area.
+    """The win rate where rewards repeat. A tie moves A and B at once and wins one half, so each
+    distinct value adds a trapezoid to the area.
 
     - `ours`, `last`: as from `_climb`, (rows, m + k).
     """
@@ -90,7 +92,7 @@ def _with_ties(ours, last, law_a, law_b) -> np.ndarray:
 
 
 def _of(law, rows):
-    """The law of some prompts, or the one that is for all."""
+    """The law of some prompts, or the law that all share."""
     return law if law.ndim == 1 else law[rows]
 
 

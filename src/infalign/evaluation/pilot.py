@@ -5,23 +5,25 @@ from dataclasses import dataclass
 import numpy as np
 
 from infalign import _check
-from infalign.core import AbstractProcedure, finite_rewards
+from infalign.core import AbstractProcedure, finite_rewards, require_by_rank
 
 from .estimators import win_rate, win_rate_difference
 from .uncertainty import over_prompts
-from .variance import check_ranks
+from .variance import NO_THEORY
 
 
 @dataclass(frozen=True)
 class Components:
-    """Where the spread of per-prompt estimates comes from."""
+    """The variance of per-prompt estimates, split by its sources."""
 
     between: float
-    """Variance of the truth between prompts: unbiased, so below 0 where there is next to none."""
+    """Variance of the truth between prompts. Unbiased, so it can be below 0 where it is small."""
 
     between_stderr: float
+    """Standard error of `between`."""
+
     within: float
-    """Mean sampling variance of one prompt's estimate at the numbers of samples of the pilot."""
+    """Mean sampling variance of one prompt's estimate at the pilot's numbers of samples."""
 
     prompts: int
     samples: int
@@ -41,12 +43,12 @@ def components(
     """Variance components of a pilot: of a difference, or of a win rate where `b_rewards` is None.
 
     Disjoint halves of a prompt's samples share its truth and no noise, so the covariance of their
-    estimates is the variance of the truth. The mean over random halves is taken; what is left of
-    the full estimates' variance is sampling noise.
+    estimates is the variance of the truth, averaged here over random halves. The rest of the full
+    estimates' variance is sampling noise.
 
     - `a_rewards`, `b_rewards`, `reference_rewards`: shape (prompts, samples), finite, any scale.
-      Each half needs as many samples as are drawn.
-    - `splits`: how often the samples are halved.
+      Half of them must be as many as the procedure draws.
+    - `splits`: number of random halvings.
     """
     _check.count("splits", splits)
     given = {"a_rewards": a_rewards, "b_rewards": b_rewards, "reference_rewards": reference_rewards}
@@ -56,15 +58,19 @@ def components(
         raise ValueError(
             f"`a_rewards` must have at least 2 prompts to show how they differ; got {prompts}."
         )
+    ours = require_by_rank("procedure", procedure, NO_THEORY)
+    theirs = ours if against is None else require_by_rank("against", against, NO_THEORY)
     for name, values in arrays.items():
-        side = (against or procedure) if name == "reference_rewards" else procedure
-        check_ranks("procedure" if side is procedure else "against", side)
+        side = theirs if name == "reference_rewards" else ours
         half = np.full(len(values), values.shape[1] // 2)
         _check.enough_samples(f"each half of {name}", half, side.draws, side)
 
-    def estimate(parts):
-        compare = win_rate if b_rewards is None else win_rate_difference
-        return compare(*parts, procedure, against=against).per_prompt
+    def estimate(parts: list[np.ndarray]) -> np.ndarray:
+        if b_rewards is None:
+            a, reference = parts
+            return win_rate(a, reference, procedure, against=against).per_prompt
+        a, b, reference = parts
+        return win_rate_difference(a, b, reference, procedure, against=against).per_prompt
 
     products = np.zeros(prompts)
     for _ in range(splits):
@@ -78,10 +84,10 @@ def components(
     between = over_prompts(products)
     total = float(estimate(list(arrays.values())).var(ddof=1))
     return Components(
-        between.value,
-        between.stderr,
-        total - between.value,
-        prompts,
-        arrays["a_rewards"].shape[1],
-        arrays["reference_rewards"].shape[1],
+        between=between.value,
+        between_stderr=between.stderr,
+        within=total - between.value,
+        prompts=prompts,
+        samples=arrays["a_rewards"].shape[1],
+        reference_samples=arrays["reference_rewards"].shape[1],
     )

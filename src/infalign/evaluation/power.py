@@ -2,16 +2,17 @@
 
 A win rate is a mean over P prompts, so its variance is (between + within) / P:
 
-- within: sampling noise of one prompt's estimate, exact on the quantile axis for the procedure and
-  the numbers of samples (`variance`). More samples per prompt lower it.
-- between: how much the true effect differs from prompt to prompt. Only more prompts lower it. It is
-  not known beforehand; `pilot.components` finds it in a pilot, and `BETWEEN` is what we saw.
+- within: sampling noise of one prompt's estimate. `variance` computes it exactly on the quantile
+  axis for the procedure and the numbers of samples. More samples per prompt lower it.
+- between: how much the true effect differs from prompt to prompt. Only more prompts lower its
+  contribution. It is unknown beforehand: `pilot.components` estimates it from a pilot, and
+  `BETWEEN` is a default that we measured.
 
-Assumed: rewards without ties, prompts drawn independently, policies that are tilts of a given KL on
-every prompt, and Student's intervals; a correction for skewness moves their ends, but hardly from
-some dozens of prompts on. Ties lower the noise. A policy that wastes KL is nearer the reference,
-where the noise is larger: plan with the KL that its quantiles show (`marginal_kl`), half to three
-quarters of that of its sequences in our demonstration, or with a small one to be safe.
+Assumptions: rewards without ties, prompts drawn independently, policies that are tilts of a given
+KL on every prompt, and Student's intervals. Correcting for skewness moves the intervals' ends, but
+little from a few dozen prompts on. Ties lower the noise. A policy that wastes KL is nearer the
+reference, where the noise is larger: plan with the KL of its quantiles (`marginal_kl`), in our
+demonstration half to three quarters of its sequence KL, or with a small KL to be safe.
 """
 
 from collections.abc import Sequence
@@ -21,29 +22,37 @@ import numpy as np
 from scipy.special import nctdtr, stdtrit
 
 from infalign import _check
-from infalign.core import AbstractProcedure, Probit, TiltedPolicy, at_kl, bracketed_root, design
+from infalign.core import (
+    AbstractProcedure,
+    Probit,
+    TiltedPolicy,
+    at_kl,
+    design,
+    falling_root,
+    require_by_rank,
+)
 
-from .variance import check_ranks, difference_variance, win_rate_variance
+from .variance import NO_THEORY, difference_variance, win_rate_variance
 
 BETWEEN = 0.06**2
 """Variance of the true win rate, or of a true difference, between prompts: a standard deviation of
-6 points. The demonstration (128 prompts, 32 samples) showed 4 to 7 points, both for win rates and
-for differences, under sampling, best-of-2 to 8 and worst-of-2 to 4; its standard error is 1 to 2
-points. Prompts of one kind will lie below, a mixture of tasks above: find yours in a pilot."""
+6 points. The demonstration (128 prompts, 32 samples) has 4 to 7 points, with a standard error of 1
+to 2, both for win rates and for differences, under sampling, best-of-2 to 8 and worst-of-2 to 4.
+Prompts of one kind have less, a mixture of tasks more: measure yours in a pilot."""
 
 
 @dataclass(frozen=True)
-class Plan:
-    """An evaluation that is large enough, and what it rests on."""
+class EvaluationPlan:
+    """The size of an evaluation that shows a difference, and its assumptions."""
 
     procedure: AbstractProcedure
     against: AbstractProcedure
     difference: float
-    """True difference in win rate that is to be seen: one half is 50 points."""
+    """True difference in win rate to be shown: one half is 50 points."""
 
     prompts: int
     samples: int
-    """Of each policy, per prompt."""
+    """Per prompt and policy."""
 
     reference_samples: int
     """Per prompt, shared by both policies."""
@@ -55,10 +64,10 @@ class Plan:
     """Sampling variance of one prompt's estimate."""
 
     power: float
-    """Chance that the interval of the difference ends above 0."""
+    """Chance that the interval of the difference lies above 0."""
 
     level: float
-    """Of the interval."""
+    """Confidence level of the interval."""
 
     @property
     def stderr(self) -> float:
@@ -72,12 +81,12 @@ class Plan:
 
     @property
     def responses(self) -> int:
-        """Responses to draw and score in all: two policies and the reference."""
+        """Total number of responses to draw and score, for two policies and the reference."""
         return self.prompts * (2 * self.samples + self.reference_samples)
 
     @property
     def sampling_share(self) -> float:
-        """Share of the variance that samples could still remove; below a fifth or so, only more
+        """Share of the variance that more samples could remove; below about a fifth, only more
         prompts help."""
         return self.within / (self.between + self.within)
 
@@ -93,18 +102,19 @@ def needed(
     between: float = BETWEEN,
     power: float = 0.8,
     level: float = 0.95,
-) -> Plan:
-    """The fewest prompts with which a difference in win rate is seen.
+) -> EvaluationPlan:
+    """The smallest number of prompts that shows a difference in win rate.
 
-    Seen means that the `level` interval of `win_rate_difference`, paired by prompt, ends above 0,
-    with chance `power`. The noise is that of comparing the optimum with a policy trained on
-    normally distributed raw rewards, both at `kl` nats.
+    The difference is shown if the `level` interval of `win_rate_difference`, paired by prompt, lies
+    above 0; it must be with chance `power`. The noise is computed for the optimum against a policy
+    trained on normally distributed raw rewards, both at `kl` nats.
 
-    - `procedure`, `against`: how policy and reference are decoded; by rank.
+    - `procedure`, `against`: how policy and reference are decoded; they must select by rank.
+      Default of `against`: `procedure`.
     - `difference`: true difference in win rate; in (0, 1).
-    - `kl`: KL of both policies in nats, as far as it moves their quantiles; > 0.
-    - `samples`, `reference_samples`: per prompt, of each policy and of the reference, at least
-      what is drawn; as many for the reference unless given.
+    - `kl`: KL in nats of both policies' quantiles; > 0.
+    - `samples`, `reference_samples`: per prompt, of each policy and of the reference, at least as
+      many as the procedure draws. Default of `reference_samples`: `samples`.
     - `between`: variance of the true difference between prompts, such as a pilot's; ≥ 0.
 
     >>> from infalign import BestOfN
@@ -121,7 +131,7 @@ def needed(
     within = _within(procedure, pair, samples, reference_samples, against)
     variance = within + _between(between)
 
-    def enough(prompts):
+    def enough(prompts: int) -> bool:
         return chance_to_see(prompts, difference, variance, level) >= power
 
     low, high = 1, 2  # the answer is above `low` and at most `high`
@@ -130,17 +140,17 @@ def needed(
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (low, middle) if enough(middle) else (middle, high)
-    return Plan(
-        procedure,
-        against or procedure,
-        difference,
-        high,
-        samples,
-        samples if reference_samples is None else reference_samples,
-        between,
-        within,
-        power,
-        level,
+    return EvaluationPlan(
+        procedure=procedure,
+        against=against or procedure,
+        difference=difference,
+        prompts=high,
+        samples=samples,
+        reference_samples=samples if reference_samples is None else reference_samples,
+        between=between,
+        within=within,
+        power=power,
+        level=level,
     )
 
 
@@ -151,13 +161,16 @@ def table(
     kl: float,
     samples: Sequence[int] | None = None,
     **options,
-) -> tuple[Plan, ...]:
-    """`needed` at several numbers of samples: 1, 2, 4, 8 and 16 times what is drawn unless given.
+) -> tuple[EvaluationPlan, ...]:
+    """`needed` at several numbers of samples.
 
-    Compare their `prompts`, and their `responses` where drawing is what costs. With just what is
-    drawn, one subset tells what little it can: best-of-4 needs nine times the prompts, and twice
-    the responses, that it needs with 16 samples. The fewest responses lie at 4 to 8 times what is
-    drawn; from 16 times on `between` is about half of the variance, and more samples hardly help.
+    Default of `samples`: 1, 2, 4, 8 and 16 times the number that the procedure draws.
+
+    Compare their `prompts`, and their `responses` where drawing is expensive. With exactly the
+    number drawn there is one subset per prompt: best-of-4 then needs nine times the prompts, and
+    twice the responses, that it needs with 16 samples. The fewest responses are needed at 4 to 8
+    times the number drawn; from 16 times on `between` is about half of the variance, and more
+    samples hardly help.
     """
     most = max(p.draws for p in (procedure, options.get("against") or procedure))
     samples = samples or [most * k for k in (1, 2, 4, 8, 16)]
@@ -178,7 +191,7 @@ def detectable(
 ) -> float:
     """The smallest difference in win rate that `prompts` prompts show; arguments as for `needed`.
 
-    More than 1 says that no difference is large enough.
+    A value above 1 means that no difference is large enough.
     """
     _check.count("prompts", prompts, at_least=2)
     _check_chances(power, level)
@@ -186,13 +199,11 @@ def detectable(
     variance = _within(procedure, pair, samples, reference_samples, against) + _between(between)
     stderr = np.sqrt(variance / prompts)
 
-    def excess(ratio):
-        return chance_to_see(prompts, ratio * stderr, variance, level) - power
+    def lack(ratio: float) -> float:
+        return power - chance_to_see(prompts, ratio * stderr, variance, level)
 
-    high = 1.0
-    while excess(high) < 0:
-        high *= 2
-    return float(bracketed_root(excess, 0.0, high, xtol=1e-12, rtol=1e-12) * stderr)
+    ratio = falling_root(lack, 1.0, growth=2.0, low=0.0, xtol=1e-12, rtol=1e-12)
+    return float(ratio * stderr)
 
 
 def half_width(
@@ -225,24 +236,33 @@ def half_width(
 
 
 def chance_to_see(prompts: int, difference: float, variance: float, level: float = 0.95) -> float:
-    """Chance that the interval of a mean over prompts ends above 0: noncentral t.
+    """Chance that the interval of a mean over prompts lies above 0, by the noncentral t law.
 
     - `difference`: the true mean.
-    - `variance`: of one prompt's estimate, between and within together; its distribution is
-      taken as normal, which the mean's is nearly from some dozens of prompts on.
+    - `variance`: of one prompt's estimate, between and within together. The mean over prompts is
+      taken as normal, which is close from a few dozen prompts on.
     """
     reach = stdtrit(prompts - 1, (1 + level) / 2)
     return float(1 - nctdtr(prompts - 1, difference / np.sqrt(variance / prompts), reach))
 
 
-def _pair(procedure, against, kl) -> tuple[TiltedPolicy, TiltedPolicy]:
-    """The policies whose noise is planned for: what we train, and plain RLHF at the same KL."""
-    check_ranks("procedure", procedure)
-    check_ranks("against", against or procedure)
+def _pair(
+    procedure: AbstractProcedure, against: AbstractProcedure | None, kl: float
+) -> tuple[TiltedPolicy, TiltedPolicy]:
+    """The two policies of the planned comparison: the optimum, and plain RLHF at the same KL."""
+    require_by_rank("procedure", procedure, NO_THEORY)
+    if against is not None:
+        require_by_rank("against", against, NO_THEORY)
     return design(procedure, kl=kl, against=against).policy, at_kl(Probit(), kl)
 
 
-def _within(procedure, pair, samples, reference_samples, against) -> float:
+def _within(
+    procedure: AbstractProcedure,
+    pair: tuple[TiltedPolicy, TiltedPolicy],
+    samples: int,
+    reference_samples: int | None,
+    against: AbstractProcedure | None,
+) -> float:
     return difference_variance(
         *pair,
         procedure,
@@ -252,21 +272,21 @@ def _within(procedure, pair, samples, reference_samples, against) -> float:
     )
 
 
-def _between(value) -> float:
+def _between(value: float) -> float:
     if _check.real("between", value) < 0:
         raise ValueError(
-            f"`between` must be at least 0; got {value:g}. A pilot whose estimate is below 0 saw "
-            "no difference between prompts: use 0, or its estimate plus two standard errors."
+            f"`between` must be at least 0; got {value:g}. If a pilot's estimate is below 0, "
+            "use 0, or the estimate plus two standard errors."
         )
     return float(value)
 
 
-def _check_chances(power, level) -> None:
+def _check_chances(power: float, level: float) -> None:
     if not 0 < _check.real("level", level) < 1:
         raise ValueError(f"`level` must lie in (0, 1); got {level:g}.")
     chance = (1 - level) / 2
     if not chance < _check.real("power", power) < 1:
         raise ValueError(
-            f"`power` must lie in ({chance:g}, 1), above what no difference at all reaches; "
+            f"`power` must lie in ({chance:g}, 1): even a difference of 0 reaches the lower end; "
             f"got {power:g}."
         )

@@ -1,8 +1,8 @@
-"""The mean reward of the response that a procedure keeps; with 0/1 rewards, pass@k.
+"""The mean reward of the response that a procedure selects; with 0/1 rewards, pass@k.
 
-The average over all n-subsets of a prompt's samples, unbiased and of minimum variance. Drawing with
-replacement instead is biased: it gives best-of-4 of one success in four samples as 1 − (3/4)⁴ =
-0.684, where every draw of four has it.
+The average over all n-subsets of a prompt's samples is unbiased and has minimum variance. Drawing
+with replacement is biased: with one success in four samples it puts best-of-4 at 1 − (3/4)⁴ =
+0.684, though every draw of four contains the success.
 """
 
 import numpy as np
@@ -21,26 +21,26 @@ def selected_reward(
     calibration=None,
     interval: AbstractInterval = EITHER_WAY,
 ) -> Estimate:
-    """Mean reward of the response that `procedure` keeps.
+    """Mean reward of the response that `procedure` selects.
 
     - `rewards`: shape (prompts, m), any scale; nan marks a sample that was not drawn.
-    - `calibration`: as for `win_rate`; read by `SoftBestOfN` and `Rewind` only.
-    - `interval`: how the interval is found.
+    - `calibration`: as for `win_rate`, for `SoftBestOfN` and `Rewind` only.
+    - `interval`: the method for the interval.
 
     Raises ValueError if a prompt has fewer samples than the procedure draws.
 
     >>> from infalign import BestOfN
-    >>> selected_reward([[1.0, 2.0, 6.0]], BestOfN(2)).value   # of the pairs: 2, 6 and 6
+    >>> selected_reward([[1.0, 2.0, 6.0]], BestOfN(2)).value   # the best of each pair: 2, 6, 6
     4.666666666666667
     """
     rewards = finite_rewards("rewards", rewards, missing=True)
     _check.enough_samples("rewards", drawn(rewards), procedure.draws, procedure)
-    known = calibrated(calibration, rewards, procedure)
-    kept = np.empty(len(rewards))
+    checked = calibrated(calibration, rewards, procedure)
+    means = np.empty(len(rewards))
     for rows, (some,) in rectangles(rewards):
-        chances = np.diff(law(procedure, some, None if known is None else known[rows]))
-        kept[rows] = (np.sort(some, axis=1) * chances).sum(1)
-    return over_prompts(kept, interval=interval)
+        chances = np.diff(law(procedure, some, None if checked is None else checked[rows]))
+        means[rows] = (np.sort(some, axis=1) * chances).sum(1)
+    return over_prompts(means, interval=interval)
 
 
 def best_reward(rewards, n: int, *, interval: AbstractInterval = EITHER_WAY) -> Estimate:
@@ -66,7 +66,7 @@ def pass_at(correct, k: int, *, interval: AbstractInterval = SKEWED) -> Estimate
 
     - `correct`: 0 or 1, or booleans, shape (prompts, m); nan marks a sample that was not drawn.
     - `k`: samples drawn, at most the m of every prompt.
-    - `interval`: how the interval is found.
+    - `interval`: the method for the interval.
 
     Source: Chen et al., Evaluating large language models trained on code, arXiv:2107.03374, eq. 1.
 
@@ -74,7 +74,7 @@ def pass_at(correct, k: int, *, interval: AbstractInterval = SKEWED) -> Estimate
     [0.5, 0.8333]
     """
     procedure = BestOfN(_check.count("k", k))
-    correct = judged("correct", correct)
+    correct = zero_or_one("correct", correct)
     samples = drawn(correct)
     _check.enough_samples("correct", samples, k, procedure)
     failures = np.count_nonzero(correct == 0, axis=1)
@@ -85,8 +85,8 @@ def pass_at(correct, k: int, *, interval: AbstractInterval = SKEWED) -> Estimate
     return over_prompts(passes, bounds=(0, 1), interval=interval)
 
 
-def judged(name: str, correct) -> np.ndarray:
-    """Verdicts as floats, 0 or 1, nan where a sample was not drawn."""
+def zero_or_one(name: str, correct) -> np.ndarray:
+    """`correct` as floats: 0, 1, or nan where a sample was not drawn."""
     correct = _check.finite_matrix(name, correct, missing=True)
     other = ~np.isnan(correct) & (correct != 0) & (correct != 1)
     if other.any():
@@ -94,6 +94,6 @@ def judged(name: str, correct) -> np.ndarray:
         raise ValueError(
             f"`{name}` must be 0 or 1, or nan where a sample was not drawn; got "
             f"{correct[row, column]:g} at prompt {row}, sample {column} "
-            f"({other.sum()} of {correct.size} entries). Graded rewards have `best_reward`."
+            f"({other.sum()} of {correct.size} entries). For graded rewards use `best_reward`."
         )
     return correct

@@ -1,10 +1,10 @@
 """Standard errors and intervals, clustered by prompt.
 
 Samples of one prompt share its difficulty, so the prompt is the unit: the estimate is a mean over
-prompts, its error the spread between them. Per-prompt values are skewed when win rates are high
-(most near 1, a few far below), and with tens of prompts Student's interval then misses too often,
-all on one side; the defaults here correct for skewness. docs/benchmarks.md has the coverage of each
-as simulated.
+prompts, and its error is the spread between them. Per-prompt values are skewed when win rates are
+high (most near 1, a few far below). With tens of prompts Student's interval then misses too often,
+always on the same side, so the defaults here correct for skewness. docs/benchmarks.md has the
+simulated coverage of each method.
 """
 
 from abc import ABC, abstractmethod
@@ -16,22 +16,26 @@ from scipy.special import stdtrit
 from infalign import _check
 
 ROUNDING = 1e-13
-"""Deviation from the mean, relative to the range of the values, that is rounding."""
+"""Deviations from the mean below this share of the range of the values are rounding."""
 
 CHUNK = 2**22
-"""Numbers that a bootstrap holds at once."""
+"""Numbers that a bootstrap holds in memory at once."""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean over prompts with its interval, of 95 % unless another level was asked for."""
+    """A mean over prompts with its interval; its level is 95 % by default."""
 
     value: float
     stderr: float
     """Standard error of `value`; nan with a single prompt."""
 
     low: float
+    """Lower end of the interval."""
+
     high: float
+    """Upper end of the interval."""
+
     per_prompt: np.ndarray = field(repr=False)
     """The estimate of each prompt, shape (prompts,)."""
 
@@ -40,11 +44,11 @@ class Estimate:
 
 
 class AbstractInterval(ABC):
-    """How an interval for a mean is found from independent values."""
+    """A method that computes the interval of a mean from independent values."""
 
     @abstractmethod
     def reach(self, values: np.ndarray, level: float) -> tuple[float, float]:
-        """How far it goes below and above the mean, in standard errors.
+        """Distance of the interval's ends below and above the mean, in standard errors.
 
         - `values`: two or more, not all equal.
         """
@@ -61,12 +65,12 @@ class Student(AbstractInterval):
 
 @dataclass(frozen=True)
 class SkewCorrected(AbstractInterval):
-    """Student's t after a cubic map that takes the skewness γ out of T = (mean − μ)/error.
+    """Student's t after a cubic map that removes the skewness γ of T = (mean − μ)/error.
 
-    g(T) = T + γ/√P (T²/3 + 1/6) + γ²/P T³/27 is increasing, with tails that are alike to order
-    1/P, and is solved for T at ±t. Source: Hall, On the removal of skewness by transformation,
-    Journal of the Royal Statistical Society B 54 (1992). The square of the sample's skewness is
-    first reduced by 6/P, what chance alone gives it for normally distributed values.
+    g(T) = T + γ/√P (T²/3 + 1/6) + γ²/P T³/27 is increasing, has symmetric tails to order 1/P, and
+    is solved for T at ±t. Source: Hall, On the removal of skewness by transformation, Journal of
+    the Royal Statistical Society B 54 (1992). The squared sample skewness is first reduced by 6/P,
+    its expectation for normally distributed values.
     """
 
     def reach(self, values, level):
@@ -84,10 +88,10 @@ class SkewCorrected(AbstractInterval):
 
 @dataclass(frozen=True)
 class Widest(AbstractInterval):
-    """The farthest that any of several intervals goes, on either side.
+    """The farther end of several intervals, on either side.
 
-    What SkewCorrected and Student leave of each other's weakness where values are skewed one way
-    as easily as the other: a few outliers then pass for skewness.
+    With SkewCorrected and Student it covers values that may be skewed either way, where a few
+    outliers look like skewness.
     """
 
     intervals: tuple[AbstractInterval, ...]
@@ -101,8 +105,9 @@ class Widest(AbstractInterval):
 class Bootstrap(AbstractInterval):
     """The studentized bootstrap over prompts: quantiles of T over resamples in place of t.
 
-    As sound as the correction for skewness, and wider with few prompts. With resamples of equal
-    values T is infinite, and so may the interval be, up to the bounds of what is estimated.
+    Its coverage is as good as that of the correction for skewness, and its intervals are wider
+    with few prompts. T is infinite for resamples of equal values, so the interval may be infinite
+    too, up to the bounds of the estimate.
     """
 
     seed: int
@@ -121,9 +126,9 @@ class Bootstrap(AbstractInterval):
             some = min(rows, self.resamples - start)
             drawn = centered[rng.integers(prompts, size=(some, prompts))]
             means, spreads = drawn.mean(1), drawn.std(1, ddof=1)
-            # Equal values have no spread but for the rounding of their mean.
+            # Equal values have no spread, up to the rounding of their mean.
             errors = np.where(np.ptp(drawn, axis=1) > 0, spreads, 0) / np.sqrt(prompts)
-            # A resample that equals the mean has no error; one beside it is infinitely far.
+            # Where the spread is 0, T is 0 for a mean of 0 and infinite for any other mean.
             means[np.abs(means) <= ROUNDING * np.ptp(values)] = 0
             with np.errstate(divide="ignore", invalid="ignore"):
                 T.append(np.where(means == 0, 0, means / errors))
@@ -133,10 +138,10 @@ class Bootstrap(AbstractInterval):
 
 
 SKEWED = SkewCorrected()
-"""For rates, which are skewed away from the nearer of their bounds."""
+"""The default for rates, which are skewed away from the nearer of their bounds."""
 
 EITHER_WAY = Widest((SkewCorrected(), Student()))
-"""For what may be skewed to either side, or has no bounds."""
+"""The default for values that may be skewed to either side, or have no bounds."""
 
 
 def over_prompts(
@@ -148,21 +153,19 @@ def over_prompts(
 ) -> Estimate:
     """Mean of independent per-prompt values, with an interval for the mean over all prompts.
 
-    - `level`: chance that the interval holds the truth, strictly between 0 and 1.
-    - `bounds`: least and greatest value that a prompt can have, where there are such; the interval
-      ends there.
-    - `interval`: how it is found; also `SkewCorrected()`, `Student()` and `Bootstrap(seed)`.
+    - `level`: chance that the interval contains the truth, strictly between 0 and 1.
+    - `bounds`: least and greatest possible value of a prompt, if any; the interval is cut there.
+    - `interval`: the method; also `SkewCorrected()`, `Student()` and `Bootstrap(seed)`.
 
-    A single prompt gives nan for the error and the interval, for one cluster says nothing of
-    others, and so do values that are not finite. If all prompts have the same value v there is no
-    spread to judge by; but what P prompts have not shown has a chance of at most
-    ε = 1 − (1 − level)^(1/P), about 3/P, and with `bounds` the interval is what unseen prompts at
-    either bound leave of v.
+    Error and interval are nan for a single prompt, which has no spread, and for values that are not
+    finite. If all P prompts have the same value v, the spread is 0. Other prompts then have a
+    chance of at most ε = 1 − (1 − level)^(1/P), about 3/P, and with `bounds` the interval extends
+    from v to the mean with a share ε of prompts at either bound.
 
     >>> str(over_prompts(np.ones(20), bounds=(0, 1)))
     '1.0000 [0.8609, 1.0000]'
     """
-    per_prompt = np.asarray(per_prompt, float)
+    per_prompt = _check.numbers("per_prompt", per_prompt)
     if not 0 < _check.real("level", level) < 1:
         raise ValueError(f"`level` must lie between 0 and 1; got {level:g}. Pass 0.95 for 95 %.")
     prompts = per_prompt.size
@@ -182,8 +185,8 @@ def over_prompts(
     return Estimate(value, stderr, low, high, per_prompt)
 
 
-def _skewness(values) -> float:
-    """The sample's, without bias in the third moment."""
+def _skewness(values: np.ndarray) -> float:
+    """Skewness of the sample, with an unbiased third moment."""
     prompts = values.size
     z = (values - values.mean()) / values.std(ddof=1)
     cubes = np.mean(z * z * z)

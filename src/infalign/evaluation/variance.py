@@ -1,11 +1,12 @@
-"""Sampling variance of the win-rate estimate of one prompt, exactly.
+"""Exact sampling variance of the win-rate estimate of one prompt.
 
-The estimate from m policy and k reference samples is 1 − Σ_j b_j Â(B_(j)): Â(u) the chance that
-what the policy keeps ranks at or below u, given how many of its m samples do, b_j the chance that
-the opponent keeps the j-th lowest of its k, B_(j). On the quantile axis the k are uniform, so the
-second moment is a double integral of E[Â(u) Â(v)] against the joint densities of two uniform order
-statistics, and a single one for a sample paired with itself. All of it is polynomials in u, v, F(u)
-and F(v); Gauss-Legendre nodes double until the result stays.
+The estimate from m policy and k reference samples is 1 − Σ_j b_j Â(B_(j)). Â(u) is the chance that
+the policy's selected response ranks at or below u, given how many of its m samples do; b_j is the
+chance that the opponent selects the j-th lowest of its k samples, B_(j). On the quantile axis the k
+are uniform, so the second moment is a double integral of E[Â(u) Â(v)] against the joint densities
+of two uniform order statistics, plus a single integral for each sample paired with itself. All
+integrands are polynomials in u, v, F(u) and F(v); the number of Gauss-Legendre nodes doubles until
+the result settles.
 """
 
 from dataclasses import dataclass
@@ -15,8 +16,11 @@ from numpy.polynomial import chebyshev, legendre
 from scipy.special import gammaln, xlog1py, xlogy
 
 from infalign import _check
-from infalign.core import AbstractProcedure, RankProcedure, TiltedPolicy
+from infalign.core import AbstractProcedure, TiltedPolicy, require_by_rank
 from infalign.errors import SolveError
+
+NO_THEORY = "The noise of others is not known: plan for the nearest one that selects by rank."
+"""The remedy where a procedure reads calibrated rewards."""
 
 TOLERANCE = 1e-5
 """Relative change of a variance at which the quadrature stops."""
@@ -56,30 +60,38 @@ def difference_variance(
     against: AbstractProcedure | None = None,
 ) -> float:
     """Variance of `win_rate_difference` of one prompt: both policies with m samples of their own
-    face the same k reference samples, and part of the noise of those cancels.
+    face the same k reference samples, whose noise partly cancels.
     """
     return _variance(_Setting.of(procedure, against, samples, reference_samples), a, b)
 
 
 @dataclass(frozen=True)
 class _Setting:
-    """One comparison: sizes and laws of what is kept of so many samples."""
+    """The numbers of samples of both sides, and the laws of the procedures over them."""
 
     draws: int
-    kept: np.ndarray
-    """Chance that the policy's kept response is among its j lowest, j = 0 … m."""
+    """Responses that the policy's procedure draws."""
+
+    law: np.ndarray
+    """Chance that the policy's selected response is among its j lowest, j = 0 … m."""
 
     opponent: np.ndarray
-    """Chance that the opponent keeps its j-th lowest, j = 1 … k."""
+    """Chance that the opponent selects its j-th lowest, j = 1 … k."""
 
     @classmethod
-    def of(cls, procedure, against, samples, reference_samples):
-        against = against or procedure
-        for name, size, wanted, side in (
-            ("procedure", "samples", samples, procedure),
-            ("against", "reference_samples", reference_samples, against),
+    def of(
+        cls,
+        procedure: AbstractProcedure,
+        against: AbstractProcedure | None,
+        samples: int,
+        reference_samples: int,
+    ) -> "_Setting":
+        ours = require_by_rank("procedure", procedure, NO_THEORY)
+        theirs = ours if against is None else require_by_rank("against", against, NO_THEORY)
+        for size, wanted, side in (
+            ("samples", samples, ours),
+            ("reference_samples", reference_samples, theirs),
         ):
-            check_ranks(name, side)
             _check.count(size, wanted)
             if wanted < side.draws:
                 raise ValueError(
@@ -87,55 +99,46 @@ class _Setting:
                     f"{wanted}. Plan more samples, or a smaller n."
                 )
         return cls(
-            procedure.draws,
-            procedure.subset_cdf(samples),
-            np.diff(against.subset_cdf(reference_samples)),
-        )
-
-
-def check_ranks(name: str, procedure) -> None:
-    """Raise ValueError for a procedure that reads quantiles."""
-    if not isinstance(procedure, RankProcedure):
-        raise ValueError(
-            f"`{name}` must keep by rank; got {procedure!r}, which reads calibrated "
-            "rewards: its noise is not known. Plan for the nearest procedure that keeps by rank."
+            ours.draws,
+            ours.subset_cdf(samples),
+            np.diff(theirs.subset_cdf(reference_samples)),
         )
 
 
 def _variance(setting: _Setting, a: TiltedPolicy, b: TiltedPolicy | None) -> float:
     nodes, last = 32, np.nan
     while nodes <= MOST_NODES:
-        found = _by_quadrature(setting, a, b, nodes)
-        if abs(found - last) <= TOLERANCE * abs(found):
-            return found
-        nodes, last = 2 * nodes, found
+        variance = _by_quadrature(setting, a, b, nodes)
+        if abs(variance - last) <= TOLERANCE * abs(variance):
+            return variance
+        nodes, last = 2 * nodes, variance
     raise SolveError(
         f"The sampling variance does not settle with {MOST_NODES} nodes: a policy of "
         f"{a.kl:.3g} nats is too steep for it. Ask for a smaller `kl`."
     )
 
 
-def _by_quadrature(setting: _Setting, a, b, nodes: int) -> float:
+def _by_quadrature(setting: _Setting, a: TiltedPolicy, b: TiltedPolicy | None, nodes: int) -> float:
     x, weights = legendre.leggauss(nodes)
     x, weights = (1 + x) / 2, weights / 2
     # Nodes crowd at both ends, where policies and laws are steep.
     t, weights = x**3 * (10 - 15 * x + 6 * x**2), weights * 30 * (x * (1 - x)) ** 2
     v, k = t, setting.opponent.size
     order = k * binomial(k - 1, v)  # densities of the k order statistics at v, (nodes, k)
-    # Of the j-th lowest at v, those below are uniform on [0, v]: with u = v t, the density of a
-    # kept one among them is (j - 1) E[b at 1 + Bin(j - 2, t)] in t.
+    # Given the j-th lowest at v, the j - 1 below it are uniform on [0, v]. With u = v t, the
+    # density in t of the opponent's selected one among them is (j - 1) E[b at 1 + Bin(j - 2, t)].
     below = bernstein(setting.opponent, t)  # (k, nodes)
     pairs = (order[:, 1:] * setting.opponent[1:]) @ (np.arange(1, k)[:, None] * below[:-1])
     same = order @ setting.opponent**2
-    # E[Â(u) Â(v)] of one policy; of two, of the difference of their Â, which are independent.
-    policies = [_Policy(setting, p, v, t) for p in (a, b) if p is not None]
-    joint = sum(p.joint for p in policies)
-    both = sum(p.squared for p in policies)
-    level = policies[0].mean
-    if b is not None:
-        (at_u, at_v), (u_2, v_2) = ((p.mean_below, p.mean) for p in policies)
-        joint = joint - at_u * v_2[:, None] - u_2 * at_v[:, None]
-        both, level = both - 2 * at_v * v_2, at_v - v_2
+    # E[Â(u) Â(v)] of one policy; of two policies, E of the product of the differences of their Â.
+    one = _Policy(setting, a, v, t)
+    joint, both, level = one.joint, one.squared, one.mean
+    if b is not None:  # independent of a: cross terms are products of means
+        two = _Policy(setting, b, v, t)
+        joint = joint + two.joint
+        joint = joint - one.mean_below * two.mean[:, None] - two.mean_below * one.mean[:, None]
+        both = both + two.squared - 2 * one.mean * two.mean
+        level = one.mean - two.mean
     mean = weights @ (level * (order @ setting.opponent))
     return float(2 * weights @ (joint * pairs) @ weights + weights @ (both * same) - mean**2)
 
@@ -144,22 +147,22 @@ class _Policy:
     """Moments of Â of one policy: E[Â(v)] and E[Â(v)²] at `v`, E[Â(v t)] and E[Â(v t) Â(v)] on the
     grid of `v` and `t`."""
 
-    def __init__(self, setting: _Setting, policy: TiltedPolicy, v, t):
-        kept, m = setting.kept, setting.kept.size - 1
+    def __init__(self, setting: _Setting, policy: TiltedPolicy, v: np.ndarray, t: np.ndarray):
+        law, m = setting.law, setting.law.size - 1
         y = policy.cdf(v)
         x = policy.cdf(v[:, None] * t)
         counts = binomial(m, y)  # how many of m samples lie at or below v
-        self.mean, self.squared = counts @ kept, counts @ kept**2
-        # Of j at or below v a number Bin(j, s = x/y) is at or below v t. E[kept at Bin(j, s)] is a
-        # polynomial in s whose degree is the number of draws: so many nodes tell all of it.
+        self.mean, self.squared = counts @ law, counts @ law**2
+        # Of j samples at or below v, Bin(j, s) are at or below v t, s = x/y. E[law at Bin(j, s)] is
+        # a polynomial in s of degree `draws`, so degree + 1 nodes determine it.
         degree = min(setting.draws, m)
         s = (1 + chebyshev.chebpts1(degree + 1)) / 2
-        values = (counts * kept) @ bernstein(kept, s)
+        values = (counts * law) @ bernstein(law, s)
         to_series = np.linalg.inv(chebyshev.chebvander(2 * s - 1, degree))
         ratio = np.divide(x, y[:, None], out=np.zeros_like(x), where=y[:, None] > 0)
         basis = chebyshev.chebvander(2 * np.minimum(ratio, 1) - 1, degree)
         self.joint = np.einsum("vtr,vr->vt", basis, values @ to_series.T)
-        s_mean = bernstein(kept, s)[-1] @ to_series.T
+        s_mean = bernstein(law, s)[-1] @ to_series.T
         self.mean_below = chebyshev.chebval(2 * x - 1, s_mean)
 
 

@@ -10,11 +10,10 @@ from transformers import TrainerCallback
 from transformers.trainer_callback import ExportableState
 
 from infalign import _check
-from infalign.core import AbstractProcedure, finite_rewards
+from infalign.core import AbstractProcedure, finite_rewards, require_by_rank
 from infalign.errors import DataError
 from infalign.evaluation.divergence import nats_per_sequence
 from infalign.evaluation.estimators import win_rate
-from infalign.evaluation.variance import check_ranks
 from infalign.models.hf import LanguageModel
 from infalign.models.interfaces import Scorer
 from infalign.models.kl import sequence_kl
@@ -73,8 +72,8 @@ class WinRateCallback(TrainerCallback, ExportableState):
     ):
         self.reward, self.prompts, self.procedure = reward, list(prompts), procedure
         self.against = against or procedure
-        check_ranks("procedure", procedure)
-        check_ranks("against", self.against)
+        require_by_rank("procedure", procedure)
+        require_by_rank("against", self.against)
         self.every = _check.count("every", every)
         self.samples = _check.count("samples", samples)
         if len(self.prompts) < 2:

@@ -1,8 +1,8 @@
-"""Procedures that read the calibrated reward, from samples: soft best-of-n and rewind.
+"""Laws over samples of procedures that read the calibrated reward: soft best-of-n and rewind.
 
-Averaged over all ways to draw n of m samples without replacement, each sample has a chance to be
-the one kept. Given the calibrated reward C of every sample those chances are exact, so what is
-estimated with them is unbiased. With C counted among K reference samples all samples of a prompt
+Averaged over all ways to draw n of m samples without replacement, each sample has a chance of
+being selected. Given the calibrated reward C of every sample these chances are exact, so estimates
+made with them are unbiased. If C is counted among K reference samples, all samples of a prompt
 share the errors of its K, and the estimate has a bias of order 1/K.
 """
 
@@ -12,14 +12,14 @@ from scipy.special import gammaln
 from infalign.core import AbstractProcedure, Rewind, SoftBestOfN
 
 CHUNK = 2**23
-"""Numbers that are held at once."""
+"""Numbers held in memory at once."""
 
 STEP = 0.25
-"""Of the trapezoidal rule in log s: its error is e^(-π²/STEP), below rounding."""
+"""Step of the trapezoidal rule in log s: its error is e^(-π²/STEP), below rounding."""
 
 
 def selected_by_quantile(quantiles: np.ndarray, procedure: AbstractProcedure) -> np.ndarray:
-    """Chance of each sample to be kept, over all draws from its row; rows sum to 1.
+    """Chance of each sample to be selected, over all draws from its row; rows sum to 1.
 
     - `quantiles`: calibrated rewards C, shape (rows, m), m at least what `procedure` draws.
 
@@ -32,14 +32,14 @@ def selected_by_quantile(quantiles: np.ndarray, procedure: AbstractProcedure) ->
         case SoftBestOfN():
             return _soft_best(quantiles, procedure)
     raise ValueError(
-        f"`procedure` must keep by rank, or be SoftBestOfN or Rewind, to be judged from samples; "
-        f"got {procedure!r}. `infalign.design` has its win rate in theory."
+        f"`procedure` must select by rank, or be SoftBestOfN or Rewind, to be estimated from "
+        f"samples; got {procedure!r}. `infalign.design` has its win rate in theory."
     )
 
 
-def _rewind(quantiles, procedure: Rewind):
-    # All n draws fail with chance C(l, n) / C(m, n), l of m samples being below the threshold; the
-    # last of them is then any of the l. Else the first that passes is kept, any of the m - l.
+def _rewind(quantiles: np.ndarray, procedure: Rewind) -> np.ndarray:
+    # With l of m samples below the threshold, all n draws fail with chance C(l, n) / C(m, n), and
+    # the last one is then any of the l. Else the first that passes is selected, any of the m - l.
     m, n = quantiles.shape[1], procedure.max_tries
     fails = quantiles < procedure.threshold
     low = fails.sum(1, keepdims=True)
@@ -50,11 +50,13 @@ def _rewind(quantiles, procedure: Rewind):
     return np.where(fails, below, above)
 
 
-def _soft_best(quantiles, procedure: SoftBestOfN):
-    # i is kept from a subset S with chance w_i / Σ_S w = w_i ∫ e^(-s w_i) ∏_(j in S, j ≠ i) x_j ds,
-    # x_j = e^(-s w_j). So the mean over subsets needs, at each s, the mean of ∏ x_j over all n - 1
-    # of the other samples: an elementary symmetric polynomial over its number of terms. Leaving i
-    # out by division is unstable; joining those of the samples before i and after i only adds.
+def _soft_best(quantiles: np.ndarray, procedure: SoftBestOfN) -> np.ndarray:
+    # With x_j = e^(-s w_j), a subset S selects i with chance
+    #     w_i / Σ_S w = w_i ∫ e^(-s w_i) ∏_(j in S, j ≠ i) x_j ds,
+    # so the mean over subsets needs, at each s, the mean of ∏ x_j over all choices of n - 1 other
+    # samples: an elementary symmetric polynomial divided by its number of terms. Dividing x_i out
+    # of the polynomial of all samples is unstable; joining the polynomials of the samples before i
+    # and after i only adds positive terms.
     m, n = quantiles.shape[1], procedure.n
     w = (quantiles - quantiles.max(1, keepdims=True)) / procedure.temperature
     s = np.exp(np.arange(-38.0, 5 - w.min(), STEP))
@@ -68,7 +70,7 @@ def _soft_best(quantiles, procedure: SoftBestOfN):
     return n / m * np.concatenate(parts)
 
 
-def _integral(w, s, n):
+def _integral(w: np.ndarray, s: np.ndarray, n: int) -> np.ndarray:
     """w_i ∫ e^(-s w_i) · mean over n - 1 of the others of ∏ e^(-s w_j) ds, shape of `w`."""
     x = np.exp(-w.T[..., None] * s)  # (m, rows, nodes)
     m = len(x)
@@ -84,24 +86,24 @@ def _integral(w, s, n):
     return w * result.T
 
 
-def _constant(x, n):
-    """Means of products of k out of no numbers, k = 0 … n - 1: 1 and then nothing."""
+def _constant(x: np.ndarray, n: int) -> np.ndarray:
+    """Means of products of k of no numbers, k = 0 … n - 1: 1 for the empty product, then 0."""
     means = np.zeros((n, *x.shape))
     means[0] = 1
     return means
 
 
-def _with_one_more(means, x, t):
-    """Means of products of k of t numbers from those of the first t - 1; k/t of them have `x`."""
+def _with_one_more(means: np.ndarray, x: np.ndarray, t: int) -> np.ndarray:
+    """Means of products of k of t numbers from those of the first t - 1: k/t of them have `x`."""
     share = (np.arange(len(means)) / t)[:, None, None]
-    # More factors than numbers: no products, and a mean that is never asked for.
+    # With more factors than numbers there is no product; that mean is never used.
     grown = (1 - np.minimum(share, 1)) * means
     grown[1:] += np.minimum(share[1:], 1) * x * means[:-1]
     return grown
 
 
-def _shares(p, q, n):
-    """Of all ways to choose n of p + q, the share with k of the p, for k = 0 … n."""
+def _shares(p: int, q: int, n: int) -> np.ndarray:
+    """Share of the ways to choose n of p + q that take k of the p, for k = 0 … n."""
     k = np.arange(n + 1)
     possible = (k <= p) & (n - k <= q)
     k = k[possible]

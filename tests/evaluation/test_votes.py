@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from infalign import majority_vote, pass_at
 from infalign.core.finite.majority import MajorityVote
-from infalign.evaluation.majority import vote_chances
+from infalign.evaluation.votes import vote_chances
 
 answers = st.lists(st.sampled_from(["a", "b", "c", "d", None]), min_size=3, max_size=9)
 many = st.lists(st.sampled_from([1, 2, 3, 4, None]), min_size=8, max_size=11)

@@ -1,8 +1,9 @@
 """Majority vote (self-consistency) from sampled answers, exact over all n-subsets.
 
-How often each answer is drawn, n samples of m without replacement, is hypergeometric: independent
-binomial counts with chance n/m each, given that they sum to n. So the chance that answer l wins
-with c votes is a coefficient of a product over answers, as with replacement in `finite.majority`,
+Drawing n of m samples without replacement, the counts of the answers are multivariate
+hypergeometric: independent binomial counts with chance n/m each, given that they sum to n. So the
+chance that answer l wins with c votes is a coefficient of a product over answers, as with
+replacement in `infalign.finite`,
 
     P(l wins with c) ∝ [zⁿ] p_c(l) z^c ∏_{k≠l} (Σ_{i<c} p_i(k) z^i + t p_c(k) z^c), averaged over t,
 
@@ -16,22 +17,22 @@ from scipy.special import gammaln, xlog1py, xlogy
 from infalign import _check
 
 from .laws import drawn
-from .selected import judged
+from .selected import zero_or_one
 from .uncertainty import SKEWED, AbstractInterval, Estimate, over_prompts
 
 CHUNK = 2**22
-"""Complex numbers that are held for one product of answers."""
+"""Complex numbers held in memory for one product over answers."""
 
 
 def majority_vote(answers, correct, n: int, *, interval: AbstractInterval = SKEWED) -> Estimate:
     """Accuracy of the most frequent answer of n samples, ties between answers broken evenly.
 
-    - `answers`: shape (prompts, m), compared by equality; None (or nan) is a sample that gives no
-      answer and has no vote. Where nobody votes there is no answer, which counts as wrong.
-    - `correct`: 0 or 1, or booleans, same shape: whether each answer is right, the same for equal
-      answers of a prompt, and 0 where there is none; nan marks a sample that was not drawn.
+    - `answers`: shape (prompts, m), compared by equality; None (or nan) is a sample without an
+      answer, which does not vote. If no sample votes, there is no answer, which counts as wrong.
+    - `correct`: 0 or 1, or booleans, same shape: whether each answer is right. Equal answers of a
+      prompt have the same value, samples without an answer 0; nan marks a sample not drawn.
     - `n`: samples drawn, at most the m of every prompt.
-    - `interval`: how the interval is found.
+    - `interval`: the method for the interval.
 
     Source: Wang et al., Self-consistency improves chain of thought reasoning, arXiv:2203.11171.
 
@@ -40,7 +41,7 @@ def majority_vote(answers, correct, n: int, *, interval: AbstractInterval = SKEW
     0.75
     """
     n = _check.count("n", n)
-    correct = judged("correct", correct)
+    correct = zero_or_one("correct", correct)
     answers = np.asarray(answers, dtype=object)
     if answers.shape != correct.shape:
         raise ValueError(
@@ -64,12 +65,12 @@ def majority_vote(answers, correct, n: int, *, interval: AbstractInterval = SKEW
 
 
 def vote_chances(answers, n: int) -> np.ndarray:
-    """Chance of each sample to be the one kept by a majority vote of n, shape of `answers`.
+    """Chance of each sample to be selected by a majority vote of n, shape of `answers`.
 
-    A random one of the drawn samples that give the winning answer is kept; where nobody votes, any
-    of those drawn. Rows sum to 1.
+    The vote selects at random one of the drawn samples that give the winning answer; if no drawn
+    sample votes, any of them. Rows sum to 1.
 
-    - `answers`: shape (prompts, m), as for `majority_vote`; all of them were drawn.
+    - `answers`: shape (prompts, m), as for `majority_vote`; all m samples were drawn.
 
     >>> vote_chances([["7", "7", "3", None]], 3).round(3).tolist()
     [[0.375, 0.375, 0.25, 0.0]]
@@ -79,7 +80,7 @@ def vote_chances(answers, n: int) -> np.ndarray:
     prompts, m = answers.shape
     if m < n:
         raise ValueError(f"A majority of {n} needs at least {n} `answers` per prompt; got {m}.")
-    own = np.zeros(answers.shape, int)  # the number of its answer, from 1; 0 has no vote
+    own = np.zeros(answers.shape, int)  # the number of the sample's answer from 1; 0: no vote
     for row, given in enumerate(answers):
         numbers: dict = {}
         for column, answer in enumerate(given):
@@ -87,14 +88,14 @@ def vote_chances(answers, n: int) -> np.ndarray:
                 own[row, column] = numbers.setdefault(answer, len(numbers) + 1)
     votes = np.stack([np.bincount(row, minlength=own.max() + 1) for row in own])
     silent, votes = votes[:, 0], votes[:, 1:]
-    kept = np.zeros((prompts, votes.shape[1] + 1))
-    # Nobody votes if all n come from the silent.
-    nobody = np.prod((silent[:, None] - np.arange(n)) / (m - np.arange(n)), axis=1)
-    kept[:, 0] = np.where(silent >= n, nobody, 0) / np.maximum(silent, 1)
+    selected = np.zeros((prompts, votes.shape[1] + 1))  # chance of a sample with each answer
+    # No sample votes if all n are drawn from the silent ones.
+    no_votes = np.prod((silent[:, None] - np.arange(n)) / (m - np.arange(n)), axis=1)
+    selected[:, 0] = np.where(silent >= n, no_votes, 0) / np.maximum(silent, 1)
     if votes.size:
         wins = _wins(votes, votes > 0, np.full(prompts, m), n)
-        kept[:, 1:] = wins / np.maximum(votes, 1)
-    return np.take_along_axis(kept, own, axis=1)
+        selected[:, 1:] = wins / np.maximum(votes, 1)
+    return np.take_along_axis(selected, own, axis=1)
 
 
 def _silent(answer) -> bool:
@@ -127,10 +128,11 @@ def _ballot(row: int, answers, correct) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _wins(votes, asked, samples, n: int) -> np.ndarray:
-    """Chance of each answer that is asked for to win, 0 for the others, (prompts, answers).
+    """Chance of each answer in `asked` to win, 0 for the others, shape (prompts, answers).
 
-    - `votes`, `asked`: of each answer, (prompts, answers); 0 votes where a prompt has fewer.
-    - `samples`: of each prompt, those without an answer included.
+    - `votes`: samples that give each answer, (prompts, answers); 0 where a prompt has fewer.
+    - `asked`: the answers whose chance is computed, (prompts, answers).
+    - `samples`: number of samples of each prompt, those without an answer included.
     """
     points = int(samples.max()) + 1  # the products have no higher power than m
     rows = max(1, CHUNK // (points * votes.shape[1] * max(1, (n + 3) // 4)))
@@ -142,7 +144,8 @@ def _winning(votes, asked, samples, n, points):
     chance = (n / samples)[:, None]
     silent = samples[:, None] - votes.sum(1, keepdims=True)
     z = np.exp(2j * np.pi * np.arange(points) / points)
-    # What finds the coefficient of zⁿ, given that n were drawn; (prompts, points).
+    # The coefficient of zⁿ is the discrete Fourier transform of the product at roots of unity;
+    # dividing by P(Bin(m, n/m) = n) conditions on n drawn samples. Shape (prompts, points).
     coefficient = z**-n / points / _binomial(n, samples[:, None], chance)
     coefficient = coefficient * (1 - chance + chance * z) ** silent
     z, fewer = z[:, None], np.zeros((1, 1, 1, 1), complex)  # (prompts, nodes, points, answers)
@@ -151,7 +154,7 @@ def _winning(votes, asked, samples, n, points):
     for c in range(1, min(n, votes.max()) + 1):
         fewer = fewer + _binomial(c - 1, counts, chance) * z ** (c - 1)
         ties = _binomial(c, counts, chance) * z**c
-        # At most n/c answers tie, and t averages polynomials of that degree less one.
+        # At most n/c answers tie, so the average over t is of polynomials of degree n/c - 1.
         t, average = legendre.leggauss((min(votes.shape[1], n // c) + 1) // 2)
         factor = fewer + ((1 + t) / 2)[:, None, None] * ties
         for place in range(votes.shape[1]):

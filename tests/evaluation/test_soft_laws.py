@@ -20,8 +20,8 @@ from infalign import (
     win_rate,
     win_rate_difference,
 )
-from infalign.evaluation import softened
-from infalign.evaluation.softened import selected_by_quantile
+from infalign.evaluation import soft_laws
+from infalign.evaluation.soft_laws import selected_by_quantile
 
 row = st.lists(st.integers(0, 20), min_size=2, max_size=6).map(lambda r: np.array(r) / 20)
 soft = st.builds(SoftBestOfN, st.integers(1, 6), st.sampled_from([0.005, 0.1, 3.0]))
@@ -68,7 +68,7 @@ def test_large_tables_are_worked_through_in_parts(chunk, monkeypatch):
     rng, procedure = np.random.default_rng(5), SoftBestOfN(3, 0.1)
     rows = rng.random((11, 9))
     whole = selected_by_quantile(rows, procedure)
-    monkeypatch.setattr(softened, "CHUNK", chunk)  # single nodes, part of a row, some rows
+    monkeypatch.setattr(soft_laws, "CHUNK", chunk)  # single nodes, part of a row, some rows
     np.testing.assert_allclose(selected_by_quantile(rows, procedure), whole, atol=1e-14)
 
 
@@ -174,5 +174,5 @@ def test_an_unknown_procedure_is_refused():
         cdf = density = selected_cdf = gradient = None
 
     assert win_rate(THREE, [[0.0, 1.0]], Softer(2, 0.1), calibration=[[1.0]]).value > 0.5
-    with pytest.raises(ValueError, match="must keep by rank, or be SoftBestOfN or Rewind"):
+    with pytest.raises(ValueError, match="must select by rank, or be SoftBestOfN or Rewind"):
         win_rate(THREE, [[0.0, 1.0]], Other(), calibration=[[1.0]])
