@@ -1,13 +1,14 @@
 """A calibrator on the prompts of a store: what it learned once, applied to whom it is asked for."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
 
 from infalign import _check
 from infalign.core import AbstractTransform
+from infalign.errors import ArgumentError
 from infalign.stores import CalibrationStore
 from infalign.stores.ragged import rectangle
 
@@ -27,17 +28,35 @@ class StoreCalibration:
 
     What prompts have in common is learned from some hundreds of them, evenly spaced; a prompt's own
     rewards are read when it is asked for. Picklable as its store is.
+
+    Raises ValueError that names the calibrator if it reads what is not there.
     """
 
     store: CalibrationStore
     learned: AbstractFitted
 
+    features: Mapping[str, Sequence[float]] | None = field(default=None, repr=False)
+    """Prompt id to the numbers that describe the prompt, for calibrators that read them."""
+
+    def __post_init__(self):
+        _require_supplied(self.learned, self.features)
+
     @classmethod
     def of(
-        cls, store: CalibrationStore, calibrator: AbstractCalibrator | AbstractFitted | None = None
+        cls,
+        store: CalibrationStore,
+        calibrator: "AbstractCalibrator | AbstractFitted | StoreCalibration | None" = None,
     ) -> "StoreCalibration":
         """A calibrator on a store, as it is given: one that learns from the store now, one that has
-        learned already, or None for plain ranks."""
+        learned already, one on this store, or None for plain ranks."""
+        if isinstance(calibrator, StoreCalibration):
+            if calibrator.store is not store:
+                raise ArgumentError(
+                    "calibrator",
+                    "must be fitted to `store`; got a StoreCalibration of another store. Use "
+                    "`StoreCalibration.fit(store, …)`.",
+                )
+            return calibrator
         if isinstance(calibrator, AbstractCalibrator):
             return cls.fit(store, calibrator)
         if calibrator is None:
@@ -46,9 +65,24 @@ class StoreCalibration:
         return cls(store, _check.instance("calibrator", calibrator, AbstractFitted, such_as))
 
     @classmethod
-    def fit(cls, store: CalibrationStore, calibrator: AbstractCalibrator) -> "StoreCalibration":
-        """Learn from a store; the same store gives the same."""
-        return cls(store, calibrator.fit(some_rewards(store)))
+    def fit(
+        cls,
+        store: CalibrationStore,
+        calibrator: AbstractCalibrator,
+        *,
+        features: Mapping[str, Sequence[float]] | None = None,
+    ) -> "StoreCalibration":
+        """Learn from a store; the same store gives the same.
+
+        - `features`: prompt id to the numbers that describe the prompt, where the calibrator reads
+          them; for all prompts of the store.
+        """
+        _require_supplied(calibrator, features)
+        if features is None:
+            return cls(store, calibrator.fit(some_rewards(store)))
+        ids, positions = list(store.rewards), _some(store)
+        own = _described(features, [ids[position] for position in positions])
+        return cls(store, calibrator.fit(some_rewards(store), own), features)
 
     def quantiles(self, prompt_ids: Sequence[str], rewards) -> np.ndarray:
         """Expected quantile of each reward under its prompt's reference, in [0, 1].
@@ -83,9 +117,14 @@ class StoreCalibration:
         if isinstance(self.learned, FittedCounting):  # the store counts for all prompts at once
             ranks = self.store.ranks(prompt_ids, rewards)
             return RankLocation(*ranks, self.learned.smoothing)
-        positions, rows = np.unique(self.store.positions(prompt_ids), return_inverse=True)
+        positions, first, rows = np.unique(
+            self.store.positions(prompt_ids), return_index=True, return_inverse=True
+        )
         own = rectangle([self.store.rewards.row(int(position)) for position in positions])
-        beliefs = self.learned.on(own).beliefs(rows, rewards)
+        described = None
+        if self.features is not None:
+            described = _described(self.features, [prompt_ids[i] for i in first])
+        beliefs = self.learned.on(own, described).beliefs(rows, rewards)
         values = np.asarray(rewards, float)
         one_each = (len(rows), *[1] * (values.ndim - 1))
         lowest, highest = (
@@ -97,5 +136,43 @@ class StoreCalibration:
 def some_rewards(store: CalibrationStore) -> np.ndarray:
     """Reference rewards of prompts evenly spaced through a store, (prompts, K), nan where a prompt
     has fewer: as many as calibrators learn from."""
-    positions = evenly(np.ones(len(store.rewards), bool), LEARNED_FROM)
-    return rectangle([store.rewards.row(int(position)) for position in positions])
+    return rectangle([store.rewards.row(int(position)) for position in _some(store)])
+
+
+def _some(store: CalibrationStore) -> np.ndarray:
+    """Positions of the prompts that calibrators learn from."""
+    return evenly(np.ones(len(store.rewards), bool), LEARNED_FROM)
+
+
+def _described(features: Mapping[str, Sequence[float]], prompt_ids: Sequence[str]) -> np.ndarray:
+    """Features of these prompts, (prompts, d)."""
+    missing = [prompt_id for prompt_id in prompt_ids if prompt_id not in features]
+    if missing:
+        raise ArgumentError(
+            "features",
+            f"must describe every prompt of the store; prompt_id {missing[0]!r} has none "
+            f"({len(missing)} of {len(prompt_ids)} looked up). Add it.",
+        )
+    return _check.numbers("features", [features[prompt_id] for prompt_id in prompt_ids])
+
+
+def _require_supplied(calibrator: AbstractCalibrator | AbstractFitted, features) -> None:
+    """Raise ArgumentError unless a store, and features where they are given, are what the
+    calibrator reads."""
+    name = type(calibrator).__name__
+    if calibrator.needs == "policy samples":
+        raise ArgumentError(
+            "calibrator",
+            f"must read what a calibration store holds; {name} also reads samples of a policy, in "
+            "the order of the rewards. Fit it to arrays and shape with what it learned, "
+            "`Refined(…).fit(rewards).shaped(rows, rewards, transform)`, or use Pooled().",
+        )
+    if calibrator.needs == "features" and features is None:
+        raise ArgumentError(
+            "features",
+            f"must describe each prompt for {name}; got None. Fit with "
+            "`StoreCalibration.fit(store, QuantileRegression(), features={prompt_id: numbers})` "
+            "and pass the result as `calibrator`, or use Pooled().",
+        )
+    if calibrator.needs == "rewards" and features is not None:
+        raise ArgumentError("features", f"are not read by {name}. Leave them out.")

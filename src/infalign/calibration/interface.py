@@ -3,10 +3,15 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
 from infalign.core import AbstractTransform, finite_rewards
+
+Needs = Literal["rewards", "features", "policy samples"]
+"""What a calibrator reads: reference rewards alone, also features of each prompt, or also samples
+of a policy."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +66,11 @@ class Beliefs:
 @dataclass(frozen=True)
 class AbstractFitted(ABC):
     """A calibrator that has seen reference rewards: the quantile of any reward on any prompt."""
+
+    @property
+    def needs(self) -> Needs:
+        """What `on` needs for other prompts."""
+        return "rewards"
 
     @property
     @abstractmethod
@@ -134,6 +144,11 @@ class AbstractFitted(ABC):
 @dataclass(frozen=True)
 class AbstractCalibrator(ABC):
     """A way to make quantiles of reference rewards."""
+
+    @property
+    def needs(self) -> Needs:
+        """What `fit` needs; `StoreCalibration` supplies it or refuses the calibrator."""
+        return "rewards"
 
     @abstractmethod
     def fit(self, rewards, features=None) -> AbstractFitted:

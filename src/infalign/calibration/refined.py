@@ -12,7 +12,6 @@ import numpy as np
 
 from infalign.core import finite_rewards
 
-from .counting import Counting
 from .interface import AbstractCalibrator, AbstractFitted, sorted_rewards
 
 
@@ -25,8 +24,9 @@ class Refined(AbstractCalibrator):
     known to about 1/√m of itself. All policy samples of a prompt must be of the same policy; with
     none left (nan) a prompt is counted. Rewards may tie.
 
-    Holds one row per prompt, as `fit` is given; other prompts (`on`) have no policy samples, and
-    are counted.
+    Holds one row per prompt, in the order of the rewards that `fit` is given. It applies to these
+    prompts only, and a calibration store cannot use it: `refined.fit(rewards).shaped(…)` gives
+    training rewards.
     """
 
     log_ratios: np.ndarray = field(repr=False)
@@ -37,6 +37,10 @@ class Refined(AbstractCalibrator):
 
     policy_log_ratios: np.ndarray = field(repr=False)
     """log π/π_ref of the policy's samples, in nats, (prompts, m)."""
+
+    @property
+    def needs(self):
+        return "policy samples"
 
     def fit(self, rewards, features=None):
         """As of `AbstractCalibrator`; raises ValueError also where a sample has no log-ratio."""
@@ -76,11 +80,18 @@ class FittedRefined(AbstractFitted):
     """Weight of the first so many samples, (prompts, K + m + 1), from 0 to 1."""
 
     @property
+    def needs(self):
+        return "policy samples"
+
+    @property
     def prompts(self):
         return len(self.rewards)
 
     def on(self, rewards, features=None):
-        return Counting().fit(rewards)
+        raise ValueError(
+            "Refined applies to the prompts it was fitted to: its policy samples are theirs. Fit "
+            "another one with samples of the other prompts, or use Pooled."
+        )
 
     def _intervals(self, row, rewards):
         # nan sorts last, and what lies above all samples meets it: there the weight is 1 already.

@@ -40,6 +40,10 @@ class QuantileRegression(AbstractCalibrator):
     def __post_init__(self):
         check_concentration(self.concentration)
 
+    @property
+    def needs(self):
+        return "features"
+
     def fit(self, rewards, features=None):
         rewards = sorted_rewards(rewards, at_least=0)
         features = _checked(features, len(rewards))
@@ -116,6 +120,10 @@ class FittedRegression(AbstractFitted):
     learned: AbstractFitted
     own: Predicted
     predictor: Predictor
+
+    @property
+    def needs(self):
+        return "features"
 
     @property
     def prompts(self):

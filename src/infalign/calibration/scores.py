@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from scipy.special import ndtr, ndtri
 
+from infalign.errors import ArgumentError
+
 from .interface import AbstractCalibrator, AbstractFitted, sorted_rewards
 
 KNOTS = 33
@@ -29,6 +31,18 @@ class NormalScores(AbstractCalibrator):
     """
 
     calibrator: AbstractCalibrator
+
+    def __post_init__(self):
+        if self.calibrator.needs == "policy samples":
+            raise ArgumentError(
+                "calibrator",
+                "must read reference rewards, which are mapped to normal scores; got "
+                f"{type(self.calibrator).__name__}, whose policy samples are not. Use it alone.",
+            )
+
+    @property
+    def needs(self):
+        return self.calibrator.needs
 
     def fit(self, rewards, features=None):
         scale = Scale.of(sorted_rewards(rewards, at_least=0))
@@ -74,6 +88,10 @@ class FittedScores(AbstractFitted):
 
     learned: AbstractFitted
     scale: Scale
+
+    @property
+    def needs(self):
+        return self.learned.needs
 
     @property
     def prompts(self):
