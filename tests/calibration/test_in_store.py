@@ -96,7 +96,7 @@ def test_what_reads_policy_samples_is_refused_by_name(calibrator):
     for make in (lambda c: values(calibrator=c), lambda c: group(calibrator=c)):
         with pytest.raises(ValueError, match=r"^`calibrator` .*Refined also reads .*Pooled\(\)\.$"):
             make(calibrator)
-    with pytest.raises(ValueError, match="NormalScores|normal scores.*Refined.*Use it alone"):
+    with pytest.raises(ValueError, match=r"NormalScores|normal scores.*Refined.*Use it alone"):
         NormalScores(REFINED)
     with pytest.raises(ValueError, match="Refined applies to the prompts it was fitted to"):
         REFINED.fit(REWARDS).on(REWARDS)
