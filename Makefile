@@ -23,7 +23,7 @@ quick: $(READY)  ## Run a small version of the demo, in a minute.
 	$(BIN)/infalign demo --quick --out runs/quick
 
 test: $(READY)  ## Run all tests on two cores.
-	$(BIN)/python -m pytest -n 2 --dist worksteal
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-py313:  ## Run all tests on Python 3.13, in an environment of its own.
 	@test -n "$(PYTHON313)" || { echo "No Python 3.13 found. Install one (uv python install 3.13)" \

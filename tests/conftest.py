@@ -1,15 +1,18 @@
-"""Shared fixtures: a command line in process, and one finished small run."""
+"""Shared fixtures: the command line, in this process and in others, and one finished small run."""
 
 import os
 import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 # No test reaches the network, and no library may try.
 os.environ |= {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+# One thread each, which waits without computing: two that wait on busy cores take ten times as
+# long. Set before numpy and torch are imported, for processes that tests start too.
+os.environ |= {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "OPENBLAS_NUM_THREADS": "1"}
 
+import pytest
+from runs import Runs
 
 SLOWEST = ("test_resume.py", "test_demo.py", "test_group_methods.py", "test_lora.py")
 """Files of minutes: begun first, so that no core waits for them at the end."""
@@ -36,6 +39,13 @@ def cli(monkeypatch, capsys):
         return code, captured.out, captured.err
 
     return call
+
+
+@pytest.fixture(scope="session")
+def runs():
+    """`runs("run", config, "--out", folder)` in a process of its own; returns how it ended."""
+    with Runs() as started:
+        yield started
 
 
 @pytest.fixture(scope="session")

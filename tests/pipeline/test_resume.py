@@ -1,15 +1,10 @@
 """A run killed in every stage ends with what an uninterrupted one gives."""
 
 import json
-import os
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pyarrow.parquet as pq
-import pytest
 import yaml
 from safetensors.numpy import load_file
 
@@ -34,7 +29,7 @@ CONFIG = {
     "evidence": False,
 }
 
-# Where each kill falls: as soon as this file is there, the stage it belongs to is under way.
+# Where each kill falls: at the first file operation once this file is there.
 MOMENTS = {
     "calibrate": "calibration/rewards-00001.parquet",
     "design": "design.json",
@@ -48,52 +43,36 @@ MOMENTS = {
 }
 
 
-def start(config: Path, out: Path) -> subprocess.Popen:
-    command = [Path(sys.executable).with_name("infalign"), "run", config, "--out", out]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
-@pytest.fixture(scope="module")
-def config(tmp_path_factory):
-    path = tmp_path_factory.mktemp("resume") / "config.yaml"
-    path.write_text(yaml.safe_dump(CONFIG))
-    return path
-
-
-def test_killed_in_every_stage_it_ends_as_if_nothing_had_happened(config, tmp_path):
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
-    _, errors = (process := start(config, whole)).communicate()
-    assert process.returncode == 0, errors
+def test_killed_in_every_stage_it_ends_as_if_nothing_had_happened(runs, tmp_path):
+    config, whole, killed = (tmp_path / name for name in ("config.yaml", "whole", "killed"))
+    config.write_text(yaml.safe_dump(CONFIG))
+    ended = runs("run", config, "--out", whole)
+    assert ended.code == 0, ended.stderr
 
     for stage, name in MOMENTS.items():
-        process = start(config, killed)
-        deadline = time.monotonic() + 120
-        while not (killed / name).exists():
-            assert process.poll() is None, f"ended before {stage}: {process.stderr.read()}"
-            assert time.monotonic() < deadline, f"{name} did not appear"
-            time.sleep(0.002)
-        os.kill(process.pid, signal.SIGKILL)
-        process.communicate()
-    _, errors = (process := start(config, killed)).communicate()
-    assert process.returncode == 0, errors
+        ended = runs("run", config, "--out", killed, killed_after=killed / name)
+        assert ended.code == -signal.SIGKILL, f"ended before {stage}: {ended.stderr}"
+        assert (killed / name).exists()
+    ended = runs("run", config, "--out", killed)
+    assert ended.code == 0, ended.stderr
 
-    found, expected = contents(killed), contents(whole)
-    assert found.keys() == expected.keys()
-    assert [name for name in expected if found[name] != expected[name]] == []
-    assert not list(killed.rglob("*.part")), "what a kill left unfinished is swept away"
+    left, expected = contents(killed), contents(whole)
+    assert left.keys() == expected.keys()
+    assert [name for name in expected if left[name] != expected[name]] == []
+    assert not list(killed.rglob("*.part")), "a later run removes what a kill left unfinished"
 
 
 def contents(folder: Path) -> dict:
     """Everything a run leaves that must not depend on interruptions, by content."""
-    found = {}
+    by_name = {}
     for path in sorted(folder.rglob("*")):
         name = str(path.relative_to(folder))
         if path.suffix == ".parquet":
-            found[name] = pq.read_table(path).to_pydict()
+            by_name[name] = pq.read_table(path).to_pydict()
         elif path.suffix == ".safetensors":
-            found[name] = {k: v.tobytes() for k, v in load_file(path).items()}
+            by_name[name] = {k: v.tobytes() for k, v in load_file(path).items()}
         elif path.suffix == ".json" and "model/" not in name:
-            found[name] = json.loads(path.read_text())
+            by_name[name] = json.loads(path.read_text())
         elif path.suffix in (".html", ".png", ".jsonl"):
-            found[name] = path.suffix  # drawn from the results; logs carry wall-clock times
-    return found
+            by_name[name] = path.suffix  # drawn from the results; logs carry wall-clock times
+    return by_name

@@ -1,9 +1,6 @@
 """Low-rank adapters through the whole pipeline."""
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -38,13 +35,11 @@ CONFIG = {
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def folder(runs, tmp_path_factory):
     path = tmp_path_factory.mktemp("lora")
     (path / "config.yaml").write_text(yaml.safe_dump(CONFIG))
-    infalign = Path(sys.executable).with_name("infalign")
-    command = [infalign, "run", path / "config.yaml", "--out", path / "run"]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    ended = runs("run", path / "config.yaml", "--out", path / "run")
+    assert ended.code == 0, ended.stderr
     return path / "run"
 
 

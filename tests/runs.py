@@ -1,0 +1,130 @@
+"""Commands in processes that have the libraries of a run loaded: importing them takes seconds.
+
+`Runs()` starts one process that imports them and then forks another for each command. Nothing waits
+for a time: a command ends by itself, or by SIGKILL at a file operation that the test chose.
+"""
+
+import importlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a command ended: its exit code (-9 after SIGKILL) and all that it wrote."""
+
+    code: int
+    stdout: str
+    stderr: str
+
+
+class Runs:
+    """Runs `infalign ARGUMENTS` in forked processes, one after the other; a context manager."""
+
+    def __enter__(self):
+        command = [sys.executable, __file__]
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        return self
+
+    def __exit__(self, *_):
+        self._process.stdin.close()  # the process reads to the end and exits
+        self._process.stdout.close()
+        self._process.wait()
+
+    def __call__(self, *arguments, killed_after: Path | None = None) -> Ended:
+        """Wait until the command ends. It is killed at its first file operation once the file
+        `killed_after` exists."""
+        request = {"arguments": [str(a) for a in arguments]}
+        if killed_after is not None:
+            request["killed_after"] = str(killed_after)
+        self._process.stdin.write(json.dumps(request) + "\n")
+        self._process.stdin.flush()
+        return Ended(**json.loads(self._process.stdout.readline()))
+
+
+SMALLER = {
+    "infalign.training.landing": {"SAMPLES": 96},
+    "infalign.calibration.expected": {"PROMPTS": 16},
+}
+"""Simulations and measurements that tests of the pipeline make smaller."""
+
+FILE_OPERATIONS = {"open", "os.rename", "os.remove", "os.mkdir", "os.rmdir"}
+
+
+def kill_at_file_operation(holds) -> None:
+    """SIGKILL for this process at the first file operation at which `holds()` is true."""
+
+    def hook(event, _arguments):
+        if event in FILE_OPERATIONS and holds():
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(hook)
+
+
+def _run(arguments, killed_after=None) -> int:
+    """In a forked process: the command line, to its exit code."""
+    from infalign.cli.app import main
+
+    sys.argv = ["infalign", *arguments]
+    if killed_after is not None:
+        kill_at_file_operation(Path(killed_after).exists)
+    try:
+        main()
+    except SystemExit as stop:
+        return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+    return 0
+
+
+def _forked(folder: Path, arguments, killed_after=None) -> int:
+    """Exit code of the command in a process of its own, which writes to files of `folder`."""
+    if pid := os.fork():
+        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    code = 70  # what follows failed outside the command
+    try:
+        nothing = os.open(os.devnull, os.O_RDONLY)
+        os.dup2(nothing, 0)
+        for name, descriptor in (("stdout", 1), ("stderr", 2)):
+            os.dup2(os.open(folder / name, os.O_WRONLY | os.O_CREAT), descriptor)
+        code = _run(arguments, killed_after)
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def main() -> None:
+    """Serve requests, one JSON object a line, until there are no more."""
+    import datasets  # noqa: F401
+    import pandas  # noqa: F401  (Arrow asks for it)
+    import peft  # noqa: F401
+    from trl import GRPOTrainer, RLOOTrainer  # noqa: F401
+
+    import infalign.cli.app
+    import infalign.pipeline.stages
+    import infalign.reports.page
+    import infalign.training.policy  # noqa: F401
+
+    for name, constants in SMALLER.items():
+        module = importlib.import_module(name)
+        for constant, value in constants.items():
+            assert getattr(module, constant) > value
+            setattr(module, constant, value)
+    for line in sys.stdin:
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            code = _forked(folder, **json.loads(line))
+            texts = {n: (folder / n).read_text() for n in ("stdout", "stderr")}
+        print(json.dumps({"code": code, **texts}), flush=True)
+    os._exit(0)  # tearing the libraries down takes seconds
+
+
+if __name__ == "__main__":
+    main()
