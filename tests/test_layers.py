@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -73,6 +74,7 @@ def imports(node, package):
             yield from ((name, deep or inside) for name, deep in imports(child, package))
 
 
+@cache
 def imports_of(file):
     package = ["infalign", *file.relative_to(ROOT).parts[:-1]]
     return list(imports(ast.parse(file.read_text(encoding="utf-8")), package))
@@ -91,6 +93,7 @@ def module_file(name):
     return ROOT / "__init__.py"
 
 
+@cache
 def own_imports(file):
     """Files of the package that `file` imports, also inside functions."""
     names = [name for name, _ in imports_of(file) if name.split(".")[0] == "infalign"]
