@@ -19,7 +19,6 @@ from .core import (
     RankProcedure,
     RawRewards,
     Rewind,
-    SampledDesign,
     Sampling,
     SoftBestOfN,
     SoftenedProcedure,
@@ -84,7 +83,6 @@ __all__ = [
     "RankProcedure",
     "RawRewards",
     "Rewind",
-    "SampledDesign",
     "Sampling",
     "ShapedReward",
     "SkewCorrected",
@@ -122,7 +120,7 @@ __all__ = [
 ]
 
 
-FORMER_NAMES = {"kept_reward": "selected_reward"}
+FORMER_NAMES = {"SampledDesign": "Design", "kept_reward": "selected_reward"}
 """Former public names, which keep working."""
 
 

@@ -1,5 +1,6 @@
 """The optimum against published figures, an independent solver, and whatever else could win."""
 
+import pickle
 from functools import lru_cache
 from math import exp
 
@@ -13,6 +14,7 @@ from scipy.optimize import brentq
 from scipy.special import beta as beta_function
 from scipy.special import betainc, ndtr
 
+import infalign as ia
 from infalign import (
     BestOfN,
     BestOfPoisson,
@@ -22,6 +24,7 @@ from infalign import (
     Log,
     OrderStatistic,
     Probit,
+    RawRewards,
     Rewind,
     Sampling,
     SoftBestOfN,
@@ -617,6 +620,24 @@ def test_a_sampled_design_states_its_table():
     assert again.kl == pytest.approx(0.3, rel=0.02)
 
 
+def test_designs_have_one_type():
+    exact, sampled = design(BestOfN(2), kl=0.3), design(BestOfN(2), kl=0.3, samples=8)
+    assert type(exact) is type(sampled) is ia.Design is ia.SampledDesign
+    assert (exact.samples, exact.stderr) == (None, 0.0)
+    assert exact.policy.kl == pytest.approx(0.3) and exact.optimum.kl == exact.kl
+    assert pickle.loads(pickle.dumps(sampled)) == sampled
+    for asked in ("policy", "optimum"):
+        with pytest.raises(ValueError, match=f"`samples` must be None for `{asked}`; got 8"):
+            getattr(sampled, asked)
+
+
+def test_raw_rewards_do_not_depend_on_the_calibration():
+    raw = RawRewards(np.random.default_rng(0).normal(size=(3, 400)))
+    exact, few = (compare(BestOfN(2), [raw], kl=0.3, samples=k)[1] for k in (None, 8))
+    assert (exact.win_rate, exact.beta) == (few.win_rate, few.beta)
+    assert few.loss < exact.loss
+
+
 def test_the_smallest_number_of_samples_within_a_loss():
     exact = at_kl(Identity(), 0.5).win_rate(BestOfN(4))
     needed = samples_needed(BestOfN(4), Identity(), kl=0.5, loss=0.005, exact=exact)
@@ -633,7 +654,9 @@ def test_few_samples_cannot_reach_any_kl():
         SolveError, match=r"`the optimum` does not reach kl=3 nats with 2 calibration"
     ):
         compare(Sampling(), [Identity()], kl=3.0, samples=2)
-    with pytest.raises(ValueError, match="`samples` needs a procedure that selects by rank"):
+    with pytest.raises(
+        ValueError, match=r"`samples` needs a procedure .* by rank.*Leave `samples`"
+    ):
         design(Rewind(0.5, 3), kl=0.1, samples=8)
     with pytest.raises(ValueError, match="`samples` must be a whole number of at least 1; got 0"):
         design(BestOfN(4), kl=0.1, samples=0)

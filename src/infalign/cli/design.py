@@ -121,22 +121,9 @@ def _candidate(text: str):
 
 def _rows(played, opponent, candidates, kl, samples):
     """The optimum at one budget, and every candidate there."""
-    from infalign.core import Candidate, RawRewards, at_kl, compare
+    from infalign.core import compare
 
-    # Plain RLHF needs no calibration: however few samples there are, it is what it is.
-    raw = [c for c in candidates if samples is not None and isinstance(c, RawRewards)]
-    others = [c for c in candidates if c not in raw]
-    best, *rows = compare(played, others, kl=kl, against=opponent, samples=samples)
-    found = iter(rows)
-    rows = []
-    for candidate in candidates:
-        if candidate in raw:
-            policy = at_kl(candidate, kl)
-            win = policy.win_rate(played, opponent)
-            loss = best.win_rate - win
-            rows.append(Candidate(candidate.spec, policy.kl, policy.beta, win, loss))
-        else:
-            rows.append(next(found))
+    best, *rows = compare(played, list(candidates), kl=kl, against=opponent, samples=samples)
     return best, rows
 
 
@@ -155,7 +142,7 @@ def _budget(played, opponent, candidates, kl, beta, samples) -> dict:
         "kl": best.kl,
         "beta": best.beta,
         "win_rate": best.win_rate,
-        "stderr": getattr(best, "stderr", 0.0),
+        "stderr": best.stderr,
         "gap": None if math.isnan(best.gap) else best.gap,
         "certificate": best.certificate,
         "samples": samples,

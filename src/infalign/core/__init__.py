@@ -7,7 +7,7 @@ import every name from here or, for the public ones, from `infalign`.
 from . import finite, verifiable
 from ._certificates import objective, stationary_points
 from ._compare import Candidate, at_kl, best_exponential, best_power, compare
-from ._design import Design, SampledDesign, design
+from ._design import Design, design
 from ._few_samples import FewSamples, samples_needed
 from ._group_gradient import group_rewards, group_win_rate
 from ._inputs import finite_rewards, quantile
@@ -85,7 +85,6 @@ __all__ = [
     "Reads",
     "Registry",
     "Rewind",
-    "SampledDesign",
     "Sampling",
     "SelectedReward",
     "Smoothing",

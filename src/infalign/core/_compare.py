@@ -1,21 +1,60 @@
 """Transforms side by side: the win rate of each at a KL budget, beside the optimum's."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 
 from infalign import _check
-from infalign.errors import SolveError
+from infalign.errors import ArgumentError, SolveError
 
-from ._certificates import displacement_concave, mixture_concave
-from ._design import _check_procedure, _design, design
+from ._design import designs
 from ._few_samples import FewSamples
 from ._policies import TiltedPolicy
-from ._procedures import AbstractProcedure, RankProcedure
-from ._roots import bracketed_root
-from ._solvers.rank import frontier
+from ._procedures import AbstractProcedure, require_by_rank, require_procedure
+from ._roots import NoRoot, falling_root
+from ._shapes import Float
 from ._transforms import AbstractTransform, Exponential, Power
+
+WEAKEST_TILT = 30.0
+"""How far below its first guess log β is searched: beyond, Φ/β overflows or tells nothing apart."""
+
+T = TypeVar("T", bound=AbstractTransform)
+
+
+class Policy(Protocol):
+    """A policy with the KL and the win rates of a tilt."""
+
+    @property
+    def beta(self) -> float: ...
+
+    @property
+    def kl(self) -> float: ...
+
+    def win_rate(
+        self, procedure: AbstractProcedure, against: AbstractProcedure | None = None
+    ) -> float: ...
+
+
+@runtime_checkable
+class Tilting(Protocol):
+    """A candidate that is no transform of the quantile, such as `RawRewards`."""
+
+    @property
+    def spec(self) -> str:
+        """Its name in tables."""
+
+    @property
+    def middle(self) -> Float[np.ndarray, "_"]:
+        """Rewards whose spread tells where to look for β."""
+
+    def tilted(self, beta: float) -> Policy:
+        """The policy trained on it with strength β."""
+
+
+Family = Callable[[AbstractProcedure, float, AbstractProcedure], AbstractTransform]
+"""Chooses a transform for a procedure, a KL budget and an opponent, as `best_exponential` does."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +74,7 @@ class Candidate:
 
 def compare(
     procedure: AbstractProcedure,
-    transforms: Sequence[AbstractTransform],
+    transforms: Sequence[AbstractTransform | Tilting | Family],
     *,
     kl: float | Sequence[float],
     against: AbstractProcedure | None = None,
@@ -43,99 +82,125 @@ def compare(
 ) -> list[Candidate]:
     """Win rate of each transform at each KL budget, after the optimum at that budget.
 
-    - `transforms`: transforms, or anything with `spec` and `tilted(beta)` such as `RawRewards`;
-      `best_exponential` and `best_power` stand for their best member at each budget.
-    - `samples`: calibration samples per prompt, as for `design`.
+    - `transforms`: transforms, or `RawRewards`; `best_exponential` and `best_power` stand for their
+      best member at each budget.
+    - `samples`: calibration samples per prompt, as for `design`. `RawRewards` are not calibrated,
+      so their win rate does not depend on it.
 
     >>> from infalign import BestOfN, Identity
     >>> [f"{c.transform} {c.win_rate:.4f}" for c in compare(BestOfN(8), [Identity()], kl=0.5)]
     ['optimal 0.9299', 'identity 0.8036']
     """
-    _check_procedure("procedure", procedure)
-    against = procedure if against is None else _check_procedure("against", against)
-    budgets = [_check.positive("kl", budget) for budget in np.atleast_1d(kl).tolist()]
+    require_procedure("procedure", procedure)
+    against = procedure if against is None else require_procedure("against", against)
+    budgets = list(kl) if isinstance(kl, Iterable) and not isinstance(kl, str) else [kl]
+    budgets = [_check.positive("kl", budget) for budget in budgets]
+    candidates = _candidates(transforms)
     rows = []
-    for budget, best in zip(budgets, _bests(procedure, against, budgets, samples), strict=True):
-        stderr = getattr(best, "stderr", 0.0)
-        rows.append(Candidate("optimal", best.kl, best.beta, best.win_rate, 0.0, stderr))
-        for candidate in transforms:
-            if callable(candidate) and not hasattr(candidate, "spec"):
+    for budget, best in zip(budgets, designs(procedure, against, budgets, samples), strict=True):
+        rows.append(Candidate("optimal", best.kl, best.beta, best.win_rate, 0.0, best.stderr))
+        for candidate in candidates:
+            if not isinstance(candidate, AbstractTransform | Tilting):
                 candidate = candidate(procedure, budget, against)
-            if samples is None:
+            if samples is None or not isinstance(candidate, AbstractTransform):
                 policy = at_kl(candidate, budget)
-                kl_, win, stderr = policy.kl, policy.win_rate(procedure, against), 0.0
-                strength = policy.beta
+                kl_, strength, stderr = policy.kl, policy.beta, 0.0
+                win = policy.win_rate(procedure, against)
             else:
                 few = FewSamples(samples)
                 strength, exponents = few.at_kl(candidate, budget)
-                achieved = few.achieved(exponents, procedure, against)
+                achieved = few.achieved(exponents, require_by_rank("procedure", procedure), against)
                 kl_, win, stderr = achieved.kl, achieved.win_rate, achieved.stderr
             loss = best.win_rate - win
             rows.append(Candidate(candidate.spec, kl_, strength, win, loss, stderr))
     return rows
 
 
-def _bests(procedure, against, budgets, samples):
-    if samples is not None:
-        return [design(procedure, kl=b, against=against, samples=samples) for b in budgets]
-    certified = isinstance(procedure, RankProcedure) and (
-        mixture_concave(procedure) or displacement_concave(against)
-    )
-    if not certified:
-        return [design(procedure, kl=b, against=against) for b in budgets]
-    return [_design(procedure, against, o) for o in frontier(procedure, against, budgets)]
+def _candidates(transforms: object) -> list[AbstractTransform | Tilting | Family]:
+    if not isinstance(transforms, Iterable) or isinstance(transforms, str):
+        raise ArgumentError(
+            "transforms", f"must be a list such as [Identity()]; got {_check.short(transforms)}."
+        )
+    candidates = list(transforms)
+    for candidate in candidates:
+        known = isinstance(candidate, AbstractTransform | Tilting) or callable(candidate)
+        if isinstance(candidate, type) or not known:
+            raise ArgumentError(
+                "transforms",
+                "must hold transforms such as Identity(), RawRewards, or best_exponential; got "
+                f"{_check.short(candidate)}. Text becomes one with `infalign.parse_transform`.",
+            )
+    return candidates
 
 
-def at_kl(transform: AbstractTransform, kl: float) -> TiltedPolicy:
+def at_kl(transform: AbstractTransform | Tilting, kl: float) -> Policy:
     """The policy trained on `transform` whose KL is `kl` nats; SolveError if it cannot reach it."""
     _check.positive("kl", kl)
-    tilted = getattr(transform, "tilted", lambda beta: TiltedPolicy(transform, beta))
+    if isinstance(transform, AbstractTransform):
+        middle = transform(np.linspace(0.005, 0.995, 199))
+    else:
+        middle = transform.middle
 
-    def excess(log_beta):
-        return np.log(max(tilted(float(np.exp(log_beta))).kl, 1e-300) / kl)
+    def tilted(log_beta: float) -> Policy:
+        beta = float(np.exp(log_beta))
+        if isinstance(transform, AbstractTransform):
+            return TiltedPolicy(transform, beta)
+        return transform.tilted(beta)
+
+    def excess(log_beta: float) -> float:
+        return float(np.log(max(tilted(log_beta).kl, 1e-300) / kl))
 
     # A weak tilt costs Var(Φ)/(2 β²) nats.
-    middle = transform(np.linspace(0.005, 0.995, 199)) if callable(transform) else transform.middle
     start = float(np.log(max(np.std(middle), 1e-300)) - 0.5 * np.log(2 * kl))
-    low = high = start
-    while excess(high) > 0:
-        high += 1
-    while excess(low) < 0:
-        low -= 1
-        if low < start - 30:
-            raise SolveError(
-                f"`{transform.spec}` does not reach kl={kl:g} nats at any β that can be computed. "
-                "Ask for a smaller KL or a sharper transform."
-            )
-    if low == high:
-        return tilted(float(np.exp(start)))
-    return tilted(float(np.exp(bracketed_root(excess, low, high, xtol=1e-13, rtol=1e-14))))
+    try:
+        return tilted(falling_root(excess, start, low=start - WEAKEST_TILT, xtol=1e-13))
+    except NoRoot:
+        raise SolveError(
+            f"`{transform.spec}` does not reach kl={kl:g} nats at any β that can be computed. "
+            "Ask for a smaller KL or a sharper transform."
+        ) from None
 
 
 def best_exponential(
     procedure: AbstractProcedure, kl: float, against: AbstractProcedure | None = None
 ) -> Exponential:
-    """The paper's family at its best t for a procedure and a budget."""
+    """The paper's family at its best t for a procedure and a KL budget.
+
+    - `against`: how the reference is decoded. Default: `procedure`.
+    """
     return _best_member(Exponential, np.arcsinh, np.sinh, procedure, kl, against)
 
 
 def best_power(
     procedure: AbstractProcedure, kl: float, against: AbstractProcedure | None = None
 ) -> Power:
-    """Φ = u^a at its best a for a procedure and a budget."""
+    """Φ = u^a at its best a for a procedure and a KL budget.
+
+    - `against`: how the reference is decoded. Default: `procedure`.
+    """
     return _best_member(Power, np.log, np.exp, procedure, kl, against, low=0.02)
 
 
 def _best_member(
-    family: Callable, squeeze, stretch, procedure, kl, against, low: float | None = None
-):
+    family: Callable[[float], T],
+    squeeze: Callable[[float], float],
+    stretch: Callable[[float], float],
+    procedure: AbstractProcedure,
+    kl: float,
+    against: AbstractProcedure | None,
+    low: float | None = None,
+) -> T:
     """The member of a one-parameter family that wins most, searched on a squeezed scale."""
     from scipy.optimize import minimize_scalar  # slow to import
 
+    require_procedure("procedure", procedure)
+    against = procedure if against is None else require_procedure("against", against)
+    _check.positive("kl", kl)
+    # Sharper members win no more: laws with n draws live within 1/n of the ends of the axis.
     reach = 100.0 * max(procedure.draws, 4)
     ends = squeeze(-reach if low is None else low), squeeze(reach)
 
-    def loss(x):
+    def loss(x: float) -> float:
         try:
             return 1 - at_kl(family(float(stretch(x))), kl).win_rate(procedure, against)
         except SolveError:
@@ -145,11 +210,11 @@ def _best_member(
     losses = [loss(x) for x in grid]
     best = int(np.argmin(losses))
     around = grid[max(best - 1, 0)], grid[min(best + 1, 24)]
-    found = minimize_scalar(loss, bounds=around, method="bounded", options={"xatol": 1e-4})
+    x = minimize_scalar(loss, bounds=around, method="bounded", options={"xatol": 1e-4}).x
     # Four digits say it as well, but for a win rate next to 1, where they may be beyond reach.
-    rounded = family(float(f"{stretch(found.x):.4g}"))
+    rounded = family(float(f"{stretch(x):.4g}"))
     try:
         at_kl(rounded, kl)
     except SolveError:
-        return family(float(stretch(found.x)))
+        return family(float(stretch(x)))
     return rounded

@@ -1,6 +1,6 @@
 """Which transform to train on, for a procedure and a KL budget, before any training.
 
-The paper's analytical tool (InfAlign, arXiv:2412.19792, section 5): on the quantile axis win rates
+The paper's analytical tool (InfAlign, arXiv:2412.19792, section 5): on the quantile axis, win rates
 and KLs of every transform are integrals, the same for every model and reward.
 """
 
@@ -10,15 +10,17 @@ from functools import cached_property
 import numpy as np
 
 from infalign import _check
-from infalign.errors import SolveError
+from infalign.errors import ArgumentError, SolveError
 
 from ._certificates import certificate, displacement_concave, mixture_concave, rivals
 from ._few_samples import FewSamples
 from ._policies import TiltedPolicy
-from ._procedures import AbstractProcedure, RankProcedure
+from ._procedures import AbstractProcedure, RankProcedure, require_by_rank, require_procedure
 from ._quadrature import Panels
+from ._shapes import Float
+from ._soft_procedures import SoftenedProcedure
 from ._solvers.point import Optimum
-from ._solvers.rank import solve
+from ._solvers.rank import frontier, solve
 from ._solvers.soft import solve_softened
 from ._transforms import Tabulated
 
@@ -26,12 +28,19 @@ TABLE_POINTS = 48
 """Points of the tabulated optimum in each panel of the quadrature."""
 
 ROUNDING = 1e-16
-"""Relative rounding of a table's values."""
+"""Relative rounding error of a table's values."""
+
+ROUNDING_LIMIT = 1e-4
+"""Nats by which rounding may move Φ/β in a policy that is built from a table."""
 
 
 @dataclass(frozen=True)
 class Design:
-    """The optimal transform for a procedure, and what it achieves."""
+    """The optimal transform for a procedure, and what training on it achieves.
+
+    With finite calibration, `samples` reference samples per prompt, `win_rate` and `kl` are
+    expectations over prompts, whose samples fall at random.
+    """
 
     procedure: AbstractProcedure
     against: AbstractProcedure
@@ -42,44 +51,57 @@ class Design:
     kl: float
     """KL(policy ‖ reference) in nats."""
 
-    optimum: Optimum = field(repr=False, compare=False)
-    """The policy at the nodes of a quadrature."""
+    solution: "Exact | Sampled" = field(repr=False, compare=False)
+    """The optimum that `transform`, `gap` and `policy` are read from."""
 
-    @cached_property
+    samples: int | None = None
+    """Reference samples per prompt of the calibration, K; None for exact calibration."""
+
+    stderr: float = 0.0
+    """Standard error of `win_rate`; above 0 for finite calibration, whose expectation is a Monte
+    Carlo average."""
+
+    @property
     def transform(self) -> Tabulated:
-        """The win rate's own gradient Φ, from 0: with `beta` it states the objective W − β KL."""
-        return _table(self.optimum, self.procedure, self.against)
+        """The win rate's own gradient Φ, from 0: with `beta` it states the objective W − β KL.
 
-    @cached_property
-    def _certificate(self) -> tuple[float, str]:
-        return certificate(self.procedure, self.against, self.optimum)
+        With finite calibration, the best table: Φ at the K + 1 quantiles j/K a response can have.
+        """
+        return self.solution.transform
 
     @property
     def gap(self) -> float:
         """No policy has a larger W − β KL by more than this; nan where no certificate exists."""
-        return self._certificate[0]
+        return self.solution.certificate[0]
 
     @property
     def certificate(self) -> str:
         """How `gap` is known, in a sentence."""
-        return self._certificate[1]
+        return self.solution.certificate[1]
 
     @property
     def rounding(self) -> float:
         """Nats by which rounding `transform` to double precision may move Φ/β.
 
-        Large where the win rate is so close to 1 that β is tiny beside Φ: what is 1e-6 here is
-        1e-3 for a trainer that computes in single precision less three digits.
+        Large where the win rate is so close to 1 that β is tiny beside Φ: a rounding of 1e-6 here
+        is 1e-3 for a trainer that computes with three digits less than single precision.
         """
         return ROUNDING * self.transform.phi[-1] / self.beta
+
+    @property
+    def optimum(self) -> Optimum:
+        """The optimal policy at the nodes of a quadrature. Exact calibration only."""
+        return self._exact("optimum").optimum
 
     @cached_property
     def policy(self) -> TiltedPolicy:
         """The optimal policy on the quantile axis, as training on `transform` gives it.
 
-        Raises SolveError where a table in double precision cannot state it.
+        Raises ValueError for a design with finite calibration, where every prompt has a policy of
+        its own, and SolveError where a table in double precision cannot state the policy.
         """
-        if self.rounding > 1e-4:
+        self._exact("policy")
+        if self.rounding > ROUNDING_LIMIT:
             raise SolveError(
                 f"At kl={self.kl:.4g} the win rate is within {1 - self.win_rate:.1e} of 1 and "
                 f"beta={self.beta:.1e}: rounding alone moves `transform` / `beta` by "
@@ -87,33 +109,43 @@ class Design:
             )
         return TiltedPolicy(self.transform, self.beta)
 
+    def _exact(self, asked: str) -> "Exact":
+        if isinstance(self.solution, Exact):
+            return self.solution
+        raise ArgumentError(
+            "samples",
+            f"must be None for `{asked}`; got {self.samples}: each prompt's policy depends on "
+            "where its own samples fall. `win_rate` and `kl` are the expectations over prompts; "
+            "for a single policy, call `design` without `samples`.",
+        )
+
 
 @dataclass(frozen=True)
-class SampledDesign:
-    """The best table for K calibration samples per prompt, and what it achieves on average."""
+class Exact:
+    """The optimum for exact calibration."""
 
     procedure: AbstractProcedure
     against: AbstractProcedure
-    samples: int
-    """Reference samples per prompt, K."""
+    optimum: Optimum
+
+    @cached_property
+    def transform(self) -> Tabulated:
+        return _table(self.optimum, self.procedure, self.against)
+
+    @cached_property
+    def certificate(self) -> tuple[float, str]:
+        return certificate(self.procedure, self.against, self.optimum)
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """The best table for finite calibration."""
 
     transform: Tabulated
-    """Φ at the K + 1 quantiles j/K that a response can have, from 0."""
-
-    beta: float
-    win_rate: float
-    """Expected over prompts, whose reference samples fall at random."""
-
-    kl: float
-    """Expected over prompts, in nats."""
-
-    stderr: float
-    """Standard error of `win_rate`: the expectation is a Monte Carlo one."""
-
-    gap: float = float("nan")
-    """nan: one table serves all prompts, and J is not concave in it."""
-
-    certificate: str = "no certificate: one table serves all prompts, and J is not concave in it"
+    certificate = (
+        float("nan"),
+        "no certificate: one table serves all prompts, and J is not concave in it",
+    )
 
 
 def design(
@@ -123,14 +155,14 @@ def design(
     beta: float | None = None,
     against: AbstractProcedure | None = None,
     samples: int | None = None,
-) -> Design | SampledDesign:
-    """The transform whose KL-regularised optimum wins most under `procedure`.
+) -> Design:
+    """The transform whose KL-regularized optimum wins most under `procedure`.
 
     - `procedure`: how the policy will be decoded.
     - `kl`: budget in nats per sequence; or `beta`: the strength in W − β KL. Exactly one.
-    - `against`: how the reference it must beat is decoded; `procedure` unless given.
-    - `samples`: reference samples per prompt of the calibration, K; exact calibration unless
-      given. With it `kl` and `win_rate` are expectations over prompts.
+    - `against`: how the reference is decoded. Default: `procedure`.
+    - `samples`: reference samples per prompt of the calibration, K. Default: exact calibration.
+      With it, `kl` and `win_rate` are expectations over prompts.
 
     Raises ValueError for arguments out of range and SolveError where double precision cannot hold
     the optimum.
@@ -139,58 +171,64 @@ def design(
     >>> round(design(BestOfN(8), kl=0.5).win_rate, 4)
     0.9299
     """
-    _check_procedure("procedure", procedure)
-    against = procedure if against is None else _check_procedure("against", against)
-    _check_budget(kl, beta)
+    require_procedure("procedure", procedure)
+    against = procedure if against is None else require_procedure("against", against)
+    _check.budget(kl, beta)
     if samples is not None:
         return _sampled(procedure, against, kl, beta, _check.count("samples", samples))
-    return _design(procedure, against, _optimum(procedure, against, kl, beta))
+    return _exact(procedure, against, _optimum(procedure, against, kl, beta))
 
 
-def _check_procedure(name, value) -> AbstractProcedure:
-    if not isinstance(value, AbstractProcedure):
-        raise ValueError(
-            f"`{name}` must be a procedure such as BestOfN(4); got {value!r}. "
-            "Text becomes one with `infalign.parse_procedure`."
-        )
-    return value
+def designs(
+    procedure: AbstractProcedure,
+    against: AbstractProcedure,
+    kls: list[float],
+    samples: int | None,
+) -> list[Design]:
+    """The design at each of several KL budgets; from their neighbors where that is safe."""
+    if samples is None and isinstance(procedure, RankProcedure) and _certified(procedure, against):
+        return [_exact(procedure, against, o) for o in frontier(procedure, against, kls)]
+    return [design(procedure, kl=kl, against=against, samples=samples) for kl in kls]
 
 
-def _check_budget(kl, beta) -> None:
-    if (kl is None) == (beta is None):
-        raise ValueError(
-            f"Give exactly one of `kl` (nats) and `beta` (win rate per nat); got kl={kl}, "
-            f"beta={beta}."
-        )
-    if kl is None:
-        _check.positive("beta", beta)
-    else:
-        _check.positive("kl", kl)
+def _exact(procedure: AbstractProcedure, against: AbstractProcedure, optimum: Optimum) -> Design:
+    exact = Exact(procedure, against, optimum)
+    return Design(procedure, against, optimum.beta, optimum.win_rate, optimum.kl, exact)
 
 
-def _design(procedure, against, found: Optimum) -> Design:
-    return Design(procedure, against, found.beta, found.win_rate, found.kl, found)
+def _certified(procedure: RankProcedure, against: AbstractProcedure) -> bool:
+    """Whether duality leaves one stationary point only."""
+    return mixture_concave(procedure) or displacement_concave(against)
 
 
-def _optimum(procedure, against, kl, beta) -> Optimum:
-    if not isinstance(procedure, RankProcedure):
+def _optimum(
+    procedure: AbstractProcedure,
+    against: AbstractProcedure,
+    kl: float | None,
+    beta: float | None,
+) -> Optimum:
+    if isinstance(procedure, SoftenedProcedure):
         return solve_softened(procedure, against, kl=kl, beta=beta)
-    found = solve(procedure, against, kl=kl, beta=beta)
-    if mixture_concave(procedure) or displacement_concave(against):
-        return found
+    procedure = require_by_rank(
+        "procedure", procedure, "Subclass RankProcedure, or SoftenedProcedure."
+    )
+    optimum = solve(procedure, against, kl=kl, beta=beta)
+    if _certified(procedure, against):
+        return optimum
     return max(
-        [found, *rivals(procedure, against, found, kl)],
+        [optimum, *rivals(procedure, against, optimum, kl)],
         key=lambda o: o.win_rate - (0 if beta is None else beta * o.kl),
     )
 
 
-def _table(found: Optimum, procedure, against) -> Tabulated:
+def _table(optimum: Optimum, procedure: AbstractProcedure, against: AbstractProcedure) -> Tabulated:
     """Φ on a grid so fine, and with its exact slope, that its tilt is the optimum's."""
-    curve, grid = found.curve, found.curve.grid
-    u, phi = grid.refine(found.gradient, TABLE_POINTS)
+    curve, grid = optimum.curve, optimum.curve.grid
+    u, phi = grid.refine(optimum.gradient, TABLE_POINTS)
     if not isinstance(procedure, RankProcedure):
         return _jumping_table(grid, u, phi, procedure.breaks)
     _, cdf = grid.refine(curve.cdf, TABLE_POINTS)
+    # Φ' = h(F) g, from Φ(u) = −∫_u^1 h(F) dG + const; its integral is Φ(1) − Φ(0).
     total = grid.integrate(procedure.density(curve.cdf) * against.density(grid.nodes))
     u, cdf, phi = np.append(u, 1.0), np.append(np.clip(cdf, 0, 1), 1.0), np.append(phi, total)
     phi[0] = 0
@@ -203,9 +241,15 @@ def _table(found: Optimum, procedure, against) -> Tabulated:
     )
 
 
-def _jumping_table(grid: Panels, u, phi, breaks) -> Tabulated:
+def _jumping_table(
+    grid: Panels,
+    u: Float[np.ndarray, "points"],
+    phi: Float[np.ndarray, "points"],
+    breaks: tuple[float, ...],
+) -> Tabulated:
     """Φ with both its values at each jump."""
     panels = phi.reshape(len(grid), TABLE_POINTS)
+    # Φ at each panel's right edge, which `refine` leaves out, by linear extrapolation.
     ends = 2 * panels[:, -1] - panels[:, -2]
     at = np.searchsorted(grid.edges, breaks)
     u = np.append(np.insert(u, at * TABLE_POINTS, breaks), 1.0)
@@ -215,21 +259,32 @@ def _jumping_table(grid: Panels, u, phi, breaks) -> Tabulated:
     return Tabulated(tuple(u), tuple(phi), increasing=bool((np.diff(phi) >= 0).all()))
 
 
-def _sampled(procedure, against, kl, beta, samples) -> SampledDesign:
+def _sampled(
+    procedure: AbstractProcedure,
+    against: AbstractProcedure,
+    kl: float | None,
+    beta: float | None,
+    samples: int,
+) -> Design:
+    if not isinstance(procedure, RankProcedure):
+        raise ArgumentError(
+            "samples",
+            "needs a procedure that selects by rank, since a finite calibration knows ranks only; "
+            f"got {procedure!r}. Leave `samples` out.",
+        )
     few = FewSamples(samples)
     exact = _optimum(procedure, against, kl, beta)
-    curve = exact.curve
-    start = few.means(curve.grid.nodes.ravel(), exact.gradient.ravel())
+    start = few.means(exact.curve.grid.nodes.ravel(), exact.gradient.ravel())
     values, beta = few.best_table(procedure, against, start, exact.beta, kl=kl, beta=beta)
     achieved = few.achieved(values / beta, procedure, against)
     table = Tabulated(tuple(few.quantiles), tuple(np.maximum.accumulate(values - values[0])))
-    return SampledDesign(
+    return Design(
         procedure,
         against,
-        samples,
-        table,
         beta,
         achieved.win_rate,
         achieved.kl,
+        Sampled(table),
+        samples,
         achieved.stderr,
     )

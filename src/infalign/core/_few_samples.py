@@ -12,10 +12,10 @@ from functools import cached_property
 import numpy as np
 
 from infalign import _check
-from infalign.errors import ArgumentError, SolveError
+from infalign.errors import SolveError
 
 from ._procedures import AbstractProcedure, RankProcedure
-from ._roots import bracketed_root
+from ._roots import NoRoot, bracketed_root, falling_root
 from ._transforms import AbstractTransform
 
 CELLS = 400_000
@@ -23,6 +23,9 @@ CELLS = 400_000
 
 OPTIMIZED_CELLS = 40_000
 """Cells of all prompts on which a table is optimized; others judge it."""
+
+STRONGEST_TILT = 12.0
+"""How far below its first guess log β is searched."""
 
 SEED = 20_241_219
 
@@ -81,7 +84,6 @@ class FewSamples:
         self, exponents: np.ndarray, procedure: RankProcedure, against: AbstractProcedure
     ) -> Achieved:
         """Expected win rate and KL of the policies with density ∝ e^exponent per cell."""
-        _by_rank(procedure)
         widths = self._widths
         wins = np.concatenate(
             [
@@ -109,25 +111,21 @@ class FewSamples:
         return 1 / scale, values * scale
 
     def _scale(self, values: np.ndarray, kl: float, name: str) -> float:
-        def excess(log_scale):
-            return np.log(max(self.kl(values * np.exp(log_scale)), 1e-300) / kl)
+        def excess(log_beta: float) -> float:
+            return float(np.log(max(self.kl(values * np.exp(-log_beta)), 1e-300) / kl))
 
-        start = 0.5 * np.log(2 * kl) - np.log(max(np.std(values), 1e-300))
-        low = high = start
-        while excess(low) > 0:
-            low -= 1
-        while excess(high) < 0:
-            high += 1
-            if high > start + 12:
-                raise SolveError(
-                    f"`{name}` does not reach kl={kl:g} nats with {self.samples} calibration "
-                    f"samples per prompt: {np.sum(1 / np.arange(1, self.samples + 1)):.3g} nats, "
-                    "1 + 1/2 + … + 1/K, is the most they tell apart on average. Use more samples, "
-                    "or a smaller kl."
-                )
-        if low == high:
-            return float(np.exp(start))
-        return float(np.exp(bracketed_root(excess, low, high, xtol=1e-12)))
+        # A weak tilt costs Var(φ)/(2 β²) nats.
+        start = float(np.log(max(np.std(values), 1e-300)) - 0.5 * np.log(2 * kl))
+        try:
+            log_beta = falling_root(excess, start, low=start - STRONGEST_TILT, xtol=1e-12)
+        except NoRoot:
+            raise SolveError(
+                f"`{name}` does not reach kl={kl:g} nats with {self.samples} calibration samples "
+                f"per prompt: {np.sum(1 / np.arange(1, self.samples + 1)):.3g} nats, "
+                "1 + 1/2 + … + 1/K, is the most they tell apart on average. Use more samples, or a "
+                "smaller kl."
+            ) from None
+        return float(np.exp(-log_beta))
 
     def best_table(
         self,
@@ -144,7 +142,6 @@ class FewSamples:
         At a budget β is found with the table. `start` and `start_beta` are a guess: the exact
         optimum averaged over the cells.
         """
-        _by_rank(procedure)
         prompts = max(OPTIMIZED_CELLS // (self.samples + 1), 256)
         widths = np.random.default_rng([SEED, self.samples, 1]).dirichlet(
             np.ones(self.samples + 1), size=prompts
@@ -158,11 +155,13 @@ class FewSamples:
 
         if beta is not None:
             return solve(beta, guess) * beta, beta
-        # β at which the optimized table costs `kl` on the prompts it is optimized on.
+        # β at which the optimized table costs `kl` on the prompts it is optimized on. Each table is
+        # the start of the next one and the bracket's ends are optimized twice, so `falling_root`,
+        # which remembers values, would end at another table within the optimizer's tolerance.
         known: dict[float, float] = {}
         exponents = guess
 
-        def excess(log_beta):
+        def excess(log_beta: float) -> float:
             nonlocal exponents
             exponents = solve(float(np.exp(log_beta)), exponents)
             mass, log_z = _tilt(widths, exponents)
@@ -174,7 +173,7 @@ class FewSamples:
             low, high = high, high + 0.4
         while (known[low] if low in known else excess(low)) < 0:
             low, high = low - 0.4, low
-            if low < np.log(start_beta) - 12:
+            if low < np.log(start_beta) - STRONGEST_TILT:
                 raise SolveError(
                     f"No table for {self.samples} calibration samples per prompt reaches kl={kl:g} "
                     "nats. Use more samples, or a smaller kl."
@@ -182,9 +181,8 @@ class FewSamples:
         log_beta = bracketed_root(excess, low, high, xtol=1e-3) if known[low] > 0 else low
         excess(log_beta)
         # On the prompts that judge it the budget holds exactly.
-        return exponents * self._scale(exponents, kl, "the table") * np.exp(log_beta), float(
-            np.exp(log_beta)
-        )
+        scale = self._scale(exponents, kl, "the table")
+        return exponents * scale * np.exp(log_beta), float(np.exp(log_beta))
 
 
 def samples_needed(
@@ -225,15 +223,6 @@ def samples_needed(
         middle = (low + high) // 2
         low, high = (low, middle) if short(middle) <= loss else (middle, high)
     return high
-
-
-def _by_rank(procedure) -> None:
-    if not isinstance(procedure, RankProcedure):
-        raise ArgumentError(
-            "samples",
-            "needs a procedure that selects by rank, since only ranks are known from a finite "
-            f"calibration; got {procedure!r}. Leave `samples` out.",
-        )
 
 
 def _tilt(widths, exponents):
