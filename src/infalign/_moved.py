@@ -12,6 +12,7 @@ MOVED = {
     "infalign.calibration.ranks": "infalign.core",
     "infalign.calibration.store": "infalign.stores",
     "infalign.certificates": "infalign.core",
+    "infalign.comparison.plan": "infalign.comparison.comparison",
     "infalign.coupled_samples": "infalign.core",
     "infalign.decoding.red_team": "infalign.red_team.attack",
     "infalign.evaluation.power_law": "infalign.red_team.power_law",

@@ -12,11 +12,12 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from infalign import BestOfN, ConfigError, SoftBestOfN, storage, win_rate
-from infalign.comparison import samples
-from infalign.comparison.plan import Comparison
+from infalign.comparison import measured, samples
+from infalign.comparison.comparison import Comparison
 from infalign.comparison.run import compare_policies
 from infalign.config import EvaluationPrompts, SamplingSettings
 from infalign.demo import FOLDER
+from infalign.evaluation import laws, soft_laws
 from infalign.evaluation.gold import gold_win_rate
 from infalign.prompts import load_prompts
 
@@ -167,9 +168,9 @@ def test_more_rewards_policies_and_procedures_use_the_samples_there_are(
     compare_policies(first, tmp_path)
     kept = column(tmp_path, "same", "completion").tolist()
     drawn = []
-    draw_one = samples._shard
+    draw_one = samples._sampled
     monkeypatch.setattr(
-        samples, "_shard", lambda *arguments: drawn.append(arguments[2]) or draw_one(*arguments)
+        samples, "_sampled", lambda *arguments: drawn.append(arguments[2]) or draw_one(*arguments)
     )
     more = plan(moved, policies={"same": moved, "other": REFERENCE}, procedures=("worst-of-n:2",))
     results = compare_policies(more, tmp_path)
@@ -188,7 +189,7 @@ def test_samples_drawn_otherwise_are_refused(compared, moved):
         ({"policies": {"moved": "elsewhere"}}, "policies.moved"),
         ({"gold": {"vowels": f"python:{__name__}:length"}}, "gold.vowels"),
     ):
-        with pytest.raises(ConfigError, match=f"drawn otherwise: `{named}` differ"):
+        with pytest.raises(ConfigError, match=f"other settings: `{named}` differ"):
             compare_policies(plan(moved, **changed), folder)
 
 
@@ -240,7 +241,7 @@ def test_soft_and_voting_procedures_agree_with_the_stored_samples(moved, tmp_pat
     known = column(tmp_path, "calibration", "reward")
     ours, theirs = column(tmp_path, "moved", "reward"), column(tmp_path, "reference", "reward")
     soft = win_rate(ours, theirs, SoftBestOfN(2, 0.2), calibration=known).value
-    assert rates["soft-best-of-n:2:0.2"]["value"] == soft
+    assert rates["soft-best-of-n:2:0.2"]["value"] == pytest.approx(soft, rel=1e-14)
     assert (results["examples"][0]["responses"][0]["policy"]) == "reference"
 
 
@@ -276,3 +277,41 @@ def voted(texts, rewards):
 def test_what_cannot_be_compared_is_said_before_anything_is_drawn(moved, changed, words):
     with pytest.raises(ConfigError, match=words):
         plan(moved, **changed)
+
+
+def test_each_policy_and_procedure_has_its_chances_computed_once(moved, tmp_path, monkeypatch):
+    # Win rates by three rewards, selected rewards, length control, the judge's pairs, differences
+    # and the curves over n all read the same chances, whichever way those are computed.
+    computed = Counter()
+
+    def counted(compute):
+        def count(values, procedure, *arguments, **options):
+            computed[np.asarray(values).tobytes(), procedure] += 1
+            return compute(values, procedure, *arguments, **options)
+
+        return count
+
+    for name in ("selection_chances", "vote_chances"):
+        monkeypatch.setattr(measured, name, counted(getattr(measured, name)))
+    spy = counted(lambda chances, *rest: soft_laws.selected_by_quantile(chances, *rest))
+    monkeypatch.setattr(laws, "selected_by_quantile", spy)
+    procedures = ("best-of-n:2", "sampling", "soft-best-of-n:2:0.2", "rewind:0.7:3")
+    results = compare_policies(
+        plan(
+            moved,
+            policies={"moved": moved, "other": REFERENCE},
+            gold={"vowels": f"python:{__name__}:vowels", "length": f"python:{__name__}:length"},
+            procedures=(*procedures, "majority-vote:3"),
+            answers=f"python:{__name__}:first_letter",
+            judge=f"reward:python:{__name__}:length",
+        ),
+        tmp_path,
+    )
+    assert len(results["policies"]) == 2 and results["differences"] and results["by_n"]
+    # Three sets of samples (the reference is decoded too) under every procedure, among them the
+    # members n = 1 and 2 of both families, of which best-of-n:2 is asked for already; what the soft
+    # procedures read is located once more for their law.
+    kinds = Counter(type(procedure).__name__ for _, procedure in computed)
+    assert kinds["BestOfN"] == kinds["WorstOfN"] == 3 * 2 and kinds["int"] == 3
+    assert kinds["Sampling"] == 3 and kinds["SoftBestOfN"] == kinds["Rewind"] == 3 * 2
+    assert set(computed.values()) == {1}

@@ -190,7 +190,7 @@ def evaluate(
             if not value
         ]
         raise typer.BadParameter(f"without a configuration it needs {', '.join(missing)}")
-    from infalign.comparison.plan import Comparison
+    from infalign.comparison.comparison import Comparison
     from infalign.comparison.run import compare_policies
     from infalign.config import EvaluationPrompts, SamplingSettings, read_section
     from infalign.prompts import load_prompts

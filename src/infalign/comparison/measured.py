@@ -1,37 +1,42 @@
 """The samples of a comparison as arrays, and the estimates they give."""
 
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
-from infalign.core import quantiles
+from infalign.core import RankProcedure, quantiles
 from infalign.decoding.selection import Decoder, MajorityVote, reads
 from infalign.errors import DataError
-from infalign.evaluation.chances import selected_win_rate, selection_chances
+from infalign.evaluation.chances import selected_mean, selected_win_rate, selection_chances
 from infalign.evaluation.estimators import win_rate
-from infalign.evaluation.length import LengthControl, length_controlled
-from infalign.evaluation.uncertainty import Estimate, over_prompts
+from infalign.evaluation.length import Candidates, LengthControl, length_control
+from infalign.evaluation.uncertainty import Estimate
 from infalign.evaluation.votes import vote_chances
+from infalign.stores import PromptSamples
 
-from .plan import CALIBRATION, REFERENCE, SELECTING, Comparison
+from .comparison import CALIBRATION, REFERENCE, SELECTING, Comparison
 from .samples import column_of, read
-
-FRONTIER_LIMIT = 8.0
-"""Nats beyond which the best possible win rate is not told: it is 1 to many digits."""
-
-
-def in_theory(*procedures: Decoder) -> bool:
-    """Whether the quantile axis tells what these procedures do: all but votes on answers."""
-    return not any(isinstance(p, MajorityVote) for p in procedures)
 
 
 class Measured:
-    """The samples of a comparison as arrays of shape (prompts, samples), by policy."""
+    """The samples of a comparison as arrays of shape (prompts, samples), by policy.
+
+    Files are read when they are first needed. Selection chances and win rates are computed once:
+    every estimate of a policy under a procedure reads the same chances.
+    """
 
     def __init__(self, comparison: Comparison, folder: Path):
         self.comparison, self.folder = comparison, folder
-        self.samples = read(comparison, folder)
         self.shape = (len(comparison.prompts), comparison.samples)
+        self._chances: dict[tuple[str, Decoder], np.ndarray] = {}
+        self._win_rates: dict[tuple[str, Decoder, Decoder, str], Estimate] = {}
+        self._lengths: dict[str, np.ndarray] = {}
+
+    @cached_property
+    def samples(self) -> dict[str, PromptSamples]:
+        """The stored samples of the reference and every policy."""
+        return read(self.comparison, self.folder)
 
     def column(self, name: str, column: str) -> np.ndarray:
         """A column of one policy's samples; null becomes nan."""
@@ -41,72 +46,80 @@ class Measured:
         """The responses of one policy."""
         return np.array(self.samples[name].rows("completion"), object)
 
+    def lengths(self, name: str) -> np.ndarray:
+        """Their lengths in characters, since policies may have different tokenizers."""
+        if name not in self._lengths:
+            self._lengths[name] = np.vectorize(len)(self.texts(name)).astype(float)
+        return self._lengths[name]
+
     def rewards(self, name: str, reward: str = SELECTING) -> np.ndarray:
-        """What one reward gave one policy's samples."""
+        """One reward of one policy's samples."""
         return self.column(name, column_of(reward))
 
-    def answers(self, name: str, vote: MajorityVote) -> np.ndarray:
-        """The answers of one policy's responses."""
-        found = np.empty(self.shape, object)
-        found.ravel()[:] = [vote.answer(text) for text in self.texts(name).ravel()]
-        return found
-
     def read_by(self, procedure: Decoder, name: str) -> np.ndarray:
-        """What a procedure looks at of one policy's responses."""
-        match reads(procedure):
-            case "answers":
-                return self.answers(name, procedure)
-            case "quantiles":
-                return quantiles(self.rewards(name), self.rewards(CALIBRATION))
+        """The values of one policy's samples that a procedure selects by."""
+        if isinstance(procedure, MajorityVote):
+            answers = np.empty(self.shape, object)
+            answers.ravel()[:] = [procedure.answer(text) for text in self.texts(name).ravel()]
+            return answers
+        if reads(procedure) == "quantiles":
+            return quantiles(self.rewards(name), self.rewards(CALIBRATION))
         return self.rewards(name)
 
     def chances(self, name: str, procedure: Decoder) -> np.ndarray:
-        """The chance of each of one policy's samples to be the one that is kept."""
-        if isinstance(procedure, MajorityVote):
-            return vote_chances(self.answers(name, procedure), procedure.n)
-        return selection_chances(self.rewards(name), procedure, **self.calibration)
+        """The chance of each of one policy's samples to be selected."""
+        key = (name, procedure)
+        if key not in self._chances:
+            if isinstance(procedure, MajorityVote):
+                chances = vote_chances(self.read_by(procedure, name), procedure.n)
+            else:
+                chances = selection_chances(
+                    self.rewards(name), procedure, calibration=self._calibration
+                )
+            self._chances[key] = chances
+        return self._chances[key]
 
     def win_rate(
         self, name: str, procedure: Decoder, against: Decoder, reward: str = SELECTING
     ) -> Estimate:
-        """Of one policy against the reference, judged by one reward."""
+        """Win rate of one policy over the reference, judged by one reward."""
+        key = (name, procedure, against, reward)
+        if key not in self._win_rates:
+            self._win_rates[key] = self._win_rate(*key)
+        return self._win_rates[key]
+
+    def _win_rate(self, name: str, procedure: Decoder, against: Decoder, reward: str) -> Estimate:
         ours, theirs = self.rewards(name, reward), self.rewards(REFERENCE, reward)
-        if reward == SELECTING and in_theory(procedure, against):
-            return win_rate(ours, theirs, procedure, against=against, **self.calibration)
-        kept, selected_theirs = self.chances(name, procedure), self.chances(REFERENCE, against)
-        return selected_win_rate(ours, kept, theirs, selected_theirs)
+        if isinstance(procedure, RankProcedure) and isinstance(against, RankProcedure):
+            if reward == SELECTING:  # one sort of both sides, faster than chances
+                return win_rate(ours, theirs, procedure, against=against)
+        chances = self.chances(name, procedure), self.chances(REFERENCE, against)
+        return selected_win_rate(ours, chances[0], theirs, chances[1])
 
     def selected_reward(self, name: str, procedure: Decoder, reward: str) -> Estimate:
-        """Mean of one reward over what one policy keeps."""
-        return over_prompts((self.chances(name, procedure) * self.rewards(name, reward)).sum(1))
+        """Mean of one reward over the responses that one policy selects."""
+        return selected_mean(self.rewards(name, reward), self.chances(name, procedure))
 
     def length_controlled(
         self, name: str, procedure: Decoder, against: Decoder
     ) -> LengthControl | None:
-        """What is left of a win rate between responses of the same number of characters; None
-        where the policy's are all longer, or all shorter, and for majority votes.
+        """Win rate predicted between responses of the same number of characters.
 
-        Characters, since policies may have different tokenizers.
+        None where the policy's responses are all longer, or all shorter, and for majority votes.
         """
-        if not in_theory(procedure, against):
+        if isinstance(procedure, MajorityVote) or isinstance(against, MajorityVote):
             return None
-        ours, theirs = (np.vectorize(len)(self.texts(n)) for n in (name, REFERENCE))
-        rewards = self.rewards(name), self.rewards(REFERENCE)
         try:
-            return length_controlled(
-                rewards[0],
-                ours,
-                rewards[1],
-                theirs,
-                procedure,
-                against=against,
-                **self.calibration,
+            return length_control(
+                self._candidates(name, procedure), self._candidates(REFERENCE, against)
             )
         except DataError:
             return None
 
-    @property
-    def calibration(self) -> dict:
-        """What estimators of procedures that read calibrated rewards need besides."""
-        known = CALIBRATION in self.samples
-        return {"calibration": self.rewards(CALIBRATION)} if known else {}
+    def _candidates(self, name: str, procedure: Decoder) -> Candidates:
+        return Candidates(self.rewards(name), self.lengths(name), self.chances(name, procedure))
+
+    @cached_property
+    def _calibration(self) -> np.ndarray | None:
+        """Rewards of the second set of reference samples, where a procedure needs it."""
+        return self.rewards(CALIBRATION) if CALIBRATION in self.samples else None

@@ -1,4 +1,4 @@
-"""Compare policies that were trained anywhere: draw what is missing, then sum up."""
+"""Compare policies that were trained anywhere: draw the missing samples, then summarize."""
 
 from pathlib import Path
 
@@ -6,12 +6,12 @@ from infalign import storage
 from infalign.errors import ConfigError
 from infalign.prompts import fingerprint
 
+from .comparison import Comparison
 from .measured import Measured
-from .plan import Comparison
+from .resumable import Report
 from .samples import draw
-from .shards import Report
 from .summary import summarize
-from .verdicts import compare_pairs
+from .verdicts import draw_verdicts
 
 SETTINGS = "comparison.json"
 
@@ -22,26 +22,32 @@ def compare_policies(comparison: Comparison, folder: Path, report: Report | None
     Samples are drawn once: a second call with more policies, gold rewards or procedures adds those,
     and a killed one continues.
 
-    - `report`: called with what is being done, how much of it is done and how much there is.
+    - `report`: called with the step, how much of it is done and how much there is.
 
-    Raises ConfigError when the folder holds samples that were drawn otherwise, DataError when a
+    Raises ConfigError when the folder holds samples drawn with other settings, DataError when a
     model, a reward or the prompts cannot be used, and MissingExtraError without torch.
     """
     folder = Path(folder)
-    _same_settings(comparison, folder / SETTINGS)
+    _require_same_settings(comparison, folder / SETTINGS)
     storage.sweep(folder)
-    evaluation = folder / "evaluation"
-    report = report or (lambda what, done, total: None)
-    draw(comparison, evaluation, report)
-    compare_pairs(comparison, evaluation, report)
-    results = summarize(Measured(comparison, evaluation), {})
-    storage.write_json(evaluation / "results.json", results)
+    measured = measure(
+        comparison, folder / "evaluation", report or (lambda what, done, total: None)
+    )
+    results = summarize(measured, {})
+    storage.write_json(measured.folder / "results.json", results)
     return results
 
 
-def _same_settings(comparison: Comparison, path: Path) -> None:
-    """Check that the samples in the folder, if any, are those that would be drawn."""
-    policies, gold = dict(comparison.policies), dict(comparison.gold)
+def measure(comparison: Comparison, folder: Path, report: Report) -> Measured:
+    """The samples and verdicts of a comparison, drawn into `folder` where they are missing."""
+    draw(comparison, folder, report)
+    measured = Measured(comparison, folder)
+    draw_verdicts(measured, report)
+    return measured
+
+
+def _require_same_settings(comparison: Comparison, path: Path) -> None:
+    """Check that the samples in the folder, if any, have the settings of this comparison."""
     stated = storage.as_json(
         {
             "reference": comparison.reference,
@@ -52,8 +58,8 @@ def _same_settings(comparison: Comparison, path: Path) -> None:
             "kl_samples": comparison.kl_samples,
             "seed": comparison.seed,
             "judge": comparison.judge and [comparison.judge, comparison.judge_pairs],
-            "policies": policies,
-            "gold": gold,
+            "policies": dict(comparison.policies),
+            "gold": dict(comparison.gold),
         }
     )
     if not path.exists():
@@ -64,17 +70,17 @@ def _same_settings(comparison: Comparison, path: Path) -> None:
             )
         storage.write_json(path, stated)
         return
-    found = storage.read_json(path)
-    if None in (found["judge"], stated["judge"]):  # one that is new, or not asked for this time
-        found["judge"] = stated["judge"] = stated["judge"] or found["judge"]
-    differing = [k for k in stated if k not in ("policies", "gold") and found.get(k) != stated[k]]
+    known = storage.read_json(path)
+    if None in (known["judge"], stated["judge"]):  # a new judge, or none this time
+        known["judge"] = stated["judge"] = stated["judge"] or known["judge"]
+    differing = [k for k in stated if k not in ("policies", "gold") and known.get(k) != stated[k]]
     for kind in ("policies", "gold"):
-        changed = found[kind].keys() & stated[kind].keys()
-        differing += [f"{kind}.{n}" for n in sorted(changed) if found[kind][n] != stated[kind][n]]
-        stated[kind] = found[kind] | stated[kind]
+        shared = known[kind].keys() & stated[kind].keys()
+        differing += [f"{kind}.{n}" for n in sorted(shared) if known[kind][n] != stated[kind][n]]
+        stated[kind] = known[kind] | stated[kind]
     if differing:
         raise ConfigError(
-            f"{path.parent} holds samples that were drawn otherwise: "
+            f"{path.parent} holds samples drawn with other settings: "
             f"{', '.join(f'`{name}`' for name in differing)} differ. Choose another folder with "
             "--out, or restore those values."
         )

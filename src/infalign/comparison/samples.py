@@ -1,19 +1,20 @@
 """Samples of every policy with their rewards and KL, drawn once."""
 
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Mapping, Sequence
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
 from infalign import storage
+from infalign.models.interfaces import Conversation, Response, Sampler, Scorer
 from infalign.models.rewards import load_reward, score
 from infalign.models.samplers import load_sampler
 from infalign.stores import PromptSamples, by_prompt
 
-from .plan import SELECTING, Comparison
-from .shards import BATCHES, Report, drop_shards, in_shards
+from .comparison import SELECTING, Comparison
+from .resumable import BATCHES, Report, drop_parts, write_in_parts
 
 
 def draw(comparison: Comparison, folder: Path, report: Report) -> None:
@@ -21,25 +22,25 @@ def draw(comparison: Comparison, folder: Path, report: Report) -> None:
 
     Columns: prompt_id, sample, completion, tokens, logprob (nats, of the sampling distribution),
     kl and kl_sampled (nats), and one per reward: `reward`, then `reward_NAME` of each gold reward.
-    What is not known is null: tokens and log-probabilities that a server does not tell, the KL of
-    samples that it was not measured on. Files that are there are kept; a reward that is new scores
-    the samples that there are.
+    Unknown values are null: tokens and log-probabilities that a server does not report, the KL of
+    samples on which it was not measured. Existing files are not drawn again; a new reward scores
+    the stored samples.
     """
-    models = _Models(comparison)
+    models, ids = _Models(comparison), [p.id for p in comparison.prompts]
     size = max(1, BATCHES * comparison.sampling.batch_size // comparison.samples)
     for name, model in comparison.models.items():
-        path, total = folder / f"{name}.parquet", len(comparison.prompts)
-        told = partial(report, f"evaluate {name}")
+        path, progress = folder / f"{name}.parquet", partial(report, f"evaluate {name}")
         if path.exists():
-            drop_shards(path)
+            drop_parts(path)
             _add_rewards(comparison, models, path)
-            told(total, total)
+            progress(len(ids), len(ids))
         else:
-            in_shards(path, total, size, partial(_shard, comparison, models, name, model), told)
+            make = partial(_sampled, comparison, models, name, model)
+            write_in_parts(path, ids, size, make, progress)
 
 
 def column_of(reward: str) -> str:
-    """The column that a reward's scores are in."""
+    """The column of a reward's scores."""
     return reward if reward == SELECTING else f"{SELECTING}_{reward}"
 
 
@@ -53,36 +54,33 @@ def _joined(comparison: Comparison, path: Path) -> PromptSamples:
 
 
 class _Models:
-    """What is loaded: one policy at a time, and the reference and rewards for good."""
+    """The loaded models: one policy at a time; the reference and the rewards stay."""
 
     def __init__(self, comparison: Comparison):
         self.comparison = comparison
-        self._rewards: dict[str, Callable] = {}
-        self._reference = None
-        self._policy = (None, None)
+        self._rewards: dict[str, Scorer] = {}
+        self._policy: tuple[str, Sampler] | None = None
 
-    def reward(self, name: str):
+    def reward(self, name: str) -> Scorer:
         if name not in self._rewards:
             spec = self.comparison.rewards[name]
             remote = self.comparison.trust_remote_code
             self._rewards[name] = load_reward(spec, trust_remote_code=remote)
         return self._rewards[name]
 
-    @property
-    def reference(self):
-        if self._reference is None:
-            self._reference = self._load(self.comparison.reference)
-        return self._reference
+    @cached_property
+    def reference(self) -> Sampler:
+        return self._load(self.comparison.reference)
 
-    def policy(self, model: str):
+    def policy(self, model: str) -> Sampler:
         if model == self.comparison.reference:
             return self.reference
-        if self._policy[0] != model:
-            self._policy = (None, None)  # frees the last one before the next is there
+        if self._policy is None or self._policy[0] != model:
+            self._policy = None  # frees the last policy before the next is loaded
             self._policy = (model, self._load(model))
         return self._policy[1]
 
-    def _load(self, model: str):
+    def _load(self, model: str) -> Sampler:
         sampling = self.comparison.sampling
         return load_sampler(
             model,
@@ -94,8 +92,11 @@ class _Models:
         )
 
 
-def _shard(comparison: Comparison, models: _Models, name, model, start, end) -> pa.Table:
-    prompts, n = comparison.prompts[start:end], comparison.samples
+def _sampled(
+    comparison: Comparison, models: _Models, name: str, model: str, places: Sequence[int]
+) -> pa.Table:
+    """Samples of one policy on the prompts at these places, scored."""
+    prompts, n = [comparison.prompts[place] for place in places], comparison.samples
     conversations, ids = [p.messages for p in prompts], [p.id for p in prompts]
     sampler = models.policy(model)
     drawn = sampler.sample(conversations, n, seed=comparison.sample_seed(name), keys=ids)
@@ -119,16 +120,24 @@ def _shard(comparison: Comparison, models: _Models, name, model, start, end) -> 
     return pa.table(columns)
 
 
-def _kl(comparison, models, sampler, conversations, drawn) -> Mapping[str, np.ndarray]:
+def _kl(
+    comparison: Comparison,
+    models: _Models,
+    sampler: Sampler,
+    conversations: Sequence[Conversation],
+    drawn: Sequence[Sequence[Response]],
+) -> Mapping[str, np.ndarray]:
     """KL along the first responses to each prompt, exact per token and as sampled; nan elsewhere.
 
-    From the reference without its top-p: what a nucleus of the reference cannot produce at all
-    would make it infinite.
+    The KL is from the reference without its top-p: tokens outside the reference's nucleus would
+    make it infinite. Models without logits, such as a server's, have no KL.
     """
-    exact, sampled = (np.full((len(drawn), comparison.samples), np.nan) for _ in range(2))
-    if _is_local(sampler) and _is_local(models.reference):
-        from infalign.models.kl import sequence_kl
+    from infalign.models.hf import LanguageModel
+    from infalign.models.kl import sequence_kl
 
+    exact, sampled = (np.full((len(drawn), comparison.samples), np.nan) for _ in range(2))
+    # The reference is loaded only where the policy has logits.
+    if isinstance(sampler, LanguageModel) and isinstance(models.reference, LanguageModel):
         k = comparison.kl_samples
         first = [row[:k] for row in drawn]
         kl = sequence_kl(sampler, models.reference, conversations, first, reference_top_p=1.0)
@@ -136,15 +145,8 @@ def _kl(comparison, models, sampler, conversations, drawn) -> Mapping[str, np.nd
     return {"kl": exact, "kl_sampled": sampled}
 
 
-def _is_local(sampler) -> bool:
-    """Whether a model's logits are at hand."""
-    from infalign.models.hf import LanguageModel
-
-    return isinstance(sampler, LanguageModel)
-
-
 def _add_rewards(comparison: Comparison, models: _Models, path: Path) -> None:
-    """Score stored samples by the rewards that they lack."""
+    """Add the scores of rewards that the stored samples lack."""
     samples = _joined(comparison, path)
     table = samples.table
     missing = [r for r in comparison.rewards if column_of(r) not in table.column_names]

@@ -1,18 +1,18 @@
-"""What the samples say: win rates, KL, lengths and their errors, in one JSON schema."""
+"""The results of a comparison: win rates, KL, lengths and their errors, in one JSON schema."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from infalign.core import design, families, family
+from infalign.core import AbstractProcedure, design, families, family
 from infalign.errors import SolveError
 from infalign.evaluation.divergence import nats_per_sequence, nats_per_token
 from infalign.evaluation.marginal import marginal_kl
 from infalign.evaluation.uncertainty import Estimate, over_prompts
 
-from .measured import FRONTIER_LIMIT, Measured, in_theory
-from .plan import REFERENCE, SELECTING
-from .shown import shown
+from .comparison import REFERENCE, SELECTING
+from .figure_data import FRONTIER_LIMIT, figure_data
+from .measured import Measured
 from .verdicts import read_verdicts
 
 SCHEMA_VERSION = 2
@@ -21,7 +21,7 @@ SCHEMA_VERSION = 2
 def summarize(measured: Measured, labels: Mapping[str, str]) -> dict:
     """The results of a comparison.
 
-    - `labels`: what policies are called on a page, where it is not their name.
+    - `labels`: labels of policies on a page. Default of each: its name.
     """
     comparison = measured.comparison
     names = list(comparison.policies)
@@ -61,23 +61,26 @@ def summarize(measured: Measured, labels: Mapping[str, str]) -> dict:
         "by_n": {name: _by_n(measured, name) for name in families()}
         if comparison.samples >= 4
         else {},
-        **shown(measured, policies, labels),
+        **figure_data(measured, policies, labels),
     }
 
 
 def _judge(measured: Measured, name: str) -> dict | None:
     if measured.comparison.judge is None:
         return None
-    found = read_verdicts(measured.comparison, measured.folder, name)
-    estimates = ("win_rate", "position_bias", "consistency")
-    counts = ("pairs", "excluded", "excluded_prompts")
-    return {k: as_json(getattr(found, k)) for k in estimates} | {
-        k: getattr(found, k) for k in counts
+    result = read_verdicts(measured.comparison, measured.folder, name)
+    return {
+        "win_rate": as_json(result.win_rate),
+        "position_bias": as_json(result.position_bias),
+        "consistency": as_json(result.consistency),
+        "pairs": result.pairs,
+        "excluded": result.excluded,
+        "excluded_prompts": result.excluded_prompts,
     }
 
 
 def as_json(estimate: Estimate) -> dict:
-    """An estimate's figures, null where there is none."""
+    """An estimate's figures; null for those that are not finite."""
     figures = {k: getattr(estimate, k) for k in ("value", "stderr", "low", "high")}
     return {k: v if np.isfinite(v) else None for k, v in figures.items()}
 
@@ -103,40 +106,42 @@ def _lengths_and_rewards(measured: Measured, name: str) -> dict:
 
 
 def _length_controlled(measured: Measured, name: str) -> dict:
-    found = {}
+    controlled = {}
     for spec, (p, a) in measured.comparison.pairs.items():
         control = measured.length_controlled(name, p, a)
-        found[spec] = None if control is None else as_json(control.controlled)
-    return found
+        controlled[spec] = None if control is None else as_json(control.controlled)
+    return controlled
 
 
 def _kl(measured: Measured, name: str) -> dict:
     exact = measured.column(name, "kl")
-    if np.isnan(exact).all():  # a server tells no logits
+    if np.isnan(exact).all():  # a server reports no logits
         return dict.fromkeys(
             ("kl", "kl_sampled", "kl_per_token", "kl_efficiency", "frontier"), None
         )
     kl = nats_per_sequence(exact)
-    told = {
+    known = {
         "kl": as_json(kl),
         "kl_sampled": as_json(nats_per_sequence(measured.column(name, "kl_sampled"))),
         "kl_per_token": as_json(nats_per_token(exact, measured.column(name, "tokens"))),
     }
     if measured.comparison.sampling.top_p < 1:
-        # The KL is from the whole reference, quantiles are among samples of its nucleus.
-        return told | {"kl_efficiency": None, "frontier": None}
-    bought = marginal_kl(measured.rewards(name), measured.rewards(REFERENCE))
-    return told | {
-        "kl_efficiency": bought / kl.value if kl.value > 0 else None,
+        # The KL is from the whole reference, but quantiles are among samples of its nucleus.
+        return known | {"kl_efficiency": None, "frontier": None}
+    of_quantiles = marginal_kl(measured.rewards(name), measured.rewards(REFERENCE))
+    return known | {
+        "kl_efficiency": of_quantiles / kl.value if kl.value > 0 else None,
         "frontier": {
             spec: _best_possible(p, a, kl.value)
-            for spec, (p, a) in measured.comparison.pairs.items()
-            if in_theory(p, a)
+            for spec, (p, a) in measured.comparison.theory_pairs.items()
         },
     }
 
 
-def _best_possible(procedure, against, kl: float) -> float | None:
+def _best_possible(
+    procedure: AbstractProcedure, against: AbstractProcedure, kl: float
+) -> float | None:
+    """The highest win rate of any policy at that KL; None where it is not computed."""
     if not 0 < kl <= FRONTIER_LIMIT:
         return None
     try:
@@ -145,7 +150,7 @@ def _best_possible(procedure, against, kl: float) -> float | None:
         return None
 
 
-def _differences(measured: Measured, a: str, b: str):
+def _differences(measured: Measured, a: str, b: str) -> Iterator[tuple[str, Estimate]]:
     for spec, (p, against) in measured.comparison.pairs.items():
         first, second = measured.win_rate(a, p, against), measured.win_rate(b, p, against)
         yield spec, over_prompts(first.per_prompt - second.per_prompt, bounds=(-1, 1))

@@ -40,7 +40,7 @@ for response B, or tie if neither is better."""
 VERDICTS = {"a": 1.0, "b": 0.0, "tie": 0.5}
 
 
-class Judge(Protocol):
+class PairwiseJudge(Protocol):
     """Names the better of two responses."""
 
     def __call__(
@@ -57,10 +57,10 @@ def load_judge(
     max_new_tokens: int = 256,
     seed: int = 0,
     trust_remote_code: bool = False,
-) -> Judge:
+) -> PairwiseJudge:
     """The judge that `spec` names.
 
-    - `python:package.module:function`: a function called as `Judge` says.
+    - `python:package.module:function`: a function with the signature of `PairwiseJudge`.
     - `http://host:8000/v1#name`, or https: a model on an OpenAI-compatible server, as `ModelJudge`;
       a key is read from the environment only.
     - `reward:REWARD`: the order of a reward, named as for `load_reward`.
@@ -184,7 +184,7 @@ def read_verdict(reply: str) -> float | None:
 
 
 def judge_pairs(
-    judge: Judge,
+    judge: PairwiseJudge,
     prompts: Sequence[Conversation],
     ours: Sequence[Sequence[str]],
     theirs: Sequence[Sequence[str]],

@@ -11,7 +11,7 @@ from pathlib import Path
 import yaml
 
 from infalign import storage
-from infalign.comparison.plan import Comparison
+from infalign.comparison.comparison import Comparison
 from infalign.config import Config
 from infalign.core import Sampling, parse_procedure
 from infalign.demo import bundled

@@ -8,9 +8,9 @@ from infalign import storage
 from infalign.calibration.diagnostics import resolution
 from infalign.calibration.expected import Counted
 from infalign.calibration.raw_reward import raw_beta, raw_win_rate
-from infalign.comparison.measured import Measured, in_theory
-from infalign.comparison.plan import REFERENCE
-from infalign.comparison.shown import BINS
+from infalign.comparison.comparison import REFERENCE
+from infalign.comparison.figure_data import BINS
+from infalign.comparison.measured import Measured
 from infalign.comparison.summary import summarize
 from infalign.core import (
     Identity,
@@ -29,11 +29,9 @@ from .folder import Run
 from .read import open_store, read_design, read_expected
 
 
-def summarize_run(run: Run) -> dict:
+def summarize_run(run: Run, measured: Measured) -> dict:
     """`evaluation/results.json` of a run whose policies have been sampled: the comparison, and
     beside it what theory says of the run's own transform."""
-    comparison, folder = run.comparison, run.folder / "evaluation"
-    measured = Measured(comparison, folder)
     results = summarize(measured, LABELS)
     store = open_store(run)
     transform, _, target = read_design(run)
@@ -61,7 +59,7 @@ def _theory(run: Run, store, transform, expected, policy: dict) -> dict:
         return {"transform": "trained elsewhere", "theory": {}}
     own = {"model": f"train/{method}/model"}  # wherever the run folder is moved
     kl = policy["kl"]["value"]
-    pairs = [(spec, pair) for spec, pair in run.comparison.pairs.items() if in_theory(*pair)]
+    pairs = list(run.comparison.theory_pairs.items())
     if method == "rlhf":
         beta = raw_beta(store, kl)
         theory = {

@@ -12,9 +12,8 @@ from infalign.calibration.expected import expected
 from infalign.calibration.in_store import some_rewards
 from infalign.calibration.raw_reward import require_spread
 from infalign.collection import Local, OnRay, collect
-from infalign.comparison.samples import draw
-from infalign.comparison.shards import BATCHES, Report
-from infalign.comparison.verdicts import compare_pairs
+from infalign.comparison.resumable import BATCHES, Report
+from infalign.comparison.run import measure
 from infalign.config import SamplingSettings
 from infalign.core import parse_transform
 from infalign.models.rewards import load_reward
@@ -184,7 +183,6 @@ def stored_samples(run: Run) -> "StoredSamples":
 def evaluate(run: Run, report: Report) -> None:
     """Samples, rewards and KLs on the held-out prompts, then `evaluation/results.json`."""
     folder = run.folder / "evaluation"
-    draw(run.comparison, folder, report)
-    compare_pairs(run.comparison, folder, report)
+    measured = measure(run.comparison, folder, report)
     if not (folder / "results.json").exists():
-        storage.write_json(folder / "results.json", summarize_run(run))
+        storage.write_json(folder / "results.json", summarize_run(run, measured))

@@ -1,10 +1,11 @@
-"""What is compared: policies, procedures, rewards, and the prompts they meet on."""
+"""The definition of a comparison: policies, procedures, rewards and prompts."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
 from infalign.config import SamplingSettings
+from infalign.core import AbstractProcedure
 from infalign.decoding.answers import load_answers
 from infalign.decoding.selection import Decoder, MajorityVote, parse_decoder, reads
 from infalign.errors import ConfigError
@@ -13,11 +14,11 @@ from infalign.seeds import derived
 
 REFERENCE = "reference"
 CALIBRATION = "calibration"
-"""Names that no policy may have: the reference's samples, and a second set of them by which
-procedures that read calibrated rewards are calibrated."""
+"""Names that no policy may have: the reference's samples, and a second set of reference samples,
+which calibrates the rewards for procedures that read calibrated ones."""
 
 SELECTING = "reward"
-"""The reward that procedures keep by; others judge what is kept."""
+"""The reward that procedures select by; the others judge the selected responses."""
 
 
 @dataclass(frozen=True)
@@ -25,41 +26,42 @@ class Comparison:
     """Policies against one reference, decoded in several ways and judged by several rewards."""
 
     reference: str
-    """The reference policy, as `load_sampler` reads it."""
+    """The reference policy, a specification for `load_sampler`."""
 
     policies: Mapping[str, str]
-    """Name to folder, hub id or server of each policy."""
+    """Name → specification of each policy, for `load_sampler`."""
 
     reward: str
-    """What procedures keep by: the reward of training, the proxy."""
+    """The reward that procedures select by: that of training, the proxy."""
 
     prompts: Sequence[Prompt]
+    """The held-out prompts that all policies answer."""
 
     procedures: tuple[str, ...]
-    """How policies are decoded; the first is the one that the verdict is on."""
+    """How policies are decoded; the first is the main one."""
 
     against: str | None = None
-    """How the reference is decoded; as the policy unless given."""
+    """How the reference is decoded. Default: as the policy."""
 
     gold: Mapping[str, str] = field(default_factory=dict)
-    """Name to reward of held-out rewards, which say what the kept responses are worth."""
+    """Name → specification of held-out rewards, which judge the selected responses."""
 
     answers: str = "numeric"
-    """How `majority-vote:N` finds the answer in a response, as `load_answers` reads it."""
+    """How `majority-vote:N` extracts answers, a specification for `load_answers`."""
 
     judge: str | None = None
-    """Who compares kept responses pairwise, as `load_judge` reads it."""
+    """The judge that compares selected responses pairwise, a specification for `load_judge`."""
 
     judge_pairs: int = 1
-    """Pairs to each prompt and policy that the judge compares, under the first procedure."""
+    """Pairs per prompt and policy that the judge compares, under the first procedure."""
 
     sampling: SamplingSettings = field(default_factory=SamplingSettings)
 
     samples: int = 32
-    """Responses to each prompt by each policy."""
+    """Responses per prompt and policy."""
 
     kl_samples: int = 8
-    """Responses to each prompt on which the KL is measured, at most."""
+    """Largest number of responses per prompt on which the KL is measured."""
 
     seed: int = 0
     trust_remote_code: bool = False
@@ -67,22 +69,24 @@ class Comparison:
     def __post_init__(self):
         wrong = {REFERENCE, CALIBRATION} & self.policies.keys()
         if wrong:
-            raise ConfigError(f"No policy can be called {wrong.pop()!r}: that is the reference's.")
+            raise ConfigError(
+                f"No policy can be called {wrong.pop()!r}: the reference has that name."
+            )
         if SELECTING in self.gold:
             raise ConfigError(
-                f"No gold reward can be called {SELECTING!r}: that is the reward kept by."
+                f"No gold reward can be called {SELECTING!r}: procedures select by that reward."
             )
         for name in (*self.policies, *self.gold):
             if not name.replace("-", "").replace("_", "").isalnum():
                 raise ConfigError(
-                    f"Policies and gold rewards become names of files and columns; {name!r} must "
-                    "be letters, digits, - and _."
+                    f"Policies and gold rewards name files and columns; {name!r} must consist of "
+                    "letters, digits, - and _."
                 )
         first = next(iter(self.pairs.values()))
         if self.judge and any(isinstance(p, MajorityVote) for p in first):
             raise ConfigError(
-                "The judge compares what the first procedure keeps, and a majority vote is none "
-                "that it can be shown pairs of. Name another procedure first."
+                "The judge compares pairs that the first procedure selects, which a majority vote "
+                "does not define. Name another procedure first."
             )
         for procedure, against in self.pairs.values():
             needed = max(procedure.draws, against.draws)
@@ -94,7 +98,7 @@ class Comparison:
 
     @cached_property
     def pairs(self) -> dict[str, tuple[Decoder, Decoder]]:
-        """Each procedure's spec to how the policy and how the reference are decoded."""
+        """Spec of each procedure → how the policy and how the reference are decoded."""
         answer = load_answers(self.answers)
         pairs = {}
         for spec in dict.fromkeys(self.procedures):
@@ -103,6 +107,15 @@ class Comparison:
             pairs[procedure.spec] = (procedure, against)
         return pairs
 
+    @cached_property
+    def theory_pairs(self) -> dict[str, tuple[AbstractProcedure, AbstractProcedure]]:
+        """The pairs with win rates in theory, on the quantile axis: all but majority votes."""
+        return {
+            spec: (procedure, against)
+            for spec, (procedure, against) in self.pairs.items()
+            if isinstance(procedure, AbstractProcedure) and isinstance(against, AbstractProcedure)
+        }
+
     @property
     def calibrated(self) -> bool:
         """Whether any procedure reads calibrated rewards."""
@@ -110,15 +123,15 @@ class Comparison:
 
     @property
     def models(self) -> dict[str, str]:
-        """Name to model of every set of samples, the reference's first."""
+        """Name → policy of every set of samples, the reference's first."""
         again = {CALIBRATION: self.reference} if self.calibrated else {}
         return {REFERENCE: self.reference, **again, **self.policies}
 
     @property
     def rewards(self) -> dict[str, str]:
-        """Name to spec of every reward, the one that is kept by first."""
+        """Name → specification of every reward, the one that procedures select by first."""
         return {SELECTING: self.reward, **self.gold}
 
     def sample_seed(self, name: str) -> int:
-        """The seed of one policy's samples: independent streams from one seed."""
+        """The seed of one set of samples: independent streams from one seed."""
         return derived(self.seed, f"evaluate {name}")

@@ -1,10 +1,11 @@
-"""What a page shows beside the table: the frontier's curves, densities of quantiles, examples."""
+"""The parts of `results.json` behind figures: frontier curves, quantile densities, examples."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from infalign.core import (
+    AbstractProcedure,
     Identity,
     Probit,
     TiltedPolicy,
@@ -15,71 +16,81 @@ from infalign.core import (
 )
 from infalign.decoding.selection import select
 
-from .measured import FRONTIER_LIMIT, Measured, in_theory
-from .plan import REFERENCE
+from .comparison import REFERENCE
+from .measured import Measured
 
 BINS = 20
+"""Bins of a density of quantiles."""
+
 EXAMPLES = 8
+"""Prompts whose selected responses are shown."""
+
+FRONTIER_LIMIT = 8.0
+"""Nats up to which the best possible win rate is computed; beyond, it is 1 to many digits."""
+
+NO_TILT = 1e9
+"""A KL strength at which the tilted policy is the reference."""
 
 
-def shown(measured: Measured, policies: list[dict], labels: Mapping[str, str]) -> dict:
+def figure_data(measured: Measured, policies: Sequence[Mapping], labels: Mapping[str, str]) -> dict:
     """The parts of `results.json` that figures and examples are drawn from.
 
     - `policies`: their entries in the results, for their KL.
     """
-    reached = [p["kl"]["value"] for p in policies if p["kl"] and p["kl"]["value"] > 0]
+    kls = [p["kl"]["value"] for p in policies if p["kl"] and p["kl"]["value"] > 0]
     return {
         "frontier": {
-            spec: _curves(procedure, against, min(max(reached), FRONTIER_LIMIT))
-            for spec, (procedure, against) in measured.comparison.pairs.items()
-            if in_theory(procedure, against)
+            spec: _curves(procedure, against, min(max(kls), FRONTIER_LIMIT))
+            for spec, (procedure, against) in measured.comparison.theory_pairs.items()
         }
-        if reached
+        if kls
         else {},
         "quantile_density": _densities(measured),
         "examples": _examples(measured, labels),
     }
 
 
-def _curves(procedure, against, reached: float) -> dict:
-    kls = np.concatenate([[0.01], np.linspace(0.05, max(1.0, 1.3 * reached), 24)])
+def _curves(procedure: AbstractProcedure, against: AbstractProcedure, largest: float) -> dict:
+    """Win rates in theory from KL 0 to beyond the largest KL of a policy."""
+    kls = np.concatenate([[0.01], np.linspace(0.05, max(1.0, 1.3 * largest), 24)])
     curves = {
         "optimal": [design(procedure, kl=k, against=against).win_rate for k in kls],
         "identity": [at_kl(Identity(), k).win_rate(procedure, against) for k in kls],
         "probit": [at_kl(Probit(), k).win_rate(procedure, against) for k in kls],
     }
-    start = TiltedPolicy(Identity(), 1e9).win_rate(procedure, against)
+    start = TiltedPolicy(Identity(), NO_TILT).win_rate(procedure, against)
     return {"kl": [0.0, *kls.tolist()]} | {name: [start, *c] for name, c in curves.items()}
 
 
 def _densities(measured: Measured) -> dict:
-    """Where the replies of each policy fall among the reference's: 1 everywhere is the same."""
+    """Density of each policy's quantiles among the reference's; 1 everywhere is the reference."""
     edges = np.linspace(0, 1, BINS + 1)
     rng = np.random.default_rng(measured.comparison.sample_seed("density"))
-    found: dict = {"edges": edges.tolist()}
+    densities: dict[str, list[float]] = {"edges": edges.tolist()}
     for name in measured.comparison.policies:
         u = randomized_quantiles(measured.rewards(name), measured.rewards(REFERENCE), rng=rng)
         counts = np.histogram(u, edges)[0]
-        found[name] = (counts / counts.mean()).tolist()
-    return found
+        densities[name] = (counts / counts.mean()).tolist()
+    return densities
 
 
 def _examples(measured: Measured, labels: Mapping[str, str]) -> list[dict]:
-    """What decoding kept of some of each policy's draws, on a few prompts."""
+    """The responses that each policy selects on a few prompts."""
     comparison = measured.comparison
     rng = np.random.default_rng(comparison.sample_seed("examples"))
     count = len(comparison.prompts)
     chosen = np.sort(rng.choice(count, min(EXAMPLES, count), replace=False))
     decoded, against = next(iter(comparison.pairs.values()))
     names = {REFERENCE: "Reference"} | {p: labels.get(p, p) for p in comparison.policies}
+    procedures = {name: against if name == REFERENCE else decoded for name in names}
+    values = {name: measured.read_by(procedures[name], name) for name in names}
     texts = {name: measured.texts(name) for name in names}
     reference = measured.rewards(REFERENCE)
     examples = []
     for p in chosen:
         responses = []
         for name, label in names.items():
-            procedure = against if name == REFERENCE else decoded
-            at = select(procedure, measured.read_by(procedure, name)[p], rng=rng)
+            at = select(procedures[name], values[name][p], rng=rng)
             q = quantiles([[measured.rewards(name)[p, at]]], reference[[p]])[0, 0]
             responses.append(
                 {
