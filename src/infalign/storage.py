@@ -5,13 +5,14 @@ import json
 import os
 import shutil
 import tempfile
+from collections.abc import Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .errors import DataError
+from .errors import ConfigError, DataError, InfalignError
 
 if TYPE_CHECKING:
     import pyarrow as pa  # inside the functions that need it: a sixth of a second
@@ -126,6 +127,35 @@ def fingerprint(value) -> str:
     """Short checksum of a JSON value, whatever the order of its keys."""
     text = json.dumps(value, sort_keys=True, default=_plain)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def differences(stored: Mapping, wanted: Mapping, prefix: str = "") -> list[str]:
+    """The settings in which two mappings differ, each as `name value, not wanted`; mappings inside
+    both are compared entry by entry."""
+    different = []
+    for name in dict.fromkeys((*wanted, *stored)):
+        ours, theirs = stored.get(name), wanted.get(name)
+        if isinstance(ours, Mapping) and isinstance(theirs, Mapping):
+            different += differences(ours, theirs, f"{prefix}{name}.")
+        elif ours != theirs:
+            different.append(f"{prefix}{name} {ours!r}, not {theirs!r}")
+    return different
+
+
+def require_same(
+    stored: Mapping,
+    wanted: Mapping,
+    problem: str,
+    remedy: str,
+    *,
+    error: type[InfalignError] = ConfigError,
+) -> None:
+    """Raise `error`, "`problem` …: the settings that differ. `remedy`", unless both are the same.
+
+    - `stored`: settings as read from a file; `wanted`: those of now, compared as JSON.
+    """
+    if different := differences(stored, as_json(wanted)):
+        raise error(f"{problem} {'; '.join(different)}. {remedy}")
 
 
 def _plain(value):

@@ -128,7 +128,7 @@ def test_a_folder_of_another_run_is_refused_and_left_alone(run, tmp_path):
     assert run("--until", "calibrate")[0] == 0
     before = (tmp_path / "run" / "config.yaml").read_text()
     code, errors = run(kl=0.7)
-    assert code == 1 and "another configuration: `kl` differ" in message(errors)
+    assert code == 1 and "another configuration: kl 0.3, not 0.7" in message(errors)
     assert (tmp_path / "run" / "config.yaml").read_text() == before
 
 
@@ -157,7 +157,7 @@ def test_a_folder_that_was_killed_at_its_first_file_is_taken_and_swept(run, tmp_
 def test_every_key_of_a_run_counts(run):
     assert run("--until", "calibrate")[0] == 0
     code, errors = run(evidence=False)
-    assert code == 1 and "another configuration: `evidence` differ" in message(errors)
+    assert code == 1 and "another configuration: evidence True, not False" in message(errors)
 
 
 def test_a_reward_that_never_differs_is_refused_before_training(run):

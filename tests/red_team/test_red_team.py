@@ -301,7 +301,7 @@ def test_a_killed_collection_continues_and_ends_as_if_it_had_not_been(tmp_path):
 def test_other_settings_and_damaged_files_are_refused(tmp_path):
     folder = tmp_path / "x"
     collect(folder, {"n": 1, "seed": 0}, MANY, 256, half, lambda *a: None)
-    with pytest.raises(ConfigError, match="holds attempts with other settings: seed differ"):
+    with pytest.raises(ConfigError, match="holds attempts with other settings: seed 0, not 1"):
         collect(folder, {"n": 1, "seed": 1}, MANY, 256, half, lambda *a: None)
     (folder / "attempts-00001.parquet").write_bytes(b"")
     with pytest.raises(DataError, match=r"attempts-00001.parquet is missing or not the file"):
@@ -359,7 +359,7 @@ def test_the_command_writes_attempts_results_and_a_figure(cli, red_team, tmp_pat
     code, again, _ = red_team(*command, "--json", "--model", "bundled:language-model")
     assert json.loads(again) == results
     code, _, errors = red_team(*command, "--seed", 1)
-    assert code == 1 and "holds attempts with other settings: seed differ" in errors
+    assert code == 1 and "holds attempts with other settings: seed 0, not 1" in errors
 
 
 def test_a_python_test_of_success_needs_no_reward(red_team, tmp_path, monkeypatch):

@@ -407,8 +407,8 @@ def test_a_collection_with_other_settings_is_not_continued(folder):
     with pytest.raises(DataError) as caught:
         StoreWriter(folder, PROVENANCE | {"model": "other"}, 4)
     assert str(caught.value) == (
-        f"{folder} was collected with other settings: model 'tiny', not 'other'; 3 prompts, not 4. "
-        "Remove it, or restore them."
+        f"{folder} was collected with other settings: model 'tiny', not 'other'; number of prompts "
+        "3, not 4. Remove it, or restore them."
     )
     assert contents(folder) == before
 

@@ -63,11 +63,7 @@ def uniformity(fresh, stored, *, rng: np.random.Generator, permutations: int = 9
     fresh = finite_rewards("fresh", fresh)
     stored = finite_rewards("stored", stored)
     _check.count("permutations", permutations, at_least=99)
-    if len(fresh) != len(stored):
-        raise ValueError(
-            f"`fresh` and `stored` must have one row per prompt each; got {len(fresh)} and "
-            f"{len(stored)} rows."
-        )
+    _check.paired_rows(fresh=fresh, stored=stored)
     prompts, m = fresh.shape
     pooled = np.concatenate([fresh, stored], axis=1)
     # Ties in random order: no sample is then more likely than another to stand anywhere.

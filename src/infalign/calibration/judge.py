@@ -16,13 +16,20 @@ from infalign import _check
 from infalign.core import (
     AbstractProcedure,
     AbstractTransform,
+    NoRoot,
     RankProcedure,
-    bracketed_root,
+    falling_root,
     finite_rewards,
 )
 from infalign.errors import SolveError
 
 from .interface import AbstractCalibrator, AbstractFitted
+
+REACH = 12.0
+"""How far log β may fall from its first guess: there the KL of few samples is at its limit."""
+
+LEAST = 1e-300
+"""Stands for 0 where a logarithm is taken."""
 
 
 @dataclass(frozen=True)
@@ -204,32 +211,32 @@ def achieved(
     """
     pairs = list(zip(truths, shaped, strict=True))
 
-    def mean_kl(scale):
-        return float(np.mean([t.kls(v * scale).mean() for t, v in pairs]))
+    def mean_kl(beta: float) -> float:
+        return float(np.mean([t.kls(v / beta).mean() for t, v in pairs]))
 
-    scale = _scale(mean_kl, np.std(shaped[0]), kl) if beta is None else 1 / beta
-    wins = np.mean([t.win_rates(v * scale, procedure, against) for t, v in pairs], axis=0)
+    _check.budget(kl, beta)
+    if beta is None:
+        beta = _beta(mean_kl, float(np.std(shaped[0])), kl)
+    wins = np.mean([t.win_rates(v / beta, procedure, against) for t, v in pairs], axis=0)
     stderr = float(wins.std(ddof=1) / np.sqrt(wins.size)) if wins.size > 1 else float("nan")
-    return Judged(float(wins.mean()), stderr, 1 / scale, mean_kl(scale), wins)
+    return Judged(float(wins.mean()), stderr, beta, mean_kl(beta), wins)
 
 
-def _scale(mean_kl: Callable[[float], float], spread: float, kl: float) -> float:
-    """1/β at which the KL is `kl`."""
+def _beta(mean_kl: Callable[[float], float], spread: float, kl: float) -> float:
+    """The β at which the KL is `kl`."""
 
-    def excess(log_scale):
-        return np.log(max(mean_kl(np.exp(log_scale)), 1e-300) / kl)
+    def excess(log_beta: float) -> float:
+        return float(np.log(max(mean_kl(np.exp(log_beta)), LEAST) / kl))
 
-    low = high = start = 0.5 * np.log(2 * kl) - np.log(max(spread, 1e-300))
-    while excess(low) > 0:
-        low -= 1
-    while excess(high) < 0:
-        high += 1
-        if high > start + 12:
-            raise SolveError(
-                f"These quantiles do not reach kl={kl:g} nats: {mean_kl(np.exp(high)):.3g} at "
-                "most. Use more samples, or a smaller kl."
-            )
-    return float(np.exp(bracketed_root(excess, low, high, xtol=1e-10) if low < high else low))
+    # A tilt by rewards of standard deviation s has a KL of about s²/(2β²) nats.
+    start = float(np.log(max(spread, LEAST)) - 0.5 * np.log(2 * kl))
+    try:
+        return float(np.exp(falling_root(excess, start, low=start - REACH, xtol=1e-10)))
+    except NoRoot as stopped:
+        raise SolveError(
+            f"These quantiles do not reach kl={kl:g} nats: {mean_kl(np.exp(stopped.at)):.3g} at "
+            "most. Use more samples, or a smaller kl."
+        ) from None
 
 
 def graded_edges() -> np.ndarray:

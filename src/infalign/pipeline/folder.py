@@ -52,13 +52,12 @@ class Run:
         # Until the first samples are in, a configuration can still be corrected.
         begun = path.exists() and (run.folder / "calibration" / "manifest.json").exists()
         if begun:
-            found = yaml.safe_load(path.read_text())
-            differing = sorted(_differences(found, stated))
-            if differing:
-                raise ConfigError(
-                    f"{run.folder} holds a run of another configuration: {', '.join(differing)} "
-                    "differ. Choose another folder with --out, or restore those values."
-                )
+            storage.require_same(
+                yaml.safe_load(path.read_text()),
+                stated,
+                f"{run.folder} holds a run of another configuration:",
+                "Choose another folder with --out, or restore those values.",
+            )
         # Everything that can be wrong with the input shows before anything is written.
         provenance = run.provenance
         _ = run.comparison
@@ -188,16 +187,6 @@ def _is_run(folder: Path) -> bool:
         or (p.name == "calibration" and (p / "manifest.json").exists())
         for p in folder.iterdir()
     )
-
-
-def _differences(found: dict, stated: dict, prefix: str = "") -> set[str]:
-    keys = {k for k in found.keys() | stated.keys() if found.get(k) != stated.get(k)}
-    names: set[str] = set()
-    for key in keys:
-        a, b = found.get(key), stated.get(key)
-        nested = isinstance(a, dict) and isinstance(b, dict)
-        names |= _differences(a, b, f"{prefix}{key}.") if nested else {f"`{prefix}{key}`"}
-    return names
 
 
 def _version(name: str) -> str | None:

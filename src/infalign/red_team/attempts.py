@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from infalign import storage
-from infalign.errors import ConfigError, DataError
+from infalign.errors import DataError
 from infalign.prompts import Prompt
 from infalign.stores import by_prompt
 
@@ -68,14 +68,11 @@ def collect(
 
 
 def _require_same(folder, manifest, stated) -> None:
-    found = {k: v for k, v in manifest.items() if k != "shards"}
-    if found == stated:
-        return
-    before, now = found.get("settings", {}), stated["settings"]
-    differing = sorted(k for k in before.keys() | now.keys() if before.get(k) != now.get(k))
-    raise ConfigError(
-        f"{folder} holds attempts with other settings: {', '.join(differing) or 'schema'} "
-        "differ. Choose another folder, or restore them."
+    storage.require_same(
+        {"schema_version": manifest["schema_version"], **manifest["settings"]},
+        {"schema_version": stated["schema_version"], **stated["settings"]},
+        f"{folder} holds attempts with other settings:",
+        "Choose another folder, or restore them.",
     )
 
 

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from infalign import storage
 from infalign.errors import DataError
 
-from .manifest import differences
 from .ragged import sort_each
 from .shards import Block
 from .sorted_rewards import SortedRewards
@@ -99,11 +99,13 @@ def agreed(stated: dict | None, given: Mapping[str, object] | None) -> dict:
     """The provenance of a table: what it says itself, or what is given where it says nothing."""
     if stated is None or given is None:
         return dict(given if stated is None and given is not None else stated or {})
-    if told := differences(stated, given):
-        raise DataError(
-            f"`provenance` must be what the table says of itself; it says {'; '.join(told)}. Leave "
-            "it out, or use the right table."
-        )
+    storage.require_same(
+        stated,
+        given,
+        "`provenance` must be what the table says of itself; it says",
+        "Leave it out, or use the right table.",
+        error=DataError,
+    )
     return dict(stated)
 
 

@@ -95,16 +95,3 @@ def require_finished(path: Path, manifest: dict) -> None:
             f"{path} holds {held(manifest)} of {manifest['prompts']} prompts: its collection is "
             "unfinished. Continue it with the command that began it."
         )
-
-
-def differences(found: Mapping, stated: Mapping, prefix: str = "") -> list[str]:
-    """Where two provenances differ, each as `name found, not stated`; entries of both that are
-    mappings are compared entry by entry."""
-    told = []
-    for name in dict.fromkeys((*stated, *found)):
-        ours, theirs = found.get(name), stated.get(name)
-        if isinstance(ours, Mapping) and isinstance(theirs, Mapping):
-            told += differences(ours, theirs, f"{prefix}{name}.")
-        elif ours != theirs:
-            told.append(f"{prefix}{name} {ours!r}, not {theirs!r}")
-    return told

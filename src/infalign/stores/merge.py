@@ -5,13 +5,13 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from infalign import storage
 from infalign.errors import DataError
 
 from . import prompt_sets
 from .folders import new_folder
 from .ids import stored_ids
 from .manifest import (
-    differences,
     held,
     new_manifest,
     read_manifest,
@@ -80,7 +80,7 @@ def _common_provenance(sources: Sequence[Source]) -> dict:
     told = [
         f"{path} has {'; '.join(differing)}"
         for (path, _), found in zip(sources[1:], others, strict=True)
-        if (differing := differences(found, first))
+        if (differing := storage.differences(found, first))
     ]
     if told:
         raise DataError(

@@ -18,7 +18,7 @@ from infalign.errors import DataError
 
 from . import columns
 from .columns import KEY, REWARDS
-from .manifest import differences, read_manifest, require_finished
+from .manifest import read_manifest, require_finished
 from .ragged import checked_rewards, sort_each, tied_pairs
 from .sorted_rewards import SortedRewards, held_rewards, held_values, stored_rewards
 
@@ -209,10 +209,10 @@ class CalibrationStore:
 
         Raises DataError naming all entries of the provenance that differ.
         """
-        found = {name: self.provenance.get(name) for name in expected}
-        told = differences(storage.as_json(found), storage.as_json(expected))
-        if told:
-            raise DataError(
-                f"The calibration store was made with {'; '.join(told)}. Calibrate again, or use "
-                "what it was made with."
-            )
+        storage.require_same(
+            storage.as_json({name: self.provenance.get(name) for name in expected}),
+            expected,
+            "The calibration store was made with",
+            "Calibrate again, or use what it was made with.",
+            error=DataError,
+        )

@@ -15,7 +15,6 @@ from infalign.errors import DataError
 from .locks import lock
 from .manifest import (
     NAME,
-    differences,
     held,
     new_manifest,
     read_manifest,
@@ -78,16 +77,20 @@ class StoreWriter:
     def _found(self, fresh: dict) -> dict:
         """The manifest that is there, if its store may be continued."""
         manifest = read_manifest(self.path)
-        told = differences(manifest["provenance"], fresh["provenance"])
+        stored, wanted = manifest["provenance"], fresh["provenance"]
         if self._open_ended:
             require_finished(self.path, manifest)
-        elif manifest["prompts"] != fresh["prompts"]:
-            told.append(f"{manifest['prompts']} prompts, not {fresh['prompts']}")
-        if told:
-            raise DataError(
-                f"{self.path} was collected with other settings: {'; '.join(told)}. Remove it, or "
-                "restore them."
-            )
+        else:
+            number = "number of prompts"
+            stored = stored | {number: manifest["prompts"]}
+            wanted = wanted | {number: fresh["prompts"]}
+        storage.require_same(
+            stored,
+            wanted,
+            f"{self.path} was collected with other settings:",
+            "Remove it, or restore them.",
+            error=DataError,
+        )
         return manifest
 
     def __enter__(self) -> "StoreWriter":
