@@ -159,8 +159,8 @@ def test_one_that_was_stopped_says_so():
         ({"damping": 1.5}, "`damping` must be above 0 and at most 1, undamped; got 1.5"),
         ({"tolerance": 0}, "`tolerance` must be above 0; got 0"),
         ({"max_steps": -1}, "`max_steps` must be a whole number of at least 0; got -1"),
-        ({"procedure": ia.SoftBestOfN(4, 0.1)}, "must keep by rank.*`infalign.design` solves"),
-        ({"procedure": "best-of-n:4"}, "`procedure` must keep by rank"),
+        ({"procedure": ia.SoftBestOfN(4, 0.1)}, "selects by rank.*`infalign.design` solves"),
+        ({"procedure": "best-of-n:4"}, "`procedure` must be a procedure"),
         ({"against": "best-of-n:4"}, "`against` must be a procedure such as BestOfN"),
     ],
 )

@@ -38,16 +38,16 @@ UTILITIES = [
 
 
 @pytest.mark.parametrize("utility", UTILITIES, ids=repr)
-def test_the_worth_is_the_gradient_of_the_utility(utility):
+def test_the_advantage_is_the_gradient_of_the_utility(utility):
     rng = RNG(0)
     rewards = np.sort(rng.normal(size=9))
     logs = np.log(rng.dirichlet(np.ones(9)))
-    worth = utility.worth(rewards[None], logs[None])[0]
+    advantage = utility.advantage(rewards[None], logs[None])[0]
     p = np.exp(logs)
     for direction in rng.normal(size=(6, 9)):
         direction = p * (direction - p @ direction)  # keeps the sum of the probabilities
         moved = [value(utility, rewards, np.log(p + e * direction)) for e in (1e-6, -1e-6)]
-        assert (moved[0] - moved[1]) / 2e-6 == pytest.approx(worth @ direction, abs=1e-7)
+        assert (moved[0] - moved[1]) / 2e-6 == pytest.approx(advantage @ direction, abs=1e-7)
 
 
 def test_a_linear_utility_is_the_raw_reward():
@@ -88,9 +88,9 @@ def test_the_mean_kl_over_prompts_is_the_one_asked_for():
 
 
 def test_what_cannot_be_expressed_is_refused():
-    with pytest.raises(SolveError, match=r"4 samples per prompt reach 1\.39 nats"):
+    with pytest.raises(SolveError, match=r"4 samples per prompt reach at most 1\.39 nats"):
         coupled_tilt(RNG(4).normal(size=(3, 4)), SelectedReward(BestOfN(2)), 2.0)
-    with pytest.raises(SolveError, match="was not found in 2000 rounds"):
+    with pytest.raises(SolveError, match="did not settle in 2000 rounds"):
         coupled_tilt(3 * RNG(5).normal(size=(30, 32)), ExponentialUtility(-3.0), 1.0)
     with pytest.raises(ValueError, match="`rewards` must hold finite"):
         first_tilt([[1.0, np.inf]], SelectedReward(BestOfN(2)), 0.1)

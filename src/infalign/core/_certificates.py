@@ -19,7 +19,7 @@ from ._procedures import AbstractProcedure, RankProcedure
 from ._soft_procedures import Rewind
 from ._solvers.point import Optimum
 from ._solvers.rank import Path
-from ._solvers.soft import rewind_objective
+from ._solvers.rewind import rewind_objective
 from ._solvers.starts import Start
 
 SHAPE_POINTS = np.sort(

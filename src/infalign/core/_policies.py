@@ -1,4 +1,4 @@
-"""The solution of KL-regularised RL on the quantile axis: the reference, tilted.
+"""The solution of KL-regularized RL on the quantile axis: the reference, tilted.
 
 Training on Φ(C) with strength β gives the density f(u) = e^{Φ(u)/β} / Z, Z = ∫₀¹ e^{Φ/β}, for
 every prompt, reward and model (InfAlign, arXiv:2412.19792).
@@ -12,24 +12,26 @@ import numpy as np
 from infalign import _check
 
 from ._inputs import quantile
-from ._procedures import AbstractProcedure
+from ._procedures import AbstractProcedure, require_procedure
 from ._quadrature import Panels, graded
+from ._shapes import ArrayLike, Float, Real
 from ._transforms import AbstractTransform
 
 MISSED_MASS = 1e-9
-"""Chance that a panel may misplace before it is cut: integrals over it err by far less."""
+"""Probability that a panel may misplace before it is cut; integrals over it err by far less."""
 
 CUTS = 40
-"""How often a panel is halved at most: a kink stays visible at any width."""
+"""Most halvings of a panel: a kink stays visible at any width."""
+
+HALVINGS = 44
+"""Halvings of the first panels towards both ends: 2⁻⁴⁴ is 6e-14, for policies up to 30 nats."""
 
 
 class Curve:
-    """A density on the quantile axis with its CDF, at the nodes of a quadrature that resolves it.
+    """A density on the quantile axis and its CDF, at the nodes of a quadrature that resolves it."""
 
-    Built from an unnormalized log-density; `log_partition` is what was divided out.
-    """
-
-    def __init__(self, grid: Panels, exponent: np.ndarray):
+    def __init__(self, grid: Panels, exponent: Float[np.ndarray, "panels nodes"]) -> None:
+        """- `exponent`: the log-density, not normalized; `log_partition` normalizes it."""
         top = exponent.max()  # e^exponent may overflow; e^(exponent - top) cannot
         mass = np.exp(exponent - top)
         total = grid.integrate(mass)
@@ -48,9 +50,9 @@ class Curve:
         return self.grid.integrate(f * np.where(f > 0, self.log_density, 0) - f + 1)
 
     def win_rate(self, procedure: AbstractProcedure, against: AbstractProcedure) -> float:
-        """W = 1 − ∫ H dG, H the law of the kept response and G the opponent's."""
-        kept = procedure.selected_cdf(self.grid, self.density, self.cdf)
-        return 1 - self.grid.integrate(kept * against.density(self.grid.nodes))
+        """W = 1 − ∫ S dG, S the CDF of the selected response and G the opponent's law."""
+        selected = procedure.selected_cdf(self.grid, self.density, self.cdf)
+        return 1 - self.grid.integrate(selected * against.density(self.grid.nodes))
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,8 @@ class TiltedPolicy:
     beta: float
     """KL strength, in units of Φ per nat; > 0."""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
+        _check.instance("transform", self.transform, AbstractTransform, "a transform such as Log()")
         _check.positive("beta", self.beta)
 
     @cached_property
@@ -78,9 +81,10 @@ class TiltedPolicy:
 
     def curve(self, *laws: AbstractProcedure) -> Curve:
         """The density at the nodes of a quadrature that resolves it and the given laws."""
-        breaks = {b for law in laws for b in law.breaks} | set(getattr(self.transform, "jumps", ()))
-        grid = graded(44, 44, tuple(sorted(breaks)))
-        for cut in range(CUTS):
+        breaks = {b for law in laws for b in law.breaks} | set(self.transform.jumps)
+        grid = graded(HALVINGS, HALVINGS, tuple(sorted(breaks)))
+        cuts = 0
+        while True:
             upper = grid.nodes > 0.5
             phi = np.empty_like(grid.nodes)
             phi[~upper] = self.transform(grid.nodes[~upper])
@@ -90,9 +94,9 @@ class TiltedPolicy:
             for law in laws:
                 masses += [law.density(grid.nodes), law.density(curve.cdf) * curve.density]
             rough = np.max([grid.unresolved(m) for m in masses], axis=0) > MISSED_MASS
-            if not rough.any() or cut == CUTS - 1:
+            if not rough.any() or cuts == CUTS:
                 return curve
-            grid = grid.cut(rough)
+            grid, cuts = grid.cut(rough), cuts + 1
 
     @property
     def log_partition(self) -> float:
@@ -104,11 +108,11 @@ class TiltedPolicy:
         """KL(policy ‖ reference) = ∫ f log f, in nats."""
         return max(self._curve.kl, 0.0)
 
-    def density(self, u) -> np.ndarray:
+    def density(self, u: Real[ArrayLike, "*any"]) -> Float[np.ndarray, "*any"]:
         """f(u), elementwise; 1 is the reference."""
-        return np.exp(self.transform(u) / self.beta - self.log_partition)
+        return np.exp(self.transform(quantile("u", u)) / self.beta - self.log_partition)
 
-    def cdf(self, u) -> np.ndarray:
+    def cdf(self, u: Real[ArrayLike, "*any"]) -> Float[np.ndarray, "*any"]:
         """F(u) = ∫₀^u f, elementwise."""
         grid, edges = self._curve.grid, self._curve.cdf_at_edges
         return np.clip(grid.partial(self.density, quantile("u", u), edges), 0, 1)
@@ -118,7 +122,10 @@ class TiltedPolicy:
     ) -> float:
         """Chance that the policy under `procedure` beats the reference under `against`.
 
-        W = 1 − ∫ H(F(u)) dG(u); `against` is `procedure` unless given.
+        W = 1 − ∫ H(F(u)) dG(u) for a procedure that selects by rank.
+
+        - `against`: how the reference is decoded. Default: `procedure`.
         """
-        against = against or procedure
+        require_procedure("procedure", procedure)
+        against = procedure if against is None else require_procedure("against", against)
         return self.curve(procedure, against).win_rate(procedure, against)

@@ -1,20 +1,26 @@
-"""Integrals over the quantile axis, by Gauss-Legendre panels that are cut where they must be.
+"""Integrals over the quantile axis by Gauss-Legendre panels, cut where the integrand needs it.
 
-Laws of best-of-n live within 1/n of one end of the axis and policies at κ nats within e^-κ of it,
-so panels halve in width towards both ends; inside a panel every integrand here is smooth, and a
-dozen nodes reach double precision. Where one is not, the panel is cut in two.
+The law of best-of-n is concentrated within 1/n of one end of the axis, and a policy at κ nats
+within e^-κ of it, so panels halve in width towards both ends. Inside a panel the integrands are
+smooth, and 12 nodes reach double precision; where one is not smooth, the panel is cut in two.
 
-Distances from 1 are kept beside those from 0: a panel may be far narrower than the spacing of
+Distances from 1 are stored next to those from 0: a panel may be far narrower than the spacing of
 floating-point numbers near 1.
 """
 
+from collections.abc import Callable
 from functools import lru_cache
 
 import numpy as np
 from numpy.polynomial import legendre
 
+from ._shapes import Bool, Float
+
 ORDER = 12
 """Nodes in each panel."""
+
+TAIL = 6
+"""Panels, each a quarter as wide as the one before, that replace the last one when it is cut."""
 
 NODES, WEIGHTS = legendre.leggauss(ORDER)
 _TO_COEFFICIENTS = np.linalg.inv(legendre.legvander(NODES, ORDER - 1))
@@ -26,9 +32,13 @@ TO_RIGHT = WEIGHTS - FROM_LEFT
 class Panels:
     """Quadrature on [0, 1] over given panels. Values at the nodes have shape (panels, ORDER)."""
 
-    def __init__(self, edges: np.ndarray, distances: np.ndarray | None = None):
-        """- `edges`: from 0 to 1, increasing, shape (panels + 1,).
-        - `distances`: 1 − edges, where floating point would lose it."""
+    def __init__(
+        self,
+        edges: Float[np.ndarray, "panels_and_1"],
+        distances: Float[np.ndarray, "panels_and_1"] | None = None,
+    ) -> None:
+        """- `edges`: from 0 to 1, increasing.
+        - `distances`: 1 − edges, if computed without the cancellation."""
         self.edges = edges
         self.distances = 1 - edges if distances is None else distances
         widths = np.where(edges[:-1] < 0.5, np.diff(edges), -np.diff(self.distances))
@@ -37,51 +47,60 @@ class Panels:
         self.from_1 = self.distances[1:, None] + self.half * (1 - NODES)
         self.weights = self.half * WEIGHTS
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.half)
 
-    def integrate(self, values: np.ndarray) -> float:
+    def integrate(self, values: Float[np.ndarray, "panels nodes"]) -> float:
         """∫₀¹ of a function given at the nodes."""
         return float(np.vdot(self.weights, values))
 
-    def cumulate(self, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def cumulate(
+        self, values: Float[np.ndarray, "panels nodes"]
+    ) -> tuple[Float[np.ndarray, "panels nodes"], Float[np.ndarray, "panels_and_1"]]:
         """∫₀^v at every node v and at every edge."""
         edges = np.concatenate([[0.0], np.cumsum((self.weights * values).sum(1))])
         return edges[:-1, None] + self.half * (values @ FROM_LEFT.T), edges
 
-    def cumulate_down(self, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """∫_v^1 at every node v and at every edge: summed from 1, so that it is exact near 1."""
+    def cumulate_down(
+        self, values: Float[np.ndarray, "panels nodes"]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """∫_v^1 at every node v and at every edge, summed from 1: accurate near 1."""
         totals = (self.weights * values).sum(1)
         edges = np.concatenate([np.cumsum(totals[::-1])[::-1], [0.0]])
         return edges[1:, None] + self.half * (values @ TO_RIGHT.T), edges
 
-    def partial(self, density, u: np.ndarray, totals: np.ndarray) -> np.ndarray:
+    def partial(
+        self,
+        density: Callable[[np.ndarray], np.ndarray],
+        u: Float[np.ndarray, "*any"],
+        totals: Float[np.ndarray, "panels_and_1"],
+    ) -> Float[np.ndarray, "*any"]:
         """∫₀^u of a callable at arbitrary u; `totals` is its integral up to the edges."""
         panel = np.clip(np.searchsorted(self.edges, u, "right") - 1, 0, len(self) - 1)
         left = self.edges[panel]
         half = (u - left) / 2
-        # At an edge nothing is added, and a density that is not defined at 0 or 1 need not be.
+        # At an edge nothing is added; the density, which may be undefined at 0 or 1, is not needed.
         inside = np.where(
             (half > 0)[..., None], left[..., None] + half[..., None] * (1 + NODES), 0.5
         )
         return np.where(u < 1, totals[panel] + half * (density(inside) @ WEIGHTS), totals[-1])
 
-    def unresolved(self, values: np.ndarray) -> np.ndarray:
-        """What the panels may miss of ∫ values: each one's last two Legendre coefficients, times
-        its width. Shape (panels,)."""
+    def unresolved(self, values: Float[np.ndarray, "panels nodes"]) -> Float[np.ndarray, "panels"]:
+        """How much of ∫ values each panel may miss: the larger of its last two Legendre
+        coefficients, times its width."""
         last = np.abs(values @ _TO_COEFFICIENTS[-2:].T)
         return 2 * self.half[:, 0] * last.max(1)
 
-    def cut(self, rough: np.ndarray) -> "Panels":
-        """These panels, with those marked in `rough` cut: in two, or towards 1 if it is the last,
-        where a function may have a scale far below that of its neighbors."""
+    def cut(self, rough: Bool[np.ndarray, "panels"]) -> "Panels":
+        """These panels, with those marked in `rough` cut in two. The last one is cut towards 1,
+        where a function may vary on a far smaller scale than in the panels before."""
         at = np.flatnonzero(rough)
         inside = at[at < len(self) - 1]
         edges = np.insert(self.edges, inside + 1, (self.edges[inside] + self.edges[inside + 1]) / 2)
         middle = (self.distances[inside] + self.distances[inside + 1]) / 2
         distances = np.insert(self.distances, inside + 1, middle)
         if len(at) > len(inside):
-            tail = self.distances[-2] / 4.0 ** np.arange(1, 7)
+            tail = self.distances[-2] / 4.0 ** np.arange(1, TAIL + 1)
             edges = np.concatenate([edges[:-1], 1 - tail, [1.0]])
             distances = np.concatenate([distances[:-1], tail, [0.0]])
         return Panels(edges, distances)
@@ -89,7 +108,7 @@ class Panels:
     def interpolate(self, values: np.ndarray, other: "Panels") -> np.ndarray:
         """Values at the nodes of `other`, which was cut from these panels, by the interpolating
         polynomials."""
-        # Seen from whichever end of the axis is near, so that nothing cancels.
+        # Positions are measured from the nearer end of the axis, so that nothing cancels.
         left, right = other.edges[:-1], other.distances[:-1]
         from_0 = np.searchsorted(self.edges, left, "right") - 1
         from_1 = len(self) - np.searchsorted(self.distances[::-1], right, "left")
@@ -100,8 +119,8 @@ class Panels:
         return np.einsum("pij,pj->pi", legendre.legvander(local, ORDER - 1), coefficients)
 
     def refine(self, values: np.ndarray, points: int) -> tuple[np.ndarray, np.ndarray]:
-        """`points` evenly spaced points in each panel, its left edge included, and the values of
-        the interpolating polynomials there."""
+        """`points` evenly spaced points in each panel, from its left edge on, and the values of the
+        interpolating polynomials there."""
         steps = np.arange(points) / points
         lagrange = legendre.legvander(2 * steps - 1, ORDER - 1) @ _TO_COEFFICIENTS
         u = self.edges[:-1, None] + 2 * self.half * steps

@@ -1,8 +1,8 @@
 """Plain RLHF on the raw reward, on the quantile axis: the baseline of every transform.
 
-KL-regularised RL on the raw reward tilts each prompt's reference samples by e^{r/β}, with one β
-for all prompts: a transform too, each prompt's own quantile function. With K rewards of a prompt
-the tilted policy has one density per cell ((k − 1)/K, k/K] of the quantile axis.
+KL-regularized RL on the raw reward tilts each prompt's reference samples by e^{r/β}, with one β
+for all prompts. This is a transform too: each prompt's own quantile function. With K rewards of a
+prompt, the tilted policy has one density per cell ((k − 1)/K, k/K] of the quantile axis.
 """
 
 from dataclasses import dataclass, field
@@ -12,19 +12,33 @@ import numpy as np
 from scipy.special import log_softmax
 
 from infalign import _check
-from infalign.errors import ArgumentError, DataError, SolveError
+from infalign.errors import DataError, SolveError
 
 from ._inputs import finite_rewards
-from ._procedures import AbstractProcedure, RankProcedure
+from ._procedures import (
+    AbstractProcedure,
+    RankProcedure,
+    require_by_rank,
+    require_procedure,
+)
+from ._shapes import Float
 
 FINE = 64
-"""Panels of the quantile axis, at least, where the opponent's law is no polynomial."""
+"""Minimum number of panels of the quantile axis where the opponent's law is not a polynomial."""
 
 WEAKEST = 1e-12
 """β, in standard deviations of the reward, below which only each prompt's best sample is left."""
 
+NODES = 8
+"""Nodes of a panel, at least: exact for polynomials of degree 15."""
 
-def log_weights(rewards: np.ndarray, beta: float) -> np.ndarray:
+AT_ONCE = 2_000_000
+"""Nodes, over prompts, whose CDFs are held in memory at once."""
+
+
+def log_weights(
+    rewards: Float[np.ndarray, "*prompts k"], beta: float
+) -> Float[np.ndarray, "*prompts k"]:
     """log of e^{r/β} / mean_k e^{r_k/β} for each of a prompt's samples, along the last axis."""
     return log_softmax(rewards / beta, axis=-1) + np.log(rewards.shape[-1])
 
@@ -34,10 +48,10 @@ class RawRewards:
     """The raw reward as a candidate for `compare`: what plain RLHF on it would achieve.
 
     - `rewards`: rewards of reference samples, shape (prompts, K), any scale; nan where a prompt has
-      fewer samples. One row will do for a reward that is distributed alike on all prompts.
+      fewer samples. One row is enough for a reward with the same distribution on all prompts.
 
-    A prompt's ties are broken at random. Needs K well above e^KL: with few samples the best of them
-    stand for a tail that was not seen.
+    A prompt's ties are broken at random. K must be well above e^KL: with few samples, the best of
+    them stand in for a tail that was not observed.
 
     >>> from infalign import BestOfN, compare
     >>> normal = np.random.default_rng(0).normal(size=(20, 2000))
@@ -46,12 +60,12 @@ class RawRewards:
     ('raw', 0.88)
     """
 
-    rewards: np.ndarray = field(repr=False, compare=False)
+    rewards: Float[np.ndarray, "prompts k"] = field(repr=False, compare=False)
 
     source: str = ""
-    """Where the rewards are from, for tables."""
+    """Source of the rewards, for tables."""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         rewards = np.sort(finite_rewards("rewards", self.rewards, missing=True), axis=1)
         few = np.flatnonzero(np.isfinite(rewards).sum(1) < 2)
         if few.size:
@@ -61,19 +75,19 @@ class RawRewards:
             )
         if (np.nanmin(rewards, axis=1) == np.nanmax(rewards, axis=1)).all():
             raise DataError(
-                f"The reward is constant on all {len(rewards)} prompts: it says nothing about "
-                "responses, so no policy can be trained on it."
+                f"The reward is constant on each of the {len(rewards)} prompts: it does not rank "
+                "responses, so no policy can be trained on it. Choose another reward."
             )
         object.__setattr__(self, "rewards", rewards)
 
     @property
     def spec(self) -> str:
-        """`raw`, with the source where there is one."""
+        """`raw`, with the source if given."""
         return f"raw:{self.source}" if self.source else "raw"
 
     @cached_property
-    def middle(self) -> np.ndarray:
-        """Each prompt's rewards less their mean, all in one list."""
+    def middle(self) -> Float[np.ndarray, "_"]:
+        """Each prompt's rewards less their mean, in one list."""
         centered = self.rewards - np.nanmean(self.rewards, axis=1, keepdims=True)
         return centered[np.isfinite(centered)]
 
@@ -85,21 +99,21 @@ class RawRewards:
 
     @cached_property
     def most_kl(self) -> float:
-        """Nats that the samples can express: those of always giving each prompt's best one."""
+        """Largest mean KL that the samples can express: that of always giving the best sample."""
         parts = [np.log(r.shape[1] / (r == r[:, -1:]).sum(1)).sum() for r in self.by_samples]
         return float(sum(parts) / len(self.rewards))
 
     def tilted(self, beta: float) -> "RawPolicy":
-        """The policy that KL-regularised RL on the raw reward gives.
+        """The policy that KL-regularized RL on the raw reward gives.
 
         - `beta`: KL strength, in units of the reward per nat.
 
-        Raises SolveError where so small a β leaves only the best sample of each prompt.
+        Raises SolveError if β is so small that only the best sample of each prompt is left.
         """
         if _check.positive("beta", beta) < WEAKEST * np.std(self.middle):
             samples = min(r.shape[1] for r in self.by_samples)
             raise SolveError(
-                f"{samples} reference samples per prompt express {self.most_kl:.3g} nats at most, "
+                f"{samples} reference samples per prompt express at most {self.most_kl:.3g} nats, "
                 "less than the KL asked for. Calibrate with more samples, or ask for a smaller KL."
             )
         return RawPolicy(self, beta)
@@ -126,36 +140,35 @@ class RawPolicy:
     ) -> float:
         """Chance to beat the reference, averaged over prompts: 1 − ∫ H(F) dG, F linear in cells.
 
-        - `procedure`: must keep by rank; the raw policy has no density to read calibrated rewards
+        - `procedure`: must select by rank; the raw policy has no density to read calibrated rewards
           from.
-        - `against`: the opponent's procedure, any; `procedure` unless given.
+        - `against`: the opponent's procedure, any. Default: `procedure`.
         """
-        if not isinstance(procedure, RankProcedure):
-            raise ArgumentError(
-                "procedure",
-                f"must keep by rank to be played by a policy trained on raw rewards; "
-                f"got {procedure!r}. Compare it with transforms such as Probit(), which raw "
-                "rewards are when they are normally distributed.",
-            )
-        against = against or procedure
+        remedy = (
+            "A policy trained on raw rewards has no calibrated reward to select by. Compare "
+            "transforms such as Probit(), which equals raw rewards that are normally distributed."
+        )
+        by_rank = require_by_rank("procedure", procedure, remedy)
+        against = by_rank if against is None else require_procedure("against", against)
         total = 0.0
         for rewards in self.raw.by_samples:
-            panels = _Panels(rewards.shape[1], procedure, against)
-            size = max(1, 2_000_000 // panels.weights.size)
+            panels = _Panels(rewards.shape[1], by_rank, against)
+            size = max(1, AT_ONCE // panels.weights.size)
             for some in np.array_split(rewards, -(-len(rewards) // size)):
-                kept = procedure.cdf(panels.cdf(np.exp(log_weights(some, self.beta))))
-                total += float(np.sum(1 - kept.reshape(len(some), -1) @ panels.weights.ravel()))
+                losses = by_rank.cdf(panels.cdf(np.exp(log_weights(some, self.beta))))
+                total += float(np.sum(1 - losses.reshape(len(some), -1) @ panels.weights.ravel()))
         return total / len(self.raw.rewards)
 
 
 class _Panels:
     """Gauss-Legendre panels within the K cells, cut where the opponent's density jumps."""
 
-    def __init__(self, samples: int, procedure: RankProcedure, against: AbstractProcedure):
-        # Enough for the polynomial H(F) g of a whole panel.
-        nodes, weights = np.polynomial.legendre.leggauss(max(8, procedure.draws, against.draws))
+    def __init__(self, samples: int, procedure: RankProcedure, against: AbstractProcedure) -> None:
+        # F is linear in a panel, so H(F) g is a polynomial of degree n + n' − 1: exact with
+        # max(n, n') nodes.
+        nodes, weights = np.polynomial.legendre.leggauss(max(NODES, procedure.draws, against.draws))
         cells = np.arange(samples + 1) / samples
-        fine = [] if isinstance(against, RankProcedure) else np.arange(FINE) / FINE
+        fine = np.zeros(0) if isinstance(against, RankProcedure) else np.arange(FINE) / FINE
         edges = np.unique(np.concatenate([cells, fine, against.breaks]))
         width = np.diff(edges)[:, None]
         u = edges[:-1, None] + width * (1 + nodes) / 2

@@ -1,10 +1,10 @@
 """Optima of utilities that depend on the policy, on a prompt's own samples.
 
-The mean of the best of n raw rewards, or an exponential utility, is no E[R] for a fixed reward R:
-what a response is worth, the derivative ψ of the utility in its probability, depends on the policy.
-The optimum of utility − β KL is still a tilt of the reference, π ∝ π_ref e^{ψ(π)/β}, coupled to
-itself (InfAlign, arXiv:2412.19792, theorem 1, with another utility than the win rate). Here it is
-solved on reference samples, equally likely before.
+The mean of the best of n raw rewards, or an exponential utility, is not E[R] for any fixed reward
+R: the advantage ψ of a response, the derivative of the utility in its probability, depends on the
+policy. The optimum of utility − β KL is still a tilt of the reference, π ∝ π_ref e^{ψ(π)/β},
+coupled to itself (InfAlign, arXiv:2412.19792, theorem 1, with this utility in place of the win
+rate). Here it is solved on reference samples that start equally likely.
 """
 
 from abc import ABC, abstractmethod
@@ -18,35 +18,44 @@ from infalign.errors import SolveError
 
 from ._inputs import finite_rewards
 from ._procedures import RankProcedure
-from ._roots import bracketed_root
+from ._roots import NoRoot, falling_root
+from ._shapes import ArrayLike, Float, Real
 
 ROUNDS = 2000
+"""Most rounds of the iteration."""
+
+REACH = 60.0
+"""How far from its guess log β is looked for."""
 
 
 class AbstractUtility(ABC):
-    """What is maximised, beside the KL."""
+    """What is maximized, besides the KL penalty."""
 
     @abstractmethod
-    def worth(self, rewards: np.ndarray, logs: np.ndarray) -> np.ndarray:
-        """ψ of each sample, up to a constant per prompt, (prompts, K).
+    def advantage(
+        self, rewards: Float[np.ndarray, "prompts k"], logs: Float[np.ndarray, "prompts k"]
+    ) -> Float[np.ndarray, "prompts k"]:
+        """ψ of each sample, up to a constant per prompt.
 
-        - `rewards`: increasing, (prompts, K).
+        - `rewards`: increasing in each row.
         - `logs`: log-probability of each sample under the policy.
         """
 
 
 @dataclass(frozen=True)
 class SelectedReward(AbstractUtility):
-    """Mean raw reward of what a procedure keeps: max@n for best-of-n."""
+    """Mean raw reward of the response that a procedure selects: max@n for best-of-n."""
 
     procedure: RankProcedure
 
-    def worth(self, rewards, logs):
+    def advantage(
+        self, rewards: Float[np.ndarray, "prompts k"], logs: Float[np.ndarray, "prompts k"]
+    ) -> Float[np.ndarray, "prompts k"]:
         cdf = np.clip(np.cumsum(np.exp(logs), axis=1)[:, :-1], 0, 1)
-        # More mass at j takes away from each gap above it: ∫ H(F) dr falls by h(F) dr.
+        # The utility is r_K − Σ_j H(F_j) (r_{j+1} − r_j): mass at k raises F_j for all j ≥ k, each
+        # at a cost of h(F_j) (r_{j+1} − r_j). Up to a constant, ψ_k is the sum of those below k.
         gaps = self.procedure.density(cdf) * np.diff(rewards, axis=1)
-        rising = np.cumsum(gaps, axis=1)
-        return np.hstack([np.zeros((len(rewards), 1)), rising])
+        return np.hstack([np.zeros((len(rewards), 1)), np.cumsum(gaps, axis=1)])
 
 
 @dataclass(frozen=True)
@@ -54,93 +63,115 @@ class ExponentialUtility(AbstractUtility):
     """(1/s) log E[e^{s r}]."""
 
     strength: float
+    """s."""
 
-    def worth(self, rewards, logs):
+    def advantage(
+        self, rewards: Float[np.ndarray, "prompts k"], logs: Float[np.ndarray, "prompts k"]
+    ) -> Float[np.ndarray, "prompts k"]:
         scaled = self.strength * rewards
         return np.exp(scaled - logsumexp(scaled + logs, axis=1, keepdims=True)) / self.strength
 
 
 def coupled_tilt(
-    rewards, utility: AbstractUtility, kl: float, *, close: float = 1e-6
-) -> tuple[float, np.ndarray]:
-    """β at which the KL averages to `kl` nats, and log dπ/dπ_ref of every sample, (prompts, K).
+    rewards: Real[ArrayLike, "prompts k"],
+    utility: AbstractUtility,
+    kl: float,
+    *,
+    close: float = 1e-6,
+) -> tuple[float, Float[np.ndarray, "prompts k"]]:
+    """β at which the KL averages to `kl` nats, and log dπ/dπ_ref of every sample.
 
-    - `rewards`: reference rewards, (prompts, K), finite, any order.
-    - `close`: nats by which a log-ratio may still move from one round to the next.
+    - `rewards`: reference rewards, finite, in any order.
+    - `close`: change of a log-ratio between rounds, in nats, at which the iteration ends.
 
-    Raises SolveError where K samples cannot express that much KL, or the iteration does not settle:
+    Raises SolveError if K samples cannot express that much KL, or if the iteration does not settle:
     utilities that are convex in the policy, such as the mean of the worst of n, have policies that
-    push themselves further, on some prompts at the cost of others.
+    reinforce themselves on some prompts at the cost of others.
     """
-    ranked, logs, order = _ranked(rewards, kl)
+    samples = _Samples.of(rewards, kl)
+    logs = samples.uniform
     step, before, log_beta = 0.5, np.inf, None
     for _ in range(ROUNDS):
-        # At the KL that is wanted, not at a β: utilities that feed back on themselves have several
-        # policies, or none nearby, at one β.
-        worth = utility.worth(ranked, logs)
-        log_beta = _log_beta(worth, kl, log_beta)
-        move = log_softmax(worth * np.exp(-log_beta), axis=1) - logs
+        # Solved at the KL, not at a β: a utility that reinforces itself has several policies, or
+        # none nearby, at one β.
+        advantage = utility.advantage(samples.rewards, logs)
+        log_beta = _log_beta(advantage, kl, log_beta)
+        move = log_softmax(advantage * np.exp(-log_beta), axis=1) - logs
         size = float(np.abs(move).max())
         if size < close:
-            break
+            return float(np.exp(log_beta)), samples.log_ratios(logs)
+        # Shorter steps where the last one did not help, otherwise slowly longer ones.
         step = max(0.7 * step, 0.02) if size > 0.98 * before else min(1.02 * step, 1.0)
-        # A nat at a time: far from the solution the worth says little about where it is.
+        # A nat at a time: far from the solution the advantages say little about where it is.
         logs, before = log_softmax(logs + min(step, 1 / size) * move, axis=1), size
-    else:
-        raise SolveError(
-            f"The policy coupled to this utility at {kl:g} nats was not found in {ROUNDS} rounds; "
-            f"it still moves by {size:.2g} nats. Ask for a smaller `kl`, or a larger `close`."
-        )
-    return float(np.exp(log_beta)), _ratios(logs, order)
+    raise SolveError(
+        f"The policy coupled to this utility at {kl:g} nats did not settle in {ROUNDS} rounds; "
+        f"it still moves by {size:.2g} nats. Ask for a smaller `kl`, or a larger `close`."
+    )
 
 
-def first_tilt(rewards, utility: AbstractUtility, kl: float) -> tuple[float, np.ndarray]:
-    """The same by what samples are worth under the reference, not under the policy itself: the
-    first step towards the optimum, which always exists."""
-    ranked, logs, order = _ranked(rewards, kl)
-    worth = utility.worth(ranked, logs)
-    log_beta = _log_beta(worth, kl, None)
-    return float(np.exp(log_beta)), _ratios(log_softmax(worth * np.exp(-log_beta), axis=1), order)
+def first_tilt(
+    rewards: Real[ArrayLike, "prompts k"], utility: AbstractUtility, kl: float
+) -> tuple[float, Float[np.ndarray, "prompts k"]]:
+    """The same for the advantages under the reference, not under the policy itself.
+
+    This first step towards the optimum always exists.
+    """
+    samples = _Samples.of(rewards, kl)
+    advantage = utility.advantage(samples.rewards, samples.uniform)
+    log_beta = _log_beta(advantage, kl, None)
+    logs = log_softmax(advantage * np.exp(-log_beta), axis=1)
+    return float(np.exp(log_beta)), samples.log_ratios(logs)
 
 
-def _ranked(rewards, kl: float):
-    """Increasing rewards, log-probabilities of equally likely samples, and the order."""
-    rewards = finite_rewards("rewards", rewards)
-    most = np.log(rewards.shape[1])
-    if _check.positive("kl", kl) >= most:
-        raise SolveError(
-            f"{rewards.shape[1]} samples per prompt reach {most:.3g} nats at most, not "
-            f"kl={kl:g}. Calibrate with more samples."
-        )
-    order = np.argsort(rewards, axis=1, kind="stable")
-    ranked = np.take_along_axis(rewards, order, axis=1)
-    return ranked, np.full(ranked.shape, -most), order
+@dataclass(frozen=True)
+class _Samples:
+    """Equally likely samples of each prompt, in increasing order of their rewards."""
+
+    rewards: Float[np.ndarray, "prompts k"]
+    order: np.ndarray
+    """Places of the ranked samples in the rows as given."""
+
+    @classmethod
+    def of(cls, rewards: ArrayLike, kl: float) -> "_Samples":
+        """Checked, with enough samples to express `kl` nats."""
+        rewards = finite_rewards("rewards", rewards)
+        most = np.log(rewards.shape[1])
+        if _check.positive("kl", kl) >= most:
+            raise SolveError(
+                f"{rewards.shape[1]} samples per prompt reach at most {most:.3g} nats, not "
+                f"kl={kl:g}. Calibrate with more samples."
+            )
+        order = np.argsort(rewards, axis=1, kind="stable")
+        return cls(np.take_along_axis(rewards, order, axis=1), order)
+
+    @property
+    def uniform(self) -> Float[np.ndarray, "prompts k"]:
+        """Log-probabilities under the reference."""
+        return np.full(self.rewards.shape, -np.log(self.rewards.shape[1]))
+
+    def log_ratios(self, logs: np.ndarray) -> Float[np.ndarray, "prompts k"]:
+        """log dπ/dπ_ref in the order of the rows as given."""
+        ratios = np.empty_like(logs)
+        np.put_along_axis(ratios, self.order, logs + np.log(logs.shape[1]), axis=1)
+        return ratios
 
 
-def _ratios(logs, order):
-    """log dπ/dπ_ref in the order in which the rewards came."""
-    found = np.empty_like(logs)
-    np.put_along_axis(found, order, logs + np.log(logs.shape[1]), axis=1)
-    return found
+def _log_beta(advantage: np.ndarray, kl: float, near: float | None) -> float:
+    """log β at which the tilt by fixed advantages has mean KL `kl`, from equally likely samples."""
 
-
-def _log_beta(worth: np.ndarray, kl: float, near: float | None) -> float:
-    """log β at which tilts by a fixed worth have the KL wanted, from equally likely samples."""
-
-    def excess(log_beta):
-        logs = log_softmax(worth * np.exp(-log_beta), axis=1)
+    def excess(log_beta: float) -> float:
+        logs = log_softmax(advantage * np.exp(-log_beta), axis=1)
         mean = np.mean(np.sum(np.exp(logs) * (logs + np.log(logs.shape[1])), axis=1))
-        return np.log(max(mean, 1e-300) / kl)
+        return float(np.log(max(mean, 1e-300) / kl))
 
-    if near is None:
-        near = float(np.log(np.sqrt(np.mean(worth.var(1)) / (2 * kl))))
-    low = high = near
-    reach = 0.01
-    while excess(low) < 0:
-        low, reach = low - reach, 2 * reach
-        if low < near - 60:
-            raise SolveError(f"kl={kl:g} nats is out of reach of this utility on these samples.")
-    reach = 0.01
-    while excess(high) > 0:
-        high, reach = high + reach, 2 * reach
-    return bracketed_root(excess, low, high, xtol=1e-10) if low < high else low
+    if near is None:  # a small tilt costs var(ψ) / (2 β²)
+        near = float(np.log(np.sqrt(np.mean(advantage.var(1)) / (2 * kl))))
+    low, high = near - REACH, near + REACH
+    try:
+        return falling_root(excess, near, step=0.01, growth=2, low=low, high=high, xtol=1e-10)
+    except NoRoot:
+        raise SolveError(
+            f"kl={kl:g} nats is out of reach of this utility on these samples. Ask for a smaller "
+            "`kl`, or calibrate with more samples."
+        ) from None

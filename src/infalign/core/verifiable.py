@@ -1,11 +1,12 @@
-"""Verifiable rewards: an answer passes or fails, and nothing lies between.
+"""Verifiable rewards: an answer passes or fails, with nothing in between.
 
-Two atoms have no quantile axis worth the name; but with them the inference-time problem has one
+With two rewards there is no quantile axis to speak of, but the inference-time problem has a single
 unknown, the policy's pass rate p. For a reference that passes with chance p₀,
 
-    W = ½ + ½ [G(1 − p₀) − H(1 − p)],     KL = p log(p/p₀) + (1 − p) log((1 − p)/(1 − p₀)):
+    W = ½ + ½ [G(1 − p₀) − H(1 − p)],     KL = p log(p/p₀) + (1 − p) log((1 − p)/(1 − p₀)).
 
-with best-of-n, ½ [(1 − p₀)ⁿ − (1 − p)ⁿ] above one half. InfAlign is then pass@n training.
+With best-of-n, W exceeds one half by ½ [(1 − p₀)ⁿ − (1 − p)ⁿ]: InfAlign is then pass@n training
+(docs/maths.md, section 14).
 """
 
 from dataclasses import dataclass, field
@@ -16,23 +17,27 @@ from scipy.special import expit, logit, rel_entr
 from infalign import _check
 from infalign.errors import SolveError
 
-from ._procedures import AbstractProcedure, RankProcedure
-from ._roots import bracketed_root
+from ._procedures import AbstractProcedure, RankProcedure, require_by_rank, require_procedure
+from ._roots import NoRoot, bracketed_root, falling_root
+from ._shapes import ArrayLike, Float, Real
 
-SCAN = np.linspace(-40, 40, 1601)
-"""Changes of the log-odds among which maxima are looked for."""
+CHANGES = np.linspace(-40, 40, 1601)
+"""Changes of the log-odds between which maxima are looked for."""
+
+LOG_BETAS = (-60.0, 60.0)
+"""Limits of the search for a KL budget."""
 
 
 @dataclass(frozen=True)
 class VerifiableOptimum:
     """The best policy for a reward that passes or fails, prompt by prompt."""
 
-    pass_rate: np.ndarray = field(repr=False)
-    """p, shape (prompts,)."""
+    pass_rate: Float[np.ndarray, "prompts"] = field(repr=False)
+    """p."""
 
-    reward_gap: np.ndarray = field(repr=False)
-    """Training reward of passing minus that of failing, per prompt, in units of win rate: with
-    `beta` it makes KL-regularised RL solve the inference-time problem. ½ h(1 − p)."""
+    reward_gap: Float[np.ndarray, "prompts"] = field(repr=False)
+    """Training reward for a pass minus that for a failure, in units of win rate, ½ h(1 − p): with
+    it and `beta`, KL-regularized RL solves the inference-time problem."""
 
     win_rate: float
     """Mean over prompts; ties count one half."""
@@ -44,118 +49,127 @@ class VerifiableOptimum:
 
 
 def win_rate(
-    pass_rate, reference, procedure: RankProcedure, against: AbstractProcedure | None = None
-) -> np.ndarray:
-    """Chance to beat the reference, ties counting one half; one per prompt.
+    pass_rate: Real[ArrayLike, "*any"],
+    reference: Real[ArrayLike, "*any"],
+    procedure: RankProcedure,
+    against: AbstractProcedure | None = None,
+) -> Float[np.ndarray, "*any"]:
+    """Chance to beat the reference, ties counting one half; elementwise.
 
-    - `pass_rate`, `reference`: chances to pass of policy and reference, in [0, 1].
+    - `pass_rate`, `reference`: chances to pass of the policy and of the reference, in [0, 1].
+    - `against`: how the reference is decoded. Default: `procedure`.
 
     >>> from infalign import BestOfN
     >>> round(float(win_rate(0.5, 0.2, BestOfN(4))), 5)      # ½ + ½ (.8⁴ - .5⁴)
     0.67355
     """
-    _by_rank(procedure)
-    against = procedure if against is None else against
+    procedure, against = _laws(procedure, against)
     failing = 1 - _check.unit_interval("pass_rate", pass_rate)
     reference_failing = 1 - _check.unit_interval("reference", reference)
     return 0.5 + 0.5 * (against.cdf(reference_failing) - procedure.cdf(failing))
 
 
 def solve(
-    reference,
+    reference: Real[ArrayLike, "prompts"] | float,
     procedure: RankProcedure,
     *,
     kl: float | None = None,
     beta: float | None = None,
     against: AbstractProcedure | None = None,
 ) -> VerifiableOptimum:
-    """The pass rates that win most at a KL budget, on average over prompts, or at a strength β.
+    """The pass rates with the largest mean win rate, at a KL budget or at a strength β.
 
-    - `reference`: the reference's chance to pass, one per prompt, in [0, 1]. Where it is 0 or 1
-      no training changes it, and no KL is spent.
-    - `kl`: budget in nats, as a mean over the prompts, of which one β spends it best.
+    - `reference`: the reference's chance to pass, one per prompt, in [0, 1]. Training cannot change
+      a chance of 0 or 1; no KL is spent on such a prompt.
+    - `kl`: budget in nats, as a mean over the prompts; a single β spends it best.
+    - `against`: how the reference is decoded that the policy plays against. Default: `procedure`.
 
-    Exact: log-odds(p) − log-odds(p₀) = ½ h(1 − p) / β, of several solutions the best. Raises
-    ValueError for arguments out of range and SolveError for a budget that nothing can be spent on.
+    Exact: the best of all solutions of log-odds(p) − log-odds(p₀) = ½ h(1 − p) / β. Raises
+    ValueError for arguments out of range and SolveError for a budget that cannot be spent.
 
     >>> from infalign import BestOfN
     >>> best = solve([0.2], BestOfN(4), beta=0.5)
     >>> [round(float(x), 4) for x in (best.pass_rate[0], best.win_rate, best.kl)]
     [0.3864, 0.6339, 0.0917]
     """
-    _by_rank(procedure)
+    procedure, against = _laws(procedure, against)
     start = np.atleast_1d(_check.unit_interval("reference", reference))
-    if (kl is None) == (beta is None):
-        raise ValueError(
-            f"Give exactly one of `kl` (nats) and `beta` (win rate per nat); got kl={kl}, "
-            f"beta={beta}."
-        )
-    if beta is not None:
+    _check.budget(kl, beta)
+
+    def at(log_beta: float) -> VerifiableOptimum:
+        return _at_beta(start, procedure, against, float(np.exp(log_beta)))
+
+    if kl is None:
         return _at_beta(start, procedure, against, _check.positive("beta", beta))
-    _check.positive("kl", kl)
-
-    def excess(log_beta):
-        return _at_beta(start, procedure, against, float(np.exp(log_beta))).kl / kl - 1
-
-    low = high = 0.0
-    while excess(high) > 0:
-        high += 1
-    while excess(low) < 0:
-        low -= 1
-        if low < -60:
-            most = _at_beta(start, procedure, against, float(np.exp(low))).kl
-            raise SolveError(
-                f"No pass rates cost kl={kl:g} nats on average: at {most:.4g} nothing more can be "
-                "won. Ask for a smaller `kl`."
-            )
-    log_beta = high if low == high else bracketed_root(excess, low, high, xtol=1e-14, rtol=1e-14)
-    found = _at_beta(start, procedure, against, float(np.exp(log_beta)))
-    if abs(found.kl / kl - 1) > 1e-6:
+    budget = _check.positive("kl", kl)
+    low, high = LOG_BETAS
+    try:
+        log_beta = falling_root(
+            lambda log_beta: at(log_beta).kl / budget - 1, 0.0, low=low, high=high, xtol=1e-14
+        )
+    except NoRoot as end:
+        reached = at(end.at).kl
         raise SolveError(
-            f"The best pass rates jump over kl={kl:g} nats at beta={np.exp(log_beta):.6g}, where "
-            f"two of them are equally good. Ask for a `kl` outside of the jump; {found.kl:.4g} is "
+            f"No pass rates cost kl={budget:g} nats on average: at {reached:.4g} nothing more can "
+            "be won. Ask for a smaller `kl`."
+            if end.at < 0
+            else f"No pass rates cost as little as kl={budget:g} nats on average. Ask for a larger "
+            "`kl`."
+        ) from None
+    optimum = at(log_beta)
+    if abs(optimum.kl / budget - 1) > 1e-6:
+        raise SolveError(
+            f"The best pass rates jump over kl={budget:g} nats at beta={optimum.beta:.6g}, where "
+            f"two solutions are equally good. Ask for a `kl` outside the jump; {optimum.kl:.4g} is "
             "next to it."
         )
-    return found
+    return optimum
 
 
-def _at_beta(start, procedure, against, beta) -> VerifiableOptimum:
+def _at_beta(
+    start: np.ndarray, procedure: RankProcedure, against: AbstractProcedure, beta: float
+) -> VerifiableOptimum:
     passing = start.copy()
     for i in np.flatnonzero((start > 0) & (start < 1)):
         passing[i] = _best(start[i], procedure, beta)
     return VerifiableOptimum(
         passing,
-        0.5 * procedure.density(1 - passing),
-        float(np.mean(win_rate(passing, start, procedure, against))),
-        float(np.mean(_kl(passing, start))),
-        beta,
+        reward_gap=0.5 * procedure.density(1 - passing),
+        win_rate=float(np.mean(win_rate(passing, start, procedure, against))),
+        kl=float(np.mean(_kl(passing, start))),
+        beta=beta,
     )
 
 
-def _best(start: float, procedure, beta: float) -> float:
+def _best(start: float, procedure: RankProcedure, beta: float) -> float:
     """The pass rate with the largest W − β KL, of all where its derivative vanishes."""
     origin = logit(start)
 
-    def slope(change):
+    def slopes_at(change: np.ndarray) -> np.ndarray:
+        """dJ/dp over β: ½ h(1 − p)/β minus the change of the log-odds."""
         return 0.5 * procedure.density(expit(-origin - change)) / beta - change
 
-    slopes = slope(SCAN)
+    def slope(change: float) -> float:
+        return float(slopes_at(np.asarray(change)))
+
+    slopes = slopes_at(CHANGES)
     tops = np.flatnonzero((slopes[:-1] > 0) & (slopes[1:] <= 0))
-    if tops.size == 0:  # a change of the odds beyond e⁴⁰
+    if tops.size == 0:  # the odds change by more than e⁴⁰
         return 1.0
-    changes = [bracketed_root(slope, SCAN[i], SCAN[i + 1], xtol=1e-15, rtol=1e-14) for i in tops]
+    changes = [bracketed_root(slope, CHANGES[i], CHANGES[i + 1], xtol=1e-15) for i in tops]
     rates = expit(origin + np.array(changes))
-    values = -0.5 * procedure.cdf(1 - rates) - beta * _kl(rates, start)
-    return float(rates[np.argmax(values)])
+    objectives = -0.5 * procedure.cdf(1 - rates) - beta * _kl(rates, start)
+    return float(rates[np.argmax(objectives)])
 
 
-def _kl(p, q):
+def _kl(p: np.ndarray, q: np.ndarray | float) -> np.ndarray:
     return rel_entr(p, q) + rel_entr(1 - p, 1 - q)
 
 
-def _by_rank(procedure) -> None:
-    if not isinstance(procedure, RankProcedure):
-        raise ValueError(
-            f"`procedure` must keep by rank, such as BestOfN(4); got {procedure!r}. For others "
-            "build the world with `infalign.finite`."
-        )
+def _laws(
+    procedure: RankProcedure, against: AbstractProcedure | None
+) -> tuple[RankProcedure, AbstractProcedure]:
+    """Both procedures, checked."""
+    remedy = "For others build the world with `infalign.finite`."
+    procedure = require_by_rank("procedure", procedure, remedy)
+    return procedure, procedure if against is None else require_procedure("against", against)

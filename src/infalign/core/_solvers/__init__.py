@@ -1,1 +1,1 @@
-"""Solvers of the optimal policy: rank procedures, soft procedures, the iteration of the paper."""
+"""Solvers for the optimal policy: rank procedures, soft procedures, the paper's iteration."""

@@ -1,8 +1,8 @@
-"""The coupled reward and policy as the paper finds them: by iterating one from the other.
+"""The coupled reward and policy by the paper's fixed-point iteration.
 
 InfAlign (arXiv:2412.19792) calls it `bon_fp` and `won_fp`: tilt the reference by the gradient of
-the win rate at the last policy, again and again, on a grid of quantiles. It is kept as a reference
-method, independent of `design` in everything but the laws; use `design` for anything else.
+the win rate at the last policy, again and again, on a grid of quantiles. It serves as a reference
+method that shares only the laws with `design`; use `design` for anything else.
 """
 
 from dataclasses import dataclass, field
@@ -10,12 +10,19 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from infalign import _check
-from infalign.core._procedures import AbstractProcedure, RankProcedure
+from infalign.core._procedures import (
+    AbstractProcedure,
+    RankProcedure,
+    require_by_rank,
+    require_procedure,
+)
+from infalign.core._shapes import Float
+from infalign.errors import ArgumentError
 
 
 @dataclass(frozen=True)
 class FixedPoint:
-    """Where the iteration ended."""
+    """The last policy of the iteration."""
 
     procedure: RankProcedure
     against: AbstractProcedure
@@ -28,16 +35,16 @@ class FixedPoint:
     """Tilts taken."""
 
     converged: bool
-    """Whether the last tilt moved less mass than `tolerance`. If not: damp it, or raise
+    """Whether the last tilt moved less mass than `tolerance`. If not, damp the iteration or raise
     `max_steps`."""
 
-    quantiles: np.ndarray = field(repr=False, compare=False)
-    """Middles of the cells."""
+    quantiles: Float[np.ndarray, "cells"] = field(repr=False, compare=False)
+    """Midpoints of the cells."""
 
-    density: np.ndarray = field(repr=False, compare=False)
+    density: Float[np.ndarray, "cells"] = field(repr=False, compare=False)
     """The policy's density, constant in each cell; its mean is 1."""
 
-    residuals: np.ndarray = field(repr=False, compare=False)
+    residuals: Float[np.ndarray, "steps_and_1"] = field(repr=False, compare=False)
     """Total variation between each policy and the tilt by its gradient, before each step and at
     the end; shape (steps + 1,)."""
 
@@ -52,43 +59,39 @@ def fixed_point(
     tolerance: float = 1e-12,
     max_steps: int = 10_000,
 ) -> FixedPoint:
-    """Iterate f ← e^{Φ_f/β} / Z from the reference, Φ_f(v) = −∫_v^1 h(F) dG, on even cells.
+    """Iterate f ← e^{Φ_f/β} / Z from the reference, Φ_f(v) = −∫_v^1 h(F) dG, on equal cells.
 
-    Win rate and gradient belong together on any grid, so that what is known of the iteration holds
-    on it exactly: for H concave (worst-of-n) the undamped one never lowers W − β KL; for H convex
-    (best-of-n) it overshoots, and may end in a cycle of two policies. Second order in the cells.
+    The discrete gradient is the exact gradient of the discrete win rate, so the theory of the
+    iteration holds on any grid. For H concave (worst-of-n), undamped steps never lower W − β KL;
+    for H convex (best-of-n) they overshoot and may end in a cycle of two policies. The error is of
+    second order in the cell width.
 
-    - `procedure`: how the policy will be decoded; keeps by rank.
+    - `procedure`: how the policy will be decoded; must select by rank.
     - `beta`: KL strength, in units of win rate per nat; > 0.
-    - `against`: how the reference it must beat is decoded; `procedure` unless given.
-    - `cells`: cells of equal width, in each of which the policy's density is constant.
-    - `damping`: share of the new log-density in the next one, the rest is the last one's; in
+    - `against`: how the reference is decoded that the policy plays against. Default: `procedure`.
+    - `cells`: cells of equal width; the policy's density is constant in each.
+    - `damping`: weight of the new log-density in the next one, the last one has the rest; in
       (0, 1], 1 is undamped.
-    - `tolerance`: total variation between a policy and the tilt by its gradient that ends it.
-    - `max_steps`: tilts at most.
+    - `tolerance`: total variation between a policy and the tilt by its gradient at which the
+      iteration ends.
+    - `max_steps`: maximum number of tilts.
 
     >>> from infalign import BestOfN
-    >>> found = fixed_point(BestOfN(4), beta=0.2, damping=0.5)
-    >>> found.converged, round(found.win_rate, 4), round(found.kl, 4)
+    >>> end = fixed_point(BestOfN(4), beta=0.2, damping=0.5)
+    >>> end.converged, round(end.win_rate, 4), round(end.kl, 4)
     (True, 0.8806, 0.5351)
     """
-    if not isinstance(procedure, RankProcedure):
-        raise ValueError(
-            f"`procedure` must keep by rank, like BestOfN(4); got {procedure!r}. "
-            "`infalign.design` solves the others."
-        )
-    against = procedure if against is None else against
-    if not isinstance(against, AbstractProcedure):
-        raise ValueError(f"`against` must be a procedure such as BestOfN(4); got {against!r}.")
+    require_by_rank("procedure", procedure, "`infalign.design` solves the others.")
+    against = procedure if against is None else require_procedure("against", against)
     grid = _Cells(procedure, against, _check.count("cells", cells))
     _check.positive("beta", beta)
     _check.positive("tolerance", tolerance)
     _check.count("max_steps", max_steps, at_least=0)
     if not 0 < _check.real("damping", damping) <= 1:
-        raise ValueError(f"`damping` must be above 0 and at most 1, undamped; got {damping:g}.")
+        raise ArgumentError("damping", f"must be above 0 and at most 1, undamped; got {damping:g}.")
     log_density = np.zeros(cells)
     density = np.ones(cells)
-    residuals = []
+    residuals: list[float] = []
     while True:
         cdf = grid.cdf(density)
         tilted = _normalized(grid.gradient(cdf) / beta)
@@ -101,20 +104,20 @@ def fixed_point(
         procedure,
         against,
         beta,
-        grid.win_rate(cdf),
-        float((density * log_density).mean()),
-        len(residuals) - 1,
-        residuals[-1] <= tolerance,
-        (np.arange(cells) + 0.5) / cells,
-        density,
-        np.array(residuals),
+        win_rate=grid.win_rate(cdf),
+        kl=float((density * log_density).mean()),
+        steps=len(residuals) - 1,
+        converged=residuals[-1] <= tolerance,
+        quantiles=(np.arange(cells) + 0.5) / cells,
+        density=density,
+        residuals=np.array(residuals),
     )
 
 
 class _Cells:
-    """Sums over even cells; CDFs are taken at their edges, inside which they are linear."""
+    """Sums over equal cells. CDFs are given at the edges and linear in between."""
 
-    def __init__(self, procedure: RankProcedure, against: AbstractProcedure, cells: int):
+    def __init__(self, procedure: RankProcedure, against: AbstractProcedure, cells: int) -> None:
         self.procedure = procedure
         steps = np.diff(against.cdf(np.arange(cells + 1) / cells))
         # The trapezoidal rule for ∫ H dG: with H = G its sum telescopes, so that the reference
@@ -131,7 +134,7 @@ class _Cells:
         return 1 - float(self.weights @ self.procedure.cdf(cdf))
 
     def gradient(self, cdf: np.ndarray) -> np.ndarray:
-        """−∫_v^1 h(F) dG in each cell: the derivative of this `win_rate` by the cell's mass."""
+        """−∫_v^1 h(F) dG in each cell: the derivative of `win_rate` in the cell's mass."""
         return -np.cumsum((self.procedure.density(cdf) * self.weights)[:0:-1])[::-1]
 
 

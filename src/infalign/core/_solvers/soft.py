@@ -1,20 +1,24 @@
 """The optimum for procedures that read the calibrated reward itself: soft best-of-n and rewind.
 
-Their win rate is a functional of the whole density, so there is no differential equation to follow:
-soft best-of-n is solved by Newton's method on all nodes at once, rewind by a search over the one
-number that couples its responses, the chance to fall below the threshold.
+Their win rate is a functional of the whole density, so no differential equation describes the
+optimum. Soft best-of-n is solved by Newton's method on all nodes at once; rewind by a search over
+one number.
 """
+
+from dataclasses import dataclass
 
 import numpy as np
 
+from infalign import _check
 from infalign.core._policies import Curve
 from infalign.core._procedures import AbstractProcedure
 from infalign.core._quadrature import Panels
-from infalign.core._roots import bracketed_root
 from infalign.core._soft_procedures import Rewind, SoftBestOfN, SoftenedProcedure
 from infalign.errors import SolveError
 
+from .newton import LOG_BETA_STEP, Budget, Strength, Values
 from .point import Optimum
+from .rewind import RewindOptimum, beta_for
 from .starts import laws_grid
 
 FINE = (16, 24)
@@ -26,8 +30,17 @@ STEPS = 40
 TOLERANCE = 1e-12
 """Largest residual of the log-density, in nats."""
 
-SCAN = 400
-"""Chances to fall below a threshold that are tried."""
+AT_ROUNDING = 1e3 * TOLERANCE
+"""Residual that is accepted once the descent stops: rounding, not the iteration, ended it."""
+
+SHORTEST = 1e-3
+"""Shortest fraction of a Newton step that the line search tries."""
+
+STRONG = 10.0
+"""A strength at which the first start, a small tilt of the reference, is close enough."""
+
+SMALL = 1e-3
+"""A budget, in nats, at which the first start is close enough."""
 
 
 def solve_softened(
@@ -38,203 +51,142 @@ def solve_softened(
     beta: float | None,
 ) -> Optimum:
     """The optimal policy at a KL budget in nats, or at a KL strength β."""
+    grid = laws_grid(procedure, against, *FINE)
+    opponent = against.cdf(grid.nodes)
     if isinstance(procedure, Rewind):
-        return _rewind(procedure, against, kl, beta)
-    return _soft(procedure, against, kl, beta)
-
-
-def _optimum(procedure, against, curve: Curve, beta: float) -> Optimum:
-    grid = curve.grid
-    gradient = procedure.gradient(grid, curve.density, against.cdf(grid.nodes))
+        if beta is None:
+            beta = beta_for(procedure, against, grid, opponent, _check.positive("kl", kl))
+        curve = RewindOptimum(procedure, grid, opponent, beta).curve()
+    elif isinstance(procedure, SoftBestOfN):
+        system = _System(procedure, grid, opponent)
+        if beta is None:
+            state = _at_kl(system, _check.positive("kl", kl))
+        else:
+            state = _at_beta(system, beta)
+        if state is None:
+            raise SolveError(
+                f"No optimum was found for {procedure!r} against {against!r} with "
+                f"{f'kl={kl:g}' if beta is None else f'beta={beta:g}'}. "
+                "Ask for a smaller `kl` or a larger `beta`."
+            )
+        curve, beta = state.curve, float(np.exp(state.log_beta)) if beta is None else beta
+    else:
+        raise ValueError(f"`procedure` must select by rank or have a solver; got {procedure!r}.")
+    gradient = procedure.gradient(grid, curve.density, opponent)
     gradient = gradient - gradient.flat[0]
     exponent = (gradient - gradient.flat[-1]) / beta
-    win_rate = curve.win_rate(procedure, against)
-    return Optimum(curve, gradient, exponent, beta, win_rate, curve.kl)
+    return Optimum(curve, gradient, exponent, beta, curve.win_rate(procedure, against), curve.kl)
 
 
-# --- Rewind. With a = F(τ) fixed, W is linear in the density, so the best policy is known in closed
-# form and J is a function of a alone:
-#     J(a) = β a log(Z₁/a) + β (1 − a) log(Z₂/(1 − a)),
-# Z₁ and Z₂ the integrals of e^{cG/β} below and above τ, c how often a response is kept there.
+@dataclass(frozen=True)
+class _System:
+    """y = (Φ_f − Φ_f(1)) / β with f = e^y / ∫ e^y, at all nodes at once."""
+
+    procedure: SoftBestOfN
+    grid: Panels
+    opponent: Values
+    """G at the nodes."""
+
+    def gradient(self, density: Values) -> Values:
+        """Φ_f − Φ_f(1): the last node stands for 1."""
+        gradient = self.procedure.gradient(self.grid, density, self.opponent)
+        return gradient - gradient.flat[-1]
+
+    def at_reference(self) -> Values:
+        return self.gradient(np.ones_like(self.grid.nodes))
 
 
-def _rewind(procedure: Rewind, against, kl, beta) -> Optimum:
-    grid = laws_grid(procedure, against, *FINE)
-    opponent = against.cdf(grid.nodes)
+class _State:
+    """A candidate (y, log β) with the residuals of its equations."""
 
-    def best(strength: float) -> Curve:
-        return Curve(grid, _rewind_exponent(procedure, grid, opponent, strength))
+    def __init__(
+        self, system: _System, condition: Strength | Budget, y: Values, log_beta: float
+    ) -> None:
+        self.system, self.condition, self.y, self.log_beta = system, condition, y, log_beta
+        self.curve = Curve(system.grid, y)
+        self.tilt = system.gradient(self.curve.density) * np.exp(-log_beta)
+        self.residual = y - self.tilt
+        self.shortfall = condition.residual(self.curve)
+        self.error = max(np.abs(self.residual).max(), abs(self.shortfall))
 
-    if beta is not None:
-        return _optimum(procedure, against, best(beta), beta)
+    def newton_step(self) -> tuple[Values, float]:
+        """Changes of y and log β that solve the linearized equations.
 
-    def excess(log_beta):
-        return best(float(np.exp(log_beta))).kl / kl - 1
+        With δf = f (δy − ∫ f δy) and W'' the second derivative of the win rate in f,
 
-    low, high = -3.0, 1.0
-    while excess(high) > 0:
-        high += 2
-    while excess(low) < 0:
-        low -= 1
-        if low < -12:
-            raise SolveError(
-                f"No optimum was found for {procedure!r} against {against!r} with kl={kl:g}. "
-                "Ask for a smaller `kl`."
-            )
-    log_beta = bracketed_root(excess, low, high, xtol=1e-15)
-    if abs(excess(log_beta)) > 1e-9:
-        across = [best(float(np.exp(log_beta + side))).kl for side in (1e-9, -1e-9)]
-        raise SolveError(
-            f"The optimum for {procedure!r} jumps from kl={across[0]:.4g} to {across[1]:.4g} at "
-            f"beta={np.exp(log_beta):.6g}: none has kl={kl:g}. Ask for a `kl` outside of the jump."
-        )
-    return _optimum(procedure, against, best(float(np.exp(log_beta))), float(np.exp(log_beta)))
+            δy − (W'' δf)/β + (Φ/β) δ log β = −residual.
 
-
-def _rewind_exponent(procedure: Rewind, grid: Panels, opponent, beta) -> np.ndarray:
-    """The unnormalized log-density of the best policy: the largest maximum of J(a)."""
-    under = grid.nodes < procedure.threshold
-    m = procedure.max_tries
-
-    def parts(a):
-        """log ∫ e^{cG/β}, and the mean of G, below and above the threshold."""
-        out = []
-        for side, rate in zip((under, ~under), procedure.rates(a), strict=True):
-            exponent = rate * opponent[side] / beta
-            top = exponent.max()
-            mass = grid.weights[side] * np.exp(exponent - top)
-            out += [np.log(mass.sum()) + top, mass @ opponent[side] / mass.sum()]
-        return out
-
-    def value(a):
-        below, _, above, _ = parts(a)
-        return a * (below - np.log(a)) + (1 - a) * (above - np.log1p(-a))
-
-    def slope(logit):
-        """J'(a) / β, by the envelope theorem."""
-        a = 1 / (1 + np.exp(-logit))
-        below, mean_below, above, mean_above = parts(a)
-        j = np.arange(1, m)
-        more_above = float(np.sum(j * a ** (j - 1)))
-        more_below = (m - 1) * a ** (m - 2) if m > 1 else 0.0
-        gain = a * more_below * mean_below + (1 - a) * more_above * mean_above
-        return below - above - logit + gain / beta
-
-    logits = np.linspace(-40, 40, SCAN)
-    slopes = np.array([slope(x) for x in logits])
-    tops = np.flatnonzero((slopes[:-1] > 0) & (slopes[1:] <= 0))
-    roots = [bracketed_root(slope, logits[i], logits[i + 1], xtol=1e-14, rtol=1e-14) for i in tops]
-    best = max((1 / (1 + np.exp(-r)) for r in roots), key=value)
-    below, _, above, _ = parts(best)
-    low, high = procedure.rates(best)
-    return np.where(
-        under,
-        low * opponent / beta - below + np.log(best),
-        high * opponent / beta - above + np.log1p(-best),
-    )
-
-
-def rewind_objective(procedure: Rewind, grid: Panels, opponent: np.ndarray, beta: float) -> float:
-    """The largest W − β KL of any policy: log ∫ e^y of the best one's exponents, times β."""
-    under = grid.nodes < procedure.threshold
-    a = float(
-        np.sum(
-            (grid.weights * Curve(grid, _rewind_exponent(procedure, grid, opponent, beta)).density)[
-                under
-            ]
-        )
-    )
-    total = 0.0
-    for side, rate, share in zip((under, ~under), procedure.rates(a), (a, 1 - a), strict=True):
-        exponent = rate * opponent[side] / beta
-        top = exponent.max()
-        log_z = np.log(np.sum(grid.weights[side] * np.exp(exponent - top))) + top
-        total += share * (log_z - np.log(share))
-    return beta * total
-
-
-# --- Soft best-of-n: y = Φ_f/β up to a constant, f = e^y / ∫ e^y, on all nodes at once.
-
-
-def _soft(procedure: SoftBestOfN, against, kl, beta) -> Optimum:
-    grid = laws_grid(procedure, against, *FINE)
-    opponent = against.cdf(grid.nodes)
-    start = procedure.gradient(grid, np.ones_like(grid.nodes), opponent)
-    start = start - start.flat[-1]
-    if beta is not None:
-        # Strong regularization is easy; follow the optimum down to the strength asked for.
-        strength, found = max(10.0, beta), None
-        y = start / strength
-        while found is None or strength > beta:
-            strength = max(beta, strength / 2)
-            found = _newton(procedure, grid, opponent, y, np.log(strength), None)
-            if found is None:
-                raise _stalled(procedure, against, f"beta={beta:g}")
-            y, _ = found
-        return _optimum(procedure, against, Curve(grid, y), beta)
-    spread = grid.integrate(start**2) - grid.integrate(start) ** 2
-    reached = min(kl, 1e-3)
-    log_beta = 0.5 * np.log(spread / (2 * reached))
-    y, factor = start * np.exp(-log_beta), 4.0
-    found = _newton(procedure, grid, opponent, y, log_beta, reached)
-    while found is not None and reached < kl:
-        goal = min(kl, reached * factor)
-        further = _newton(procedure, grid, opponent, *found, goal)
-        if further is None:
-            factor = np.sqrt(factor)
-            found = None if factor < 1.01 else found
-        else:
-            found, reached = further, goal
-    if found is None:
-        raise _stalled(procedure, against, f"kl={kl:g}")
-    y, log_beta = found
-    return _optimum(procedure, against, Curve(grid, y), float(np.exp(log_beta)))
-
-
-def _newton(procedure, grid, opponent, y, log_beta, kl):
-    """(y, log β) of the solution near a start, or None."""
-
-    def residual(y, log_beta):
-        curve = Curve(grid, y)
-        gradient = procedure.gradient(grid, curve.density, opponent)
-        gradient = gradient - gradient.flat[-1]
-        left = y - gradient * np.exp(-log_beta)
-        budget = 0.0 if kl is None else curve.kl / kl - 1
-        return curve, gradient, left, budget, max(np.abs(left).max(), abs(budget))
-
-    curve, gradient, left, budget, error = residual(y, log_beta)
-    size = y.size
-    for _ in range(STEPS):
-        if error <= TOLERANCE * max(1, np.abs(y).max()):
-            return y, log_beta
-        mass = (grid.weights * curve.density).ravel()
-        curvature = procedure.curvature(grid, curve.density, opponent) * mass
-        curvature -= np.outer(curvature.sum(1), mass)  # f stays normalized
-        curvature = (curvature - curvature[-1]) * np.exp(-log_beta)
+        The last row is δ log β = 0 at a given strength, and ∫ f (log f − KL) δy = κ − KL, over κ,
+        at a budget.
+        """
+        system, curve, size = self.system, self.curve, self.y.size
+        mass = (system.grid.weights * curve.density).ravel()
+        by_y = system.procedure.curvature(system.grid, curve.density, system.opponent) * mass
+        by_y -= np.outer(by_y.sum(1), mass)  # f stays normalized
+        by_y = (by_y - by_y[-1]) * np.exp(-self.log_beta)
         matrix = np.zeros((size + 1, size + 1))
-        matrix[:size, :size] = np.eye(size) - curvature
-        matrix[:size, size] = gradient.ravel() * np.exp(-log_beta)
-        if kl is None:
-            matrix[size, size] = 1
+        matrix[:size, :size] = np.eye(size) - by_y
+        matrix[:size, size] = self.tilt.ravel()
+        if isinstance(self.condition, Budget):
+            by_kl = mass * (curve.log_density.ravel() - curve.kl)
+            matrix[size, :size] = by_kl / self.condition.kl
         else:
-            matrix[size, :size] = mass * (curve.log_density.ravel() - curve.kl) / kl
-        change = np.linalg.solve(matrix, -np.append(left.ravel(), budget))
-        length = min(1.0, 2 / max(abs(change[-1]), 1e-300))
+            matrix[size, size] = 1
+        change = np.linalg.solve(matrix, -np.append(self.residual.ravel(), self.shortfall))
+        return change[:-1].reshape(self.y.shape), change[-1]
+
+    def moved(self, change: Values, log_beta: float, length: float) -> "_State":
+        """The state after the fraction `length` of a Newton step."""
+        y, log_beta = self.y + length * change, self.log_beta + length * log_beta
+        return _State(self.system, self.condition, y, log_beta)
+
+
+def _newton(state: _State) -> _State | None:
+    """The solution near a state, or None."""
+    for _ in range(STEPS):
+        if state.error <= TOLERANCE * max(1, np.abs(state.y).max()):
+            return state
+        change, log_beta = state.newton_step()
+        length = min(1.0, LOG_BETA_STEP / max(abs(log_beta), 1e-300))
         while True:
-            trial_y = y + length * change[:-1].reshape(y.shape)
-            trial = residual(trial_y, log_beta + length * change[-1])
-            if trial[-1] < error:
+            trial = state.moved(change, log_beta, length)
+            if trial.error < state.error:
                 break
             length /= 2
-            if length < 1e-3:
-                return (y, log_beta) if error <= 1e3 * TOLERANCE else None
-        y, log_beta = trial_y, log_beta + length * change[-1]
-        curve, gradient, left, budget, error = trial
+            if length < SHORTEST:
+                return state if state.error <= AT_ROUNDING else None
+        state = trial
     return None
 
 
-def _stalled(procedure, against, asked):
-    return SolveError(
-        f"No optimum was found for {procedure!r} against {against!r} with {asked}. "
-        "Ask for a smaller `kl` or a larger `beta`."
-    )
+def _at_beta(system: _System, beta: float) -> _State | None:
+    """The optimum at a strength, followed down from a strength at which it is easy."""
+    strength = max(STRONG, beta)
+    y = system.at_reference() / strength
+    while True:
+        strength = max(beta, strength / 2)
+        state = _newton(_State(system, Strength(), y, float(np.log(strength))))
+        if state is None or strength <= beta:
+            return state
+        y = state.y
+
+
+def _at_kl(system: _System, kl: float) -> _State | None:
+    """The optimum at a budget, followed up from a budget at which it is easy."""
+    gradient = system.at_reference()
+    # A small tilt costs var(Φ) / (2 β²).
+    spread = system.grid.integrate(gradient**2) - system.grid.integrate(gradient) ** 2
+    reached, factor = min(kl, SMALL), 4.0
+    log_beta = 0.5 * np.log(spread / (2 * reached))
+    start = _State(system, Budget(reached), gradient * np.exp(-log_beta), log_beta)
+    state = _newton(start)
+    while state is not None and reached < kl:
+        goal = min(kl, reached * factor)
+        further = _newton(_State(system, Budget(goal), state.y, state.log_beta))
+        if further is not None:
+            state, reached = further, goal
+            continue
+        factor = np.sqrt(factor)
+        if factor < 1.01:
+            return None
+    return state
