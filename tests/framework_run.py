@@ -9,7 +9,7 @@ import yaml
 
 from infalign import CalibrationStore, Exponential, ShapedReward
 from infalign.pipeline.fingerprints import reward_fingerprint
-from infalign.storage import fingerprint
+from infalign.prompts import Prompt, fingerprint
 from infalign.stores.exchange import import_rewards
 
 REWARD = f"python:{__name__}:length"
@@ -77,8 +77,8 @@ def make_run(folder: Path) -> Path:
         "train": {"validation": 0.2, "group": 8},
     }
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
-    named = [(i, tuple(messages(i))) for i in PROMPTS]
-    made_with = {"reward": reward_fingerprint(REWARD), "prompts": fingerprint(named)}
+    prompts = [Prompt(i, tuple(messages(i))) for i in PROMPTS]
+    made_with = {"reward": reward_fingerprint(REWARD), "prompts": fingerprint(prompts)}
     pq.write_table(reference(made_with).to_table(), folder / "rewards.parquet")
     import_rewards(folder / "rewards.parquet", folder / "calibration")
     design = {

@@ -52,7 +52,7 @@ from .evaluation.uncertainty import (
     over_prompts,
 )
 from .evaluation.votes import majority_vote
-from .shaping import GroupShapedReward, ShapedReward
+from .shaping import GroupShapedReward, ShapedReward, Shaper
 from .stores import CalibrationStore
 
 __version__ = "0.2.0.dev0"
@@ -85,6 +85,7 @@ __all__ = [
     "Rewind",
     "Sampling",
     "ShapedReward",
+    "Shaper",
     "SkewCorrected",
     "SoftBestOfN",
     "SoftenedProcedure",

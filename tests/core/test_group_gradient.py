@@ -186,7 +186,7 @@ def test_utilities_are_exact_chances_against_subsets_of_the_reference():
     known = store()
     shaped = GroupShapedReward(number, known, BestOfN(2), group=4)
     rewards = np.array([-0.5, 0.3, float(known.rewards["b"][4]), 9.0])
-    found = shaped.chances(["b"] * 4, rewards)
+    found = shaped.shaper.calibration.locate(["b"] * 4, rewards).win_chance(BestOfN(2))
     reference = known.rewards["b"]
     expected = [
         np.mean([(r > max(s)) + (r == max(s)) / 2 for s in combinations(reference, 2)])
@@ -218,17 +218,19 @@ def test_pooled_chances_go_on_rising_beyond_the_best_reference_sample():
     )
     shaped = GroupShapedReward(number, known, BestOfN(8), calibrator=Pooled())
     top = known.rewards["5"][-1]
-    wins = shaped.chances(["5"] * 3, top + np.array([0.1, 1.0, 3.0]))
+    above = top + np.array([0.1, 1.0, 3.0])
+    wins = shaped.shaper.calibration.locate(["5"] * 3, above).win_chance(BestOfN(8))
     assert 0 < wins[0] < wins[1] < wins[2] < 1
     again = pickle.loads(pickle.dumps(shaped))
-    assert np.array_equal(again.chances(["5"], np.zeros(1)), shaped.chances(["5"], np.zeros(1)))
+    batch = (["5"] * 9, range(9))
+    assert call(again, *batch) == call(shaped, *batch)
 
 
 @pytest.mark.parametrize(
     ("make", "words"),
     [
         (lambda: GroupShapedReward(number, store(), BestOfN(4), group=4), "`group` must be more"),
-        (lambda: GroupShapedReward(number, store(), SoftBestOfN(4, 0.1)), "must keep by rank"),
+        (lambda: GroupShapedReward(number, store(), SoftBestOfN(4, 0.1)), "selects by rank"),
         (lambda: GroupShapedReward(number, store(3), BestOfN(4)), "3 reference samples .* fewer"),
         (lambda: group_rewards([[1.0, 2.0]], [[1.0, 2.0]], BestOfN(2)), "at least 3 responses"),
         (lambda: group_rewards([[1.0, 2.0]], [[1.0]], BestOfN(2)), "`utilities` must have"),

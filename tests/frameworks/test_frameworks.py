@@ -93,7 +93,7 @@ def test_an_infinite_transform_stays_finite(folder):
     low, high = scored(scorer, [("a", ""), ("a", "x" * 99)])
     assert low["quantile"] == pytest.approx(0.5 / 17, abs=0.1) and np.isfinite(low["score"])
     assert high["quantile"] == pytest.approx(1 - 0.5 / 17) and high["score"] < 0
-    span = openrlhf.clip_range(scorer.transform, 16)
+    span = openrlhf.clip_range(scorer.shaper.transform, 16)
     assert span == 10 and high["score"] - low["score"] < span
 
 

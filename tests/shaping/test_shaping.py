@@ -133,8 +133,8 @@ def test_an_unbounded_transform_needs_smoothing(transform):
     with pytest.raises(ValueError) as caught:
         ShapedReward(length, STORE, transform)
     assert str(caught.value) == (
-        f"`{transform.spec}` is infinite at the ends of [0, 1], where plain mid-ranks can fall. "
-        'Use smoothing="add-half", or a bounded transform.'
+        "`transform` must be finite at 0 and 1, where plain mid-ranks can fall; got "
+        f'{transform.spec}. Use smoothing="add-half", or a bounded transform.'
     )
 
 

@@ -81,8 +81,8 @@ def test_betas_are_those_of_theory():
 def test_risk_is_sought_for_the_best_of_many_and_avoided_for_the_worst():
     for procedure, sign in ((BestOfN(4), 1), (WorstOfN(4), -1)):
         made = objective("rs-grpo", setting(procedure))
-        assert np.sign(made.reward.strength) == sign
-        assert abs(made.reward.strength) == pytest.approx(2.0, rel=0.1)  # spread 1
+        assert np.sign(made.reward.shaper.strength) == sign
+        assert abs(made.reward.shaper.strength) == pytest.approx(2.0, rel=0.1)  # spread 1
 
 
 @pytest.mark.parametrize(

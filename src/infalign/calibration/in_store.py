@@ -1,13 +1,13 @@
 """A calibrator on the prompts of a store: what it learned once, applied to whom it is asked for."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
 
 from infalign import _check
-from infalign.core import AbstractTransform
+from infalign.core import AbstractTransform, Smoothing
 from infalign.errors import ArgumentError
 from infalign.stores import CalibrationStore
 from infalign.stores.ragged import rectangle
@@ -102,6 +102,21 @@ class StoreCalibration:
     def counts(self) -> bool:
         """Whether quantiles are plain ranks, in which prompts share nothing."""
         return isinstance(self.learned, FittedCounting)
+
+    @property
+    def interior(self) -> bool:
+        """Whether quantiles are certain to lie strictly between 0 and 1."""
+        return isinstance(self.learned, FittedCounting) and self.learned.smoothing != "none"
+
+    def smoothed(self, smoothing: Smoothing) -> "StoreCalibration":
+        """The same with smoothed ranks; ValueError for quantiles that are not plain ranks."""
+        if not isinstance(self.learned, FittedCounting):
+            raise ArgumentError(
+                "smoothing",
+                f"applies to plain ranks; got {smoothing!r} with a calibrator that has none. Leave "
+                "one of them out.",
+            )
+        return replace(self, learned=replace(self.learned, smoothing=smoothing))
 
     @cached_property
     def most_draws(self) -> float:

@@ -13,14 +13,14 @@ from infalign.pipeline.fingerprints import reward_fingerprint
 from infalign.pipeline.folder import Run
 from infalign.pipeline.read import read_calibration, read_design
 from infalign.prompts import fingerprint, load_prompts
-from infalign.shaping import ShapedReward
+from infalign.shaping import Monitor, Shaper, TrainingReward
 from infalign.storage import read_json
 from infalign.stores import CalibrationStore
 
 from .names import PromptNames
 from .policy_text import PolicyText
 from .remote import ServerScorer
-from .scorer import RawScorer, Scorer, ShapedScorer, given
+from .scorer import RawScorer, Scorer, ShapedScorer
 
 
 def open_run(folder, directory=None) -> Run:
@@ -100,9 +100,7 @@ def open_scorer(
     store = store if isinstance(store, CalibrationStore) else CalibrationStore.open(store)
     if calibrator not in CALIBRATORS:
         raise ConfigError(f"`calibrator` must be {', '.join(CALIBRATORS)}; got {calibrator!r}.")
-    return ShapedScorer(
-        loaded, _shape(given, store, _transform(transform), CALIBRATORS[calibrator])
-    )
+    return ShapedScorer(loaded, _shaper(store, _transform(transform), CALIBRATORS[calibrator]))
 
 
 def run_scorer(run: Run, *, raw: bool = False) -> RawScorer | ShapedScorer:
@@ -111,17 +109,17 @@ def run_scorer(run: Run, *, raw: bool = False) -> RawScorer | ShapedScorer:
     names = PromptNames(run.prompts, text.prompt if text else None)
     if raw:
         return RawScorer(run.reward, names)
-    return ShapedScorer(RawScorer(run.reward, names), _shaped(run, given))
+    return ShapedScorer(RawScorer(run.reward, names), run_shaper(run))
 
 
-def open_reward(run) -> ShapedReward:
-    """The shaped reward of a run folder as TRL's reward function, which everything that is plain
-    Python can call too: a prompt is named by the column `prompt_id`.
+def open_reward(run) -> TrainingReward:
+    """The shaped reward of a run folder as a TRL reward function, which any plain Python can call:
+    the column `prompt_id` names the prompt of each response.
 
     Raises DataError as `open_scorer` does.
     """
     opened = open_run(run)
-    return _shaped(opened, opened.reward)
+    return TrainingReward(opened.reward, run_shaper(opened), Monitor(), prefix="shaped_")
 
 
 def policy_text(run: Run) -> PolicyText | None:
@@ -131,20 +129,21 @@ def policy_text(run: Run) -> PolicyText | None:
     return PolicyText(run.model_path, run.config.trust_remote_code)
 
 
-def _shaped(run: Run, reward) -> ShapedReward:
-    """`reward`, shaped as the run does."""
+def run_shaper(run: Run) -> Shaper:
+    """The shaper that the run trains with; DataError if its reward or prompts have changed."""
     store = CalibrationStore.open(run.folder / "calibration")
     # Not the model, as a run does: a framework is told its own, and hashing weights takes minutes.
     store.require(
         reward=reward_fingerprint(run.config.reward),
         prompts=fingerprint(run.prompts),
     )
-    return _shape(reward, store, read_design(run)[0], read_calibration(run, store))
+    return _shaper(store, read_design(run)[0], read_calibration(run, store))
 
 
-def _shape(reward, store, transform: AbstractTransform, calibrator) -> ShapedReward:
-    smoothing = "none" if transform.bounded else "add-half"
-    return ShapedReward(reward, store, transform, calibrator=calibrator, smoothing=smoothing)
+def _shaper(store, transform: AbstractTransform, calibrator) -> Shaper:
+    return Shaper(
+        store, transform, calibrator, smoothing="none" if transform.bounded else "add-half"
+    )
 
 
 def _transform(value) -> AbstractTransform:

@@ -19,7 +19,7 @@ from infalign.errors import DataError
 from .microbatch import MicroBatcher
 from .opened import open_run, open_scorer, policy_text
 from .policy_text import PolicyText
-from .scorer import Asked
+from .scorer import Asked, Scorer, ShapedScorer
 from .stopping import loudly
 
 CLIP = 10.0
@@ -44,7 +44,7 @@ def reward_function(
     with loudly():
         score = MicroBatcher(open_scorer(**source), window=window, batch=batch)
         text = _text(model, source.get("run"), source.get("directory"))
-    _tell_clipping(score.call)
+    _warn_of_clipping(score.call)
 
     def reward_func(queries, prompts, labels) -> dict:
         """`rewards`; quantiles as `scores`, which filters of prompts read; both in the log."""
@@ -78,11 +78,13 @@ def clip_range(transform, samples: int) -> float:
     return max(CLIP, float(math.ceil(abs(high - low))))
 
 
-def _tell_clipping(scorer) -> None:
-    shape = getattr(scorer, "shape", None)
-    if shape is not None and (needed := clip_range(shape.transform, shape.store.samples)) > CLIP:
+def _warn_of_clipping(scorer: Scorer) -> None:
+    if not isinstance(scorer, ShapedScorer):
+        return
+    needed = clip_range(scorer.shaper.transform, scorer.shaper.store.samples)
+    if needed > CLIP:
         logging.getLogger(__name__).warning(
-            "Shaped rewards of one prompt differ by more than %g, where OpenRLHF cuts them unless "
+            "Shaped rewards of one prompt differ by more than %g, where OpenRLHF clips them unless "
             "it is given --reward.clip_range -%g %g",
             CLIP,
             needed,

@@ -8,7 +8,7 @@ from typing import Protocol, TypedDict
 import numpy as np
 
 from infalign.errors import DataError
-from infalign.shaping import ShapedReward, checked_rewards, reward_name
+from infalign.shaping import Shaper, checked_output, reward_name
 
 from .names import PromptNames
 
@@ -75,7 +75,7 @@ class RawScorer:
             completions=[[{"role": "assistant", "content": text}] for text in texts],
             prompt_id=[a.key for a in resolved],
         )
-        return checked_rewards(values, texts, reward_name(self.reward))
+        return checked_output(values, texts, reward_name(self.reward))
 
     def __call__(self, resolved: Sequence[Asked]) -> list[Scored]:
         """As of `Scorer`."""
@@ -83,19 +83,10 @@ class RawScorer:
 
 
 class ShapedScorer:
-    """Φ of the calibrated reward, with the raw reward and the quantile it was made of.
+    """Φ of the calibrated reward, with the raw reward and the quantile it was made of."""
 
-    - `raw`: the raw rewards.
-    - `shape`: shapes raw rewards that are known already: its reward function is `given`.
-    """
-
-    def __init__(self, raw: RawScorer, shape: ShapedReward):
-        self.raw, self.shape = raw, shape
-
-    @property
-    def transform(self):
-        """Φ."""
-        return self.shape.transform
+    def __init__(self, raw: RawScorer, shaper: Shaper):
+        self.raw, self.shaper = raw, shaper
 
     def resolve(self, asked: Asked) -> Asked:
         """As of `Scorer`; the prompt must be in the calibration store."""
@@ -106,29 +97,18 @@ class ShapedScorer:
                     "A response came without a prompt_id, which names its reference rewards. "
                     "Send one, such as `infalign export-prompts` writes."
                 )
-            self.shape.store.positions([asked.key])
+            self.shaper.store.positions([asked.key])
             return self.raw.resolve(asked)
         return _found(names, asked)
 
     def __call__(self, resolved: Sequence[Asked]) -> list[Scored]:
         """As of `Scorer`."""
-        raw, ids = self.raw.raw(resolved), [a.key for a in resolved]
-        blank = [""] * len(raw)
-        shaped = self.shape(prompts=blank, completions=blank, prompt_id=ids, raw_reward=raw)
-        read = self.shape.calibration
-        if read is None:
-            quantiles = self.shape.store.quantiles(ids, raw, smoothing=self.shape.smoothing)
-        else:
-            quantiles = read.quantiles(ids, raw)
+        shaped = self.shaper([a.key for a in resolved], self.raw.raw(resolved))
+        columns = (column.tolist() for column in (shaped.value, shaped.raw, shaped.quantile))
         return [
-            {"score": s, "raw_reward": r, "quantile": q}
-            for s, r, q in zip(shaped, raw.tolist(), quantiles.tolist(), strict=True)
+            {"score": value, "raw_reward": raw, "quantile": quantile}
+            for value, raw, quantile in zip(*columns, strict=True)
         ]
-
-
-def given(prompts, completions, *, raw_reward, **columns):
-    """A reward function that returns its column `raw_reward`."""
-    return raw_reward
 
 
 def _found(names: PromptNames | None, asked: Asked) -> Asked:

@@ -15,7 +15,7 @@ import numpy as np
 
 from infalign import _check
 from infalign.errors import DataError
-from infalign.shaping import checked_rewards, reward_name
+from infalign.shaping import checked_output, reward_name
 
 from .interfaces import Conversation, Sampler, Scorer
 from .rewards import load_reward, python_function
@@ -152,7 +152,7 @@ class RewardJudge:
             prompts=[list(p) for p in (*prompts, *prompts)],
             completions=[[{"role": "assistant", "content": text}] for text in texts],
         )
-        a, b = np.split(checked_rewards(values, texts, reward_name(self.reward)), 2)
+        a, b = np.split(checked_output(values, texts, reward_name(self.reward)), 2)
         return ((1 + np.sign(a - b)) / 2).tolist()
 
 

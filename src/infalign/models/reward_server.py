@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from infalign import _check
 from infalign.errors import DataError, MissingExtraError
-from infalign.shaping import checked_rewards
+from infalign.shaping import checked_output
 
 AGAIN = (408, 425, 429, 500, 502, 503, 504)
 """Statuses that say to try again."""
@@ -74,7 +74,7 @@ class ServerReward:
                 f'it must answer {{"rewards": [...]}}, and answered {str(answer)[:120]}',
                 "Is this the reward's path?",
             )
-        return checked_rewards(rewards, body["query"], self.url).tolist()
+        return checked_output(rewards, body["query"], self.url).tolist()
 
     def ask(self, body: dict):
         """The server's answer to `body`, both JSON; DataError when there is none."""

@@ -7,7 +7,7 @@ import numpy as np
 
 from infalign.demo import bundled
 from infalign.errors import DataError
-from infalign.shaping import checked_rewards, reward_name
+from infalign.shaping import checked_output, reward_name
 
 
 def load_reward(spec: str, *, trust_remote_code: bool = False) -> Callable[..., Sequence[float]]:
@@ -49,7 +49,7 @@ def score_ragged(
         completions=[[{"role": "assistant", "content": text}] for text in flat],
         prompt_id=[i for i, n in zip(prompt_ids, counts, strict=True) for _ in range(n)],
     )
-    checked = checked_rewards(values, flat, reward_name(reward))
+    checked = checked_output(values, flat, reward_name(reward))
     return np.split(checked, np.cumsum(counts)[:-1])
 
 

@@ -1,21 +1,36 @@
-"""Reward functions for TRL: what a response is worth, from its raw reward and its prompt's store.
+"""Training rewards: raw reward → quantile → shaped value.
 
-`ShapedReward` is the transformed quantile, InfAlign-CTRL's; `GroupShapedReward` the exact objective
-from whole groups; `MonitoredReward` the raw reward; `MaxAtKReward` and `RiskSensitiveReward` are
-rivals.
+`Shaper` is the step itself, `ShapedReward` the step as a reward function for TRL.
+`GroupShapedReward` is the exact objective from whole groups, `MonitoredReward` the raw reward;
+`MaxAtKReward` and `RiskSensitiveReward` are rivals. Each locates a batch at most once
+(`shaper.Batch`).
 """
 
-from .group import GroupShapedReward
-from .raw import checked_rewards, reward_name
-from .rivals import MaxAtKReward, RiskSensitiveReward
-from .transformed import MonitoredReward, ShapedReward
+from .group_shaper import GroupShaper
+from .monitor import Monitor
+from .reward_function import checked_output, reward_name
+from .shaper import AbstractShaper, Shaped, Shaper
+from .trl import (
+    GroupShapedReward,
+    MaxAtKReward,
+    MonitoredReward,
+    RiskSensitiveReward,
+    ShapedReward,
+    TrainingReward,
+)
 
 __all__ = [
+    "AbstractShaper",
     "GroupShapedReward",
+    "GroupShaper",
     "MaxAtKReward",
+    "Monitor",
     "MonitoredReward",
     "RiskSensitiveReward",
+    "Shaped",
     "ShapedReward",
-    "checked_rewards",
+    "Shaper",
+    "TrainingReward",
+    "checked_output",
     "reward_name",
 ]

@@ -1,4 +1,4 @@
-"""Raw rewards as a reward function gave them, checked."""
+"""What a reward function returned, checked, and the name it goes by."""
 
 import math
 from collections.abc import Sequence
@@ -9,10 +9,13 @@ import numpy as np
 from infalign.errors import DataError
 
 
-def checked_rewards(
+def checked_output(
     values, completions: Sequence, name: str, prompt_ids: Sequence[str] | None = None
 ) -> np.ndarray:
-    """`values` as one finite float per completion; DataError names what is wrong and where."""
+    """`values`, which the reward function `name` returned, as one finite float per completion.
+
+    Raises DataError that says what is wrong, and for which completion.
+    """
     values = values.tolist() if hasattr(values, "tolist") else values  # arrays and tensors
     if not isinstance(values, list | tuple):
         raise DataError(
@@ -35,18 +38,6 @@ def checked_rewards(
     return np.array(values, dtype=float)
 
 
-def raw_rewards(reward, prompts, completions, columns, key) -> tuple[np.ndarray, Sequence[str]]:
-    """Checked raw rewards and the prompt ids they belong to."""
-    if key not in columns:
-        raise DataError(
-            f"The data set has no column `{key}`, which names each prompt of the calibration "
-            f"store; its columns are {sorted(columns)}. Add it, or pass `key=`."
-        )
-    raw = reward(prompts=prompts, completions=completions, **columns)
-    ids = columns[key]
-    return checked_rewards(raw, completions, reward_name(reward), ids), ids
-
-
 def reward_name(reward) -> str:
-    """The name a reward function goes by in logs and messages."""
+    """The name of a reward function in logs and messages."""
     return getattr(reward, "__name__", type(reward).__name__)

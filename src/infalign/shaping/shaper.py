@@ -1,0 +1,177 @@
+"""Raw reward → quantile → training reward: the central step of the method, as an object.
+
+A shaper turns the raw rewards of a batch into `Shaped`. Rewards are located among the reference
+rewards of their prompts once; training rewards, logs and other frameworks read that location.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence, Sized
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+
+from infalign import _check
+from infalign.calibration import (
+    AbstractCalibrator,
+    AbstractFitted,
+    AbstractLocation,
+    StoreCalibration,
+)
+from infalign.core import AbstractTransform, Smoothing
+from infalign.errors import ArgumentError
+from infalign.stores import CalibrationStore
+
+Calibrator = AbstractCalibrator | AbstractFitted | StoreCalibration
+"""A calibrator that learns from the store when a shaper is made, one that has learned already, or
+one on the store."""
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Raw rewards of a batch, located once, when the location is first read."""
+
+    calibration: StoreCalibration
+    prompt_ids: Sequence[str]
+    raw: np.ndarray
+
+    @cached_property
+    def location(self) -> AbstractLocation:
+        """Where the rewards lie among the reference rewards of their prompts."""
+        return self.calibration.locate(self.prompt_ids, self.raw)
+
+
+@dataclass(frozen=True, eq=False)
+class Shaped:
+    """A batch of rewards, shaped; every array has one entry per response."""
+
+    batch: Batch = field(repr=False)
+
+    value: np.ndarray
+    """Training rewards."""
+
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    """Metrics of the shaper's own objective, by the names they are logged under."""
+
+    @property
+    def raw(self) -> np.ndarray:
+        """Raw rewards."""
+        return self.batch.raw
+
+    @property
+    def quantile(self) -> np.ndarray:
+        """Quantiles of the raw rewards under the reference, in [0, 1]."""
+        return self.batch.location.quantile
+
+
+class AbstractShaper(ABC):
+    """Training rewards from raw rewards and the reference rewards of the same prompts."""
+
+    def __init__(self, calibration: StoreCalibration):
+        self.calibration = calibration
+
+    @property
+    def store(self) -> CalibrationStore:
+        """The reference rewards."""
+        return self.calibration.store
+
+    def __call__(self, prompt_ids: Sequence[str], rewards) -> Shaped:
+        """The batch, shaped.
+
+        - `prompt_ids`: the prompt of each response.
+        - `rewards`: its raw reward, shape (n,).
+
+        Raises ValueError for other shapes, and DataError for unknown prompts, rewards that are not
+        finite, and incomplete groups where groups are needed.
+        """
+        raw = _check.numbers("rewards", rewards)
+        listed = isinstance(prompt_ids, Sized) and not isinstance(prompt_ids, str)
+        if not listed or raw.shape != (len(prompt_ids),):
+            raise ValueError(
+                "`prompt_ids` and `rewards` must be lists with one entry per response; got "
+                f"{_check.short(prompt_ids)} and rewards of shape {raw.shape}."
+            )
+        return self._shaped(Batch(self.calibration, prompt_ids, raw))
+
+    @abstractmethod
+    def _shaped(self, batch: Batch) -> Shaped:
+        """The batch with its training rewards."""
+
+
+class Shaper(AbstractShaper):
+    """Φ(C(x, y)), InfAlign-CTRL's training reward.
+
+    Each reward becomes its quantile under the reference samples of its own prompt, and the
+    transform of that. A reward that ties with reference rewards gets the transform's average over
+    the quantiles that they share. Picklable.
+
+    - `store`: reference rewards of the prompts.
+    - `transform`: Φ; unbounded transforms (`Log`, `Probit`) need `smoothing="add-half"`.
+    - `calibrator`: estimates quantiles from the store's rewards, such as `Pooled()`, which learns
+      from the store now; what `fit` of one returned; or a `StoreCalibration`. Default: plain ranks.
+    - `smoothing`: of plain ranks; `add-half` keeps quantiles inside (0, 1).
+
+    >>> from infalign import CalibrationStore, Exponential
+    >>> store = CalibrationStore.from_rewards(["a"], [[1.0, 2.0, 3.0, 4.0]])
+    >>> shaped = Shaper(store, Exponential(2.0))(["a", "a"], [2.5, 9.0])
+    >>> shaped.quantile.tolist(), shaped.value.round(3).tolist()
+    ([0.5, 1.0], [0.269, 1.0])
+    """
+
+    def __init__(
+        self,
+        store: CalibrationStore,
+        transform: AbstractTransform,
+        calibrator: Calibrator | None = None,
+        *,
+        smoothing: Smoothing = "none",
+    ):
+        _check.instance(
+            "transform",
+            transform,
+            AbstractTransform,
+            "a transform such as Exponential(10.0)",
+            "Text becomes one with `infalign.parse_transform`.",
+        )
+        super().__init__(_finite(calibrated(store, calibrator), transform, smoothing))
+        self.transform = transform
+
+    def _shaped(self, batch: Batch) -> Shaped:
+        return Shaped(batch, batch.location.expected(self.transform))
+
+
+class Unshaped(AbstractShaper):
+    """The raw reward as it is: for baselines, with the store read by logs only."""
+
+    def _shaped(self, batch: Batch) -> Shaped:
+        return Shaped(batch, batch.raw)
+
+
+def calibrated(store: CalibrationStore, calibrator: Calibrator | None = None) -> StoreCalibration:
+    """The calibrator on the store, both checked."""
+    _check.instance("store", store, CalibrationStore, "a CalibrationStore")
+    return StoreCalibration.of(store, calibrator)
+
+
+def _finite(
+    calibration: StoreCalibration, transform: AbstractTransform, smoothing: Smoothing
+) -> StoreCalibration:
+    """The calibration with its ranks smoothed as asked.
+
+    Raises ValueError if the transform is infinite at quantiles that the calibration can give.
+    """
+    if not transform.bounded and not calibration.counts:
+        raise ArgumentError(
+            "transform",
+            f"must be bounded with this calibrator, which averages over quantiles from 0 to 1; got "
+            f"{transform.spec}. Use a bounded transform, or leave `calibrator` out.",
+        )
+    if _check.one_of("smoothing", smoothing, ("none", "add-half")) != "none":
+        calibration = calibration.smoothed(smoothing)
+    if not transform.bounded and not calibration.interior:
+        raise ArgumentError(
+            "transform",
+            f"must be finite at 0 and 1, where plain mid-ranks can fall; got {transform.spec}. Use "
+            'smoothing="add-half", or a bounded transform.',
+        )
+    return calibration
