@@ -158,7 +158,7 @@ def test_a_reward_server_scores_one_shard_while_the_next_is_drawn(tmp_path, monk
     order = []
 
     def slow(self, prompts, completions, *, prompt_id, **columns):
-        drawn.wait(10)  # until the next shard is there, or for ever
+        drawn.wait()  # until the next shard is there
         order.append(("scored", prompt_id[0]))
         return soak.first_digits(completions=completions)
 

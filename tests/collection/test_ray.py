@@ -4,9 +4,8 @@ import json
 import os
 import signal
 import sys
-import threading
-import time
 from collections import Counter
+from contextlib import suppress
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -30,14 +29,24 @@ SHARDS = [PROMPTS[i : i + 2] for i in range(0, len(PROMPTS), 2)]
 
 
 class Noting:
-    """The reward, which appends to a file what it scores and in which process, before and after."""
+    """The reward, which appends to a file what it scores and in which process, before and after.
 
-    def __init__(self, log: Path, seconds: float):
-        self.log, self.seconds = log, seconds
+    With a file `killed`, the first process that has scored a shard and begins another ends by
+    SIGKILL, once in all, and leaves its process id and that shard there.
+    """
+
+    def __init__(self, log: Path, killed: Path | None = None):
+        self.log, self.killed = log, killed
 
     def __call__(self, *, completions, prompt_id, **columns):
         self.note("begins", prompt_id)
-        time.sleep(self.seconds)
+        if self.killed is not None and any(
+            what == "ends" and pid == os.getpid() for what, pid, _ in notes(self.log)
+        ):
+            with suppress(FileExistsError), self.killed.open("x") as file:
+                json.dump([os.getpid(), sorted(set(prompt_id))], file)
+                file.flush()
+                os.kill(os.getpid(), signal.SIGKILL)
         self.note("ends", prompt_id)
         return soak.first_digits(completions=completions)
 
@@ -47,8 +56,8 @@ class Noting:
             file.write(line)
 
 
-def noting(log, seconds):
-    return soak.StandIn(0.0), Noting(log, seconds)
+def noting(log, killed=None):
+    return soak.StandIn(0.0), Noting(log, killed)
 
 
 class Failing:
@@ -102,28 +111,12 @@ def test_the_store_is_the_one_that_is_made_here(cluster, tmp_path):
 
 
 def test_a_worker_killed_in_mid_job_costs_its_block_and_nothing_else(cluster, tmp_path):
-    log, killed = tmp_path / "log", []
-    load = partial(noting, log, 0.15)
-
-    def kill():
-        # As soon as a worker has done a shard and is at another.
-        while not killed:
-            time.sleep(0.02)
-            rows = notes(log)
-            for what, pid, ids in rows:
-                others = [i for w, p, i in rows if p == pid and i != ids]
-                if what == "begins" and others and ["ends", pid, ids] not in rows:
-                    os.kill(pid, signal.SIGKILL)
-                    killed.append((pid, ids))
-                    break
-
-    killer = threading.Thread(target=kill, daemon=True)
-    killer.start()
+    log, killed = tmp_path / "log", tmp_path / "killed"
+    load = partial(noting, log, killed)
     collect(PROMPTS, OnRay(load, workers=2), 2, tmp_path / "ray", seed=1, responses=4)
-    killer.join(10)
     collect(PROMPTS, Local(soak.stand_in), 2, tmp_path / "local", seed=1, responses=4)
     assert soak.content(tmp_path / "ray") == soak.content(tmp_path / "local")
-    ((pid, ids),) = killed
+    pid, ids = json.loads(killed.read_text())
     begun = Counter(tuple(i) for what, _, i in notes(log) if what == "begins")
     ended = Counter(tuple(i) for what, _, i in notes(log) if what == "ends")
     assert set(ended) == {tuple(p.id for p in part) for part in SHARDS}
@@ -147,9 +140,9 @@ def test_a_collection_that_was_stopped_asks_for_what_is_missing(cluster, tmp_pat
             raise Stopped
 
     with pytest.raises(Stopped):
-        load = partial(noting, tmp_path / "log of the first", 0.0)
+        load = partial(noting, tmp_path / "log of the first")
         collect(PROMPTS, OnRay(load, 2), 2, tmp_path / "ray", seed=1, responses=4, report=stop)
-    load = partial(noting, log, 0.0)
+    load = partial(noting, log)
     collect(PROMPTS, OnRay(load, 2), 2, tmp_path / "ray", seed=1, responses=4)
     asked = [i for what, _, ids in notes(log) if what == "begins" for i in ids]
     assert sorted(asked) == sorted(p.id for p in PROMPTS[8:])

@@ -82,7 +82,7 @@ def test_ctrl_c_ends_the_server_cleanly():
         with urllib.request.urlopen(address) as answer:
             assert answer.status == HTTPStatus.OK
         process.send_signal(signal.SIGINT)
-        _, error = process.communicate(timeout=10)
+        _, error = process.communicate()
     assert process.returncode == 0 and "Traceback" not in error
 
 

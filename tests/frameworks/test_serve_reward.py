@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -169,7 +170,7 @@ class Gate:
 
     def __call__(self, prompts, completions, **columns):
         self.begun.set()
-        assert self.open.wait(20)
+        self.open.wait()
         return [float(len(c[-1]["content"])) for c in completions]
 
 
@@ -188,23 +189,23 @@ def test_a_full_queue_answers_503_and_goes_on_when_it_has_room(http):
     body = {"messages": [[{"role": "user", "content": "?"}, {"content": "four"}]]}
     with serving(noted) as url, ThreadPoolExecutor(4) as pool:
         first = pool.submit(http.request, "POST", url, json=body)
-        assert gate.begun.wait(20)
+        gate.begun.wait()
         second = pool.submit(http.request, "POST", url, json={"messages": body["messages"] * 2})
         while http.request("GET", f"{url}/health").json()["waiting"] < 2:
-            pass
+            time.sleep(0.01)
         refused = http.request("POST", url, json=body)
         assert refused.status == 503 and refused.headers["Retry-After"] == "1"
         assert "2 responses wait to be scored, and 1 more" in refused.json()["error"]
         with client(url, retries=0) as reward, pytest.raises(DataError, match="status 503"):
             reward(prompts=["?"], completions=["four"])
-        with client(url, retries=5) as reward:  # comes again after a second, and is served
+        with client(url, retries=99) as reward:  # comes again after a second, and is served
             patient = pool.submit(reward, prompts=["?"], completions=["fives"])
             while statuses.count(503) < 3:
-                pass
+                time.sleep(0.01)
             gate.open.set()
-            assert patient.result(20) == [5.0]
-        assert first.result(20).json()["rewards"] == [4.0]
-        assert second.result(20).json()["rewards"] == [4.0, 4.0]
+            assert patient.result() == [5.0]
+        assert first.result().json()["rewards"] == [4.0]
+        assert second.result().json()["rewards"] == [4.0, 4.0]
         assert http.request("POST", url, json=body).json()["rewards"] == [4.0]
         assert http.request("GET", f"{url}/health").json() == {"status": "ok", "waiting": 0}
 
@@ -281,7 +282,7 @@ def test_the_command_serves_until_it_is_interrupted(folder):
             found = pool.request("POST", url, json=body).json()["rewards"]
         assert found == pytest.approx([given.expected("a", "red")["score"]], abs=1e-12)
         server.send_signal(signal.SIGINT)
-        assert server.wait(20) == 0 and server.stderr.read() == "Ctrl-C ends it.\n"
+        assert server.wait() == 0 and server.stderr.read() == "Ctrl-C ends it.\n"
 
 
 def test_a_port_in_use_is_told(folder):

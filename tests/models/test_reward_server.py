@@ -117,10 +117,18 @@ def test_a_busy_server_is_asked_again(serve):
 
 
 def test_a_server_that_is_silent_once_is_asked_again(serve):
+    # With tries to spare for a machine so busy that an answer takes longer than that.
     server, reward = serve(
-        lambda body, number: lengths(body, number) if number else None, retries=1, timeout=0.2
+        lambda body, number: lengths(body, number) if number else None, retries=20, timeout=0.2
     )
-    assert reward(prompts=["a"], completions=["bcd"]) == [3.0] and len(server.bodies) == 2
+    assert reward(prompts=["a"], completions=["bcd"]) == [3.0] and len(server.bodies) >= 2
+
+
+def test_a_server_that_stays_silent_is_given_up_after_the_timeout(serve):
+    server, reward = serve(lambda body, number: None, timeout=0.2)
+    told = rf"{server.url} cannot be scored with: .*no answer within 0.2 seconds\. Raise `timeout`"
+    with pytest.raises(DataError, match=told):
+        reward(prompts=["a"], completions=["b"])
 
 
 @pytest.mark.parametrize(
@@ -128,7 +136,6 @@ def test_a_server_that_is_silent_once_is_asked_again(serve):
     [
         (lambda body, number: 503, r"status 503, '\{\"detail\": \"no luck\"\}'\. Its log may say"),
         (lambda body, number: 404, r"status 404"),
-        (lambda body, number: None, r"no answer within 0.2 seconds\. Raise `timeout`"),
         (lambda body, number: "<html>", r"must answer with JSON, and answered b'<html>'"),
         (
             lambda body, number: [1.0],
@@ -138,7 +145,7 @@ def test_a_server_that_is_silent_once_is_asked_again(serve):
     ],
 )
 def test_what_goes_wrong_is_told_with_the_url_and_a_remedy(serve, behave, told):
-    server, reward = serve(behave, timeout=0.2)
+    server, reward = serve(behave)
     with pytest.raises(DataError, match=rf"{server.url} cannot be scored with: .*{told}"):
         reward(prompts=["a"], completions=["b"])
     assert len(server.bodies) == 1

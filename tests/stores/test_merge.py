@@ -2,10 +2,11 @@
 
 import hashlib
 import json
+import os
 import signal
 import subprocess
 import sys
-import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -224,12 +225,16 @@ def test_a_damaged_store_leaves_nothing_merged(two, tmp_path, kind):
 # --- Killed at any moment. ---
 
 MERGING = """
+import itertools
 import sys
+from runs import kill_at_file_operation
 from infalign.stores import merge as merging
 from infalign.stores import shards
 merging.LARGEST, shards.GROUP_PROMPTS = 1, 50
-print("begun", flush=True)
-merging.merge(sys.argv[1:-1], sys.argv[-1])
+operations = itertools.count()
+kill_at_file_operation(lambda: next(operations) == int(sys.argv[1]))
+merging.merge(sys.argv[2:-1], sys.argv[-1])
+print(next(operations))
 """
 
 
@@ -238,27 +243,31 @@ def test_killed_at_any_moment_nothing_opens_and_the_next_attempt_succeeds(tmp_pa
     for name in "ab":
         rows = {f"{name}{i}": rng.normal(size=4) for i in range(200)}
         save(tmp_path / name, rows, size=20)
-    command = [sys.executable, "-c", MERGING, tmp_path / "a", tmp_path / "b"]
-    start = time.perf_counter()
-    subprocess.run([*command, tmp_path / "whole"], check=True, capture_output=True)
-    lasts = time.perf_counter() - start
-    finished = []
-    for attempt in range(4):
-        out = tmp_path / "out" / str(attempt)
-        with subprocess.Popen([*command, out], stdout=subprocess.PIPE, text=True) as process:
-            assert process.stdout.readline() == "begun\n"
-            time.sleep(lasts * 0.3 * rng.random())
-            process.send_signal(signal.SIGKILL)
-        finished.append(out.exists())
+
+    def merging(out, killed_at=-1):
+        """A merge that is killed at this one of its file operations, or at none."""
+        command = [sys.executable, "-c", MERGING, killed_at, tmp_path / "a", tmp_path / "b", out]
+        path = os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
+        return subprocess.run(
+            list(map(str, command)), env=os.environ | {"PYTHONPATH": path}, stdout=-1, text=True
+        )
+
+    whole = merging(tmp_path / "whole")
+    assert whole.returncode == 0
+    operations, finished = int(whole.stdout), []
+    for killed_at in (0, *rng.integers(1, operations - 1, 2), operations - 1):
+        out = tmp_path / "out" / str(killed_at)
+        assert merging(out, killed_at).returncode == -signal.SIGKILL
+        finished.append(out.exists())  # killed after the last rename, all is there
         if not out.exists():
             with pytest.raises(DataError, match="does not exist"):
                 CalibrationStore.open(out)
-            subprocess.run([*command, out], check=True, capture_output=True)
+            assert merging(out).returncode == 0
         assert check(out).whole and rows_of(CalibrationStore.open(out)) == rows_of(
             CalibrationStore.open(tmp_path / "whole")
         )
-    assert not all(finished)
-    assert {f.name for f in (tmp_path / "out").iterdir()} == {str(i) for i in range(4)}
+    assert finished[:3] == [False] * 3
+    assert not list((tmp_path / "out").rglob("*.part"))
 
 
 def test_two_processes_do_not_make_one_folder(two, tmp_path, monkeypatch):
