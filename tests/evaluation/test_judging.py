@@ -189,8 +189,8 @@ def test_a_judge_that_reads_no_further_ties_with_full_bias():
     ("judge", "message"),
     [
         (lambda p, a, b: [1], r"one verdict per pair; got 1 for 2 pairs"),
-        (lambda p, a, b: [1, 0.4], r"got 0\.4 for pair 1 \(1 of 2 are neither\): 'b' and 'a'"),
-        (lambda p, a, b: ["A", "B"], r"got 'A' for pair 0 \(2 of 2 are neither\): 'a' and 'b'"),
+        (lambda p, a, b: [1, 0.4], r"got 0\.4 for pair 1 \(1 of 2 are not\): 'b' and 'a'"),
+        (lambda p, a, b: ["A", "B"], r"got 'A' for pair 0 \(2 of 2 are not\): 'a' and 'b'"),
     ],
 )
 def test_a_judge_that_says_something_else_is_refused(judge, message):
@@ -260,14 +260,14 @@ def test_what_cannot_be_read_is_asked_again_and_then_refused():
         ModelJudge(first)(prompts(3), ["aa", "b", "c"], ["a", "bb", "c"])
     assert str(caught.value) == (
         "The judge must answer A, B or tie; to the prompt that ends 'Question 1?' it answered "
-        "'hm' after another reply that cannot be read (1 of 3 comparisons). Take a more able "
-        'judge, or give it more `max_new_tokens` if it thinks first; unreadable="missing" leaves '
-        "such verdicts open."
+        "'hm' after another unreadable reply (1 of 3 comparisons). Use a more capable "
+        'judge, or a larger `max_new_tokens` if it reasons first; unreadable="missing" makes such '
+        "verdicts missing."
     )
     judge = ModelJudge(first, unreadable="missing")
     found = judge_pairs(judge, prompts(3), [["aa"]] * 3, [["a"]] * 3)
     assert np.isnan(found).sum() == 2 and judge_win_rate(found, missing="exclude").excluded == 1
-    with pytest.raises(ValueError, match=r'`unreadable` must be "error" or "missing"; got'):
+    with pytest.raises(ValueError, match="`unreadable` must be one of error, missing; got"):
         ModelJudge(first, unreadable="tie")
 
 

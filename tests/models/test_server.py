@@ -270,7 +270,7 @@ def test_arguments_are_checked_and_a_missing_client_is_named(monkeypatch):
     for wrong in ({"temperature": 0.0}, {"threads": 0}, {"retries": -1}, {"timeout": 0}):
         with pytest.raises(ValueError, match=f"`{next(iter(wrong))}` must be"):
             ServerModel("http://127.0.0.1:9/v1", "m", **wrong)
-    with pytest.raises(ValueError, match='`api` must be "chat" or "completions"'):
+    with pytest.raises(ValueError, match="`api` must be one of chat, completions"):
         ServerModel("http://127.0.0.1:9/v1", "m", api="responses")
     monkeypatch.setitem(sys.modules, "openai", None)
     with pytest.raises(MissingExtraError, match=r'pip install "infalign\[openai\]"'):

@@ -8,7 +8,7 @@ from infalign.config import Config, Prompts, load_config
 from infalign.core import AbstractTransform, parse_transform, transform_from_json
 from infalign.errors import ConfigError, DataError
 from infalign.models.rewards import load_reward
-from infalign.models.samplers import has_weights
+from infalign.models.specs import ModelSpec
 from infalign.pipeline.fingerprints import reward_fingerprint
 from infalign.pipeline.folder import Run
 from infalign.pipeline.read import read_calibration, read_design
@@ -124,7 +124,7 @@ def open_reward(run) -> TrainingReward:
 
 def policy_text(run: Run) -> PolicyText | None:
     """The run's tokenizer; None where its model is at a server."""
-    if not has_weights(run.config.model):
+    if not ModelSpec.parse(run.config.model).has_weights:
         return None
     return PolicyText(run.model_path, run.config.trust_remote_code)
 

@@ -12,7 +12,7 @@ from .loading import device, dtype, load, load_tokenizer, single_message, tokeni
 class ClassifierReward:
     """The scalar output of a sequence classifier, as a TRL reward function.
 
-    Reads the conversation and the response in the classifier's own chat template; without one, a
+    It reads the conversation and the response in the classifier's chat template; without one, a
     prompt of one message and the response as two lines.
     """
 

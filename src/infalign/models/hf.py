@@ -1,4 +1,4 @@
-"""Policies of the transformers library: sampling, and the log-probability of what is sampled."""
+"""Policies of the transformers library: sampling, with the log-probability of each response."""
 
 from collections.abc import Iterator, Sequence
 from functools import cached_property
@@ -35,12 +35,11 @@ class LanguageModel:
         batch_size=256,
         trust_remote_code=False,
     ):
-        """Load the model that is in the folder, or has the hub id, `path`.
+        """Load the model at `path`, a folder or hub id.
 
-        - `temperature`: the logits are divided by it; > 0.
-        - `top_p`: only the fewest most probable tokens that have this much probability together
-          are sampled, in (0, 1].
-        - `max_new_tokens`: longest response, its end token included.
+        - `temperature`: divisor of the logits; > 0.
+        - `top_p`: nucleus-sampling threshold, in (0, 1]; 1 samples from all tokens.
+        - `max_new_tokens`: longest response in tokens, its end token included.
         - `batch_size`: responses generated at once.
 
         Raises ValueError for other values, and DataError when there is no such model.
@@ -55,9 +54,9 @@ class LanguageModel:
     def of(
         cls, model, tokenizer, *, temperature=1.0, top_p=1.0, max_new_tokens=128, batch_size=256
     ):
-        """A model and a tokenizer that are in memory, such as a trainer's; arguments as above.
+        """A policy from a model and a tokenizer in memory, such as a trainer's; arguments as above.
 
-        Both stay as they are: the model should be in evaluation mode while it samples.
+        Neither is changed; the model should be in evaluation mode while it samples.
         Raises DataError for a tokenizer without a padding token.
         """
         if tokenizer.pad_token_id is None:
@@ -92,18 +91,18 @@ class LanguageModel:
     ) -> list[list[Response]]:
         """`n` independent responses to each conversation, in the order given.
 
-        Response k to a prompt has random numbers that follow from the seed, the prompt's key and k
-        alone: it does not depend on what else is drawn, but for rounding. Batches of another shape
-        round logits differently, and a token whose random number falls that close to the edge of
-        its interval becomes its neighbor.
+        The random numbers of response k to a prompt depend on the seed, the prompt's key and k
+        alone, so the response does not depend on the others, up to rounding: batches of another
+        shape round logits differently, and a random number at the edge of a token's interval can
+        then select the neighboring token.
 
-        Prompts of similar length are batched, and where the model's cache can be repeated a prompt
-        is read once for all of its `n` responses.
+        Prompts of similar length are batched, and a prompt is read once for all of its `n`
+        responses where the model's cache can be repeated.
 
-        - `keys`: one name for each conversation, all different; "0", "1", … unless given.
-        - `batch_size`: responses generated at once, where not as the model was told.
+        - `keys`: one name for each conversation, all different. Default: "0", "1", …
+        - `batch_size`: responses generated at once. Default: that of the model.
 
-        `Response.logprob` is that under the temperature and `top_p` that are sampled with.
+        `Response.logprob` is the log-probability under `temperature` and `top_p`.
         """
         n = _check.count("n", n)
         batch_size = self.batch_size if batch_size is None else batch_size
@@ -113,7 +112,7 @@ class LanguageModel:
             return []
         texts = [self.prompt_text(c) for c in conversations]
         prompts = tokenize(self.tokenizer, texts)["input_ids"]
-        # The longest first: should memory not suffice, it shows at once.
+        # The longest first, so that a lack of memory shows at once.
         order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))
         answers: list[list[Response]] = [[] for _ in prompts]
         for part, first, copies in _batches(order, n, batch_size):
@@ -126,7 +125,7 @@ class LanguageModel:
     def _draw(self, prompts, copies: int, numbers: np.ndarray) -> list[Response]:
         """`copies` responses to each prompt, one prompt after the other.
 
-        - `numbers`: uniform ones, shape (responses, `max_new_tokens`).
+        - `numbers`: uniform random numbers, shape (responses, `max_new_tokens`).
         """
         ids, mask, _ = collate(prompts, [()] * len(prompts), self.tokenizer.pad_token_id)
         ids, mask = ids.to(device()), mask.to(device())
@@ -142,7 +141,7 @@ class LanguageModel:
             mask.repeat_interleave(copies, 0),
             LogitsProcessorList([*sampling_law(self.temperature, self.top_p), draw]),
             GenerationConfig(
-                do_sample=False,  # `draw` does
+                do_sample=False,  # `draw` samples
                 max_new_tokens=self.max_new_tokens,
                 pad_token_id=self.tokenizer.pad_token_id,
                 eos_token_id=ends,
@@ -151,7 +150,7 @@ class LanguageModel:
         )
         new = output[:, ids.shape[1] :]
         end = torch.isin(new, torch.tensor(ends, device=new.device)).int()
-        inside = end.cumsum(1) - end == 0  # nothing but padding follows an end token
+        inside = end.cumsum(1) - end == 0  # only padding follows an end token
         lengths = inside.sum(1).tolist()
         tokens = [ids[:length] for ids, length in zip(new.tolist(), lengths, strict=True)]
         decoded = self.tokenizer.batch_decode(tokens, skip_special_tokens=True)
@@ -162,11 +161,11 @@ class LanguageModel:
 
     def _generate(self, ids, mask, steps, config, cache) -> torch.Tensor:
         shared = {} if cache is None else {"past_key_values": cache}
-        # With adapters around it, the model inside is given the configuration too.
+        # With adapters around it, the inner model needs the configuration too.
         inner = getattr(self.model, "get_base_model", lambda: self.model)()
         own = inner.generation_config
-        # `generate` takes what a configuration leaves open from the model's own one: a repetition
-        # penalty or suppressed tokens there would change the policy and not its log-probabilities.
+        # `generate` fills unset options from the model's own configuration: a repetition penalty or
+        # suppressed tokens there would change the policy but not its log-probabilities.
         self.model.generation_config = config
         try:
             return self.model.generate(
@@ -187,10 +186,9 @@ class LanguageModel:
 def _batches(
     order: Sequence[int], n: int, batch_size: int
 ) -> Iterator[tuple[Sequence[int], int, int]]:
-    """Prompts, number of the first response to each, and how many responses to each, of one
-    generation of `batch_size` after the other.
+    """The batches of generation: prompts, number of the first response to each, and how many.
 
-    More responses to one prompt than fit are drawn in several.
+    Where `n` exceeds `batch_size`, the responses to a prompt are drawn in several batches.
     """
     at_once = max(1, batch_size // n)
     for start in range(0, len(order), at_once):
@@ -199,30 +197,32 @@ def _batches(
 
 
 class Draw(LogitsProcessor):
-    """Draws the next tokens itself, leaves `generate` no choice, and notes their log-probabilities.
+    """Draws the next tokens, masks all others, and records the log-probabilities of the drawn ones.
 
-    The last of the processors, for greedy decoding; `numbers` are uniform ones, shape (responses,
-    tokens). By inversion of the distribution function one
-    random number a token is enough, where `torch.multinomial` takes one for each entry of the
-    vocabulary: a quarter of the time on one core. And the probability is known at once, so that no
-    logits are kept: those of 256 responses of 1,024 tokens of 150,000 kinds have 157 GB.
+    It is the last processor, and `generate` decodes greedily after it. Inverting the distribution
+    function takes one random number per token; `torch.multinomial` takes one for each entry of the
+    vocabulary and four times as long on one core. Log-probabilities are recorded while sampling, so
+    no logits are stored: for 256 responses of 1,024 tokens and a vocabulary of 150,000 they would
+    need 157 GB.
+
+    - `numbers`: uniform random numbers, shape (responses, tokens).
     """
 
     def __init__(self, numbers: torch.Tensor):
         self.numbers = numbers
-        self.noted: list[torch.Tensor] = []
+        self.logprobs: list[torch.Tensor] = []
 
     def __call__(self, input_ids, scores):
         chances = scores.softmax(-1)
-        # In double precision: in single, tokens of less than 1e-7 would fall between two sums.
+        # In double precision: in single, tokens of probability below 1e-7 would get no interval.
         cdf = chances.cumsum(-1, dtype=torch.float64)
-        step = len(self.noted)
+        step = len(self.logprobs)
         at = cdf[:, -1:] * self.numbers[:, step : step + 1]
         token = torch.searchsorted(cdf, at, right=True)
-        self.noted.append(chances.gather(1, token)[:, 0].log())
+        self.logprobs.append(chances.gather(1, token)[:, 0].log())
         return torch.full_like(scores, -torch.inf).scatter_(1, token, 0.0)
 
     def totals(self, inside: torch.Tensor) -> list[float]:
-        """Σ log-probability of each row over its steps that are `inside`, shape (rows, steps)."""
-        noted = torch.stack(self.noted, 1)[:, : inside.shape[1]].double()
-        return torch.where(inside, noted, 0.0).sum(1).tolist()
+        """Sum of each row's log-probabilities over the steps `inside`, shape (rows, steps)."""
+        logprobs = torch.stack(self.logprobs, 1)[:, : inside.shape[1]].double()
+        return torch.where(inside, logprobs, 0.0).sum(1).tolist()

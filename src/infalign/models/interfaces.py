@@ -1,4 +1,4 @@
-"""What decoding and evaluation ask of a model: samples from a policy, rewards of responses."""
+"""The interfaces of models for decoding and evaluation: a policy samples, a reward scores."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ class Response:
     text: str
     tokens: tuple[int, ...] = ()
     """Token ids as sampled, with the end token if it was reached; empty where a server does not
-    tell them."""
+    report them."""
 
     logprob: float = float("nan")
     """Log-probability of the tokens under the sampling distribution, in nats; nan if not known."""
@@ -34,18 +34,18 @@ class Sampler(Protocol):
     ) -> list[list[Response]]:
         """`n` independent responses to each conversation.
 
-        Response k to a prompt follows from the seed, the prompt's key and k: it is the same in any
-        company, and the first ones of more are those of fewer.
+        Response k to a prompt depends on the seed, the prompt's key and k alone: not on the other
+        conversations, and not on `n`.
 
-        - `keys`: one name for each conversation, all different, such as prompt ids; "0", "1", …
-          unless given.
+        - `keys`: one name for each conversation, all different, such as prompt ids. Default: "0",
+          "1", …
         """
 
 
 class Scorer(Protocol):
-    """A reward: TRL's reward function, called with keywords only."""
+    """A reward with the signature of TRL's reward functions, called with keywords only."""
 
     def __call__(
         self, *, prompts: Sequence[Conversation], completions: Sequence[Conversation], **columns
     ) -> Sequence[float]:
-        """One finite reward per completion; any scale, more is better."""
+        """One finite reward per completion, on any scale; higher is better."""

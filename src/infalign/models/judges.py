@@ -1,9 +1,9 @@
-"""Judges that say which of two responses is better: a language model, a function, a reward.
+"""Judges that name the better of two responses: a language model, a function, a reward.
 
-The texts that are judged come from models that may be trained to win, so they are hostile: one may
-claim to be the verdict, or tell the judge what to answer. They stand between markers that no text
-can contain, and the judge is told that what stands there is data. That makes manipulation harder
-and does not rule it out: read some of what wins.
+The judged texts come from models that may be trained to win, so they are hostile: a text may
+claim to be the verdict, or instruct the judge. They are put between markers that no text can
+contain, and the judge is instructed to treat everything between them as data. That makes
+manipulation harder but does not rule it out: read some of the winning responses.
 """
 
 import hashlib
@@ -19,9 +19,10 @@ from infalign.shaping import checked_output, reward_name
 
 from .interfaces import Conversation, Sampler, Scorer
 from .rewards import load_reward, python_function
+from .specs import ModelSpec
 
 FORMS = "python:package.module:function, http(s)://HOST/v1#MODEL or reward:REWARD"
-"""What `load_judge` reads."""
+"""The specifications that `load_judge` reads."""
 
 INSTRUCTION = """\
 Compare two responses to the same conversation and decide which one serves the user better. Weigh \
@@ -63,23 +64,22 @@ def load_judge(
     - `python:package.module:function`: a function with the signature of `PairwiseJudge`.
     - `http://host:8000/v1#name`, or https: a model on an OpenAI-compatible server, as `ModelJudge`;
       a key is read from the environment only.
-    - `reward:REWARD`: the order of a reward, named as for `load_reward`.
+    - `reward:REWARD`: the order of a reward, a specification for `load_reward`.
 
-    `unreadable`, `max_new_tokens` and `seed` are for a model's replies, see `ModelJudge`.
+    `unreadable`, `max_new_tokens` and `seed` apply to a model's replies, see `ModelJudge`.
     Raises DataError when there is no such judge, MissingExtraError without `openai`.
     """
-    if spec.startswith("python:"):
+    named = ModelSpec.parse(spec)
+    if named.kind == "python":
         return python_function(spec, "judge")
-    if spec.startswith("reward:"):
-        reward = load_reward(spec.removeprefix("reward:"), trust_remote_code=trust_remote_code)
-        return RewardJudge(reward)
-    url, _, name = spec.partition("#")
-    if url.startswith(("http://", "https://")) and name:
+    if named.kind == "reward":
+        return RewardJudge(load_reward(named.inner.text, trust_remote_code=trust_remote_code))
+    if named.kind == "server" and named.model:
         from .server import ServerModel
 
-        again = ServerModel(url, name, max_new_tokens=max_new_tokens)
-        greedy = ServerModel(url, name, max_new_tokens=max_new_tokens)
-        # A policy has a temperature above 0, which the constructor insists on; a judge has not.
+        again = ServerModel(named.url, named.model, max_new_tokens=max_new_tokens)
+        greedy = ServerModel(named.url, named.model, max_new_tokens=max_new_tokens)
+        # The constructor requires a policy's temperature, above 0; a judge decodes greedily.
         greedy.temperature = 0.0
         return ModelJudge(greedy, again=again, unreadable=unreadable, seed=seed)
     raise DataError(f"The judge {spec!r} cannot be loaded: it must be {FORMS}.")
@@ -88,14 +88,14 @@ def load_judge(
 class ModelJudge:
     """A language model that is asked for A, B or tie.
 
-    A reply must be one of these words alone, in any case, with or without a full stop. What is
-    anything else is asked for once more, with another seed; then it is an error that names prompt
-    and reply, or a missing verdict.
+    A reply must be one of these words alone, in any case, with or without a full stop. After any
+    other reply the judge is asked once more, with another seed; a second unreadable reply is an
+    error that names prompt and reply, or a missing verdict.
 
-    - `model`: who is asked; decode greedily, so that verdicts repeat.
-    - `again`: who is asked the second time, since a greedy reply would be the same; `model` unless
-      given.
-    - `unreadable`: whether a second unreadable reply is an error, or the verdict nan.
+    - `model`: the judge; it should decode greedily, so that verdicts repeat.
+    - `again`: the sampler for second replies, which greedy decoding would only repeat. Default:
+      `model`.
+    - `unreadable`: "error" refuses a second unreadable reply; "missing" makes its verdict nan.
     """
 
     def __init__(
@@ -106,11 +106,12 @@ class ModelJudge:
         unreadable: Literal["error", "missing"] = "error",
         seed: int = 0,
     ):
-        if unreadable not in ("error", "missing"):
-            raise ValueError(f'`unreadable` must be "error" or "missing"; got {unreadable!r}.')
+        _check.one_of("unreadable", unreadable, ("error", "missing"))
         self.model, self.again, self.unreadable, self.seed = model, again or model, unreadable, seed
 
-    def __call__(self, prompts, first, second) -> list[float]:
+    def __call__(
+        self, prompts: Sequence[Conversation], first: Sequence[str], second: Sequence[str]
+    ) -> list[float]:
         """One verdict per pair."""
         asked = [
             [{"role": "user", "content": question(p, a, b)}]
@@ -118,34 +119,36 @@ class ModelJudge:
         ]
         replies = self._replies(self.model, asked, self.seed)
         verdicts = [read_verdict(r) for r in replies]
-        open_ = [i for i, v in enumerate(verdicts) if v is None]
-        if open_:
-            once_more = self._replies(self.again, [asked[i] for i in open_], self.seed + 1)
-            for i, reply in zip(open_, once_more, strict=True):
+        unread = [i for i, v in enumerate(verdicts) if v is None]
+        if unread:
+            second_replies = self._replies(self.again, [asked[i] for i in unread], self.seed + 1)
+            for i, reply in zip(unread, second_replies, strict=True):
                 replies[i], verdicts[i] = reply, read_verdict(reply)
         lost = [i for i, v in enumerate(verdicts) if v is None]
         if lost and self.unreadable == "error":
             raise DataError(
                 f"The judge must answer A, B or tie; to the prompt that ends "
                 f"{prompts[lost[0]][-1]['content'][-60:]!r} it answered {replies[lost[0]][:80]!r} "
-                f"after another reply that cannot be read ({len(lost)} of {len(replies)} "
-                "comparisons). Take a more able judge, or give it more `max_new_tokens` if it "
-                'thinks first; unreadable="missing" leaves such verdicts open.'
+                f"after another unreadable reply ({len(lost)} of {len(replies)} comparisons). Use "
+                "a more capable judge, or a larger `max_new_tokens` if it reasons first; "
+                'unreadable="missing" makes such verdicts missing.'
             )
         return [float("nan") if v is None else v for v in verdicts]
 
     @staticmethod
-    def _replies(model, asked, seed) -> list[str]:
+    def _replies(model: Sampler, asked: Sequence[Conversation], seed: int) -> list[str]:
         return [row[0].text for row in model.sample(asked, 1, seed=seed)]
 
 
 class RewardJudge:
-    """The order of a reward: the response with the higher one is better, equal ones tie."""
+    """The order of a reward: the response with the higher reward is better, equal rewards tie."""
 
     def __init__(self, reward: Scorer):
         self.reward = reward
 
-    def __call__(self, prompts, first, second) -> list[float]:
+    def __call__(
+        self, prompts: Sequence[Conversation], first: Sequence[str], second: Sequence[str]
+    ) -> list[float]:
         """One verdict per pair."""
         texts = [*first, *second]
         values = self.reward(
@@ -157,9 +160,9 @@ class RewardJudge:
 
 
 def question(prompt: Conversation, first: str, second: str) -> str:
-    """What a model is asked, the texts between markers.
+    """The question for a model, with the texts between markers.
 
-    The mark is a digest of the texts themselves: none can contain it.
+    The mark is a digest of the texts themselves, so none of them can contain it.
     """
     parts = [f"{m['role']}: {m['content']}" for m in prompt]
     whole = "\0".join([*parts, first, second])
@@ -169,18 +172,18 @@ def question(prompt: Conversation, first: str, second: str) -> str:
         f"=== {mark} BEGIN {name} ===\n{text}\n=== {mark} END {name} ==="
         for name, text in blocks.items()
     )
-    # Not by `format` on the material: texts with braces stay as they are.
+    # `format` reads the instruction only: braces in the texts stay as they are.
     return INSTRUCTION.format(mark=mark, material=material)
 
 
 def read_verdict(reply: str) -> float | None:
-    """The verdict that a reply is, or None if it is anything else.
+    """The verdict in a reply, or None if it is not readable.
 
     >>> read_verdict(" A.\\n"), read_verdict("Tie"), read_verdict("A is better")
     (1.0, 0.5, None)
     """
-    found = re.fullmatch(r"(a|b|tie)\.?", reply.strip().lower())
-    return None if found is None else VERDICTS[found[1]]
+    match = re.fullmatch(r"(a|b|tie)\.?", reply.strip().lower())
+    return None if match is None else VERDICTS[match[1]]
 
 
 def judge_pairs(
@@ -194,14 +197,14 @@ def judge_pairs(
 ) -> np.ndarray:
     """Verdicts on each prompt's pairs of responses in both orders, for `evaluation.judging`.
 
-    - `ours`, `theirs`: for each prompt as many responses of the policy as of the reference; the
-      same number for every prompt.
-    - `report`: told (comparisons done, comparisons in all) after every batch.
+    - `ours`, `theirs`: responses of the policy and of the reference; the same number for every
+      prompt and side.
+    - `report`: called with (comparisons done, total) after every batch.
     - `batch_size`: comparisons in one call of the judge.
 
     Returns shape (prompts, pairs, 2): 1 where the response shown first wins, the policy's first in
-    [..., 0] and second in [..., 1]. Raises DataError for a judge that returns something else than
-    0, ½, 1 or nan for each.
+    [..., 0] and second in [..., 1]. Raises DataError if the judge returns anything but 0, ½, 1 or
+    nan for each.
     """
     _check.count("batch_size", batch_size)
     shapes = {(len(a), len(b)) for a, b in zip(ours, theirs, strict=True)}
@@ -219,24 +222,26 @@ def judge_pairs(
     verdicts: list[float] = []
     for start in range(0, len(asked), batch_size):
         batch = asked[start : start + batch_size]
-        found = judge(*(list(column) for column in zip(*batch, strict=True)))
-        verdicts += _checked(found, batch)
+        asked_prompts, first, second = (list(column) for column in zip(*batch, strict=True))
+        verdicts += _checked(judge(asked_prompts, first, second), batch)
         if report:
             report(len(verdicts), len(asked))
     return np.array(verdicts).reshape(len(prompts), -1, 2)
 
 
-def _checked(found, batch) -> list[float]:
-    found = found.tolist() if hasattr(found, "tolist") else list(found)
-    if len(found) != len(batch):
+def _checked(
+    verdicts: Sequence[float] | np.ndarray, batch: Sequence[tuple[Conversation, str, str]]
+) -> list[float]:
+    values = verdicts.tolist() if isinstance(verdicts, np.ndarray) else list(verdicts)
+    if len(values) != len(batch):
         raise DataError(
-            f"The judge must return one verdict per pair; got {len(found)} for {len(batch)} pairs."
+            f"The judge must return one verdict per pair; got {len(values)} for {len(batch)} pairs."
         )
-    wrong = [i for i, v in enumerate(found) if v not in (0, 0.5, 1) and v == v]
+    wrong = [i for i, v in enumerate(values) if v not in (0, 0.5, 1) and v == v]
     if wrong:
         raise DataError(
             f"The judge must return 1, 0.5 or 0, whether the first response is better; got "
-            f"{found[wrong[0]]!r} for pair {wrong[0]} ({len(wrong)} of {len(found)} are neither): "
+            f"{values[wrong[0]]!r} for pair {wrong[0]} ({len(wrong)} of {len(values)} are not): "
             f"{batch[wrong[0]][1][:60]!r} and {batch[wrong[0]][2][:60]!r}."
         )
-    return [float(v) for v in found]
+    return [float(v) for v in values]

@@ -15,11 +15,15 @@ from .loading import device, tokenize
 from .logits import check_top_p, collate, raw_logits, sampling_law
 
 ENTRIES = 2**24
-"""Entries of a vocabulary-sized table in single precision at once, 64 MiB; about ten are alive."""
+"""Entries of one table of (tokens, vocabulary) at once: 64 MiB in single precision. About ten such
+tables exist at a time."""
+
+NO_IDS = torch.LongTensor()
+"""Token ids for processors of logits that do not read them."""
 
 STRAYS = 0.02
-"""Largest share of sampled tokens that the policy, computed anew, may have cut off: rounding at the
-edge of its `top_p` moves some, most of all in half precision."""
+"""Largest accepted share of sampled tokens outside the policy's `top_p` as recomputed: rounding at
+its edge moves some tokens, most of all in half precision."""
 
 
 @torch.no_grad()
@@ -32,18 +36,18 @@ def sequence_kl(
     reference_top_p: float | None = None,
     batch_tokens: int = 8192,
 ) -> SequenceKL:
-    """KL(policy ‖ reference) of what is sampled, in nats, along each response; two estimates.
+    """KL(policy ‖ reference) of the sampling distributions, in nats, along each response.
 
-    Each model is taken at its own temperature and `top_p`. A reference that is truncated itself
-    cannot produce all that the policy can, as a rule, which makes the KL infinite, and so it is
-    reported; `reference_top_p=1` measures against the whole reference instead.
+    Each model has its own temperature and `top_p`. A truncated reference usually cannot produce
+    every token that the policy can, so the KL is infinite and is reported as such;
+    `reference_top_p=1` measures against the whole reference instead.
 
     - `responses`: samples of the policy for each conversation, with their tokens; rows may differ
       in length.
-    - `reference_top_p`: in place of the reference's own `top_p`.
+    - `reference_top_p`: replaces the reference's own `top_p`.
     - `batch_tokens`: tokens, padding included, that the models read at once, or one response if
-      it has more. It bounds the memory: a table of vocabulary size for each token and model, in the
-      models' precision; what is computed of it goes through `ENTRIES` at a time.
+      it has more. It bounds the memory: each model's logits have the size of the vocabulary for
+      each token, in the model's precision; further tables have `ENTRIES` entries at a time.
 
     Raises ValueError for responses without tokens, and DataError when the models' vocabularies
     differ or the responses are not the policy's.
@@ -55,20 +59,20 @@ def sequence_kl(
     flat = _flat(policy, conversations, responses)
     totals = np.zeros((4, len(flat)))
     for index in _batches([(len(p), len(r)) for p, r in flat], batch_tokens):
-        ids, mask, kept = collate(
+        ids, mask, of_response = collate(
             [flat[i][0] for i in index], [flat[i][1] for i in index], policy.tokenizer.pad_token_id
         )
         ids, mask = ids.to(device()), mask.to(device())
-        length = kept.shape[1]
+        length = of_response.shape[1]
         p, q = (raw_logits(m.model, ids, mask, length) for m in (policy, reference))
         if p.shape != q.shape:
             raise DataError(
                 f"The policy {str(policy.path)!r} has logits for {p.shape[-1]} tokens and the "
-                f"reference {str(reference.path)!r} for {q.shape[-1]}: no KL lies between them. "
+                f"reference {str(reference.path)!r} for {q.shape[-1]}: they have no KL. "
                 "Use a reference with the policy's vocabulary."
             )
         sampled = ids[:, -length:]
-        for part in kept.nonzero().split(max(1, ENTRIES // p.shape[-1])):
+        for part in of_response.nonzero().split(max(1, ENTRIES // p.shape[-1])):
             row, place = part.to(device()).T
             values = _per_token(
                 p[row, place].float(),
@@ -85,22 +89,28 @@ def sequence_kl(
             f"{lengths.sum()} tokens are outside its top-p of {policy.top_p:g}. Draw them with its "
             "`sample`, at the same temperature and `top_p`."
         )
-    return _table([len(row) for row in responses], *totals[:2], lengths, totals[2])
+    return _table([len(row) for row in responses], totals[0], totals[1], lengths, totals[2])
 
 
-def _per_token(p, q, sampled, policy_law, reference_law) -> torch.Tensor:
-    """Exact KL, log-ratio of the sampled token, whether the KL is infinite, whether the sampled
-    token was cut off; shape (tokens, 4).
+def _per_token(
+    p: torch.Tensor,
+    q: torch.Tensor,
+    sampled: torch.Tensor,
+    policy_law: tuple[float, float],
+    reference_law: tuple[float, float],
+) -> torch.Tensor:
+    """Exact KL, log-ratio of the sampled token, whether the KL is infinite, and whether the sampled
+    token is outside the nucleus; shape (tokens, 4).
 
     - `p`, `q`: logits, shape (tokens, vocabulary).
     - `policy_law`, `reference_law`: temperature and top-p.
     """
-    warmed = sampling_law(policy_law[0], 1)(None, p)
-    p = sampling_law(1, policy_law[1])(None, warmed)
-    # What was sampled can be sampled, also where rounding has moved it over the edge since.
+    warmed = sampling_law(policy_law[0], 1)(NO_IDS, p)
+    p = sampling_law(1, policy_law[1])(NO_IDS, warmed)
+    # A sampled token has positive probability, even if rounding now puts it outside the nucleus.
     stray = p.gather(1, sampled).isneginf()
     p = p.scatter(1, sampled, warmed.gather(1, sampled)).log_softmax(-1)
-    q = sampling_law(*reference_law)(None, q).log_softmax(-1)
+    q = sampling_law(*reference_law)(NO_IDS, q).log_softmax(-1)
     possible = ~p.isneginf()
     impossible = possible & q.isneginf()
     terms = torch.where(possible & ~impossible, p.exp() * (p - q), 0.0)
@@ -121,8 +131,8 @@ def _flat(policy, conversations, responses) -> list[tuple[list[int], tuple[int, 
     if without:
         row, column = without[0]
         raise ValueError(
-            f"`responses` must come with their tokens; got none at prompt {row}, response {column} "
-            f"({len(without)} of {sum(map(len, responses))} are without). Sample them with a "
+            f"`responses` must have tokens; got none at prompt {row}, response {column} "
+            f"({len(without)} of {sum(map(len, responses))} have none). Sample them with a "
             "`LanguageModel`."
         )
     texts = [policy.prompt_text(c) for c in conversations]
@@ -147,8 +157,8 @@ def _batches(shapes: Sequence[tuple[int, int]], batch_tokens: int) -> Iterator[l
 
 def _table(counts: Sequence[int], exact, sampled, tokens, impossible) -> SequenceKL:
     """Values of all responses, one prompt after the other, as tables with a row for each prompt."""
-    there = np.arange(max(counts, default=0)) < np.array(counts, int)[:, None]
-    tables = [np.full(there.shape, empty) for empty in (np.nan, np.nan, 0, 0)]
+    present = np.arange(max(counts, default=0)) < np.array(counts, int)[:, None]
+    tables = [np.full(present.shape, empty) for empty in (np.nan, np.nan, 0, 0)]
     for table, values in zip(tables, (exact, sampled, tokens, impossible), strict=True):
-        table[there] = values
+        table[present] = values
     return SequenceKL(*tables)

@@ -1,6 +1,6 @@
-"""Models and tokenizers of the transformers library: where they come from, what they read."""
+"""Models and tokenizers of the transformers library, and the text that they read."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,22 +14,25 @@ from .interfaces import Conversation
 
 
 def load(loader, path, trust_remote_code: bool, what: str, **options):
-    """`loader.from_pretrained(path)`, or a DataError that says what could not be loaded."""
-    with _told(path, what):
+    """`loader.from_pretrained(path)`, or a DataError that names the model."""
+    with _named_errors(path, what):
         return loader.from_pretrained(path, trust_remote_code=trust_remote_code, **options)
 
 
 def commit(path: str, what: str) -> str:
-    """The commit of what the hub, or its cache here, has under the id `path`.
+    """The commit of the model with id `path` on the hub, or in the local cache of it.
 
-    Raises DataError, which calls it `what`, when there is no such model.
+    - `what`: the model's name in errors.
+
+    Raises DataError when there is no such model.
     """
-    with _told(path, what):
-        return Path(cached_file(path, "config.json")).parent.name  # …/snapshots/COMMIT/config.json
+    with _named_errors(path, what):
+        # …/snapshots/COMMIT/config.json; `cached_file` raises where there is none.
+        return Path(str(cached_file(path, "config.json"))).parent.name
 
 
 @contextmanager
-def _told(path, what: str):
+def _named_errors(path: str | Path, what: str) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError, KeyError) as error:
@@ -41,12 +44,12 @@ def _told(path, what: str):
 
 
 def device() -> str:
-    """Where models go: the first accelerator, else the CPU."""
+    """The device for models: the first accelerator, else the CPU."""
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def dtype() -> torch.dtype:
-    """The precision models run in: half on an accelerator; on most CPUs half is slower."""
+    """The precision of models: bfloat16 on an accelerator; on most CPUs that is slower."""
     return torch.bfloat16 if device() == "cuda" else torch.float32
 
 
@@ -61,7 +64,7 @@ def load_tokenizer(path, trust_remote_code=False, what="The model"):
 def prompt_text(tokenizer, messages: Conversation) -> str:
     """A conversation as text that ends where the response begins.
 
-    Raises DataError for more than one message where no chat template says how to join them.
+    Raises DataError for more than one message without a chat template, which would join them.
     """
     if tokenizer.chat_template is None:
         return single_message(messages, "The model")
@@ -69,7 +72,10 @@ def prompt_text(tokenizer, messages: Conversation) -> str:
 
 
 def single_message(messages: Conversation, who: str) -> str:
-    """The text of a conversation of one message; `who` reads it."""
+    """The text of a conversation of one message.
+
+    - `who`: the reader's name in errors.
+    """
     if len(messages) > 1:
         raise DataError(
             f"{who} has no chat template to read a conversation with; the prompt that begins "
@@ -82,7 +88,7 @@ def single_message(messages: Conversation, who: str) -> str:
 def tokenize(tokenizer, texts: Sequence[str], **options):
     """Texts of `prompt_text` as token ids.
 
-    A chat template has written its special tokens already; plain text gets the tokenizer's, which
-    is what TRL does while training.
+    A chat template has already written the special tokens; plain text gets the tokenizer's own, as
+    in TRL's training.
     """
     return tokenizer(list(texts), add_special_tokens=tokenizer.chat_template is None, **options)

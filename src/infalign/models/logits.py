@@ -1,4 +1,4 @@
-"""Logits of given tokens, and the law that sampling makes of logits."""
+"""Logits of given tokens, and the sampling distribution that follows from logits."""
 
 import inspect
 from collections.abc import Sequence
@@ -18,10 +18,10 @@ def check_top_p(name: str, value) -> float:
 
 
 def sampling_law(temperature: float, top_p: float) -> LogitsProcessorList:
-    """What turns logits into those that are sampled from, not normalized.
+    """The processors from a model's logits to those of the sampling distribution, unnormalized.
 
-    `top_p` keeps the fewest most probable tokens that have this much probability together, after
-    the temperature; the logits of all others become −inf.
+    `top_p` leaves the smallest set of most probable tokens whose total probability, after the
+    temperature, is at least `top_p`; the logits of all others become −inf.
     """
     steps = LogitsProcessorList()
     if temperature != 1:
@@ -32,27 +32,29 @@ def sampling_law(temperature: float, top_p: float) -> LogitsProcessorList:
 
 
 def positions(model, mask: torch.Tensor) -> dict[str, torch.Tensor]:
-    """Position ids of a padded batch as an argument of `model`; none if it takes none."""
+    """Position ids of a padded batch as an argument of `model`, if it has such an argument."""
     takes = inspect.signature(model.forward).parameters
     if "position_ids" in takes or any(p.kind is p.VAR_KEYWORD for p in takes.values()):
         return {"position_ids": (mask.cumsum(1) - 1).clamp(min=0)}
     return {}
 
 
-def collate(prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]], pad: int):
-    """Prompts and responses as one batch, both ragged sides padded outwards.
+def collate(
+    prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]], pad: int
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Prompts and responses as one batch: prompts padded on the left, responses on the right.
 
     Returns input ids and attention mask of shape (batch, P + R), and the response mask of shape
     (batch, R).
     """
     left, right = max(map(len, prompts)), max(map(len, responses))
-    ids, mask, kept = [], [], []
+    ids, mask, of_response = [], [], []
     for prompt, response in zip(prompts, responses, strict=True):
         before, after = left - len(prompt), right - len(response)
         ids.append([pad] * before + list(prompt) + list(response) + [pad] * after)
         mask.append([0] * before + [1] * (len(prompt) + len(response)) + [0] * after)
-        kept.append([1] * len(response) + [0] * after)
-    return torch.tensor(ids), torch.tensor(mask), torch.tensor(kept)
+        of_response.append([1] * len(response) + [0] * after)
+    return torch.tensor(ids), torch.tensor(mask), torch.tensor(of_response)
 
 
 def response_logits(model, ids, mask, length: int, temperature: float) -> torch.Tensor:
@@ -61,7 +63,7 @@ def response_logits(model, ids, mask, length: int, temperature: float) -> torch.
 
 
 def raw_logits(model, ids, mask, length: int) -> torch.Tensor:
-    """Logits that predict the last `length` tokens, as the model gives them."""
+    """Logits that predict the last `length` tokens, at temperature 1."""
     output = model(
         input_ids=ids, attention_mask=mask, logits_to_keep=length + 1, **positions(model, mask)
     )

@@ -1,4 +1,4 @@
-"""Rewards from a server, in the protocol that OpenRLHF's remote rewards speak."""
+"""Rewards from a server, in the protocol of OpenRLHF's remote rewards."""
 
 import json
 from collections.abc import Sequence
@@ -9,24 +9,24 @@ from infalign.errors import DataError, MissingExtraError
 from infalign.shaping import checked_output
 
 AGAIN = (408, 425, 429, 500, 502, 503, 504)
-"""Statuses that say to try again."""
+"""Statuses after which a request is sent again."""
 
 
 class ServerReward:
     """A reward behind a URL, as a TRL reward function.
 
-    Posts JSON, some completions at a time: `query` holds the texts of prompt and completion,
-    `prompts` those of the prompts, `labels` the prompt ids (null without the column `prompt_id`)
-    and `messages` the conversations with their completions. A prompt of one message is its text;
-    of more messages a paragraph each, begun by the role. The answer is `{"rewards": [...]}`, one
-    finite number for each query, in their order.
+    It posts JSON with `batch_size` completions at a time: `query` holds the texts of prompt and
+    completion, `prompts` those of the prompts, `labels` the prompt ids (null without the column
+    `prompt_id`) and `messages` the conversations with their completions. A prompt of one message is
+    sent as its text; several messages are paragraphs, each begun by its role. The answer is
+    `{"rewards": [...]}`, one finite number for each query, in their order.
 
     - `batch_size`: completions in a request.
-    - `threads`: requests under way at a time.
-    - `timeout`: seconds until a request is given up.
-    - `retries`: how often a request is tried again that was given up, not connected or answered
-      408, 425, 429, 500, 502, 503 or 504; after 0.5, 1, 2, … seconds, at most a minute, or as the
-      server says in `Retry-After`.
+    - `threads`: concurrent requests.
+    - `timeout`: seconds until a request fails.
+    - `retries`: further attempts after a timeout, a failed connection, or a status 408, 425, 429,
+      500, 502, 503 or 504; after 0.5, 1, 2, … seconds, at most a minute, or after the time in the
+      server's `Retry-After`.
 
     Picklable. Raises MissingExtraError without `urllib3`; when called, DataError for a server that
     cannot be reached, refuses, or answers in another form.
@@ -61,9 +61,9 @@ class ServerReward:
         batches = [items[i : i + self.batch_size] for i in range(0, len(items), self.batch_size)]
         pool = ThreadPoolExecutor(self.threads)
         try:
-            return [reward for found in pool.map(self._post, batches) for reward in found]
+            return [reward for batch in pool.map(self._post, batches) for reward in batch]
         finally:
-            pool.shutdown(cancel_futures=True)  # after an error the rest is not asked for
+            pool.shutdown(cancel_futures=True)  # after an error the other requests are not sent
 
     def _post(self, items: Sequence[dict]) -> list[float]:
         body = {key: [item[key] for item in items] for key in items[0]}
@@ -83,10 +83,10 @@ class ServerReward:
         again = urllib3.Retry(
             self.retries,
             status_forcelist=AGAIN,
-            allowed_methods=None,  # scoring twice does no harm
+            allowed_methods=None,  # scoring twice is harmless
             backoff_factor=0.5,
             backoff_max=60,
-            raise_on_status=False,  # what the last answer says is told
+            raise_on_status=False,  # the error quotes the last answer
         )
         try:
             answer = self._pool.request(
@@ -118,7 +118,7 @@ class ServerReward:
 
 
 def _item(prompt, completion, label) -> dict:
-    """One completion as the server sees it."""
+    """The fields of one completion in a request."""
     messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
     reply = completion if isinstance(completion, str) else completion[-1]["content"]
     asked = conversation_text(messages)
@@ -132,7 +132,7 @@ def _item(prompt, completion, label) -> dict:
 
 
 def conversation_text(messages) -> str:
-    """One message as its text; more of them a paragraph each, begun by the role."""
+    """The text of one message; of several, a paragraph each, begun by the role."""
     if len(messages) == 1:
         return messages[0]["content"]
     return "\n\n".join(f"{m['role']}: {m['content']}" for m in messages)

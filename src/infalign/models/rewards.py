@@ -1,16 +1,18 @@
-"""A reward by name: a classifier, a Python function, a server, or a bundled one."""
+"""A reward from its specification: a classifier, a Python function, a server, or a bundled one."""
 
 import importlib
 from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from infalign.demo import bundled
 from infalign.errors import DataError
 from infalign.shaping import checked_output, reward_name
 
+from .interfaces import Conversation, Scorer
+from .specs import ModelSpec
 
-def load_reward(spec: str, *, trust_remote_code: bool = False) -> Callable[..., Sequence[float]]:
+
+def load_reward(spec: str, *, trust_remote_code: bool = False) -> Scorer:
     """The TRL reward function that `spec` names.
 
     - `python:package.module:function`: called with `prompts`, `completions` and keyword columns.
@@ -18,30 +20,38 @@ def load_reward(spec: str, *, trust_remote_code: bool = False) -> Callable[..., 
     - `bundled:helpful`, `bundled:harmless`: the demonstration reward models.
     - anything else: folder or hub id of a sequence classifier with one output.
 
-    Raises DataError when there is no such reward, MissingExtraError when what asks a server is
-    missing.
+    Raises DataError when there is no such reward, MissingExtraError when the library that sends
+    requests to a server is missing.
     """
-    if spec.startswith("python:"):
+    named = ModelSpec.parse(spec)
+    if named.kind == "python":
         return python_function(spec, "reward")
-    if spec.startswith(("http://", "https://")):
+    if named.kind == "server":
         from .reward_server import ServerReward
 
         return ServerReward(spec)
     from .classifier import ClassifierReward
 
-    path = bundled(spec, "reward") or spec
-    return ClassifierReward(path, trust_remote_code=trust_remote_code)
+    return ClassifierReward(named.path("reward"), trust_remote_code=trust_remote_code)
 
 
-def score(reward, conversations, texts: Sequence[Sequence[str]], prompt_ids) -> np.ndarray:
+def score(
+    reward: Scorer,
+    conversations: Sequence[Conversation],
+    texts: Sequence[Sequence[str]],
+    prompt_ids: Sequence[str],
+) -> np.ndarray:
     """Raw rewards of each prompt's responses, shape (prompts, responses), checked."""
     return np.array(score_ragged(reward, conversations, texts, prompt_ids))
 
 
 def score_ragged(
-    reward, conversations, texts: Sequence[Sequence[str]], prompt_ids
+    reward: Scorer,
+    conversations: Sequence[Conversation],
+    texts: Sequence[Sequence[str]],
+    prompt_ids: Sequence[str],
 ) -> list[np.ndarray]:
-    """Raw rewards of each prompt's responses, however many it has, checked; one call in all."""
+    """Raw rewards of each prompt's responses, of any number, checked; one call of the reward."""
     counts = [len(row) for row in texts]
     flat = [text for row in texts for text in row]
     values = reward(
@@ -56,7 +66,9 @@ def score_ragged(
 def python_function(spec: str, what: str) -> Callable:
     """The function that `python:package.module:function` names.
 
-    Raises DataError, which calls it the `what`, when there is none.
+    - `what`: the noun for it in errors.
+
+    Raises DataError when there is no such function.
     """
     try:
         kind, module, name = spec.split(":")

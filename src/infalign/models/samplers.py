@@ -1,20 +1,12 @@
-"""A policy by name: a folder or hub id, a bundled model, a server, or vLLM."""
+"""A policy from its specification: a folder or hub id, a bundled model, a server, or vLLM."""
 
-from infalign.demo import bundled
 from infalign.errors import DataError
 
 from .interfaces import Sampler
+from .specs import ModelSpec
 
 FORMS = "folder, hub id, bundled:language-model, http(s)://HOST/v1#MODEL or vllm:PATH"
-"""What `load_sampler` reads."""
-
-
-REMOTE = ("http://", "https://")
-
-
-def has_weights(spec: str) -> bool:
-    """Whether the policy that `spec` names has weights here that can be trained."""
-    return not spec.startswith((*REMOTE, "vllm:"))
+"""The specifications that `load_sampler` reads."""
 
 
 def load_sampler(
@@ -32,29 +24,44 @@ def load_sampler(
     - `vllm:PATH`: the folder or hub id, run by vLLM in this process.
     - `bundled:language-model`: the demonstration model.
     - anything else: folder or hub id of a causal language model, which generates `batch_size`
-      responses at once; servers and vLLM form batches of their own.
+      responses at once. Servers and vLLM form their own batches.
 
-    Raises DataError when there is no such model, MissingExtraError when what runs it is missing.
+    Raises DataError when there is no such model, MissingExtraError when a library that runs it is
+    missing.
     """
-    drawn = {"temperature": temperature, "top_p": top_p, "max_new_tokens": max_new_tokens}
-    if spec.startswith(REMOTE):
+    named = ModelSpec.parse(spec)
+    if named.kind == "server":
         from .server import ServerModel
 
-        url, _, name = spec.partition("#")
-        if not name:
+        if not named.model:
             raise DataError(
-                f"The model {spec!r} does not say which one of the server's it is. Put its name "
-                f"behind a #: {url.rstrip('/')}#NAME."
+                f"The model {spec!r} does not name one of the server's models. Put its name "
+                f"behind a #: {named.url.rstrip('/')}#NAME."
             )
-        return ServerModel(url, name, **drawn)
-    if spec.startswith("vllm:"):
+        return ServerModel(
+            named.url,
+            named.model,
+            temperature=temperature,
+            top_p=top_p,
+            max_new_tokens=max_new_tokens,
+        )
+    if named.kind == "vllm":
         from .vllm import VLLMModel
 
-        path = spec.removeprefix("vllm:")
         return VLLMModel(
-            bundled(path, "model") or path, trust_remote_code=trust_remote_code, **drawn
+            named.inner.path("model"),
+            temperature=temperature,
+            top_p=top_p,
+            max_new_tokens=max_new_tokens,
+            trust_remote_code=trust_remote_code,
         )
     from .hf import LanguageModel
 
-    path = bundled(spec, "model") or spec
-    return LanguageModel(path, batch_size=batch_size, trust_remote_code=trust_remote_code, **drawn)
+    return LanguageModel(
+        named.path("model"),
+        temperature=temperature,
+        top_p=top_p,
+        max_new_tokens=max_new_tokens,
+        batch_size=batch_size,
+        trust_remote_code=trust_remote_code,
+    )

@@ -1,8 +1,7 @@
 """Sampling from a server that speaks OpenAI's protocol: vLLM, SGLang, llama.cpp, OpenAI, …
 
-Servers differ in what they make of `n`, `temperature` and `seed`, and say nothing when they ignore
-one. A policy whose draws are copies of one another ruins every estimate, so what comes back is
-checked before it is believed.
+Servers differ in how they treat `n`, `temperature` and `seed`, and ignore some without notice. A
+policy whose draws are copies of one another ruins every estimate, so responses are checked first.
 """
 
 import math
@@ -21,29 +20,29 @@ KEY = "OPENAI_API_KEY"
 """The environment variable that holds the key; a server without keys needs none."""
 
 COINCIDENCE = 1e-6
-"""Chance below which answers that are all alike are not put down to chance."""
+"""Probability below which identical responses are not taken for a coincidence."""
 
 
 class ServerModel:
     """A model behind an OpenAI-compatible server, as a `Sampler`.
 
-    Asks for all n responses of a prompt at once, so that they share its prefill. A server that
-    returns another number is asked n times, once for each response, with seeds of their own; the
-    same if no prompt's responses differ at all. Requests run side by side; each has a seed that
-    follows from the given one, its prompt's key and the response's number, so a server that honors
-    seeds gives the same responses again.
+    One request asks for all n responses of a prompt, so that they share its prefill. If the server
+    returns another number, or if no prompt's responses differ, each response has its own request
+    and seed. Requests run concurrently. Their seeds follow from the given seed, the prompt's key
+    and the response's number, so a server that honors seeds returns the same responses again.
 
-    - `url`: up to and with the version, such as `http://127.0.0.1:8000/v1`.
-    - `model`: the name under which the server knows it.
+    - `url`: up to and including the version, such as `http://127.0.0.1:8000/v1`.
+    - `model`: the model's name on the server.
     - `api`: `chat` sends messages; `completions` sends the text of a single message as it is.
-    - `threads`: requests under way at a time; 1 for servers whose seeds do not survive company.
-    - `timeout`, `retries`: seconds until a request is given up, and how often the client then
-      tries again, as after errors 408, 409, 429 and above 499, waiting longer each time.
-    - `verify`: refuse responses that never differ. Turn it off for a policy that has only one.
+    - `threads`: concurrent requests; 1 for servers whose seeds work for single requests only.
+    - `timeout`: seconds until a request fails.
+    - `retries`: further attempts after a timeout or an error 408, 409, 429 or above 499, with
+      growing pauses.
+    - `verify`: refuse responses that never differ. Turn it off for a deterministic policy.
 
-    The log-probability of a response is known where the server tells it and tokens are drawn from
-    the model's own distribution, at temperature 1 and top-p 1: servers report it before either is
-    applied. Tokens are not known. The key is read from the environment, `OPENAI_API_KEY`.
+    The log-probability of a response is known if the server reports it and tokens are drawn from
+    the model's own distribution, at temperature 1 and top-p 1: servers report it before applying
+    either. Tokens are not known. The key is read from the environment variable `OPENAI_API_KEY`.
 
     Raises MissingExtraError without `openai`.
     """
@@ -62,8 +61,7 @@ class ServerModel:
         retries: int = 5,
         verify: bool = True,
     ):
-        if api not in ("chat", "completions"):
-            raise ValueError(f'`api` must be "chat" or "completions"; got {api!r}.')
+        _check.one_of("api", api, ("chat", "completions"))
         self.url, self.model, self.api, self.verify = url, model, api, verify
         self.temperature = _check.positive("temperature", temperature)
         self.top_p = _check.positive("top_p", top_p)
@@ -82,7 +80,7 @@ class ServerModel:
     ) -> list[list[Response]]:
         """`n` responses to each conversation, their texts without white space at either end.
 
-        - `keys`: one name for each conversation, all different; "0", "1", … unless given.
+        - `keys`: one name for each conversation, all different. Default: "0", "1", …
 
         Raises DataError when the server cannot be reached, refuses, returns no response, or gives
         the same response to every request of every prompt.
@@ -93,7 +91,7 @@ class ServerModel:
         if n == 1 or not self.verify or self._varied:
             return rows
         if not _differ(rows) and not self._one_by_one and not _likely(rows):
-            # Copies of one draw, or a model without randomness: single requests tell them apart.
+            # Copies of one draw, or a model without randomness? Single requests tell.
             self._one_by_one = True
             rows = self._rows(asks, n, seed, keys)
         if not _differ(rows) and not _likely(rows):
@@ -101,10 +99,10 @@ class ServerModel:
             raise DataError(
                 f"{self.url} gave {n} identical responses to each of {len(rows)} prompts at "
                 f"temperature {self.temperature:g}, to single requests with different seeds too; "
-                f"the first is {rows[0][0].text[:60]!r}. It decodes greedily whatever it is asked "
+                f"the first is {rows[0][0].text[:60]!r}. It decodes greedily whatever the request "
                 "(transformers serve does, unless the model's generation_config.json has "
-                '"do_sample": true), or caches. Repair that; for a policy that really has only '
-                "one response pass verify=False."
+                '"do_sample": true), or it caches. Repair that; for a deterministic policy '
+                "pass verify=False."
             )
         self._varied = _differ(rows)
         return rows
@@ -113,9 +111,9 @@ class ServerModel:
         def row(place: int) -> list[Response]:
             ask, key = asks[place], keys[place]
             if n > 1 and not self._one_by_one:
-                found = self._send(ask, n, request_seed(seed, key))
-                if len(found) == n:
-                    return found
+                responses = self._send(ask, n, request_seed(seed, key))
+                if len(responses) == n:
+                    return responses
                 self._one_by_one = True
             return [self._single(ask, request_seed(seed, key, k)) for k in range(n)]
 
@@ -123,13 +121,13 @@ class ServerModel:
         try:
             return list(pool.map(row, range(len(asks))))
         finally:
-            pool.shutdown(cancel_futures=True)  # after an error the rest is not asked for
+            pool.shutdown(cancel_futures=True)  # after an error the other requests are not sent
 
-    def _single(self, ask, seed) -> Response:
-        found = self._send(ask, 1, seed)
-        if len(found) != 1:
-            raise DataError(f"{self.url} returned {len(found)} choices to a request for one.")
-        return found[0]
+    def _single(self, ask: dict, seed: int) -> Response:
+        responses = self._send(ask, 1, seed)
+        if len(responses) != 1:
+            raise DataError(f"{self.url} returned {len(responses)} choices to a request for one.")
+        return responses[0]
 
     def _request(self, conversation: Conversation) -> dict:
         if self.api == "chat":
@@ -146,7 +144,7 @@ class ServerModel:
         chat, plain = self.api == "chat", self.temperature == self.top_p == 1
         create = (self._client.chat if chat else self._client).completions.create
         options = {"logprobs": True if chat else 1} if plain else {}
-        answer = self._told(
+        answer = self._answer(
             lambda: create(
                 **ask,
                 **options,
@@ -161,8 +159,8 @@ class ServerModel:
         read = _chat_choice if chat else _completion_choice
         return [read(choice, plain) for choice in answer.choices or ()]
 
-    def _told(self, send: Callable):
-        """What `send` returns; DataError in place of the client's errors."""
+    def _answer(self, send: Callable):
+        """The result of `send`; DataError in place of the client's errors."""
         import openai
 
         try:
@@ -174,7 +172,7 @@ class ServerModel:
         except openai.APIStatusError as error:
             wrong, remedy = error.message, "Its log may say more."
             if not (isinstance(error.body, Mapping) and error.body.get("message")):
-                wrong += f" - {str(error.body)[:300]}"  # not in the protocol's form: as it came
+                wrong += f" - {str(error.body)[:300]}"  # not in the protocol's form
         except openai.APITimeoutError:
             wrong, remedy = "no answer in time", "Raise `timeout`, or ask for fewer tokens."
         except openai.APIError as error:
@@ -193,7 +191,7 @@ def _client(url: str, timeout: float, retries: int):
         ) from None
     return openai.OpenAI(
         base_url=url,
-        api_key=os.environ.get(KEY) or "none",  # the client insists on one, local servers on none
+        api_key=os.environ.get(KEY) or "none",  # the client requires one, local servers do not
         timeout=_check.positive("timeout", timeout),
         max_retries=_check.count("retries", retries, at_least=0),
     )
@@ -210,15 +208,16 @@ def _completion_choice(choice, plain: bool) -> Response:
 
 
 def _response(text: str | None, logprobs: Sequence[float | None], plain: bool) -> Response:
-    known = plain and len(logprobs) > 0 and None not in logprobs
-    return Response((text or "").strip(), (), math.fsum(logprobs) if known else math.nan)
+    known = [p for p in logprobs if p is not None]
+    complete = plain and len(known) == len(logprobs) > 0
+    return Response((text or "").strip(), (), math.fsum(known) if complete else math.nan)
 
 
-def _differ(rows) -> bool:
-    """Whether the responses to any prompt do."""
+def _differ(rows: Sequence[Sequence[Response]]) -> bool:
+    """Whether the responses to any prompt differ."""
     return any(len({r.text for r in row}) > 1 for row in rows)
 
 
-def _likely(rows) -> bool:
-    """Whether responses so probable, by their own log-probabilities, come out alike by chance."""
+def _likely(rows: Sequence[Sequence[Response]]) -> bool:
+    """Whether identical responses may be a coincidence, by their log-probabilities."""
     return sum((len(row) - 1) * row[0].logprob for row in rows) > math.log(COINCIDENCE)

@@ -1,4 +1,4 @@
-"""Prompts that are read once for all of their responses."""
+"""Reading a prompt once for all of its responses."""
 
 from collections.abc import Sequence
 
@@ -9,14 +9,14 @@ from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 from .logits import collate, positions
 
 REPEATABLE = {DynamicLayer, DynamicSlidingWindowLayer}
-"""Layers of a cache that hold keys and values and nothing else. By exact type: a class derived from
-these may keep a recurrent state too, which repeating keys and values leaves as it was."""
+"""Layers of a cache that hold keys and values only, by exact type: a derived class may also hold a
+recurrent state, which repeating keys and values would not repeat."""
 
 
 def repeats(model) -> bool:
-    """Whether all that a model remembers of a prompt is a cache that can be repeated."""
+    """Whether a model's whole state after a prompt is a cache that can be repeated."""
     if not isinstance(model, PreTrainedModel):
-        return False  # adapters may have put a prompt of their own before ours
+        return False  # adapters may put a prompt of their own before ours
     two = torch.ones((1, 2), dtype=torch.long, device=model.device)
     with torch.no_grad():
         output = model.base_model(input_ids=two, attention_mask=two, use_cache=True)
@@ -25,7 +25,7 @@ def repeats(model) -> bool:
 
 
 def prompt_cache(model, ids: torch.Tensor, mask: torch.Tensor) -> DynamicCache:
-    """What a model that `repeats` remembers of all but the last token of each prompt.
+    """The cache of all but the last token of each prompt, for a model that `repeats`.
 
     - `ids`, `mask`: shape (prompts, P), padded on the left, P ≥ 2.
     """
@@ -47,24 +47,25 @@ def shared_logits(
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Logits that predict the tokens of each response; gradients flow through the prompts.
 
-    Its arguments are token ids, of prompts of which one at least has two tokens.
-
-    - `owners`: place of each response's prompt in `prompts`.
+    - `prompts`, `responses`: token ids; at least one prompt has two tokens.
+    - `owners`: index of each response's prompt in `prompts`.
 
     Returns response ids and mask, shape (responses, R), padded on the right, and the logits, shape
     (responses, R, vocabulary).
     """
     ids, mask, _ = (x.to(model.device) for x in collate(prompts, [()] * len(prompts), pad))
-    answers, kept, _ = (x.to(model.device) for x in collate([()] * len(responses), responses, pad))
-    cache, owners = prompt_cache(model, ids, mask), torch.tensor(owners, device=model.device)
-    cache.batch_select_indices(owners)
-    whole = torch.cat([mask[owners], kept[:, :-1]], 1)
+    answers, of_response, _ = (
+        x.to(model.device) for x in collate([()] * len(responses), responses, pad)
+    )
+    cache, rows = prompt_cache(model, ids, mask), torch.tensor(owners, device=model.device)
+    cache.batch_select_indices(rows)
+    whole = torch.cat([mask[rows], of_response[:, :-1]], 1)
     places = {name: x[:, -answers.shape[1] :] for name, x in positions(model, whole).items()}
     output = model(
-        input_ids=torch.cat([ids[owners, -1:], answers[:, :-1]], 1),
+        input_ids=torch.cat([ids[rows, -1:], answers[:, :-1]], 1),
         attention_mask=whole,
         past_key_values=cache,
         use_cache=True,
         **places,
     )
-    return answers, kept, output.logits
+    return answers, of_response, output.logits

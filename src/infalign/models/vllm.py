@@ -12,13 +12,13 @@ from .loading import load_tokenizer, prompt_text, tokenize
 class VLLMModel:
     """A causal language model run by `vllm.LLM`, as a `Sampler`.
 
-    Prompts and responses are tokenized and read as by `LanguageModel`, and the log-probability is
-    that of the distribution sampled from, so the two can stand in for each other.
+    Prompts and responses are tokenized as by `LanguageModel`, and the log-probability is that of
+    the sampling distribution, so the two are interchangeable.
 
     - `path`: folder or hub id.
-    - `options`: whatever else `vllm.LLM` takes, such as `gpu_memory_utilization`.
+    - `options`: further arguments of `vllm.LLM`, such as `gpu_memory_utilization`.
 
-    Raises MissingExtraError without `vllm`. vLLM starts processes: a script that uses it needs
+    Raises MissingExtraError without `vllm`. vLLM starts processes, so a script that uses it needs
     `if __name__ == "__main__":`.
     """
 
@@ -60,13 +60,13 @@ class VLLMModel:
     ) -> list[list[Response]]:
         """`n` responses to each conversation; the same for the same seed, key and engine.
 
-        - `keys`: one name for each conversation, all different; "0", "1", … unless given.
+        - `keys`: one name for each conversation, all different. Default: "0", "1", …
         """
         texts = [prompt_text(self.tokenizer, c) for c in conversations]
         prompts = [
             {"prompt_token_ids": ids} for ids in tokenize(self.tokenizer, texts)["input_ids"]
         ]
-        # The engine's own draws of one prompt take the seeds that follow its seed.
+        # The engine seeds the n draws of a prompt with the numbers from its seed on.
         keys = prompt_keys(keys, conversations)
         params = [
             self._params(

@@ -4,11 +4,8 @@ import inspect
 from pathlib import Path
 
 from infalign import storage
-from infalign.demo import bundled
 from infalign.models.rewards import load_reward
-
-REMOTE = ("http://", "https://")
-VLLM = "vllm:"
+from infalign.models.specs import ModelSpec
 
 
 def policy_fingerprints(spec: str, *, trust_remote_code: bool = False) -> dict[str, str]:
@@ -19,11 +16,11 @@ def policy_fingerprints(spec: str, *, trust_remote_code: bool = False) -> dict[s
 
     Raises DataError where there is no such model.
     """
-    if spec.startswith(REMOTE):
+    named = ModelSpec.parse(spec)
+    if named.kind == "server":
         return {"model": spec}
-    engine = VLLM if spec.startswith(VLLM) else ""
-    path = spec.removeprefix(VLLM)
-    path = str(bundled(path, "model") or path)
+    engine = "vllm:" if named.kind == "vllm" else ""
+    path = str((named.inner if engine else named).path("model"))
     from infalign.models.loading import load_tokenizer
 
     tokenizer = load_tokenizer(path, trust_remote_code)
@@ -49,7 +46,7 @@ def artifact(path: str, what: str = "The model") -> str:
 
     Raises DataError where there is no such model.
     """
-    if path.startswith(REMOTE):
+    if ModelSpec.parse(path).kind == "server":
         return path
     folder = Path(path)
     if folder.is_dir():
@@ -62,8 +59,9 @@ def artifact(path: str, what: str = "The model") -> str:
 
 def reward_fingerprint(spec: str) -> str:
     """That of a classifier or server, or the name and source of a Python function."""
-    if not spec.startswith("python:"):
-        return artifact(str(bundled(spec, "reward") or spec), "The reward")
+    named = ModelSpec.parse(spec)
+    if named.kind != "python":
+        return artifact(str(named.path("reward")), "The reward")
     function = load_reward(spec)
     try:
         return f"{spec} {storage.fingerprint(inspect.getsource(function))}"

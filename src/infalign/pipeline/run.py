@@ -4,7 +4,7 @@ from pathlib import Path
 
 from infalign.config import Config
 from infalign.errors import ConfigError, MissingExtraError
-from infalign.models.samplers import has_weights
+from infalign.models.specs import ModelSpec
 
 from . import stages
 from .folder import Run
@@ -40,7 +40,10 @@ def run(
         from infalign.training.on_policy import check_options
 
         check_options(config.train.trl, config.methods)
-    if STAGES.index(until) > STAGES.index("design") and not has_weights(config.model):
+    if (
+        STAGES.index(until) > STAGES.index("design")
+        and not ModelSpec.parse(config.model).has_weights
+    ):
         raise ConfigError(
             f"`model` is {config.model}, which can be calibrated but not trained: its weights are "
             "not at hand. Give its folder or hub id, or stop with --until design."

@@ -17,7 +17,8 @@ from infalign.comparison.run import measure
 from infalign.config import SamplingSettings
 from infalign.core import parse_transform
 from infalign.models.rewards import load_reward
-from infalign.models.samplers import has_weights, load_sampler
+from infalign.models.samplers import load_sampler
+from infalign.models.specs import ModelSpec
 from infalign.stores import CalibrationStore, samples_of
 
 from .folder import Run
@@ -33,7 +34,7 @@ LOG = logging.getLogger(__name__)
 def calibrate(run: Run, report: Report) -> None:
     """K reference samples per prompt, scored, into `calibration/`."""
     config, folder = run.config, run.folder / "calibration"
-    if not folder.exists() and has_weights(config.model):
+    if not folder.exists() and ModelSpec.parse(config.model).has_weights:
         _require_readable(run)
     engine = {"local": Local, "ray": OnRay}[config.engine]
     load = partial(
