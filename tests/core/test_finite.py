@@ -513,7 +513,7 @@ def test_rewards_that_all_tie_leave_the_reference_alone():
         (([[0, 1], [0, 1]], [[0.5, 0.5], [0.5, 0.4]], Sampling(), 1),
          r"`reference` must sum to 1 .* got 0.9 at prompt 1 \(1 of 2 prompts\). Divide each row"),
         (([0, 1], [0.5, 0.5], Sampling(), 0), r"`beta` must be above 0; got 0"),
-        (([0, 1], [0.5, 0.5], Sampling()), r"exactly one of `beta` and `kl`"),
+        (([0, 1], [0.5, 0.5], Sampling()), r"exactly one of `kl` .nats. and `beta`"),
         (([0, 1], [0.5, 0.5], "best-of-n:4", 1),
          r"`procedure` must be a rank-based .* got 'best-of-n:4'. .*`finite.Custom`"),
         (([0, 1], [0.5, 0.5], MajorityVote(["a"], 2), 1),
@@ -557,7 +557,7 @@ def test_a_budget_between_two_hills_is_explained():
 
 
 def test_a_budget_beyond_every_policy_is_explained():
-    with pytest.raises(SolveError, match=r"spends kl=3; the most that was spent is 1.609"):
+    with pytest.raises(SolveError, match=r"spends kl=3; the largest KL reached is 1.609"):
         finite.solve(REWARD, REFERENCE, MajorityVote(LABELS, 3), kl=3)
 
 

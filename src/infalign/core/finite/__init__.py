@@ -1,8 +1,9 @@
 """The exact world: finitely many outcomes per prompt, ties included.
 
-Where outcomes can be listed, everything about inference-time alignment is a sum: the law of the
-kept response, the win rate, its gradient, the coupled reward and the policy it is coupled to
-(InfAlign, arXiv:2412.19792, theorem 1). No quadrature, no sampling; the ground truth for the rest.
+If outcomes can be listed, everything about inference-time alignment is a sum: the law of the
+selected response, the win rate, its gradient, the coupled reward and the policy it is coupled to
+(InfAlign, arXiv:2412.19792, theorem 1). Without quadrature or sampling, it is the ground truth for
+the rest of the package.
 """
 
 from .functionals import calibrated_reward, coupled_reward, kl, selected, win_rate
@@ -24,7 +25,7 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str):
+def __getattr__(name: str) -> object:
     if name == "kept":  # its former name
         return selected
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,18 +1,25 @@
-"""What a policy is worth on a finite outcome set: exact laws, win rates and their gradient.
+"""Functionals of a policy on a finite outcome set: exact laws, win rates and their gradient.
 
-Everywhere `reward`, `policy` and `reference` have one shape, (outcomes,) or (prompts, outcomes).
+`reward`, `policy` and `reference` always have one shape, (outcomes,) or (prompts, outcomes).
 Rewards have any scale and may tie; probabilities sum to 1 over the outcomes and may be 0.
 """
 
 import numpy as np
 from scipy.special import rel_entr
 
-from .problem import Problem, as_map
+from infalign.core._shapes import ArrayLike, Float, Real
+
+from .problem import Problem, Procedure, as_map
 from .problem import selected as selection_law
 from .world import World, probabilities
 
+Input = Real[ArrayLike, "*prompts outcomes"]
+Rows = Float[np.ndarray, "*prompts outcomes"]
+PerPrompt = float | Float[np.ndarray, "prompts"]
+"""One number per prompt; a float for one prompt without an axis."""
 
-def calibrated_reward(reward, reference) -> np.ndarray:
+
+def calibrated_reward(reward: Input, reference: Input) -> Rows:
     """C(y) = E_{z ~ π_ref} w(y, z): the chance to beat a reference response, ties counted one half.
 
     InfAlign, arXiv:2412.19792, eq. (4). Its mean under the reference is 1/2.
@@ -24,8 +31,8 @@ def calibrated_reward(reward, reference) -> np.ndarray:
     return world.as_given(world.at_outcomes(world.mid_rank(world.reference)))
 
 
-def selected(reward, policy, procedure) -> np.ndarray:
-    """T(π): the law of the response that `procedure` keeps out of its draws from the policy.
+def selected(reward: Input, policy: Input, procedure: Procedure) -> Rows:
+    """T(π): the law of the response that `procedure` selects from its draws from the policy.
 
     By rank, a level of the reward gets H(F) − H(F⁻), split in proportion to the policy: a tie
     among the draws is broken at random.
@@ -38,11 +45,18 @@ def selected(reward, policy, procedure) -> np.ndarray:
     return world.as_given(selection_law(world, world.reference, as_map("procedure", procedure)))
 
 
-def win_rate(reward, policy, reference, procedure, *, against=None):
+def win_rate(
+    reward: Input,
+    policy: Input,
+    reference: Input,
+    procedure: Procedure,
+    *,
+    against: Procedure | None = None,
+) -> PerPrompt:
     """W_T(π) = E_{y ~ T(π), z ~ T(π_ref)} w(y, z), ties counted one half.
 
     - `procedure`: how the policy is decoded.
-    - `against`: how the reference is decoded; `procedure` unless given.
+    - `against`: how the reference is decoded. Default: `procedure`.
 
     One number per prompt; 1/2 for the reference against itself.
 
@@ -55,11 +69,18 @@ def win_rate(reward, policy, reference, procedure, *, against=None):
     return as_numbers(world, problem.win_rate(problem.columns(rows)))
 
 
-def coupled_reward(reward, policy, reference, procedure, *, against=None) -> np.ndarray:
-    """R(y) = ∂W_T(π) / ∂π(y), the reward whose KL-regularized optimum a best policy is.
+def coupled_reward(
+    reward: Input,
+    policy: Input,
+    reference: Input,
+    procedure: Procedure,
+    *,
+    against: Procedure | None = None,
+) -> Rows:
+    """R(y) = ∂W_T(π) / ∂π(y): a best policy is the KL-regularized optimum of its own R.
 
-    InfAlign, arXiv:2412.19792, theorem 1. A constant within a prompt does not matter; here it makes
-    Σ π(y) R(y) = W_T(π). For plain sampling R = C, the calibrated reward, at every policy.
+    InfAlign, arXiv:2412.19792, theorem 1. R matters up to a constant within a prompt, chosen such
+    that Σ π(y) R(y) = W_T(π). For plain sampling R = C, the calibrated reward, at every policy.
 
     >>> from infalign import Sampling
     >>> coupled_reward([0, 1], [0.25, 0.75], [0.5, 0.5], Sampling()).tolist()
@@ -67,12 +88,12 @@ def coupled_reward(reward, policy, reference, procedure, *, against=None) -> np.
     """
     world, rows = _placed(reward, policy, reference)
     problem = Problem.of(world, procedure, against)
-    policy = problem.columns(rows)
-    coupled = problem.gradient(policy, problem.win_rate(policy))
+    columns = problem.columns(rows)
+    coupled = problem.gradient(columns, problem.win_rate(columns))
     return world.as_given(problem.at_outcomes(coupled))
 
 
-def kl(policy, reference):
+def kl(policy: Input, reference: Input) -> PerPrompt:
     """KL(policy ‖ reference) in nats for each prompt; inf where the reference lacks an outcome.
 
     >>> round(kl([1.0, 0.0], [0.5, 0.5]), 6)
@@ -82,12 +103,13 @@ def kl(policy, reference):
     return as_numbers(world, rel_entr(rows, world.reference).sum(1))
 
 
-def as_numbers(world: World, per_prompt: np.ndarray):
-    """One number per prompt; a plain float where there is one prompt without an axis."""
+def as_numbers(world: World, per_prompt: np.ndarray) -> PerPrompt:
+    """One number per prompt; a plain float for one prompt without an axis."""
     return float(per_prompt[0]) if world.single else per_prompt
 
 
-def _placed(reward, policy, reference) -> tuple[World, np.ndarray]:
+def _placed(reward: Input, policy: Input, reference: Input) -> tuple[World, np.ndarray]:
+    """The world, and the policy as rows."""
     world = World.of(reward, reference)
     shape = world.as_given(world.reward).shape
     return world, np.atleast_2d(probabilities("policy", policy, shape))

@@ -1,29 +1,36 @@
 """The problem of one procedure in one world: maximize W(π) − β KL(π ‖ π_ref) for each prompt."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
-from infalign.core._procedures import AbstractProcedure
+from infalign.core._procedures import AbstractProcedure, RankProcedure
+from infalign.core._shapes import Float
+from infalign.errors import ArgumentError
 
 from .maps import AbstractMap, Ranked
 from .world import World
 
+Procedure = AbstractProcedure | AbstractMap
+"""How a policy is decoded; of the first, those that select by rank."""
+
 
 @dataclass(frozen=True, eq=False)
 class Problem:
-    """W(π) = ⟨T(π), utility⟩, on columns as few as the procedure allows.
+    """W(π) = ⟨T(π), utility⟩, on as few columns as the procedure allows.
 
-    What keeps by rank sees the levels of the reward only: outcomes that tie share one column, and
-    columns ascend. Everything else sees the outcomes.
+    A procedure that selects by rank sees only the levels of the reward: outcomes that tie share one
+    column, and columns ascend. For any other procedure columns are outcomes.
     """
 
     world: World
     map: AbstractMap
-    utility: np.ndarray
-    """Chance that a column beats the kept response of the opponent, ties counted one half."""
+    utility: Float[np.ndarray, "prompts columns"]
+    """Chance that a column beats the opponent's selected response, ties counted one half."""
 
-    reference: np.ndarray
+    reference: Float[np.ndarray, "prompts columns"]
+    """The reference's mass on each column."""
 
     @property
     def by_rank(self) -> bool:
@@ -31,8 +38,8 @@ class Problem:
         return isinstance(self.map, Ranked)
 
     @classmethod
-    def of(cls, world: World, procedure, against=None) -> "Problem":
-        """The problem of a policy under `procedure` and the reference under `against`."""
+    def of(cls, world: World, procedure: Procedure, against: Procedure | None = None) -> "Problem":
+        """The problem of a policy under `procedure` against the reference under `against`."""
         chosen = as_map("procedure", procedure)
         opponent = chosen if against is None else as_map("against", against)
         utility = world.mid_rank(selected(world, world.reference, opponent))
@@ -41,15 +48,15 @@ class Problem:
         return cls(world, chosen, world.at_outcomes(utility), world.reference)
 
     def columns(self, policy: np.ndarray) -> np.ndarray:
-        """The mass of each column."""
+        """The mass on each column."""
         return self.world.on_levels(policy) if self.by_rank else policy
 
     def at_outcomes(self, values: np.ndarray) -> np.ndarray:
-        """A value of each column, at each of its outcomes."""
+        """The values of the columns at each of their outcomes."""
         return self.world.at_outcomes(values) if self.by_rank else values
 
     def win_rate(self, policy: np.ndarray) -> np.ndarray:
-        """W of each prompt, for masses of columns."""
+        """W of each prompt, for masses on columns."""
         return (self._call(self.map.selected, policy) * self.utility).sum(1)
 
     def gradient(self, policy: np.ndarray, win_rate: np.ndarray) -> np.ndarray:
@@ -61,21 +68,21 @@ class Problem:
         return raw + (win_rate - (policy * raw).sum(1))[:, None]
 
     def starts(self) -> list[np.ndarray]:
-        """Columns of policies to start from, besides the reference."""
+        """Masses on columns of policies to start from, besides the reference."""
         reference = self.reference if self.by_rank else self.world.as_given(self.reference)
         return [np.atleast_2d(start) for start in self.map.starts(reference)]
 
-    def _call(self, function, *rows):
+    def _call(self, function: Callable[..., np.ndarray], *rows: np.ndarray) -> np.ndarray:
         if self.by_rank:
             return function(*rows)
         return np.atleast_2d(function(*(self.world.as_given(r) for r in rows)))
 
 
 def selected(world: World, policy: np.ndarray, by: AbstractMap) -> np.ndarray:
-    """T(π), the law of the kept response over the outcomes; rows are prompts.
+    """T(π), the law of the selected response over the outcomes; rows are prompts.
 
-    What keeps by rank breaks a tie among its draws at random, so that it splits what falls on a
-    level in proportion to the policy.
+    Selection by rank breaks ties among the draws at random, so the mass that falls on a level is
+    split in proportion to the policy.
     """
     if not isinstance(by, Ranked):
         return np.atleast_2d(by.selected(world.as_given(policy)))
@@ -84,15 +91,15 @@ def selected(world: World, policy: np.ndarray, by: AbstractMap) -> np.ndarray:
     return policy * world.at_outcomes(share)
 
 
-def as_map(name: str, procedure) -> AbstractMap:
-    """`procedure` as a map from the policy to the law of the kept response."""
+def as_map(name: str, procedure: Procedure) -> AbstractMap:
+    """`procedure` as a map from the policy to the law of the selected response."""
     if isinstance(procedure, AbstractMap):
         return procedure
-    by_rank = all(hasattr(procedure, law) for law in ("cdf", "density", "slope"))
-    if isinstance(procedure, AbstractProcedure) and by_rank:
+    if isinstance(procedure, RankProcedure):
         return Ranked(procedure)
-    raise ValueError(
-        f"`{name}` must be a rank-based procedure such as `BestOfN(4)`, or a "
-        f"`finite.MajorityVote` or `finite.Custom`; got {procedure!r}. "
-        "Any map from policies to laws becomes a procedure with `finite.Custom`."
+    raise ArgumentError(
+        name,
+        "must be a rank-based procedure such as `BestOfN(4)`, or a `finite.MajorityVote` or "
+        f"`finite.Custom`; got {procedure!r}. "
+        "Any map from policies to laws becomes a procedure with `finite.Custom`.",
     )

@@ -5,33 +5,37 @@ from functools import cached_property
 
 import numpy as np
 
+from infalign import _check
+from infalign.core._shapes import ArrayLike, Float, Int
+from infalign.errors import ArgumentError
+
 SUM_TOLERANCE = 1e-9
-"""How far a row of probabilities may be from summing to 1."""
+"""Largest error of the sum of a row of probabilities."""
 
 
 @dataclass(frozen=True, eq=False)
 class World:
-    """Rewards, the reference, and the levels that ties make of them; rows are prompts."""
+    """Rewards, the reference, and the levels that tied rewards share; rows are prompts."""
 
-    reward: np.ndarray
-    reference: np.ndarray
+    reward: Float[np.ndarray, "prompts outcomes"]
+    reference: Float[np.ndarray, "prompts outcomes"]
     single: bool
     """Whether there is one prompt, given without an axis for prompts."""
 
     @classmethod
-    def of(cls, reward, reference, *, name: str = "reference") -> "World":
+    def of(cls, reward: ArrayLike, reference: ArrayLike, *, name: str = "reference") -> "World":
         """The world of `reward` and `reference`, both (outcomes,) or (prompts, outcomes)."""
         reward = rewards(reward)
         reference = probabilities(name, reference, reward.shape)
         return cls(np.atleast_2d(reward), np.atleast_2d(reference), reward.ndim == 1)
 
     def as_given(self, rows: np.ndarray) -> np.ndarray:
-        """Undo the axis for prompts where the caller had none."""
+        """`rows` without the axis for prompts if the caller gave none."""
         return rows[0] if self.single else rows
 
     @cached_property
-    def level(self) -> np.ndarray:
-        """Of each outcome, how many distinct rewards of its prompt lie below its own."""
+    def level(self) -> Int[np.ndarray, "prompts outcomes"]:
+        """Number of distinct rewards of the prompt below the outcome's own."""
         order = np.argsort(self.reward, axis=1)
         ascending = np.take_along_axis(self.reward, order, axis=1)
         rises = np.diff(ascending, axis=1, prepend=ascending[:, :1]) > 0
@@ -56,45 +60,52 @@ class World:
         return np.cumsum(mass, axis=1) - mass / 2
 
 
-def rewards(value) -> np.ndarray:
+def rewards(value: ArrayLike) -> Float[np.ndarray, "*prompts outcomes"]:
     """`value` as finite rewards of shape (outcomes,) or (prompts, outcomes)."""
-    value = np.asarray(value, dtype=float)
+    value = _check.numbers("reward", value)
     if value.ndim not in (1, 2) or value.size == 0:
-        raise ValueError(
-            "`reward` must be a non-empty array of shape (outcomes,) or (prompts, outcomes); "
-            f"got shape {value.shape}."
+        raise ArgumentError(
+            "reward",
+            "must be a non-empty array of shape (outcomes,) or (prompts, outcomes); "
+            f"got shape {value.shape}.",
         )
     bad = ~np.isfinite(value)
     if bad.any():
-        raise ValueError(
-            f"`reward` must be finite; got {value[bad][0]:g} at {_where(bad)} "
-            f"({bad.sum()} of {value.size} entries). Where prompts have different numbers of "
-            "outcomes, fill up with any finite reward at a reference probability of 0."
+        raise ArgumentError(
+            "reward",
+            f"must be finite; got {value[bad][0]:g} at {_where(bad)} "
+            f"({bad.sum()} of {value.size} entries). If prompts have different numbers of "
+            "outcomes, pad with any finite reward at a reference probability of 0.",
         )
     return value
 
 
-def probabilities(name: str, value, shape: tuple) -> np.ndarray:
+def probabilities(
+    name: str, value: ArrayLike, shape: tuple[int, ...]
+) -> Float[np.ndarray, "*prompts outcomes"]:
     """`value` as distributions over the last axis, of the shape of the rewards."""
-    value = np.asarray(value, dtype=float)
+    value = _check.numbers(name, value)
     if value.shape != shape:
-        raise ValueError(
-            f"`{name}` must have the shape of `reward`, {shape}; got shape {value.shape}. "
-            "Give one probability per outcome, 0 where a prompt lacks it."
+        raise ArgumentError(
+            name,
+            f"must have the shape of `reward`, {shape}; got shape {value.shape}. "
+            "Give one probability per outcome, 0 where a prompt lacks it.",
         )
     bad = ~(value >= 0)
     if bad.any():
-        raise ValueError(
-            f"`{name}` must hold probabilities; got {value[bad][0]:g} at {_where(bad)} "
-            f"({bad.sum()} of {value.size} entries)."
+        raise ArgumentError(
+            name,
+            f"must hold probabilities; got {value[bad][0]:g} at {_where(bad)} "
+            f"({bad.sum()} of {value.size} entries).",
         )
     total = np.atleast_1d(value.sum(axis=-1))
     off = np.flatnonzero(~(np.abs(total - 1) <= SUM_TOLERANCE))
     if off.size:
         where = f"prompt {off[0]} ({off.size} of {total.size} prompts)" if len(shape) == 2 else ""
-        raise ValueError(
-            f"`{name}` must sum to 1 over the outcomes; got {total[off[0]]:.10g}"
-            f"{' at ' + where if where else ''}. Divide each row by its sum, in double precision."
+        raise ArgumentError(
+            name,
+            f"must sum to 1 over the outcomes; got {total[off[0]]:.10g}"
+            f"{' at ' + where if where else ''}. Divide each row by its sum, in double precision.",
         )
     return value
 
