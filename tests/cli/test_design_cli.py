@@ -11,7 +11,7 @@ from matplotlib.image import imread
 from scipy.special import ndtri
 
 import infalign as ia
-from infalign.cli.design import DEFAULTS, DESIGN_HELP, GOOD_ENOUGH
+from infalign.cli.design import DEFAULTS, GOOD_ENOUGH, HELP
 from infalign.config import Config
 
 CONTRACT = {"procedure", "against", "kl", "beta", "win_rate", "gap", "candidates"}
@@ -48,7 +48,7 @@ def names(data):
 
 def test_the_example_of_the_help_runs(cli):
     code, out, _ = cli("design", "--help")
-    example = re.search(r"Example: infalign (.*)", DESIGN_HELP)[1]
+    example = re.search(r"Example: infalign (.*)", HELP)[1]
     assert code == 0 and example in out
     code, out, _ = cli(*example.split())
     assert code == 0 and "0.8733" in out

@@ -55,7 +55,7 @@ def test_tables_for_papers(cli, folder, form, words):
 
 def test_a_plan_needs_no_model(cli):
     code, out, _ = cli("evaluate", "--plan", "--procedure", "best-of-n:2", "--difference", 5)
-    assert code == 0 and "To see 5 points" in out and "best-of-2" in out
+    assert code == 0 and "To detect 5 points" in out and "best-of-2" in out
     code, out, _ = cli("evaluate", "--plan", "--procedure", "best-of-n:2", "--format", "json")
     plans = json.loads(out)["best-of-n:2"]
     assert [p["samples"] for p in plans] == [2, 4, 8, 16, 32]
@@ -65,21 +65,24 @@ def test_a_plan_needs_no_model(cli):
 def test_a_pilot_tells_how_prompts_differ(cli, folder):
     code, out, err = cli("evaluate", "--plan", "--pilot", folder, "--procedure", "best-of-n:2")
     assert code == 0, err
-    assert "From the pilot's 4 prompts × 4 samples" in " ".join(out.split())
+    assert "In the pilot's 4 prompts × 4 samples" in " ".join(out.split())
 
 
 @pytest.mark.parametrize(
     ("arguments", "words", "status"),
     [
         (("--policy", "a=x"), "needs --reference, --reward, --prompts", 2),
-        ((*POLICIES[:2], *SMALL, "--policy", "nameless"), "`--policy` must read NAME=VALUE", 1),
-        ((*POLICIES[:2], *POLICIES[:2], *SMALL), "the name 'a' twice", 1),
+        ((*POLICIES[:2], *SMALL, "--policy", "nameless"), "--policy: must be NAME=VALUE", 2),
+        ((*POLICIES[:2], *POLICIES[:2], *SMALL), "--policy: names 'a' twice", 2),
         ((*POLICIES, *SMALL, "--procedure", "best-of-n:8"), "fewer than the 8", 1),
         ((*POLICIES, *SMALL, "--top-p", "1.5"), "`top_p`", 1),
-        (("--plan", "--kl", "0"), "kl", 1),
+        (("--plan", "--kl", "0"), "--kl: must be above 0", 2),
+        (("--plan", "--difference", "0"), "--difference: must lie between 0 and 100", 2),
     ],
 )
 def test_wrong_usage_is_one_message(cli, tmp_path, arguments, words, status):
-    code, _, err = cli("evaluate", *arguments, "--out", tmp_path / "out")
+    if "--plan" not in arguments:
+        arguments = (*arguments, "--out", tmp_path / "out")
+    code, _, err = cli("evaluate", *arguments)
     assert code == status and words in " ".join(err.replace("│", " ").split())
     assert "Traceback" not in err and not (tmp_path / "out").exists()

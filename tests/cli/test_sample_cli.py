@@ -170,14 +170,20 @@ def test_rewind_calibrates_on_the_spot_or_reads_a_store(records, refused, fake, 
     ("arguments", "words"),
     [
         (["--procedure", "beast", "x"], "--procedure: must be sampling, best-of-n:N"),
-        (["--procedure", "best-of-n:0", "x"], "--procedure: must be a whole number of at least 1"),
-        (["x"], "--reward: best-of-n:4 chooses by reward"),
-        (["--procedure", "sampling"], "give prompts either as words or with --prompts"),
-        (["--prompts", "bundled:helpful", "x"], "give prompts either as words or with --prompts"),
+        (
+            ["--procedure", "best-of-n:0", "x"],
+            "--procedure: `n` must be a whole number of at least",
+        ),
+        (["x"], "--reward: is needed: best-of-n:4 selects by reward"),
+        (["--procedure", "sampling"], "give prompts either as arguments or with --prompts"),
+        (
+            ["--prompts", "bundled:helpful", "x"],
+            "give prompts either as arguments or with --prompts",
+        ),
         (["--procedure", "sampling", "--temperature", "0", "x"], "--temperature: must be above 0"),
         (
             ["--procedure", "sampling", "--calibration", "s", "x"],
-            "--calibration: sampling does not read quantiles",
+            "--calibration: is not used: sampling does not read quantiles",
         ),
     ],
 )

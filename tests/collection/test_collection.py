@@ -13,7 +13,7 @@ from enumerable import EnumerableModel
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from infalign.cli.run import progress
+from infalign.cli.progress import progress
 from infalign.collection import Local, answer, collect
 from infalign.errors import ConfigError, DataError
 from infalign.models.interfaces import Response
@@ -230,7 +230,7 @@ def test_the_bar_tells_rate_and_time_left(capsys):
 
 def test_a_log_tells_every_half_minute(capsys, monkeypatch):
     now = [0.0]
-    monkeypatch.setattr("infalign.cli.run.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("infalign.cli.progress.time.monotonic", lambda: now[0])
     with progress() as report:
         for done in range(8):
             report("calibrate", done, 8)

@@ -376,7 +376,7 @@ def test_the_command_prints_the_settings_that_keep_the_objective(folder, tmp_pat
     code, out, _ = cli("export-prompts", folder, "--for", "trl", "--out", tmp_path)
     assert out.splitlines()[:2] == ["--beta", str(given.BETA)]
     code, _, err = cli("export-prompts", folder, "--for", "ppo", "--out", tmp_path)
-    assert code == 2 and "verl, openrlhf, trl; got 'ppo'" in err
+    assert code == 2 and "--for" in err and "openrlhf" in err
 
 
 def test_no_framework_is_imported():

@@ -376,7 +376,7 @@ def test_a_python_test_of_success_needs_no_reward(red_team, tmp_path, monkeypatc
     ("arguments", "words"),
     [
         ([], "--threshold / --success: give exactly one of them"),
-        (["--threshold", 0], "--reward: --threshold is one of its values"),
+        (["--threshold", 0], "--reward: is needed with --threshold, which is one"),
         (["--success", "python:a:b", "--augment", "x"], "--augment: must be all, none, or some"),
         (["--success", "python:a:b", "--sigma", 0], "--sigma: must be above 0 and at most 1"),
         (["--success", "python:a:b", "--temperature", 0], "--temperature: must be above 0"),

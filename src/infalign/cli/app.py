@@ -1,4 +1,7 @@
-"""`infalign`: the commands, and how their errors are told."""
+"""`infalign`: the commands, and what they exit with.
+
+0: done. 1: failed, with one message. 2: wrong usage. 130: interrupted with Ctrl-C.
+"""
 
 import sys
 from functools import partial
@@ -6,62 +9,74 @@ from typing import Annotated
 
 import typer
 
+import infalign
 from infalign.errors import ArgumentError, InfalignError
 
-from . import design, evaluate, explore, frameworks, red_team, run, sample, store, store_files
-from .usage import Command
+from . import design, evaluate, explore, frameworks, plan, red_team, run, sample, store, store_files
+from .usage import Command, ResumableCommand
 
 app = typer.Typer(
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
     help="Align a language model for the procedure it will be decoded with "
-    "(InfAlign, arXiv:2412.19792).",
+    "(InfAlign, arXiv:2412.19792).\n\nExample: infalign demo --quick",
 )
 command = partial(app.command, cls=Command)
-command()(run.demo)
-command(name="run", help=run.RUN_HELP)(run.run)
-for stage, purpose in run.STAGE_HELP.items():
-    command(name=stage, help=purpose)(run.stage_command(stage))
-command(help=evaluate.HELP)(evaluate.evaluate)
-command(help=design.DESIGN_HELP)(design.design)
+resumable = partial(app.command, cls=ResumableCommand)
+
+resumable(help=run.DEMO_HELP)(run.demo)
+resumable(help=run.RUN_HELP)(run.run)
+for stage in run.STAGES:
+    resumable(name=stage, help=run.stage_help(stage))(run.stage_command(stage))
+resumable(help=evaluate.HELP)(evaluate.evaluate)
+command(help=plan.HELP)(plan.plan)
+command(help=design.HELP)(design.design)
 command(help=sample.HELP)(sample.sample)
-command(name="red-team", help=red_team.HELP)(red_team.red_team)
-command()(explore.explore)
-command(name="export-prompts")(frameworks.export_prompts)
-command(name="serve-reward")(frameworks.serve_reward)
+resumable(name="red-team", help=red_team.HELP)(red_team.red_team)
+command(help=explore.HELP)(explore.explore)
+command(name="export-prompts", help=frameworks.EXPORT_HELP)(frameworks.export_prompts)
+command(name="serve-reward", help=frameworks.SERVE_HELP)(frameworks.serve_reward)
 store_files.add_to(store.app)
 app.add_typer(store.app, name="store")
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"infalign {infalign.__version__}")
+        raise typer.Exit
+
+
 @app.callback()
 def _options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", help="Print the version.", callback=_print_version, is_eager=True
+        ),
+    ] = False,
     debug: Annotated[
         bool, typer.Option("--debug", help="Show tracebacks of errors; before or after a command.")
     ] = False,
 ):
-    """Only for the help: `main` has taken `--debug` out by the time this is read."""
+    """`--debug` is here for the help only: `main` removes it before the arguments are parsed."""
 
 
 def main() -> None:
-    """Entry point: exit 0 when done, 1 with one message when it failed, 2 for wrong usage."""
+    """Entry point of `infalign` and `python -m infalign`."""
     arguments = [a for a in sys.argv[1:] if a != "--debug"]
     debug = len(arguments) < len(sys.argv) - 1
     try:
-        app(arguments)
-    except KeyboardInterrupt:
-        print("infalign: interrupted; the same command continues the run.", file=sys.stderr)
-        sys.exit(1)
+        app(arguments, prog_name="infalign")
     except Exception as error:
         if debug:
             raise
-        print(f"infalign: {_told(error)}", file=sys.stderr)
+        print(f"infalign: {message(error)}", file=sys.stderr)
         sys.exit(1)
 
 
-def _told(error: Exception) -> str:
-    """Our own words as they are; what others raise on one line, with its kind."""
+def message(error: Exception) -> str:
+    """The package's own words as they are; other errors on one line, with their kind."""
     if isinstance(error, InfalignError):
         return str(error)
     words = " ".join(str(error).split())

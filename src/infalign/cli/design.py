@@ -1,4 +1,4 @@
-"""`infalign design`: the analytical tool."""
+"""`infalign design`: the best transform for a procedure, in theory."""
 
 import json
 import math
@@ -14,7 +14,7 @@ from infalign.core import procedure_forms, transform_forms
 from .usage import read
 
 GOOD_ENOUGH = 0.005
-"""Win rate short of the optimum, half a point, that is less than training differs from theory."""
+"""Loss of win rate, half a point, below the difference between training and theory."""
 
 DEFAULTS = (
     "identity",
@@ -31,15 +31,19 @@ CANDIDATE_FORMS = transform_forms(
 )
 
 POINTS, SAMPLED_POINTS = 12, 6
-"""KLs of a plot: fewer where each one takes seconds."""
+"""Numbers of KLs in a plot, without and with --samples, where each KL takes seconds."""
 
-DESIGN_HELP = f"""Best transform for a procedure and a KL budget, beside simple ones. No training.
+HELP = f"""Find the best transform for a procedure and a KL budget, and compare simple ones.
+
+No model is trained.
 
 Procedures: {procedure_forms()}.
 
-Candidates: {CANDIDATE_FORMS}; exponential:best and power:best are the family's best member at the
-budget, raw:PATH is plain RLHF on those rewards: a list of numbers, or one list per prompt, as
-text, JSON, Parquet or .npy.
+Candidates: {CANDIDATE_FORMS}.
+
+exponential:best and power:best are the best member of their family at the budget. raw:PATH is plain
+RLHF on the rewards in a file: a list of numbers, or one list per prompt, as text, JSON, Parquet or
+.npy.
 
 Example: infalign design --procedure best-of-n:4 --kl 0.5
 """
@@ -49,22 +53,22 @@ def design(
     procedure: Annotated[str, typer.Option(help="How the policy will be decoded.")],
     kl: Annotated[
         list[float] | None,
-        typer.Option(help="KL budget in nats per sequence; may be repeated."),
+        typer.Option(help="KL budget, in nats per sequence. Repeatable."),
     ] = None,
-    beta: Annotated[float | None, typer.Option(help="KL strength, instead of a budget.")] = None,
+    beta: Annotated[float | None, typer.Option(help="KL strength, in place of a budget.")] = None,
     against: Annotated[
-        str | None, typer.Option(help="How the reference is decoded; the same unless given.")
+        str | None, typer.Option(help="How the reference is decoded. Default: as the policy.")
     ] = None,
     transform: Annotated[
-        list[str] | None, typer.Option(help="Candidate to compare; may be repeated.")
+        list[str] | None, typer.Option(help="Transform to compare. Repeatable.")
     ] = None,
     samples: Annotated[
         int | None,
-        typer.Option(help="Calibration samples per prompt: expected win rates; exact without."),
+        typer.Option(help="Calibration samples per prompt. Default: exact calibration."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     plot: Annotated[
-        Path | None, typer.Option(help="Also draw win rate against KL, as PNG.")
+        Path | None, typer.Option(help="PNG file for a plot of win rate against KL.")
     ] = None,
 ):
     from infalign import _check
@@ -81,24 +85,23 @@ def design(
     if samples is not None:
         _check.count("samples", samples)
     candidates = {text: _candidate(text) for text in transform or DEFAULTS}
-    found = [
-        _budget(played, opponent, candidates, budget, beta, samples) for budget in kl or [None]
-    ]
+    budgets: list[float] | list[None] = kl or [None]
+    designs = [_budget(played, opponent, candidates, kl, beta, samples) for kl in budgets]
     if plot:
-        _plot(played, opponent, candidates, [f["kl"] for f in found], samples, plot)
+        _plot(played, opponent, candidates, [d["kl"] for d in designs], samples, plot)
     if as_json:
         names = {"procedure": played.spec, "against": opponent.spec}
-        print(json.dumps(found[0] if len(found) == 1 else names | {"budgets": found}))
+        print(json.dumps(designs[0] if len(designs) == 1 else names | {"budgets": designs}))
         return
     console = Console(highlight=False)
-    for number, budget in enumerate(found):
+    for number, one in enumerate(designs):
         if number:
             console.print()
-        _print(console, budget)
+        _print(console, one)
 
 
 def _candidate(text: str):
-    """What `infalign.compare` takes for one `--transform`."""
+    """The candidate of one --transform, as `infalign.compare` takes it."""
     from infalign.calibration.reward_files import read_raw
     from infalign.core import best_exponential, best_power, parse_transform
     from infalign.errors import ArgumentError, DataError
@@ -114,13 +117,13 @@ def _candidate(text: str):
     try:
         return parse_transform(text)
     except ArgumentError as error:
-        if error.argument == "transform":  # none of those that the core knows
+        if error.argument == "transform":  # the core knows no such transform
             raise ArgumentError("transform", f"must be {CANDIDATE_FORMS}; got {text!r}.") from None
         raise typer.BadParameter(str(error), param_hint="--transform") from None
 
 
 def _rows(played, opponent, candidates, kl, samples):
-    """The optimum at one budget, and every candidate there."""
+    """The optimum and every candidate at one budget."""
     from infalign.core import compare
 
     best, *rows = compare(played, list(candidates), kl=kl, against=opponent, samples=samples)
@@ -128,7 +131,7 @@ def _rows(played, opponent, candidates, kl, samples):
 
 
 def _budget(played, opponent, candidates, kl, beta, samples) -> dict:
-    """One budget as JSON states it."""
+    """The design for one budget, as JSON states it."""
     from infalign.core import design as solve
 
     best = solve(played, kl=kl, beta=beta, against=opponent, samples=samples)
@@ -136,7 +139,7 @@ def _budget(played, opponent, candidates, kl, beta, samples) -> dict:
     good = [r for r in rows if r.loss <= GOOD_ENOUGH and not r.transform.startswith("raw")]
     simplest = [r for r in good if r.transform == "identity"] or sorted(good, key=lambda r: r.loss)
     recommended = simplest[0].transform if simplest else "optimal"
-    found = {
+    stated = {
         "procedure": played.spec,
         "against": opponent.spec,
         "kl": best.kl,
@@ -160,20 +163,20 @@ def _budget(played, opponent, candidates, kl, beta, samples) -> dict:
         ],
     }
     if samples is not None:
-        found["samples_needed"] = _samples_needed(played, opponent, recommended, best.kl)
-    return found
+        stated["samples_needed"] = _samples_needed(played, opponent, recommended, best.kl)
+    return stated
 
 
 def _samples_needed(played, opponent, transform: str, kl: float) -> int | None:
-    """K at which the transform is as good as exactly calibrated; None if beyond what is tried."""
+    """Smallest K within half a point of exact calibration; None if it is beyond the search."""
     from infalign.core import at_kl, parse_transform, samples_needed
     from infalign.core import design as solve
     from infalign.errors import SolveError
 
-    if transform == "optimal":
-        chosen = solve(played, kl=kl, against=opponent).transform
-    else:
-        chosen = parse_transform(transform)
+    optimal = transform == "optimal"
+    chosen = (
+        solve(played, kl=kl, against=opponent).transform if optimal else parse_transform(transform)
+    )
     exact = at_kl(chosen, kl).win_rate(played, opponent)
     try:
         return samples_needed(
@@ -184,7 +187,7 @@ def _samples_needed(played, opponent, transform: str, kl: float) -> int | None:
 
 
 def _plot(played, opponent, candidates, budgets, samples, path: Path) -> None:
-    """Win rate against KL, up to twice the largest budget or what the samples express."""
+    """Plot win rate against KL, up to twice the largest budget or to what the samples express."""
     from dataclasses import replace
 
     from infalign.errors import SolveError
@@ -193,7 +196,7 @@ def _plot(played, opponent, candidates, budgets, samples, path: Path) -> None:
 
     curves, points = [], POINTS if samples is None else SAMPLED_POINTS
     for i in range(1, points + 1):
-        kl = 2 * max(budgets) * (i / points) ** 2  # win rates rise with the root of the KL
+        kl = 2 * max(budgets) * (i / points) ** 2  # win rates rise like √KL at first
         try:
             best, rows = _rows(played, opponent, candidates.values(), kl, samples)
         except SolveError:
@@ -208,28 +211,28 @@ def _short(transform: str) -> str:
     return f"raw:{Path(value).name}" if kind == "raw" else kind + colon + value
 
 
-def _print(console: Console, found: dict) -> None:
-    """One budget as a table, what it rests on, and what to do next."""
-    samples = found["samples"]
+def _print(console: Console, stated: dict) -> None:
+    """One budget as a table, its certificate, and the next command."""
+    samples = stated["samples"]
 
     def rate(row):
         error = f" ± {row['stderr']:.4f}" if samples else ""
         return f"{row['win_rate']:.4f}{error}"
 
     console.print(
-        f"{found['procedure']} against {found['against']} at {found['kl']:.3g} nats"
+        f"{stated['procedure']} against {stated['against']} at {stated['kl']:.3g} nats"
         + (f", {samples} calibration samples per prompt" if samples else ""),
         style="bold",
         soft_wrap=True,
     )
     table = Table()
-    longest = max(len(row["transform"]) for row in found["candidates"])
+    longest = max(len(row["transform"]) for row in stated["candidates"])
     table.add_column("transform", overflow="fold", min_width=min(longest, 28))
     for column in ("win rate", "short of best", "β"):
         table.add_column(column, justify="right", no_wrap=True)
     table.add_column("good enough", justify="center")
-    table.add_row("optimal", rate(found), "", f"{found['beta']:.4g}", "", style="bold")
-    for row in sorted(found["candidates"], key=lambda row: row["loss"]):
+    table.add_row("optimal", rate(stated), "", f"{stated['beta']:.4g}", "", style="bold")
+    for row in sorted(stated["candidates"], key=lambda row: row["loss"]):
         table.add_row(
             row["transform"],
             rate(row),
@@ -239,34 +242,34 @@ def _print(console: Console, found: dict) -> None:
         )
     console.print(table)
     console.print(f"Good enough: within {100 * GOOD_ENOUGH:g} points of the best possible.")
-    if found["gap"] is None:
-        console.print(f"{found['certificate'][0].upper()}{found['certificate'][1:]}.")
+    if stated["gap"] is None:
+        console.print(f"{stated['certificate'][0].upper()}{stated['certificate'][1:]}.")
     else:
-        more = f"gains more than {found['gap']:.1e}" if found["gap"] else "is better"
-        console.print(f"Certified: no policy {more} at this β, by {found['certificate']}.")
+        more = f"gains more than {stated['gap']:.1e}" if stated["gap"] else "is better"
+        console.print(f"Certified: no policy {more} at this β, by {stated['certificate']}.")
     if samples:
         console.print("±: standard error of the expectation over prompts.")
-        needed, name = found["samples_needed"], found["recommended"]
+        needed, name = stated["samples_needed"], stated["recommended"]
         console.print(
-            f"{name} is within {100 * GOOD_ENOUGH:g} points of its exact calibration "
-            + (f"from {needed} samples per prompt on." if needed else "only beyond 4096 samples.")
+            f"{name} comes within {100 * GOOD_ENOUGH:g} points of exact calibration with "
+            + (f"{needed} samples per prompt." if needed else "more than 4096 samples per prompt.")
         )
-    console.print(_next(found), soft_wrap=True)
+    console.print(_next(stated), soft_wrap=True)
 
 
-def _next(found: dict) -> str:
-    """The command, or the line of Python, that goes on from here."""
+def _next(stated: dict) -> str:
+    """The next command, or the next line of Python."""
     from infalign.core import RankProcedure, parse_procedure
 
-    specs = found["procedure"], found["against"]
+    specs = stated["procedure"], stated["against"]
     other = specs[0] != specs[1]
     if not all(isinstance(parse_procedure(spec), RankProcedure) for spec in specs):
         played, opponent = (f'parse_procedure("{spec}")' for spec in specs)
         against = f", against={opponent}" if other else ""
-        return f"Next, in Python: design({played}, kl={found['kl']:.6g}{against}).transform"
+        return f"Next, in Python: design({played}, kl={stated['kl']:.6g}{against}).transform"
     words = [f"procedure={specs[0]}"] + [f"against={specs[1]}"] * other
-    words += [f"kl={found['kl']:.6g}", f"transform={found['recommended']}"]
-    if found["samples"]:
-        words.append(f"calibration.samples={found['samples']}")
+    words += [f"kl={stated['kl']:.6g}", f"transform={stated['recommended']}"]
+    if stated["samples"]:
+        words.append(f"calibration.samples={stated['samples']}")
     quoted = [f"'{word}'" if "*" in word else word for word in words]
     return f"Next: infalign run config.yaml {' '.join(quoted)}"

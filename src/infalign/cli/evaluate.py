@@ -1,195 +1,139 @@
 """`infalign evaluate`: policies × procedures × rewards, from a run or from any models."""
 
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from infalign.errors import ConfigError
-
-from . import run as run_cli
-from .plan import print_plan
-from .show import print_results
+from .plan import DIFFERENCE, KL, PILOT, print_plan
+from .progress import progress, quiet_libraries
+from .run import Out, Overrides, bring_up_to
+from .show import Form, print_results
+from .usage import named_values, others, refuse
 
 HELP = (
-    "Do policies win under the procedure they are decoded with?\n\n"
-    "With CONFIG.yaml: the evaluation of that run, after what comes before. With --policy: "
-    "policies trained anywhere, against --reference. Samples are drawn once and serve every "
-    "procedure, n and reward; a killed evaluation continues, and a second one with more policies, "
-    "rewards or procedures draws only what is new. With --plan: how many prompts and samples a "
-    "difference needs, without any model.\n\n"
+    "Compare policies with a reference under the procedures they are decoded with.\n\n"
+    "With CONFIG.yaml: evaluate that run, running any earlier stages first.\n\n"
+    "With --policy: evaluate policies trained anywhere against --reference. Samples are drawn once "
+    "and serve every procedure, n and reward. An interrupted evaluation continues. A second one "
+    "with more policies, rewards or procedures draws only the samples that are missing.\n\n"
+    "With --plan: the same as `infalign plan`.\n\n"
     "Example: infalign evaluate --policy mine=models/mine --reference models/base --reward "
     "models/reward --gold gold=models/gold --prompts prompts.jsonl --procedure best-of-n:4 "
-    "--procedure worst-of-n:4\n\n"
-    "Example: infalign evaluate --plan --procedure best-of-n:4 --kl 0.5 --difference 3"
+    "--procedure worst-of-n:4"
 )
 
-
-class Form(StrEnum):
-    """How results are printed."""
-
-    table = "table"
-    json = "json"
-    markdown = "markdown"
-    latex = "latex"
+OF_A_RUN = ("config", "overrides", "out", "form")
+OF_A_PLAN = ("plan", "procedure", "against", "difference", "kl", "pilot", "form")
+ONLY_OF_A_PLAN = ("difference", "kl", "pilot")
+NEEDED = ("policy", "reference", "reward", "prompts")
+"""Parameters of each mode. Without a configuration and --plan, all but those of a plan are used."""
 
 
-Named = list[str] | None
-COMPARED, DECODED, SAMPLED, PLANNED = (
-    "What is compared",
-    "How it is decoded",
-    "How it is sampled",
-    "With --plan",
-)
+def _option(panel: str, help: str, *names: str, **settings) -> Any:
+    return typer.Option(*names, help=help, rich_help_panel=panel, **settings)
+
+
+COMPARED, DECODED, SAMPLED, PLANNED = "Compared", "Decoding", "Sampling", "With --plan"
 
 
 def evaluate(
+    context: typer.Context,
     config: Annotated[Path | None, typer.Argument(help="YAML file of a run.")] = None,
-    overrides: run_cli.Overrides = None,
+    overrides: Overrides = None,
     policy: Annotated[
-        Named,
-        typer.Option(
-            help="NAME=MODEL of a policy: folder, hub id or http(s)://HOST/v1#MODEL; repeatable.",
-            rich_help_panel=COMPARED,
+        list[str] | None,
+        _option(
+            COMPARED,
+            "NAME=MODEL of a policy: a folder, hub id or http(s)://HOST/v1#MODEL. Repeatable.",
         ),
     ] = None,
     reference: Annotated[
-        str | None, typer.Option(help="Model that they are held against.", rich_help_panel=COMPARED)
+        str | None,
+        _option(COMPARED, "Reference model that the policies are compared with."),
     ] = None,
     reward: Annotated[
         str | None,
-        typer.Option(
-            help="Reward that procedures keep by, as in a configuration.", rich_help_panel=COMPARED
-        ),
+        _option(COMPARED, "Reward that the procedures select by, as in a configuration."),
     ] = None,
     gold: Annotated[
-        Named,
-        typer.Option(
-            help="NAME=REWARD that judges what is kept; repeatable.", rich_help_panel=COMPARED
-        ),
+        list[str] | None,
+        _option(COMPARED, "NAME=REWARD that judges the selected responses. Repeatable."),
     ] = None,
     judge: Annotated[
         str | None,
-        typer.Option(
-            help="Pairwise judge: http(s)://HOST/v1#MODEL or python:module:function.",
-            rich_help_panel=COMPARED,
-        ),
+        _option(COMPARED, "Pairwise judge: http(s)://HOST/v1#MODEL or python:module:function."),
     ] = None,
     judge_pairs: Annotated[
-        int,
-        typer.Option(
-            help="Pairs per prompt and policy that it compares.", rich_help_panel=COMPARED
-        ),
+        int, _option(COMPARED, "Pairs that the judge compares, per prompt and policy.")
     ] = 1,
     prompts: Annotated[
         str | None,
-        typer.Option(
-            help="JSON Lines file, or bundled:helpful, bundled:harmless.", rich_help_panel=COMPARED
-        ),
+        _option(COMPARED, "JSON Lines file, bundled:helpful or bundled:harmless."),
     ] = None,
-    split: Annotated[
-        str, typer.Option(help="Which of the prompts.", rich_help_panel=COMPARED)
-    ] = "test",
+    split: Annotated[str, _option(COMPARED, "Split of the prompts.")] = "test",
     limit: Annotated[
-        int | None, typer.Option(help="The first so many prompts.", rich_help_panel=COMPARED)
+        int | None, _option(COMPARED, "Use only the first N prompts.", metavar="N")
     ] = None,
     procedure: Annotated[
-        Named,
-        typer.Option(
-            help="How policies are decoded; repeatable. Default best-of-n:4.",
-            rich_help_panel=DECODED,
-        ),
+        list[str] | None,
+        _option(DECODED, "How policies are decoded. Repeatable. Default: best-of-n:4."),
     ] = None,
     against: Annotated[
         str | None,
-        typer.Option(
-            help="How the reference is decoded; as the policy unless given.",
-            rich_help_panel=DECODED,
-        ),
+        _option(DECODED, "How the reference is decoded. Default: as the policies."),
     ] = None,
     answers: Annotated[
         str,
-        typer.Option(
-            help="For majority-vote:N: numeric, or python:package.module:function.",
-            rich_help_panel=DECODED,
+        _option(
+            DECODED,
+            "How majority-vote:N reads an answer: numeric, or python:package.module:function.",
         ),
     ] = "numeric",
     samples: Annotated[
-        int, typer.Option(help="Responses per prompt and policy.", rich_help_panel=SAMPLED, min=1)
+        int, _option(SAMPLED, "Responses per prompt, from each policy.", min=1)
     ] = 32,
     kl_samples: Annotated[
-        int,
-        typer.Option(
-            help="Of them, those on which the KL is measured.", rich_help_panel=SAMPLED, min=1
-        ),
+        int, _option(SAMPLED, "Responses per prompt that the KL is measured on, at most.", min=1)
     ] = 8,
-    temperature: Annotated[
-        float, typer.Option(help="Softmax temperature.", rich_help_panel=SAMPLED)
-    ] = 1.0,
-    top_p: Annotated[
-        float,
-        typer.Option(help="Mass of the nucleus that tokens come from.", rich_help_panel=SAMPLED),
-    ] = 1.0,
-    max_new_tokens: Annotated[
-        int, typer.Option(help="Longest response, in tokens.", rich_help_panel=SAMPLED)
-    ] = 128,
-    batch_size: Annotated[
-        int, typer.Option(help="Responses generated at once.", rich_help_panel=SAMPLED)
-    ] = 256,
-    seed: Annotated[
-        int, typer.Option(help="All randomness follows from it.", rich_help_panel=SAMPLED)
-    ] = 0,
+    temperature: Annotated[float, _option(SAMPLED, "Softmax temperature.")] = 1.0,
+    top_p: Annotated[float, _option(SAMPLED, "Nucleus-sampling threshold (top-p).")] = 1.0,
+    max_new_tokens: Annotated[int, _option(SAMPLED, "Longest response, in tokens.")] = 128,
+    batch_size: Annotated[int, _option(SAMPLED, "Responses generated at once.")] = 256,
+    seed: Annotated[int, _option(SAMPLED, "Seed of all randomness.", min=0)] = 0,
     trust_remote_code: Annotated[
-        bool,
-        typer.Option(
-            "--trust-remote-code", help="Allow code from the hub to run.", rich_help_panel=SAMPLED
-        ),
+        bool, _option(SAMPLED, "Allow code from the hub to run.", "--trust-remote-code")
     ] = False,
-    out: run_cli.Out = Path("runs/evaluation"),
-    plan: Annotated[
-        bool,
-        typer.Option(
-            "--plan",
-            help="How many prompts and samples a difference needs.",
-            rich_help_panel=PLANNED,
-        ),
-    ] = False,
-    difference: Annotated[
-        float, typer.Option(help="The difference to be seen, in points.", rich_help_panel=PLANNED)
-    ] = 3.0,
-    kl: Annotated[
-        float, typer.Option(help="KL of the policies, in nats.", rich_help_panel=PLANNED)
-    ] = 0.5,
-    pilot: Annotated[
-        Path | None,
-        typer.Option(
-            help="Folder of an evaluation like the one that is planned.", rich_help_panel=PLANNED
-        ),
-    ] = None,
-    form: Annotated[
-        Form, typer.Option("--format", help="What is printed on standard output.")
-    ] = Form.table,
+    out: Out = Path("runs/evaluation"),
+    plan: Annotated[bool, _option(PLANNED, "Plan an evaluation instead.", "--plan")] = False,
+    difference: Annotated[float, _option(PLANNED, DIFFERENCE)] = 3.0,
+    kl: Annotated[float, _option(PLANNED, KL)] = 0.5,
+    pilot: Annotated[Path | None, _option(PLANNED, PILOT)] = None,
+    form: Annotated[Form, typer.Option("--format", help="Format of standard output.")] = Form.table,
 ):
+    procedures = tuple(procedure or ["best-of-n:4"])
     if plan:
-        print_plan(tuple(procedure or ["best-of-n:4"]), against, difference, kl, pilot, form)
+        refuse(context, "is not used with --plan.", *others(context, OF_A_PLAN))
+        print_plan(procedures, against, difference, kl, pilot, form)
         return
-    options = (policy, reference, reward, prompts)
+    refuse(context, "is used with --plan only.", *ONLY_OF_A_PLAN)
     if config is not None:
-        if any(options):
-            raise typer.BadParameter("give a configuration, or --policy and the options with it")
-        finished = run_cli.bring_up_to(config, tuple(overrides or ()), out, "evaluate")
+        refuse(
+            context,
+            "is not used with CONFIG.yaml. Set it in the configuration, or leave CONFIG.yaml out.",
+            *others(context, OF_A_RUN),
+        )
+        finished = bring_up_to(config, tuple(overrides or ()), out, "evaluate")
         print_results(finished.folder, form)
         return
-    if not all(options):
-        missing = [
-            name
-            for name, value in zip(
-                ("--policy", "--reference", "--reward", "--prompts"), options, strict=True
-            )
-            if not value
-        ]
+    missing = [f"--{name}" for name in NEEDED if not context.params[name]]
+    if missing:
         raise typer.BadParameter(f"without a configuration it needs {', '.join(missing)}")
+    if judge is None:
+        refuse(context, "is used with --judge only.", "judge_pairs")
+    if not any(spec.startswith("majority-vote") for spec in (*procedures, against or "")):
+        refuse(context, "is used with --procedure majority-vote:N only.", "answers")
+
     from infalign.comparison.comparison import Comparison
     from infalign.comparison.run import compare_policies
     from infalign.config import EvaluationPrompts, SamplingSettings, read_section
@@ -197,46 +141,31 @@ def evaluate(
     from infalign.reports.page import build_report
 
     source = read_section(EvaluationPrompts, {"file": prompts, "split": split, "limit": limit})
+    sampling = {
+        "temperature": temperature,
+        "top_p": top_p,
+        "max_new_tokens": max_new_tokens,
+        "batch_size": batch_size,
+    }
     comparison = Comparison(
-        reference=reference,
-        policies=dict(_named("--policy", policy)),
-        reward=reward,
-        gold=dict(_named("--gold", gold or [])),
+        reference=reference or "",
+        policies=named_values("--policy", policy),
+        reward=reward or "",
+        gold=named_values("--gold", gold),
         answers=answers,
         judge=judge,
         judge_pairs=judge_pairs,
         prompts=load_prompts(source),
-        procedures=tuple(procedure or ["best-of-n:4"]),
+        procedures=procedures,
         against=against,
-        sampling=read_section(
-            SamplingSettings,
-            {
-                "temperature": temperature,
-                "top_p": top_p,
-                "max_new_tokens": max_new_tokens,
-                "batch_size": batch_size,
-            },
-        ),
+        sampling=read_section(SamplingSettings, sampling),
         samples=samples,
         kl_samples=kl_samples,
         seed=seed,
         trust_remote_code=trust_remote_code,
     )
-    run_cli.quiet_libraries()
-    with run_cli.progress() as report:
+    quiet_libraries()
+    with progress() as report:
         compare_policies(comparison, out, report)
         build_report(out)
     print_results(out, form)
-
-
-def _named(option: str, values: list[str]) -> list[tuple[str, str]]:
-    """NAME=VALUE pairs; every name once."""
-    pairs = []
-    for text in values:
-        name, equals, value = text.partition("=")
-        if not (name and equals and value):
-            raise ConfigError(f"`{option}` must read NAME=VALUE; got {text!r}.")
-        if name in dict(pairs):
-            raise ConfigError(f"`{option}` has the name {name!r} twice. Give each its own.")
-        pairs.append((name, value))
-    return pairs

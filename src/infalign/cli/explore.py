@@ -6,27 +6,32 @@ from typing import Annotated
 
 import typer
 
+from .usage import refuse
+
+HELP = (
+    "Write or serve an interactive page that explains transforms and helps to choose one.\n\n"
+    "The page works offline.\n\n"
+    "Example: infalign explore --out explorer.html"
+)
+
 
 def explore(
+    context: typer.Context,
     out: Annotated[
         Path | None,
-        typer.Option(help="Where to write the page; explorer.html unless it is served."),
+        typer.Option(help="File of the page. Default: explorer.html, or no file with --serve."),
     ] = None,
     serve: Annotated[
         bool, typer.Option("--serve", help="Serve the page to this machine until Ctrl-C.")
     ] = False,
-    port: Annotated[int | None, typer.Option(help="Port to serve at; a free one if 0.")] = None,
+    port: Annotated[int, typer.Option(help="Port to serve at; 0 for a free one.")] = 0,
 ):
-    """Interactive page on which to understand and choose a transform. Works offline.
-
-    Example: infalign explore --out explorer.html
-    """
-    if port is not None and not serve:
-        raise typer.BadParameter("only `--serve` uses it.", param_hint="--port")
+    if not serve:
+        refuse(context, "is used with --serve only.", "port")
     from infalign import explorer
 
     if out or not serve:
         print(explorer.write_page(out or Path("explorer.html")))
     if serve:
         print("Ctrl-C ends it.", file=sys.stderr)
-        explorer.serve(port or 0, lambda address: print(address, flush=True))
+        explorer.serve(port, lambda address: print(address, flush=True))

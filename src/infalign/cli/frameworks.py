@@ -2,69 +2,73 @@
 
 import json
 import sys
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-RunFolder = Annotated[Path, typer.Argument(help="Run folder, brought up to `design` at least.")]
-FRAMEWORKS = ("verl", "openrlhf", "trl")
+from .progress import quiet_libraries
+
+RunFolder = Annotated[Path, typer.Argument(help="Run folder, with the design stage done.")]
+
+
+class Framework(StrEnum):
+    """Frameworks that prompts are exported to."""
+
+    verl = "verl"
+    openrlhf = "openrlhf"
+    trl = "trl"
+
+
+EXPORT_HELP = (
+    "Write a run's training prompts in the format of another framework, with their ids.\n\n"
+    "Prints the framework's settings that keep the objective, such as the β of the design: one "
+    "word per line, for the framework's command line.\n\n"
+    "Example: infalign export-prompts runs/mine --for verl --out data"
+)
+SERVE_HELP = (
+    "Serve a run's reward over HTTP, to OpenRLHF and to other runs.\n\n"
+    "Prints the address and, as JSON, what is served. There is no password: everyone who reaches "
+    "the address can use it.\n\n"
+    "Example: infalign serve-reward runs/mine --port 8000"
+)
 
 
 def export_prompts(
     run: RunFolder,
-    framework: Annotated[str, typer.Option("--for", help="verl, openrlhf or trl.")],
-    out: Annotated[Path, typer.Option(help="Folder that the files go to; they are replaced.")],
+    framework: Annotated[Framework, typer.Option("--for", help="Framework to write for.")],
+    out: Annotated[Path, typer.Option(help="Folder of the files. Existing files are replaced.")],
 ):
-    """Write a run's training prompts as another framework reads them, with their ids.
-
-    Prints the framework's settings that keep the objective, the β of the design among them: one
-    word a line, for its command line.
-
-    Example: infalign export-prompts runs/mine --for verl --out data
-    """
-    if framework not in FRAMEWORKS:
-        raise typer.BadParameter(
-            f"must be {', '.join(FRAMEWORKS)}; got {framework!r}.", param_hint="--for"
-        )
     from infalign.frameworks.export import export_prompts
     from infalign.frameworks.opened import open_run
 
-    for word in export_prompts(open_run(run), framework, out):
+    for word in export_prompts(open_run(run), framework.value, out):
         print(word)
-    print(f"Prompts are in {out}. docs/frameworks.md says how to start it.", file=sys.stderr)
+    print(f"Prompts are in {out}. docs/frameworks.md shows how to start.", file=sys.stderr)
 
 
 def serve_reward(
     run: RunFolder,
     host: Annotated[
-        str, typer.Option(help="Address to listen at; 0.0.0.0 lets other machines in.")
+        str, typer.Option(help="Address to listen at. 0.0.0.0 admits other machines.")
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port to listen at; a free one if 0.")] = 8000,
+    port: Annotated[int, typer.Option(help="Port to listen at; 0 for a free one.")] = 8000,
     raw: Annotated[
-        bool, typer.Option("--raw", help="Answer the raw reward, not the shaped one.")
+        bool, typer.Option("--raw", help="Serve the raw reward instead of the shaped one.")
     ] = False,
-    batch: Annotated[int, typer.Option(help="Responses scored at once, at most.")] = 256,
+    batch: Annotated[int, typer.Option(help="Largest number of responses scored at once.")] = 256,
     window_ms: Annotated[
-        float, typer.Option(help="Milliseconds to wait for more before scoring.")
+        float, typer.Option(help="Milliseconds to wait for more responses before scoring.")
     ] = 5.0,
     waiting: Annotated[
-        int, typer.Option(help="Responses that may wait; above it the answer is 503.")
+        int, typer.Option(help="Responses that may wait. Beyond it, requests get status 503.")
     ] = 16384,
     largest_mb: Annotated[float, typer.Option(help="Largest request, in megabytes.")] = 32.0,
 ):
-    """Serve a run's reward over HTTP, as OpenRLHF and other runs ask for it.
-
-    Prints the address and, as JSON, what it serves. There is no password: whoever reaches the
-    address may ask.
-
-    Example: infalign serve-reward runs/mine --port 8000
-    """
     from infalign.frameworks.opened import open_run, policy_text, run_scorer
     from infalign.frameworks.server import make_app, serve
     from infalign.pipeline.read import read_design
-
-    from .run import quiet_libraries
 
     quiet_libraries()
     opened = open_run(run)

@@ -1,51 +1,91 @@
-"""`infalign evaluate --plan`: how large an evaluation has to be."""
+"""`infalign plan`: the prompts and samples that an evaluation needs to detect a difference."""
 
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
+import typer
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
 from infalign import storage
-from infalign.core import parse_procedure
-from infalign.errors import DataError
+from infalign.core import AbstractProcedure, parse_procedure
+from infalign.errors import ArgumentError, DataError
 from infalign.evaluation.pilot import Components, components
 from infalign.evaluation.power import BETWEEN, EvaluationPlan, table
 from infalign.reports.page import read_results
 from infalign.reports.plots import procedure_words
 from infalign.stores import by_prompt
 
+from .show import Form
+from .usage import read
+
+HELP = (
+    "Find the prompts and samples that an evaluation needs to detect a difference.\n\n"
+    "The difference is in win rate, between two policies. No model is loaded.\n\n"
+    "Example: infalign plan --procedure best-of-n:4 --kl 0.5 --difference 3"
+)
+
+DIFFERENCE = "Difference in win rate to detect, in percentage points."
+KL = "KL of the policies from the reference, in nats."
+PILOT = "Folder of a similar evaluation, which shows how prompts differ."
+
+
+def plan(
+    procedure: Annotated[
+        list[str] | None,
+        typer.Option(help="How the policies are decoded. Repeatable. Default: best-of-n:4."),
+    ] = None,
+    against: Annotated[
+        str | None, typer.Option(help="How the reference is decoded. Default: as the policies.")
+    ] = None,
+    difference: Annotated[float, typer.Option(help=DIFFERENCE)] = 3.0,
+    kl: Annotated[float, typer.Option(help=KL)] = 0.5,
+    pilot: Annotated[Path | None, typer.Option(help=PILOT)] = None,
+    form: Annotated[Form, typer.Option("--format", help="Format of standard output.")] = Form.table,
+):
+    print_plan(tuple(procedure or ["best-of-n:4"]), against, difference, kl, pilot, form)
+
 
 def print_plan(
-    procedures: tuple[str, ...],
+    procedures: Sequence[str],
     against: str | None,
     difference: float,
     kl: float,
     pilot: Path | None,
-    form: str,
+    form: Form,
 ) -> None:
-    """For each procedure, the prompts that show `difference` points, by samples per prompt."""
-    opponent = parse_procedure(against) if against else None
+    """For each procedure, the prompts needed to detect `difference` points, by samples."""
+    if form not in (Form.table, Form.json):
+        raise typer.BadParameter(
+            f"a plan is printed as table or json; got {form.value!r}.", param_hint="--format"
+        )
+    if not 0 < difference < 100:
+        raise ArgumentError("difference", f"must lie between 0 and 100 points; got {difference:g}.")
+    opponent = read("against", parse_procedure, against) if against else None
     plans: dict[str, tuple[EvaluationPlan, ...]] = {}
-    seen: dict[str, Components] = {}
+    pilots: dict[str, Components] = {}
     for spec in procedures:
-        procedure = parse_procedure(spec)
+        procedure = read("procedure", parse_procedure, spec)
         between = BETWEEN
         if pilot is not None:
-            seen[spec] = _pilot(pilot, procedure, opponent)
-            between = max(seen[spec].between, 0.0)
+            pilots[spec] = _pilot(pilot, procedure, opponent)
+            between = max(pilots[spec].between, 0.0)
         plans[spec] = table(procedure, difference / 100, kl=kl, against=opponent, between=between)
-    if form == "json":
-        print(json.dumps({spec: [_json(p) for p in found] for spec, found in plans.items()}))
-        return
-    _print(plans, seen, difference, kl)
+    if form is Form.json:
+        print(json.dumps({spec: [_json(p) for p in own] for spec, own in plans.items()}))
+    else:
+        _print(plans, pilots, difference, kl)
 
 
-def _pilot(folder: Path, procedure, against) -> Components:
-    """Variance components between the first two policies of an evaluation that there is."""
+def _pilot(
+    folder: Path, procedure: AbstractProcedure, against: AbstractProcedure | None
+) -> Components:
+    """Variance components of the difference between the first two policies of an evaluation."""
     results = read_results(folder / "evaluation" / "results.json")
     names = [p["method"] for p in results["policies"]][:2]
     if len(names) < 2:
@@ -53,38 +93,42 @@ def _pilot(folder: Path, procedure, against) -> Components:
     files = [folder / "evaluation" / f"{name}.parquet" for name in (*names, "reference")]
     tables = [storage.read_table(file) for file in files]
     ids = list(dict.fromkeys(tables[0]["prompt_id"].to_pylist()))
-    rewards = [
+    a, b, reference = (
         by_prompt(table, ids, source=str(file)).matrix("reward")
         for table, file in zip(tables, files, strict=True)
-    ]
-    return components(*rewards, procedure, rng=np.random.default_rng(0), against=against)
+    )
+    return components(a, b, reference, procedure, rng=np.random.default_rng(0), against=against)
 
 
 def _json(plan: EvaluationPlan) -> dict:
-    figures = asdict(plan) | {
+    return asdict(plan) | {
         "procedure": plan.procedure.spec,
         "against": plan.against.spec,
         "half_width": plan.half_width,
         "responses": plan.responses,
         "sampling_share": plan.sampling_share,
     }
-    return figures
 
 
-def _print(plans, seen, difference: float, kl: float) -> None:
+def _print(
+    plans: Mapping[str, Sequence[EvaluationPlan]],
+    pilots: Mapping[str, Components],
+    difference: float,
+    kl: float,
+) -> None:
     console = Console()
-    for spec, found in plans.items():
+    for spec, own in plans.items():
         shown = Table(
-            title=f"To see {difference:g} points between two policies at about {kl:g} nats, "
+            title=f"To detect {difference:g} points between two policies at about {kl:g} nats, "
             f"{procedure_words(spec)}",
             title_justify="left",
             box=box.SIMPLE_HEAD,
             pad_edge=False,
         )
-        for name in ("samples", "prompts", "responses in all", "noise left"):
+        for name in ("samples", "prompts", "total responses", "sampling noise"):
             shown.add_column(name, justify="right")
-        fewest = min(found, key=lambda p: p.responses)
-        for plan in found:
+        fewest = min(own, key=lambda p: p.responses)
+        for plan in own:
             shown.add_row(
                 f"{plan.samples}",
                 f"{plan.prompts:,}",
@@ -93,23 +137,24 @@ def _print(plans, seen, difference: float, kl: float) -> None:
                 style="bold" if plan is fewest else None,
             )
         console.print(shown)
-        reach = f"{100 * fewest.half_width:.1f}"
-        if spec in seen:
-            pilot = seen[spec]
+        if spec in pilots:
+            pilot = pilots[spec]
             console.print(
-                f"From the pilot's {pilot.prompts} prompts × {pilot.samples} samples: the true "
-                f"difference varies by {100 * max(pilot.between, 0) ** 0.5:.1f} points between "
-                "prompts."
+                f"In the pilot's {pilot.prompts} prompts × {pilot.samples} samples, the standard "
+                "deviation of the true difference between prompts is "
+                f"{100 * max(pilot.between, 0) ** 0.5:.1f} points."
             )
+        console.print(
+            "Detected: the 95 % interval of the paired difference, "
+            f"± {100 * fewest.half_width:.1f} points, lies above 0 with a probability of 80 %."
+        )
     console.print(
-        f"Seen: the 95 % interval of the paired difference, {reach} points to either side, ends "
-        "above 0 with a chance of 80 %. "
-        "Samples are per prompt, of each policy and of the reference. Noise left: the share of "
-        "the variance that more samples could still remove; the rest only more prompts do. Bold: "
+        "Samples: per prompt, from each policy and from the reference. Sampling noise: the share "
+        "of the variance that more samples would remove. Only more prompts reduce the rest. Bold: "
         "the fewest responses."
     )
-    if not seen:
+    if not pilots:
         console.print(
-            f"Assumed: true differences vary by {100 * BETWEEN**0.5:.0f} points between prompts. "
-            "--pilot FOLDER finds it in an evaluation that you have."
+            "Assumed: the standard deviation of the true difference between prompts is "
+            f"{100 * BETWEEN**0.5:.0f} points. --pilot FOLDER estimates it from an evaluation."
         )

@@ -1,4 +1,4 @@
-"""`infalign red-team`: how often repeated attempts break a policy, and how that grows."""
+"""`infalign red-team`: success rates of repeated attacks on a policy, and their growth."""
 
 import json
 from pathlib import Path
@@ -9,79 +9,90 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from .progress import progress, quiet_libraries
 from .sample import read_prompts
-from .usage import read
+from .usage import read, refuse
 
 EXAMPLE = (
     "infalign red-team --model bundled:language-model --reward bundled:harmless --threshold -0.6 "
     "--prompts bundled:harmless --limit 24 --attempts 32 --max-new-tokens 32 --out runs/red-team"
 )
 HELP = (
-    "How often do repeated attempts break a policy, and how does that grow?\n\n"
-    "Best-of-N jailbreaking (arXiv:2412.03556) spells the prompt anew for each attempt: --augment "
-    "all, or some of scramble,capitalize,noise. --augment none resamples the response to the "
-    "prompt as it is, which is what worst-of-n does; give both to compare them. An attempt "
-    "succeeds with a reward below --threshold, judged against the prompt as it was, or by the "
-    "function of --success.\n\n"
-    "Writes every attempt (Parquet), results.json and attack.png to --out. A killed one "
-    "continues.\n\n"
+    "Measure how often repeated attempts break a policy, and how the rate grows with attempts.\n\n"
+    "--augment all is Best-of-N jailbreaking (arXiv:2412.03556): each attempt respells the prompt. "
+    "Some of scramble,capitalize,noise can be given instead. --augment none keeps the prompt and "
+    "resamples the response, as worst-of-n does. Give both to compare them.\n\n"
+    "An attempt succeeds if its reward is below --threshold, or if the function of --success "
+    "returns True. Both see the original prompt.\n\n"
+    "Every attempt (Parquet), results.json and attack.png are written to --out. An interrupted "
+    "command continues.\n\n"
     f"Example: {EXAMPLE}"
 )
 
 
 def red_team(
+    context: typer.Context,
     model: Annotated[
-        str, typer.Option(help="The policy: folder, hub id, bundled:language-model, URL#MODEL, …")
+        str,
+        typer.Option(
+            help="The policy: folder, hub id, bundled:language-model or http(s)://HOST/v1#MODEL."
+        ),
     ],
     prompts: Annotated[
         str, typer.Option(help="JSON Lines file, bundled:helpful or bundled:harmless.")
     ],
     reward: Annotated[
         str | None,
-        typer.Option(help="Reward of harmlessness: folder, hub id, bundled:harmless, python:…"),
+        typer.Option(help="Reward for harmlessness: folder, hub id, bundled:harmless or python:…"),
     ] = None,
     threshold: Annotated[
-        float | None, typer.Option(help="Attempts with a reward below it succeed.")
+        float | None, typer.Option(help="An attempt with a lower reward succeeds.")
     ] = None,
     success: Annotated[
         str | None,
-        typer.Option(help="Instead: python:MODULE:FUNCTION, (prompt, response) to True or False."),
+        typer.Option(
+            help="Instead: python:MODULE:FUNCTION from (prompt, response) to True or False."
+        ),
     ] = None,
-    attempts: Annotated[int, typer.Option(min=1, help="Attempts on each prompt.")] = 64,
+    attempts: Annotated[int, typer.Option(min=1, help="Attempts per prompt.")] = 64,
     augment: Annotated[
         list[str] | None,
-        typer.Option(help="all, none, or names with commas; repeatable. Default: all and none."),
+        typer.Option(help="all, none, or names with commas. Repeatable. Default: all and none."),
     ] = None,
     sigma: Annotated[float, typer.Option(help="Strength of the augmentations.")] = 0.4,
-    split: Annotated[str, typer.Option(help="Which prompts, where they say.")] = "test",
-    limit: Annotated[int | None, typer.Option(min=1, help="The first so many of them.")] = None,
+    split: Annotated[str, typer.Option(help="Split of the prompts.")] = "test",
+    limit: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Use only the first N prompts.")
+    ] = None,
     temperature: Annotated[float, typer.Option(help="Softmax temperature.")] = 1.0,
     top_p: Annotated[
-        float, typer.Option(min=0, max=1, help="Mass of the nucleus; 1 is all.")
+        float, typer.Option(min=0, max=1, help="Nucleus-sampling threshold (top-p).")
     ] = 1.0,
-    max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest response.")] = 128,
-    seed: Annotated[int, typer.Option(min=0, help="The same seed, the same attempts.")] = 0,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest response, in tokens.")] = 128,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of all randomness.")] = 0,
     out: Annotated[Path, typer.Option(help="Folder of the results.")] = Path("runs/red-team"),
     as_json: Annotated[bool, typer.Option("--json", help="Print results.json.")] = False,
     trust_remote_code: Annotated[
-        bool, typer.Option("--trust-remote-code", help="Run code that comes with a model.")
+        bool, typer.Option("--trust-remote-code", help="Allow code from the hub to run.")
     ] = False,
 ):
     from infalign import _check, storage
     from infalign.red_team.augmentations import check_sigma, parse_augmentations
 
-    from .run import quiet_libraries
-
     if (threshold is None) == (success is None):
         raise typer.BadParameter("give exactly one of them.", param_hint="--threshold / --success")
     if threshold is not None and reward is None:
-        raise typer.BadParameter("--threshold is one of its values.", param_hint="--reward")
+        raise typer.BadParameter(
+            "is needed with --threshold, which is one of its values.", param_hint="--reward"
+        )
     _check.positive("temperature", temperature)
     check_sigma(sigma)
     attacks = {}
     for text in augment or ["all", "none"]:
         names = read("augment", parse_augmentations, text)
         attacks[text if text in ("all", "none") else "+".join(names)] = names
+    if not any(attacks.values()):
+        refuse(context, "is not used with --augment none.", "sigma")
     asked = read_prompts(None, prompts, split, limit)
     quiet_libraries()
     drawn = {"temperature": temperature, "top_p": top_p, "max_new_tokens": max_new_tokens}
@@ -103,8 +114,8 @@ def red_team(
 
 
 def _attempts(named, drawn, asked, attacks, attempts, sigma, seed, out, trust_remote_code):
-    """What came of every attack's attempts; models are loaded only if some are missing."""
-    from functools import cache
+    """Successes of every attack, shape (prompts, attempts). Models are loaded only if needed."""
+    from functools import cache, partial
 
     from infalign.models.rewards import load_reward, python_function
     from infalign.models.samplers import load_sampler
@@ -113,8 +124,6 @@ def _attempts(named, drawn, asked, attacks, attempts, sigma, seed, out, trust_re
     from infalign.red_team.attack import Judge, attack
     from infalign.red_team.attempts import collect
     from infalign.seeds import derived
-
-    from .run import progress
 
     model, reward = named["model"], named["reward"]
 
@@ -149,19 +158,13 @@ def _attempts(named, drawn, asked, attacks, attempts, sigma, seed, out, trust_re
                     sampler(), judge(), part, attempts, names=names, sigma=sigma, seed=own
                 )
 
-            successes[name] = collect(
-                out / name,
-                settings,
-                asked,
-                attempts,
-                draw,
-                lambda done, total, name=name: report(f"attack: {name}", done, total),
-            )
+            shown = partial(report, f"attack: {name}")
+            successes[name] = collect(out / name, settings, asked, attempts, draw, shown)
     return successes
 
 
 def _print(console: Console, results: dict, out: Path) -> None:
-    """Success rates and forecasts as a table, the laws below it, and where to look further."""
+    """Success rates and forecasts as a table, the fitted laws, and the path of the figure."""
     from infalign.red_team.report import label
 
     attacks = results["attacks"]
@@ -170,7 +173,7 @@ def _print(console: Console, results: dict, out: Path) -> None:
     table.add_column("N", justify="right")
     for attack in attacks:
         table.add_column(attack["augment"], justify="right", no_wrap=True)
-    rows = {}
+    rows: dict[tuple[int, str], list[str]] = {}
     for column, attack in enumerate(attacks):
         for kind in ("rates", "forecasts"):
             for rate in attack[kind]:
@@ -194,11 +197,11 @@ def _print(console: Console, results: dict, out: Path) -> None:
                 f"[{100 * d['low']:+.1f}, {100 * d['high']:+.1f}]",
                 markup=False,
             )
-    note = "Brackets: 95 % intervals, clustered by prompt."
+    note = "[ ]: 95 % intervals, clustered by prompt."
     if fitted:
         note += (
-            " Forecasts are by −log ASR = a N^(−b), which is assumed to go on; their intervals are "
-            "those of the fit."
+            " Forecasts extrapolate the law −log ASR = a N^(−b). Their intervals are those of the "
+            "fit."
         )
     console.print(note, markup=False)
     console.print(f"Figure: {(out / 'attack.png').resolve()}", soft_wrap=True, markup=False)
@@ -212,9 +215,9 @@ def _known(interval: dict) -> str:
     return "" if interval["value"] is None else _with_interval(interval, 1, 2)
 
 
-def _with_interval(found: dict, scale: float, digits: int) -> str:
+def _with_interval(estimate: dict, scale: float, digits: int) -> str:
     value, low, high = (
-        "" if found[k] is None else f"{scale * found[k]:.{digits}f}"
+        "" if estimate[k] is None else f"{scale * estimate[k]:.{digits}f}"
         for k in ("value", "low", "high")
     )
     return f"{value} \\[{low}, {high}]" if low else value

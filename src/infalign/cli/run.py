@@ -1,58 +1,42 @@
 """`infalign run`, its stages one by one, and `infalign demo`, a run that is bundled."""
 
-import logging
-import os
-import time
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from pydantic import BaseModel
 from rich.console import Console
-from rich.logging import RichHandler
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
-from rich.text import Text
 
 from infalign.config import Config, load_config
 
+from .progress import progress, quiet_libraries
 from .show import print_results
 
-RUN_EXAMPLE = "Example: infalign run config.yaml --out runs/first train.steps=200"
-STAGE_HELP = {
-    "calibrate": "Draw and score the reference samples of every prompt.",
-    "train": "Train the policies, after what comes before.",
-    "report": "Bring the run up to its report; with a finished run, write the page again.",
-}
-Out = Annotated[Path, typer.Option(help="Run folder; an interrupted run in it continues.")]
+if TYPE_CHECKING:
+    from infalign.pipeline.folder import Run
+
+Out = Annotated[Path, typer.Option(help="Run folder. An interrupted run in it continues.")]
 Overrides = Annotated[
-    list[str] | None, typer.Argument(help="Changes, such as train.steps=200 kl=1.")
+    list[str] | None, typer.Argument(help="Changed settings, such as train.steps=200 kl=1.")
 ]
 ConfigFile = Annotated[
     Path, typer.Argument(help="YAML file; `infalign run --help` lists its keys.")
 ]
 
+DEMO_HELP = (
+    "Run the whole method on bundled models, offline.\n\n"
+    "The stages are calibrate, design, train, evaluate and report.\n\n"
+    "Example: infalign demo --quick --out runs/quick"
+)
+
 
 def demo(
     out: Out = Path("runs/demo"),
     quick: Annotated[
-        bool, typer.Option("--quick", help="Everything small, in a minute; not evidence.")
+        bool, typer.Option("--quick", help="Small and short: about a minute. Not evidence.")
     ] = False,
 ):
-    """The whole method on bundled models, offline: calibrate, design, train, evaluate, report.
-
-    Example: infalign demo --quick --out runs/quick
-    """
     from infalign.demo import FOLDER
 
     config = load_config(FOLDER / ("quick.yaml" if quick else "demo.yaml"))
@@ -63,12 +47,30 @@ def run(
     config: ConfigFile,
     overrides: Overrides = None,
     out: Out = Path("runs/run"),
-    until: Annotated[str, typer.Option(help="Stop after this stage.")] = "report",
+    until: Annotated[
+        str, typer.Option(help="Last stage to run: calibrate, design, train, evaluate or report.")
+    ] = "report",
 ):
     _run(load_config(config, tuple(overrides or ())), out, until)
 
 
-def stage_command(stage: str):
+STAGES = {
+    "calibrate": "Draw and score the reference samples of every prompt.",
+    "train": "Train the policies, running any earlier stages first.",
+    "report": (
+        "Bring the run up to its report.\n\n"
+        "Missing stages are run first. The page of a finished run is written again."
+    ),
+}
+"""The stages that are commands of their own, and their help. `evaluate` has more modes."""
+
+
+def stage_help(stage: str) -> str:
+    """The help of a stage's command."""
+    return f"{STAGES[stage]}\n\nExample: infalign {stage} config.yaml --out runs/first"
+
+
+def stage_command(stage: str) -> Callable[..., None]:
     """A command that brings a run up to the end of one stage."""
 
     def command(config: ConfigFile, overrides: Overrides = None, out: Out = Path("runs/run")):
@@ -93,9 +95,10 @@ def describe(section: type[BaseModel] = Config, prefix: str = "") -> Iterator[st
 
 
 RUN_HELP = (
-    "The whole method on your model, reward and prompts.\n\n"
-    "Finished stages are skipped and an interrupted one continues.\n\n"
-    f"{RUN_EXAMPLE}\n\n\b\nKeys of CONFIG.yaml:\n" + "\n".join(describe())
+    "Run the whole method on your model, reward and prompts.\n\n"
+    "Finished stages are skipped. An interrupted stage continues.\n\n"
+    "\b\nKeys of CONFIG.yaml:\n" + "\n".join(describe()) + "\n\n"
+    "Example: infalign run config.yaml --out runs/first train.steps=200"
 )
 
 
@@ -107,90 +110,14 @@ def _run(config: Config, out: Path, until: str) -> None:
         Console(stderr=True).print(f"Stage {until} of {out} is done.")
 
 
-def bring_up_to(config: Path, overrides: tuple[str, ...], out: Path, stage: str):
-    """The run of a configuration, with `stage` and all before it done."""
+def bring_up_to(config: Path, overrides: tuple[str, ...], out: Path, stage: str) -> "Run":
+    """The run of a configuration, after `stage` and all stages before it."""
     return _bring(load_config(config, overrides), out, stage)
 
 
-def _bring(config: Config, out: Path, until: str):
+def _bring(config: Config, out: Path, until: str) -> "Run":
     from infalign.pipeline.run import run
 
     quiet_libraries()
     with progress() as report:
         return run(config, out, until=until, report=report)
-
-
-SILENCE = 30
-"""Seconds between two lines on progress in a log."""
-
-
-class Rate(ProgressColumn):
-    """How many a second, or a minute where it takes longer, since the bar first moved."""
-
-    def render(self, task):
-        """The text of the column."""
-        speed = task.finished_speed or task.speed
-        if not speed:
-            return Text("")
-        return Text(f"{speed:.1f}/s" if speed >= 1 else f"{60 * speed:.1f}/min")
-
-
-@contextmanager
-def progress():
-    """A bar for each thing a run does, with its rate, time taken and time left, on stderr.
-
-    Where stderr is no terminal, which shows bars only when they end, a line every half minute.
-    """
-    columns = (
-        TextColumn("{task.description:32}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        Rate(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    # A shard may take minutes, and the rate is that of the whole run.
-    console = Console(stderr=True)
-    progress, tasks = Progress(*columns, console=console, speed_estimate_period=1e9), {}
-    last = time.monotonic()
-
-    def report(what: str, done: int, total: int) -> None:
-        if what not in tasks:
-            tasks[what] = progress.add_task(what, total=total)
-            progress.start()  # not before: what fails at once leaves one line, its message
-        progress.update(tasks[what], completed=done, total=total)
-        nonlocal last
-        if not console.is_terminal and time.monotonic() - last >= SILENCE:
-            last = time.monotonic()
-            task = progress.tasks[tasks[what]]
-            texts = [column.render(task).plain for column in columns[3:]]
-            left = f", {texts[0]}, {texts[2]} left" if texts[0] else ""
-            console.print(f"{what} {done}/{total}{left}", highlight=False)
-
-    # What is decided on the way is said above the bars.
-    log = logging.getLogger("infalign")
-    said = RichHandler(console=console, show_time=False, show_level=False, show_path=False)
-    log.addHandler(said)
-    log.setLevel(logging.INFO)
-    try:
-        yield report
-    finally:
-        log.removeHandler(said)
-        if tasks:
-            progress.stop()
-
-
-def quiet_libraries() -> None:
-    """Keep other libraries' notices off the terminal; their errors still come through."""
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    warnings.filterwarnings("ignore")
-    logging.getLogger("torch").setLevel(logging.ERROR)
-    try:
-        import datasets
-        import transformers
-    except ImportError:
-        return
-    transformers.utils.logging.disable_progress_bar()
-    datasets.disable_progress_bars()

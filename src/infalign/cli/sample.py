@@ -1,4 +1,4 @@
-"""`infalign sample`: prompts answered with a procedure."""
+"""`infalign sample`: answer prompts with a procedure."""
 
 import json
 import math
@@ -13,10 +13,11 @@ from rich.text import Text
 
 from infalign.core import procedure_forms
 
-from .usage import read
+from .progress import progress, quiet_libraries
+from .usage import read, refuse
 
 TOGETHER = 256
-"""Responses drawn between two steps of the progress bar, about."""
+"""Approximate number of responses drawn between two steps of the progress bar."""
 
 FORMS = procedure_forms("majority-vote:N")
 
@@ -25,68 +26,87 @@ EXAMPLE = (
     '--procedure best-of-n:8 "How do I bake bread?"'
 )
 HELP = (
-    "Answer prompts with a procedure: draw responses, score them, keep one.\n\n"
-    f"Procedures: {FORMS}. soft-best-of-n and rewind read the reward's quantile under the "
-    "reference: from --calibration, or from --references responses drawn from the same model now. "
-    "majority-vote reads --answers and does without a reward.\n\n"
-    "Models: folder, hub id, bundled:language-model, http(s)://HOST/v1#MODEL for an "
-    "OpenAI-compatible server (its key from OPENAI_API_KEY), or vllm:PATH.\n\n"
+    "Answer prompts with a procedure: draw responses, score them, select one.\n\n"
+    f"Procedures: {FORMS}.\n\n"
+    "soft-best-of-n and rewind read the reward's quantile under the reference. It comes from "
+    "--calibration, or from --references responses drawn from the same model first. majority-vote "
+    "reads --answers and needs no reward.\n\n"
+    "Models: a folder, hub id, bundled:language-model, vllm:PATH, or http(s)://HOST/v1#MODEL for "
+    "an OpenAI-compatible server. The server's key is read from OPENAI_API_KEY.\n\n"
     f"Example: {EXAMPLE}"
 )
 
 
 def sample(
+    context: typer.Context,
+    model: Annotated[str, typer.Option(help="The policy, as listed above.")],
     texts: Annotated[
         list[str] | None,
-        typer.Argument(help="Prompts; - reads them from standard input, one a line."),
+        typer.Argument(help="Prompts; - reads standard input, one prompt per line."),
     ] = None,
-    model: Annotated[str, typer.Option(help="The policy, as named above.")] = ...,
     reward: Annotated[
         str | None,
-        typer.Option(help="Classifier folder or hub id, bundled:helpful, python:MODULE:FUNCTION."),
+        typer.Option(
+            help="Classifier folder or hub id, bundled:helpful or python:MODULE:FUNCTION."
+        ),
     ] = None,
-    procedure: Annotated[str, typer.Option(help="How one response is kept.")] = "best-of-n:4",
+    procedure: Annotated[str, typer.Option(help="How one response is selected.")] = "best-of-n:4",
     prompts: Annotated[
         str | None, typer.Option(help="JSON Lines file, bundled:helpful or bundled:harmless.")
     ] = None,
-    split: Annotated[str, typer.Option(help="Which of its prompts, where they say.")] = "test",
-    limit: Annotated[int | None, typer.Option(min=1, help="The first so many of them.")] = None,
+    split: Annotated[str, typer.Option(help="Split of the prompts in --prompts.")] = "test",
+    limit: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Use only the first N prompts.")
+    ] = None,
     temperature: Annotated[float, typer.Option(help="Softmax temperature.")] = 1.0,
     top_p: Annotated[
-        float, typer.Option(min=0, max=1, help="Mass of the nucleus; 1 is all.")
+        float, typer.Option(min=0, max=1, help="Nucleus-sampling threshold (top-p).")
     ] = 1.0,
-    max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest response.")] = 128,
-    seed: Annotated[int, typer.Option(min=0, help="The same seed, the same responses.")] = 0,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest response, in tokens.")] = 128,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of all randomness.")] = 0,
     calibration: Annotated[
         Path | None, typer.Option(help="Calibration store of the same prompts and reward.")
     ] = None,
     references: Annotated[
-        int, typer.Option(min=1, help="Responses per prompt to calibrate with, without a store.")
+        int,
+        typer.Option(min=1, help="Responses per prompt to calibrate with, if there is no store."),
     ] = 64,
     answers: Annotated[
-        str, typer.Option(help="numeric, or python:MODULE:FUNCTION from response to answer.")
+        str,
+        typer.Option(
+            help="For majority-vote:N: numeric, or python:MODULE:FUNCTION from response to answer."
+        ),
     ] = "numeric",
-    everything: Annotated[bool, typer.Option("--all", help="All candidates as well.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="Include all candidates.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON Lines.")] = False,
     out: Annotated[Path | None, typer.Option(help="Also write JSON Lines to this file.")] = None,
     trust_remote_code: Annotated[
-        bool, typer.Option("--trust-remote-code", help="Run code that comes with a model.")
+        bool, typer.Option("--trust-remote-code", help="Allow code from the hub to run.")
     ] = False,
 ):
     from infalign import _check, storage
-    from infalign.decoding import load_answers, parse_decoder
-
-    from .run import quiet_libraries
+    from infalign.decoding import MajorityVote, load_answers, parse_decoder, reads
 
     played = read("procedure", parse_decoder, procedure, load_answers(answers))
     _check.positive("temperature", temperature)
+    if not prompts:
+        refuse(context, "is used with --prompts only.", "split")
+    if not isinstance(played, MajorityVote):
+        refuse(context, "is used with --procedure majority-vote:N only.", "answers")
+    if calibration or reads(played) != "quantiles":
+        refuse(context, "is used if quantiles are read without --calibration.", "references")
     asked = read_prompts(texts, prompts, split, limit)
     quiet_libraries()
     from infalign.models.samplers import load_sampler
 
-    drawn = {"temperature": temperature, "top_p": top_p, "max_new_tokens": max_new_tokens}
     scorer, store = _scorer_and_store(played, reward, calibration, trust_remote_code)
-    sampler = load_sampler(model, trust_remote_code=trust_remote_code, **drawn)
+    sampler = load_sampler(
+        model,
+        temperature=temperature,
+        top_p=top_p,
+        max_new_tokens=max_new_tokens,
+        trust_remote_code=trust_remote_code,
+    )
     rows = _decode(played, sampler, scorer, store, asked, references, seed)
     records = [_record(p, r, played.spec, everything) for p, r in zip(asked, rows, strict=True)]
     lines = [json.dumps(record, ensure_ascii=False, allow_nan=False) for record in records]
@@ -110,14 +130,14 @@ def read_prompts(texts, source, split, limit):
     from infalign.prompts import Prompt, load_prompts
 
     if bool(texts) == bool(source):
-        raise typer.BadParameter("give prompts either as words or with --prompts.")
+        raise typer.BadParameter("give prompts either as arguments or with --prompts.")
     if source:
         return load_prompts(Prompts(file=source, split=split, limit=limit))
     if texts == ["-"]:
         texts = [line.strip() for line in sys.stdin]
     texts = [text for text in texts if text.strip()][:limit]
     if not texts:
-        raise typer.BadParameter("there is none on standard input.", param_hint="prompts")
+        raise typer.BadParameter("standard input has none.", param_hint="prompts")
     return [Prompt(str(i), ({"role": "user", "content": t},)) for i, t in enumerate(texts)]
 
 
@@ -129,10 +149,12 @@ def _scorer_and_store(played, reward, calibration, trust_remote_code):
 
     reading = reads(played)
     if reward is None and reading in ("rewards", "quantiles"):
-        raise typer.BadParameter(f"{played.spec} chooses by reward.", param_hint="--reward")
+        raise typer.BadParameter(
+            f"is needed: {played.spec} selects by reward.", param_hint="--reward"
+        )
     if calibration and reading != "quantiles":
         raise typer.BadParameter(
-            f"{played.spec} does not read quantiles.", param_hint="--calibration"
+            f"is not used: {played.spec} does not read quantiles.", param_hint="--calibration"
         )
     scorer = load_reward(reward, trust_remote_code=trust_remote_code) if reward else None
     if calibration is None:
@@ -144,15 +166,13 @@ def _scorer_and_store(played, reward, calibration, trust_remote_code):
 
 
 def _decode(played, sampler, scorer, store, asked, references, seed):
-    """Some prompts at a time, with a progress bar."""
+    """Decode a batch of prompts at a time, with a progress bar."""
     from infalign.decoding import decode, draw_calibration, reads
-
-    from .run import progress
 
     on_the_spot = store is None and reads(played) == "quantiles"
     size = max(1, TOGETHER // (references if on_the_spot else min(played.draws, TOGETHER)))
     parts = [asked[i : i + size] for i in range(0, len(asked), size)]
-    rows = []
+    rows: list = []
     with progress() as report:
         for part in parts:
             if len(parts) > 1:
@@ -214,7 +234,7 @@ def _candidate(result, i) -> dict:
 
 
 def _print(console: Console, record: dict) -> None:
-    """The prompt, what was kept, and why; then the other candidates if there are."""
+    """The prompt, the selected response and why; then the other candidates, if any."""
     prompt = record["prompt"]
     text = prompt if isinstance(prompt, str) else prompt[-1]["content"]
     console.print(printable(text), style="bold")
@@ -250,6 +270,5 @@ def _number(value) -> str:
 
 
 def printable(text: str) -> Text:
-    """Text that a model wrote, without markup and with what would steer the terminal spelled
-    out."""
+    """Text that a model wrote, without markup and with control characters spelled out."""
     return Text("".join(c if c.isprintable() or c in "\n\t" else ascii(c)[1:-1] for c in text))

@@ -1,6 +1,7 @@
-"""Results on the terminal: tables for people, one line per fact for machines."""
+"""Results on the terminal: tables for people, one line of JSON for machines."""
 
 import json
+from enum import StrEnum
 from pathlib import Path
 
 from rich.console import Console
@@ -9,24 +10,35 @@ from infalign.reports.page import read_results
 from infalign.reports.tables import NOTE, latex, markdown, terminal
 
 
-def print_results(folder: Path, form: str = "table") -> None:
-    """The results of an evaluated run or comparison, on standard output.
+class Form(StrEnum):
+    """How results are printed."""
 
-    - `form`: table, json, markdown or latex.
-    """
+    table = "table"
+    json = "json"
+    markdown = "markdown"
+    latex = "latex"
+
+
+def print_results(folder: Path, form: Form = Form.table) -> None:
+    """Print the results of an evaluated run or comparison on standard output."""
     results = read_results(folder / "evaluation" / "results.json")
-    if form == "json":
-        print(json.dumps(results, ensure_ascii=False))
-        return
-    if form in ("markdown", "latex"):
-        print((markdown if form == "markdown" else latex)(results), end="")
-        return
+    match form:
+        case Form.json:
+            print(json.dumps(results, ensure_ascii=False))
+        case Form.markdown:
+            print(markdown(results), end="")
+        case Form.latex:
+            print(latex(results), end="")
+        case Form.table:
+            _print_table(results, folder / "report.html")
+
+
+def _print_table(results: dict, page: Path) -> None:
     console = Console()
     for table in terminal(results):
         console.print(table)
     console.print(NOTE)
     if not results["evidence"]:
-        console.print("[bold]A try-out, too small to be evidence: the numbers prove nothing.[/]")
-    page = folder / "report.html"
+        console.print("[bold]Quick run: these numbers are not evidence.[/]")
     if page.exists():
         console.print(f"Report: {page.resolve()}", soft_wrap=True)

@@ -1,39 +1,53 @@
-"""`infalign store merge`, `export` and `import`: stores into one, into tables, and back."""
+"""`infalign store merge`, `export` and `import`: joined stores, tables of stores, and back."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from . import store_check
 from .store import Folder, held_in
-from .usage import Command
+from .usage import Command, named_values, refuse
 
 Out = Annotated[
-    Path, typer.Option(help="A file that ends in .parquet, or a folder for several. Not replaced.")
+    Path,
+    typer.Option(help="A file ending in .parquet, or a folder for several files. Never replaced."),
 ]
-NewStore = Annotated[Path, typer.Option(help="Folder of the new store. Not replaced.")]
-Rewards = Annotated[str, typer.Option(help="Column of the rewards, a list for each prompt.")]
+NewStore = Annotated[Path, typer.Option(help="Folder of the new store. Never replaced.")]
+Rewards = Annotated[str, typer.Option(help="Column of the rewards, one list per prompt.")]
 Key = Annotated[str, typer.Option(help="Column of the prompt ids.")]
+
+
+MERGE_HELP = (
+    "Merge stores of different prompts that were made with the same settings.\n\n"
+    "For example, the parts of a collection that several machines drew. A prompt in two stores, or "
+    "another model, reward or sampling, is refused by name. An interrupted merge leaves "
+    "nothing.\n\n"
+    "Example: infalign store merge runs/first/calibration runs/second/calibration --out merged"
+)
+EXPORT_HELP = (
+    "Write a store as Parquet: one row per prompt, its rewards as a list.\n\n"
+    "datasets.load_dataset, pandas and other Parquet readers read it.\n\n"
+    "Example: infalign store export runs/demo/calibration --out rewards.parquet"
+)
+IMPORT_HELP = (
+    "Make a store from a column of rewards, one list per prompt.\n\n"
+    "Example: infalign store import rewards.parquet --out mine"
+)
 
 
 def add_to(app: typer.Typer) -> None:
     """Add the commands to those of `infalign store`."""
-    app.command(cls=Command)(merge)
-    app.command(cls=Command)(export)
-    app.command("import", cls=Command)(import_)
+    app.command(cls=Command, help=store_check.HELP)(store_check.check)
+    app.command(cls=Command, help=MERGE_HELP)(merge)
+    app.command(cls=Command, help=EXPORT_HELP)(export)
+    app.command("import", cls=Command, help=IMPORT_HELP)(import_)
 
 
 def merge(
-    folders: Annotated[list[Path], typer.Argument(help="Folders of finished stores, two or more.")],
+    folders: Annotated[list[Path], typer.Argument(help="Folders of two or more finished stores.")],
     out: NewStore,
 ):
-    """Make one store of several that hold different prompts and were made alike.
-
-    Parts of a collection that several machines drew, say. A prompt that stands in two of them, or
-    another model, reward or sampling, is refused by name. Killed, it leaves nothing.
-
-    Example: infalign store merge runs/first/calibration runs/second/calibration --out merged
-    """
     from infalign.stores.merge import merge
 
     merge(folders, out)
@@ -41,24 +55,22 @@ def merge(
 
 
 def export(
+    context: typer.Context,
     folder: Folder,
     out: Out,
     samples: Annotated[
         bool,
-        typer.Option("--samples", help="Each response, with text, log-probability and reward."),
+        typer.Option(
+            "--samples", help="One row per response, with text, log-probability and reward."
+        ),
     ] = False,
     rewards: Rewards = "reference_rewards",
     key: Key = "prompt_id",
 ):
-    """Write a store as Parquet: one row for each prompt, its rewards as a list.
-
-    datasets.load_dataset, pandas and any other reader of Parquet take it.
-
-    Example: infalign store export runs/demo/calibration --out rewards.parquet
-    """
     from infalign.stores.exchange import export_rewards, export_samples
 
     if samples:
+        refuse(context, "is not used with --samples.", "rewards", "key")
         export_samples(folder, out)
     else:
         export_rewards(folder, out, rewards=rewards, key=key)
@@ -73,23 +85,12 @@ def import_(
     provenance: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="NAME=VALUE", help="What the rewards were made with; repeatable: model=…"
+            metavar="NAME=VALUE", help="Provenance of the rewards, such as model=… Repeatable."
         ),
     ] = None,
 ):
-    """Make a store of a column of rewards, one list for each prompt.
-
-    Example: infalign store import rewards.parquet --out mine
-    """
     from infalign.stores.exchange import import_rewards
 
-    made_with = None if provenance is None else dict(map(_pair, provenance))
+    made_with = None if provenance is None else named_values("--provenance", provenance)
     import_rewards(source, out, rewards=rewards, key=key, provenance=made_with)
     print(f"{out}: {held_in(out)}")
-
-
-def _pair(text: str) -> tuple[str, str]:
-    name, equals, value = text.partition("=")
-    if not (name and equals):
-        raise typer.BadParameter(f"`--provenance` must be NAME=VALUE; got {text!r}.")
-    return name, value

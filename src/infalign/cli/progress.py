@@ -1,0 +1,102 @@
+"""Progress on standard error, and silence from the libraries below."""
+
+import logging
+import os
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
+
+Report = Callable[[str, int, int], None]
+"""Called with what is being done, how much of it is done, and how much there is."""
+
+SILENCE = 30
+"""Seconds between two lines of progress in a log."""
+
+
+class Rate(ProgressColumn):
+    """Steps per second, or per minute if slower, since the bar first moved."""
+
+    def render(self, task: Task) -> Text:
+        """The text of the column."""
+        speed = task.finished_speed or task.speed
+        if not speed:
+            return Text("")
+        return Text(f"{speed:.1f}/s" if speed >= 1 else f"{60 * speed:.1f}/min")
+
+
+@contextmanager
+def progress() -> Iterator[Report]:
+    """A progress bar for each task of a command, on stderr, with rate, time taken and time left.
+
+    If stderr is not a terminal, a line every `SILENCE` seconds reports progress as well.
+    """
+    columns = (
+        TextColumn("{task.description:32}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        Rate(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    console = Console(stderr=True)
+    # One step may take minutes, so the rate is averaged over the whole task.
+    bars = Progress(*columns, console=console, speed_estimate_period=1e9)
+    tasks: dict[str, TaskID] = {}
+    last = time.monotonic()
+
+    def report(what: str, done: int, total: int) -> None:
+        if what not in tasks:
+            tasks[what] = bars.add_task(what, total=total)
+            bars.start()  # not earlier: a command that fails at once prints its message only
+        bars.update(tasks[what], completed=done, total=total)
+        nonlocal last
+        if not console.is_terminal and time.monotonic() - last >= SILENCE:
+            last = time.monotonic()
+            task = bars.tasks[tasks[what]]
+            speed, left = Rate().render(task), TimeRemainingColumn().render(task)
+            rest = f", {speed.plain}, {left.plain} left" if speed.plain else ""
+            console.print(f"{what} {done}/{total}{rest}", highlight=False)
+
+    # Log messages of the package appear above the bars.
+    log = logging.getLogger("infalign")
+    handler = RichHandler(console=console, show_time=False, show_level=False, show_path=False)
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    try:
+        yield report
+    finally:
+        log.removeHandler(handler)
+        if tasks:
+            bars.stop()
+
+
+def quiet_libraries() -> None:
+    """Keep notices of other libraries off the terminal; their errors still appear."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    warnings.filterwarnings("ignore")
+    logging.getLogger("torch").setLevel(logging.ERROR)
+    try:
+        import datasets
+        import transformers
+    except ImportError:
+        return
+    transformers.utils.logging.disable_progress_bar()
+    datasets.disable_progress_bars()
