@@ -199,6 +199,7 @@ from infalign.calibration.calibrators.judge import Truth
 from infalign.calibration.store import CalibrationStore, StoreWriter
 from infalign.certificates import objective, stationary_points
 from infalign.few_samples import FewSamples
+from infalign.frameworks.server import make_app
 from infalign.models.seeds import request_seed, uniforms
 import infalign as ia
 assert infalign.finite is ia.finite and CalibrationStore is ia.CalibrationStore

@@ -20,6 +20,7 @@ MOVED = {
     "infalign.few_samples": "infalign.core",
     "infalign.finite": "infalign.core.finite",
     "infalign.models.seeds": "infalign.seeds",
+    "infalign.frameworks.server": "infalign.frameworks.serving",
     "infalign.policies": "infalign.core",
     "infalign.procedures": "infalign.core",
     "infalign.solve": "infalign.core",

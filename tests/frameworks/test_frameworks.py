@@ -16,11 +16,10 @@ import pytest
 import infalign as ia
 from infalign.errors import ConfigError, DataError
 from infalign.frameworks import Asked, openrlhf, settings, verl
+from infalign.frameworks.callback import TrainingStopped
 from infalign.frameworks.export import export_prompts
-from infalign.frameworks.names import PromptNames
 from infalign.frameworks.opened import open_reward, open_run, open_scorer
-from infalign.frameworks.policy_text import PolicyText
-from infalign.frameworks.stopping import TrainingStopped
+from infalign.frameworks.prompt_text import PolicyText, PromptNames
 from infalign.frameworks.verl_manager import ShapedRewardManager
 from infalign.prompts import Prompt
 
@@ -192,7 +191,7 @@ def test_verl_awaits_a_plain_coroutine_function_whose_samples_share_calls(folder
 @pytest.mark.parametrize(
     ("extra_info", "told"),
     [
-        ({"prompt_id": "nobody"}, "DataError: prompt_id 'nobody' is none of the 5 prompts"),
+        ({"prompt_id": "nobody"}, "DataError: prompt_id 'nobody' is not one of the 5 prompts"),
         ({"index": 3}, r"no `extra_info\['prompt_id'\]`.* it has \['index'\]"),
         (None, r"it has \[\]"),
     ],
@@ -279,11 +278,11 @@ def test_openrlhf_calls_from_threads_and_they_share_calls(folder, text, calls):
 def test_openrlhf_is_stopped_by_what_its_except_does_not_catch(folder, text):
     reward_func = openrlhf.reward_function(run=str(folder))
     prompt = text.prompt(given.messages("a"))
-    with pytest.raises(TrainingStopped, match="prompt_id 'nobody' is none of the 5 prompts"):
+    with pytest.raises(TrainingStopped, match="prompt_id 'nobody' is not one of the 5"):
         reward_func([prompt + "red"], [prompt], ["nobody"])
-    with pytest.raises(TrainingStopped, match=r"does not hold its prompt.*cut to the longest"):
+    with pytest.raises(TrainingStopped, match=r"does not contain its prompt.*truncated to"):
         reward_func([prompt[9:] + "red"], [prompt], ["a"])
-    with pytest.raises(TrainingStopped, match=r"DataError: .* is no run that has been designed"):
+    with pytest.raises(TrainingStopped, match=r"DataError: .* is not a designed run"):
         openrlhf.reward_function(run=str(folder / "calibration"))
     with pytest.raises(TrainingStopped, match=r"Name the policy: reward_function\(model="):
         openrlhf.reward_function(server="http://127.0.0.1:9")
@@ -382,7 +381,7 @@ def test_the_command_prints_the_settings_that_keep_the_objective(folder, tmp_pat
 def test_no_framework_is_imported():
     code = (
         "import infalign.frameworks.verl, infalign.frameworks.verl_manager, "
-        "infalign.frameworks.openrlhf, infalign.frameworks.server, sys; "
+        "infalign.frameworks.openrlhf, infalign.frameworks.serving, sys; "
         "print(sorted({'verl', 'openrlhf', 'ray', 'torch', 'starlette'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

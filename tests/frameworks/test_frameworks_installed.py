@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from infalign.frameworks import settings
+from infalign.frameworks.callback import TrainingStopped
 from infalign.frameworks.export import export_prompts
 from infalign.frameworks.opened import open_run, policy_text
-from infalign.frameworks.server import make_app
-from infalign.frameworks.stopping import TrainingStopped
+from infalign.frameworks.serving import make_app
 
 pytestmark = pytest.mark.filterwarnings("default")  # theirs are not ours to mend
 
@@ -111,7 +111,9 @@ def test_verls_worker_stops_at_an_unknown_prompt(run, files, manager):
 
     worker = RewardLoopWorker(verl_config(run, files, *manager))
     data = verl_batch(worker.input_tokenizer, REPLIES[:1], ids=["nobody"])
-    with pytest.raises(TrainingStopped, match="prompt_id 'nobody' is none of the 5 prompts") as e:
+    with pytest.raises(
+        TrainingStopped, match="prompt_id 'nobody' is not one of the 5 prompts"
+    ) as e:
         worker.loop.run_until_complete(worker.compute_score_batch(data))
     print("verl stops:", e.value)
 
@@ -130,7 +132,7 @@ def test_verls_ray_workers_score_and_hand_their_error_to_the_trainer(run, files,
         scores = manager.compute_rm_score(verl_batch(tokenizer, REPLIES)).batch["rm_scores"]
         wanted = [given.expected(*reply)["score"] for reply in REPLIES]
         assert scores.sum(1).tolist() == pytest.approx(wanted, rel=1e-6)
-        with pytest.raises(ray.exceptions.RayTaskError, match="prompt_id 'nobody' is none") as e:
+        with pytest.raises(ray.exceptions.RayTaskError, match="prompt_id 'nobody' is not one") as e:
             manager.compute_rm_score(verl_batch(tokenizer, REPLIES[:2], ids=["a", "nobody"]))
         print("verl on Ray:", scores.sum(1)[:2], str(e.value).splitlines()[-1])
     finally:
@@ -240,7 +242,9 @@ def test_openrlhfs_executor_takes_the_file_that_is_exported(run, files, named):
 def test_openrlhfs_executor_is_stopped_by_an_unknown_prompt(run, files):
     words = export_prompts(run, "openrlhf", files / "openrlhf")
     file = words[words.index("--reward.remote_url") + 1]
-    with pytest.raises(TrainingStopped, match="prompt_id 'nobody' is none of the 5 prompts") as e:
+    with pytest.raises(
+        TrainingStopped, match="prompt_id 'nobody' is not one of the 5 prompts"
+    ) as e:
         rollouts(file, policy_text(run), REPLIES[:2], ["a", "nobody"])
     print("OpenRLHF stops:", e.value)
 
@@ -264,7 +268,7 @@ def test_openrlhfs_executor_in_an_actor_hands_its_error_to_the_trainer(run, file
     try:
         actor = Rollouts.remote()
         assert ray.get(actor.one.remote("a"))[0]["reward"].shape == (1,)
-        with pytest.raises(ray.exceptions.RayTaskError, match="prompt_id 'nobody' is none") as e:
+        with pytest.raises(ray.exceptions.RayTaskError, match="prompt_id 'nobody' is not one") as e:
             ray.get(actor.one.remote("nobody"))
         print("OpenRLHF on Ray:", str(e.value).splitlines()[-1])
     finally:

@@ -22,9 +22,9 @@ from starlette.routing import Route
 
 from infalign.errors import DataError, MissingExtraError
 from infalign.frameworks import Asked, openrlhf
+from infalign.frameworks.callback import TrainingStopped
 from infalign.frameworks.opened import open_run, open_scorer, policy_text
-from infalign.frameworks.server import make_app, serve
-from infalign.frameworks.stopping import TrainingStopped
+from infalign.frameworks.serving import make_app, serve
 from infalign.models.reward_server import ServerReward
 from infalign.models.rewards import load_reward, score
 
@@ -124,7 +124,7 @@ def test_requests_at_one_time_share_calls(folder, http):
         (
             {"labels": ["a", "nobody"], "responses": ["x", "y"]},
             422,
-            "Response 1 of 2: prompt_id 'nobody' is none of the 5 prompts of the run",
+            "Response 1 of 2: prompt_id 'nobody' is not one of the 5 prompts of the run",
             "nobody",
         ),
         ({"query": ["ab"], "prompts": ["a"], "labels": ["zz"]}, 422, "prompt_id 'zz'", "zz"),
@@ -157,7 +157,7 @@ def test_other_paths_and_methods_are_told_as_json(url, http):
 def test_an_unknown_prompt_is_refused_at_once_and_told_by_the_client(url):
     with client(url, retries=5) as reward:
         with pytest.raises(
-            DataError, match=r"status 422, .*Response 0 of 1: prompt_id .*'q.* is none"
+            DataError, match=r"status 422, .*Response 0 of 1: prompt_id .*'q.* is not one"
         ):
             reward(prompts=["?"], completions=["x"], prompt_id=["q"])
 
@@ -233,7 +233,7 @@ def test_frameworks_ask_the_server_instead_of_loading_the_reward(url, folder):
     found = scorer([scorer.resolve(Asked(*reply)) for reply in REPLIES])
     for f, reply in zip(found, REPLIES, strict=True):
         assert f == pytest.approx(given.expected(*reply), abs=1e-12)
-    with pytest.raises(DataError, match=r"prompt_id .*'nobody.* is none"):
+    with pytest.raises(DataError, match=r"prompt_id .*'nobody.* is not one"):
         scorer([Asked("nobody", "x")])
     scorer._server._pool.clear()
     text = policy_text(open_run(folder))
@@ -241,7 +241,7 @@ def test_frameworks_ask_the_server_instead_of_loading_the_reward(url, folder):
     prompt = text.prompt(given.messages("a"))
     found = reward_func([prompt + "red<|end|>"], [prompt], ["a"])
     assert found["rewards"].item() == pytest.approx(given.expected("a", "red")["score"])
-    with pytest.raises(TrainingStopped, match=r"prompt_id .*'nobody.* is none"):
+    with pytest.raises(TrainingStopped, match=r"prompt_id .*'nobody.* is not one"):
         reward_func([prompt + "red<|end|>"], [prompt], ["nobody"])
 
 
@@ -251,7 +251,7 @@ def test_another_server_is_told_from_this_one():
 
     with serving(Starlette(routes=[Route("/", answer, methods=["POST"])])) as url:
         scorer = open_scorer(server=url)
-        with pytest.raises(DataError, match="which is not what `infalign serve-reward RUN`"):
+        with pytest.raises(DataError, match="not an answer of `infalign serve-reward RUN`"):
             scorer([Asked("a", "x")])
         scorer._server._pool.clear()
 
@@ -288,7 +288,7 @@ def test_the_command_serves_until_it_is_interrupted(folder):
 def test_a_port_in_use_is_told(folder):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        with pytest.raises(ValueError, match=rf"must be free .* 127.0.0.1:{port} .*With port 0"):
+        with pytest.raises(ValueError, match=rf"must be free .* 127.0.0.1:{port} .*Port 0"):
             serve(None, "127.0.0.1", port, print)
 
 

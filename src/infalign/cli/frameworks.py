@@ -67,7 +67,7 @@ def serve_reward(
     largest_mb: Annotated[float, typer.Option(help="Largest request, in megabytes.")] = 32.0,
 ):
     from infalign.frameworks.opened import open_run, policy_text, run_scorer
-    from infalign.frameworks.server import make_app, serve
+    from infalign.frameworks.serving import make_app, serve
     from infalign.pipeline.read import read_design
 
     quiet_libraries()

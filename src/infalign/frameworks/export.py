@@ -1,4 +1,4 @@
-"""A run's prompts as other frameworks read them, with the ids that rewards are filed under."""
+"""A run's prompts in the formats of other frameworks, with their ids."""
 
 from pathlib import Path
 from typing import Literal
@@ -24,16 +24,16 @@ reward_func = reward_function(run={folder!r}, directory={directory!r})
 def export_prompts(run: Run, framework: Framework, out: Path) -> list[str]:
     """Write the training prompts of `run` into the folder `out`; returns the framework's arguments.
 
-    What the run would train on goes into `train`, what it keeps aside to land on into `kept-aside`:
-    both are calibrated. The run's held-out prompts are not, so no framework can score them.
+    `train` holds the prompts that the run would train on, `kept-aside` its validation prompts. Both
+    are calibrated. The held-out prompts of the evaluation are not, so no framework can score them.
 
-    Raises DataError when the framework cannot read a prompt: OpenRLHF reads more than one message
-    with a chat template only.
+    Raises DataError when the framework cannot read a prompt: OpenRLHF needs a chat template to read
+    more than one message.
     """
     out = Path(out).resolve()
     count = run.config.train.trained_prompts(len(run.prompts))
     parts = {TRAIN: run.prompts[:count], VALIDATION: run.prompts[count:]}
-    text = None if framework == "verl" else policy_text(run)  # which takes messages as they are
+    text = None if framework == "verl" else policy_text(run)  # verl always takes messages
     template = text is not None and text.tokenizer.chat_template is not None
     paths = {}
     for part, prompts in parts.items():
@@ -66,15 +66,17 @@ def _verl_row(part: str, i: int, prompt: Prompt) -> dict:
 def _row(prompt: Prompt, template: bool) -> dict:
     if not template and len(prompt.messages) > 1:
         raise DataError(
-            f"Prompt {prompt.id!r} has {len(prompt.messages)} messages, and the model no chat "
-            "template to read them with. Give its tokenizer one, or use prompts of one message."
+            f"Prompt {prompt.id!r} has {len(prompt.messages)} messages, which the model cannot "
+            "read without a chat template. Give its tokenizer one, or use prompts of one message."
         )
-    read = list(prompt.messages) if template else prompt.text
-    return {"prompt": read, "prompt_id": prompt.id}
+    return {
+        "prompt": list(prompt.messages) if template else prompt.text,
+        "prompt_id": prompt.id,
+    }
 
 
 def _write(path: Path, rows: list[dict], framework: Framework) -> Path:
-    if framework == "openrlhf":  # which reads no lists out of Parquet with every version
+    if framework == "openrlhf":  # not every version of it reads lists from Parquet
         path = path.with_suffix(".jsonl")
         storage.write_text(path, "".join(storage.json_line(row) for row in rows))
         return path

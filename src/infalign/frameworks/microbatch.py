@@ -1,4 +1,4 @@
-"""Requests that come one by one, answered by few calls: a window of milliseconds gathers them."""
+"""Micro-batching: requests that arrive one by one within milliseconds share a call."""
 
 import asyncio
 import threading
@@ -6,31 +6,44 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
 
 from infalign import _check
 from infalign.errors import InfalignError
 
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
 
 class BusyError(InfalignError, RuntimeError):
-    """More is waiting already than may wait: ask again later."""
+    """The queue is full: ask again later."""
 
 
-class MicroBatcher:
-    """Gathers the items of many callers, threads or coroutines of any loop, into calls of one
-    thread of its own, one at a time.
+@dataclass(frozen=True)
+class Request(Generic[Item, Result]):
+    """The items of one caller, and the future of their results."""
 
-    A call begins when the window that the first item opened is over, or the batch is full; while
-    one is under way the next gathers. What one caller gives at once stays together.
+    items: list[Item]
+    future: "Future[list[Result]]" = field(default_factory=Future)
 
-    - `call`: a list of items to as many results. What it raises, all callers of the batch get.
-    - `window`: seconds to wait for more.
-    - `batch`: items of a call, at most, unless one caller gives more at once.
-    - `waiting`: items that may wait for their call; any number unless given.
+
+class MicroBatcher(Generic[Item, Result]):
+    """Gathers the items of many callers, threads or coroutines of any loop, into one call at a
+    time, made by a thread of its own.
+
+    A call begins when the window opened by its first item is over, or the batch is full. The next
+    batch gathers meanwhile. Items that one caller submits together stay together.
+
+    - `call`: maps a list of items to as many results. Its errors reach all callers of the batch.
+    - `window`: seconds to wait for more items.
+    - `batch`: maximum number of items in a call, unless one caller submits more at once.
+    - `waiting`: maximum number of items in the queue. Default: no limit.
     """
 
     def __init__(
         self,
-        call: Callable[[list], Sequence],
+        call: Callable[[list[Item]], Sequence[Result]],
         *,
         window: float = 0.005,
         batch: int = 256,
@@ -40,47 +53,47 @@ class MicroBatcher:
         self.window = _check.positive("window", window)
         self.batch = _check.count("batch", batch)
         self.waiting = None if waiting is None else _check.count("waiting", waiting)
-        self._queue: deque[tuple[list, Future]] = deque()
+        self._queue: deque[Request[Item, Result]] = deque()
         self.queued = 0
-        """Items that wait for their call."""
+        """Items in the queue."""
 
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
         self._closed = False
 
-    def submit(self, items: Sequence) -> Future:
-        """A future of the list of results of `items`.
+    def submit(self, items: Sequence[Item]) -> "Future[list[Result]]":
+        """A future of the results of `items`.
 
-        Raises BusyError when no more may wait. What finds nobody waiting is always taken.
+        Raises BusyError when the queue is full. An empty queue takes any number of items.
         """
-        future: Future = Future()
+        request: Request[Item, Result] = Request(list(items))
         with self._changed:
             if self._closed:
-                raise BusyError("This has been closed, and answers no more.")
-            held = self.queued
-            if self.waiting is not None and held and held + len(items) > self.waiting:
+                raise BusyError("The micro-batcher is closed and takes no more requests.")
+            queued = self.queued
+            if self.waiting is not None and queued and queued + len(items) > self.waiting:
                 raise BusyError(
-                    f"{held} responses wait to be scored, and {len(items)} more would be above "
-                    f"the {self.waiting} that may. Ask again later, or let more wait."
+                    f"{queued} responses wait to be scored, and {len(items)} more would exceed the "
+                    f"limit of {self.waiting}. Ask again later, or raise the limit."
                 )
-            self._queue.append((list(items), future))
+            self._queue.append(request)
             self.queued += len(items)
             if self._thread is None:
                 self._thread = threading.Thread(target=self._work, daemon=True)
                 self._thread.start()
             self._changed.notify_all()
-        return future
+        return request.future
 
-    def __call__(self, item):
+    def __call__(self, item: Item) -> Result:
         """The result of one item; the calling thread waits."""
         return self.submit([item]).result()[0]
 
-    async def ask(self, item):
-        """The result of one item; the calling loop goes on."""
+    async def ask(self, item: Item) -> Result:
+        """The result of one item; the calling event loop goes on."""
         return (await asyncio.wrap_future(self.submit([item])))[0]
 
     def close(self) -> None:
-        """Answer what waits, and end the thread."""
+        """Answer the requests in the queue, and end the thread."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
@@ -88,11 +101,11 @@ class MicroBatcher:
             self._thread.join()
 
     def _work(self) -> None:
-        while taken := self._gathered():
-            self._answer(taken)
+        while requests := self._gathered():
+            self._answer(requests)
 
-    def _gathered(self) -> list[tuple[list, Future]]:
-        """The requests of the next call; none when there will be no more."""
+    def _gathered(self) -> list[Request[Item, Result]]:
+        """The requests of the next call; empty when the batcher is closed and has answered all."""
         with self._changed:
             while not self._queue and not self._closed:
                 self._changed.wait()
@@ -102,30 +115,30 @@ class MicroBatcher:
                 if left <= 0:
                     break
                 self._changed.wait(left)
-            taken, size = [], 0
-            while self._queue and (not taken or size + len(self._queue[0][0]) <= self.batch):
-                taken.append(self._queue.popleft())
-                size += len(taken[-1][0])
+            gathered: list[Request[Item, Result]] = []
+            size = 0
+            while self._queue:
+                more = len(self._queue[0].items)
+                if gathered and size + more > self.batch:
+                    break
+                gathered.append(self._queue.popleft())
+                size += more
             self.queued -= size
-            return taken
+            return gathered
 
-    def _answer(self, taken) -> None:
-        # A caller that has gone meanwhile is not answered, and not scored.
-        taken = [(items, f) for items, f in taken if f.set_running_or_notify_cancel()]
-        gathered = [item for items, _ in taken for item in items]
-        if not gathered:
-            for _, future in taken:
-                future.set_result([])
-            return
+    def _answer(self, requests: list[Request[Item, Result]]) -> None:
+        # Callers that have cancelled meanwhile are neither scored nor answered.
+        requests = [r for r in requests if r.future.set_running_or_notify_cancel()]
+        items = [item for r in requests for item in r.items]
         try:
-            results = list(self.call(gathered))
-            if len(results) != len(gathered):
-                raise ValueError(f"{len(results)} results for {len(gathered)} items")
+            results = list(self.call(items)) if items else []
+            if len(results) != len(items):
+                raise ValueError(f"{len(results)} results for {len(items)} items")
         except BaseException as error:
-            for _, future in taken:
-                future.set_exception(error)
+            for r in requests:
+                r.future.set_exception(error)
             return
         start = 0
-        for items, future in taken:
-            future.set_result(results[start : start + len(items)])
-            start += len(items)
+        for r in requests:
+            r.future.set_result(results[start : start + len(r.items)])
+            start += len(r.items)

@@ -1,6 +1,5 @@
-"""A scorer from what a run has left: its folder, a server of it, or its pieces by name."""
+"""The scorer of a run: from its folder, from a server, or from its pieces."""
 
-import threading
 from pathlib import Path
 
 from infalign.calibration.choice import CALIBRATORS, ECDF
@@ -17,23 +16,21 @@ from infalign.shaping import Monitor, Shaper, TrainingReward
 from infalign.storage import read_json
 from infalign.stores import CalibrationStore
 
-from .names import PromptNames
-from .policy_text import PolicyText
-from .remote import ServerScorer
-from .scorer import RawScorer, Scorer, ShapedScorer
+from .prompt_text import PolicyText, PromptNames
+from .scorer import RawScorer, Scorer, ServerScorer, ShapedScorer
 
 
-def open_run(folder, directory=None) -> Run:
-    """The run in `folder`, to be read; DataError unless it is calibrated and designed.
+def open_run(folder: Path | str, directory: Path | str | None = None) -> Run:
+    """The run in `folder`, for reading; DataError unless it is calibrated and designed.
 
-    - `directory`: where the paths in its configuration start that are relative; where the process
-      runs unless given, which is elsewhere in the workers of a framework.
+    - `directory`: base of the relative paths in its configuration. Default: the working directory,
+      which differs in the workers of a framework.
     """
     folder = Path(folder)
     for name in ("config.yaml", "design.json"):
         if not (folder / name).is_file():
             raise DataError(
-                f"{folder} is no run that has been designed: it has no {name}. Make it one with: "
+                f"{folder} is not a designed run: it has no {name}. Make it one with: "
                 f"infalign run CONFIG.yaml --until design --out {folder}"
             )
     config = load_config(folder / "config.yaml")
@@ -43,12 +40,16 @@ def open_run(folder, directory=None) -> Run:
 def located(config: Config, directory: Path) -> Config:
     """`config` with the relative paths of model, reward and prompts made absolute."""
 
-    def found(value: str | None) -> str | None:
+    def absolute(value: str | None) -> str | None:
         path = None if value is None else (directory / value).resolve()
         return str(path) if path is not None and path.exists() else value
 
-    prompts = config.prompts.model_copy(update={"file": found(config.prompts.file)})
-    changed = {"model": found(config.model), "reward": found(config.reward), "prompts": prompts}
+    prompts = config.prompts.model_copy(update={"file": absolute(config.prompts.file)})
+    changed = {
+        "model": absolute(config.model),
+        "reward": absolute(config.reward),
+        "prompts": prompts,
+    }
     return config.model_copy(update=changed)
 
 
@@ -67,27 +68,27 @@ def open_scorer(
     """The scorer of a run folder, of a server, or of a store, a transform and a reward.
 
     - `run`: a run folder that is calibrated and designed.
-    - `server`: instead, the address of an `infalign serve-reward`.
-    - `store`, `transform`, `reward`: instead, a store or its folder; a transform, its
-      specification or a design.json; a reward, or what names one in a configuration.
-    - `calibrator`: as in a configuration; with `store` only, `auto` is not there.
-    - `prompts`: with `store`, a JSON Lines file of them; needed where askers send no conversations.
-    - `raw`: the raw reward instead, of a run, or with `reward` alone.
-    - `directory`: with `run`, as of `open_run`.
+    - `server`: alternatively, the address of an `infalign serve-reward`.
+    - `store`, `transform`, `reward`: alternatively, a store or its folder; a transform, its
+      specification or a design.json; and a reward, or its name in a configuration.
+    - `calibrator`: with `store`, as in a configuration, except `auto`.
+    - `prompts`: with `store`, a JSON Lines file of prompts; needed if callers send no messages.
+    - `raw`: score by the raw reward, of a run or of `reward` alone.
+    - `directory`: with `run`, as in `open_run`.
 
-    Raises ConfigError for another combination, and DataError when what is named is not there, or
-    the run's reward or prompts are no longer those that were calibrated.
+    Raises ConfigError for other combinations, and DataError when a file or reward is missing, or
+    when the run's reward or prompts have changed since calibration.
     """
     pieces = {"store": store, "transform": transform, "reward": reward, "prompts": prompts}
     named = sorted(name for name, value in pieces.items() if value is not None)
     needed = {"reward"} if raw else {"store", "transform", "reward"}
     sources = (run is not None, server is not None, bool(named))
     if sum(sources) != 1 or (named and not needed <= set(named)) or (server and raw):
-        have = ["run"] * sources[0] + ["server"] * sources[1] + named
+        given = ["run"] * sources[0] + ["server"] * sources[1] + named
         raise ConfigError(
             "A scorer needs exactly one of `run`, `server`, or `store`, `transform` and `reward` "
             f"together{' (for `raw=True`: `reward`)' if raw else ''}; got "
-            f"{', '.join(f'`{name}`' for name in have) or 'none of them'}."
+            f"{', '.join(f'`{name}`' for name in given) or 'none of them'}."
         )
     if server is not None:
         return ServerScorer(server)
@@ -104,7 +105,7 @@ def open_scorer(
 
 
 def run_scorer(run: Run, *, raw: bool = False) -> RawScorer | ShapedScorer:
-    """The scorer of a run: its reward, and unless `raw`, its calibration and its transform."""
+    """The scorer of a run: its reward, with its calibration and transform unless `raw`."""
     text = policy_text(run)
     names = PromptNames(run.prompts, text.prompt if text else None)
     if raw:
@@ -123,7 +124,7 @@ def open_reward(run) -> TrainingReward:
 
 
 def policy_text(run: Run) -> PolicyText | None:
-    """The run's tokenizer; None where its model is at a server."""
+    """The run's tokenizer; None if its model is on a server."""
     if not ModelSpec.parse(run.config.model).has_weights:
         return None
     return PolicyText(run.model_path, run.config.trust_remote_code)
@@ -132,7 +133,8 @@ def policy_text(run: Run) -> PolicyText | None:
 def run_shaper(run: Run) -> Shaper:
     """The shaper that the run trains with; DataError if its reward or prompts have changed."""
     store = CalibrationStore.open(run.folder / "calibration")
-    # Not the model, as a run does: a framework is told its own, and hashing weights takes minutes.
+    # A run also compares the model. Here the framework names its own, and hashing the weights would
+    # take minutes in each worker.
     store.require(
         reward=reward_fingerprint(run.config.reward),
         prompts=fingerprint(run.prompts),
@@ -152,23 +154,3 @@ def _transform(value) -> AbstractTransform:
     if Path(value).is_file():
         return transform_from_json(read_json(Path(value))["transform"])
     return parse_transform(str(value))
-
-
-class Once:
-    """What `make` makes of arguments, made once for the same ones by whichever thread is first."""
-
-    def __init__(self, make):
-        self.make = make
-        self._made: dict = {}
-        self._lock = threading.Lock()
-
-    def made(self, **arguments):
-        """What was made for these arguments, or None."""
-        return self._made.get(tuple(sorted(arguments.items())))
-
-    def __call__(self, **arguments):
-        """`make(**arguments)`; the same object for the same arguments."""
-        with self._lock:
-            if self.made(**arguments) is None:
-                self._made[tuple(sorted(arguments.items()))] = self.make(**arguments)
-        return self.made(**arguments)

@@ -1,12 +1,12 @@
 """The shaped reward as OpenRLHF's `reward_func`: no import of OpenRLHF, one response a call.
 
-A file of two lines names the run, and `--reward.remote_url` the file; `infalign export-prompts`
-writes it:
+`--reward.remote_url` names a file of two lines, which names the run. `infalign export-prompts`
+writes the file:
 
     from infalign.frameworks.openrlhf import reward_function
     reward_func = reward_function(run="/runs/mine")
 
-OpenRLHF calls it in threads, one for each response; they are scored together.
+OpenRLHF calls the function in one thread per response; the responses are scored together.
 """
 
 import json
@@ -16,14 +16,14 @@ from collections.abc import Callable
 
 from infalign.errors import DataError
 
+from .callback import stops_training
 from .microbatch import MicroBatcher
 from .opened import open_run, open_scorer, policy_text
-from .policy_text import PolicyText
-from .scorer import Asked, Scorer, ShapedScorer
-from .stopping import loudly
+from .prompt_text import PolicyText
+from .scorer import Asked, Scored, Scorer, ShapedScorer
 
 CLIP = 10.0
-"""OpenRLHF cuts a reward less its baseline to ± this, unless told otherwise."""
+"""OpenRLHF clips a reward minus its baseline to ±`CLIP` by default."""
 
 
 def reward_function(
@@ -31,32 +31,34 @@ def reward_function(
 ) -> Callable[[list, list, list], dict]:
     """A `reward_func(queries, prompts, labels)`.
 
-    Labels are prompt ids, or JSON with a `prompt_id`; without one the prompt's text names it.
+    Labels are prompt ids, or JSON with a `prompt_id`. A response without either is named by its
+    prompt's text.
 
-    - `source`: arguments of `open_scorer`: `run` or `server`, or the pieces.
-    - `model`: folder or hub id of the policy, whose special tokens end responses; the run's own
-      with `run`.
-    - `window`, `batch`: seconds and responses, as of `MicroBatcher`.
+    - `source`: arguments of `open_scorer`: `run`, `server`, or the pieces.
+    - `model`: folder or hub id of the policy, whose special tokens end responses. Default with
+      `run`: the run's own.
+    - `window`, `batch`: seconds and responses, as in `MicroBatcher`.
 
-    The function raises TrainingStopped for whatever goes wrong, an unknown prompt for one: OpenRLHF
-    would note an `Exception` in its log and go on without a reward.
+    The function raises TrainingStopped for every error, such as an unknown prompt: OpenRLHF would
+    log an `Exception` and go on without a reward.
     """
-    with loudly():
-        score = MicroBatcher(open_scorer(**source), window=window, batch=batch)
+    with stops_training():
+        scorer = open_scorer(**source)
         text = _text(model, source.get("run"), source.get("directory"))
-    _warn_of_clipping(score.call)
+    batcher: MicroBatcher[Asked, Scored] = MicroBatcher(scorer, window=window, batch=batch)
+    _warn_of_clipping(scorer)
 
     def reward_func(queries, prompts, labels) -> dict:
         """`rewards`; quantiles as `scores`, which filters of prompts read; both in the log."""
         import torch
 
-        with loudly():
+        with stops_training():
             asked = [
-                score.call.resolve(Asked(_key(label, prompt), text.response(query, prompt)))
+                scorer.resolve(Asked(_key(label, prompt), text.response(query, prompt)))
                 for query, prompt, label in zip(queries, prompts, labels, strict=True)
             ]
-            found = score.submit(asked).result()
-        columns = {name: torch.tensor([f[name] for f in found]) for name in found[0]}
+            scored = batcher.submit(asked).result()
+        columns = {name: torch.tensor([dict(s)[name] for s in scored]) for name in scored[0]}
         rewards = columns.pop("score")
         return {
             "rewards": rewards,
@@ -68,10 +70,10 @@ def reward_function(
 
 
 def clip_range(transform, samples: int) -> float:
-    """The smallest whole number, 10 or more, that no reward less its baseline goes beyond.
+    """A whole number, at least 10, that no reward minus its baseline exceeds.
 
-    - `samples`: reference samples per prompt, which bound the quantiles an infinite transform is
-      given.
+    - `samples`: reference samples per prompt, which bound the quantiles that an unbounded transform
+      receives.
     """
     end = 0.0 if transform.bounded else 0.5 / (samples + 1)
     low, high = transform(end), transform(1 - end)
@@ -98,8 +100,8 @@ def _text(model: str | None, run, directory) -> PolicyText:
         text = policy_text(open_run(run, directory))
     if text is None:
         raise DataError(
-            "OpenRLHF's queries hold special tokens, and nothing says which. Name the policy: "
-            "reward_function(model=...)"
+            "OpenRLHF's queries contain special tokens, which only the policy's tokenizer knows. "
+            "Name the policy: reward_function(model=...)"
         )
     return text
 
@@ -110,7 +112,7 @@ def _key(label, prompt: str) -> str:
         try:
             label = json.loads(label)
         except ValueError:
-            pass  # an id that begins so
+            pass  # an id that begins with a brace
     if isinstance(label, dict):
         label = label.get("prompt_id")
     return prompt if label is None or label == "" else str(label)

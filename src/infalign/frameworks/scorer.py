@@ -1,109 +1,104 @@
-"""What a response is worth in training, for frameworks that are no TRL: asked one by one, scored
-many at a time."""
+"""Scores of single responses for frameworks other than TRL.
 
-from collections.abc import Callable, Sequence
+A framework asks about one response at a time (`Asked`); a scorer scores many at once (`Scored`).
+"""
+
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol, TypedDict
+from typing import Any, NotRequired, Protocol, TypedDict
 
 import numpy as np
 
 from infalign.errors import DataError
+from infalign.models.reward_server import ServerReward
 from infalign.shaping import Shaper, checked_output, reward_name
 
-from .names import PromptNames
+from .prompt_text import PromptNames
 
 
 @dataclass(frozen=True)
 class Asked:
-    """One response, and whose it is."""
+    """One response, and its prompt."""
 
     key: str | None
-    """The prompt's id, or its text."""
+    """The prompt's id or text."""
 
     response: str
     messages: tuple[dict, ...] | None = None
-    """The prompt's conversation, where the asker knows it."""
+    """The prompt's conversation, if the caller has it."""
 
 
-class Scored(TypedDict, total=False):
-    """What a response is worth; the same keys for every response of a scorer."""
+class Scored(TypedDict):
+    """The score of a response; a scorer returns the same keys for every response."""
 
     score: float
-    """What is trained on."""
+    """The training reward."""
 
     raw_reward: float
-    quantile: float
-    """Under the reference samples of the prompt; a scorer of raw rewards knows none."""
+    quantile: NotRequired[float]
+    """Under the prompt's reference samples; scorers of raw rewards have none."""
 
 
 class Scorer(Protocol):
-    """Scores responses, after it has found their prompts.
+    """Scores responses in two steps.
 
-    `resolve` is cheap and concerns one response, so that an unknown prompt is told to who asked
-    for it; calling scores many that were resolved, whoever asked.
+    `resolve` is cheap and concerns one response, so that an error about an unknown prompt reaches
+    its own caller. Calling the scorer scores many resolved responses at once, of any callers.
     """
 
     def resolve(self, asked: Asked) -> Asked:
         """The same with the prompt's id and conversation; DataError for an unknown prompt."""
 
     def __call__(self, resolved: Sequence[Asked]) -> list[Scored]:
-        """One score for each, in their order."""
+        """One score per response, in the order given."""
 
 
 class RawScorer:
     """The raw reward as it is.
 
     - `reward`: a TRL reward function; it is given conversations, as in a run.
-    - `names`: the prompts, where askers give no conversations.
+    - `names`: the prompts, for callers that send no conversations.
     """
 
     def __init__(self, reward: Callable[..., Sequence[float]], names: PromptNames | None = None):
         self.reward, self.names = reward, names
 
     def resolve(self, asked: Asked) -> Asked:
-        """As of `Scorer`. With its conversation a prompt need not be known."""
-        if asked.messages:
-            return asked
-        return _found(self.names, asked)
+        """As `Scorer.resolve`; a prompt that comes with its conversation may be unknown."""
+        return asked if asked.messages else _resolved(asked, self.names)
 
     def raw(self, resolved: Sequence[Asked]) -> np.ndarray:
-        """Raw rewards, checked. Responses are stripped of white space, as those that a run
-        calibrates on are."""
+        """Raw rewards, checked. Responses are stripped of outer white space, as those of a run's
+        calibration are."""
         texts = [a.response.strip() for a in resolved]
         values = self.reward(
-            prompts=[list(a.messages) for a in resolved],
+            prompts=[list(a.messages or ()) for a in resolved],
             completions=[[{"role": "assistant", "content": text}] for text in texts],
             prompt_id=[a.key for a in resolved],
         )
         return checked_output(values, texts, reward_name(self.reward))
 
     def __call__(self, resolved: Sequence[Asked]) -> list[Scored]:
-        """As of `Scorer`."""
+        """The raw reward of each response, also as its score."""
         return [{"score": r, "raw_reward": r} for r in self.raw(resolved).tolist()]
 
 
 class ShapedScorer:
-    """Φ of the calibrated reward, with the raw reward and the quantile it was made of."""
+    """The shaped reward, with the raw reward and the quantile behind it."""
 
     def __init__(self, raw: RawScorer, shaper: Shaper):
         self.raw, self.shaper = raw, shaper
 
     def resolve(self, asked: Asked) -> Asked:
-        """As of `Scorer`; the prompt must be in the calibration store."""
-        names = self.raw.names
-        if names is None:
-            if asked.key is None:
-                raise DataError(
-                    "A response came without a prompt_id, which names its reference rewards. "
-                    "Send one, such as `infalign export-prompts` writes."
-                )
-            self.shaper.store.positions([asked.key])
-            return self.raw.resolve(asked)
-        return _found(names, asked)
+        """As `Scorer.resolve`; the prompt must be in the calibration store."""
+        if self.raw.names is not None:
+            return _resolved(asked, self.raw.names)
+        self.shaper.store.positions([_key(asked)])
+        return self.raw.resolve(asked)
 
     def __call__(self, resolved: Sequence[Asked]) -> list[Scored]:
-        """As of `Scorer`."""
-        shaped = self.shaper([a.key for a in resolved], self.raw.raw(resolved))
+        """Training reward, raw reward and quantile of each response."""
+        shaped = self.shaper([_key(a) for a in resolved], self.raw.raw(resolved))
         columns = (column.tolist() for column in (shaped.value, shaped.raw, shaped.quantile))
         return [
             {"score": value, "raw_reward": raw, "quantile": quantile}
@@ -111,7 +106,54 @@ class ShapedScorer:
         ]
 
 
-def _found(names: PromptNames | None, asked: Asked) -> Asked:
+class ServerScorer:
+    """The scorer behind `infalign serve-reward`: one reward model for all processes.
+
+    - `url`: the server's address.
+    - `options`: `timeout` and `retries`, as in `ServerReward`.
+
+    Raises DataError when the server cannot be reached, refuses a prompt, or is another server.
+    """
+
+    def __init__(self, url: str, **options: Any):
+        self.url, self._server = url, ServerReward(url, **options)
+
+    def resolve(self, asked: Asked) -> Asked:
+        """`asked` itself: the server resolves prompts."""
+        return asked
+
+    def __call__(self, resolved: Sequence[Asked]) -> list[Scored]:
+        """The server's scores."""
+        body = {"labels": [a.key for a in resolved], "responses": [a.response for a in resolved]}
+        answer = self._server.ask(body)
+        try:
+            columns = {"score": answer["rewards"], **answer["extra_logs"]}
+            rows = zip(*columns.values(), strict=True)
+            return [_scored(dict(zip(columns, map(float, row), strict=True))) for row in rows]
+        except (KeyError, TypeError, ValueError) as error:
+            raise DataError(
+                f"{self.url} answered {str(answer)[:120]}, which is not an answer of `infalign "
+                "serve-reward RUN`. Is this its address, and is its version the same?"
+            ) from error
+
+
+def _scored(row: Mapping[str, float]) -> Scored:
+    scored: Scored = {"score": row["score"], "raw_reward": row["raw_reward"]}
+    if "quantile" in row:
+        scored["quantile"] = row["quantile"]
+    return scored
+
+
+def _key(asked: Asked) -> str:
+    if asked.key is None:
+        raise DataError(
+            "A response came without a prompt_id, which names its reference rewards. Send the ids "
+            "that `infalign export-prompts` writes."
+        )
+    return asked.key
+
+
+def _resolved(asked: Asked, names: PromptNames | None) -> Asked:
     if names is None:
         raise DataError(
             f"prompt_id {asked.key!r} came without its conversation, which the reward reads. Send "

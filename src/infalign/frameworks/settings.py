@@ -1,8 +1,8 @@
-"""A framework's own settings that keep a run's objective: E[shaped reward] − β KL.
+"""Settings of other frameworks that keep a run's objective: E[shaped reward] − β KL.
 
-Each gives the arguments of one command line, a list of words. What they hold to: the leave-one-out
-baseline of RLOO, no division by the spread of a group, and the log-ratio of the whole sequence (k1)
-inside the reward with the β of `design.json`, held fixed.
+Each function returns the arguments of a command line, as a list of words. They set the
+leave-one-out baseline of RLOO, no division by the spread of a group, and the log-ratio of the whole
+sequence (k1) inside the reward, with the β of `design.json` held fixed.
 """
 
 from pathlib import Path
@@ -20,7 +20,7 @@ def verl(run: Run, train: Path, validation: Path | None) -> list[str]:
         "data.train_files": train,
         "data.val_files": validation or train,
         "data.max_response_length": config.sampling.max_new_tokens,
-        "actor_rollout_ref.model.path": _everywhere(run.model_path),
+        "actor_rollout_ref.model.path": _absolute(run.model_path),
         "actor_rollout_ref.rollout.n": config.train.group,
         "actor_rollout_ref.rollout.temperature": config.sampling.temperature,
         "actor_rollout_ref.actor.loss_agg_mode": "seq-mean-token-sum",
@@ -49,7 +49,7 @@ def openrlhf(run: Run, train: Path, reward_file: Path, template: bool) -> list[s
         *("--data.input_key", "prompt"),
         *("--data.label_key", "prompt_id"),
         *(["--data.apply_chat_template"] if template else []),
-        *("--actor.model_name_or_path", _everywhere(run.model_path)),
+        *("--actor.model_name_or_path", _absolute(run.model_path)),
         *("--rollout.n_samples_per_prompt", str(config.train.group)),
         *("--rollout.temperature", str(config.sampling.temperature)),
         *("--rollout.max_new_tokens", str(config.sampling.max_new_tokens)),
@@ -62,7 +62,7 @@ def openrlhf(run: Run, train: Path, reward_file: Path, template: bool) -> list[s
 
 
 def trl(run: Run) -> list[str]:
-    """Arguments of a script that reads an RLOOConfig, as `examples/trl` has one."""
+    """Arguments of a script that reads an RLOOConfig, such as `examples/trl/train.py`."""
     config = run.config
     return [
         *("--beta", repr(read_design(run)[1])),
@@ -72,6 +72,6 @@ def trl(run: Run) -> list[str]:
     ]
 
 
-def _everywhere(model: str) -> str:
-    """A folder by its whole path: the framework's processes run elsewhere."""
+def _absolute(model: str) -> str:
+    """A folder by its absolute path, since the framework's processes run elsewhere."""
     return str(Path(model).resolve()) if Path(model).is_dir() else model

@@ -4,22 +4,23 @@
     reward.custom_reward_function.name=compute_score
     +reward.custom_reward_function.reward_kwargs.run=/runs/mine
 
-verl awaits it for all samples of a batch in one event loop; they are scored together. Each sample's
-`extra_info` names its prompt as `prompt_id`, as in the data that `infalign export-prompts` writes.
+verl awaits it for all samples of a batch in one event loop, where they are scored together. The
+`prompt_id` in a sample's `extra_info` names its prompt, as in the data that `infalign
+export-prompts` writes.
 """
 
 import asyncio
 
 from infalign.errors import DataError
 
+from .callback import Once, stops_training
 from .microbatch import MicroBatcher
-from .opened import Once, open_scorer
-from .scorer import Asked, Scored
-from .stopping import loudly
+from .opened import open_scorer
+from .scorer import Asked, Scored, Scorer
 
 KEY, MESSAGES = "prompt_id", "messages"
-"""In `extra_info`: the prompt's id; and its conversation, which only a scorer of pieces without
-`prompts` needs."""
+"""Keys of `extra_info`: the prompt's id, and its conversation. The latter is needed only by a
+scorer of pieces without `prompts`."""
 
 
 async def compute_score(
@@ -36,31 +37,36 @@ async def compute_score(
 ) -> Scored:
     """`score`, `raw_reward` and `quantile` of one response.
 
-    - `source`: arguments of `open_scorer`: `run` or `server`, or the pieces.
-    - `window`, `batch`: seconds and responses, as of `MicroBatcher`.
+    - `source`: arguments of `open_scorer`: `run`, `server`, or the pieces.
+    - `window`, `batch`: seconds and responses, as in `MicroBatcher`.
 
-    Raises TrainingStopped for whatever goes wrong, an unknown prompt for one.
+    Raises TrainingStopped for every error, such as an unknown prompt.
     """
-    with loudly():
-        wanted = {"window": window, "batch": batch, **source}
-        score = _opened.made(**wanted) or await asyncio.to_thread(_opened, **wanted)
-        asked = score.call.resolve(_asked(solution_str, extra_info))
-        return dict(await score.ask(asked))
+    with stops_training():
+        arguments = {"window": window, "batch": batch, **source}
+        opened = _opened.made(**arguments)
+        if opened is None:
+            opened = await asyncio.to_thread(_opened, **arguments)
+        scorer, batcher = opened
+        scored = await batcher.ask(scorer.resolve(_asked(solution_str, extra_info)))
+        return scored.copy()
 
 
-def _open(*, window: float, batch: int, **source) -> MicroBatcher:
-    return MicroBatcher(open_scorer(**source), window=window, batch=batch)
+def _open(*, window: float, batch: int, **source) -> tuple[Scorer, MicroBatcher[Asked, Scored]]:
+    scorer = open_scorer(**source)
+    return scorer, MicroBatcher(scorer, window=window, batch=batch)
 
 
 _opened = Once(_open)
 
 
 def _asked(response: str, extra_info: dict | None) -> Asked:
-    known = extra_info or {}
-    if KEY not in known:
+    info = extra_info or {}
+    if KEY not in info:
         raise DataError(
             f"A sample has no `extra_info[{KEY!r}]`, which names its prompt; it has "
-            f"{sorted(known)}. Train on what `infalign export-prompts RUN --for verl` writes."
+            f"{sorted(info)}. Train on the data that `infalign export-prompts RUN --for verl` "
+            "writes."
         )
-    messages = known.get(MESSAGES)
-    return Asked(str(known[KEY]), response, None if messages is None else tuple(messages))
+    messages = info.get(MESSAGES)
+    return Asked(str(info[KEY]), response, None if messages is None else tuple(messages))

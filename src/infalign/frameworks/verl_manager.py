@@ -7,8 +7,8 @@
     reward.custom_reward_function.name=compute_score
     +reward.custom_reward_function.reward_kwargs.run=/runs/mine
 
-verl's own manager `naive` does as well. This one needs neither `data_source` nor `ground_truth`,
-and names the prompt by its conversation where `extra_info` has no id.
+verl's own manager `naive` works too. This manager needs neither `data_source` nor `ground_truth`,
+and it names the prompt by its conversation if `extra_info` has no id.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ from .verl import KEY
 
 
 class ShapedRewardManager:
-    """What verl asks of a reward manager, without its base class.
+    """The interface of verl's reward managers, without their base class.
 
     - `compute_score`: `infalign.frameworks.verl.compute_score`, with its `reward_kwargs`.
     """
@@ -35,24 +35,25 @@ class ShapedRewardManager:
         self.config, self.tokenizer, self.compute_score = config, tokenizer, compute_score
 
     async def run_single(self, data) -> dict:
-        """`reward_score` and `reward_extra_info` of one sample; of more turns, of the last."""
+        """`reward_score` and `reward_extra_info` of one sample; of several turns, those of the
+        last."""
         item = data[-1:][0]
         ids = item.batch["responses"]
         length = int(item.batch["attention_mask"][-ids.shape[-1] :].sum())
         text = await asyncio.to_thread(
             self.tokenizer.decode, ids[:length], skip_special_tokens=True
         )
-        known = dict(item.non_tensor_batch.get("extra_info") or {})
+        info = dict(item.non_tensor_batch.get("extra_info") or {})
         conversation = item.non_tensor_batch.get("raw_prompt")
-        if KEY not in known and conversation is not None:
-            known[KEY] = conversation_text(list(conversation))
-        found = await self.compute_score(
+        if KEY not in info and conversation is not None:
+            info[KEY] = conversation_text(list(conversation))
+        scored = await self.compute_score(
             data_source=item.non_tensor_batch.get("data_source"),
             solution_str=text,
             ground_truth=None,
-            extra_info=known,
+            extra_info=info,
         )
-        return {"reward_score": found["score"], "reward_extra_info": dict(found)}
+        return {"reward_score": scored["score"], "reward_extra_info": dict(scored)}
 
     @classmethod
     def assemble_rm_scores(cls, data, scores: list[float]):

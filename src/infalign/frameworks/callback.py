@@ -1,0 +1,47 @@
+"""A reward function that a framework calls back: made once, and heard when it fails."""
+
+import threading
+from collections.abc import Callable
+from contextlib import contextmanager
+from typing import Any, Generic, TypeVar
+
+T = TypeVar("T")
+
+
+class TrainingStopped(BaseException):
+    """Ends a training that cannot get its rewards.
+
+    Not an `Exception`: OpenRLHF logs an `Exception` of a reward function and goes on without the
+    reward, and one of verl's managers replaces it by the score 0. Both let a `BaseException` pass;
+    Ray hands it to the trainer, which ends with its message.
+    """
+
+
+@contextmanager
+def stops_training():
+    """Turns every error inside into `TrainingStopped` with its message."""
+    try:
+        yield
+    except Exception as error:
+        raise TrainingStopped(f"{type(error).__name__}: {error}") from error
+
+
+class Once(Generic[T]):
+    """Calls `make` once for the same keyword arguments, whichever thread comes first."""
+
+    def __init__(self, make: Callable[..., T]):
+        self.make = make
+        self._made: dict[tuple[tuple[str, Any], ...], T] = {}
+        self._lock = threading.Lock()
+
+    def made(self, **arguments) -> T | None:
+        """The object made for these arguments; None before the first call."""
+        return self._made.get(tuple(sorted(arguments.items())))
+
+    def __call__(self, **arguments) -> T:
+        """`make(**arguments)`, the same object for the same arguments."""
+        key = tuple(sorted(arguments.items()))
+        with self._lock:
+            if key not in self._made:
+                self._made[key] = self.make(**arguments)
+            return self._made[key]
