@@ -2,15 +2,11 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 from infalign import _check
 from infalign.errors import DataError
 from infalign.models.reward_server import conversation_text
 from infalign.prompts import Prompt
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
 
 Read = Callable[[Sequence[dict]], str]
 """A conversation as text."""
@@ -76,7 +72,7 @@ class PolicyText:
         self.path, self.trust_remote_code = path, trust_remote_code
 
     @cached_property
-    def tokenizer(self) -> "PreTrainedTokenizerBase":
+    def tokenizer(self):
         """The tokenizer; DataError if the policy has none."""
         from infalign.models.loading import load_tokenizer
 
