@@ -110,7 +110,7 @@ def ours(model, reward, prompts, n: int, seed: int) -> list[str]:
     from infalign import BestOfN
     from infalign.decoding import decode
 
-    return [d.kept.text for d in decode(BestOfN(n), model, reward, prompts, seed=seed)]
+    return [d.response.text for d in decode(BestOfN(n), model, reward, prompts, seed=seed)]
 
 
 def measure(plan: Plan) -> dict:

@@ -100,7 +100,7 @@ def test_the_results_are_those_of_the_library(records):
     assert [c["text"] for c in record["candidates"]] == [c.text for c in own.candidates]
     assert [c["reward"] for c in record["candidates"]] == pytest.approx(own.rewards, abs=1e-5)
     assert (record["index"], record["rank"], record["draws"]) == (own.index, own.rank, 3)
-    assert record["candidates"][own.index]["text"] == record["text"] == own.kept.text
+    assert record["candidates"][own.index]["text"] == record["text"] == own.response.text
     assert (record["prompt_id"], record["prompt"], record["procedure"]) == (
         *("0", "How?"),
         "worst-of-n:3",

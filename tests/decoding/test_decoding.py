@@ -140,12 +140,12 @@ def assert_law(counts, expected):
 @pytest.mark.parametrize("procedure", DECODERS, ids=lambda p: p.spec)
 def test_what_is_kept_has_the_law_of_its_procedure(procedure):
     results, _ = run(procedure, 1000)
-    counts = Counter(r.kept.text for r in results)
+    counts = Counter(r.response.text for r in results)
     expected = exact(procedure, POLICY, list(REWARDS.values()), CALIBRATED)
     assert expected.sum() == pytest.approx(1)
     assert_law([counts[t] for t in TEXTS], expected)
     for r in results[:50]:
-        assert r.kept == r.candidates[r.index] and r.reward == REWARDS[r.kept.text]
+        assert r.response == r.candidates[r.index] and r.reward == REWARDS[r.response.text]
         assert r.rewards == tuple(REWARDS[c.text] for c in r.candidates)
 
 
@@ -158,7 +158,7 @@ def test_every_procedure_of_the_package_has_a_decoder():
 @pytest.mark.parametrize("n", [1, 2, 4, 7])
 def test_a_vote_of_answers_that_all_exist_has_the_exact_law_of_finite(n):
     results, _ = run(MajorityVote(n), 2000, policy=ANSWERED)
-    counts = Counter(r.kept.text for r in results)
+    counts = Counter(r.response.text for r in results)
     expected = ExactMajorityVote([1, 1, 2, 3], n).selected(ANSWERED)
     assert_law([counts[t] for t in TEXTS[:4]], expected)
 
@@ -220,7 +220,7 @@ def test_a_language_model_is_decoded_by_the_law(tiny, procedure):
         seed=2,
         calibration=calibration,
     )
-    counts = Counter(r.kept.text for r in results)
+    counts = Counter(r.response.text for r in results)
     assert_law([counts[t] for t in texts], exact(procedure, policy, rewards, calibrated))
 
 
@@ -281,7 +281,7 @@ def test_rewind_draws_in_rounds_for_prompts_not_yet_done():
 def test_a_response_right_at_the_threshold_passes():
     threshold = float(CALIBRATED[0])  # 0.2 + 0.15
     results, _ = run(ia.Rewind(threshold, 50), 50)
-    assert {r.kept.text for r in results} == set(TEXTS) - {"uno 1"}
+    assert {r.response.text for r in results} == set(TEXTS) - {"uno 1"}
 
 
 def test_poisson_and_mixtures_draw_what_each_prompt_needs():
@@ -298,7 +298,7 @@ def test_without_a_scorer_sampling_and_votes_run_and_the_others_say_what_they_la
     assert results[0].rewards is results[0].reward is results[0].rank is None
     assert len(results[0].answers) == 3 and results[0].quantiles is None
     run(ia.Sampling(), scorer=None)
-    with pytest.raises(ValueError, match=r"`scorer` must be given: BestOfN\(n=2\) chooses"):
+    with pytest.raises(ValueError, match=r"`scorer` must be given: BestOfN\(n=2\) selects"):
         run(ia.BestOfN(2), scorer=None)
     with pytest.raises(ValueError, match=r"`calibration` must be given: Rewind.*draw_calibration"):
         run(ia.Rewind(0.5, 2), calibration=None)
@@ -311,7 +311,7 @@ def test_calibration_drawn_on_the_spot_nears_the_calibrated_reward():
         found = drawn.quantiles([prompt] * 5, list(REWARDS.values()))
         assert np.abs(found - CALIBRATED).max() < 4 * 0.5 / np.sqrt(samples)
     results, _ = run(ia.Rewind(0.4, 60), 2, calibration=drawn)
-    assert all(REWARDS[r.kept.text] == 7.5 for r in results)
+    assert all(REWARDS[r.response.text] == 7.5 for r in results)
 
 
 def test_prompts_the_store_does_not_know_are_named():
@@ -334,7 +334,7 @@ def test_a_sampler_that_returns_another_number_is_refused():
 
     with pytest.raises(DataError, match=r"Short must return 3 responses to each of 2 .* with 1\."):
         decode(ia.BestOfN(3), Short(), by_table, [PROMPT] * 2, seed=0)
-    with pytest.raises(ValueError, match="`prompt_ids` must be one per conversation"):
+    with pytest.raises(ValueError, match="`prompt_ids` must have one id per conversation"):
         decode(ia.BestOfN(3), Short(), by_table, [PROMPT] * 2, seed=0, prompt_ids=["a"])
     with pytest.raises(ValueError, match=r"all different, and at least one; got 2 \(1 different"):
         decode(ia.BestOfN(3), Short(), by_table, [PROMPT] * 2, seed=0, prompt_ids=["a", "a"])
@@ -391,7 +391,7 @@ def test_what_cannot_be_kept_is_refused():
         select(ia.BestOfN(2), [1.0, float("nan")], rng=rng)
     with pytest.raises(ValueError, match=r"`values` must lie in \[0, 1\]; got 2"):
         select(ia.SoftBestOfN(2, 0.1), [0.5, 2.0], rng=rng)
-    with pytest.raises(ValueError, match="`procedure` must keep by rank or be SoftBestOfN"):
+    with pytest.raises(ValueError, match="`procedure` must select by rank or be SoftBestOfN"):
         select("best-of-n:4", [1.0], rng=rng)
     with pytest.raises(DataError, match="An answer must be hashable"):
         select(MajorityVote(2), [["4"], ["4"]], rng=rng)

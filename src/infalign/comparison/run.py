@@ -70,18 +70,17 @@ def _require_same_settings(comparison: Comparison, path: Path) -> None:
             )
         storage.write_json(path, stated)
         return
+    # Policies and gold rewards are added to those in the folder, and a judge where there was none.
     known = storage.read_json(path)
-    if None in (known["judge"], stated["judge"]):  # a new judge, or none this time
-        known["judge"] = stated["judge"] = stated["judge"] or known["judge"]
-    differing = [k for k in stated if k not in ("policies", "gold") and known.get(k) != stated[k]]
     for kind in ("policies", "gold"):
-        shared = known[kind].keys() & stated[kind].keys()
-        differing += [f"{kind}.{n}" for n in sorted(shared) if known[kind][n] != stated[kind][n]]
         stated[kind] = known[kind] | stated[kind]
-    if differing:
-        raise ConfigError(
-            f"{path.parent} holds samples drawn with other settings: "
-            f"{', '.join(f'`{name}`' for name in differing)} differ. Choose another folder with "
-            "--out, or restore those values."
-        )
+        known[kind] = stated[kind] | known[kind]
+    stated["judge"] = stated["judge"] or known["judge"]
+    known["judge"] = known["judge"] or stated["judge"]
+    storage.require_same(
+        known,
+        stated,
+        f"{path.parent} holds samples drawn with other settings:",
+        "Choose another folder with --out, or restore those values.",
+    )
     storage.write_json(path, stated)

@@ -1,4 +1,4 @@
-r"""Answers out of responses, for majority votes: the number a text ends up with.
+r"""Answers of responses, for majority votes: the number that a text concludes with.
 
 Responses agree when their answers are equal, however they are written: 1,000 is 1000 is 1000.0,
 0.5 is 1/2 is \frac{1}{2}.
@@ -11,12 +11,12 @@ from fractions import Fraction
 from infalign.models.rewards import python_function
 
 Answers = Callable[[str], Hashable]
-"""Response text to its answer, anything hashable; None or nan where it gives none."""
+"""Response text → answer, any hashable value; None or nan where there is no answer."""
 
 _DIGITS = r"(?:[0-9]{1,3}(?:,[0-9]{3}){1,130}(?![0-9])|[0-9]{1,400}(?![0-9]))"
 _WHOLE_OR_DECIMAL = rf"(?:{_DIGITS}(?:\.[0-9]{{1,400}})?|\.[0-9]{{1,400}})"
 _NUMBER = re.compile(
-    # A hyphen between words or digits is no sign: 3-5 ends in 5.
+    # A hyphen between words or digits is not a sign: 3-5 ends in 5.
     r"(?<![\w.])(?P<sign>(?<![)\]}])[+-])?(?:\\?[$€£] ?(?P<inner>-)?)?"
     r"(?:"
     rf"(?:(?P<mixed>{_DIGITS}) *)?\\[dt]?frac\{{(?P<latex_up>-?{_DIGITS})\}}"
@@ -34,14 +34,14 @@ _SHORT_FRACTION = re.compile(r"\\[dt]?frac([0-9])([0-9])")
 
 
 def numeric_answer(text: str) -> Fraction | None:
-    r"""The number that a response answers with, exactly; None if it has none.
+    r"""The number in a response's answer, exactly; None if there is none.
 
-    It is looked for in the last `\boxed{…}`; else behind the last "answer is", "answer:" or "####"
-    on the same line, the first number there; else it is the last number of the text. Of "3 + 4 = 7"
-    what is behind the last equals sign counts. Commas group thousands; signs, decimals, exponents,
-    fractions (1/2, \frac{1}{2}, 2 1/2) are read; currency and units are passed over, and so is the
-    percent sign: whoever is asked for a percentage may write 20 or 20%. A box without a number is
-    an answer that is none.
+    The answer is the number in the last `\boxed{…}`; without a box, the first number behind the
+    last "answer is", "answer:" or "####" on the same line; without these, the last number of the
+    text. In an equation such as "3 + 4 = 7" the number behind the last equals sign counts. Commas
+    group thousands; signs, decimals, exponents and fractions (1/2, \frac{1}{2}, 2 1/2) are read.
+    Currencies, units and percent signs are ignored: 20 and 20% are the same answer. The answer of a
+    box without a number is None.
 
     >>> str(numeric_answer("6 boxes of 200 eggs, so the answer is 1,200."))
     '1200'
@@ -54,15 +54,15 @@ def numeric_answer(text: str) -> Fraction | None:
     if box is not None:
         return _first(box)
     marks = list(_MARKER.finditer(text))
-    found = _first(text[marks[-1].end() :].partition("\n")[0]) if marks else None
-    if found is not None:
-        return found
+    marked = _first(text[marks[-1].end() :].partition("\n")[0]) if marks else None
+    if marked is not None:
+        return marked
     numbers = list(_NUMBER.finditer(text))
     return _value(numbers[-1]) if numbers else None
 
 
 def load_answers(spec: str) -> Answers:
-    """The answers that `spec` names: `numeric`, or `python:package.module:function`.
+    """The extraction of answers that `spec` names: `numeric`, or `python:package.module:function`.
 
     Raises DataError when there is no such function.
     """
@@ -70,14 +70,15 @@ def load_answers(spec: str) -> Answers:
 
 
 def _first(text: str) -> Fraction | None:
-    found = _NUMBER.search(text.rpartition("=")[2]) or _NUMBER.search(text)
-    return _value(found) if found else None
+    number = _NUMBER.search(text.rpartition("=")[2]) or _NUMBER.search(text)
+    return _value(number) if number else None
 
 
 def _last_box(text: str) -> str | None:
-    """What stands between the braces of the box that begins last, of those that end."""
+    """The text inside the closed box that begins last."""
     boxes = {m.end() for m in _BOX.finditer(text)}
-    last, opened = None, []
+    last: tuple[int, int] | None = None
+    opened: list[int] = []
     for brace in re.finditer("[{}]", text):
         if brace[0] == "{":
             opened.append(brace.end())
@@ -91,6 +92,6 @@ def _value(match: re.Match) -> Fraction:
     if "plain" in part:
         value = Fraction(part["plain"] + part.get("exponent", ""))
     else:
-        up, down = (part.get(f"latex_{k}") or part.get(k) for k in ("up", "down"))
+        up, down = (part.get(f"latex_{k}") or part[k] for k in ("up", "down"))
         value = Fraction(int(up), int(down)) + int(part.get("mixed") or part.get("units") or 0)
     return -value if (part.get("sign") == "-") != ("inner" in part) else value

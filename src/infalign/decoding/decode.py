@@ -1,7 +1,9 @@
-"""Any procedure, run on a model that samples and a reward that scores."""
+"""Run any procedure on a sampler and a scorer."""
 
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+import numpy as np
 
 from infalign import _check
 from infalign.core import Rewind
@@ -11,16 +13,18 @@ from infalign.models.rewards import score_ragged
 from infalign.seeds import derived, generator
 from infalign.stores import CalibrationStore
 
-from .selection import Decoder, reads, select, settle
+from .selection import Decoder, MajorityVote, reads, select
 
 
 @dataclass(frozen=True)
 class Decoded:
-    """What a procedure drew for one prompt, and what it kept."""
+    """The responses that a procedure drew for one prompt, and the one that it selected."""
 
-    kept: Response
+    response: Response
+    """The selected response."""
+
     index: int
-    """Place of the kept one among the candidates."""
+    """Its index among the candidates."""
 
     candidates: tuple[Response, ...]
     """All responses drawn, in the order of drawing."""
@@ -29,22 +33,72 @@ class Decoded:
     """Raw reward of each candidate; None without a scorer."""
 
     quantiles: tuple[float, ...] | None = None
-    """Calibrated reward of each candidate, where the procedure reads it."""
+    """Calibrated reward of each candidate, if the procedure reads it."""
 
     answers: tuple[Hashable, ...] | None = None
-    """Answer of each candidate, where the procedure reads it; None for those that have none."""
+    """Answer of each candidate, if the procedure reads it; None for candidates without one."""
 
     @property
     def reward(self) -> float | None:
-        """Raw reward of the kept response."""
+        """Raw reward of the selected response."""
         return None if self.rewards is None else self.rewards[self.index]
 
     @property
     def rank(self) -> int | None:
-        """1 if no candidate has a higher reward than the kept one, 2 if one has, and so on."""
+        """1 + the number of candidates with a higher reward than the selected response."""
         if self.rewards is None:
             return None
         return 1 + sum(r > self.rewards[self.index] for r in self.rewards)
+
+
+@dataclass
+class _Turns:
+    """The responses to one prompt, while they are drawn."""
+
+    id: str
+    conversation: Conversation
+    procedure: Decoder
+    """Settled: its number of draws is known."""
+
+    rng: np.random.Generator
+    """The randomness of the selection."""
+
+    drawn: list[Response] = field(default_factory=list)
+    rewards: list[float] = field(default_factory=list)
+    quantiles: list[float] = field(default_factory=list)
+
+    @property
+    def draws(self) -> int:
+        """Responses to draw in this turn."""
+        return 1 if isinstance(self.procedure, Rewind) else self.procedure.draws
+
+    @property
+    def done(self) -> bool:
+        """Whether all responses are drawn: for Rewind, once one passes or the tries are used up."""
+        rewind = self.procedure
+        if not isinstance(rewind, Rewind):
+            return True
+        return len(self.quantiles) >= rewind.max_tries or rewind.passes(self.quantiles[-1])
+
+    def decoded(self, scored: bool) -> Decoded:
+        """The selection from the drawn responses."""
+        answers: tuple[Hashable, ...] | None = None
+        values: Sequence = self.drawn
+        if isinstance(self.procedure, MajorityVote):
+            answers = values = tuple(self.procedure.answer(r.text) for r in self.drawn)
+        elif self.procedure.reads == "rewards":
+            values = self.rewards
+        elif self.procedure.reads == "quantiles":
+            values = self.quantiles
+        index = select(self.procedure, values, rng=self.rng)
+        return Decoded(
+            response=self.drawn[index],
+            index=index,
+            candidates=tuple(self.drawn),
+            rewards=tuple(self.rewards) if scored else None,
+            quantiles=tuple(self.quantiles) or None,
+            answers=answers,
+        )
 
 
 def decode(
@@ -57,70 +111,51 @@ def decode(
     prompt_ids: Sequence[str] | None = None,
     calibration: CalibrationStore | None = None,
 ) -> list[Decoded]:
-    """One kept response per conversation, with all that it was chosen from.
+    """One selected response per conversation, with the candidates that it was selected from.
 
-    The number of draws is the procedure's: for best-of-Poisson and mixtures it is drawn for each
-    prompt; Rewind draws in rounds, one response for each prompt whose last one did not pass.
-    Sampling and choosing have independent randomness, and both follow from the seed and the
-    prompt's id alone: the result is the same whatever is asked beside it.
+    The procedure determines the number of draws: for best-of-Poisson and mixtures it is random for
+    each prompt; Rewind draws in turns, one response for each prompt whose last one did not pass.
+    Sampling and selection have independent randomness, which depends on the seed and the prompt's
+    id alone: the result does not depend on the other conversations.
 
-    - `sampler`, `scorer`: the policy and the reward. Sampling and MajorityVote do without a scorer.
-    - `prompt_ids`: all different; handed to the scorer as its column `prompt_id`, and the names
-      under which `calibration` knows the prompts; "0", "1", … unless given.
+    - `sampler`, `scorer`: the policy and the reward. Sampling and MajorityVote need no scorer.
+    - `prompt_ids`: the ids of the prompts in `calibration`, all different, also passed to the
+      scorer as its column `prompt_id`. Default: "0", "1", …
     - `calibration`: reference rewards by the same scorer, for SoftBestOfN and Rewind, whose
-      temperature and threshold are in units of the calibrated reward: a store made before, or
+      temperature and threshold are in units of the calibrated reward: an existing store, or
       `draw_calibration`.
 
-    Raises ValueError where scorer or calibration is needed and missing; DataError for rewards that
-    are not finite, prompts without calibration, and samplers that return another number.
+    Raises ValueError if a needed scorer or calibration is missing; DataError for rewards that are
+    not finite, prompts without calibration, and samplers that return another number of responses.
     """
     reading = reads(procedure)
     if scorer is None and reading in ("rewards", "quantiles"):
-        raise ValueError(f"`scorer` must be given: {procedure!r} chooses by reward.")
+        raise ValueError(f"`scorer` must be given: {procedure!r} selects by reward.")
     if calibration is None and reading == "quantiles":
         raise ValueError(
             f"`calibration` must be given: {procedure!r} reads the calibrated reward. Open a "
             "CalibrationStore, or draw reference samples with `draw_calibration`."
         )
     _check.count("seed", seed, at_least=0)
-    ids = _ids(prompt_ids, conversations)
-    chance = [generator(seed, "keep", i) for i in ids]
-    plans = [settle(procedure, rng=rng) for rng in chance]
-    drawn: list[list[Response]] = [[] for _ in plans]
-    rewards: list[list[float]] = [[] for _ in plans]
-    quantiles: list[list[float]] = [[] for _ in plans]
-    waiting, turn = list(range(len(plans))), 0
+    prompts = []
+    for own, conversation in zip(_ids(prompt_ids, conversations), conversations, strict=True):
+        rng = generator(seed, "keep", own)
+        prompts.append(_Turns(own, conversation, procedure.settled(rng), rng))
+    waiting, turn = prompts, 0
     while waiting:
-        new = _draw(sampler, conversations, ids, plans, waiting, derived(seed, "sample", turn))
+        new = _draw(sampler, waiting, derived(seed, "sample", turn))
         if scorer is not None:
-            texts = [[r.text for r in new[i]] for i in waiting]
-            asked, names = [conversations[i] for i in waiting], [ids[i] for i in waiting]
-            for i, row in zip(waiting, score_ragged(scorer, asked, texts, names), strict=True):
-                rewards[i] += row.tolist()
-                if reading == "quantiles":
-                    quantiles[i] += calibration.quantiles([ids[i]] * len(row), row).tolist()
-        for i in waiting:
-            drawn[i] += new[i]
-        waiting = [i for i in waiting if _goes_on(plans[i], quantiles[i])]
+            texts = [[r.text for r in row] for row in new]
+            asked, ids = [p.conversation for p in waiting], [p.id for p in waiting]
+            for p, row in zip(waiting, score_ragged(scorer, asked, texts, ids), strict=True):
+                p.rewards += row.tolist()
+                if calibration is not None and reading == "quantiles":
+                    p.quantiles += calibration.quantiles([p.id] * len(row), row.tolist()).tolist()
+        for p, responses in zip(waiting, new, strict=True):
+            p.drawn += responses
+        waiting = [p for p in waiting if not p.done]
         turn += 1
-    results = []
-    for i, plan in enumerate(plans):
-        answers = None
-        if reading == "answers":
-            answers = [plan.answer(r.text) for r in drawn[i]]
-        values = {"rewards": rewards[i], "quantiles": quantiles[i], "answers": answers}
-        index = select(plan, values.get(reading, drawn[i]), rng=chance[i])
-        results.append(
-            Decoded(
-                drawn[i][index],
-                index,
-                tuple(drawn[i]),
-                None if scorer is None else tuple(rewards[i]),
-                tuple(quantiles[i]) or None,
-                None if answers is None else tuple(answers),
-            )
-        )
-    return results
+    return [p.decoded(scorer is not None) for p in prompts]
 
 
 def draw_calibration(
@@ -132,11 +167,10 @@ def draw_calibration(
     seed: int,
     prompt_ids: Sequence[str] | None = None,
 ) -> CalibrationStore:
-    """Reference rewards of these prompts, drawn on the spot, for `decode`.
+    """Reference rewards of these prompts, drawn now, for `decode`.
 
-    - `reference`: the policy that quantiles refer to; not the one that is decoded, if that has
-      been trained.
-    - `samples`: K per prompt; the calibrated reward is known to about 1 / (2 √K).
+    - `reference`: the policy that defines quantiles; not the decoded one if that is trained.
+    - `samples`: K per prompt; the error of a calibrated reward is about 1 / (2 √K).
     """
     _check.count("samples", samples)
     ids = _ids(prompt_ids, conversations)
@@ -145,25 +179,24 @@ def draw_calibration(
     return CalibrationStore.from_rewards(ids, score_ragged(scorer, conversations, texts, ids))
 
 
-def _draw(sampler, conversations, ids, plans, waiting, seed) -> dict[int, list[Response]]:
-    """What this turn draws for each waiting prompt: those that draw as many go together."""
-    number = {i: 1 if isinstance(plans[i], Rewind) else plans[i].draws for i in waiting}
-    new = {}
-    for n in sorted(set(number.values())):
-        part = [i for i in waiting if number[i] == n]
-        asked, keys = [conversations[i] for i in part], [ids[i] for i in part]
-        rows = _sampled(sampler, asked, keys, n, seed)
-        new |= dict(zip(part, rows, strict=True))
+def _draw(sampler: Sampler, waiting: Sequence[_Turns], seed: int) -> list[list[Response]]:
+    """The responses of this turn; prompts with equal numbers of draws are sampled together."""
+    new: list[list[Response]] = [[] for _ in waiting]
+    for n in sorted({p.draws for p in waiting}):
+        part = [i for i, p in enumerate(waiting) if p.draws == n]
+        asked, keys = [waiting[i].conversation for i in part], [waiting[i].id for i in part]
+        for i, row in zip(part, _sampled(sampler, asked, keys, n, seed), strict=True):
+            new[i] = row
     return new
 
 
-def _goes_on(plan, quantiles) -> bool:
-    if not isinstance(plan, Rewind):
-        return False
-    return len(quantiles) < plan.max_tries and not plan.passes(quantiles[-1])
-
-
-def _sampled(sampler, conversations, ids, n, seed) -> list[list[Response]]:
+def _sampled(
+    sampler: Sampler,
+    conversations: Sequence[Conversation],
+    ids: Sequence[str],
+    n: int,
+    seed: int,
+) -> list[list[Response]]:
     rows = sampler.sample(conversations, n, seed=seed, keys=ids)
     wrong = [len(row) for row in rows if len(row) != n]
     if wrong or len(rows) != len(conversations):
@@ -175,11 +208,11 @@ def _sampled(sampler, conversations, ids, n, seed) -> list[list[Response]]:
     return rows
 
 
-def _ids(prompt_ids, conversations) -> list[str]:
+def _ids(prompt_ids: Sequence[str] | None, conversations: Sequence[Conversation]) -> list[str]:
     ids = [str(i) for i in range(len(conversations))] if prompt_ids is None else list(prompt_ids)
     if len(ids) != len(conversations) or not ids or len(set(ids)) < len(ids):
         raise ValueError(
-            "`prompt_ids` must be one per conversation, all different, and at least one; got "
+            "`prompt_ids` must have one id per conversation, all different, and at least one; got "
             f"{len(ids)} ({len(set(ids))} different) for {len(conversations)} conversations."
         )
     return ids

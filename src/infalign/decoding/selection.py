@@ -1,13 +1,13 @@
-"""Which of several responses a procedure keeps.
+"""Selection of one of several responses by a procedure, from their rewards or answers.
 
-The laws of `infalign.procedures` and `infalign.softened`, and majority vote, on values in hand. The
-contract tests hold every procedure's choice to its law.
+Procedures of the core choose by their law; majority vote, which reads answers instead of rewards,
+is defined here. The contract tests compare every procedure's choices with its law.
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 
@@ -18,24 +18,26 @@ from infalign.errors import DataError
 from .answers import Answers, numeric_answer
 
 FORMS = procedure_forms("majority-vote:N")
-"""What `parse_decoder` reads."""
+"""The text forms that `parse_decoder` reads."""
 
 
 @dataclass(frozen=True)
 class MajorityVote:
-    """Draw `n` responses, find the most frequent answer, keep a random response that gives it.
+    """Draw `n` responses and select a random one of those with the most frequent answer.
 
-    Ties between answers break uniformly at random. Responses without an answer do not vote; if
-    none has one, any of the responses is kept, which is plain sampling. Its exact law on a finite
+    Ties between answers break uniformly at random. Responses without an answer do not vote; if no
+    response has one, any of them is selected, as in plain sampling. The exact law on a finite
     outcome set is `infalign.finite.MajorityVote`. Source: Wang et al., Self-consistency improves
     chain of thought reasoning, arXiv:2203.11171.
     """
 
+    reads: ClassVar[Literal["answers"]] = "answers"
+
     n: int
-    """Responses drawn; 1 and 2 are plain sampling where all have answers."""
+    """Responses drawn; 1 and 2 are plain sampling if all responses have answers."""
 
     answer: Answers = numeric_answer
-    """Response text to its answer, anything hashable; None or nan where it gives none."""
+    """Response text → answer, any hashable value; None or nan where there is no answer."""
 
     def __post_init__(self):
         _check.count("n", self.n)
@@ -48,43 +50,54 @@ class MajorityVote:
     def spec(self) -> str:
         return f"majority-vote:{self.n}"
 
+    def settled(self, rng: np.random.Generator) -> "MajorityVote":
+        """The vote itself: its number of draws is not random."""
+        return self
+
+    def choose(self, values: Sequence[Hashable], rng: np.random.Generator) -> int:
+        """Index of a random one of the responses that give the most frequent answer."""
+        try:
+            votes = Counter(a for a in values if a is not None and a == a)  # nan is no answer
+        except TypeError as error:
+            raise DataError(
+                f"An answer must be hashable, such as a number or a text; got one that is not "
+                f"({error}). Return another type from the function that extracts it."
+            ) from None
+        if not votes:
+            return int(rng.integers(len(values)))
+        most = max(votes.values())
+        winners = [a for a, count in votes.items() if count == most]
+        winner = winners[rng.integers(len(winners))]
+        places = [i for i, a in enumerate(values) if a == winner]
+        return places[rng.integers(len(places))]
+
 
 Decoder = AbstractProcedure | MajorityVote
-"""Whatever keeps one of several responses."""
+"""Anything that selects one of several responses."""
 
 Reads = Literal["nothing", "rewards", "quantiles", "answers"]
 
 
 def reads(procedure: Decoder) -> Reads:
-    """What of each response a procedure looks at.
+    """The values of responses that a procedure selects by.
 
-    Raises ValueError for a procedure of another kind: one that keeps by rank needs no more than to
-    be a `RankProcedure`.
+    Raises ValueError for a procedure that cannot be run. A procedure that selects by rank only
+    needs to be a `RankProcedure`.
     """
-    if isinstance(procedure, MajorityVote):
-        return "answers"
-    if isinstance(procedure, AbstractProcedure) and procedure.reads is not None:
+    if isinstance(procedure, AbstractProcedure | MajorityVote) and procedure.reads is not None:
         return procedure.reads
     raise ValueError(
-        f"`procedure` must keep by rank or be SoftBestOfN, Rewind or MajorityVote to be run; got "
+        f"`procedure` must select by rank or be SoftBestOfN, Rewind or MajorityVote to be run; got "
         f"{procedure!r}. Subclass `infalign.RankProcedure`."
     )
 
 
-def settle(procedure: Decoder, *, rng: np.random.Generator) -> Decoder:
-    """The procedure with what is random about its number of draws decided.
-
-    A mixture becomes one of its parts, best-of-Poisson the best of a drawn number.
-    """
-    return procedure if isinstance(procedure, MajorityVote) else procedure.settled(rng)
-
-
 def select(procedure: Decoder, values: Sequence, *, rng: np.random.Generator) -> int:
-    """Place among `values` of the response that `procedure` keeps; ties break uniformly at random.
+    """Index into `values` of the response that `procedure` selects; ties break at random.
 
-    - `values`: what the procedure `reads` of each response, one prompt's, as drawn: rewards, or
-      the calibrated rewards for SoftBestOfN and Rewind, or answers for MajorityVote. Where there
-      are more than it draws, a random subset of as many.
+    - `values`: the values of one prompt's responses that the procedure `reads`, in the order
+      drawn: rewards, calibrated rewards for SoftBestOfN and Rewind, answers for MajorityVote. If
+      there are more than the procedure draws, it selects from a random subset of that size.
 
     Raises ValueError for fewer values than the procedure draws (for Rewind: unless one of them
     passes), and for values out of range.
@@ -95,22 +108,24 @@ def select(procedure: Decoder, values: Sequence, *, rng: np.random.Generator) ->
     """
     reading = reads(procedure)
     if reading == "quantiles":
-        values = _check.unit_interval("values", values)
+        values = _check.unit_interval("values", values).tolist()
     elif reading == "rewards":
-        values = _check.finite_matrix("values", [values])[0]
-    procedure = settle(procedure, rng=rng)
+        values = _check.finite_matrix("values", [values])[0].tolist()
+    procedure = procedure.settled(rng)
     if isinstance(procedure, Rewind):
-        return _first_to_pass(procedure, values)
+        return _first_to_pass(procedure, values, rng)
     if len(values) < procedure.draws:
         raise _too_few(procedure, len(values))
     order = rng.permutation(len(values))[: procedure.draws]
-    return int(order[_choose(procedure, [values[i] for i in order], rng)])
+    return int(order[procedure.choose([values[i] for i in order], rng)])
 
 
 def parse_decoder(text: str, answer: Answers = numeric_answer) -> Decoder:
-    """What `infalign.parse_procedure` reads, and `majority-vote:N` over answers by `answer`.
+    """The procedure that `text` names: as `infalign.parse_procedure`, or `majority-vote:N`.
 
-    Raises ValueError for anything else.
+    - `answer`: the extraction of answers for a majority vote.
+
+    Raises ValueError for any other text.
 
     >>> parse_decoder("majority-vote:8").spec, parse_decoder("best-of-n:8")
     ('majority-vote:8', BestOfN(n=8))
@@ -121,38 +136,14 @@ def parse_decoder(text: str, answer: Answers = numeric_answer) -> Decoder:
     return PROCEDURES.parse(text, "majority-vote:N")
 
 
-def _first_to_pass(procedure: Rewind, quantiles) -> int:
+def _first_to_pass(procedure: Rewind, quantiles: Sequence[float], rng: np.random.Generator) -> int:
     passed = any(procedure.passes(u) for u in quantiles[: procedure.max_tries])
     if not passed and len(quantiles) < procedure.max_tries:
         raise _too_few(procedure, len(quantiles))
-    return procedure.choose(quantiles, None)
+    return procedure.choose(quantiles, rng)
 
 
-def _choose(procedure: Decoder, values, rng) -> int:
-    """Of exactly as many values as it draws, in random order."""
-    if isinstance(procedure, MajorityVote):
-        return _vote(values, rng)
-    return procedure.choose(values, rng)
-
-
-def _vote(answers, rng) -> int:
-    try:
-        votes = Counter(a for a in answers if a is not None and a == a)  # nan is no answer either
-    except TypeError as error:
-        raise DataError(
-            f"An answer must be hashable, such as a number or a text; got one that is not "
-            f"({error}). Return another type from the function that finds it."
-        ) from None
-    if not votes:
-        return int(rng.integers(len(answers)))
-    most = max(votes.values())
-    winners = [a for a, count in votes.items() if count == most]
-    winner = winners[rng.integers(len(winners))]
-    places = [i for i, a in enumerate(answers) if a == winner]
-    return places[rng.integers(len(places))]
-
-
-def _too_few(procedure, given: int) -> ValueError:
+def _too_few(procedure: Decoder, given: int) -> ValueError:
     return ValueError(
         f"`{procedure}` needs at least {procedure.draws} values; got {given}. Draw more "
         "responses, or use a smaller n."
