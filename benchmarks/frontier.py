@@ -20,9 +20,9 @@ import infalign as ia
 from infalign import storage
 from infalign.config import parse_config
 from infalign.core import parse_procedure
+from infalign.methods import METHODS
 from infalign.pipeline.run import run
 from infalign.reports import drawing
-from infalign.training.labels import LABELS
 
 ROOT = Path(__file__).parents[1]
 LANDS = 0.05
@@ -189,7 +189,7 @@ def page(results: dict) -> str:
         for r in sorted(own, key=lambda r: (r["target"], r["frontier"] - r["win_rate"])):
             theory = "" if r["theory"] is None else f"{100 * r['theory']:.1f}"
             lines.append(
-                f"| {r['target']:g} | {LABELS[r['method']]} "
+                f"| {r['target']:g} | {METHODS[r['method']].label} "
                 f"| {r['kl']:.3f} ± {r['kl_stderr']:.3f} | {r['efficiency']:.0%} "
                 f"| {100 * r['win_rate']:.1f} ± {100 * r['stderr']:.1f} | {theory} "
                 f"| {100 * r['frontier']:.1f} | {100 * (r['frontier'] - r['win_rate']):.1f} |"
@@ -222,7 +222,9 @@ def figure(rows: list[dict]) -> Figure:
         ax.minorticks_off()
     axes[0].set_ylabel("win rate on held-out prompts, %")
     for i, method in enumerate(m for m in MAIN if m in methods):
-        axes[0].plot([], [], drawing.MARKERS[i], color=drawing.PALETTE[i], label=LABELS[method])
+        axes[0].plot(
+            [], [], drawing.MARKERS[i], color=drawing.PALETTE[i], label=METHODS[method].label
+        )
     if set(methods) - set(MAIN):
         axes[0].plot([], [], ".", color=drawing.MUTED, label="other methods")
     drawn.legend(frameon=False, fontsize=8, loc="outside lower center", ncols=4)

@@ -132,12 +132,12 @@ def step(plan: Plan, folder: Path) -> dict:
     config = parse_config(configuration(plan))
     run(config, folder, until="design")
     current = Run.start(config, folder)
-    store, (transform, beta, _) = open_store(current), read_design(current)
+    store, design = open_store(current), read_design(current)
     raw = Timed(current.reward)
     rewards = InTurn({
         "raw": raw,
-        "ShapedReward": ShapedReward(raw, store, transform),
-        "ShapedReward, pooled": ShapedReward(raw, store, transform, calibrator=Pooled()),
+        "ShapedReward": ShapedReward(raw, store, design.transform),
+        "ShapedReward, pooled": ShapedReward(raw, store, design.transform, calibrator=Pooled()),
         "GroupShapedReward": GroupShapedReward(raw, store, current.procedure, group=plan.group),
     })  # fmt: skip
     times: list[float] = []
@@ -164,7 +164,7 @@ def step(plan: Plan, folder: Path) -> dict:
                 out,
                 max_steps=steps,
                 learning_rate=0.0,
-                beta=beta,
+                beta=design.beta,
                 temperature=config.sampling.temperature,
                 per_device_train_batch_size=plan.batch_size,
                 num_generations=plan.group,

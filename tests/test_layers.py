@@ -16,10 +16,12 @@ LEVELS = [
     {"_check"},
     {"storage", "seeds"},
     {"core"},
-    {"stores", "config"},
+    {"stores"},
     {"calibration"},
     {"shaping", "evaluation", "demo"},
-    {"models", "prompts", "__init__"},
+    {"models", "methods", "__init__"},
+    {"config"},
+    {"prompts"},
     {"training", "reports", "explorer", "decoding"},
     {"comparison", "collection", "red_team"},
     {"pipeline"},
@@ -61,7 +63,8 @@ def unit(file):
 
 
 def imports(node, package):
-    """Full names of all that the code below `node` imports, as (name, inside a function)."""
+    """Full names of all that the code below `node` imports, as (name, not when it is loaded):
+    inside a function, or for a type checker only."""
     for child in ast.iter_child_nodes(node):
         if isinstance(child, ast.Import):
             yield from ((alias.name, False) for alias in child.names)
@@ -70,7 +73,9 @@ def imports(node, package):
             base = ".".join([*above, *([child.module] if child.module else [])])
             yield from ((f"{base}.{alias.name}", False) for alias in child.names)
         else:
-            inside = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef)
+            inside = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef) or (
+                isinstance(child, ast.If) and ast.unparse(child.test) == "TYPE_CHECKING"
+            )
             yield from ((name, deep or inside) for name, deep in imports(child, package))
 
 
@@ -230,6 +235,7 @@ def test_importing_infalign_loads_nothing_slow():
         ),
         ("from ..errors import DataError", [("infalign.errors.DataError", False)]),
         ("if True:\n import trl", [("trl", False)]),
+        ("if TYPE_CHECKING:\n import trl", [("trl", True)]),
         ("def f():\n if True:\n  import trl", [("trl", True)]),
         ("class A:\n async def f():\n  from trl import x", [("trl.x", True)]),
     ],

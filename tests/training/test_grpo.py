@@ -12,9 +12,7 @@ from transformers import AutoTokenizer, TrainerCallback
 
 from infalign.models.loading import tokenize
 from infalign.models.logits import collate, response_logits
-from infalign.training.callbacks import KLController
-from infalign.training.sequence_kl import SequenceKL
-from infalign.training.trainers import GRPOSteps
+from infalign.training.kl_control import GRPOSteps, KLController, LogRatioReward
 from infalign.training.weights import saved_state
 
 PROMPTS, GROUP, BETA, TEMPERATURE, LONGEST = ["ab", "c", "ba", "bc"], 4, 0.7, 0.8, 3
@@ -39,7 +37,7 @@ def step(tmp_path_factory):
     policy = EnumerableModel.make(folder / "policy", seed=2, scale=0.3, near=reference)
     tokenizer = AutoTokenizer.from_pretrained(reference.path)
     tokenizer.pad_token = tokenizer.eos_token
-    divergence = SequenceKL(reference.model(torch.float32), tokenizer, TEMPERATURE)
+    divergence = LogRatioReward(reference.model(torch.float32), tokenizer, TEMPERATURE)
     steps, caught = GRPOSteps(divergence), Caught()
     controller = KLController(0.5, BETA, steps)
     with warnings.catch_warnings():

@@ -7,16 +7,15 @@ import numpy as np
 import pytest
 import torch
 from enumerable import EnumerableModel
+from method_settings import design_of, setting_of
 
-from infalign import BestOfN, CalibrationStore, DataError, Identity, design
-from infalign.calibration import Counting
-from infalign.calibration.expected import Counted
+from infalign import BestOfN, DataError, Identity, design
 from infalign.config import parse_config
+from infalign.methods import METHODS, Objective
 from infalign.prompts import Prompt
-from infalign.training.methods import Setting
-from infalign.training.objectives import Objective, shaped_objective
-from infalign.training.on_policy import on_policy
-from infalign.training.trainers import GRPOSteps, RLOOSteps
+from infalign.training.kl_control import GRPOSteps, RLOOSteps
+from infalign.training.on_policy import train_on_policy
+from infalign.training.recipe import Recipe
 from infalign.training.weights import saved_state
 
 WORDS = ["ab", "c", "ba", "bc", "a", "cc"]
@@ -56,36 +55,30 @@ def settled(reference, **changed):
         texts, chances = zip(*reference.law(word).items(), strict=True)
         chances = np.array(chances) / np.sum(chances)
         rows.append(value(None, rng.choice(texts, size=64, p=chances)))
-    store = CalibrationStore.from_rewards(WORDS, rows)
-    counted = Counting().fit(np.zeros((1, 1)))
-    setting = Setting(value, store, counted, Counted(64), BEST, BEST, Identity(), 0.2, 0.3, 4)
-    return config, setting
+    design = design_of(Identity(), 0.2, 0.3)
+    return config, setting_of(value, rows, ids=WORDS, procedure=BEST, design=design, group=4)
 
 
 def train(reference, out, objective=None, method="rloo", **changed):
     config, setting = settled(reference, **changed)
-    objective = objective or shaped_objective(
-        value, setting.store, setting.learned, Identity(), 0.2, 0.3, procedure=BEST, against=BEST
-    )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # TRL's and torch's own
-        on_policy(
-            config,
-            str(reference.path),
-            PROMPTS[:4],
-            PROMPTS[4:],
-            objective,
+        train_on_policy(
+            Recipe.of(config, str(reference.path)),
+            METHODS[method],
+            objective or METHODS[method].objective(setting),
             setting,
-            method,
-            None,
-            out,
-            lambda what, done, total: None,
+            prompts=PROMPTS[:4],
+            validation=PROMPTS[4:],
+            start=None,
+            out=out,
+            report=lambda done, total: None,
         )
     return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
 
 
 @pytest.mark.parametrize("method", ["rloo", "grpo"])
-def test_the_checkpoint_with_the_best_objective_on_prompts_kept_aside_is_taken(
+def test_the_checkpoint_with_the_best_objective_on_validation_prompts_is_taken(
     reference, tmp_path, method
 ):
     # Steps far too large: later checkpoints are farther away, and worse.
@@ -94,13 +87,13 @@ def test_the_checkpoint_with_the_best_objective_on_prompts_kept_aside_is_taken(
     judged = {row["step"]: row["eval_objective"] for row in rows if "eval_objective" in row}
     assert list(judged) == [3, 6]
     best = max(judged, key=judged.get)
-    kept, taken = saved_state(out / f"checkpoint-{best}"), saved_state(out / "model")
-    assert all(torch.equal(kept[name], taken[name]) for name in kept)
+    expected, taken = saved_state(out / f"checkpoint-{best}"), saved_state(out / "model")
+    assert all(torch.equal(expected[name], taken[name]) for name in expected)
     other = saved_state(out / f"checkpoint-{9 - best}")
     assert any(not torch.equal(other[name], taken[name]) for name in other)
     row = next(r for r in rows if r["step"] == best and "eval_objective" in r)
-    found = row["eval_rewards/shaped_value/mean"] - 0.2 * row["eval_sequence_kl"]
-    assert row["eval_objective"] == pytest.approx(found)
+    objective = row["eval_rewards/shaped_value/mean"] - 0.2 * row["eval_sequence_kl"]
+    assert row["eval_objective"] == pytest.approx(objective)
 
 
 def test_what_is_logged(reference, tmp_path):
@@ -109,9 +102,9 @@ def test_what_is_logged(reference, tmp_path):
     for row in rows:
         assert 0 <= row["infalign/quantile"] <= 1 and 0 <= row["infalign/saturated"] <= 1
         assert {"infalign/raw_reward", "rewards/shaped_value/mean", "infalign/beta"} <= set(row)
-    found = [r for r in rows if "infalign/frontier_gap" in r]
-    assert found
-    for row in found:
+    gaps = [r for r in rows if "infalign/frontier_gap" in r]
+    assert gaps
+    for row in gaps:
         best = design(BEST, kl=row["infalign/average_kl"]).win_rate
         gap = best - row["infalign/win_rate"]
         assert row["infalign/frontier_gap"] == pytest.approx(gap, abs=1e-9)
@@ -140,12 +133,12 @@ def test_a_gradient_that_is_not_finite_stops_before_the_step(
     loss = kind.compute_loss
 
     def poisoned(self, *args, **options):
-        found = loss(self, *args, **options)
-        return found * float("inf") if self.state.global_step == 2 else found
+        value = loss(self, *args, **options)
+        return value * float("inf") if self.state.global_step == 2 else value
 
     monkeypatch.setattr(kind, "compute_loss", poisoned)
     with pytest.raises(DataError, match=r"gradient of step 3 is not finite, from prompts .*4 in"):
         train(reference, tmp_path / "out", method=method)
     assert not (tmp_path / "out/model").exists()
-    kept = saved_state(tmp_path / "out/checkpoint-2")
-    assert all(torch.isfinite(weight).all() for weight in kept.values())
+    saved = saved_state(tmp_path / "out/checkpoint-2")
+    assert all(torch.isfinite(weight).all() for weight in saved.values())

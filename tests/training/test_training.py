@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from method_settings import setting_of
 from scipy.special import ndtr
 
 from infalign import (
@@ -22,16 +23,16 @@ from infalign import (
     compare,
 )
 from infalign.calibration import Counting, Pooled
-from infalign.calibration.expected import Counted, expected
+from infalign.calibration.expected import Counted
 from infalign.calibration.raw_reward import raw_beta, raw_kl, raw_win_rate
 from infalign.core import at_kl, log_weights
+from infalign.methods import METHODS, training_design
+from infalign.methods.losses import tilt_loss
 from infalign.prompts import Prompt
-from infalign.training.callbacks import KLController, last_checkpoint
+from infalign.training.kl_control import KLController, RLOOSteps
 from infalign.training.landing import FARTHEST, nearest, search
-from infalign.training.losses import tilt_loss
-from infalign.training.objectives import plan, raw_objective, shaped_objective
+from infalign.training.loop import last_checkpoint
 from infalign.training.on_policy import _dataset
-from infalign.training.trainers import RLOOSteps
 
 
 @given(st.integers(0, 2**32 - 1))
@@ -105,12 +106,9 @@ def test_log_weights_average_to_one_over_the_reference():
 def test_both_objectives_imply_tilts_of_the_target_kl():
     store = normal_store(prompts=20, samples=256)
     rewards = np.stack(list(store.rewards.values()))
-    found = plan(WorstOfN(4), WorstOfN(4), "optimal", kl=0.5, beta=None, expected=Counted(256))
-    shaped = shaped_objective(
-        len, store, Counting().fit(rewards), found.transform, found.beta, found.kl
-    )
-    for objective in (shaped, raw_objective(len, store, 0.5)):
-        logs = objective.tilt(rewards)
+    setting = setting_of(len, rewards, procedure=WorstOfN(4))
+    for method in ("rloo", "rlhf"):
+        logs = METHODS[method].objective(setting).tilt(rewards)
         assert abs(np.mean(np.exp(logs)) - 1) < 0.01
         assert abs(np.mean(np.exp(logs) * logs) - 0.5) < 0.02
 
@@ -119,49 +117,45 @@ def test_pooled_quantiles_imply_a_tilt_of_the_target_kl_that_is_the_exact_one():
     rng = np.random.default_rng(5)
     place = rng.normal(size=(128, 1))
     rewards = place + rng.normal(size=(128, 8))
-    store = CalibrationStore.from_rewards([f"p{i}" for i in range(128)], rewards)
-    learned = Pooled().fit(rewards)
-    outlook = expected(learned, rewards)
-    found = plan(BestOfN(4), BestOfN(4), "optimal", kl=0.5, beta=None, expected=outlook)
-    objective = shaped_objective(len, store, learned, found.transform, found.beta, found.kl)
-    logs = objective.tilt(rewards)
-    assert np.exp(logs).mean() == pytest.approx(1) and found.kl == pytest.approx(0.5)
-    assert (np.exp(logs) * logs).mean() == pytest.approx(0.5, abs=1e-6)
-    counted = shaped_objective(
-        len, store, Counting().fit(rewards), found.transform, found.beta, found.kl
-    )
-    # Of exact quantiles, which the ranks among eight samples know less of.
-    exact = at_kl(found.transform, 0.5).density(ndtr(rewards - place))
-    errors = [np.abs(np.exp(o.tilt(rewards)) - exact).mean() for o in (objective, counted)]
+    pooled = setting_of(len, rewards, calibrator=Pooled())
+    design = pooled.design
+    counted = setting_of(len, rewards, calibrator=Counting(), design=design)
+    tilts = [METHODS["rloo"].objective(s).tilt(rewards) for s in (pooled, counted)]
+    assert np.exp(tilts[0]).mean() == pytest.approx(1) and design.target_kl == pytest.approx(0.5)
+    assert (np.exp(tilts[0]) * tilts[0]).mean() == pytest.approx(0.5, abs=1e-6)
+    # Ranks among eight samples know less about exact quantiles.
+    exact = at_kl(design.transform, 0.5).density(ndtr(rewards - place))
+    errors = [np.abs(np.exp(tilt) - exact).mean() for tilt in tilts]
     assert errors[0] < 0.8 * errors[1]
 
 
-def test_pooling_needs_a_sharper_table_than_counting_and_is_worth_more():
+def test_pooling_needs_a_sharper_table_than_counting_and_wins_more():
     rng = np.random.default_rng(6)
     samples = 4
     rewards = rng.normal(size=(128, 1)) + rng.normal(size=(128, samples))
     pooled, counted = (
-        plan(BestOfN(8), BestOfN(8), "optimal", kl=0.5, beta=None,
-             expected=expected(calibrator.fit(rewards), rewards))
+        setting_of(len, rewards, procedure=BestOfN(8), calibrator=calibrator).design
         for calibrator in (Pooled(), Counting())
-    )  # fmt: skip
+    )
     assert len(pooled.transform.phi) > len(counted.transform.phi) == samples + 1
     assert pooled.win_rate > counted.win_rate + 0.02
-    assert pooled.kl == pytest.approx(0.5)
+    assert pooled.target_kl == pytest.approx(0.5)
 
 
 @pytest.mark.parametrize("transform", ["optimal", "identity", "exponential:10"])
-def test_a_plan_is_what_so_many_samples_give(transform):
-    found = plan(BestOfN(4), BestOfN(4), transform, kl=0.5, beta=None, expected=Counted(16))
+def test_a_design_says_what_its_number_of_samples_gives(transform):
+    best, few = BestOfN(4), Counted(16)
+    design = training_design(best, best, transform, kl=0.5, beta=None, outlook=few)
     rows = {row.transform: row for row in compare(
         BestOfN(4), [Identity(), Exponential(10)], kl=0.5, samples=16
     )}  # fmt: skip
     row = rows[transform]
-    assert found.kl == pytest.approx(0.5, abs=1e-6)
-    assert found.beta == pytest.approx(row.beta) and found.win_rate == pytest.approx(row.win_rate)
-    again = plan(BestOfN(4), BestOfN(4), transform, kl=None, beta=found.beta, expected=Counted(16))
+    assert design.target_kl == pytest.approx(0.5, abs=1e-6)
+    assert design.beta == pytest.approx(row.beta)
+    assert design.win_rate == pytest.approx(row.win_rate)
+    again = training_design(best, best, transform, kl=None, beta=design.beta, outlook=few)
     # The best table is found to what its expected win rate can tell.
-    assert again.kl == pytest.approx(0.5, abs=0.01)
+    assert again.target_kl == pytest.approx(0.5, abs=0.01)
 
 
 class Steps(RLOOSteps):
@@ -188,7 +182,7 @@ def test_the_controller_raises_beta_while_the_kl_is_too_large_and_lowers_it_belo
 
 @pytest.mark.parametrize("power", [0.7, 1.7, 3.5])
 @pytest.mark.parametrize("trained", [0.05, 0.5, 8.0])
-def test_the_landing_finds_the_target_on_a_power_law(power, trained):
+def test_kl_targeting_meets_the_target_on_a_power_law(power, trained):
     # α = (0.5 / trained)^(1/power), which for 0.05 nats and power 0.7 is 26.8: out of reach.
     expected = (0.5 / trained) ** (1 / power)
     if expected > FARTHEST:
@@ -199,8 +193,8 @@ def test_the_landing_finds_the_target_on_a_power_law(power, trained):
     assert nearest(tried, 0.5) == pytest.approx((expected, 0.5), rel=1e-5)
 
 
-def test_the_landing_finds_the_target_through_noise():
-    # KLs measured with an error of 2 %, as 1024 responses give; twenty landings.
+def test_kl_targeting_meets_the_target_through_noise():
+    # KLs measured with an error of 2 %, as 1024 responses give; twenty searches.
     for seed in range(20):
         rng = np.random.default_rng(seed)
         tried = search(lambda a, rng=rng: 0.2 * a**2 * np.exp(rng.normal(0, 0.02)), 0.5)
@@ -220,9 +214,9 @@ def test_a_policy_that_hardly_moved_is_refused_at_the_farthest_place():
     assert seen == [1.0, FARTHEST]
     assert str(caught.value) == (
         "Training moved the policy too little: 4 times its change of weights gives a KL of 0.0016 "
-        "nats, less than the 0.5 asked for, and more is no longer what was trained. Train longer, "
-        "or with other step sizes (`train.steps`, `train.warm_start`, `train.learning_rate`, "
-        "`train.warm_start_learning_rate`)."
+        "nats, less than the 0.5 asked for. Scaling further would leave the policy that was "
+        "trained. Train longer, or with other step sizes (`train.steps`, `train.warm_start`, "
+        "`train.learning_rate`, `train.warm_start_learning_rate`)."
     )
 
 
@@ -231,7 +225,7 @@ def test_a_policy_that_did_not_move_at_all_is_refused():
         search(lambda alpha: 0.0, 0.5)
 
 
-def test_a_landing_that_misses_by_more_than_a_tenth_is_refused():
+def test_a_policy_that_misses_the_target_by_more_than_a_tenth_is_refused():
     # A step: 0.1 nats below α = 0.7, 2 nats above, and nothing at the 0.5 asked for.
     with pytest.raises(DataError, match=r"KL of 0\.5 nats: the nearest of 6 tries has 0\.1, at"):
         search(lambda alpha: 0.1 if alpha < 0.7 else 2.0, 0.5)

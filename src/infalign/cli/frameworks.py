@@ -72,12 +72,12 @@ def serve_reward(
 
     quiet_libraries()
     opened = open_run(run)
-    _, beta, kl = read_design(opened)
+    design = read_design(opened)
     about = {
         "reward": opened.config.reward,
         "answers": "raw" if raw else "shaped",
         "prompts": len(opened.prompts),
-        **({} if raw else {"beta": beta, "kl": kl}),
+        **({} if raw else {"beta": design.beta, "kl": design.target_kl}),
     }
     app = make_app(
         run_scorer(opened, raw=raw),

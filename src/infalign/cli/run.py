@@ -1,14 +1,13 @@
 """`infalign run`, its stages one by one, and `infalign demo`, a run that is bundled."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from pydantic import BaseModel
 from rich.console import Console
 
-from infalign.config import Config, load_config
+from infalign.config import Config, describe, load_config
 
 from .progress import progress, quiet_libraries
 from .show import print_results
@@ -77,21 +76,6 @@ def stage_command(stage: str) -> Callable[..., None]:
         _run(load_config(config, tuple(overrides or ())), out, stage)
 
     return command
-
-
-def describe(section: type[BaseModel] = Config, prefix: str = "") -> Iterator[str]:
-    """One line for each key of the configuration: its name, default and meaning."""
-    for name, field in section.model_fields.items():
-        kind = field.annotation
-        if isinstance(kind, type) and issubclass(kind, BaseModel):
-            yield from describe(kind, f"{prefix}{name}.")
-        else:
-            known = not field.is_required() and field.default not in (None, {})
-            plain = (
-                field.default if not isinstance(field.default, tuple) else " ".join(field.default)
-            )
-            default = f" (default: {plain})" if known else ""
-            yield f"  {prefix}{name}{default}: {field.description}"
 
 
 RUN_HELP = (

@@ -139,7 +139,7 @@ def run_shaper(run: Run) -> Shaper:
         reward=reward_fingerprint(run.config.reward),
         prompts=fingerprint(run.prompts),
     )
-    return _shaper(store, read_design(run)[0], read_calibration(run, store))
+    return _shaper(store, read_design(run).transform, read_calibration(run, store))
 
 
 def _shaper(store, transform: AbstractTransform, calibrator) -> Shaper:

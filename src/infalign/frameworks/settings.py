@@ -30,7 +30,7 @@ def verl(run: Run, train: Path, validation: Path | None) -> list[str]:
         "algorithm.use_kl_in_reward": True,
         "algorithm.kl_penalty": "kl",
         "algorithm.kl_ctrl.type": "fixed",
-        "algorithm.kl_ctrl.kl_coef": read_design(run)[1],
+        "algorithm.kl_ctrl.kl_coef": read_design(run).beta,
         "reward.reward_manager.name": "naive",
         "reward.custom_reward_function.path": "pkg://infalign.frameworks.verl",
         "reward.custom_reward_function.name": "compute_score",
@@ -42,8 +42,8 @@ def verl(run: Run, train: Path, validation: Path | None) -> list[str]:
 
 def openrlhf(run: Run, train: Path, reward_file: Path, template: bool) -> list[str]:
     """Arguments of `python -m openrlhf.cli.train_ppo_ray`."""
-    config, (transform, beta, _) = run.config, read_design(run)
-    clip = clip_range(transform, config.calibration.samples)
+    config, design = run.config, read_design(run)
+    clip = clip_range(design.transform, config.calibration.samples)
     return [
         *("--data.prompt_dataset", str(train)),
         *("--data.input_key", "prompt"),
@@ -54,7 +54,7 @@ def openrlhf(run: Run, train: Path, reward_file: Path, template: bool) -> list[s
         *("--rollout.temperature", str(config.sampling.temperature)),
         *("--rollout.max_new_tokens", str(config.sampling.max_new_tokens)),
         *("--algo.advantage.estimator", "rloo"),
-        *("--algo.kl.init_coef", repr(beta)),
+        *("--algo.kl.init_coef", repr(design.beta)),
         *("--algo.kl.estimator", "k1"),
         *("--reward.clip_range", f"{-clip:g}", f"{clip:g}"),
         *("--reward.remote_url", str(reward_file)),
@@ -65,7 +65,7 @@ def trl(run: Run) -> list[str]:
     """Arguments of a script that reads an RLOOConfig, such as `examples/trl/train.py`."""
     config = run.config
     return [
-        *("--beta", repr(read_design(run)[1])),
+        *("--beta", repr(read_design(run).beta)),
         *("--num_generations", str(config.train.group)),
         *("--temperature", str(config.sampling.temperature)),
         *("--max_completion_length", str(config.sampling.max_new_tokens)),

@@ -13,7 +13,7 @@ import yaml
 from infalign import storage
 from infalign.comparison.comparison import Comparison
 from infalign.config import Config
-from infalign.core import Sampling, parse_procedure
+from infalign.core import RankProcedure, Sampling, parse_procedure, require_by_rank
 from infalign.demo import bundled
 from infalign.errors import ConfigError, DataError
 from infalign.models.rewards import load_reward
@@ -68,15 +68,20 @@ class Run:
             storage.write_text(path, yaml.safe_dump(stated, sort_keys=False))
         return run
 
-    @cached_property
-    def procedure(self):
-        """How the policy will be decoded."""
-        return parse_procedure(self.config.procedure)
+    @property
+    def design_file(self) -> Path:
+        """Where the stage `design` writes."""
+        return self.folder / "design.json"
 
     @cached_property
-    def against(self):
-        """How the reference it is compared with is decoded."""
-        return parse_procedure(self.config.against or self.config.procedure)
+    def procedure(self) -> RankProcedure:
+        """How the policy will be decoded."""
+        return _by_rank("procedure", self.config.procedure)
+
+    @cached_property
+    def against(self) -> RankProcedure:
+        """How the reference policy that it is compared with is decoded."""
+        return _by_rank("against", self.config.against or self.config.procedure)
 
     @cached_property
     def model_path(self) -> str:
@@ -174,6 +179,11 @@ class Run:
             "prompts": fingerprint(self.prompts),
             "sampling": config.sampling.model_dump(),
         }
+
+
+def _by_rank(key: str, spec: str) -> RankProcedure:
+    """The procedure of a key; the configuration has checked that it selects by rank."""
+    return require_by_rank(key, parse_procedure(spec))
 
 
 def _is_run(folder: Path) -> bool:

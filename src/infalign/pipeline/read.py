@@ -1,11 +1,11 @@
-"""Readers of finished stages: the calibration store, and the design made from it."""
+"""Readers of finished stages: the calibration, and the design made from it."""
 
 from infalign import storage
 from infalign.calibration import AbstractFitted, StoreCalibration
 from infalign.calibration.choice import CALIBRATORS
 from infalign.calibration.expected import AbstractExpected, expected
 from infalign.calibration.in_store import some_rewards
-from infalign.core import AbstractTransform, transform_from_json
+from infalign.methods import TrainingDesign
 from infalign.stores import CalibrationStore
 
 from .folder import Run
@@ -18,18 +18,22 @@ def open_store(run: Run) -> CalibrationStore:
     return store
 
 
+def read_calibrator(run: Run) -> dict[str, str]:
+    """The `name` of the run's calibrator, and the `reason` for it."""
+    return storage.read_json(run.design_file)["calibrator"]
+
+
 def read_calibration(run: Run, store: CalibrationStore) -> AbstractFitted:
-    """What the calibrator that `design.json` names learns from the store."""
-    name = storage.read_json(run.folder / "design.json")["calibrator"]["name"]
-    return StoreCalibration.fit(store, CALIBRATORS[name]).learned
+    """What the run's calibrator learns from the store."""
+    calibrator = CALIBRATORS[read_calibrator(run)["name"]]
+    return StoreCalibration.fit(store, calibrator).learned
 
 
-def read_expected(run: Run, store: CalibrationStore) -> AbstractExpected:
-    """What theory says of training with the run's calibrator and number of samples."""
+def read_outlook(run: Run, store: CalibrationStore) -> AbstractExpected:
+    """What theory expects of training with the run's calibrator and number of samples."""
     return expected(read_calibration(run, store), some_rewards(store))
 
 
-def read_design(run: Run) -> tuple[AbstractTransform, float, float]:
-    """The transform, its β and its KL in nats."""
-    data = storage.read_json(run.folder / "design.json")
-    return transform_from_json(data["transform"]), data["beta"], data["kl"]
+def read_design(run: Run) -> TrainingDesign:
+    """The transform that the run trains on, with its β, target KL and expected win rate."""
+    return TrainingDesign.from_json(storage.read_json(run.design_file))

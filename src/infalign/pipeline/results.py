@@ -1,102 +1,135 @@
-"""The results of a run: its comparison on held-out prompts, beside theory and how it got there."""
+"""The results of a run: its comparison on held-out prompts, theory beside it, and its training."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from infalign import storage
 from infalign.calibration.diagnostics import resolution
-from infalign.calibration.expected import Counted
+from infalign.calibration.expected import AbstractExpected, Counted
 from infalign.calibration.raw_reward import raw_beta, raw_win_rate
 from infalign.comparison.comparison import REFERENCE
 from infalign.comparison.figure_data import BINS
 from infalign.comparison.measured import Measured
 from infalign.comparison.summary import summarize
 from infalign.core import (
-    Identity,
-    Log,
+    AbstractProcedure,
+    AbstractTransform,
     RankProcedure,
     at_kl,
-    design,
     quantiles,
     randomized_quantiles,
 )
+from infalign.core import design as exact_design
 from infalign.errors import SolveError
-from infalign.stores import samples_of
-from infalign.training.labels import LABELS
+from infalign.methods import DESIGN, METHODS, OTHER, RAW, TrainingDesign
+from infalign.stores import CalibrationStore, samples_of
 
 from .folder import Run
-from .read import open_store, read_design, read_expected
+from .read import open_store, read_calibrator, read_design, read_outlook
+
+LOGGED = {
+    "step": "step",
+    "kl": "infalign/sequence_kl",
+    "reward": "reward",
+    "quantile": "infalign/quantile",
+    "saturated": "infalign/saturated",
+    "beta": "infalign/beta",
+    "win_rate": "infalign/win_rate",
+    "frontier_gap": "infalign/frontier_gap",
+}
+"""Names in the results of what on-policy steps log."""
 
 
 def summarize_run(run: Run, measured: Measured) -> dict:
-    """`evaluation/results.json` of a run whose policies have been sampled: the comparison, and
-    beside it what theory says of the run's own transform."""
-    results = summarize(measured, LABELS)
-    store = open_store(run)
-    transform, _, target = read_design(run)
-    expected = read_expected(run, store)
+    """`evaluation/results.json` of a run whose policies have been sampled.
+
+    It holds the comparison, and beside it what theory expects of the run's own methods.
+    """
+    results = summarize(measured, {name: method.label for name, method in METHODS.items()})
+    store, design = open_store(run), read_design(run)
+    theory = Theory(run, store, design, read_outlook(run, store))
     for policy in results["policies"]:
-        policy |= _theory(run, store, transform, expected, policy)
+        policy |= theory.of(policy["method"], policy["kl"]["value"])
     edges = np.linspace(0, 1, BINS + 1)
-    best = design(run.procedure, kl=target, against=run.against).policy
-    optimal = np.diff(best.cdf(edges)) * BINS
-    results["quantile_density"]["optimal"] = optimal.tolist()
+    optimum = exact_design(run.procedure, kl=design.target_kl, against=run.against).policy
+    results["quantile_density"]["optimal"] = (np.diff(optimum.cdf(edges)) * BINS).tolist()
     return {
         **results,
         "evidence": run.config.evidence,
-        "target_kl": target,
-        "calibration": _calibration(run, measured, expected, target),
-        "transform": _transform_curves(transform, store),
+        "target_kl": design.target_kl,
+        "calibration": _calibration(run, measured, theory),
+        "transform": _transform_curves(design.transform, store),
         "training": {m: _training(run, m) for m in run.config.methods if _metrics(run, m).exists()},
     }
 
 
-def _theory(run: Run, store, transform, expected, policy: dict) -> dict:
-    """What training without loss gives at the policy's own KL, where this run trained it."""
-    method = policy["method"]
-    if method not in run.config.methods:
-        return {"transform": "trained elsewhere", "theory": {}}
-    own = {"model": f"train/{method}/model"}  # wherever the run folder is moved
-    kl = policy["kl"]["value"]
-    pairs = list(run.comparison.theory_pairs.items())
-    if method == "rlhf":
-        beta = raw_beta(store, kl)
-        theory = {
-            spec: raw_win_rate(store, beta, p, a)
-            for spec, (p, a) in pairs
-            if isinstance(p, RankProcedure) and isinstance(a, RankProcedure)
+@dataclass(frozen=True)
+class Theory:
+    """What training without loss gives on each method's own transform."""
+
+    run: Run
+    store: CalibrationStore
+    design: TrainingDesign
+    outlook: AbstractExpected
+
+    def of(self, name: str, kl: float) -> dict:
+        """The transform that a policy was trained on, and its win rates in theory at its KL."""
+        if name not in self.run.config.methods:
+            return {"transform": "trained elsewhere", "theory": {}}
+        trained_on = METHODS[name].trained_on
+        if trained_on == OTHER:
+            transform, win_rates = "none", {}
+        elif trained_on == RAW:
+            transform, win_rates = "raw reward", self._raw(kl)
+        elif trained_on == DESIGN:
+            transform, win_rates = self.run.config.transform, self._of(self.design.transform, kl)
+        else:
+            transform, win_rates = trained_on.spec, self._of(trained_on, kl)
+        # Relative to the run folder, which may be moved.
+        return {"model": f"train/{name}/model", "transform": transform, "theory": win_rates}
+
+    def _raw(self, kl: float) -> dict[str, float]:
+        beta = raw_beta(self.store, kl)
+        return {
+            spec: raw_win_rate(self.store, beta, procedure, against)
+            for spec, (procedure, against) in self.run.comparison.theory_pairs.items()
+            if isinstance(procedure, RankProcedure) and isinstance(against, RankProcedure)
         }
-        return own | {"transform": "raw reward", "theory": theory}
-    trained_on = {
-        **dict.fromkeys(("rloo", "grpo", "likelihood", "regression"), transform),
-        **dict.fromkeys(("identity", "qrpo", "ipo"), Identity()),
-        "vbon": Log(),
-    }.get(method)
-    if trained_on is None:
-        return own | {"transform": "none", "theory": {}}
-    if not trained_on.bounded:
-        expected = Counted(store.samples)
-    theory = {spec: _with_samples(expected, trained_on, kl, *pair) for spec, pair in pairs}
-    name = run.config.transform if trained_on is transform else trained_on.spec
-    return own | {"transform": name, "theory": theory}
+
+    def _of(self, transform: AbstractTransform, kl: float) -> dict[str, float | None]:
+        outlook = self.outlook if transform.bounded else Counted(self.store.samples)
+        return {
+            spec: _win_rate(outlook, transform, kl, *pair)
+            for spec, pair in self.run.comparison.theory_pairs.items()
+        }
 
 
-def _with_samples(expected, transform, kl: float, procedure, against) -> float | None:
-    """Win rate by theory with the run's calibrator and number of samples; of procedures that read
-    quantiles with exact ones. None where so few samples cannot express the KL."""
+def _win_rate(
+    outlook: AbstractExpected,
+    transform: AbstractTransform,
+    kl: float,
+    procedure: AbstractProcedure,
+    against: AbstractProcedure,
+) -> float | None:
+    """Win rate in theory with the run's calibrator and number of samples; for procedures that read
+    quantiles, with exact ones. None where the samples are too few to express the KL."""
     if not isinstance(procedure, RankProcedure):
         return at_kl(transform, kl).win_rate(procedure, against)
     try:
-        return expected.achieved(transform, procedure, against, kl=kl).win_rate
+        return outlook.achieved(transform, procedure, against, kl=kl).win_rate
     except SolveError:
         return None
 
 
-def _calibration(run: Run, measured: Measured, expected, kl: float) -> dict:
-    """Quantiles of held-out reference samples must be uniform: half of each prompt's samples are
-    ranked among the other half."""
-    ids = [p.id for p in run.prompts]
+def _calibration(run: Run, measured: Measured, theory: Theory) -> dict:
+    """How well the calibration resolves quantiles.
+
+    Quantiles of fresh reference samples must be uniform: half of each prompt's samples are ranked
+    among the other half.
+    """
+    ids = [prompt.id for prompt in run.prompts]
     rows = samples_of(run.folder / "calibration", ids, ["reward"]).matrix("reward")
     half = rows.shape[1] // 2
     rng = np.random.default_rng(run.seed("uniformity"))
@@ -105,35 +138,36 @@ def _calibration(run: Run, measured: Measured, expected, kl: float) -> dict:
     for method in run.config.methods:
         q = quantiles(measured.rewards(method), measured.rewards(REFERENCE))
         saturated[method] = float(np.mean((q == 0) | (q == 1)))
-    calibrator = storage.read_json(run.folder / "design.json")["calibrator"]
-    outlook = resolution(
+    calibrator = read_calibrator(run)
+    resolved = resolution(
         run.procedure,
-        kl,
+        theory.design.target_kl,
         rows.shape[1],
         against=run.against,
-        outlook=expected,
+        outlook=theory.outlook,
         calibrator=calibrator["name"],
     )
     return {
         "prompts": len(rows),
         "samples": rows.shape[1],
         "calibrator": calibrator,
-        "advice": outlook.advice,
+        "advice": resolved.advice,
         "uniformity": np.histogram(u, BINS, (0, 1))[0].tolist(),
+        # Kolmogorov-Smirnov distance of u from uniform, at the midpoints of the steps.
         "uniformity_deviation": float(np.abs(u - (np.arange(u.size) + 0.5) / u.size).max()),
         "saturated": saturated,
     }
 
 
-def _transform_curves(transform, store) -> dict:
+def _transform_curves(transform: AbstractTransform, store: CalibrationStore) -> dict:
+    """The transform and the raw reward over quantiles, both scaled to run from 0 to 1."""
     u = np.linspace(0, 1, 101)
-    inside = np.clip(u, 0.005, 0.995) if not transform.bounded else u
-    phi = transform(inside)
+    inside = u if transform.bounded else np.clip(u, 0.005, 0.995)
     grid = (np.arange(store.samples) + 0.5) / store.samples
     rows = [np.interp(u, grid, r[: store.samples]) for r in store.rewards.values()]
     return {
         "u": u.tolist(),
-        "phi": ((phi - phi[0]) / (phi[-1] - phi[0])).tolist(),
+        "phi": _scaled(transform(inside)),
         "raw": _scaled(np.mean(rows, axis=0)),
     }
 
@@ -143,21 +177,11 @@ def _scaled(values: np.ndarray) -> list[float]:
 
 
 def _metrics(run: Run, method: str) -> Path:
-    """What on-policy steps logged, if the method has any."""
+    """The log of on-policy steps; absent for offline methods."""
     return run.folder / "train" / method / "on_policy" / "metrics.jsonl"
 
 
 def _training(run: Run, method: str) -> dict:
-    names = {
-        "step": "step",
-        "kl": "infalign/sequence_kl",
-        "reward": "reward",
-        "quantile": "infalign/quantile",
-        "saturated": "infalign/saturated",
-        "beta": "infalign/beta",
-        "win_rate": "infalign/win_rate",
-        "frontier_gap": "infalign/frontier_gap",
-    }
     rows = storage.read_json_lines(_metrics(run, method))
-    rows = [r for r in rows if "infalign/sequence_kl" in r]
-    return {short: [r.get(name) for r in rows] for short, name in names.items()}
+    steps = [row for row in rows if LOGGED["kl"] in row]
+    return {short: [row.get(name) for row in steps] for short, name in LOGGED.items()}

@@ -1,4 +1,4 @@
-"""The stages of a run. Each does what its files do not yet show done, and nothing else."""
+"""The stages of a run. Each does only the work that its files do not yet show as done."""
 
 import logging
 import warnings
@@ -16,6 +16,7 @@ from infalign.comparison.resumable import BATCHES, Report
 from infalign.comparison.run import measure
 from infalign.config import SamplingSettings
 from infalign.core import parse_transform
+from infalign.methods import Setting, training_design
 from infalign.models.rewards import load_reward
 from infalign.models.samplers import load_sampler
 from infalign.models.specs import ModelSpec
@@ -53,7 +54,7 @@ def calibrate(run: Run, report: Report) -> None:
 
 
 def _require_readable(run: Run) -> None:
-    """A prompt that the model cannot read shows before the first sample is drawn."""
+    """Raise DataError for a prompt that the model cannot read, before any sample is drawn."""
     from infalign.models.loading import load_tokenizer, prompt_text
 
     tokenizer = load_tokenizer(run.model_path, run.config.trust_remote_code)
@@ -62,7 +63,7 @@ def _require_readable(run: Run) -> None:
 
 
 def load_both(model: str, reward: str, sampling: SamplingSettings, trust_remote_code: bool):
-    """Policy and reward, in whatever process draws and scores."""
+    """Policy and reward, loaded in the process that draws and scores."""
     sampler = load_sampler(
         model,
         temperature=sampling.temperature,
@@ -74,100 +75,90 @@ def load_both(model: str, reward: str, sampling: SamplingSettings, trust_remote_
     return sampler, load_reward(reward, trust_remote_code=trust_remote_code)
 
 
-ATOMS = 0.05
-"""Chance of a tie above which the theory of continuous rewards is no guide."""
+MOST_TIES = 0.05
+"""Chance of a tie above which the theory of continuous rewards does not hold."""
 
 
 def design(run: Run, report: Report) -> None:
     """The transform for the procedure, the KL budget and K samples, into `design.json`."""
-    from infalign.training.objectives import plan
-
-    path = run.folder / "design.json"
-    if not path.exists():
+    if not run.design_file.exists():
         store = open_store(run)
-        tied = store.tied()
-        if tied > ATOMS:
-            warnings.warn(
-                f"Two reference samples of a prompt have the same reward {tied:.0%} of the time: "
-                "win rates that assume continuous rewards, such as design.json's and the "
-                "frontier, do not hold. Tied rewards are trained on the transform's average over "
-                "their quantiles; `infalign.verifiable` and `infalign.finite` give exact figures.",
-                stacklevel=2,
-            )
+        warn_of_ties(store)
         name, reason = chosen_calibrator(run, store)
         learned = StoreCalibration.fit(store, CALIBRATORS[name]).learned
         LOG.info("Calibrator %s", reason)
-        planned = plan(
+        designed = training_design(
             run.procedure,
             run.against,
             run.config.transform,
             kl=run.config.kl,
             beta=run.config.beta,
-            expected=expected(learned, some_rewards(store)),
+            outlook=expected(learned, some_rewards(store)),
         )
-        storage.write_json(
-            path,
-            {
-                "calibrator": {"name": name, "reason": reason},
-                "transform": planned.transform.to_json(),
-                "beta": planned.beta,
-                "kl": planned.kl,
-                "win_rate": planned.win_rate,
-            },
-        )
+        calibrator = {"name": name, "reason": reason}
+        storage.write_json(run.design_file, {"calibrator": calibrator, **designed.to_json()})
     report("design", 1, 1)
 
 
+def warn_of_ties(store: CalibrationStore) -> None:
+    """Warn if the rewards are too discrete for the theory of continuous ones."""
+    tied = store.tied()
+    if tied > MOST_TIES:
+        warnings.warn(
+            f"Two reference samples of a prompt have the same reward {tied:.0%} of the time: "
+            "win rates that assume continuous rewards, such as design.json's and the "
+            "frontier, do not hold. Tied rewards are trained on the transform's average over "
+            "their quantiles; `infalign.verifiable` and `infalign.finite` give exact figures.",
+            stacklevel=3,
+        )
+
+
 def chosen_calibrator(run: Run, store: CalibrationStore) -> tuple[str, str]:
-    """Name of the run's calibrator, and why it is that one."""
-    asked, transform = run.config.calibration.calibrator, run.config.transform
-    if asked != "auto":
-        return asked, f"{asked}: as configured"
+    """Name of the run's calibrator, and the reason for it."""
+    configured, transform = run.config.calibration.calibrator, run.config.transform
+    if configured != "auto":
+        return configured, f"{configured}: as configured"
     if transform != "optimal" and not parse_transform(transform).bounded:
         return ECDF, f"{ECDF}: {transform} is infinite at the ends of [0, 1]"
-    chosen = choose(some_rewards(store))
-    return chosen.name, chosen.reason
+    choice = choose(some_rewards(store))
+    return choice.name, choice.reason
 
 
 def train(run: Run, report: Report) -> None:
     """One policy per method into `train/METHOD/model`."""
-    from infalign.training.methods import Setting
     from infalign.training.policy import train_policy
+    from infalign.training.recipe import Recipe
 
-    transform, beta, kl = read_design(run)
     for method in run.config.methods:
-        out = run.folder / "train" / method
+        out, label = run.folder / "train" / method, f"train {method}"
         if (out / "landing.json").exists():
-            report(f"train {method}", 1, 1)
+            report(label, 1, 1)
             continue
         store = open_store(run)
         require_spread(store)
-        learned = read_calibration(run, store)
-        setting = Setting(
-            run.reward,
-            store,
-            learned,
-            expected(learned, some_rewards(store)),
-            run.procedure,
-            run.against,
-            transform,
-            beta,
-            kl,
-            run.config.train.group,
-        )
         train_policy(
-            run.config,
-            run.model_path,
-            run.prompts,
+            Recipe.of(run.config, run.model_path),
             stored_samples(run),
             method,
-            setting,
-            run.seed("landing"),
-            out,
-            report=lambda what, done, total, method=method: report(
-                f"train {method}: {what}", done, total
-            ),
+            _setting(run, store),
+            landing_seed=run.seed("landing"),
+            out=out,
+            report=lambda what, done, total, label=label: report(f"{label}: {what}", done, total),
         )
+
+
+def _setting(run: Run, store: CalibrationStore) -> Setting:
+    learned = read_calibration(run, store)
+    return Setting(
+        reward=run.reward,
+        store=store,
+        learned=learned,
+        outlook=expected(learned, some_rewards(store)),
+        procedure=run.procedure,
+        against=run.against,
+        design=read_design(run),
+        group=run.config.train.group,
+    )
 
 
 def stored_samples(run: Run) -> "StoredSamples":
@@ -177,7 +168,7 @@ def stored_samples(run: Run) -> "StoredSamples":
     ids = [prompt.id for prompt in run.prompts]
     samples = samples_of(run.folder / "calibration", ids, ["tokens", "logprob", "reward"])
     return StoredSamples(
-        samples.rows("tokens"), samples.matrix("logprob"), samples.matrix("reward")
+        run.prompts, samples.rows("tokens"), samples.matrix("logprob"), samples.matrix("reward")
     )
 
 

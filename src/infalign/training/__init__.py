@@ -1,1 +1,1 @@
-"""Training: the KL-regularised problem solved in the trainers people use."""
+"""Training: KL-regularized RL and its offline relatives, in the trainers people use."""

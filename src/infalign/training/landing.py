@@ -1,9 +1,9 @@
-"""Landing: scale a policy's change of weights until its KL is the one that was asked for.
+"""KL targeting by weight interpolation: scale a policy's change of weights to the KL asked for.
 
-θ(α) = θ_ref + α (θ − θ_ref) leads from the reference (α = 0) to the trained policy (α = 1). Its
-sequence KL grows about as α², so a secant in logarithms finds the target in a few measurements.
-Interpolating towards the initialisation after RLHF: WARP, Ramé et al., arXiv:2406.16768.
-A policy that cannot be brought to the target is an error: its numbers would be those of another KL.
+θ(α) = θ_ref + α (θ − θ_ref) leads from the reference (α = 0) through the trained policy (α = 1).
+Its sequence KL grows about as α², so a secant in logarithms finds the target in few measurements.
+Interpolating towards the initialization after RLHF: WARP, Ramé et al., arXiv:2406.16768.
+Missing the target is an error, since the policy's numbers would be those of another KL.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,22 +13,25 @@ import numpy as np
 import torch
 
 from infalign import storage
-from infalign.config import Config
 from infalign.errors import DataError
 from infalign.models.hf import LanguageModel
 from infalign.models.kl import sequence_kl
 from infalign.prompts import Prompt
 
+from .recipe import Recipe
 from .weights import save_policy, saved_state
 
 SAMPLES = 1024
-"""Responses, over all prompts, on which each KL is measured, about."""
+"""Approximate number of responses, over all prompts, on which each KL is measured."""
 
 FARTHEST = 4.0
-"""Largest α: beyond a few times the change that was trained, weights mean nothing any more."""
+"""Largest α: beyond a few times the trained change, the weights mean nothing."""
 
 ACCEPTED = 0.1
-"""Largest relative distance between the KL that was found and the target."""
+"""Largest relative distance between the measured KL and the target."""
+
+MOST_TRIES = 6
+"""Measurements before the search gives up."""
 
 _REMEDY = (
     "Train longer, or with other step sizes (`train.steps`, `train.warm_start`, "
@@ -37,43 +40,47 @@ _REMEDY = (
 
 
 def land(
-    config: Config,
-    model_path: str,
+    recipe: Recipe,
     trained: Path,
     prompts: Sequence[Prompt],
     target_kl: float,
+    *,
     seed: int,
     out: Path,
-    report: Callable[[str, int, int], None],
+    report: Callable[[int, int], None],
 ) -> None:
-    """Write the policy at the target KL to `out/model`, and how it was found to `landing.json`.
+    """Write the policy at the target KL to `out/model`, and the search for it to `landing.json`.
 
-    The KL is measured on `prompts`. The same seed draws every time, so that α is the
-    only thing that changes between measurements. Raises DataError when the target is out of reach.
+    The KL is measured on `prompts`. Every measurement draws with the same seed, so only α differs
+    between them. Raises DataError when the target is out of reach.
     """
-    options = {
-        "temperature": config.sampling.temperature,
-        "max_new_tokens": config.sampling.max_new_tokens,
-        "trust_remote_code": config.trust_remote_code,
-    }
-    reference, policy = (LanguageModel(model_path, **options) for _ in range(2))
+    reference, policy = (
+        LanguageModel(
+            recipe.model_path,
+            temperature=recipe.sampling.temperature,
+            max_new_tokens=recipe.sampling.max_new_tokens,
+            trust_remote_code=recipe.trust_remote_code,
+        )
+        for _ in range(2)
+    )
     start, end = reference.model.state_dict(), saved_state(trained)
     conversations = [p.messages for p in prompts]
     per_prompt = max(1, round(SAMPLES / len(prompts)))
 
-    def place(alpha: float) -> None:
+    def interpolate(alpha: float) -> None:
         weights = {k: torch.lerp(v, end[k].to(v), alpha) for k, v in start.items()}
         policy.model.load_state_dict(weights)
 
     def measure(alpha: float) -> float:
-        place(alpha)
-        batch = config.sampling.batch_size
-        drawn = policy.sample(conversations, per_prompt, seed=seed, batch_size=batch)
-        return float(sequence_kl(policy, reference, conversations, drawn).exact.mean())
+        interpolate(alpha)
+        responses = policy.sample(
+            conversations, per_prompt, seed=seed, batch_size=recipe.sampling.batch_size
+        )
+        return float(sequence_kl(policy, reference, conversations, responses).exact.mean())
 
-    tried = search(measure, target_kl, progress=lambda done, of: report("landing", done, of))
+    tried = search(measure, target_kl, progress=report)
     alpha, kl = nearest(tried, target_kl)
-    place(alpha)
+    interpolate(alpha)
     save_policy(policy.model, out / "model")
     policy.tokenizer.save_pretrained(out / "model")
     storage.write_json(
@@ -84,63 +91,62 @@ def land(
 
 def search(
     measure: Callable[[float], float],
-    target: float,
+    target_kl: float,
     *,
     tolerance: float = 0.01,
-    tries: int = 6,
-    progress: Callable[[int, int], None] = lambda done, of: None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[tuple[float, float]]:
-    """The (α, KL) pairs measured on the way to a KL within `tolerance` of `target`, relatively.
+    """The (α, KL) pairs measured until a KL is within `tolerance` of the target, relatively.
 
-    Raises DataError when the KL stays below the target up to `FARTHEST`, when none of `tries`
-    comes within `ACCEPTED` of it, and when a KL is not a number.
+    Raises DataError when the KL stays below the target up to `FARTHEST`, when none of `MOST_TRIES`
+    comes within `ACCEPTED` of it, and when a KL is not finite.
     """
     tried: list[tuple[float, float]] = []
     alpha = 1.0
-    while len(tried) < tries:
+    while len(tried) < MOST_TRIES:
         kl = measure(alpha)
         tried.append((alpha, kl))
-        progress(len(tried), tries)
+        progress(len(tried), MOST_TRIES)
         if not np.isfinite(kl):
             raise DataError(
                 f"The policy's KL is {kl} at {alpha:.3g} times the trained change of weights: "
                 "training diverged. Use smaller steps (`train.learning_rate`, "
                 "`train.warm_start_learning_rate`)."
             )
-        if abs(kl / target - 1) <= tolerance:
+        if abs(kl / target_kl - 1) <= tolerance:
             break
-        if alpha == FARTHEST and kl < target:
+        if alpha == FARTHEST and kl < target_kl:
             raise DataError(
                 f"Training moved the policy too little: {FARTHEST:g} times its change of weights "
-                f"gives a KL of {kl:.2g} nats, less than the {target:g} asked for, and more is no "
-                f"longer what was trained. {_REMEDY}"
+                f"gives a KL of {kl:.2g} nats, less than the {target_kl:g} asked for. Scaling "
+                f"further would leave the policy that was trained. {_REMEDY}"
             )
-        alpha = _next(tried, target)
-    alpha, kl = nearest(tried, target)
-    if abs(kl / target - 1) > ACCEPTED:
+        alpha = _next(tried, target_kl)
+    alpha, kl = nearest(tried, target_kl)
+    if abs(kl / target_kl - 1) > ACCEPTED:
         raise DataError(
-            f"No multiple of the trained change of weights has a KL of {target:g} nats: the "
+            f"No multiple of the trained change of weights has a KL of {target_kl:g} nats: the "
             f"nearest of {len(tried)} tries has {kl:.3g}, at {alpha:.3g} times the change. "
             f"{_REMEDY}"
         )
-    progress(tries, tries)
+    progress(MOST_TRIES, MOST_TRIES)
     return tried
 
 
-def nearest(tried: Sequence[tuple[float, float]], target: float) -> tuple[float, float]:
-    """The try whose KL is relatively closest to the target."""
-    return min(tried, key=lambda t: abs(t[1] / target - 1))
+def nearest(tried: Sequence[tuple[float, float]], target_kl: float) -> tuple[float, float]:
+    """The (α, KL) pair whose KL is relatively closest to the target."""
+    return min(tried, key=lambda pair: abs(pair[1] / target_kl - 1))
 
 
-def _next(tried: Sequence[tuple[float, float]], target: float) -> float:
+def _next(tried: Sequence[tuple[float, float]], target_kl: float) -> float:
     """The α at which a power law through the last two measurements meets the target."""
     (before, kl_before), (alpha, kl) = tried[-2:] if len(tried) > 1 else [(0.0, 0.0), *tried]
     if kl <= 0:
         return FARTHEST
     power = 2.0
     if kl_before > 0 and alpha != before:
-        # Noise must not turn the secant around: KL grows between α^½ and α⁴.
+        # Noise must not reverse the secant: KL is taken to grow between α^½ and α⁴.
         slope = np.log(kl / kl_before) / np.log(alpha / before)
         power = float(np.clip(slope, 0.5, 4))
-    # Where the power law leads too far, the farthest place shows whether the target is in reach.
-    return min(float(alpha * (target / kl) ** (1 / power)), FARTHEST)
+    # If the power law leads too far, measuring at FARTHEST shows whether the target is in reach.
+    return min(float(alpha * (target_kl / kl) ** (1 / power)), FARTHEST)

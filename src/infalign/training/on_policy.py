@@ -2,37 +2,41 @@
 
 import dataclasses
 import difflib
+import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 from datasets import Dataset
+from transformers import TrainerCallback
 from trl import GRPOConfig, RLOOConfig
 
-from infalign.config import Config, Method
-from infalign.errors import ConfigError
+from infalign.core import RankProcedure, design
+from infalign.errors import ConfigError, DataError, SolveError
+from infalign.methods import METHODS, Objective, OnPolicy, Setting
 from infalign.models.loading import load_tokenizer, prompt_text
 from infalign.prompts import Prompt
+from infalign.shaping import reward_name
 
-from .callbacks import BestObjective, FrontierGap, KLController, Progress
-from .guards import CheckedReward, FiniteGradients
-from .loop import common_arguments, finish
-from .methods import Setting
-from .objectives import Objective
-from .sequence_kl import SequenceKL
-from .trainers import AbstractSteps, GRPOSteps, RLOOSteps
+from .kl_control import AbstractSteps, GRPOSteps, KLController, LogRatioReward, RLOOSteps
+from .loop import FiniteGradients, Progress, common_arguments, finish
+from .recipe import Recipe
 from .weights import fresh_policy, load_policy, lora
 
-JUDGED = 64
-"""Prompts kept aside on which checkpoints are compared, at most."""
+VALIDATION_PROMPTS = 64
+"""Most validation prompts on which checkpoints are compared."""
+
+LARGEST_REWARD = 1e30
+"""Trainers add rewards in single precision; larger ones overflow and silently become zeros."""
 
 
-def check_options(options: Mapping[str, object], methods: Sequence[Method]) -> None:
+def check_options(options: Mapping[str, object], methods: Sequence[str]) -> None:
     """Raise ConfigError for a key of `train.trl` that the trainers of `methods` do not know, or
-    that a run sets."""
-    kinds = [GRPOConfig] if "grpo" in methods else []
-    kinds += [RLOOConfig] if set(methods) != {"grpo"} else []
+    that the run sets itself."""
+    on_policy = (METHODS[name] for name in methods)
+    trainers = {m.trainer for m in on_policy if isinstance(m, OnPolicy)} or {"rloo"}
+    kinds = [kind for name, kind in _ARGUMENTS.items() if name in trainers]
     known = set.intersection(*({f.name for f in dataclasses.fields(k)} for k in kinds))
     known -= {"output_dir"}
     for key in options:
@@ -44,65 +48,68 @@ def check_options(options: Mapping[str, object], methods: Sequence[Method]) -> N
             hint = "The run folder decides it."
         names = " and ".join(kind.__name__ for kind in kinds)
         raise ConfigError(
-            f"`train.trl.{key}` in the configuration is no option of TRL's {names} that can be "
+            f"`train.trl.{key}` in the configuration is not an option of TRL's {names} that can be "
             f"set here. {hint}"
         )
 
 
-def on_policy(
-    config: Config,
-    model_path: str,
-    prompts: Sequence[Prompt],
-    validation: Sequence[Prompt],
+_ARGUMENTS = {"grpo": GRPOConfig, "rloo": RLOOConfig}
+
+
+def train_on_policy(
+    recipe: Recipe,
+    method: OnPolicy,
     objective: Objective,
     setting: Setting,
-    method: Method,
+    *,
+    prompts: Sequence[Prompt],
+    validation: Sequence[Prompt],
     start: Path | None,
     out: Path,
-    report: Callable[[str, int, int], None],
+    report: Callable[[int, int], None],
 ) -> None:
     """Train into `out/model`, from the weights in `start` or from the reference.
 
-    Of several checkpoints the one with the highest objective on `validation` is taken.
+    The checkpoint with the highest objective on `validation` is selected.
     """
-    tokenizer = load_tokenizer(model_path, config.trust_remote_code)
-    steps = _steps(config, model_path, tokenizer, method)
+    train, tokenizer = recipe.train, load_tokenizer(recipe.model_path, recipe.trust_remote_code)
+    steps = _steps(recipe, tokenizer, method)
     reward = CheckedReward(objective.reward)
-    rows = config.train.steps * config.train.batch_size // config.train.group
+    rows = train.steps * train.batch_size // train.group
     options = {
-        "learning_rate": config.train.learning_rate,
+        "learning_rate": train.learning_rate,
         "lr_scheduler_type": "cosine",
-        "max_steps": config.train.steps,
-        "per_device_train_batch_size": config.train.batch_size,
-        "num_generations": config.train.group,
-        "max_completion_length": config.sampling.max_new_tokens,
-        "temperature": config.sampling.temperature,
+        "max_steps": train.steps,
+        "per_device_train_batch_size": train.batch_size,
+        "num_generations": train.group,
+        "max_completion_length": recipe.sampling.max_new_tokens,
+        "temperature": recipe.sampling.temperature,
         "shuffle_dataset": False,
-        **common_arguments(config),
+        **common_arguments(recipe),
         **steps.options(objective.beta),
     }
-    callbacks = [
-        KLController(setting.kl, objective.beta, steps),
+    callbacks: list[TrainerCallback] = [
+        KLController(setting.design.target_kl, objective.beta, steps),
         FrontierGap(setting.procedure, setting.against),
         FiniteGradients(lambda: reward.prompt_ids),
-        Progress(lambda done, total: report("on policy", done, total)),
+        Progress(report),
     ]
-    judged = None
-    if validation and config.train.steps > config.train.save_steps:
+    eval_dataset = None
+    if validation and train.steps > train.save_steps:
         best = BestObjective(objective, steps, reward.__name__)
-        judged = _dataset(validation[:JUDGED], tokenizer)
-        options |= best.options(config)
+        eval_dataset = _dataset(validation[:VALIDATION_PROMPTS], tokenizer)
+        options |= best.options(train.save_steps, train.batch_size)
         callbacks.insert(0, best)
     trainer = steps.trainer_type(
         # TRL loads the reference from the path of the model it is given, so the policy must be
         # given as the reference and take the warm start's weights afterwards.
-        model=fresh_policy(config, model_path),
+        model=fresh_policy(recipe),
         reward_funcs=steps.rewards(reward),
-        args=steps.arguments_type(str(out), **options | config.train.trl),
-        train_dataset=_dataset(_in_order(prompts, rows, config.seed), tokenizer),
-        eval_dataset=judged,
+        args=steps.arguments_type(str(out), **options | train.trl),
+        train_dataset=_dataset(_in_order(prompts, rows, recipe.seed), tokenizer),
+        eval_dataset=eval_dataset,
         processing_class=tokenizer,
-        peft_config=lora(config),
+        peft_config=lora(train.lora),
         callbacks=callbacks,
     )
     steps.trainer = trainer
@@ -111,18 +118,18 @@ def on_policy(
     finish(trainer, out)
 
 
-def _steps(config: Config, model_path: str, tokenizer, method: Method) -> AbstractSteps:
-    if method != "grpo":
+def _steps(recipe: Recipe, tokenizer, method: OnPolicy) -> AbstractSteps:
+    if method.trainer == "rloo":
         return RLOOSteps()
-    reference = None if config.train.lora else fresh_policy(config, model_path).eval()
-    return GRPOSteps(SequenceKL(reference, tokenizer, config.sampling.temperature))
+    reference = None if recipe.train.lora else fresh_policy(recipe).eval()
+    return GRPOSteps(LogRatioReward(reference, tokenizer, recipe.sampling.temperature))
 
 
 def _in_order(prompts: Sequence[Prompt], rows: int, seed: int) -> list[Prompt]:
     """The prompts of all steps in order: pass after pass, each shuffled.
 
-    TRL's own sampler starts its shuffles over when a run is resumed after the first pass; rows in
-    their final order make the whole training one pass, which resumes exactly.
+    TRL's own sampler restarts its shuffles when a run is resumed after the first pass. With rows in
+    their final order the whole training is one pass, which resumes exactly.
     """
     rng = np.random.default_rng(seed)
     passes = [rng.permutation(len(prompts)) for _ in range(-(-rows // len(prompts)))]
@@ -132,3 +139,76 @@ def _in_order(prompts: Sequence[Prompt], rows: int, seed: int) -> list[Prompt]:
 def _dataset(prompts: Sequence[Prompt], tokenizer) -> Dataset:
     read = list if tokenizer.chat_template else partial(prompt_text, tokenizer)
     return Dataset.from_list([{"prompt": read(p.messages), "prompt_id": p.id} for p in prompts])
+
+
+class CheckedReward:
+    """A reward function whose rewards must be finite; it remembers the prompts of the last call."""
+
+    def __init__(self, reward: Callable, *, key: str = "prompt_id"):
+        self.reward, self.key = reward, key
+        self.prompt_ids: list[str] = []
+        self.__name__ = reward_name(reward)
+
+    def __call__(self, prompts, completions, **columns) -> list[float]:
+        """The rewards, unchanged. Raises DataError naming the prompt of the first bad one."""
+        self.prompt_ids = list(columns[self.key])
+        rewards = self.reward(prompts=prompts, completions=completions, **columns)
+        bad = [
+            i for i, r in enumerate(rewards) if not (math.isfinite(r) and abs(r) < LARGEST_REWARD)
+        ]
+        if bad:
+            raise DataError(
+                f"The training reward `{self.__name__}` is {rewards[bad[0]]} for a completion of "
+                f"prompt {self.prompt_ids[bad[0]]!r} ({len(bad)} of {len(rewards)} are infinite, "
+                f"nan or beyond {LARGEST_REWARD:g}): {str(completions[bad[0]])[:80]!r}. No step "
+                "was taken. Use a bounded transform."
+            )
+        return rewards
+
+
+class FrontierGap(TrainerCallback):
+    """Logs `infalign/frontier_gap`: the highest win rate at the KL of a step, less the win rate of
+    the step. Runs after the controller, whose running mean of the KL it reads."""
+
+    def __init__(self, procedure: RankProcedure, against: RankProcedure):
+        self.procedure, self.against = procedure, against
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        kl, win_rate = ((logs or {}).get(f"infalign/{name}") for name in ("average_kl", "win_rate"))
+        if win_rate is None or kl is None or kl <= 0:
+            return
+        try:
+            optimum = design(self.procedure, kl=kl, against=self.against).win_rate
+        except SolveError:  # a KL beyond the solver's reach
+            return
+        state.log_history[-1]["infalign/frontier_gap"] = optimum - win_rate
+
+
+class BestObjective(TrainerCallback):
+    """Compares checkpoints by the objective E[R] − β KL on validation prompts, at theory's β; at
+    the end the trainer loads the best."""
+
+    def __init__(self, objective: Objective, steps: AbstractSteps, reward: str):
+        self.objective, self.steps = objective, steps
+        self.estimate = objective.estimate or f"rewards/{reward}/mean"
+
+    def options(self, save_steps: int, batch_size: int) -> dict:
+        """The trainer's arguments for it."""
+        return {
+            "eval_strategy": "steps",
+            "eval_steps": save_steps,
+            "per_device_eval_batch_size": batch_size,
+            "load_best_model_at_end": True,
+            "metric_for_best_model": "eval_objective",
+            "greater_is_better": True,
+        }
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if state.global_step >= state.max_steps:  # the last checkpoint competes too
+            control.should_evaluate = True
+
+    def on_evaluate(self, args, state, control, metrics=None, **kwargs):
+        kl = self.steps.sequence_kl(metrics, "eval_")
+        value = metrics[f"eval_{self.estimate}"] - self.objective.beta * kl
+        metrics["eval_objective"] = value
+        state.log_history[-1] |= {"eval_objective": value, "eval_sequence_kl": kl}

@@ -1,82 +1,124 @@
-"""One trained policy: warm start and on-policy steps, or passes over stored samples; landing."""
+"""One trained policy: offline passes or on-policy steps, then KL targeting."""
 
 import gc
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
-from infalign.config import Config, Method
+from infalign.methods import METHODS, Offline, OnPolicy, Setting
+from infalign.methods.tasks import tilt_task
 from infalign.prompts import Prompt
 
 from .landing import land
 from .loop import drop_checkpoints
-from .methods import Setting, objective
 from .offline import StoredSamples, train_offline
-from .on_policy import on_policy
-from .tasks import TASKS, task, tilt_task
+from .on_policy import train_on_policy
+from .recipe import Recipe
 
 PARTS = OFFLINE, WARM_START, ON_POLICY = "offline", "warm_start", "on_policy"
 """Folders of the trainings that a policy may go through."""
 
+Report = Callable[[str, int, int], None]
+"""Called with what is being done, how much of it is done, and how much there is."""
+
 
 def train_policy(
-    config: Config,
-    model_path: str,
-    prompts: Sequence[Prompt],
+    recipe: Recipe,
     samples: StoredSamples,
-    method: Method,
+    method: str,
     setting: Setting,
-    seed: int,
-    out: Path,
     *,
-    report: Callable[[str, int, int], None],
+    landing_seed: int,
+    out: Path,
+    report: Report,
 ) -> None:
-    """Train one policy into `out/model`; what an interrupted call finished is not done again.
+    """Train one policy into `out/model`; work that an interrupted call finished is not repeated.
 
-    The last prompts, a share of `train.validation`, are not trained on: a policy moves further on
-    prompts it has seen, and the KL that was asked for is that of prompts it has not.
+    The last prompts, a share of `train.validation`, are not trained on. A policy moves further on
+    prompts that it has trained on, so its KL is brought to the target on prompts that it has not.
     """
-    kept = config.train.trained_prompts(len(prompts))
-    validation = prompts[kept:]
-    prompts, samples = prompts[:kept], samples.first(kept)
-    if method in TASKS:
-        trained = _offline(config, model_path, prompts, samples, method, setting, out, report)
-    else:
-        trained = _online(
-            config, model_path, prompts, validation, samples, method, setting, out, report
-        )
-    # Here and not where training ends, so that a run killed in between leaves none behind.
+    trained = recipe.train.trained_prompts(len(samples.prompts))
+    validation, samples = samples.prompts[trained:], samples.first(trained)
+    row = METHODS[method]
+    if isinstance(row, Offline):
+        folder = _offline(recipe, samples, row, setting, out, report)
+    elif isinstance(row, OnPolicy):
+        folder = _on_policy(recipe, samples, row, setting, validation, out, report)
+    # Here and not where training ends, so that a run killed in between leaves no checkpoints.
     for part in PARTS:
         drop_checkpoints(out / part)
-    # Trainers refer to themselves: each would stay in memory beside the next one.
+    # Trainers are in reference cycles; without collection each would stay beside the next one.
     gc.collect()
-    landing = validation or prompts
-    land(config, model_path, trained / "model", landing, setting.kl, seed, out, report)
+    land(
+        recipe,
+        folder / "model",
+        validation or samples.prompts,
+        setting.design.target_kl,
+        seed=landing_seed,
+        out=out,
+        report=partial(report, "KL targeting"),
+    )
 
 
-def _offline(config, model_path, prompts, samples, method, setting, out, report) -> Path:
-    """Passes over the stored samples, and nothing else."""
+def _offline(
+    recipe: Recipe,
+    samples: StoredSamples,
+    method: Offline,
+    setting: Setting,
+    out: Path,
+    report: Report,
+) -> Path:
+    """Passes over the stored samples; returns their folder."""
     folder = out / OFFLINE
-    if not (folder / "done.json").exists():
-        todo, passes = task(method, setting, samples.rewards), config.train.passes
-        told = partial(report, "offline")
-        train_offline(config, model_path, prompts, samples, todo, passes, folder, told)
+    if not _is_done(folder):
+        train_offline(
+            recipe,
+            samples,
+            method.task(setting, samples.rewards),
+            passes=recipe.train.passes,
+            out=folder,
+            report=partial(report, "offline"),
+        )
     return folder
 
 
-def _online(config, model_path, prompts, validation, samples, method, setting, out, report) -> Path:
-    """A warm start towards the method's optimum, then on-policy steps."""
-    wanted, passes = objective(method, setting), config.train.warm_start
-    first, start, trained = out / WARM_START, None, out / ON_POLICY
-    if passes:
-        start = first / "model"
-        if not (first / "done.json").exists():
-            todo, told = tilt_task(wanted.tilt(samples.rewards)), partial(report, "warm start")
-            train_offline(config, model_path, prompts, samples, todo, passes, first, told)
-    if not config.train.steps:
-        return first
-    if not (trained / "done.json").exists():
-        on_policy(
-            config, model_path, prompts, validation, wanted, setting, method, start, trained, report
+def _on_policy(
+    recipe: Recipe,
+    samples: StoredSamples,
+    method: OnPolicy,
+    setting: Setting,
+    validation: Sequence[Prompt],
+    out: Path,
+    report: Report,
+) -> Path:
+    """A warm start towards the method's optimum, then on-policy steps; returns the last folder."""
+    objective = method.objective(setting)
+    passes, warm_start, folder = recipe.train.warm_start, out / WARM_START, out / ON_POLICY
+    if passes and not _is_done(warm_start):
+        train_offline(
+            recipe,
+            samples,
+            tilt_task(objective.tilt(samples.rewards)),
+            passes=passes,
+            out=warm_start,
+            report=partial(report, "warm start"),
         )
-    return trained
+    if not recipe.train.steps:
+        return warm_start
+    if not _is_done(folder):
+        train_on_policy(
+            recipe,
+            method,
+            objective,
+            setting,
+            prompts=samples.prompts,
+            validation=validation,
+            start=warm_start / "model" if passes else None,
+            out=folder,
+            report=partial(report, "on policy"),
+        )
+    return folder
+
+
+def _is_done(folder: Path) -> bool:
+    return (folder / "done.json").exists()

@@ -1,4 +1,4 @@
-"""The weights of a policy: where they start, how they are kept, and what is trained of them."""
+"""The weights of a policy: where they start, which are trained, how they are saved."""
 
 import shutil
 from pathlib import Path
@@ -6,37 +6,37 @@ from pathlib import Path
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model, set_peft_model_state_dict
 from peft.utils import load_peft_weights
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from infalign import storage
-from infalign.config import Config
+
+from .recipe import Recipe
 
 
-def fresh_policy(config: Config, path: str):
-    """The reference's weights, to be trained."""
+def fresh_policy(recipe: Recipe) -> PreTrainedModel:
+    """The reference's weights in single precision, to be trained."""
     return AutoModelForCausalLM.from_pretrained(
-        path, dtype=torch.float32, trust_remote_code=config.trust_remote_code
+        recipe.model_path, dtype=torch.float32, trust_remote_code=recipe.trust_remote_code
     )
 
 
-def lora(config: Config) -> LoraConfig | None:
-    """Low-rank adapters on all linear layers, or None when all weights are trained."""
-    if not config.train.lora:
+def lora(rank: int) -> LoraConfig | None:
+    """Low-rank adapters on all linear layers; None for rank 0, which trains all weights."""
+    if not rank:
         return None
-    rank = config.train.lora
     return LoraConfig(
         r=rank, lora_alpha=2 * rank, target_modules="all-linear", task_type="CAUSAL_LM"
     )
 
 
-def with_adapters(config: Config, model):
-    """`model` with new adapters if the configuration asks for them."""
-    adapters = lora(config)
+def with_adapters(model: PreTrainedModel, rank: int) -> PreTrainedModel | PeftModel:
+    """`model` with new adapters of that rank, or as it is for rank 0."""
+    adapters = lora(rank)
     return get_peft_model(model, adapters) if adapters else model
 
 
-def save_policy(model, folder: Path) -> None:
-    """Write whole weights, adapters merged, as one folder that is there or not."""
+def save_policy(model: PreTrainedModel | PeftModel, folder: Path) -> None:
+    """Write all weights, adapters merged, in one atomic step: the folder is whole or absent."""
     part = folder.with_name(folder.name + storage.UNFINISHED)
     shutil.rmtree(part, ignore_errors=True)
     if isinstance(model, PeftModel):
@@ -48,14 +48,14 @@ def save_policy(model, folder: Path) -> None:
     storage.sync_folder(folder.parent)
 
 
-def load_policy(model, folder: Path) -> None:
-    """Put the weights of `save_policy` into a model that is about to be trained."""
+def load_policy(model: PreTrainedModel | PeftModel, folder: Path) -> None:
+    """Load weights that `save_policy` wrote into a model that is about to be trained."""
     if isinstance(model, PeftModel):
         set_peft_model_state_dict(model, load_peft_weights(str(folder / "adapter")))
     else:
         model.load_state_dict(saved_state(folder))
 
 
-def saved_state(folder) -> dict[str, torch.Tensor]:
+def saved_state(folder: Path) -> dict[str, torch.Tensor]:
     """All weights of a saved model, in single precision."""
     return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).state_dict()

@@ -5,25 +5,23 @@ import math
 import numpy as np
 import pytest
 import torch
+from method_settings import design_of, setting_of
 
-from infalign import BestOfN, CalibrationStore, Exponential, WorstOfN
-from infalign.calibration import Counting
+from infalign import BestOfN, Exponential, WorstOfN
 from infalign.calibration.expected import Counted
 from infalign.errors import ConfigError
-from infalign.training import losses
-from infalign.training.methods import Setting
-from infalign.training.tasks import TASKS, task
+from infalign.methods import METHODS, Offline, losses
 
 T = lambda *x: torch.tensor(x, dtype=torch.float64)  # noqa: E731
 
 
 def test_losses_on_numbers_worked_out_by_hand():
     # ρ = 2 and 1, w = 4 and 1: (2 − 4 log 2 + 1)/2.
-    found = losses.tilt_loss(T(math.log(2), 0), T(4, 1), 4.0)
-    assert found == pytest.approx(1.5 - 2 * math.log(2))
+    loss = losses.tilt_loss(T(math.log(2), 0), T(4, 1), 4.0)
+    assert loss == pytest.approx(1.5 - 2 * math.log(2))
     # ρ = 2e, beyond the largest weight 2: its tangent there is 2 (1 + 1); w = 1.
-    found = losses.tilt_loss(T(math.log(2) + 1), T(1), 2.0)
-    assert found == pytest.approx(4 - (math.log(2) + 1))
+    loss = losses.tilt_loss(T(math.log(2) + 1), T(1), 2.0)
+    assert loss == pytest.approx(4 - (math.log(2) + 1))
     # log w − log ρ = log 2 and 0; v = (1 + 4)/2 at balance ½.
     arguments = T(math.log(2), 0), T(math.log(4), 0)
     assert losses.regression_loss(*arguments, 0.0) == pytest.approx(math.log(2) ** 2 / 2)
@@ -31,12 +29,12 @@ def test_losses_on_numbers_worked_out_by_hand():
     # h = 3 and −1, 1/2τ = 2.
     assert losses.ipo_loss(T(1, 0), T(-2, 1), 0.25) == pytest.approx((1 + 9) / 2)
     # h = 0 and log 3 / β: −log ½ and −log ¾.
-    found = losses.dpo_loss(T(0, math.log(3) / 0.1), T(0, 0), 0.1)
-    assert found == pytest.approx((math.log(2) + math.log(4 / 3)) / 2)
+    loss = losses.dpo_loss(T(0, math.log(3) / 0.1), T(0, 0), 0.1)
+    assert loss == pytest.approx((math.log(2) + math.log(4 / 3)) / 2)
     # n = 3: 2 (1 + ½) = 3.
     assert losses.bonbon_margin(3) == 3 and losses.bonbon_margin(2) == 1
-    found = losses.bonbon_loss(T(2, 0), T(1, 0), T(-5, -7), 3, 0.1)
-    assert found == pytest.approx(0.1 * 6 + 0.9 * ((1 - 3) ** 2 + 3**2) / 2)
+    loss = losses.bonbon_loss(T(2, 0), T(1, 0), T(-5, -7), 3, 0.1)
+    assert loss == pytest.approx(0.1 * 6 + 0.9 * ((1 - 3) ** 2 + 3**2) / 2)
 
 
 def minimum(loss, size, steps=400):
@@ -63,10 +61,10 @@ def minimum(loss, size, steps=400):
 def test_ipo_over_all_pairs_is_the_tilt_by_the_calibrated_reward():
     size, tau = 7, 0.4
     best, worst = np.triu_indices(size, 1)[::-1]  # the higher number is the better outcome
-    found = minimum(lambda r: losses.ipo_loss(r[best], r[worst], tau), size)
+    log_ratios = minimum(lambda r: losses.ipo_loss(r[best], r[worst], tau), size)
     # Each outcome is compared with every other, and with itself a tie: C counts ties by half.
     c = (np.arange(size) + 0.5) / size
-    assert np.diff(found) == pytest.approx(np.diff(c) / tau, abs=1e-5)
+    assert np.diff(log_ratios) == pytest.approx(np.diff(c) / tau, abs=1e-5)
 
 
 @pytest.mark.parametrize("balance", [0.0, 0.5, 1.0])
@@ -75,10 +73,10 @@ def test_the_regression_has_the_tilt_as_its_optimum_however_it_is_weighted(balan
     log_weight = rng.normal(size=8)
     log_weight -= np.log(np.exp(log_weight).mean())
     target = torch.tensor(log_weight)
-    found = minimum(lambda r: losses.regression_loss(r, target, balance), 8)
-    assert found == pytest.approx(log_weight, abs=1e-5)
-    found = minimum(lambda r: losses.tilt_loss(r, target.exp(), float(target.exp().max())), 8)
-    assert found == pytest.approx(log_weight, abs=1e-5)
+    log_ratios = minimum(lambda r: losses.regression_loss(r, target, balance), 8)
+    assert log_ratios == pytest.approx(log_weight, abs=1e-5)
+    log_ratios = minimum(lambda r: losses.tilt_loss(r, target.exp(), float(target.exp().max())), 8)
+    assert log_ratios == pytest.approx(log_weight, abs=1e-5)
 
 
 def test_the_margin_of_bonbon_is_the_mean_log_ratio_of_the_best_of_n():
@@ -94,15 +92,16 @@ def test_the_margin_of_bonbon_is_the_mean_log_ratio_of_the_best_of_n():
 def setting(procedure=BestOfN(4), samples=16):  # noqa: B008
     rng = np.random.default_rng(2)
     rewards = rng.normal(size=(30, 1)) + rng.normal(size=(30, samples))
-    store = CalibrationStore.from_rewards([str(i) for i in range(30)], rewards)
-    found = Counted(samples).achieved(Exponential(5.0), procedure, procedure, kl=0.5)
-    return rewards, Setting(
-        len, store, Counting().fit(rewards), Counted(samples), procedure, procedure,
-        Exponential(5.0), found.beta, 0.5, 8,
-    )  # fmt: skip
+    few = Counted(samples).achieved(Exponential(5.0), procedure, procedure, kl=0.5)
+    design = design_of(Exponential(5.0), few.beta, 0.5)
+    return rewards, setting_of(len, rewards, procedure=procedure, design=design)
 
 
-@pytest.mark.parametrize("method", TASKS)
+def task(name, setting, rewards):
+    return METHODS[name].task(setting, rewards)
+
+
+@pytest.mark.parametrize("method", [m.name for m in METHODS.values() if isinstance(m, Offline)])
 def test_every_task_is_least_nearer_to_what_it_wants_than_at_the_reference(method):
     rewards, s = setting()
     made = task(method, s, rewards)

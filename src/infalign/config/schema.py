@@ -1,0 +1,370 @@
+"""The schema: every key with its type, default and meaning.
+
+The string under a key is its help. Values that a table lists, such as methods and procedures, are
+read from that table, in validation and in help.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    model_validator,
+)
+
+from infalign.core import (
+    PROCEDURES,
+    AbstractProcedure,
+    RankProcedure,
+    parse_transform,
+    transform_forms,
+)
+from infalign.methods import METHODS, OnPolicy
+
+
+class Section(BaseModel):
+    """A part of the configuration: unknown keys are errors, values do not change once read."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+@dataclass(frozen=True)
+class Listed:
+    """Marks a key whose values a table lists; help reads the table when it is shown."""
+
+    lines: Callable[[], list[str]]
+
+
+class Prompts(Section):
+    """Where prompts come from: a file, a bundled set, or a data set on the hub."""
+
+    file: str | None = None
+    """JSON Lines with `prompt` (text or messages) and optionally `prompt_id` and `split`; or
+    bundled:helpful, bundled:harmless."""
+
+    dataset: str | None = None
+    """Hub id of a data set, instead of a file."""
+
+    config: str | None = None
+    """Configuration or folder of the data set."""
+
+    split: str = "train"
+    """Split to use; rows without a split belong to every split."""
+
+    limit: PositiveInt | None = None
+    """Use only the first N prompts."""
+
+    column: str = "prompt"
+    """Column that holds the prompt."""
+
+    @model_validator(mode="after")
+    def _one_source(self):
+        if self.file and self.dataset:
+            raise ValueError("give either `file` or `dataset`, not both")
+        return self
+
+
+class SamplingSettings(Section):
+    """How responses are sampled in calibration, training and evaluation."""
+
+    temperature: PositiveFloat = 1.0
+    """Softmax temperature."""
+
+    top_p: Annotated[PositiveFloat, Field(le=1)] = 1.0
+    """Nucleus-sampling threshold (top-p). Evaluation only; training requires 1."""
+
+    max_new_tokens: PositiveInt = 128
+    """Maximum length of a response, in tokens."""
+
+    batch_size: PositiveInt = 256
+    """Responses generated at a time."""
+
+
+class Calibration(Section):
+    """Reference samples that turn rewards into quantiles."""
+
+    samples: Annotated[PositiveInt, Field(ge=2)] = 64
+    """Reference samples per prompt, K."""
+
+    calibrator: Literal["auto", "ecdf", "tail", "pooled", "pooled-ranks"] = "auto"
+    """How samples become quantiles. ecdf: the rank among the prompt's own samples. tail: ecdf with
+    a Pareto tail beyond the samples. pooled: prompts pool the shape of their reward distributions.
+    pooled-ranks: pooled, on ranks among the samples of all prompts. auto: the best of these on
+    held-out samples."""
+
+
+def _known_method(name: str) -> str:
+    if name not in METHODS:
+        raise ValueError(f"must be one of {', '.join(METHODS)}")
+    return name
+
+
+def _methods() -> list[str]:
+    on_policy = [m for m in METHODS.values() if isinstance(m, OnPolicy)]
+    offline = [m for m in METHODS.values() if not isinstance(m, OnPolicy)]
+    return [
+        "On policy, with TRL's trainers; each maximizes, less β KL:",
+        *(f"  {m.name}: {m.summary}" for m in on_policy),
+        "Offline, on the calibration samples alone; each minimizes:",
+        *(f"  {m.name}: {m.summary}" for m in offline),
+    ]
+
+
+def _procedure_forms() -> list[str]:
+    forms = [e.form for e in PROCEDURES.values() if issubclass(e.kind, RankProcedure) and e.form]
+    return [f"{', '.join(forms)}."]
+
+
+def _transform_forms() -> list[str]:
+    return [f"optimal, {transform_forms()}."]
+
+
+MethodName = Annotated[str, AfterValidator(_known_method)]
+
+
+class Training(Section):
+    """How the policy is trained."""
+
+    method: Annotated[MethodName, Listed(_methods)] = "rloo"
+    """Training method."""
+
+    baselines: tuple[MethodName, ...] = ("rlhf",)
+    """Further methods, trained to the same KL and compared."""
+
+    warm_start: Annotated[int, Field(ge=0)] = 1
+    """Passes over the calibration samples before the first on-policy step."""
+
+    warm_start_learning_rate: PositiveFloat = 2e-5
+    """AdamW step size of all passes over the calibration samples."""
+
+    warm_start_batch_size: PositiveInt = 64
+    """Samples per step of all passes over the calibration samples."""
+
+    passes: PositiveInt = 4
+    """Passes over the calibration samples for offline methods."""
+
+    steps: Annotated[int, Field(ge=0)] = 500
+    """On-policy steps."""
+
+    learning_rate: PositiveFloat = 1e-5
+    """AdamW step size of the on-policy steps."""
+
+    batch_size: PositiveInt = 256
+    """Responses per on-policy step."""
+
+    group: Annotated[PositiveInt, Field(ge=2)] = 8
+    """Responses per prompt in an on-policy step."""
+
+    lora: Annotated[int, Field(ge=0)] = 0
+    """Rank of low-rank adapters; 0 trains all weights."""
+
+    save_steps: PositiveInt = 50
+    """Steps between checkpoints."""
+
+    validation: Annotated[float, Field(ge=0, lt=1)] = 0.15
+    """Share of the training prompts held out from training, on which the KL is brought to its
+    target; 0 uses the training prompts, where the KL is larger than on new prompts."""
+
+    trl: dict[str, Any] = {}
+    """Further options of TRL's RLOOConfig (GRPOConfig for grpo), under TRL's names."""
+
+    def trained_prompts(self, prompts: int) -> int:
+        """How many of `prompts` prompts, the first ones, are trained on; the rest are held out."""
+        return prompts - round(prompts * self.validation)
+
+
+class EvaluationPrompts(Prompts):
+    """Held-out prompts. Default source: that of `prompts`."""
+
+    split: str = "test"
+    """Split to use; rows without a split belong to every split."""
+
+
+class Evaluation(Section):
+    """The comparison on held-out prompts."""
+
+    prompts: EvaluationPrompts = EvaluationPrompts()
+    """Held-out prompts. Default source: that of `prompts`."""
+
+    samples: PositiveInt = 32
+    """Responses per prompt and policy."""
+
+    procedures: tuple[str, ...] = ()
+    """Further procedures to compare under, beside plain sampling and `procedure`; majority-vote:N
+    is one too."""
+
+    policies: dict[str, str] = {}
+    """Policies trained elsewhere to compare as well, as name: folder or hub id."""
+
+    gold: dict[str, str] = {}
+    """Held-out rewards, as name: reward, that judge the selected responses; they reveal reward
+    hacking."""
+
+    answers: str = "numeric"
+    """How majority-vote:N extracts the answer of a response: numeric, or
+    python:package.module:function."""
+
+    judge: str | None = None
+    """Judge that compares selected responses pairwise, in both orders: http(s)://HOST/v1#MODEL,
+    python:package.module:function or reward:REWARD."""
+
+    judge_pairs: PositiveInt = 1
+    """Pairs per prompt and policy that the judge compares."""
+
+    kl_samples: PositiveInt = 8
+    """Maximum number of responses per prompt on which the KL is measured."""
+
+
+class Config(Section):
+    """Everything a run needs; `infalign run CONFIG.yaml` reads it."""
+
+    model: str
+    """Reference policy: folder or hub id of a causal LM, or bundled:language-model. `infalign
+    calibrate` also takes http(s)://HOST/v1#MODEL and vllm:PATH."""
+
+    reward: str
+    """Folder or hub id of a sequence classifier, python:package.module:function,
+    http(s)://HOST/PATH of a reward server, or bundled:helpful, bundled:harmless."""
+
+    prompts: Prompts
+    """Training prompts."""
+
+    procedure: Annotated[str, Listed(_procedure_forms)] = "best-of-n:4"
+    """How the policy will be decoded; it must select by rank:"""
+
+    against: str | None = None
+    """How the reference policy that it is compared with is decoded. Default: `procedure`."""
+
+    kl: PositiveFloat | None = None
+    """KL budget, in nats per sequence."""
+
+    beta: PositiveFloat | None = None
+    """KL strength, instead of a budget; the KL then follows from theory."""
+
+    transform: Annotated[str, Listed(_transform_forms)] = "optimal"
+    """Transform of the calibrated reward:"""
+
+    sampling: SamplingSettings = SamplingSettings()
+    calibration: Calibration = Calibration()
+    train: Training = Training()
+    evaluate: Evaluation = Evaluation()
+
+    engine: Literal["local", "ray"] = "local"
+    """Where calibration samples are drawn and scored. local: in this process. ray: on the Ray
+    cluster that RAY_ADDRESS names, or else on one started on this machine."""
+
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Seed from which all randomness follows."""
+
+    evidence: bool = True
+    """False marks a trial run whose numbers are not evidence."""
+
+    trust_remote_code: bool = False
+    """Allow code from the hub to run."""
+
+    @model_validator(mode="after")
+    def _one_budget(self):
+        if (self.kl is None) == (self.beta is None):
+            raise ValueError("give exactly one of `kl` (nats per sequence) and `beta`")
+        return self
+
+    @model_validator(mode="after")
+    def _procedures_select_by_rank(self):
+        for name, procedure in self._procedures().items():
+            if not isinstance(procedure, RankProcedure):
+                raise ValueError(
+                    f"`{name}` {procedure.spec} reads calibrated rewards, and no unbiased estimate "
+                    "of its win rate from samples is known. Use a procedure that selects by rank; "
+                    "`infalign design` takes this one, a run does not"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _transform_is_finite(self):
+        if self.transform == "optimal":
+            return self
+        bounded = parse_transform(self.transform).bounded
+        if not bounded and self.calibration.calibrator not in ("auto", "ecdf"):
+            raise ValueError(
+                f"`transform` {self.transform} is infinite at the ends of [0, 1], and "
+                f"`calibration.calibrator` {self.calibration.calibrator} averages over "
+                "quantiles up to them; use ecdf, or a bounded transform"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _enough_evaluation_samples(self):
+        procedure = max(self._procedures().values(), key=lambda p: p.draws)
+        if self.evaluate.samples < procedure.draws:
+            raise ValueError(
+                f"`evaluate.samples` is {self.evaluate.samples}, fewer than the {procedure.draws} "
+                f"that {procedure.spec} draws; raise it, or use a smaller n"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _whole_distributions(self):
+        if self.sampling.top_p < 1:
+            raise ValueError(
+                f"`sampling.top_p` is {self.sampling.top_p:g}, but training's KL is that of whole "
+                "distributions; train with 1, and compare policies with "
+                "`infalign evaluate --policy … --top-p`"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _whole_groups(self):
+        group, draws = self.train.group, self._procedures()["procedure"].draws
+        if self.train.batch_size % group:
+            raise ValueError(
+                f"`train.batch_size` ({self.train.batch_size}) must be a multiple of `train.group` "
+                f"({group})"
+            )
+        for method in self._on_policy():
+            if method.whole_groups and group <= draws:
+                raise ValueError(
+                    f"`train.group` is {group}, but {method.name} needs more responses per prompt "
+                    f"than the {draws} that {self.procedure} draws"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _something_is_trained(self):
+        if self._on_policy() and not (self.train.steps or self.train.warm_start):
+            raise ValueError("`train.steps` and `train.warm_start` are both 0: nothing is trained")
+        return self
+
+    @model_validator(mode="after")
+    def _prompts_have_a_source(self):
+        if not (self.prompts.file or self.prompts.dataset):
+            raise ValueError("`prompts` needs a `file` or a `dataset`")
+        return self
+
+    def _procedures(self) -> dict[str, AbstractProcedure]:
+        """`procedure` and, if it is given, `against`."""
+        specs = {"procedure": self.procedure, "against": self.against or self.procedure}
+        return {name: PROCEDURES.parse(spec, argument=name) for name, spec in specs.items()}
+
+    def _on_policy(self) -> list[OnPolicy]:
+        methods = (METHODS[name] for name in self.methods)
+        return [method for method in methods if isinstance(method, OnPolicy)]
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """The methods to train: `train.method`, then the baselines."""
+        return tuple(dict.fromkeys((self.train.method, *self.train.baselines)))
+
+    @property
+    def test_prompts(self) -> Prompts:
+        """Source of the held-out prompts, taken from `prompts` where it is not given."""
+        own = self.evaluate.prompts
+        if own.file or own.dataset:
+            return own
+        source = self.prompts.model_dump(include={"file", "dataset", "config", "column"})
+        return own.model_copy(update=source)

@@ -1,0 +1,118 @@
+"""What a training method is, and what it is given."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from infalign.calibration import AbstractFitted
+from infalign.calibration.expected import AbstractExpected
+from infalign.core import AbstractTransform, RankProcedure
+from infalign.stores import CalibrationStore
+
+from .training_design import TrainingDesign
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+DESIGN: Literal["design"] = "design"
+"""Trained on the design's transform of the calibrated reward."""
+
+RAW: Literal["raw"] = "raw"
+"""Trained on the raw reward."""
+
+OTHER: Literal["other"] = "other"
+"""Trained on something whose optimum is not a tilt by a transform: no win rate in theory."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a run knows when training begins."""
+
+    reward: Callable
+    """The raw reward, a TRL reward function."""
+
+    store: CalibrationStore
+    learned: AbstractFitted
+    """What the run's calibrator learned from the store."""
+
+    outlook: AbstractExpected
+    """Win rates and KLs that theory expects with that calibrator and number of samples."""
+
+    procedure: RankProcedure
+    against: RankProcedure
+    design: TrainingDesign
+    group: int
+    """Responses per prompt in an on-policy step."""
+
+
+@dataclass(frozen=True)
+class Objective:
+    """max E[reward] − beta KL, whose optimum is π ∝ π_ref e^{reward/beta}."""
+
+    reward: Callable
+    """A TRL reward function, which also logs the policy's win rate."""
+
+    beta: float
+    """KL strength at which theory reaches the target KL, in units of the reward per nat."""
+
+    tilt: Callable[[np.ndarray], np.ndarray]
+    """log dπ*/dπ_ref of reference samples, from their raw rewards; both of shape (prompts, K)."""
+
+    estimate: str = ""
+    """Metric that estimates what is maximized, before the KL. Default: the mean reward."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """Rows to learn from, and their loss."""
+
+    samples: np.ndarray
+    """Responses of each row, shape (rows, responses per row): prompt · K + sample."""
+
+    columns: Mapping[str, np.ndarray]
+    """Numbers that the loss reads for each row, shape (rows,)."""
+
+    loss: "Callable[[Tensor, Mapping[str, Tensor]], Tensor]"
+    """Mean loss of a batch, from log-ratios, shape (batch, responses per row), and the columns.
+
+    The column `reference_logprob`, in the shape of the log-ratios, is always there."""
+
+
+@dataclass(frozen=True)
+class Method:
+    """A row of the table; a method is either `OnPolicy` or `Offline`."""
+
+    name: str
+    """Value of `train.method`."""
+
+    label: str
+    """Name in reports."""
+
+    summary: str
+    """What is optimized, for help and docs."""
+
+    trained_on: AbstractTransform | Literal["design", "raw", "other"] = field(kw_only=True)
+    """The transform whose tilt is the optimum, or `DESIGN`, `RAW` or `OTHER`."""
+
+    source: str = field(default="", kw_only=True)
+    """Where the method comes from, for docs."""
+
+
+@dataclass(frozen=True)
+class OnPolicy(Method):
+    """Maximizes an objective on samples of the policy, in a trainer of TRL."""
+
+    objective: Callable[[Setting], Objective] = field(kw_only=True)
+    trainer: Literal["rloo", "grpo"] = field(default="rloo", kw_only=True)
+    whole_groups: bool = field(default=False, kw_only=True)
+    """Needs groups of more responses than the procedure draws."""
+
+
+@dataclass(frozen=True)
+class Offline(Method):
+    """Minimizes a loss on the calibration samples alone."""
+
+    task: Callable[[Setting, np.ndarray], Task] = field(kw_only=True)
+    """From the setting and the raw rewards of the samples, shape (prompts, K)."""

@@ -1,0 +1,227 @@
+"""The on-policy methods: each is a function from a setting to an objective.
+
+All are trained to the same KL. They differ in the reward that RLOO is given, in the β at which
+theory reaches the KL, and in the optimum that a warm start aims at.
+"""
+
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+
+from infalign.calibration import AbstractFitted, Counting
+from infalign.calibration.counting import FittedCounting
+from infalign.calibration.expected import Counted
+from infalign.calibration.raw_reward import raw_beta
+from infalign.core import (
+    AbstractTransform,
+    ExponentialUtility,
+    Identity,
+    Log,
+    RawRewards,
+    SelectedReward,
+    at_kl,
+    coupled_tilt,
+    design,
+    first_tilt,
+    log_weights,
+    quantiles,
+)
+from infalign.shaping import (
+    GroupShapedReward,
+    MaxAtKReward,
+    MonitoredReward,
+    RiskSensitiveReward,
+    ShapedReward,
+)
+from infalign.stores import CalibrationStore
+
+from .method import DESIGN, OTHER, RAW, Objective, OnPolicy, Setting
+
+RISK = 2.0
+"""Strength of the exponential utility, in units of one over the spread within a prompt."""
+
+CLOSE = 0.01
+"""Accuracy of the rivals' optima, in nats: finer than training can resolve."""
+
+
+def transformed(s: Setting) -> Objective:
+    """InfAlign-CTRL: the calibrated reward under the design's transform."""
+    return shaped(s, s.learned, s.design.transform, s.design.beta)
+
+
+def calibrated(s: Setting) -> Objective:
+    """The calibrated reward itself."""
+    return shaped(s, s.learned, Identity(), identity_beta(s))
+
+
+def identity_beta(s: Setting) -> float:
+    """β of the calibrated reward at the target KL."""
+    kl = s.design.target_kl
+    return s.outlook.achieved(Identity(), s.procedure, s.against, kl=kl).beta
+
+
+def log_quantile(s: Setting) -> Objective:
+    """E[log C] − β KL: at β = 1/(n − 1) its optimum is the best-of-n distribution (vBoN, Amini et
+    al., arXiv:2407.06057; BOND, arXiv:2407.14622); here β is that of the target KL."""
+    counted = Counting().fit(np.zeros((1, 1)))  # log 0 needs smoothed ranks
+    few = Counted(s.store.samples)
+    outcome = few.achieved(Log(), s.procedure, s.against, kl=s.design.target_kl)
+    return shaped(s, counted, Log(), outcome.beta)
+
+
+def shaped(
+    s: Setting, learned: AbstractFitted, transform: AbstractTransform, beta: float
+) -> Objective:
+    """A transform of the quantiles that a calibrator learned to estimate."""
+    reward = ShapedReward(
+        s.reward,
+        s.store,
+        transform,
+        calibrator=learned,
+        smoothing="none" if transform.bounded else "add-half",
+        procedure=s.procedure,
+        against=s.against,
+    )
+    kl = s.design.target_kl
+    counted = isinstance(learned, FittedCounting)
+    return Objective(
+        reward, beta, _counted_tilt(transform, kl) if counted else _tilt(learned, transform, kl)
+    )
+
+
+def _counted_tilt(transform: AbstractTransform, kl: float) -> Callable:
+    # Ranked among themselves the stored samples have no calibration error: their β is another one.
+    # Neither can such a rank be 0 or 1, so an unbounded transform stays finite.
+    tilted = at_kl(transform, kl)
+    return lambda rewards: np.log(tilted.density(quantiles(rewards, rewards)))
+
+
+def _tilt(learned: AbstractFitted, transform: AbstractTransform, kl: float) -> Callable:
+    def tilt(rewards):
+        values = learned.on(rewards).shaped(np.arange(len(rewards)), rewards, transform)
+        # One normalization for all prompts: the few samples of a prompt say little about its mean
+        # weight, but on the quantile axis all prompts have the same.
+        pooled = values.reshape(1, -1)
+        return log_weights(pooled, at_kl(RawRewards(pooled), kl).beta).reshape(values.shape)
+
+    return tilt
+
+
+def group_win_rate(s: Setting) -> Objective:
+    """The win rate itself; its optimum at the target KL is the exact design's, with the β there."""
+    reward = GroupShapedReward(
+        s.reward, s.store, s.procedure, group=s.group, against=s.against, calibrator=s.learned
+    )
+    optimum = design(s.procedure, kl=s.design.target_kl, against=s.against)
+    return Objective(reward, optimum.beta, transformed(s).tilt, "infalign/win_rate")
+
+
+def raw(s: Setting) -> Objective:
+    """Plain RLHF."""
+    beta = raw_beta(s.store, s.design.target_kl)
+    reward = MonitoredReward(s.reward, s.store, procedure=s.procedure, against=s.against)
+    return Objective(reward, beta, lambda rewards: log_weights(rewards, beta))
+
+
+def max_at_k(s: Setting) -> Objective:
+    """The mean raw reward of the selected response."""
+    reward = MaxAtKReward(s.reward, s.store, s.procedure, s.against)
+    solve = partial(
+        coupled_tilt, utility=SelectedReward(s.procedure), kl=s.design.target_kl, close=CLOSE
+    )
+    beta, _ = solve(_stored(s.store))
+    return Objective(reward, beta, lambda rewards: solve(rewards)[1], "infalign/kept_reward")
+
+
+def exponential_utility(s: Setting) -> Objective:
+    """Risk is sought for procedures that select high rewards, and avoided for the others."""
+    sign = 1 if s.procedure.cdf(np.array([0.5]))[0] <= 0.5 else -1
+    strength = sign * RISK / spread(s.store)
+    reward = RiskSensitiveReward(s.reward, s.store, strength, s.procedure, s.against)
+    # An averse utility is convex in the policy; its coupled optimum may not exist.
+    solver = partial(coupled_tilt, close=CLOSE) if sign > 0 else first_tilt
+    solve = partial(solver, utility=ExponentialUtility(strength), kl=s.design.target_kl)
+    beta, _ = solve(_stored(s.store))
+    return Objective(reward, beta, lambda rewards: solve(rewards)[1], "infalign/utility")
+
+
+def spread(store: CalibrationStore) -> float:
+    """Standard deviation of rewards within a prompt, averaged."""
+    return float(np.sqrt(np.mean([np.var(row) for row in store.rewards.values()])))
+
+
+def _stored(store: CalibrationStore) -> np.ndarray:
+    """Rewards of all prompts, as many of each as the prompt with the fewest has, at random."""
+    rng = np.random.default_rng(0)  # stored rewards are sorted
+    return np.array([rng.permutation(row)[: store.samples] for row in store.rewards.values()])
+
+
+ON_POLICY = (
+    OnPolicy(
+        "rloo",
+        "InfAlign-CTRL",
+        "InfAlign-CTRL: the transformed calibrated reward",
+        objective=transformed,
+        trained_on=DESIGN,
+        source="InfAlign, arXiv:2412.19792",
+    ),
+    OnPolicy(
+        "grpo",
+        "InfAlign-CTRL, by GRPO",
+        "the objective of `rloo`, with GRPO made to follow it",
+        objective=transformed,
+        trained_on=DESIGN,
+        trainer="grpo",
+    ),
+    OnPolicy(
+        "group",
+        "exact group objective",
+        "the inference-time win rate itself, from whole groups",
+        objective=group_win_rate,
+        trained_on=OTHER,
+        whole_groups=True,
+        source="ours",
+    ),
+    OnPolicy(
+        "identity",
+        "RLHF on the calibrated reward",
+        "the calibrated reward",
+        objective=calibrated,
+        trained_on=Identity(),
+        source="InfAlign",
+    ),
+    OnPolicy(
+        "rlhf",
+        "RLHF on the raw reward",
+        "the raw reward",
+        objective=raw,
+        trained_on=RAW,
+    ),
+    OnPolicy(
+        "vbon",
+        "log-quantile reward (vBoN)",
+        "the logarithm of the calibrated reward",
+        objective=log_quantile,
+        trained_on=Log(),
+        source="vBoN, arXiv:2407.06057; BOND, arXiv:2407.14622",
+    ),
+    OnPolicy(
+        "pkpo",
+        "max@k policy gradient (PKPO)",
+        "the mean raw reward of the selected response (max@n)",
+        objective=max_at_k,
+        trained_on=OTHER,
+        whole_groups=True,
+        source="PKPO, arXiv:2505.15201",
+    ),
+    OnPolicy(
+        "rs-grpo",
+        "exponential utility (RS-GRPO)",
+        "an exponential utility of the raw reward",
+        objective=exponential_utility,
+        trained_on=OTHER,
+        source="RS-GRPO, arXiv:2509.24261",
+    ),
+)
+"""What each maximizes, less β KL."""

@@ -1,0 +1,190 @@
+"""How TRL's trainers are made to follow E[R] − β KL, and are steered to a target KL.
+
+If the KL of the whole sequence is part of the reward, with k1 = Σ_t log π/π_ref, the expected
+gradient is that of the objective itself (arXiv:2512.21852). As a loss of each token it is not.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from peft import PeftModel
+from transformers import TrainerCallback
+from transformers.trainer_callback import ExportableState
+from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
+
+from infalign.models.loading import prompt_text, tokenize
+from infalign.models.logits import collate, response_logits
+
+BATCH = 64
+"""Sequences whose logits are in memory at a time."""
+
+
+class AbstractSteps(ABC):
+    """How one trainer takes β and reports the KL."""
+
+    trainer_type: type
+    arguments_type: type
+    trainer: Any = None
+    """Set once the trainer exists."""
+
+    @abstractmethod
+    def options(self, beta: float) -> dict:
+        """Arguments that make the trainer follow the objective."""
+
+    @abstractmethod
+    def rewards(self, reward: Callable) -> list[Callable]:
+        """The trainer's reward functions, `reward` first."""
+
+    @abstractmethod
+    def steer(self, beta: float) -> None:
+        """Set β for the steps to come."""
+
+    @abstractmethod
+    def sequence_kl(self, logs: Mapping[str, float], prefix: str = "") -> float | None:
+        """Nats per sequence in what the trainer logged; None if the log has no KL."""
+
+
+class RLOOSteps(AbstractSteps):
+    """RLOO as it is: it subtracts β k1 from the reward before the leave-one-out baseline."""
+
+    trainer_type, arguments_type = RLOOTrainer, RLOOConfig
+
+    def options(self, beta):
+        return {"beta": beta}
+
+    def rewards(self, reward):
+        return [reward]
+
+    def steer(self, beta):
+        self.trainer.beta = beta
+
+    def sequence_kl(self, logs, prefix=""):
+        if f"{prefix}kl" not in logs:
+            return None
+        # TRL logs the mean per token; the objective is per sequence.
+        return logs[f"{prefix}kl"] * logs[f"{prefix}completions/mean_length"]
+
+
+class GRPOSteps(AbstractSteps):
+    """GRPO without what changes the objective.
+
+    k1, as a second reward of weight −β, replaces GRPO's own KL, which is a loss of each token.
+    Rewards are not divided by their standard deviation, and tokens are summed. GRPO's baseline is
+    the mean of the whole group, so all advantages are (m − 1)/m times RLOO's.
+    """
+
+    trainer_type, arguments_type = GRPOTrainer, GRPOConfig
+
+    def __init__(self, log_ratio: "LogRatioReward"):
+        self.log_ratio = log_ratio
+
+    def options(self, beta):
+        return {
+            "beta": 0.0,
+            "reward_weights": [1.0, -beta],
+            "scale_rewards": "none",
+            "loss_type": "dr_grpo",
+        }
+
+    def rewards(self, reward):
+        return [reward, self.log_ratio]
+
+    def steer(self, beta):
+        self.log_ratio.trainer = self.trainer
+        self.trainer.reward_weights[1] = -beta
+
+    def sequence_kl(self, logs, prefix=""):
+        return logs.get(f"{prefix}rewards/{self.log_ratio.__name__}/mean")
+
+
+class LogRatioReward:
+    """k1 = Σ_t log π/π_ref of each completion at the sampling temperature, in nats, as a reward.
+
+    Its mean over samples of π is KL(π ‖ π_ref). The policy is that of `trainer`, which is set when
+    training begins.
+
+    - `reference`: the reference, or None for the policy without its adapters.
+    """
+
+    def __init__(self, reference, tokenizer, temperature: float):
+        self.reference, self.tokenizer, self.temperature = reference, tokenizer, temperature
+        self.trainer: Any = None
+        self.__name__ = "sequence_kl"
+
+    @torch.no_grad()
+    def __call__(self, prompts, completions, *, completion_ids, **columns) -> list[float]:
+        """One log-ratio per completion."""
+        model = self.trainer.model
+        texts = [p if isinstance(p, str) else prompt_text(self.tokenizer, p) for p in prompts]
+        pairs = list(zip(tokenize(self.tokenizer, texts)["input_ids"], completion_ids, strict=True))
+        log_ratios: list[float] = []
+        for start in range(0, len(pairs), BATCH):
+            batch = [x.to(model.device) for x in self._collate(pairs[start : start + BATCH])]
+            if isinstance(model, PeftModel):
+                with model.disable_adapter():
+                    reference = self._logprob(model, *batch)
+            else:
+                reference = self._logprob(self.reference.to(model.device), *batch)
+            log_ratios += (self._logprob(model, *batch) - reference).tolist()
+        return log_ratios
+
+    def _collate(self, pairs):
+        return collate(*zip(*pairs, strict=True), self.tokenizer.pad_token_id)
+
+    def _logprob(self, model, ids, mask, in_response) -> torch.Tensor:
+        length = in_response.shape[1]
+        logits = response_logits(model, ids, mask, length, self.temperature)
+        logprobs = logits.log_softmax(-1).gather(2, ids[:, -length:, None])[..., 0]
+        return (logprobs * in_response).sum(1)
+
+
+class KLController(TrainerCallback, ExportableState):
+    """Dual control of β: β rises while the measured sequence KL is above the target.
+
+    log β moves by `gain` times the relative excess of a running mean of the KL, starting from
+    theory's β. The controller's state is saved in checkpoints.
+    """
+
+    def __init__(
+        self,
+        target_kl: float,
+        beta: float,
+        steps: AbstractSteps,
+        *,
+        gain: float = 0.05,
+        memory: float = 0.8,
+    ):
+        self.target_kl, self.beta, self.gain, self.memory = target_kl, beta, gain, memory
+        self.average: float | None = None
+        self.steps = steps
+
+    def state(self):
+        """The controller's state for a checkpoint."""
+        return {"args": {}, "attributes": {"beta": self.beta, "average": self.average}}
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        # The trainer would restore a callback by making a new one, which does not know the trainer.
+        saved = state.stateful_callbacks.get("KLController") if state.global_step else None
+        if saved:
+            self.beta, self.average = (saved["attributes"][k] for k in ("beta", "average"))
+        self.steps.steer(self.beta)
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        kl = self.steps.sequence_kl(logs or {})
+        if kl is None:
+            return
+        before = kl if self.average is None else self.average
+        self.average = self.memory * before + (1 - self.memory) * kl
+        # The trainer has already filed its log, so the row is added to the filed one as well.
+        logs |= {"infalign/sequence_kl": kl, "infalign/average_kl": self.average}
+        state.log_history[-1] |= {
+            "infalign/sequence_kl": kl,
+            "infalign/average_kl": self.average,
+            "infalign/beta": self.beta,
+        }
+        excess = np.clip(self.average / self.target_kl - 1, -1, 1)
+        self.beta *= float(np.exp(self.gain * excess))
+        self.steps.steer(self.beta)
