@@ -14,6 +14,7 @@ import sys
 import threading
 import urllib.error
 import urllib.request
+from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
 
@@ -23,7 +24,9 @@ import yaml
 import infalign as ia
 from infalign import explorer, storage
 from infalign.config import parse_config
+from infalign.core import PROCEDURES, words
 from infalign.explorer import server
+from infalign.explorer.tables import FORMULAS
 
 BASE = {"model": "m", "reward": "r", "prompts": {"file": "p"}}
 
@@ -113,12 +116,72 @@ def test_a_port_that_is_taken_is_named(address):
         server.make_server(address[1])
 
 
+# ---- procedures that others register ------------------------------------------------------------
+
+
+def define_middle():
+    """A family of procedures that the package does not know."""
+
+    @ia.register_procedure("middle-of-n", words="middle of {n}", family=True)
+    @dataclass(frozen=True)
+    class Middle(ia.RankProcedure):
+        """Draw n responses, n odd, and select the middle one."""
+
+        n: int
+
+        def __post_init__(self):
+            if self.n % 2 == 0:
+                raise ValueError("`n` must be odd.")
+
+        @property
+        def draws(self):
+            return self.n
+
+        @property
+        def _law(self):
+            return ia.OrderStatistic(self.n, (self.n + 1) // 2)
+
+        def cdf(self, u):
+            return self._law.cdf(u)
+
+        def density(self, u):
+            return self._law.density(u)
+
+        def slope(self, u):
+            return self._law.slope(u)
+
+    return Middle
+
+
+@pytest.fixture
+def middle():
+    yield define_middle()
+    PROCEDURES.remove("middle-of-n")
+
+
+def test_every_registered_procedure_by_rank_is_offered(middle):
+    page = explorer.build_page()
+    offered = set(re.findall(r'<option value="([^"]+)">', page))
+    for name, entry in PROCEDURES.items():
+        by_rank = issubclass(entry.kind, ia.RankProcedure)
+        assert any(choice.split(":")[0] == name for choice in offered) == by_rank, name
+    for n in (3, 5):
+        assert f'<option value="middle-of-n:{n}">middle of {n}</option>' in page
+    assert "middle-of-n:4" not in page, "an n that the family does not have"
+
+
+def test_what_the_page_has_formulas_for_is_what_it_gets_no_tables_for():
+    script = (Path(explorer.__file__).parent / "laws.js").read_text()
+    laws = script[script.index("const LAWS = {") : script.index("function tabulated")]
+    assert re.findall(r'^  "([a-z-]+)": \(', laws, re.M) == list(FORMULAS)
+
+
 # ---- in a browser ------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
-def browser(tmp_path_factory):
-    """A page in headless Chromium, at its start."""
+def driver():
+    """Headless Chromium, whose console stays empty."""
     webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
     programs = [shutil.which(name) for name in ("chromium", "chromedriver")]
     if None in programs:
@@ -128,14 +191,19 @@ def browser(tmp_path_factory):
     for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--window-size=1280,1000"):
         options.add_argument(argument)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    page = explorer.write_page(tmp_path_factory.mktemp("explorer") / "explorer.html")
     driver = webdriver.Chrome(options, webdriver.ChromeService(programs[1]))
-    driver.set_script_timeout(20)
-    driver.get(page.as_uri())
+    driver.set_script_timeout(60)
     yield driver
     complaints = driver.get_log("browser")
     driver.quit()
     assert complaints == [], "the browser's console stays empty"
+
+
+@pytest.fixture(scope="module")
+def browser(driver, tmp_path_factory):
+    """The page in a browser, at its start."""
+    driver.get(explorer.write_page(tmp_path_factory.mktemp("explorer") / "e.html").as_uri())
+    return driver
 
 
 FINISHED = """
@@ -418,3 +486,44 @@ def test_a_phone_needs_no_sideways_scrolling(browser):
         sizes = browser.execute_script("return [document.documentElement.scrollWidth, innerWidth]")
         assert sizes[0] <= sizes[1], json.dumps(metrics)
     browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+TABULATED = [
+    ("middle-of-n:5", None, 0.5),
+    ("middle-of-n:3", "best-of-n:4", 0.2),
+    ("best-of-n:4", "middle-of-n:5", 1),
+    ("mixture:0.5*best-of-n:4+0.5*sampling", None, 0.5),
+]
+
+
+@pytest.fixture
+def extended(browser, middle, tmp_path):
+    """The page as it is with another procedure registered."""
+    address = browser.current_url.partition("#")[0]
+    browser.get(explorer.write_page(tmp_path / "e.html").as_uri())
+    yield browser
+    browser.get(address)
+
+
+def test_a_procedure_from_a_table_and_the_package_agree(extended):
+    for procedure, against, kl in TABULATED:
+        visit(
+            extended,
+            f"procedure={procedure}{f'&against={against}' if against else ''}&kl={kl}&samples=64"
+            "&transforms=identity,exponential:10",
+        )
+        played, opponent = ia.parse_procedure(procedure), against and ia.parse_procedure(against)
+        shown = rows(extended)
+        for row in ia.compare(played, [ia.Identity(), ia.Exponential(10)], kl=kl, against=opponent):
+            own = shown[row.transform]
+            assert float(own["win"]) == pytest.approx(row.win_rate, abs=2e-6), row
+            assert float(own["beta"]) == pytest.approx(row.beta, rel=1e-4), row
+        assert words(played) in text(extended, "sentences")
+        last = ast.parse(text(extended, "python")).body[-1].value
+        scope = {"ia": ia}
+        exec(text(extended, "python"), scope)
+        assert eval(ast.unparse(last), scope) == pytest.approx(
+            float(text(extended, "python").rsplit("# ", 1)[1]), abs=1e-4
+        )
+        stated = yaml.safe_load(text(extended, "yaml"))
+        assert (stated["procedure"], stated.get("against")) == (procedure, against)

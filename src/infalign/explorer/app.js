@@ -19,6 +19,7 @@ let state, view = null, unread = [], note = "";
 // ---- controls ---------------------------------------------------------------------------------
 
 function needs(procedure) {
+  if (Object.hasOwn(TABLES, procedure)) return [];
   return { "sampling": [], "order-statistic": ["n", "k"], "best-of-poisson": ["mu"] }[procedure] || ["n"];
 }
 
@@ -47,7 +48,7 @@ function showControls() {
   for (const row of document.querySelectorAll("[data-spend]")) row.hidden = row.dataset.spend !== state.spend;
   for (const part of document.querySelectorAll("[data-counted]")) part.hidden = state.counted !== "samples";
   $("k-head").textContent = state.samples;
-  tell(unread.length ? `The address holds what this page cannot read and leaves out: ${unread.join(", ")}.` : note);
+  tell(unread.length ? `This page cannot read these parts of the address and ignores them: ${unread.join(", ")}.` : note);
 }
 
 function tell(message) {
@@ -60,7 +61,7 @@ function change(parts) {
   unread = []; note = "";
   for (const [k, n] of [["k", "n"], ["vK", "vN"]]) {
     if (state[k] > state[n]) {
-      if (k in parts) { note = `k is at most n: ${state[k]} became ${state[n]}.`; }
+      if (k in parts) { note = `k must be at most n: ${state[k]} was changed to ${state[n]}.`; }
       state[k] = state[n];
     }
   }
@@ -93,7 +94,7 @@ function listen() {
       const value = field.value === "" ? NaN : Number(field.value);
       if (allowed(value)) { if (value !== state[key]) change({ [key]: value }); else { field.removeAttribute("aria-invalid"); tell(""); } return; }
       field.setAttribute("aria-invalid", "true");
-      tell(`${key.replace(/^v/, "").toLowerCase()} must be ${words}; got ${field.value || "nothing"}. Shown is still ${figure(state[key])}.`);
+      tell(`${key.replace(/^v/, "").toLowerCase()} must be ${words}; got ${field.value || "nothing"}. The page still shows ${figure(state[key])}.`);
     });
     field.addEventListener("blur", () => { field.value = state[key]; field.removeAttribute("aria-invalid"); });
   }
@@ -127,7 +128,7 @@ async function copy(text, button) {
     area.remove();
     button.focus();
   }
-  button.textContent = done ? "Copied" : "Select and copy by hand";
+  button.textContent = done ? "Copied" : "Select and copy manually";
   setTimeout(() => { button.textContent = before; }, 1600);
 }
 
@@ -225,12 +226,12 @@ function showTable() {
     return line;
   }));
   $("table-note").textContent = view.state.counted === "samples"
-    ? `Win rates with samples: mean over ${clamp(Math.round(160000 / view.state.samples), 250, 2000)} simulated prompts ± one standard error, at the β that spends the budget there. Good enough: within half a point of the best shown. All other figures, the optimum’s too, are with exact quantiles.`
-    : "Short of the optimum: points of win rate, at the same KL. Good enough: within half a point.";
+    ? `Win rates with samples: mean over ${clamp(Math.round(160000 / view.state.samples), 250, 2000)} simulated prompts ± one standard error, at the β that spends the budget with K samples. Good enough: within half a point of the best transform shown. All other figures, including those of the optimum, use exact quantiles.`
+    : "Points short of the optimum: win rate below the optimum at the same KL. Good enough: within half a point.";
 }
 
 function showCode() {
-  const named = view.rows.filter((row) => row.found);
+  const named = view.rows.filter((row) => row.policy);
   if (!named.length) return;
   const chosen = named.find((row) => row.name === view.state.use) || named.reduce((a, b) => (b.win > a.win ? b : a));
   const options = named.map((row) => `${row.name}\n${row.spec}${row.name === "best" ? " (best t)" : ""}`);

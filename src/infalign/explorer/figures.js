@@ -92,9 +92,9 @@ function drawPaid(view, plot) {
 
 function drawDensity(view, plot) {
   const axis = quantileAxis(view.state.zoom), even = view.state.zoom === "even";
-  const shown = view.rows.filter((row) => row.found).map((row) => {
+  const shown = view.rows.filter((row) => row.policy).map((row) => {
     const log = row.name === "optimal" ? row.transform.logDensity
-      : (u, above) => row.transform.phi(Math.max(u, 1e-9), Math.max(above, 1e-9)) / row.found.beta - row.found.logZ;
+      : (u, above) => row.transform.phi(Math.max(u, 1e-9), Math.max(above, 1e-9)) / row.policy.beta - row.policy.logZ;
     const f = (u, above) => Math.exp(log(u, above));
     return {
       key: row.name, label: shortLabel(row), strong: row.name === "optimal",

@@ -74,6 +74,35 @@ const LAWS = {
   }),
 };
 
+// The law of a table: H, h and h' at the nodes sin²(πi / 2N), which are close at both ends. Between
+// two nodes h is the cubic through h and h', and H is its integral from the lower node.
+function tabulated({ cdf, density, slope, draws }) {
+  const cells = cdf.length - 1, node = (i) => Math.sin((Math.PI * i) / (2 * cells)) ** 2;
+  const place = (s) => {
+    const i = Math.min(cells - 1, Math.floor(((2 * cells) / Math.PI) * Math.asin(Math.sqrt(s))));
+    const low = node(i), width = node(i + 1) - low;
+    return [i, width, (s - low) / width];
+  };
+  const peak = density.reduce((a, b) => Math.max(a, b)), flat = 1e-9 * peak;
+  return {
+    cdf: (s) => {
+      const [i, width, t] = place(clampUnit(s)), square = t * t;
+      return cdf[i] + width * (density[i] * (t + square * t * (t / 2 - 1)) + density[i + 1] * square * t * (1 - t / 2)
+        + width * square * (slope[i] * (1 / 2 + t * (t / 4 - 2 / 3)) + slope[i + 1] * t * (t / 4 - 1 / 3)));
+    },
+    density: (s) => {
+      const [i, width, t] = place(clampUnit(s)), rest = 1 - t;
+      return density[i] * (1 + 2 * t) * rest * rest + density[i + 1] * t * t * (3 - 2 * t)
+        + width * t * rest * (slope[i] * rest - slope[i + 1] * t);
+    },
+    peak, convex: slope.every((x) => x >= -flat), concave: slope.every((x) => x <= flat),
+    width: Math.min(1, Math.sqrt(8 / draws)), draws,
+  };
+}
+
+// The law of a procedure as `readProcedure` reads it.
+const lawOf = (read) => (Object.hasOwn(TABLES, read.procedure) ? tabulated(TABLES[read.procedure]) : LAWS[read.procedure](read));
+
 // log of the upper tail of the standard normal at z >= 0: Laplace's continued fraction, or the
 // series of the integral from 0 where that is faster.
 function logNormalTail(z) {

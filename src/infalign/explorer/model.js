@@ -7,7 +7,7 @@ function gameOf(state) {
   const key = `${playedSpec(state)} ${againstSpec(state)}`;
   if (!games.has(key)) {
     if (games.size > 12) games.clear();
-    const build = (spec) => { const read = readProcedure(spec); return LAWS[read.procedure](read); };
+    const build = (spec) => lawOf(readProcedure(spec));
     const game = makeGame(build(playedSpec(state)), build(againstSpec(state)));
     game.even = winRate(game, new Float64Array(game.grid.size).fill(1));  // the reference itself
     games.set(key, game);
@@ -49,12 +49,12 @@ function* work(state, previous) {
   }
   view.axis = axisFor(view.kl);
   const add = (name, spec, transform) => {
-    const ground = arena(game, transform), found = candidateAt(ground, view.kl);
-    view.rows.push({ name, spec, transform, ground, found, beta: found ? found.beta : NaN, win: found ? found.win : NaN });
+    const ground = arena(game, transform), policy = candidateAt(ground, view.kl);
+    view.rows.push({ name, spec, transform, ground, policy, beta: policy ? policy.beta : NaN, win: policy ? policy.win : NaN });
   };
   if (view.optimum) {
     const { beta, win } = view.optimum;
-    view.rows.push({ name: "optimal", spec: "optimal", transform: optimumTransform(game, view.optimum), beta, win, found: view.optimum });
+    view.rows.push({ name: "optimal", spec: "optimal", transform: optimumTransform(game, view.optimum), beta, win, policy: view.optimum });
   }
   const exponent = (t) => [`exponential:${t}`, TRANSFORMS.exponential(t)];
   for (const name of ["identity", "probit", "log"]) if (state[name]) add(name, name, TRANSFORMS[name]());
@@ -81,15 +81,15 @@ function* curves(view) {
     const key = "optimal", cached = game.frontier;
     if (cached && cached.axis === axis) view.curves[key] = cached.curve;
     else {
-      const found = [optimum];
+      const optima = [optimum];
       for (const [way, last] of [[-1, axis / 300], [1, axis]]) {
-        for (const next of frontierFrom(game, optimum, way, last)) { found.push(next); yield view; }
+        for (const next of frontierFrom(game, optimum, way, last)) { optima.push(next); yield view; }
       }
-      found.sort((a, b) => a.kl - b.kl);
+      optima.sort((a, b) => a.kl - b.kl);
       // dW/dKL = β along the frontier, so dW/dq = 2 q β with q = sqrt(KL).
-      const points = [[0, game.even], ...found.map((f) => [f.kl, f.win])];
-      const slopes = found.map((f) => 2 * Math.sqrt(f.kl) * f.beta);
-      view.curves[key] = { at: winCurve(points, [slopes[0], ...slopes]), last: Math.min(axis, found.at(-1).kl) };
+      const points = [[0, game.even], ...optima.map((f) => [f.kl, f.win])];
+      const slopes = optima.map((f) => 2 * Math.sqrt(f.kl) * f.beta);
+      view.curves[key] = { at: winCurve(points, [slopes[0], ...slopes]), last: Math.min(axis, optima.at(-1).kl) };
       game.frontier = { axis, curve: view.curves[key] };
     }
     yield view;
@@ -102,8 +102,8 @@ function* curves(view) {
       const points = [], parts = 30;
       let start;
       for (let i = parts; i > 0; i--) {
-        const kl = axis * (i / parts) ** 2, found = candidateAt(row.ground, kl, start);
-        if (found) { points.unshift([kl, found.win]); start = found.beta * (i / Math.max(1, i - 1)); }
+        const kl = axis * (i / parts) ** 2, policy = candidateAt(row.ground, kl, start);
+        if (policy) { points.unshift([kl, policy.win]); start = policy.beta * (i / Math.max(1, i - 1)); }
         if (i % 6 === 0) yield view;
       }
       points.unshift([0, game.even]);
@@ -121,7 +121,7 @@ function* counted(view) {
   const prompts = clamp(Math.round(160000 / samples), 250, 2000), block = Math.max(10, Math.round(6000 / samples));
   const random = makeRandom(20241219), edges = drawCells(random, prompts, samples), width = samples + 2;
   for (const row of rows) {
-    if (!row.found) continue;
+    if (!row.policy) continue;
     const phi = onCells(samples, row.transform), beta = cellBeta(edges, phi, kl, row.beta);
     yield view;
     if (beta === null) { row.counted = { unreachable: true }; continue; }

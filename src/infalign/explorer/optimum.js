@@ -100,15 +100,15 @@ function optimumAt(game, beta, near) {
   const miss = (top) => missBy(game, beta, top), most = highestTop(game, beta);
   const polish = ([a, b, fa, fb]) => measured(game, beta, findRoot(miss, a, b, fa, fb, 1e-13));
   if (game.unique && near) {
-    const found = bracket(miss, near.top, 0.1, 0, most);
-    return found && polish(found);
+    const range = bracket(miss, near.top, 0.1, 0, most);
+    return range && polish(range);
   }
   const parts = game.unique ? 1 : 60;
   let best = null, a = 0, fa = miss(0);
   for (let i = 1; i <= parts; i++) {
     const b = (most * i) / parts, fb = miss(b);
-    const found = fa * fb <= 0 ? polish([a, b, fa, fb]) : null;
-    if (found && (!best || found.win - best.win > beta * (found.kl - best.kl))) best = found;
+    const candidate = fa * fb <= 0 ? polish([a, b, fa, fb]) : null;
+    if (candidate && (!best || candidate.win - best.win > beta * (candidate.kl - best.kl))) best = candidate;
     a = b; fa = fb;
   }
   return best;
@@ -118,8 +118,8 @@ function optimumAt(game, beta, near) {
 // as where the curve of W against KL is not concave, this still tells them apart.
 function stationaryAt(game, top, near) {
   const miss = (logBeta) => missBy(game, Math.exp(logBeta), top);
-  const found = bracket(miss, Math.log(near.beta), 0.2);
-  return found && measured(game, Math.exp(findRoot(miss, ...found, 1e-13)), top);
+  const range = bracket(miss, Math.log(near.beta), 0.2);
+  return range && measured(game, Math.exp(findRoot(miss, ...range, 1e-13)), top);
 }
 
 // Where to start for a small KL: the tilt of the gradient at the reference, Φ' = h g.
@@ -139,10 +139,10 @@ function optimumWithKl(game, kl, near) {
     ? (x) => optimumAt(game, Math.exp(-x), last)
     : (x) => stationaryAt(game, Math.exp(x), last || guess);
   const off = (x) => {
-    const found = solve(x);
-    if (!found || !(found.kl > 0)) return NaN;
-    last = found;
-    return Math.log(found.kl / kl);
+    const solution = solve(x);
+    if (!solution || !(solution.kl > 0)) return NaN;
+    last = solution;
+    return Math.log(solution.kl / kl);
   };
   let a = game.unique ? -Math.log(guess.beta) : Math.log(guess.top), fa = off(a);
   if (Number.isNaN(fa)) return null;
@@ -160,10 +160,10 @@ function optimumWithKl(game, kl, near) {
 
 // Whether no other stationary point at its β has a larger W - β KL, as far as the net of
 // `optimumAt` finds them: then nothing with this KL wins more.
-function isBest(game, found) {
+function isBest(game, optimum) {
   if (game.unique) return true;
-  const best = optimumAt(game, found.beta);
-  return !best || best.win - found.win - found.beta * (best.kl - found.kl) < 1e-6;
+  const best = optimumAt(game, optimum.beta);
+  return !best || best.win - optimum.win - optimum.beta * (best.kl - optimum.kl) < 1e-6;
 }
 
 // Points of the curve of W against KL from `start` on, up (`way` 1) or down (-1), until `last` nats.

@@ -1,20 +1,23 @@
 """The page in one file: markup, style and scripts of this folder, put together.
 
-It computes everything itself, by another road than the package (a boundary problem solved by
-shooting), so that the two check each other. Its content security policy names its one style and
-its one script by checksum and allows nothing else: no request, no other script.
+The page computes everything itself, in another way than the package (it solves a boundary problem
+by shooting), so that the two check each other. Only the laws of procedures that it has no formula
+for come from the package, as tables. Its content security policy allows its one style and its one
+script, by checksum, and nothing else: no request, no other script.
 """
 
 import base64
 import hashlib
-from importlib.metadata import version
+import json
 from importlib.resources import files
 from pathlib import Path
 
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from infalign import storage
+from infalign import __version__, storage
+
+from .tables import tables
 
 SCRIPTS = (
     "laws.js",
@@ -38,7 +41,9 @@ def build_page() -> str:
     1
     """
     style = _read("style.css")
-    script = '"use strict";\n' + "\n".join(map(_read, SCRIPTS))
+    laws = tables()
+    embedded = f"const TABLES = {json.dumps(laws)};\n"
+    script = '"use strict";\n' + embedded + "\n".join(map(_read, SCRIPTS))
     for name, text, end in (("style", style, "</style"), ("script", script, "</script")):
         if end in text.lower():  # it would end there, and the rest would be markup
             raise ValueError(f"The explorer's {name} must not hold {end!r}. Split that text.")
@@ -53,7 +58,8 @@ def build_page() -> str:
         policy=Markup(policy),
         style=Markup(style),
         script=Markup(script),
-        version=version("infalign"),
+        tables=laws,
+        version=__version__,
     )
 
 

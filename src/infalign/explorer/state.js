@@ -25,6 +25,7 @@ const NUMBERS = {
 
 // A procedure in one word, as the command line reads it.
 function procedureSpec(name, n, k, mu) {
+  if (Object.hasOwn(TABLES, name)) return name;
   return { "sampling": "sampling", "order-statistic": `${name}:${n}:${k}`, "best-of-poisson": `${name}:${mu}` }[name]
     || `${name}:${n}`;
 }
@@ -36,6 +37,7 @@ const againstSpec = (s) => (s.versus === "same" ? playedSpec(s)
 // The parts of a procedure's word, or null if it is none: { procedure, n, k, mu }.
 function readProcedure(text) {
   const [procedure, ...rest] = text.split(":"), numbers = rest.map((part) => (part.trim() ? Number(part) : NaN));
+  if (Object.hasOwn(TABLES, text)) return { procedure: text };
   const [first, second] = numbers, ok = (key, x) => NUMBERS[key][0](x);
   if (procedure === "sampling" && !rest.length) return { procedure };
   if (procedure === "best-of-poisson" && rest.length === 1 && ok("mu", first)) return { procedure, mu: first };
@@ -77,18 +79,18 @@ const READERS = {
   beta: (text) => readNumber("beta", text, { spend: "beta" }),
   samples: (text) => readNumber("samples", text, { counted: "samples" }),
   transforms(text) {
-    const found = { identity: false, probit: false, log: false, exponential: false, best: false, power: false };
+    const shown = { identity: false, probit: false, log: false, exponential: false, best: false, power: false };
     for (const word of text.split(",").filter(Boolean)) {
       const [name, value] = word.split(":");
-      if (word === "exponential:best") found.best = true;
-      else if (["identity", "probit", "log"].includes(word)) found[word] = true;
+      if (word === "exponential:best") shown.best = true;
+      else if (["identity", "probit", "log"].includes(word)) shown[word] = true;
       else if (name === "exponential" || name === "power") {
         const number = readNumber(name === "power" ? "a" : "t", value || "", { [name]: true });
-        if (!number || found[name]) return null;  // one of each
-        Object.assign(found, number);
+        if (!number || shown[name]) return null;  // one of each
+        Object.assign(shown, number);
       } else return null;
     }
-    return found;
+    return shown;
   },
   zoom: (text) => (["even", "top", "bottom"].includes(text) ? { zoom: text } : null),
   use: (text) => (NAMES.includes(text) ? { use: text } : null),

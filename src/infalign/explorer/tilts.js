@@ -126,17 +126,17 @@ function arena(game, transform) {
 
 // One transform at one KL: { kl, beta, logZ, win }, or null where the KL cannot be reached.
 function candidateAt({ fit, phi }, kl, start) {
-  const found = tiltAt(fit.grid, phi, kl, start);
-  const win = found ? winRate(fit, tiltedDensity(phi, found)) : NaN;
-  return Number.isNaN(win) ? null : { ...found, win };
+  const policy = tiltAt(fit.grid, phi, kl, start);
+  const win = policy ? winRate(fit, tiltedDensity(phi, policy)) : NaN;
+  return Number.isNaN(win) ? null : { ...policy, win };
 }
 
 // The exponential transform that wins most at `kl`: a scan, then golden sections in asinh(t).
 // Rounded to three digits, since nothing depends on more. Yields between trials.
 function* bestExponent(game, kl) {
   const score = (s) => {
-    const found = s < -6 ? null : candidateAt(arena(game, TRANSFORMS.exponential(Math.sinh(s))), kl);
-    return found ? found.win : -1;
+    const policy = s < -6 ? null : candidateAt(arena(game, TRANSFORMS.exponential(Math.sinh(s))), kl);
+    return policy ? policy.win : -1;
   };
   const spacing = 0.8;
   let middle = 0, top = -1;

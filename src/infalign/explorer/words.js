@@ -15,6 +15,7 @@ function ordinal(k) {
 
 function procedureWords(spec) {
   const { procedure, n, k, mu } = readProcedure(spec);
+  if (Object.hasOwn(TABLES, procedure)) return TABLES[procedure].words;
   return {
     "sampling": "plain sampling", "best-of-n": `best-of-${n}`, "worst-of-n": `worst-of-${n}`,
     "order-statistic": k === 1 ? `best-of-${n}` : `${ordinal(k)}-best-of-${n}`,
@@ -23,7 +24,7 @@ function procedureWords(spec) {
 }
 
 const rowWords = (row) => ({ probit: "raw reward", best: row.spec, exponential: row.spec, power: row.spec }[row.name] || row.name);
-// What a row is judged by: its win rate with K samples where they are asked for and computed.
+// The win rate that rows are compared by: with K samples if they are chosen and computed.
 function judged(view, row) {
   if (view.state.counted !== "samples") return row.win;
   return row.counted && !row.counted.unreachable ? row.counted.win : NaN;
@@ -37,21 +38,21 @@ function sentences(view) {
   const where = `At ${figure(kl, 3)} nats${state.spend === "beta" ? ` (β = ${figure(state.beta, 3)})` : ""}`;
   const raw = rows.find((row) => row.name === "probit"), plain = rows.find((row) => row.name === "identity");
   if (optimum) {
-    const others = [[raw, "the raw reward, if that is normally distributed,"], [plain, "the quantile itself"]]
-      .filter(([row]) => row && Number.isFinite(row.win)).map(([row, words]) => `on ${words} in ${rate(row.win)}`);
-    said.push(`${where}, ${played} of a model trained on the optimal transform beats the reference’s ${against} in ${rate(optimum.win)} of comparisons${
-      others.length ? `; of one trained ${others.join(", ")}` : ""}.`);
+    const others = [[raw, "a normally distributed raw reward"], [plain, "the quantile itself"]]
+      .filter(([row]) => row && Number.isFinite(row.win)).map(([row, words]) => `on ${words} it wins ${rate(row.win)}`);
+    said.push(`${where}, ${played} of a model trained on the optimal transform beats the reference’s ${against} in ${rate(optimum.win)} of comparisons.${
+      others.length ? ` Trained ${others.join(", ")}.` : ""}`);
     const best = simple.slice().sort((a, b) => b.win - a.win)[0];
     if (best) {
       const short = optimum.win - best.win, gap = `${points(short)} points short of the optimum`;
       said.push(short <= GOOD
         ? `Good enough: ${rowWords(best)} is ${short < 0.0005 ? "less than a tenth of a point" : `${points(short)} points`} short of the optimum.`
-        : `No simple transform shown is good enough: the nearest, ${rowWords(best)}, is ${gap}.`);
+        : `No simple transform shown is good enough: the best, ${rowWords(best)}, is ${gap}.`);
     }
   } else {
     const best = simple.slice().sort((a, b) => b.win - a.win)[0];
-    said.push(`${where}, the optimum for ${played}${state.versus === "same" ? "" : ` against ${against}`} lies beyond what this page computes.`
-      + (best ? ` It wins at least as much as ${rowWords(best)}, ${rate(best.win)}${best.win > 0.995 ? ": next to nothing is left to gain" : ""}.` : "")
+    said.push(`${where}, the optimum for ${played}${state.versus === "same" ? "" : ` against ${against}`} is beyond what this page computes.`
+      + (best ? ` It wins at least as much as ${rowWords(best)}, ${rate(best.win)}${best.win > 0.995 ? ": almost nothing is left to gain" : ""}.` : "")
       + " Lower the budget or n to see it.");
   }
   if (state.counted === "samples") {
@@ -61,9 +62,9 @@ function sentences(view) {
       const top = done.slice().sort((a, b) => judged(view, b) - judged(view, a))[0];
       const first = rows.find((row) => row.name === "optimal");
       const lost = first && Number.isFinite(judged(view, first)) ? first.win - judged(view, first) : NaN;
-      said.push(`Counting quantiles among ${state.samples} samples per prompt`
+      said.push(`Estimating quantiles from ${state.samples} samples per prompt`
         + (Number.isFinite(lost) ? ` costs the optimal transform ${points(lost)} points; ` : "; ")
-        + `the best of those shown is then ${top.name === "optimal" ? "still the optimal one" : rowWords(top)}, with ${rate(judged(view, top))}.`);
+        + `the best transform shown is then ${top.name === "optimal" ? "still the optimal one" : rowWords(top)}, with ${rate(judged(view, top))}.`);
     }
   }
   return said;
@@ -74,14 +75,14 @@ const capital = (text) => text[0].toUpperCase() + text.slice(1);
 function warnings(view) {
   const said = [];
   if (!view.proven) {
-    said.push("The win rate has several stationary points here. The curve called optimal is followed from the reference; that nothing wins more at this KL is not proven.");
+    said.push("The win rate has several stationary points here. The optimal curve is followed from the reference. It is not proven that nothing wins more at this KL.");
   }
   const failed = view.rows.filter((row) => row.counted && row.counted.unreachable);
   if (failed.length) {
     said.push(`With ${view.state.samples} samples per prompt, ${failed.map(rowWords).join(", ")} cannot spend ${figure(view.kl, 3)} nats: even the sharpest tilt stays within the top cell.`);
   }
-  const unreached = view.rows.filter((row) => !row.found);
-  if (unreached.length) said.push(`${capital(unreached.map(rowWords).join(", "))} cannot be computed at ${figure(view.kl, 3)} nats: the model would be cut off too sharply.`);
+  const unreached = view.rows.filter((row) => !row.policy);
+  if (unreached.length) said.push(`${capital(unreached.map(rowWords).join(", "))} cannot be computed at ${figure(view.kl, 3)} nats: the density of the model would be too steep.`);
   return said;
 }
 
@@ -113,6 +114,7 @@ function tableRows(view) {
 
 function procedureCode(spec) {
   const { procedure, n, k, mu } = readProcedure(spec);
+  if (Object.hasOwn(TABLES, procedure)) return `ia.parse_procedure(${JSON.stringify(procedure)})`;
   return {
     "sampling": "ia.Sampling()", "best-of-n": `ia.BestOfN(${n})`, "worst-of-n": `ia.WorstOfN(${n})`,
     "order-statistic": `ia.OrderStatistic(${n}, ${k})`, "best-of-poisson": `ia.BestOfPoisson(${mu})`,
@@ -138,10 +140,11 @@ function pythonCode(view, row) {
   return lines.join("\n");
 }
 
-// Samples per prompt that an evaluation needs: for a random number of draws, so many that more are
-// drawn less than once in 10¹² times.
+// Samples per prompt that an evaluation needs. For a random number of draws: the number that is exceeded
+// less than once in 10¹² times.
 function drawsOf(spec) {
   const { procedure, n, mu } = readProcedure(spec);
+  if (Object.hasOwn(TABLES, procedure)) return TABLES[procedure].draws;
   if (procedure !== "best-of-poisson") return n || 1;
   let log = -mu, sum = Math.exp(log), count = 0;
   while (1 - sum > 1e-13 && count < mu + 60 * Math.sqrt(mu + 1)) { count++; log += Math.log(mu / count); sum += Math.exp(log); }
