@@ -39,7 +39,7 @@ def displacement_concave(against: AbstractProcedure) -> bool:
 
 
 def certificate(
-    procedure: RankProcedure, against: AbstractProcedure, found: Optimum
+    procedure: AbstractProcedure, against: AbstractProcedure, found: Optimum
 ) -> tuple[float, str]:
     """How much larger W − β KL can be for any other policy, and the sentence that says why."""
     if isinstance(procedure, Rewind):

@@ -23,6 +23,7 @@ WEAKEST_TILT = 30.0
 T = TypeVar("T", bound=AbstractTransform)
 
 
+@runtime_checkable
 class Policy(Protocol):
     """A policy with the KL and the win rates of a tilt."""
 

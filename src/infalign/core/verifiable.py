@@ -145,7 +145,7 @@ def _best(start: float, procedure: RankProcedure, beta: float) -> float:
     """The pass rate with the largest W − β KL, of all where its derivative vanishes."""
     origin = logit(start)
 
-    def slopes_at(change: np.ndarray) -> np.ndarray:
+    def slopes_at(change: Float[np.ndarray, "*any"]) -> Float[np.ndarray, "*any"]:
         """dJ/dp over β: ½ h(1 − p)/β minus the change of the log-odds."""
         return 0.5 * procedure.density(expit(-origin - change)) / beta - change
 

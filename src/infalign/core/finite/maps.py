@@ -135,7 +135,7 @@ class Custom(AbstractMap):
         if self.pullback is not None:
             return np.asarray(self.pullback(policy, utility), dtype=float)
 
-        def value(share: float, outcome: int) -> np.ndarray:
+        def value(share: float, outcome: int) -> Float[np.ndarray, "*any"]:
             moved = (1 - share) * policy
             moved[..., outcome] += share
             return (self.selected(moved) * utility).sum(-1)
