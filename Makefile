@@ -11,7 +11,7 @@ PYTHON313 ?= $(firstword $(foreach p,python3.13 $(shell uv python find 3.13 2>/d
 	$(shell $(p) -c "import sys; print(sys.executable)" 2>/dev/null)))
 
 .PHONY: help demo quick test test-py313 check wheel canary bench training frontier calibrators \
-	figures soak docs clean
+	figures soak reference docs clean
 
 help:  ## Show this list.
 	@sed -n 's/^\([a-z0-9-]*\):.*  ## /\1\t/p' Makefile | expand -t 12
@@ -67,7 +67,10 @@ calibrators: $(READY)  ## Judge the calibrators; write docs/calibrators.md. DATA
 soak: $(READY)  ## Kill and resume 200 collections; write docs/soak.md.
 	OMP_NUM_THREADS=1 $(BIN)/python tests/soak.py --kills 200
 
-docs: $(READY)  ## Write docs/demo.md and its picture from runs/demo.
+reference: $(READY)  ## Write docs/reference.md: all commands and public names.
+	$(BIN)/python docs/make.py
+
+docs: $(READY)  ## Write docs/reference.md, and docs/demo.md with its picture from runs/demo.
 	$(BIN)/python docs/make.py runs/demo
 
 figures: $(READY)  ## Draw the theory's figures and the page that shows them: docs/figures.md.
