@@ -75,7 +75,7 @@ def test_the_configuration_of_the_readme_is_valid():
 
 def test_the_design_command_of_the_readme_runs(cli):
     command = next(line for line in README.splitlines() if line.startswith("infalign design"))
-    code, out, _ = cli(*command.split()[1:])
+    code, out, _ = cli(*command.partition("#")[0].split()[1:])
     assert code == 0 and "optimal" in out and "0.9299" in out
 
 

@@ -2,8 +2,10 @@
 
 import json
 import re
+import runpy
 
 import pyarrow.parquet as pq
+from pages import ROOT
 
 
 def test_the_quick_demo_prints_its_results_and_where_the_report_is(quick_demo):
@@ -50,6 +52,22 @@ def test_the_report_loads_nothing_and_escapes_what_models_write(quick_demo):
     page = (folder / "report.html").read_text()
     assert not re.search(r"""(?:src|href)\s*=\s*["']?https?:""", page)
     assert "<script" not in page
+
+
+def test_the_demo_page_shows_what_a_run_printed(quick_demo, tmp_path):
+    folder, stdout, _ = quick_demo
+    make = runpy.run_path(str(ROOT / "docs/make.py"))
+    (tmp_path / "demo.md").write_text((ROOT / "docs/demo.md").read_text())
+    make["write_demo"](folder, tmp_path)
+    page = (tmp_path / "demo.md").read_text()
+    block = page.split("```")[1].strip().splitlines()
+    assert "InfAlign-CTRL" in page and "Report:" not in page
+    assert [line.split() for line in block if "InfAlign-CTRL " in line] == [
+        line.split() for line in stdout.splitlines() if "InfAlign-CTRL " in line
+    ]
+    assert page.split("```")[2] == (ROOT / "docs/demo.md").read_text().split("```")[2]
+    drawn = (folder / "plots/win_rate.png").read_bytes()
+    assert (tmp_path / "images/win_rate.png").read_bytes() == drawn
 
 
 def test_a_second_call_does_nothing_again(quick_demo, cli):
