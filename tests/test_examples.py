@@ -123,5 +123,5 @@ def test_a_folder_that_is_no_run_starts_nothing(tmp_path):
         capture_output=True,
         text=True,
     )
-    assert done.returncode == 1 and "is no run that has been designed" in done.stderr
+    assert done.returncode == 1 and "is not a designed run" in done.stderr
     assert not (tmp_path / "out").exists()

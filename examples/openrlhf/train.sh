@@ -4,19 +4,19 @@
 #
 #   bash examples/openrlhf/train.sh RUN OUT [arguments of OpenRLHF]
 #
-# RUN is a folder brought up to `design` (infalign run CONFIG --until design --out RUN), OUT a new one
-# for data and checkpoints. On several machines RUN, OUT and the model lie where all see them, and
-# infalign is installed on each. Ray runs before:
+# RUN is the folder of a run up to `design` (infalign run CONFIG --until design --out RUN), OUT a new
+# folder for data and checkpoints. On several machines RUN, OUT and the model must be on a shared disk,
+# and infalign must be installed on each machine. Start Ray first:
 #
 #   ray start --head --port 6379 --dashboard-host 0.0.0.0    # on the first machine
-#   ray start --address FIRST:6379                           # on each other
+#   ray start --address FIRST:6379                           # on every other machine
 #   NODES=4 bash examples/openrlhf/train.sh …                # on the first
 set -euo pipefail
 RUN=$(realpath "$1") OUT=$(realpath -m "$2")
 shift 2
 nodes=${NODES:-1} gpus=${GPUS:-8}
 
-# The settings that keep the objective: β of the design, KL (k1) in the reward, RLOO, no clipping.
+# The settings that keep the objective: the design's β, the KL (k1) in the reward, RLOO, no clipping.
 words=$(infalign export-prompts "$RUN" --for openrlhf --out "$OUT/prompts")
 mapfile -t objective <<< "$words"
 

@@ -1,7 +1,7 @@
-"""RLOO on the shaped reward of a run, on as many processes as accelerate starts.
+"""RLOO on the shaped reward of a run, in the processes that accelerate starts.
 
-`train.sh` starts it. Each process scores its own responses with a reward model of its own; with
-`--server` all ask one that `infalign serve-reward RUN` has started.
+`train.sh` runs this script. Each process loads its own reward model; with `--server` all ask
+the server that `infalign serve-reward RUN` has started.
 """
 
 from dataclasses import dataclass
@@ -15,10 +15,10 @@ from infalign.models.rewards import load_reward
 
 @dataclass
 class Arguments:
-    """What is trained on what."""
+    """The run, its prompts, and its reward."""
 
     run_folder: str
-    """Run folder, brought up to `design`."""
+    """Run folder, finished up to `design`."""
 
     prompts: str
     """train.parquet of `infalign export-prompts RUN --for trl`."""
@@ -28,9 +28,9 @@ class Arguments:
 
 
 def main() -> None:
-    """Train, and save the model into the output folder."""
+    """Train, and save the model in the output folder."""
     arguments, config = TrlParser((Arguments, RLOOConfig)).parse_args_and_config()
-    # load_reward makes a reward function of an address; the server answers shaped rewards.
+    # load_reward turns an address into a reward function; the server answers with shaped rewards.
     reward = (
         load_reward(arguments.server) if arguments.server else open_reward(arguments.run_folder)
     )

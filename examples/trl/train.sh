@@ -4,19 +4,20 @@
 #
 #   bash examples/trl/train.sh RUN OUT [arguments of TRL's RLOOConfig]
 #
-# RUN is a folder brought up to `design` (infalign run CONFIG --until design --out RUN), OUT a new one
-# for data and checkpoints. On several machines start it on each, with the same folders in sight:
+# RUN is the folder of a run up to `design` (infalign run CONFIG --until design --out RUN), OUT a new
+# folder for data and checkpoints. On several machines put both on a shared disk, and start the script
+# on each machine:
 #
 #   NODES=4 RANK=0 HEAD=10.0.0.1 bash examples/trl/train.sh …    # RANK=1, 2, 3 on the others
 #
-# A large reward model is better loaded once: infalign serve-reward RUN, and --server its address.
+# To load a large reward model only once, start infalign serve-reward RUN, and pass --server ADDRESS.
 set -euo pipefail
 here=$(dirname "$(realpath "$0")")
 RUN=$(realpath "$1") OUT=$(realpath -m "$2")
 shift 2
 nodes=${NODES:-1} gpus=${GPUS:-8} rank=${RANK:-0}
 
-# The settings that keep the objective: β of the design, group size, temperature, longest response.
+# The settings that keep the objective: the design's β, group size, temperature, response length.
 words=$(infalign export-prompts "$RUN" --for trl --out "$OUT/prompts-$rank")
 mapfile -t objective <<< "$words"
 

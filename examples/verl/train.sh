@@ -3,18 +3,18 @@
 #
 #   bash examples/verl/train.sh RUN OUT [overrides of verl]
 #
-# RUN is a folder brought up to `design` (infalign run CONFIG --until design --out RUN), OUT a new one
-# for data and checkpoints. On several machines RUN, OUT and the model lie where all see them, infalign
-# is installed on each, and Ray runs before:
+# RUN is the folder of a run up to `design` (infalign run CONFIG --until design --out RUN), OUT a new
+# folder for data and checkpoints. On several machines RUN, OUT and the model must be on a shared disk,
+# infalign must be installed on each machine, and Ray must run:
 #
 #   ray start --head --port 6379            # on the first machine
-#   ray start --address FIRST:6379          # on each other
+#   ray start --address FIRST:6379          # on every other machine
 #   NODES=4 bash examples/verl/train.sh …   # on the first
 set -euo pipefail
 RUN=$(realpath "$1") OUT=$(realpath -m "$2")
 shift 2
 
-# The settings that keep the objective: β of the design, KL (k1) in the reward, RLOO unscaled.
+# The settings that keep the objective: the design's β, the KL (k1) in the reward, RLOO without scaling.
 words=$(infalign export-prompts "$RUN" --for verl --out "$OUT/prompts")
 mapfile -t objective <<< "$words"
 
