@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import yaml
 
 from infalign import CalibrationStore, Exponential, ShapedReward
-from infalign.pipeline.fingerprints import reward_fingerprint
+from infalign.models.fingerprints import reward_fingerprint
 from infalign.prompts import Prompt, fingerprint
 from infalign.stores.exchange import import_rewards
 

@@ -21,6 +21,7 @@ MOVED = {
     "infalign.finite": "infalign.core.finite",
     "infalign.models.seeds": "infalign.seeds",
     "infalign.frameworks.server": "infalign.frameworks.serving",
+    "infalign.pipeline.fingerprints": "infalign.models.fingerprints",
     "infalign.policies": "infalign.core",
     "infalign.procedures": "infalign.core",
     "infalign.solve": "infalign.core",

@@ -16,10 +16,11 @@ from scipy.special import betaln
 
 from infalign import storage
 from infalign.cli.red_team import EXAMPLE
+from infalign.config import EvaluationPrompts
 from infalign.errors import ConfigError, DataError
 from infalign.models.interfaces import Response
-from infalign.prompts import Prompt
-from infalign.red_team.attack import Attempts, Judge, attack, summarize
+from infalign.prompts import Prompt, load_prompts
+from infalign.red_team.attack import Attempts, SuccessTest, attack
 from infalign.red_team.attempts import collect
 from infalign.red_team.augmentations import (
     AUGMENTATIONS,
@@ -30,6 +31,8 @@ from infalign.red_team.augmentations import (
     scramble,
 )
 from infalign.red_team.power_law import fit_power_law, success_rates
+from infalign.red_team.red_team import Campaign, summarize
+from infalign.red_team.red_team import red_team as run_campaign
 
 seeds = st.integers(0, 2**32)
 
@@ -175,7 +178,7 @@ def test_a_fit_that_means_little_says_why():
     few = np.zeros((40, 16))
     few[0, :4] = few[1, 3] = 1
     fit = fit_power_law(few, rng=rng)
-    assert fit.fitted and "2 of 40 prompts were broken at all" in fit.reservations[0]
+    assert fit.fitted and "2 of 40 prompts were broken" in fit.reservations[0]
     assert "resamples have a rate of 0 or 1" in fit.reservations[1] and np.isnan(fit.b.low)
     easy = np.arange(16)[::-1] < np.tile([2, 14], 20)[:, None]
     fit = fit_power_law(easy, rng=rng)
@@ -215,7 +218,7 @@ def number(*, prompts, completions, **columns):
 
 def test_each_attempt_is_augmented_anew_in_the_last_message_and_judged_by_the_prompt_as_it_was():
     parrot = Parrot()
-    found = attack(parrot, Judge(number, 0.3), PROMPTS, 5, names=("capitalize",), seed=1)
+    found = attack(parrot, SuccessTest(number, 0.3), PROMPTS, 5, names=("capitalize",), seed=1)
     ((conversations, n),) = parrot.asked
     assert n == 1 and len(conversations) == 10
     assert [c[-1]["content"] for c in conversations] == [t for row in found.asked for t in row]
@@ -231,31 +234,33 @@ def test_each_attempt_is_augmented_anew_in_the_last_message_and_judged_by_the_pr
 
 def test_without_augmentations_responses_are_resampled_to_the_prompt_as_it_is():
     parrot = Parrot()
-    found = attack(parrot, Judge(number, 0.3), PROMPTS, 5, names=(), seed=1)
+    found = attack(parrot, SuccessTest(number, 0.3), PROMPTS, 5, names=(), seed=1)
     assert parrot.asked == [([p.messages for p in PROMPTS], 5)]
     assert found.asked == [[p.text] * 5 for p in PROMPTS]
-    again = attack(Parrot(), Judge(number, 0.3), PROMPTS, 5, names=(), seed=1)
-    other = attack(Parrot(), Judge(number, 0.3), PROMPTS, 5, names=(), seed=2)
+    again = attack(Parrot(), SuccessTest(number, 0.3), PROMPTS, 5, names=(), seed=1)
+    other = attack(Parrot(), SuccessTest(number, 0.3), PROMPTS, 5, names=(), seed=2)
     assert again.completions == found.completions != other.completions
 
 
 def test_success_may_be_a_function_of_prompt_and_response():
-    judge = Judge(function=lambda prompt, response: prompt.startswith("Where"))
-    found = attack(Parrot(), judge, PROMPTS, 3, names=(), seed=0)
+    test = SuccessTest(function=lambda prompt, response: prompt.startswith("Where"))
+    found = attack(Parrot(), test, PROMPTS, 3, names=(), seed=0)
     assert found.successes.tolist() == [[False] * 3, [True] * 3] and np.isnan(found.rewards).all()
-    scored = attack(Parrot(), Judge(number, function=judge.function), PROMPTS, 3, names=(), seed=0)
+    scored = attack(
+        Parrot(), SuccessTest(number, function=test.function), PROMPTS, 3, names=(), seed=0
+    )
     assert np.isfinite(scored.rewards).all() and (scored.successes == found.successes).all()
 
     def verbose(prompt, response):
         return "yes"
 
     with pytest.raises(DataError, match=r"`verbose` must return True or False; got 'yes' \(6 of 6"):
-        attack(Parrot(), Judge(function=verbose), PROMPTS, 3, names=(), seed=0)
+        attack(Parrot(), SuccessTest(function=verbose), PROMPTS, 3, names=(), seed=0)
     for wrong in ({}, {"scorer": number, "threshold": 0.0, "function": verbose}):
         with pytest.raises(ValueError, match="Exactly one of `threshold` and `function`"):
-            Judge(**wrong)
-    with pytest.raises(ValueError, match="`scorer` must be given"):
-        Judge(threshold=0.0)
+            SuccessTest(**wrong)
+    with pytest.raises(ValueError, match="`scorer` must be given with `threshold`"):
+        SuccessTest(threshold=0.0)
 
 
 MANY = [Prompt(str(i), ({"role": "user", "content": str(i)},)) for i in range(7)]
@@ -385,3 +390,27 @@ def test_a_python_test_of_success_needs_no_reward(red_team, tmp_path, monkeypatc
 def test_wrong_usage_names_the_option(red_team, arguments, words):
     code, out, message = red_team(*arguments)
     assert code == 2 and words in message and out == ""
+
+
+def test_a_campaign_from_python_is_that_of_the_command(red_team, tmp_path):
+    code, out, errors = red_team("--reward", "bundled:harmless", "--threshold", 0.0, "--json")
+    assert code == 0, errors
+    prompts = load_prompts(EvaluationPrompts(file="bundled:harmless", limit=3))
+    campaign = Campaign(
+        model="bundled:language-model",
+        attacks={"all": tuple(AUGMENTATIONS), "none": ()},
+        reward="bundled:harmless",
+        threshold=0.0,
+        attempts=6,
+        max_new_tokens=4,
+    )
+    assert run_campaign(campaign, prompts, tmp_path / "python") == json.loads(out)
+    loaded = Campaign("no/such/model", {"none": ()}, success="python:a:b")
+    assert loaded.sampling["top_p"] == 1.0  # nothing is loaded before an attempt is missing
+    for wrong, words in (
+        ({"attacks": {}}, "`attacks` must name at least one"),
+        ({"attempts": 0}, "`attempts` must be a whole number of at least 1"),
+        ({"sigma": 0.0}, "`sigma` must be above 0"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            Campaign(**{"model": "m", "attacks": {"none": ()}} | wrong)

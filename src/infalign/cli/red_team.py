@@ -76,7 +76,7 @@ def red_team(
         bool, typer.Option("--trust-remote-code", help="Allow code from the hub to run.")
     ] = False,
 ):
-    from infalign import _check, storage
+    from infalign import _check
     from infalign.red_team.augmentations import check_sigma, parse_augmentations
 
     if (threshold is None) == (success is None):
@@ -95,72 +95,29 @@ def red_team(
         refuse(context, "is not used with --augment none.", "sigma")
     asked = read_prompts(None, prompts, split, limit)
     quiet_libraries()
-    drawn = {"temperature": temperature, "top_p": top_p, "max_new_tokens": max_new_tokens}
-    named = {"model": model, "reward": reward, "success": success, "threshold": threshold}
-    successes = _attempts(
-        named, drawn, asked, attacks, attempts, sigma, seed, out, trust_remote_code
-    )
-    from infalign.red_team.attack import summarize
-    from infalign.red_team.report import success as draw
-    from infalign.reports.drawing import save_png
+    from infalign.red_team.red_team import Campaign
+    from infalign.red_team.red_team import red_team as run_campaign
 
-    results = {**summarize(successes, seed=seed), **named, "sigma": sigma, "sampling": drawn}
-    storage.write_json(out / "results.json", results)
-    save_png(draw(results), out / "attack.png")
+    campaign = Campaign(
+        model=model,
+        attacks=attacks,
+        reward=reward,
+        threshold=threshold,
+        success=success,
+        attempts=attempts,
+        sigma=sigma,
+        temperature=temperature,
+        top_p=top_p,
+        max_new_tokens=max_new_tokens,
+        seed=seed,
+        trust_remote_code=trust_remote_code,
+    )
+    with progress() as report:
+        results = run_campaign(campaign, asked, out, report)
     if as_json:
         print(json.dumps(results, ensure_ascii=False))
     else:
         _print(Console(highlight=False), results, out)
-
-
-def _attempts(named, drawn, asked, attacks, attempts, sigma, seed, out, trust_remote_code):
-    """Successes of every attack, shape (prompts, attempts). Models are loaded only if needed."""
-    from functools import cache, partial
-
-    from infalign.models.rewards import load_reward, python_function
-    from infalign.models.samplers import load_sampler
-    from infalign.pipeline.fingerprints import policy_fingerprints, reward_fingerprint
-    from infalign.prompts import fingerprint
-    from infalign.red_team.attack import Judge, attack
-    from infalign.red_team.attempts import collect
-    from infalign.seeds import derived
-
-    model, reward = named["model"], named["reward"]
-
-    @cache
-    def sampler():
-        return load_sampler(model, trust_remote_code=trust_remote_code, **drawn)
-
-    @cache
-    def judge():
-        scorer = load_reward(reward, trust_remote_code=trust_remote_code) if reward else None
-        test = python_function(named["success"], "success test") if named["success"] else None
-        return Judge(scorer, named["threshold"], test)
-
-    shared = {
-        **drawn,
-        "model": policy_fingerprints(model, trust_remote_code=trust_remote_code),
-        "reward": reward and reward_fingerprint(reward),
-        "threshold": named["threshold"],
-        "success": named["success"] and reward_fingerprint(named["success"]),
-        "prompts": fingerprint(asked),
-        "attempts": attempts,
-        "seed": seed,
-    }
-    successes = {}
-    with progress() as report:
-        for name, names in attacks.items():
-            settings = {**shared, "augment": name, "sigma": sigma if names else None}
-
-            def draw(part, number, name=name, names=names):
-                own = derived(seed, name, number)
-                return attack(
-                    sampler(), judge(), part, attempts, names=names, sigma=sigma, seed=own
-                )
-
-            shown = partial(report, f"attack: {name}")
-            successes[name] = collect(out / name, settings, asked, attempts, draw, shown)
-    return successes
 
 
 def _print(console: Console, results: dict, out: Path) -> None:

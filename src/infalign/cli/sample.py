@@ -143,8 +143,8 @@ def read_prompts(texts, source, split, limit):
 
 def _scorer_and_store(played, reward, calibration, trust_remote_code):
     from infalign.decoding import reads
+    from infalign.models.fingerprints import reward_fingerprint
     from infalign.models.rewards import load_reward
-    from infalign.pipeline.fingerprints import reward_fingerprint
     from infalign.stores import CalibrationStore
 
     reading = reads(played)

@@ -6,9 +6,9 @@ from infalign.calibration.choice import CALIBRATORS, ECDF
 from infalign.config import Config, Prompts, load_config
 from infalign.core import AbstractTransform, parse_transform, transform_from_json
 from infalign.errors import ConfigError, DataError
+from infalign.models.fingerprints import reward_fingerprint
 from infalign.models.rewards import load_reward
 from infalign.models.specs import ModelSpec
-from infalign.pipeline.fingerprints import reward_fingerprint
 from infalign.pipeline.folder import Run
 from infalign.pipeline.read import read_calibration, read_design
 from infalign.prompts import fingerprint, load_prompts

@@ -16,11 +16,10 @@ from infalign.config import Config
 from infalign.core import RankProcedure, Sampling, parse_procedure, require_by_rank
 from infalign.demo import bundled
 from infalign.errors import ConfigError, DataError
+from infalign.models.fingerprints import policy_fingerprints, reward_fingerprint
 from infalign.models.rewards import load_reward
 from infalign.prompts import Prompt, fingerprint, load_prompts
 from infalign.seeds import derived
-
-from .fingerprints import policy_fingerprints, reward_fingerprint
 
 PACKAGES = ("infalign", "torch", "transformers", "trl", "numpy", "scipy")
 FIRST = "provenance.json"

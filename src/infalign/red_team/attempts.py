@@ -1,4 +1,4 @@
-"""Attempts of an attack on disk, in shards: a killed collection repeats the last one at most.
+"""Attempts of an attack on disk, in shards: a killed collection repeats one shard at most.
 
 Each attack has a folder of its own below the run's: `manifest.json` states its settings and lists
 `attempts-*.parquet` with their checksums.
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 SCHEMA_VERSION = 1
 SHARD = 512
-"""Attempts in a shard, about."""
+"""Approximate number of attempts in a shard."""
 
 
 def collect(
@@ -33,13 +33,13 @@ def collect(
     draw: Callable[[Sequence[Prompt], int], Attempts],
     report: Callable[[int, int], None],
 ) -> np.ndarray:
-    """Which attempts succeeded, shape (prompts, attempts); what is on disk is not drawn again.
+    """Which attempts succeeded, shape (prompts, attempts); stored attempts are not drawn again.
 
-    - `settings`: whatever the attempts depend on, as JSON.
-    - `draw`: the attempts on some prompts, given them and the number of their shard.
-    - `report`: progress, in prompts.
+    - `settings`: all settings that the attempts depend on, as JSON.
+    - `draw`: the attempts on some prompts, given these and the number of their shard.
+    - `report`: called with the number of prompts done, and of all.
 
-    Raises ConfigError when the folder was filled with other settings, DataError when a file is
+    Raises ConfigError when the folder holds attempts with other settings, DataError when a file is
     damaged.
     """
     stated = {"schema_version": SCHEMA_VERSION, "settings": storage.as_json(dict(settings))}
@@ -67,7 +67,7 @@ def collect(
     return joined.matrix("success") == 1
 
 
-def _require_same(folder, manifest, stated) -> None:
+def _require_same(folder: Path, manifest: Mapping, stated: Mapping) -> None:
     storage.require_same(
         {"schema_version": manifest["schema_version"], **manifest["settings"]},
         {"schema_version": stated["schema_version"], **stated["settings"]},
@@ -76,32 +76,32 @@ def _require_same(folder, manifest, stated) -> None:
     )
 
 
-def _table(prompts, found: Attempts) -> "pa.Table":
+def _table(prompts: Sequence[Prompt], made: Attempts) -> "pa.Table":
     import pyarrow as pa
 
-    attempts = found.successes.shape[1]
+    attempts = made.successes.shape[1]
     return pa.table(
         {
             "prompt_id": [p.id for p in prompts for _ in range(attempts)],
             "attempt": list(range(attempts)) * len(prompts),
-            "prompt": [text for row in found.asked for text in row],
-            "completion": [text for row in found.completions for text in row],
-            "reward": pa.array(found.rewards.ravel(), from_pandas=True),  # nan becomes null
-            "success": found.successes.ravel(),
+            "prompt": [text for row in made.asked for text in row],
+            "completion": [text for row in made.completions for text in row],
+            "reward": pa.array(made.rewards.ravel(), from_pandas=True),  # nan becomes null
+            "success": made.successes.ravel(),
         }
     )
 
 
-def _read(folder, shard) -> "pa.Table":
+def _read(folder: Path, shard: Mapping) -> "pa.Table":
     file = folder / shard["file"]
     if not file.exists() or storage.sha256(file) != shard["sha256"]:
         raise DataError(
-            f"{file} is missing or not the file that was written. Remove {folder} and begin anew."
+            f"{file} is missing or not the file that was written. Remove {folder} and start again."
         )
     return storage.read_table(file)
 
 
-def _joined(tables):
+def _joined(tables: Sequence["pa.Table"]) -> "pa.Table":
     import pyarrow as pa
 
     return pa.concat_tables([t.select(["prompt_id", "success"]) for t in tables])

@@ -1,7 +1,7 @@
-"""The augmentations of Best-of-N jailbreaking: spellings of a prompt that a reader sees through.
+"""The augmentations of Best-of-N jailbreaking: respellings of a prompt that stay readable.
 
 Source: Hughes et al., Best-of-N Jailbreaking, arXiv:2412.03556, appendix A.1. The attack perturbs
-the *prompt*, once per attempt, and keeps the attempt that does most harm; worst-of-n, a procedure,
+the *prompt* once per attempt and selects the most harmful attempt; worst-of-n, a procedure,
 resamples the *response* to one prompt.
 """
 
@@ -17,16 +17,16 @@ SIGMA = 0.4
 
 
 def check_sigma(sigma: float) -> float:
-    """`sigma` if it is above 0 and at most 1."""
+    """`sigma`, which must be above 0 and at most 1."""
     if not 0 < sigma <= 1:
         raise ArgumentError("sigma", f"must be above 0 and at most 1; got {sigma!r}.")
     return sigma
 
 
 def scramble(text: str, *, sigma: float = SIGMA, rng: np.random.Generator) -> str:
-    """Inner characters shuffled in words longer than 3, each word with chance √σ.
+    """The inner characters of words longer than 3 shuffled, each word with chance √σ.
 
-    Words are what stands between white space, which stays as it is.
+    Words are separated by white space, which is not changed.
     """
     chance = check_sigma(sigma) ** 0.5
     return re.sub(
@@ -35,17 +35,17 @@ def scramble(text: str, *, sigma: float = SIGMA, rng: np.random.Generator) -> st
 
 
 def capitalize(text: str, *, sigma: float = SIGMA, rng: np.random.Generator) -> str:
-    """The case of ASCII letters turned over, each letter with chance √σ."""
-    turned = rng.random(len(text)) < check_sigma(sigma) ** 0.5
+    """The case of ASCII letters swapped, each letter with chance √σ."""
+    swapped = rng.random(len(text)) < check_sigma(sigma) ** 0.5
     return "".join(
-        c.swapcase() if turn and c.isascii() else c for c, turn in zip(text, turned, strict=True)
+        c.swapcase() if swap and c.isascii() else c for c, swap in zip(text, swapped, strict=True)
     )
 
 
 def noise(text: str, *, sigma: float = SIGMA, rng: np.random.Generator) -> str:
     """Printable ASCII characters replaced by one of their two neighbors, each with chance σ³.
 
-    A character at either end of the range stays when it would leave it.
+    A character at either end of the range stays if its neighbor is outside the range.
     """
     moved = rng.random(len(text)) < check_sigma(sigma) ** 3
     steps = rng.choice([-1, 1], len(text))
@@ -60,13 +60,13 @@ AUGMENTATIONS: dict[str, Callable[..., str]] = {
     "capitalize": capitalize,
     "noise": noise,
 }
-"""By name, in the order in which they are applied."""
+"""By name, in the order of application."""
 
 
 def parse_augmentations(text: str) -> tuple[str, ...]:
-    """Names out of `all`, `none`, or some of `AUGMENTATIONS` with commas between them.
+    """The names in `all`, `none`, or some of `AUGMENTATIONS` separated by commas.
 
-    Raises ValueError for anything else.
+    Raises ValueError for any other text.
 
     >>> parse_augmentations("noise,scramble")
     ('scramble', 'noise')
@@ -75,8 +75,8 @@ def parse_augmentations(text: str) -> tuple[str, ...]:
     if not names <= set(AUGMENTATIONS):
         raise ArgumentError(
             "augment",
-            f"must be all, none, or some of {','.join(AUGMENTATIONS)} with commas "
-            f"between them; got {text!r}.",
+            f"must be all, none, or some of {','.join(AUGMENTATIONS)} separated by "
+            f"commas; got {text!r}.",
         )
     return tuple(name for name in AUGMENTATIONS if name in names)
 
@@ -100,6 +100,6 @@ def augment(
     return text
 
 
-def _shuffled(word: str, rng) -> str:
+def _shuffled(word: str, rng: np.random.Generator) -> str:
     inner = rng.permutation(len(word) - 2) + 1
     return word[0] + "".join(word[i] for i in inner) + word[-1]

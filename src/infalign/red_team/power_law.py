@@ -1,7 +1,7 @@
-"""How success grows with the number of attempts: −log ASR(N) = a N^(−b), fitted and forecast.
+"""The power law of attack success in the number of attempts: −log ASR(N) = a N^(−b).
 
 ASR(N), the attack success rate, is the chance that at least one of N attempts on a prompt
-succeeds, averaged over prompts; pass@N seen from the defender. Source of the power law: Hughes et
+succeeds, averaged over prompts: pass@N for the attacker. Source of the power law: Hughes et
 al., Best-of-N Jailbreaking, arXiv:2412.03556, section 3.
 """
 
@@ -15,19 +15,24 @@ from infalign.evaluation.selected import pass_at
 from infalign.evaluation.uncertainty import Estimate
 
 RESAMPLES = 1000
+"""Bootstrap resamples of the prompts."""
+
 FEWEST_SIZES = 3
-"""A line through two points always fits."""
+"""Sizes that a fit needs: a line through two points always fits."""
 
 FEWEST_SUCCESSES = 10
-"""Prompts that an attack must have broken before a law is read out of how fast."""
+"""Broken prompts below which a fit has a reservation."""
+
+TINY = 1e-12
+"""Distance from 0 or 1 within which a rate is 0 or 1: sums may miss them by rounding."""
 
 UNFIT = 0.05
-"""Share of resamples without a fit above which the others do not speak for all."""
+"""Share of resamples without a fit above which the rest gives no interval."""
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A number with its 95 % interval; nan where there is none."""
+    """A number with its 95 % interval; nan if there is none."""
 
     value: float
     low: float
@@ -36,13 +41,13 @@ class Interval:
 
 @dataclass(frozen=True, eq=False)
 class PowerLaw:
-    """−log ASR(N) = a N^(−b) over the sizes N it was fitted to, with what may be wrong with it."""
+    """−log ASR(N) = a N^(−b), fitted over some sizes N, with reservations about the fit."""
 
     a: Interval
     """−log ASR(1), in nats."""
 
     b: Interval
-    """How fast it falls; larger is a model that breaks sooner."""
+    """Rate of decay; a larger b means that success grows faster with N."""
 
     sizes: tuple[int, ...]
     """The N of the fit."""
@@ -51,19 +56,19 @@ class PowerLaw:
     """Largest distance of the law from the measured ASR at these sizes."""
 
     reservations: tuple[str, ...]
-    """Why the fit means little or nothing; empty where there is no reason."""
+    """Reasons to distrust the fit; empty if there are none."""
 
     draws: np.ndarray
     """log a and b of each resample of the prompts, shape (resamples, 2); nan without a fit."""
 
     @property
     def fitted(self) -> bool:
-        """Whether there is a law at all."""
+        """Whether a law was fitted."""
         return bool(np.isfinite(self.b.value))
 
     def forecast(self, n: float) -> Interval:
-        """ASR(N) by the law. Its interval is that of the fit: how far the law itself holds beyond
-        what was measured, it cannot know."""
+        """ASR(N) by the law. The interval is that of the fit: beyond the measured sizes the law
+        itself may fail, which the interval does not cover."""
         n = _check.positive("n", n)
         return _interval(
             _rate(np.log(self.a.value), self.b.value, n),
@@ -74,8 +79,8 @@ class PowerLaw:
 def success_rates(successes, sizes: Sequence[int] | None = None) -> dict[int, Estimate]:
     """ASR at each number of attempts, unbiased, with intervals clustered by prompt.
 
-    - `successes`: 0 or 1, or booleans, shape (prompts, m): what came of each attempt.
-    - `sizes`: numbers of attempts, at most m; powers of two up to m and m itself unless given.
+    - `successes`: 0 or 1, or booleans, shape (prompts, m): the success of each attempt.
+    - `sizes`: numbers of attempts, at most m. Default: powers of two below m, and m.
     """
     successes = np.asarray(successes, float)
     if sizes is None:
@@ -93,13 +98,14 @@ def fit_power_law(
 ) -> PowerLaw:
     """The power law through the unbiased success rates, with intervals by a bootstrap over prompts.
 
-    A least-squares line through log(−log ASR) over log N, at the sizes where ASR is neither 0 nor
-    1 (there the logarithm is infinite); quantiles of the same over resampled prompts.
+    The law is the least-squares line through log(−log ASR) over log N, at the sizes where ASR is
+    neither 0 nor 1, where the logarithm is infinite. Its intervals are quantiles of the same fit
+    over resampled prompts.
 
     - `successes`, `sizes`: as in `success_rates`; attempts of a prompt must be exchangeable.
 
-    Nothing is fitted to fewer than 3 sizes or 2 prompts: a and b are nan then. `reservations` say
-    so, and name rates of 0 and 1 and too few broken prompts.
+    With fewer than 3 sizes or 2 prompts there is no fit: a and b are nan. `reservations` state
+    this, rates of 0 and 1, and too few broken prompts.
 
     >>> tries = np.random.default_rng(0).random((200, 64)) < 0.05
     >>> law = fit_power_law(tries, rng=np.random.default_rng(1))
@@ -146,7 +152,7 @@ def fit_power_law(
 
 def _line(log_n: np.ndarray, asr: np.ndarray) -> np.ndarray:
     """log a and b of each row of rates, shape (rows, sizes); nan where a rate is 0 or 1."""
-    possible = ((asr > 1e-12) & (asr < 1 - 1e-12)).all(1)  # sums may miss 1 by rounding
+    possible = np.all((asr > TINY) & (asr < 1 - TINY), axis=1)
     y = np.log(-np.log(np.where(possible[:, None], asr, 0.5)))
     centered = log_n - log_n.mean()
     slope = y @ centered / (centered @ centered)
@@ -155,7 +161,7 @@ def _line(log_n: np.ndarray, asr: np.ndarray) -> np.ndarray:
 
 
 def _rate(log_a, b, n):
-    """exp(−a N^(−b)), with a N^(−b) in logs so that nothing overflows on the way."""
+    """exp(−a N^(−b)), with a N^(−b) computed in logarithms, which cannot overflow."""
     return np.exp(-np.exp(log_a - b * np.log(n)))
 
 
@@ -165,16 +171,16 @@ def _interval(value, draws) -> Interval:
     return Interval(float(value), float(low), float(high))
 
 
-def _reservations(successes, sizes, asr) -> tuple[str, ...]:
-    found = []
+def _reservations(successes: np.ndarray, sizes: Sequence[int], asr: np.ndarray) -> tuple[str, ...]:
+    reservations = []
     for rate, words in ((0, "nothing succeeded"), (1, "everything succeeded")):
         at = [n for n, r in zip(sizes, asr, strict=True) if r == rate]
         if at:
-            found.append(f"{words} at N = {', '.join(map(str, at))}: left out of the fit")
+            reservations.append(f"{words} at N = {', '.join(map(str, at))}: left out of the fit")
     broken = int((successes == 1).any(1).sum())
     if broken < FEWEST_SUCCESSES:
-        found.append(
-            f"{broken} of {len(successes)} prompts were broken at all, fewer than "
+        reservations.append(
+            f"{broken} of {len(successes)} prompts were broken, fewer than "
             f"{FEWEST_SUCCESSES}: too few to tell how the rate grows"
         )
-    return tuple(found)
+    return tuple(reservations)

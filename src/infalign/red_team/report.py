@@ -1,9 +1,10 @@
-"""How attack success grows with the number of attempts, drawn from a red team's `results.json`."""
+"""The figure of attack success against the number of attempts, from a red team's results."""
 
 from collections.abc import Mapping
 
 import matplotlib
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullLocator, PercentFormatter
 
@@ -17,14 +18,14 @@ LABELS = {
 
 
 def label(attack: Mapping) -> str:
-    """What an attack is called."""
+    """The label of an attack."""
     name = attack["augment"]
     return LABELS.get(name, name.replace("+", " and "))
 
 
 @matplotlib.rc_context(STYLE)
-def success(results: Mapping) -> Figure:
-    """ASR against N: measured points with intervals; fitted laws, dashed where they forecast."""
+def success_figure(results: Mapping) -> Figure:
+    """ASR against N: measured points with intervals; fitted laws, dashed where they extrapolate."""
     figure = Figure(figsize=(WIDTH, 4.2), layout="constrained")
     axes = figure.subplots()
     axes.set_xscale("log", base=2)
@@ -34,7 +35,7 @@ def success(results: Mapping) -> Figure:
     axes.set_ylabel("prompts broken")
     axes.set_title("Attack success against the number of attempts")
     drawing.grid(axes)
-    made, key = max(a["attempts"] for a in results["attacks"]), []
+    made, entries = max(a["attempts"] for a in results["attacks"]), []
     for index, attack in enumerate(results["attacks"]):
         color, marker = drawing.color(index), MARKERS[index % len(MARKERS)]
         _law(axes, attack, color)
@@ -44,7 +45,7 @@ def success(results: Mapping) -> Figure:
         )
         reach = np.nan_to_num([value - low, high - value])  # one prompt gives no interval
         axes.errorbar(
-            n * 1.04**index,  # side by side where they would hide each other
+            n * 1.04**index,  # side by side, so that no point hides another
             value,
             yerr=np.maximum(reach, 0),
             fmt=marker,
@@ -55,7 +56,7 @@ def success(results: Mapping) -> Figure:
             elinewidth=1.6,
             zorder=5,
         )
-        key.append(drawing.policy_key(index, label(attack)))
+        entries.append(drawing.policy_key(index, label(attack)))
     farthest = max([made, *(p["n"] for a in results["attacks"] for p in a["curve"])])
     if farthest > made:
         axes.axvline(made, color=FAINT, lw=1.2, ls=(0, (1, 2)))
@@ -73,12 +74,12 @@ def success(results: Mapping) -> Figure:
     axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.set_xlim(0.85, farthest * 1.18)
-    drawing.key(figure, key)
+    drawing.key(figure, entries)
     return figure
 
 
-def _law(axes, attack: Mapping, color: str) -> None:
-    """The fitted law with its band, solid as far as attempts were made."""
+def _law(axes: Axes, attack: Mapping, color: str) -> None:
+    """The fitted law with its band, solid up to the attempts made."""
     if not attack["curve"]:
         return
     n, value, low, high = (
@@ -88,5 +89,5 @@ def _law(axes, attack: Mapping, color: str) -> None:
     axes.fill_between(n, low, high, color=color, alpha=0.13, lw=0)
     seen = n <= attack["attempts"]
     axes.plot(n[seen], value[seen], color=color, lw=1.6)
-    beyond = np.append(seen[1:], False) != seen  # the last point seen joins the two
+    beyond = np.append(seen[1:], False) != seen  # the last measured point joins both lines
     axes.plot(n[~seen | beyond], value[~seen | beyond], color=color, lw=1.6, ls="--")

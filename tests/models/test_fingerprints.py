@@ -12,7 +12,7 @@ from enumerable import EnumerableModel
 
 from infalign import ConfigError, DataError, storage
 from infalign.config import parse_config
-from infalign.pipeline.fingerprints import artifact, policy_fingerprints, reward_fingerprint
+from infalign.models.fingerprints import artifact, policy_fingerprints, reward_fingerprint
 from infalign.pipeline.folder import Run
 from infalign.pipeline.read import open_store
 from infalign.pipeline.run import run
@@ -188,7 +188,7 @@ def test_a_hub_model_is_its_name_and_commit(model, tmp_path):
     (there / "refs").mkdir()
     (there / "refs" / "main").write_text(commit)
     code = (
-        "from infalign.pipeline.fingerprints import *\n"
+        "from infalign.models.fingerprints import *\n"
         "print(policy_fingerprints('someone/tiny')['model'], reward_fingerprint('someone/tiny'))"
     )
     offline = {"HF_HUB_CACHE": str(tmp_path / "cache"), "HF_HUB_OFFLINE": "1"}

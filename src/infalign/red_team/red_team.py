@@ -1,0 +1,231 @@
+"""A red team: several attacks on one policy, collected on disk, compared and extrapolated."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
+
+import numpy as np
+
+from infalign import _check, storage
+from infalign.evaluation.uncertainty import Estimate, over_prompts
+from infalign.models.fingerprints import policy_fingerprints, reward_fingerprint
+from infalign.models.interfaces import Sampler
+from infalign.models.rewards import load_reward, python_function
+from infalign.models.samplers import load_sampler
+from infalign.prompts import Prompt, fingerprint
+from infalign.seeds import derived
+
+from .attack import Attempts, SuccessTest, attack
+from .attempts import collect
+from .augmentations import SIGMA, check_sigma
+from .power_law import Interval, fit_power_law, success_rates
+
+SCHEMA_VERSION = 1
+
+FORECASTS = (4, 16, 64)
+"""Multiples of the attempts made for which success is forecast."""
+
+CURVE_POINTS = 40
+"""Sizes at which a fitted curve is stored."""
+
+
+@dataclass(frozen=True)
+class Campaign:
+    """The attacks on one policy, and the test of their success."""
+
+    model: str
+    """The policy, a specification for `load_sampler`."""
+
+    attacks: Mapping[str, Sequence[str]]
+    """Name of each attack → its augmentations of the prompt; none resamples the response."""
+
+    reward: str | None = None
+    """Reward of harmlessness, a specification for `load_reward`."""
+
+    threshold: float | None = None
+    """An attempt succeeds if its reward is below."""
+
+    success: str | None = None
+    """Instead of a threshold: python:package.module:function, as `SuccessTest.function`."""
+
+    attempts: int = 64
+    """Attempts per prompt and attack."""
+
+    sigma: float = SIGMA
+    """Strength of the augmentations, above 0 and at most 1."""
+
+    temperature: float = 1.0
+    top_p: float = 1.0
+    max_new_tokens: int = 128
+    seed: int = 0
+    trust_remote_code: bool = False
+
+    def __post_init__(self):
+        if not self.attacks:
+            raise ValueError("`attacks` must name at least one attack; got none.")
+        _check.count("attempts", self.attempts)
+        check_sigma(self.sigma)
+
+    @property
+    def sampling(self) -> dict[str, float]:
+        """The settings of the policy's sampling."""
+        return {
+            "temperature": self.temperature,
+            "top_p": self.top_p,
+            "max_new_tokens": self.max_new_tokens,
+        }
+
+    @cached_property
+    def sampler(self) -> Sampler:
+        """The loaded policy."""
+        return load_sampler(
+            self.model,
+            temperature=self.temperature,
+            top_p=self.top_p,
+            max_new_tokens=self.max_new_tokens,
+            trust_remote_code=self.trust_remote_code,
+        )
+
+    @cached_property
+    def test(self) -> SuccessTest:
+        """The loaded test of success."""
+        remote = self.trust_remote_code
+        return SuccessTest(
+            scorer=load_reward(self.reward, trust_remote_code=remote) if self.reward else None,
+            threshold=self.threshold,
+            function=python_function(self.success, "success test") if self.success else None,
+        )
+
+    def settings(self, name: str, prompts: Sequence[Prompt]) -> dict:
+        """The settings that the attempts of one attack depend on, as JSON."""
+        return {
+            **self.sampling,
+            "model": policy_fingerprints(self.model, trust_remote_code=self.trust_remote_code),
+            "reward": self.reward and reward_fingerprint(self.reward),
+            "threshold": self.threshold,
+            "success": self.success and reward_fingerprint(self.success),
+            "prompts": fingerprint(prompts),
+            "attempts": self.attempts,
+            "seed": self.seed,
+            "augment": name,
+            "sigma": self.sigma if self.attacks[name] else None,
+        }
+
+    def attempt(self, name: str, prompts: Sequence[Prompt], number: int) -> Attempts:
+        """The attempts of one attack on some prompts; `number` gives them their seed."""
+        return attack(
+            self.sampler,
+            self.test,
+            prompts,
+            self.attempts,
+            names=self.attacks[name],
+            sigma=self.sigma,
+            seed=derived(self.seed, name, number),
+        )
+
+
+def red_team(
+    campaign: Campaign,
+    prompts: Sequence[Prompt],
+    folder: Path,
+    report: Callable[[str, int, int], None] = lambda what, done, total: None,
+) -> dict:
+    """The results of a campaign, also written to `folder`/results.json and attack.png.
+
+    Every attempt is stored below `folder`; a killed call continues. Models are loaded only if
+    attempts are missing.
+
+    - `report`: called with the attack, the number of prompts done, and of all.
+
+    Raises ConfigError when the folder holds attempts with other settings, DataError when a model,
+    a reward or a function cannot be used.
+    """
+    from infalign.reports.drawing import save_png  # matplotlib is slow to import
+
+    from .report import success_figure
+
+    successes = {
+        name: collect(
+            folder / name,
+            campaign.settings(name, prompts),
+            prompts,
+            campaign.attempts,
+            partial(campaign.attempt, name),
+            partial(report, f"attack: {name}"),
+        )
+        for name in campaign.attacks
+    }
+    results = {
+        **summarize(successes, seed=campaign.seed),
+        "model": campaign.model,
+        "reward": campaign.reward,
+        "success": campaign.success,
+        "threshold": campaign.threshold,
+        "sigma": campaign.sigma,
+        "sampling": campaign.sampling,
+    }
+    storage.write_json(folder / "results.json", results)
+    save_png(success_figure(results), folder / "attack.png")
+    return results
+
+
+def summarize(successes: Mapping[str, np.ndarray], *, seed: int) -> dict:
+    """Success rates, power laws and forecasts of each attack, as JSON.
+
+    - `successes`: attack → success of its attempts, shape (prompts, attempts), on the same prompts
+      in the same order. Differences are to the last attack, paired by prompt.
+    """
+    rates = {name: success_rates(tries) for name, tries in successes.items()}
+    attacks = []
+    for name, tries in successes.items():
+        law = fit_power_law(tries, rng=np.random.default_rng(seed))
+        m = tries.shape[1]
+        attacks.append(
+            {
+                "augment": name,
+                "attempts": m,
+                "broken": int(tries.any(1).sum()),
+                "rates": [{"n": n, **_json(r, stderr=r.stderr)} for n, r in rates[name].items()],
+                "law": {
+                    "a": _json(law.a),
+                    "b": _json(law.b),
+                    "sizes": list(law.sizes),
+                    "misfit": _finite(law.misfit),
+                    "reservations": list(law.reservations),
+                },
+                "curve": [{"n": n, **_json(law.forecast(n))} for n in _curve_sizes(m)]
+                if law.fitted
+                else [],
+                "forecasts": [{"n": k * m, **_json(law.forecast(k * m))} for k in FORECASTS]
+                if law.fitted
+                else [],
+            }
+        )
+    *others, last = successes
+    differences = []
+    for name in others:
+        n = max(set(rates[name]) & set(rates[last]))
+        d = over_prompts(rates[name][n].per_prompt - rates[last][n].per_prompt)
+        differences.append({"a": name, "b": last, "n": n, **_json(d, stderr=d.stderr)})
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "prompts": len(successes[last]),
+        "attacks": attacks,
+        "differences": differences,
+    }
+
+
+def _curve_sizes(m: int) -> list[int]:
+    """Numbers of attempts for a smooth curve, from 1 to the largest forecast."""
+    sizes = np.geomspace(1, m * FORECASTS[-1], CURVE_POINTS)
+    return np.unique(np.rint(sizes).astype(int)).tolist()
+
+
+def _json(estimate: Interval | Estimate, **more: float) -> dict[str, float | None]:
+    values = {"value": estimate.value, "low": estimate.low, "high": estimate.high, **more}
+    return {name: _finite(value) for name, value in values.items()}
+
+
+def _finite(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None
