@@ -8,7 +8,7 @@ from scipy import stats
 from scipy.special import ndtri
 
 from infalign import storage
-from infalign.calibration.judge import AbstractWorld, KnownWorld, SampledWorld
+from infalign.calibration.assessment import AbstractWorld, KnownWorld, SampledWorld
 
 SHAPE_SHARED = ("normal, one scale", "normal", "skewed", "heavy-tailed")
 """Worlds whose prompts differ by location, and where not said otherwise scale: the targets'."""

@@ -32,7 +32,7 @@ from infalign.calibration import (
     TailExtrapolation,
     choose,
 )
-from infalign.calibration.judge import SampledWorld, Truth, achieved
+from infalign.calibration.assessment import SampledWorld, Truth, achieved
 from infalign.core import best_exponential
 from infalign.errors import SolveError
 

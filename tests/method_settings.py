@@ -4,7 +4,7 @@ import numpy as np
 
 from infalign import BestOfN, CalibrationStore
 from infalign.calibration import Counting
-from infalign.calibration.expected import expected
+from infalign.calibration.outlook import outlook_of
 from infalign.methods import Setting, TrainingDesign, training_design
 
 
@@ -29,7 +29,7 @@ def setting_of(
     procedure, calibrator = procedure or BestOfN(4), calibrator or Counting()
     rewards = np.asarray(rewards, float)
     learned = calibrator.fit(rewards)
-    outlook = expected(learned, rewards)
+    outlook = outlook_of(learned, rewards)
     return Setting(
         reward=reward,
         store=CalibrationStore.from_rewards(ids or [str(i) for i in range(len(rewards))], rewards),

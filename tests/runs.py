@@ -52,7 +52,7 @@ class Runs:
 
 SMALLER = {
     "infalign.training.landing": {"SAMPLES": 96},
-    "infalign.calibration.expected": {"PROMPTS": 16},
+    "infalign.calibration.outlook": {"PROMPTS": 16},
 }
 """Simulations and measurements that tests of the pipeline make smaller."""
 

@@ -7,8 +7,8 @@ from importlib.machinery import ModuleSpec
 
 MOVED = {
     "infalign.calibration.calibrators": "infalign.calibration",
-    "infalign.calibration.calibrators.expected": "infalign.calibration.expected",
-    "infalign.calibration.calibrators.judge": "infalign.calibration.judge",
+    "infalign.calibration.calibrators.expected": "infalign.calibration.outlook",
+    "infalign.calibration.calibrators.judge": "infalign.calibration.assessment",
     "infalign.calibration.ranks": "infalign.core",
     "infalign.calibration.store": "infalign.stores",
     "infalign.certificates": "infalign.core",

@@ -10,8 +10,8 @@ from scipy.special import ndtr, ndtri
 
 from infalign import BestOfN, Exponential, Identity, TiltedPolicy, compare, quantiles
 from infalign.calibration import Counting, NormalScores, Pooled, TailExtrapolation
+from infalign.calibration.assessment import KnownWorld, SampledWorld, assess
 from infalign.calibration.interface import Belief
-from infalign.calibration.judge import KnownWorld, SampledWorld, judge
 from infalign.core import FewSamples, at_kl
 
 PROCEDURE, TRANSFORM = BestOfN(8), Exponential(20.0)
@@ -27,7 +27,7 @@ def normal_world(prompts=96, seed=1):
 
 def worth(world, samples, rounds=3, calibrators=None):
     given_calibrators = calibrators or {"counting": Counting(), "pooled": Pooled()}
-    return judge(world, given_calibrators, TRANSFORM, PROCEDURE, kl=0.5, samples=samples,
+    return assess(world, given_calibrators, TRANSFORM, PROCEDURE, kl=0.5, samples=samples,
                  rounds=rounds, rng=np.random.default_rng(0))  # fmt: skip
 
 

@@ -8,11 +8,11 @@ from scipy.special import ndtr, ndtri
 
 from infalign import BestOfN, CalibrationStore, Exponential, ShapedReward, WorstOfN
 from infalign.calibration import Counting, Pooled, StoreCalibration, choose
+from infalign.calibration.assessment import KnownWorld, assess
 from infalign.calibration.choice import _error
-from infalign.calibration.expected import Counted, Simulated, expected
 from infalign.calibration.interface import AbstractCalibrator
-from infalign.calibration.judge import KnownWorld, judge
-from infalign.calibration.simulated import Alike
+from infalign.calibration.outlook import RankOutlook, SimulatedOutlook, outlook_of
+from infalign.calibration.simulated import SimulatedPrompts
 from infalign.errors import DataError
 
 TRANSFORM = Exponential(20.0)
@@ -197,13 +197,13 @@ def test_what_is_expected_is_what_comes(procedure, samples):
     rewards, _, _ = world.draw(samples, rng)
     learned = Pooled().fit(rewards)
     transform = TRANSFORM if isinstance(procedure, BestOfN) else Exponential(-20.0)
-    found = expected(learned, rewards).achieved(transform, procedure, procedure, kl=0.5)
-    real = judge(world, {"": Pooled()}, transform, procedure, kl=0.5, samples=samples,
+    found = outlook_of(learned, rewards).achieved(transform, procedure, procedure, kl=0.5)
+    real = assess(world, {"": Pooled()}, transform, procedure, kl=0.5, samples=samples,
                  rounds=2, rng=rng)[""]  # fmt: skip
     assert found.kl == pytest.approx(0.5, abs=1e-6)
     assert found.win_rate == pytest.approx(real.win_rate, abs=0.02 + 3 * real.stderr)
     assert found.beta == pytest.approx(real.beta, rel=0.15)
-    again = expected(learned, rewards).achieved(transform, procedure, procedure, beta=found.beta)
+    again = outlook_of(learned, rewards).achieved(transform, procedure, procedure, beta=found.beta)
     assert again.kl == pytest.approx(0.5) and again.win_rate == pytest.approx(found.win_rate)
 
 
@@ -212,7 +212,7 @@ def test_prompts_alike_have_the_place_and_shape_of_those_learned_from():
     rng = np.random.default_rng(8)
     rewards = 5 + 2 * (rng.normal(size=(400, 1)) + rng.exponential(size=(400, 32)))
     learned = Pooled(np.inf).fit(rewards)
-    drawn, truth, _ = Alike(learned, 400).draw(32, rng)
+    drawn, truth, _ = SimulatedPrompts(learned, 400).draw(32, rng)
     assert drawn.mean() == pytest.approx(rewards.mean(), abs=4 * 2 / 20)
     assert drawn.mean(1).std() == pytest.approx(rewards.mean(1).std(), rel=0.15)
     within = [(r - r.mean(1, keepdims=True)) for r in (drawn, rewards)]
@@ -226,8 +226,8 @@ def test_prompts_alike_have_the_place_and_shape_of_those_learned_from():
 
 def test_rewards_that_cannot_be_pooled_are_expected_as_counted():
     rewards = (np.random.default_rng(9).random((64, 6)) < 0.3) * 1.0
-    assert expected(Pooled().fit(rewards), rewards) == Counted(6)
+    assert outlook_of(Pooled().fit(rewards), rewards) == RankOutlook(6)
     continuous = alike(samples=5)[1]
     continuous[0, 3:] = np.nan  # the prompt with the fewest
-    outlook = expected(Pooled().fit(continuous), continuous)
-    assert isinstance(outlook, Simulated) and outlook.samples == 3
+    theory = outlook_of(Pooled().fit(continuous), continuous)
+    assert isinstance(theory, SimulatedOutlook) and theory.samples == 3

@@ -6,7 +6,7 @@ import pytest
 from infalign import BestOfN, design
 from infalign.calibration import Pooled
 from infalign.calibration.diagnostics import drift, resolution, saturation, ties, uniformity
-from infalign.calibration.expected import expected
+from infalign.calibration.outlook import outlook_of
 
 RNG = np.random.default_rng
 
@@ -111,8 +111,8 @@ def test_resolution_is_what_design_says():
 def test_resolution_counts_what_pooling_is_worth():
     rng = RNG(5)
     rewards = rng.normal(size=(96, 1)) + rng.normal(size=(96, 8))
-    outlook = expected(Pooled().fit(rewards), rewards)
-    found = resolution(BestOfN(8), 0.5, 8, outlook=outlook, calibrator="pooled")
+    pooled = outlook_of(Pooled().fit(rewards), rewards)
+    found = resolution(BestOfN(8), 0.5, 8, outlook=pooled, calibrator="pooled")
     counted = resolution(BestOfN(8), 0.5, 8)
     assert found.exact == counted.exact and 0 < found.loss < 0.8 * counted.loss
     assert "lost with pooled" in found.advice
@@ -135,7 +135,7 @@ def test_ties_are_the_share_of_equal_pairs():
         (lambda: uniformity([[1.0]], [[1.0], [2.0]], rng=RNG(0)), "`fresh` and `stored` must have"),
         (lambda: uniformity([[np.nan]], [[1.0]], rng=RNG(0)), "`fresh` must hold finite"),
         (lambda: drift([[1.0]], [[1.0, 2.0]]), "`again` must have the shape"),
-        (lambda: drift([[1.0]], [[np.nan]]), "`again` must hold some"),
+        (lambda: drift([[1.0]], [[np.nan]]), "`again` must have a reward in common"),
     ],
 )
 def test_wrong_arguments_are_named(call, words):

@@ -111,7 +111,10 @@ def test_ratios_of_any_size_are_no_trouble():
         ({"log_ratios": np.zeros((4, 2))}, r"`log_ratios`.*shape \(4, 3\); got \(4, 2\)"),
         ({"policy_log_ratios": np.full((4, 5), np.nan)}, r"`policy_log_ratios`.*got nan at prompt"),
         ({"log_ratios": np.full((4, 3), np.inf)}, r"got inf at prompt 0, sample 0 \(12 of 12"),
-        ({"policy_rewards": np.zeros((3, 5))}, "a row for each of the 4 prompts; got 3"),
+        (
+            {"policy_rewards": np.zeros((3, 5))},
+            r"`rewards` and `policy_rewards` must have one row per prompt each; got 4 and 3 rows",
+        ),
     ],
 )
 def test_wrong_samples_are_refused(changed, told):

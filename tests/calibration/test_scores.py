@@ -8,8 +8,8 @@ from scipy.special import expit, ndtri
 
 from infalign import BestOfN, Exponential, WorstOfN
 from infalign.calibration import Counting, NormalScores, Pooled, QuantileRegression, choose
-from infalign.calibration.expected import expected
-from infalign.calibration.judge import KnownWorld, judge
+from infalign.calibration.assessment import KnownWorld, assess
+from infalign.calibration.outlook import outlook_of
 from infalign.calibration.scores import Scale
 
 RANKED = NormalScores(Pooled())
@@ -73,7 +73,7 @@ def test_rewards_that_crowd_at_their_bounds_are_served(samples):
         (BestOfN(8), Exponential(20.0)),
         (WorstOfN(8), Exponential(-20.0)),
     ):
-        found = judge(world, {"counting": Counting(), "ranked": RANKED}, transform, procedure,
+        found = assess(world, {"counting": Counting(), "ranked": RANKED}, transform, procedure,
                       kl=0.5, samples=samples, rounds=1, rng=np.random.default_rng(3))  # fmt: skip
         paired = found["ranked"].prompts - found["counting"].prompts
         assert paired.mean() > 2 * paired.std(ddof=1) / np.sqrt(128) > 0
@@ -126,7 +126,7 @@ def test_what_is_expected_is_what_is_expected_of_scores():
     fitted = RANKED.fit(rewards)
     procedure, transform = BestOfN(4), Exponential(10.0)
     one, other = (
-        expected(*given).achieved(transform, procedure, procedure, kl=0.5)
+        outlook_of(*given).achieved(transform, procedure, procedure, kl=0.5)
         for given in (
             (fitted, rewards),
             (fitted.learned, fitted.scale(rewards)),

@@ -8,7 +8,7 @@ from method_settings import setting_of
 
 from infalign import BestOfN, Identity, Log, WorstOfN, compare
 from infalign.calibration import Counting, Pooled
-from infalign.calibration.expected import Counted
+from infalign.calibration.outlook import RankOutlook
 from infalign.config import parse_config
 from infalign.core import design
 from infalign.errors import ConfigError
@@ -75,7 +75,7 @@ def test_betas_are_those_of_theory():
     assert objective("identity", s).beta == pytest.approx(rows["identity"].beta)
     assert objective("vbon", s).beta == pytest.approx(rows["log"].beta)
     assert objective("group", s).beta == pytest.approx(design(BestOfN(4), kl=0.5).beta, rel=1e-9)
-    assert s.outlook == Counted(64)
+    assert s.outlook == RankOutlook(64)
 
 
 def test_risk_is_sought_for_the_best_of_many_and_avoided_for_the_worst():

@@ -8,7 +8,7 @@ import torch
 from method_settings import design_of, setting_of
 
 from infalign import BestOfN, Exponential, WorstOfN
-from infalign.calibration.expected import Counted
+from infalign.calibration.outlook import RankOutlook
 from infalign.errors import ConfigError
 from infalign.methods import METHODS, Offline, losses
 
@@ -92,7 +92,7 @@ def test_the_margin_of_bonbon_is_the_mean_log_ratio_of_the_best_of_n():
 def setting(procedure=BestOfN(4), samples=16):  # noqa: B008
     rng = np.random.default_rng(2)
     rewards = rng.normal(size=(30, 1)) + rng.normal(size=(30, samples))
-    few = Counted(samples).achieved(Exponential(5.0), procedure, procedure, kl=0.5)
+    few = RankOutlook(samples).achieved(Exponential(5.0), procedure, procedure, kl=0.5)
     design = design_of(Exponential(5.0), few.beta, 0.5)
     return rewards, setting_of(len, rewards, procedure=procedure, design=design)
 

@@ -23,7 +23,7 @@ from infalign import (
     compare,
 )
 from infalign.calibration import Counting, Pooled
-from infalign.calibration.expected import Counted
+from infalign.calibration.outlook import RankOutlook
 from infalign.calibration.raw_reward import raw_beta, raw_kl, raw_win_rate
 from infalign.core import at_kl, log_weights
 from infalign.methods import METHODS, training_design
@@ -144,7 +144,7 @@ def test_pooling_needs_a_sharper_table_than_counting_and_wins_more():
 
 @pytest.mark.parametrize("transform", ["optimal", "identity", "exponential:10"])
 def test_a_design_says_what_its_number_of_samples_gives(transform):
-    best, few = BestOfN(4), Counted(16)
+    best, few = BestOfN(4), RankOutlook(16)
     design = training_design(best, best, transform, kl=0.5, beta=None, outlook=few)
     rows = {row.transform: row for row in compare(
         BestOfN(4), [Identity(), Exponential(10)], kl=0.5, samples=16

@@ -1,8 +1,8 @@
-"""Calibrators: reference rewards of each prompt to quantiles, from few samples.
+"""Calibrators: quantiles of rewards, from few reference rewards of each prompt.
 
-`Counting` is the plain rank. The others share what prompts have in common; `choose` takes one of
-them only where held-out reference samples say that it is better. `judge` says what a calibrator is
-worth: the win rate of the policy that is trained on it.
+`Counting` is the plain rank; the others pool what prompts have in common. `choose` selects one of
+them only where it predicts held-out reference samples better. `assessment` computes the win rate of
+the policy that is trained on a calibrator.
 """
 
 from .choice import Choice, choose

@@ -1,9 +1,10 @@
-"""Which calibrator a reward is best served by, for its own held-out reference samples to say.
+"""Choice of a calibrator by its predictions of held-out reference samples.
 
-One sample of each prompt is held out in turn and each calibrator, fitted on the others, says how
-likely it is to lie below each of them and below two points beyond them. The squared error of such
-a chance is least for the true one (Brier, Monthly Weather Review 78, 1950), whatever the reward's
-law, so a lower one is a better calibration. Counting is left only for what is surely better.
+One sample of each prompt is held out in turn. Each calibrator, fitted on the others, predicts the
+chance that it lies below each of them and below two points beyond them. The expected squared error
+of such a chance is smallest for the true one, whatever the reward's law (Brier, Monthly Weather
+Review 78, 1950), so a lower error is a better calibration. Plain ranks are replaced only by what is
+significantly better.
 """
 
 import itertools
@@ -13,7 +14,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from .counting import Counting
-from .interface import AbstractCalibrator, sorted_rewards
+from .interface import AbstractCalibrator, AbstractFitted, sorted_rewards
 from .pooled import EXTREME, Pooled
 from .scores import NormalScores
 from .tail import TailExtrapolation
@@ -26,54 +27,55 @@ CALIBRATORS: Mapping[str, AbstractCalibrator] = {
     "pooled": Pooled(),
     "pooled-ranks": NormalScores(Pooled()),
 }
-"""Those that read rewards alone, by the names they have in a configuration."""
+"""Calibrators that read rewards alone, by their names in a configuration."""
 
 CANDIDATES = {name: CALIBRATORS[name] for name in (ECDF, "pooled", "pooled-ranks")}
-"""What `choose` chooses from, unless told otherwise."""
+"""The default candidates of `choose`."""
 
 PROMPTS = 128
-"""Prompts that choose, evenly spaced, at most: 3 % less error is then seven standard errors."""
+"""Most prompts that the choice is made on, evenly spaced. A difference of 3 % in error is then
+seven standard errors."""
 
 HELD_OUT = 512
-"""Samples that are held out in all, about: 4 of each of 128 prompts, more of each of fewer."""
+"""Approximate number of held-out samples: 4 of each of 128 prompts, or more of each of fewer."""
 
 SURE = 2.0
-"""Standard errors by which a calibrator must be better than counting."""
+"""Standard errors by which a calibrator must be better than plain ranks."""
 
 STRIDE = 7
-"""Ranks from one prompt's first held-out sample to the next prompt's, around the circle."""
+"""Ranks from one prompt's first held-out sample to the next prompt's, modulo K."""
 
 
 @dataclass(frozen=True)
 class HeldOut:
-    """How a calibrator predicts held-out samples, beside counting."""
+    """Prediction of held-out samples by a calibrator, compared with plain ranks."""
 
     error: float
-    """Mean squared error of the chances, each in units of its variance."""
+    """Mean squared error of the chances, each divided by its variance."""
 
     better: float
-    """Share of counting's error that it saves; below 0 it adds to it."""
+    """Reduction of the error, as a share of that of plain ranks; negative if it is larger."""
 
     stderr: float
-    """Standard error of `better`: prompts are random."""
+    """Standard error of `better` over prompts."""
 
     tails: tuple[float, float]
     """The same share among the lowest and among the highest samples of each prompt."""
 
     @property
     def safe(self) -> bool:
-        """Surely better than counting as a whole, and worse in neither tail."""
+        """Significantly better than plain ranks overall, and worse in neither tail."""
         return self.better > SURE * self.stderr and min(self.tails) >= 0
 
 
 @dataclass(frozen=True)
 class Choice:
-    """A calibrator, and why."""
+    """The chosen calibrator, and the evidence."""
 
     name: str
     calibrator: AbstractCalibrator
     prompts: int
-    """Prompts with samples to hold out."""
+    """Number of prompts with held-out samples."""
 
     held_out: Mapping[str, HeldOut] = field(repr=False)
 
@@ -84,40 +86,38 @@ class Choice:
             return f"{self.name}: no prompt has two samples, so nothing can be compared"
         others = {name: h for name, h in self.held_out.items() if name != ECDF}
         if self.name != ECDF:
-            found = others[self.name]
             return (
                 f"{self.name}: it predicts held-out samples of {self.prompts} prompts with "
-                f"{_percent(found)} less error than the ecdf"
+                f"{_percent(others[self.name])} less error than the ecdf"
             )
         if not others:
-            return f"{self.name}: nothing else was asked for"
-        best = max(others, key=lambda name: others[name].better)
-        found = others[best]
-        where = "" if min(found.tails) >= 0 else ", and more in a tail"
-        told = "no less error" if found.better <= 0 else f"{_percent(found)} less error"
-        unsure = "" if not 0 < found.better <= SURE * found.stderr else ", which chance explains"
+            return f"{self.name}: the only candidate"
+        name, best = max(others.items(), key=lambda item: item[1].better)
+        less = "no less error" if best.better <= 0 else f"{_percent(best)} less error"
+        unsure = "" if not 0 < best.better <= SURE * best.stderr else ", which chance explains"
+        where = "" if min(best.tails) >= 0 else ", and more in a tail"
         return (
-            f"{self.name}: on held-out samples of {self.prompts} prompts {best} has {told}"
+            f"{self.name}: on held-out samples of {self.prompts} prompts {name} has {less}"
             f"{unsure}{where}"
         )
 
 
-def _percent(found: HeldOut) -> str:
-    return f"{100 * found.better:.1f} ± {100 * found.stderr:.1f} %"
+def _percent(held_out: HeldOut) -> str:
+    return f"{100 * held_out.better:.1f} ± {100 * held_out.stderr:.1f} %"
 
 
 def choose(
     rewards, features=None, *, candidates: Mapping[str, AbstractCalibrator] | None = None
 ) -> Choice:
-    """The best calibrator that is safe: `ecdf`, unless another is surely better.
+    """The best safe calibrator: plain ranks (`ecdf`) unless another is significantly better.
 
-    Better by two standard errors or more at predicting held-out reference samples, over all of a
-    prompt's range, and not worse at either end of it, where procedures and policies live. Of
-    several, that with the least error.
+    A calibrator is safe if it predicts held-out reference samples better by two standard errors
+    over a prompt's whole range, and not worse at either end, where procedures and policies
+    concentrate. Of several safe ones, the one with the smallest error is chosen.
 
     - `rewards`: reference rewards, (prompts, K), nan where a prompt has fewer; any order.
     - `features`: numbers that describe each prompt, (prompts, d), for calibrators that read them.
-    - `candidates`: calibrators by name; counting is one of them, asked or not.
+    - `candidates`: calibrators by name; plain ranks are always one of them. Default: `CANDIDATES`.
 
     >>> rng = np.random.default_rng(0)
     >>> choose(rng.normal(size=(200, 1)) + rng.normal(size=(200, 8))).name
@@ -135,15 +135,15 @@ def choose(
     errors = {name: _errors(rewards, features, c) for name, c in candidates.items()}
     base = errors[ECDF]
     held_out = {name: _compared(own, base) for name, own in errors.items()}
-    safe = [name for name, found in held_out.items() if found.safe]
+    safe = [name for name, compared in held_out.items() if compared.safe]
     name = min(safe, key=lambda name: held_out[name].error, default=ECDF)
     return Choice(name, candidates[name], chosen.size, held_out)
 
 
 def evenly(usable: np.ndarray, most: int) -> np.ndarray:
-    """Positions of at most so many usable prompts, evenly spaced."""
-    found = np.flatnonzero(usable)
-    return found[np.linspace(0, found.size - 1, min(found.size, most)).astype(int)]
+    """Positions of at most `most` usable prompts, evenly spaced."""
+    positions = np.flatnonzero(usable)
+    return positions[np.linspace(0, positions.size - 1, min(positions.size, most)).astype(int)]
 
 
 def _compared(own: np.ndarray, base: np.ndarray) -> HeldOut:
@@ -166,32 +166,32 @@ def _errors(rewards: np.ndarray, features, calibrator: AbstractCalibrator) -> np
     counts = np.isfinite(rewards).sum(1)
     errors, folds = np.zeros((len(rewards), 3)), np.minimum(counts, -(-HELD_OUT // len(rewards)))
     numbers = np.arange(len(rewards))
-    # Of two or three samples the one held out is dearly missed: half of the prompts at a time.
+    # One of two or three samples is a large loss: half of the prompts keep all of theirs.
     parts = 2 if counts.max() <= 3 else 1
     for fold, half in itertools.product(range(folds.max()), range(parts)):
-        # Every rank is held out as often, whatever K; prompts with fewer samples sit later folds
-        # out, and only lend their rewards.
+        # Every rank is held out equally often, whatever K. Prompts with fewer samples skip the
+        # later folds, and only contribute their rewards.
         out = (numbers // parts * STRIDE + fold * np.maximum(counts // folds, 1)) % counts
         part = (fold < folds) & (numbers % parts == half)
         rest = rewards.copy()
         rest[part, out[part]] = np.nan
         rest = np.sort(rest, axis=1)
         fitted = calibrator.fit(rest, features)
-        for p in np.flatnonzero(part):
+        for p in np.flatnonzero(part).tolist():
             errors[p] += _error(rewards[p, out[p]], rest[p, : counts[p] - 1], fitted, p) / folds[p]
     return errors
 
 
-def _error(held: float, rest: np.ndarray, fitted, row: int) -> np.ndarray:
-    """The three errors with which one held-out sample is predicted from the rest of its prompt."""
+def _error(held: float, rest: np.ndarray, fitted: AbstractFitted, row: int) -> np.ndarray:
+    """The three errors of predicting one held-out sample from the other samples of its prompt."""
     points, chance = rest, np.arange(1, rest.size + 1) / (rest.size + 1)
     if rest.size >= 2:  # as far beyond the ends as the last gaps reach
         beyond = 2 * rest[[0, -1]] - rest[[1, -2]]
         points = np.concatenate([beyond[:1], rest, beyond[1:]])
         end = chance[0] / 2
         chance = np.concatenate([[end], chance, [1 - end]])
-    told = fitted.quantiles(np.full(points.size, row), points)
+    predicted = fitted.quantiles(np.full(points.size, row), points)
     hit = np.heaviside(points - held, 0.5)
-    error = (told - hit) ** 2 / (chance * (1 - chance))
+    error = (predicted - hit) ** 2 / (chance * (1 - chance))
     upper = chance >= min(EXTREME, chance[-1])
     return np.array([error.mean(), error[upper[::-1]].mean(), error[upper].mean()])

@@ -11,11 +11,11 @@ from .interface import AbstractCalibrator, AbstractFitted, sorted_rewards
 
 @dataclass(frozen=True)
 class Counting(AbstractCalibrator):
-    """Mid-rank among the prompt's own samples, as `infalign.quantiles`: the default.
+    """Mid-rank among the prompt's own samples, as in `infalign.quantiles`: the default.
 
-    When: always safe, and exact as K grows. Right for rewards that tie (pass or fail, levels), for
-    prompts that have nothing in common, and for K above a hundred. With few samples it knows a
-    quantile to 1/√(4K) and nothing beyond the best sample.
+    When: always safe, and exact as K grows. It suits rewards that tie (pass or fail, levels),
+    prompts that have nothing in common, and K above a hundred. With few samples its standard error
+    is up to 1/√(4K), and rewards beyond the best sample cannot be told apart.
 
     >>> Counting().fit([[1.0, 2.0, 3.0, 4.0]]).quantiles([0], [2.0]).tolist()
     [0.375]

@@ -1,7 +1,7 @@
-"""Whether a calibration can be trusted, and whether it has samples enough.
+"""Diagnostics of a calibration: is it sound, and are its samples enough?
 
-A calibration claims that the quantile of a reference sample is uniform, that its reward is the one
-in use, and that K samples resolve what is trained on them. Each claim can be checked.
+A calibration claims that quantiles of reference samples are uniform, that its reward is the one in
+use, and that K samples resolve what is trained on them. Each claim is checked here.
 """
 
 from dataclasses import dataclass
@@ -9,49 +9,59 @@ from dataclasses import dataclass
 import numpy as np
 
 from infalign import _check
-from infalign.core import AbstractProcedure, design, finite_rewards, quantiles, samples_needed
+from infalign.core import (
+    AbstractProcedure,
+    RankProcedure,
+    design,
+    finite_rewards,
+    quantiles,
+    require_by_rank,
+    samples_needed,
+)
 from infalign.errors import SolveError
 
-from .expected import AbstractExpected, Counted
+from .outlook import AbstractOutlook, RankOutlook
 
 CELLS = 2**24
-"""Numbers that a permutation test holds at once."""
+"""Numbers that a permutation test holds in memory at once."""
+
+ROUNDING = 1e-12
+"""Differences of statistics that count as none."""
 
 SURE = 0.01
-"""p-value below which a check speaks up."""
+"""p-value below which a check reports a problem."""
 
 
 @dataclass(frozen=True)
 class Uniformity:
-    """How fresh reference samples fall among stored ones."""
+    """Fresh reference samples, ranked among stored ones."""
 
     deviation: float
-    """Largest distance of the distribution of their quantiles from the uniform one, in [0, 1]."""
+    """Largest distance of the CDF of their quantiles from the uniform CDF, in [0, 1]."""
 
     shift: float
-    """Mean quantile less ½: above 0, fresh samples are better than the stored ones."""
+    """Mean quantile minus ½: above 0, fresh samples are better than stored ones."""
 
     p_deviation: float
     p_shift: float
-    """Chance of as large a deviation, or shift to either side, if both are the same population."""
+    """Two-sided p-values, under the hypothesis that both come from one population."""
 
     prompts: int
     samples: int
-    """Fresh samples of each prompt."""
+    """Number of fresh samples of each prompt."""
 
 
 def uniformity(fresh, stored, *, rng: np.random.Generator, permutations: int = 999) -> Uniformity:
-    """Test whether fresh reference samples come from what the stored ones came from.
+    """Permutation test of whether fresh and stored reference samples come from one distribution.
 
-    Quantiles among K samples are no independent draws: all fresh samples of a prompt share the
-    errors of its K, so tests that take them as independent reject sound calibrations. Under the
-    claim the fresh and the stored samples of a prompt can be exchanged, so both are pooled and
-    dealt out anew, prompt by prompt: p-values are exact for any K, with ties, and for prompts that
-    differ in any way.
+    Quantiles among K samples are not independent: all fresh samples of a prompt share the errors of
+    its K samples, and tests that assume independence reject sound calibrations. Under the
+    hypothesis the fresh and stored samples of a prompt are exchangeable, so both are pooled and
+    divided anew, prompt by prompt. The p-values are exact for any K, with ties, and for prompts
+    that differ in any way.
 
-    Samples of the store itself, dealt at random, would pass whatever they are. Use samples drawn
-    at another time, or the last of each prompt against its first ones, which finds what changed
-    while a store was collected.
+    A random division of one store always passes. Use samples drawn at another time, or the last
+    samples of each prompt against its first ones, which detects changes during a collection.
 
     - `fresh`, `stored`: rewards, shapes (prompts, m) and (prompts, K), finite, any scale.
     - `permutations`: p-values are multiples of 1 / (permutations + 1).
@@ -66,7 +76,7 @@ def uniformity(fresh, stored, *, rng: np.random.Generator, permutations: int = 9
     _check.paired_rows(fresh=fresh, stored=stored)
     prompts, m = fresh.shape
     pooled = np.concatenate([fresh, stored], axis=1)
-    # Ties in random order: no sample is then more likely than another to stand anywhere.
+    # Ties are put in random order, which makes all places equally likely for every sample.
     order = np.lexsort((rng.random(pooled.shape), pooled), axis=1)
     place = np.argsort(order, axis=1)
     observed = _statistics(place[None, :, :m], pooled.shape[1])
@@ -75,9 +85,9 @@ def uniformity(fresh, stored, *, rng: np.random.Generator, permutations: int = 9
     for start in range(0, permutations, block):
         shape = (min(block, permutations - start), *pooled.shape)
         dealt = rng.permuted(np.broadcast_to(np.arange(shape[2]), shape), axis=2)[..., :m]
-        # Rounding must not make of an equal permutation a smaller one.
-        found = np.abs(_statistics(dealt, shape[2])) >= np.abs(observed) - 1e-12
-        larger += found.sum(1)
+        # With a tolerance, since rounding must not make an equal statistic smaller.
+        as_large = np.abs(_statistics(dealt, shape[2])) >= np.abs(observed) - ROUNDING
+        larger += as_large.sum(1)
     p_deviation, p_shift = (1 + larger) / (1 + permutations)
     deviation, shift = observed[:, 0]
     return Uniformity(
@@ -85,10 +95,10 @@ def uniformity(fresh, stored, *, rng: np.random.Generator, permutations: int = 9
     )
 
 
-def _statistics(place, of: int) -> np.ndarray:
-    """Deviation and shift, shape (2, deals), of fresh samples that stand at the given places.
+def _statistics(place: np.ndarray, of: int) -> np.ndarray:
+    """Deviation and shift of fresh samples at the given places, shape (2, deals).
 
-    - `place`: shape (deals, prompts, m), from 0, among all `of` samples of a prompt.
+    - `place`: ranks from 0 among all `of` samples of a prompt, shape (deals, prompts, m).
     """
     deals, _, m = place.shape
     below = np.sort(place, axis=2) - np.arange(m)  # stored samples below each fresh one
@@ -104,26 +114,27 @@ def _statistics(place, of: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Drift:
-    """What a second scoring of stored responses says of the reward."""
+    """Stored rewards compared with a second scoring of the same responses."""
 
     changed: float
-    """Share of responses whose reward is not what is stored, beyond rounding."""
+    """Share of responses whose reward changed by more than rounding."""
 
     largest: float
     """Largest change, in standard deviations of the stored rewards."""
 
     swapped: float
-    """Share of pairs of one prompt's responses that changed their order: what calibration sees."""
+    """Share of pairs of responses to one prompt that changed their order, which is all that a
+    calibration sees."""
 
     responses: int
 
 
 def drift(stored, again, *, tolerance: float = 1e-3) -> Drift:
-    """Compare stored rewards with those that the reward in use gives to the same responses.
+    """Compare stored rewards with those of the reward in use for the same responses.
 
-    - `stored`, `again`: shape (prompts, samples), any scale; nan marks what was not scored again.
-    - `tolerance`: change that counts as rounding, in standard deviations of the stored rewards;
-      batches of other shapes change the last digits.
+    - `stored`, `again`: shape (prompts, samples), any scale; nan where a response was not scored.
+    - `tolerance`: largest change that counts as rounding, in standard deviations of the stored
+      rewards. Batches of other shapes change the last digits.
 
     >>> drift([[1.0, 2.0, 3.0]], [[1.0, 3.0, 2.0]]).swapped  # one pair of three
     0.3333333333333333
@@ -136,7 +147,7 @@ def drift(stored, again, *, tolerance: float = 1e-3) -> Drift:
         )
     known = ~(np.isnan(stored) | np.isnan(again))
     if not known.any():
-        raise ValueError("`again` must hold some rewards that are stored; got none.")
+        raise ValueError("`again` must have a reward in common with `stored`; got none.")
     scale = float(stored[known].std()) or 1.0
     change = np.abs(again - stored)[known] / scale
     swapped = pairs = 0
@@ -154,7 +165,8 @@ def drift(stored, again, *, tolerance: float = 1e-3) -> Drift:
 
 @dataclass(frozen=True)
 class Saturation:
-    """How many of a policy's rewards its calibration cannot tell apart."""
+    """Rewards of a policy outside all reference samples, which its calibration cannot tell
+    apart."""
 
     above: float
     """Share above the highest reference sample of their prompt."""
@@ -163,13 +175,13 @@ class Saturation:
     """Share below the lowest."""
 
     expected: float
-    """Share to either side that the reference itself has: 1 / (K + 1)."""
+    """Expected share on each side under the reference: 1 / (K + 1)."""
 
 
 def saturation(rewards, reference_rewards) -> Saturation:
-    """Share of a policy's rewards beyond all reference samples of their prompt.
+    """Share of a policy's rewards above and below all reference samples of their prompt.
 
-    There the calibrated reward is flat, and training has no more reason to improve.
+    There the calibrated reward is flat, and training gains nothing from further improvement.
 
     - `rewards`, `reference_rewards`: shape (prompts, m) and (prompts, K), finite.
 
@@ -183,33 +195,33 @@ def saturation(rewards, reference_rewards) -> Saturation:
 
 @dataclass(frozen=True)
 class Resolution:
-    """What K reference samples leave of a procedure's best transform at a KL budget."""
+    """The win rate that K reference samples cost at a KL budget."""
 
-    procedure: AbstractProcedure
+    procedure: RankProcedure
     kl: float
     samples: int
     exact: float
     """Best win rate with exact quantiles."""
 
     reached: float
-    """Expected win rate with K samples: nan where they cannot express that much KL."""
+    """Expected win rate with K samples; nan where they cannot express that much KL."""
 
     needed: int | None
-    """Samples with which ranks come within `within` of `exact`; None if no number up to 4,096
-    does."""
+    """Number of samples with which plain ranks come within `within` of `exact`; None if it is
+    above 4,096."""
 
     within: float
     calibrator: str = "ecdf"
-    """Its name, for the advice."""
+    """Name of the calibrator."""
 
     @property
     def loss(self) -> float:
-        """Win rate that too few samples cost."""
+        """`exact` minus `reached`."""
         return self.exact - self.reached
 
     @property
     def advice(self) -> str:
-        """What to do about it, in a sentence or two."""
+        """What the figures mean and what to do, in a sentence or two."""
         what = f"{self.procedure.spec} at {self.kl:.3g} nats"
         more = (
             "no K up to 4,096 comes"
@@ -220,32 +232,37 @@ class Resolution:
         remedy = f"{more} within {points} of it"
         if np.isnan(self.reached):
             return f"K = {self.samples} cannot express {what}: draw more samples; {remedy}."
-        told = (
+        lost = (
             f"{100 * self.loss:.1f} points of expected win rate lost with {self.calibrator} "
             f"({100 * self.reached:.1f} of the {100 * self.exact:.1f} % of exact quantiles)"
         )
         if self.loss <= self.within:
-            return f"K = {self.samples} is enough for {what}: {told}."
-        return f"K = {self.samples} is few for {what}: {told}; {remedy}."
+            return f"K = {self.samples} is enough for {what}: {lost}."
+        return f"K = {self.samples} is few for {what}: {lost}; {remedy}."
 
 
 def resolution(
-    procedure: AbstractProcedure,
+    procedure: RankProcedure,
     kl: float,
     samples: int,
     *,
     against: AbstractProcedure | None = None,
     within: float = 0.01,
-    outlook: AbstractExpected | None = None,
+    outlook: AbstractOutlook | None = None,
     calibrator: str = "ecdf",
 ) -> Resolution:
-    """What `samples` reference samples per prompt cost, by theory, for continuous rewards.
+    """The theoretical cost of having `samples` reference samples per prompt, for continuous
+    rewards.
 
-    - `outlook`: what is expected of the calibrator in use (`calibrators.expected`), and
-      `calibrator` its name; of the plain rank unless given.
+    - `against`: how the reference is decoded. Default: `procedure`.
+    - `within`: loss of win rate that is acceptable.
+    - `outlook`, `calibrator`: outlook (`infalign.calibration.outlook`) and name of the calibrator
+      in use. Default: plain ranks.
     """
-    against, exact = against or procedure, design(procedure, kl=kl, against=against)
-    outlook = outlook or Counted(samples)
+    require_by_rank("procedure", procedure)
+    against = procedure if against is None else against
+    exact = design(procedure, kl=kl, against=against)
+    outlook = RankOutlook(samples) if outlook is None else outlook
     try:
         table = outlook.best(procedure, against, kl=kl)
         reached = outlook.achieved(table, procedure, against, kl=kl).win_rate

@@ -1,13 +1,12 @@
 """The location-scale hierarchy: r = m_p + s_p Z, with one law of Z for all prompts.
 
-A prompt's location m_p is normal around a mean, log s_p around another, and the law of Z is any:
-all three are estimated from all prompts by expectation maximization. Nothing is plugged in: a
-prompt's own m and s stay a posterior on a grid, and its quantiles are averaged over it, so that
-held-out reference samples have uniform quantiles. Source: Morris, Parametric empirical Bayes
-inference, JASA 78 (1983), made semiparametric; smoothed EM as in Silverman et al., JRSS B 52
-(1990).
+The priors of m_p and log s_p are normal, and the law of Z is arbitrary. All three are estimated
+from all prompts by expectation maximization. The m and s of a prompt are never replaced by point
+estimates: its quantiles are averages over a posterior on a grid, so those of held-out reference
+samples are uniform. Source: Morris, Parametric empirical Bayes inference, JASA 78 (1983), made
+semiparametric; smoothed EM as in Silverman et al., JRSS B 52 (1990).
 
-All is done in units of the typical spread within a prompt, around the middle of all rewards.
+Rewards are in units of the typical spread within a prompt, around the median of all rewards.
 """
 
 from dataclasses import dataclass, field
@@ -17,44 +16,68 @@ import numpy as np
 from scipy.special import erf
 
 STEPS = 12
-"""Rounds of expectation maximization; further ones move quantiles by less than a thousandth."""
+"""Rounds of expectation maximization; further rounds move quantiles by less than 0.001."""
 
 AHEAD = 4.0
-"""How many rounds' way the variance of the scales goes at once while it keeps its direction: where
-all scales are one, each round takes away a hundredth of what is left of it."""
+"""Over-relaxation of the variance of the scales: a round moves its logarithm this many times as far
+while the direction stays the same. Where all scales are equal, a plain round removes one percent of
+the remaining variance."""
 
 LOCATIONS, SCALES = 21, 11
-"""Grid of each prompt's posterior."""
+"""Nodes of each prompt's posterior."""
 
 REACH = 3.5
-"""Posterior standard deviations that the grid reaches to either side."""
+"""Half-width of the grid, in posterior standard deviations."""
 
 BIN = 0.04
-"""Width of the bins in which the law of Z is held, on the axis asinh Z."""
+"""Width of the bins of the law of Z, on the axis asinh Z."""
 
 FARTHEST = 12.0
-"""|asinh Z| that is told apart: Z up to 80,000 spreads."""
+"""End of the bins on that axis: |Z| up to 80,000 spreads."""
 
 LEARNED_FROM = 512
-"""Prompts, evenly spaced, from which prior and shape are learned; more would not change them."""
+"""Most prompts, evenly spaced, from which prior and shape are learned; more change little."""
 
 STRANGE = 1e-3
-"""Weight of a wide kernel in the smoothed shape: an outlier is improbable, not impossible, and does
-not drag a whole prompt along."""
+"""Weight of a kernel of width 1 in the smoothed shape. With it an outlier is improbable rather than
+impossible, and does not move its whole prompt."""
+
+START_VARIANCE = 0.1
+"""Prior variance of the log scales before the first round."""
+
+LEAST_VARIANCE = 1e-8
+"""Added to prior variances, so that prompts that agree exactly have a proper prior."""
+
+LEAST_SD = 1e-4
+"""Added to posterior standard deviations, so that the grid never collapses."""
+
+LEAST_MASS = 1e-290
+"""Smallest smoothed mass of a bin; its logarithm is finite."""
+
+MEDIAN_SAMPLES = 3
+"""The grid starts from the median of K samples, as if its variance were 3/K of the unit. That of a
+normal law is 1.6/K; a wider grid does not confine the first posterior."""
+
+HELD = 2_000_000
+"""Numbers in memory at once."""
 
 
 @dataclass(frozen=True)
 class Shape:
-    """The law of Z: masses of bins of t = asinh Z, which hold heavy tails as well as light."""
+    """The law of Z: masses of bins of t = asinh Z, an axis that fits heavy tails as well as
+    light."""
 
     mass: np.ndarray = field(repr=False)
 
     bandwidth: float
-    """Of the smoothed density, on the axis t."""
+    """Width of the smoothing kernel on the axis t."""
 
     @classmethod
     def of(cls, mass: np.ndarray, samples: float) -> "Shape":
-        """From the mass in each bin, estimated from so many samples."""
+        """From the mass in each bin, estimated from `samples` samples.
+
+        The bandwidth is Silverman's rule, 0.9 IQR/1.34 n^(−1/5), with the interquartile range IQR.
+        """
         mass = mass / mass.sum()
         low, high = np.interp([0.25, 0.75], np.cumsum(mass), EDGES[1:])
         return cls(mass, 0.9 * max(high - low, BIN) / 1.34 * samples**-0.2)
@@ -65,7 +88,8 @@ class Shape:
         offsets = np.arange(-(MIDDLES.size - 1), MIDDLES.size) * BIN
         kernel = (1 - STRANGE) * _kernel(offsets, self.bandwidth) + STRANGE * _kernel(offsets, 1.0)
         smooth = np.convolve(self.mass, kernel, mode="valid")
-        return np.log(np.maximum(smooth, 1e-290) / BIN) - np.log(np.cosh(MIDDLES))
+        # Z = sinh t: the density of Z is that of t divided by dZ/dt = cosh t.
+        return np.log(np.maximum(smooth, LEAST_MASS) / BIN) - np.log(np.cosh(MIDDLES))
 
     def cdf(self, t: np.ndarray) -> np.ndarray:
         """P(asinh Z ≤ t), elementwise."""
@@ -80,8 +104,8 @@ EDGES = np.linspace(-FARTHEST, FARTHEST, round(2 * FARTHEST / BIN) + 1)
 MIDDLES = (EDGES[1:] + EDGES[:-1]) / 2
 
 
-def _kernel(offsets, width):
-    """Mass of a normal kernel in bins around offsets."""
+def _kernel(offsets: np.ndarray, width: float) -> np.ndarray:
+    """Mass of a normal kernel in the bins around the offsets."""
     ends = erf((offsets[:, None] + [-BIN / 2, BIN / 2]) / (width * np.sqrt(2)))
     mass = ends[:, 1] - ends[:, 0]
     return mass / mass.sum()
@@ -89,7 +113,7 @@ def _kernel(offsets, width):
 
 @dataclass(frozen=True)
 class Posterior:
-    """What is known of each prompt's location and log scale: weights on a grid."""
+    """Posterior of each prompt's location and log scale: weights on a grid."""
 
     location: np.ndarray
     """Shape (prompts, LOCATIONS)."""
@@ -102,14 +126,15 @@ class Posterior:
 
     def moments(self) -> tuple[np.ndarray, ...]:
         """Mean and variance of the location, mean and variance of the log scale, per prompt."""
-        found = []
-        for grid, weights in (
-            (self.location, self.weights.sum(2)),
-            (self.log_scale, self.weights.sum(1)),
-        ):
-            mean = (weights * grid).sum(1)
-            found += [mean, (weights * (grid - mean[:, None]) ** 2).sum(1)]
-        return tuple(found)
+        return *_moments(self.location, self.weights.sum(2)), *_moments(
+            self.log_scale, self.weights.sum(1)
+        )
+
+
+def _moments(grid: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and variance of each row of a grid with weights that sum to 1."""
+    mean = (weights * grid).sum(1)
+    return mean, (weights * (grid - mean[:, None]) ** 2).sum(1)
 
 
 @dataclass(frozen=True)
@@ -121,10 +146,11 @@ class Normal:
 
     @classmethod
     def of(cls, means: np.ndarray, variances: np.ndarray) -> "Normal":
-        """From each prompt's posterior mean and variance; spread by leave-one-out errors."""
+        """From each prompt's posterior mean and variance. The variance of the means is that of
+        their leave-one-out errors."""
         n, mean = means.size, means.mean()
         errors = (means - mean) * n / max(n - 1, 1)
-        return cls(float(mean), float(np.mean(errors**2) + np.mean(variances)) + 1e-8)
+        return cls(float(mean), float(np.mean(errors**2) + np.mean(variances)) + LEAST_VARIANCE)
 
 
 @dataclass(frozen=True)
@@ -135,14 +161,18 @@ class Hierarchy:
     location: Normal
     log_scale: Normal
 
-    def posterior(self, rewards: np.ndarray, near: "Posterior | None"):
-        """Posterior of each prompt, on a grid around what `near` says (or where the prior and the
-        median are, without), and the mass of asinh Z in each bin that it implies."""
+    def posterior(
+        self, rewards: np.ndarray, near: Posterior | None
+    ) -> tuple[Posterior, np.ndarray]:
+        """Posterior of each prompt, and the mass of asinh Z in each bin that it implies.
+
+        - `near`: a posterior around which the grid is laid. None: around prior and median.
+        """
         if near is None:
             location, location_sd, log_scale, log_scale_sd = self._start(rewards)
         else:
             location, var, log_scale, log_var = near.moments()
-            location_sd, log_scale_sd = np.sqrt(var) + 1e-4, np.sqrt(log_var) + 1e-4
+            location_sd, log_scale_sd = np.sqrt(var) + LEAST_SD, np.sqrt(log_var) + LEAST_SD
         m = location[:, None] + location_sd[:, None] * np.linspace(-REACH, REACH, LOCATIONS)
         s = log_scale[:, None] + log_scale_sd[:, None] * np.linspace(-REACH, REACH, SCALES)
         prior_m = -((m - self.location.mean) ** 2) / (2 * self.location.variance)
@@ -151,33 +181,38 @@ class Hierarchy:
         known = np.isfinite(rewards)
         density = self.shape.log_density
         mass, weights = np.zeros(MIDDLES.size), np.empty(logs.shape)
-        size = max(1, 2_000_000 // (LOCATIONS * SCALES * max(rewards.shape[1], 1)))
+        size = max(1, HELD // (LOCATIONS * SCALES * max(rewards.shape[1], 1)))
         for start in range(0, len(rewards), size):
             part = slice(start, start + size)
             r = np.where(known[part], rewards[part], 0)[:, None, None, :]
+            # Axes: prompts, locations, scales, samples.
             t = np.arcsinh((r - m[part, :, None, None]) * np.exp(-s[part, None, :, None]))
             each = np.interp(t, MIDDLES, density) - s[part, None, :, None]
             total = logs[part] + np.sum(each * known[part][:, None, None, :], axis=-1)
             w = np.exp(total - total.max((1, 2), keepdims=True))
             weights[part] = w = w / w.sum((1, 2), keepdims=True)
+            # E-step for the shape: each sample's bin, weighted by the posterior of its node.
             at = np.clip(((t + FARTHEST) / BIN).astype(int), 0, MIDDLES.size - 1)
             share = np.broadcast_to(w[..., None] * known[part][:, None, None, :], at.shape)
             mass += np.bincount(at.ravel(), share.ravel(), minlength=MIDDLES.size)
         return Posterior(m, s, weights), mass
 
     def known(self, rewards: np.ndarray) -> Posterior:
-        """Posterior of each prompt, on a grid that has been fitted to it."""
+        """Posterior of each prompt, on a grid around a first posterior."""
         near, _ = self.posterior(rewards, None)
         return self.posterior(rewards, near)[0]
 
-    def _start(self, rewards):
+    def _start(self, rewards: np.ndarray) -> tuple[np.ndarray, ...]:
+        """Location and log scale of each prompt with their standard deviations, for a first grid:
+        normal posteriors given the median, and given the prior alone with the variance that K
+        samples leave."""
         counts = np.isfinite(rewards).sum(1)
         own = np.full(len(rewards), 0.0)
         some = counts > 0
         own[some] = np.nanmedian(rewards[some], axis=1) if some.any() else 0
-        # The median of K has about 1.6/K of the variance; twice that, so that the grid is no cage.
-        var = 1 / (1 / self.location.variance + counts / 3)
-        location = var * (self.location.mean / self.location.variance + own * counts / 3)
+        precision = counts / MEDIAN_SAMPLES
+        var = 1 / (1 / self.location.variance + precision)
+        location = var * (self.location.mean / self.location.variance + own * precision)
         log_var = 1 / (1 / self.log_scale.variance + counts / 2)
         return location, np.sqrt(var), np.full(len(rewards), self.log_scale.mean), np.sqrt(log_var)
 
@@ -192,27 +227,27 @@ def learn(rewards: np.ndarray) -> Hierarchy:
     use = use[np.linspace(0, use.size - 1, min(use.size, LEARNED_FROM)).astype(int)]
     rewards, counts = rewards[use], counts[use]
     middles = np.nanmedian(rewards, axis=1)
-    # Residuals of the mean of K are short of variance by (K - 1)/K.
-    rest = (rewards - np.nanmean(rewards, axis=1, keepdims=True)) * np.sqrt(counts / (counts - 1))[
-        :, None
-    ]
-    t = np.arcsinh(rest[np.isfinite(rest)])
+    # Residuals from the mean of K samples have (K − 1)/K of the variance.
+    short = np.sqrt(counts / (counts - 1))[:, None]
+    residuals = (rewards - np.nanmean(rewards, axis=1, keepdims=True)) * short
+    t = np.arcsinh(residuals[np.isfinite(residuals)])
     mass, _ = np.histogram(np.clip(t, -FARTHEST, FARTHEST), EDGES)
-    spare = np.zeros(len(use))
-    found = Hierarchy(
+    zero = np.zeros(len(use))
+    hierarchy = Hierarchy(
         Shape.of(mass.astype(float), t.size),
-        Normal.of(middles, spare),
-        Normal.of(spare, spare + 0.1),
+        Normal.of(middles, zero),
+        Normal.of(zero, zero + START_VARIANCE),
     )
-    near, before = None, 0.0
+    near: Posterior | None = None
+    previous = 0.0
     for _ in range(STEPS):
-        near, mass = found.posterior(rewards, near)
+        near, mass = hierarchy.posterior(rewards, near)
         m, m_var, s, s_var = near.moments()
         log_scale = Normal.of(s, s_var)
-        way = np.log(log_scale.variance / found.log_scale.variance)
-        if way * before > 0:
-            variance = found.log_scale.variance * np.exp(AHEAD * way)
+        change = float(np.log(log_scale.variance / hierarchy.log_scale.variance))
+        if change * previous > 0:  # the direction stayed: go further
+            variance = hierarchy.log_scale.variance * np.exp(AHEAD * change)
             log_scale = Normal(log_scale.mean, float(variance))
-        before = way
-        found = Hierarchy(Shape.of(mass, t.size), Normal.of(m, m_var), log_scale)
-    return found
+        previous = change
+        hierarchy = Hierarchy(Shape.of(mass, t.size), Normal.of(m, m_var), log_scale)
+    return hierarchy

@@ -1,4 +1,5 @@
-"""A calibrator on the prompts of a store: what it learned once, applied to whom it is asked for."""
+"""A calibrator on the prompts of a store: it learns once, and is applied to the prompts of a
+batch."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -24,12 +25,12 @@ PLAIN = Counting().fit([[0.0]])
 
 @dataclass(frozen=True, eq=False)
 class StoreCalibration:
-    """Quantiles of the prompts of a store, of any size, by a calibrator that shares between them.
+    """Quantiles of the prompts of a store of any size, by a calibrator.
 
-    What prompts have in common is learned from some hundreds of them, evenly spaced; a prompt's own
-    rewards are read when it is asked for. Picklable as its store is.
+    The calibrator learns from some hundreds of prompts, evenly spaced; a prompt's own rewards are
+    read when it occurs in a batch. Picklable as its store is.
 
-    Raises ValueError that names the calibrator if it reads what is not there.
+    Raises ValueError for a calibrator that reads more than the store and `features` hold.
     """
 
     store: CalibrationStore
@@ -47,8 +48,8 @@ class StoreCalibration:
         store: CalibrationStore,
         calibrator: "AbstractCalibrator | AbstractFitted | StoreCalibration | None" = None,
     ) -> "StoreCalibration":
-        """A calibrator on a store, as it is given: one that learns from the store now, one that has
-        learned already, one on this store, or None for plain ranks."""
+        """A calibration of the store from any of: a calibrator, which learns from the store now; a
+        fitted calibrator; a calibration of this store; None, which stands for plain ranks."""
         if isinstance(calibrator, StoreCalibration):
             if calibrator.store is not store:
                 raise ArgumentError(
@@ -72,15 +73,15 @@ class StoreCalibration:
         *,
         features: Mapping[str, Sequence[float]] | None = None,
     ) -> "StoreCalibration":
-        """Learn from a store; the same store gives the same.
+        """Learn from a store, deterministically.
 
-        - `features`: prompt id to the numbers that describe the prompt, where the calibrator reads
-          them; for all prompts of the store.
+        - `features`: prompt id to the numbers that describe the prompt, for all prompts of the
+          store, if the calibrator reads them.
         """
         _require_supplied(calibrator, features)
         if features is None:
             return cls(store, calibrator.fit(some_rewards(store)))
-        ids, positions = list(store.rewards), _some(store)
+        ids, positions = list(store.rewards), _learned_from(store)
         own = _described(features, [ids[position] for position in positions])
         return cls(store, calibrator.fit(some_rewards(store), own), features)
 
@@ -95,7 +96,7 @@ class StoreCalibration:
         return self.locate(prompt_ids, rewards).quantile
 
     def shaped(self, prompt_ids: Sequence[str], rewards, transform: AbstractTransform):
-        """Expected Φ of each reward, as `AbstractFitted.shaped`; arguments as of `quantiles`."""
+        """Expected Φ of each reward, as in `AbstractFitted.shaped`; arguments as in `quantiles`."""
         return self.locate(prompt_ids, rewards).expected(transform)
 
     @property
@@ -127,7 +128,7 @@ class StoreCalibration:
     def locate(self, prompt_ids: Sequence[str], rewards) -> AbstractLocation:
         """Where rewards lie among the reference rewards of their prompts, looked up once.
 
-        Arguments and errors as of `quantiles`.
+        Arguments and errors as in `quantiles`.
         """
         if isinstance(self.learned, FittedCounting):  # the store counts for all prompts at once
             ranks = self.store.ranks(prompt_ids, rewards)
@@ -149,12 +150,12 @@ class StoreCalibration:
 
 
 def some_rewards(store: CalibrationStore) -> np.ndarray:
-    """Reference rewards of prompts evenly spaced through a store, (prompts, K), nan where a prompt
-    has fewer: as many as calibrators learn from."""
-    return rectangle([store.rewards.row(int(position)) for position in _some(store)])
+    """The reference rewards that calibrators learn from, of prompts evenly spaced through a store,
+    (prompts, K), nan where a prompt has fewer."""
+    return rectangle([store.rewards.row(int(position)) for position in _learned_from(store)])
 
 
-def _some(store: CalibrationStore) -> np.ndarray:
+def _learned_from(store: CalibrationStore) -> np.ndarray:
     """Positions of the prompts that calibrators learn from."""
     return evenly(np.ones(len(store.rewards), bool), LEARNED_FROM)
 

@@ -1,4 +1,5 @@
-"""What a calibrator is: fitted to reference rewards of many prompts, it gives quantiles."""
+"""The interface of calibrators: fitted to reference rewards of many prompts, they give
+quantiles."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -16,16 +17,16 @@ of a policy."""
 
 @dataclass(frozen=True)
 class Belief:
-    """What is known of the quantiles of m rewards: a mixture of uniform laws on intervals."""
+    """A posterior of the quantiles of m rewards: a mixture of uniform laws on intervals."""
 
     low: np.ndarray
     """Lower ends, shape (parts, m), in [0, 1]."""
 
     high: np.ndarray
-    """Upper ends; where equal to the lower ones, the part is a point."""
+    """Upper ends; a part is a point where both ends are equal."""
 
     weights: np.ndarray
-    """Chance of each part, shape (parts,); they sum to 1."""
+    """Probability of each part, shape (parts,); they sum to 1."""
 
     @property
     def mean(self) -> np.ndarray:
@@ -39,13 +40,12 @@ class Belief:
 
 @dataclass(frozen=True, eq=False)
 class Beliefs:
-    """What is known of the quantiles of rewards of several prompts; results have their shape."""
+    """Posteriors of the quantiles of rewards of several prompts; results have their shape."""
 
     shape: tuple[int, ...]
 
     parts: Sequence[tuple[np.ndarray, Belief]]
-    """For each prompt, which entries along the first axis are its own, and the belief about
-    them."""
+    """For each prompt, a mask of its entries along the first axis, and the belief about them."""
 
     @property
     def mean(self) -> np.ndarray:
@@ -65,55 +65,58 @@ class Beliefs:
 
 @dataclass(frozen=True)
 class AbstractFitted(ABC):
-    """A calibrator that has seen reference rewards: the quantile of any reward on any prompt."""
+    """A fitted calibrator: the quantile of any reward on any prompt that it was fitted to."""
 
     @property
     def needs(self) -> Needs:
-        """What `on` needs for other prompts."""
+        """The input of `on`."""
         return "rewards"
 
     @property
     @abstractmethod
     def prompts(self) -> int:
-        """How many prompts it knows: rows go from 0 to one less."""
+        """Number of prompts; their rows are 0 to `prompts` − 1."""
 
     @abstractmethod
     def on(self, rewards, features=None) -> "AbstractFitted":
-        """What was learned, applied to reference rewards of other prompts; arguments and errors as
-        of `AbstractCalibrator.fit`, but one prompt is enough."""
+        """The same learned parameters with the reference rewards of other prompts, one or more.
+
+        Arguments and errors as in `AbstractCalibrator.fit`.
+        """
 
     def _belief(self, row: int, rewards: np.ndarray) -> Belief:
-        """What is known of the quantiles of one prompt's rewards, shape (m,)."""
+        """The posterior of the quantiles of one prompt's rewards, shape (m,)."""
         low, high = self._intervals(row, rewards)
         return Belief(low[None], high[None], np.ones(1))
 
     def _intervals(self, row: int, rewards: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Ends of the intervals that one prompt's rewards have, if that is all that is known."""
+        """Ends of the quantile interval of each of one prompt's rewards, for calibrators whose
+        belief is that interval. A subclass implements this method or `_belief`."""
         raise NotImplementedError
 
     def quantiles(self, rows, rewards) -> np.ndarray:
-        """Quantile of each reward under its prompt's reference, in [0, 1]: the expected one,
-        uniform for held-out reference samples.
+        """Expected quantile of each reward under its prompt's reference, in [0, 1]. Those of
+        held-out reference samples are uniform.
 
-        - `rows`: which prompt each entry of `rewards` belongs to, shape (m,): its row when fitted.
+        - `rows`: the prompt of each entry of `rewards`, shape (m,), as its row in `fit`.
         - `rewards`: finite, shape (m,), or (m, …) for several rewards of one prompt.
 
-        Raises ValueError for rows that there are not and rewards that are not finite.
+        Raises ValueError for unknown rows and rewards that are not finite.
         """
         return self.beliefs(rows, rewards).mean
 
     def shaped(self, rows, rewards, transform: AbstractTransform) -> np.ndarray:
-        """Training reward: Φ averaged over what is known of each reward's quantile.
+        """Training reward: Φ averaged over the posterior of each reward's quantile.
 
-        Over the quantiles that it shares with tied reference rewards, and over those that it may
-        have, as few samples do not tell: Φ of the expected quantile would be too low where Φ bends
-        upwards, and a policy would be paid for luck. Arguments and errors as of `quantiles`;
-        `transform` must be finite at the ends of [0, 1].
+        The average is over the quantiles that a reward shares with tied reference rewards, and over
+        the uncertainty that few samples leave. Φ of the expected quantile would be too low where Φ
+        is convex, and would reward luck. Arguments and errors as in `quantiles`; `transform` must
+        be finite at the ends of [0, 1].
         """
         return self.beliefs(rows, rewards).shaped(transform)
 
     def beliefs(self, rows, rewards) -> Beliefs:
-        """What is known of each reward's quantile; arguments and errors as of `quantiles`."""
+        """The posterior of each reward's quantile; arguments and errors as in `quantiles`."""
         rows, values = self._checked(rows, rewards)
         entries = [(row, rows == row) for row in np.unique(rows)]
         parts = [(own, self._belief(int(row), values[own].ravel())) for row, own in entries]
@@ -143,11 +146,11 @@ class AbstractFitted(ABC):
 
 @dataclass(frozen=True)
 class AbstractCalibrator(ABC):
-    """A way to make quantiles of reference rewards."""
+    """A method to estimate quantiles from reference rewards."""
 
     @property
     def needs(self) -> Needs:
-        """What `fit` needs; `StoreCalibration` supplies it or refuses the calibrator."""
+        """The input of `fit`; `StoreCalibration` supplies it or refuses the calibrator."""
         return "rewards"
 
     @abstractmethod
@@ -159,8 +162,8 @@ class AbstractCalibrator(ABC):
         - `features`: numbers that describe each prompt, shape (prompts, d), for calibrators that
           read them.
 
-        Raises ValueError for other shapes or values, and for prompts without a sample where the
-        calibrator cannot do without.
+        Raises ValueError for other shapes or values, and for prompts without samples where the
+        calibrator needs some.
         """
 
 
@@ -179,7 +182,7 @@ def sorted_rewards(rewards, *, at_least: int = 1) -> np.ndarray:
 
 
 def tied_share(rewards: np.ndarray) -> np.ndarray:
-    """Share of each prompt's pairs of samples that tie, shape (prompts,); 0 with one sample.
+    """Share of tied pairs among each prompt's samples, shape (prompts,); 0 with one sample.
 
     - `rewards`: increasing, nan last.
     """

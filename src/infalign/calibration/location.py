@@ -121,4 +121,4 @@ class BeliefLocation(AbstractLocation):
 @lru_cache(maxsize=16)
 def _tabulated(opponent: RankProcedure) -> Tabulated:
     """The opponent's law as a transform: its average over a belief is the chance to win."""
-    return Tabulated(NODES, opponent.cdf(NODES))
+    return Tabulated(tuple(NODES.tolist()), tuple(opponent.cdf(NODES).tolist()))

@@ -1,9 +1,9 @@
-"""Quantiles from what prompts share: the shape of the reward, with each prompt's own place.
+"""Pooled quantiles: prompts share the shape of the reward, and differ in location and scale.
 
 The hierarchy gives each prompt a law of the reward, known up to a posterior of its location and
-scale. The prompt's own samples then bend it, as in a Dirichlet process (Ferguson, Annals of
-Statistics 1, 1973): the shared law counts like `concentration` samples. How many is for held-out
-samples to say: many where prompts share a shape, few where they do not.
+scale. The prompt's own samples then bend this law, as in a Dirichlet process (Ferguson, Annals of
+Statistics 1, 1973), in which the shared law counts as much as `concentration` samples. Held-out
+samples determine the concentration: high where prompts share a shape, low where they do not.
 """
 
 from dataclasses import dataclass, field, replace
@@ -18,41 +18,47 @@ from .hierarchy import LEARNED_FROM, MIDDLES, Hierarchy, Posterior, learn
 from .interface import AbstractCalibrator, AbstractFitted, Belief, sorted_rewards, tied_share
 
 ATOMS = 0.02
-"""Share of pairs of a prompt's samples that tie, on average, above which a reward is one of
-atoms, of which location and scale say nothing."""
+"""Average share of tied pairs of a prompt's samples above which a reward counts as discrete:
+location and scale do not describe it."""
 
 FEWEST = 8
-"""Prompts with two samples or more below which nothing is pooled."""
+"""Fewest prompts with two samples or more that are pooled."""
 
 CONCENTRATIONS = (*(2.0 ** np.arange(-2, 11)).tolist(), np.inf)
-"""Tried for the concentration."""
+"""Candidates for the concentration."""
 
 EXTREME = 0.85
-"""Ranks among a prompt's own samples, as a share, from which on they are its upper tail."""
+"""The upper tail of a prompt begins at this rank among its own samples, as a share of them."""
 
 HELD_OUT_STEP = 7
-"""Ranks from one held-out sample of a prompt to the next, around the circle."""
+"""Ranks from one held-out sample of a prompt to the next, modulo K."""
 
 HELD_OUT = 6
-"""Samples of a prompt that are held out in turn, at most, to find the concentration."""
+"""Most samples of a prompt that are held out in turn to choose the concentration."""
+
+GAP_SAMPLES = 16
+"""Ranks of a prompt among which distances of pairs are taken, at most."""
+
+NORMAL_GAP = 0.9539
+"""Median distance of two samples of a standard normal law: √2 Φ⁻¹(3/4)."""
 
 
 @dataclass(frozen=True)
 class Pooled(AbstractCalibrator):
     """One shape of the reward for all prompts; location and scale of each shrunk to the others'.
 
-    When: prompts share the reward's shape roughly, K is below some 64, and there are dozens of
-    prompts or more. Quantiles are those of the posterior predictive law: held-out reference
-    samples have uniform ones. The training reward is Φ averaged over the posterior.
+    When: prompts roughly share the reward's shape, K is below about 64, and there are dozens of
+    prompts or more. Quantiles are those of the posterior predictive law, so those of held-out
+    reference samples are uniform. The training reward is Φ averaged over the posterior.
 
-    Falls back to counting for the whole reward if more than 2 % of pairs tie or fewer than 8
-    prompts have two samples, and for single prompts with ties. Changes with an increasing map of
-    the rewards, unless that is linear.
+    Falls back to plain ranks for all prompts if more than 2 % of pairs tie or fewer than 8 prompts
+    have two samples, and for single prompts with ties. Only linear maps of the rewards leave it
+    unchanged.
     """
 
     concentration: float | None = None
-    """Samples that the shared law counts for, beside a prompt's own; None finds it from held-out
-    samples; infinity takes the shape for exactly shared."""
+    """Weight of the shared law, in samples of a prompt. Default: chosen by held-out samples.
+    Infinity: the shape is exactly shared."""
 
     def __post_init__(self):
         check_concentration(self.concentration)
@@ -63,132 +69,145 @@ class Pooled(AbstractCalibrator):
 
 
 def check_concentration(value) -> None:
-    """None or a number above 0, infinity included."""
+    """Raise ArgumentError unless the value is None or a number above 0, infinity included."""
     if value is not None and value != np.inf:
         _check.positive("concentration", value)
 
 
 def fit_hierarchy(rewards: np.ndarray, concentration: float | None) -> AbstractFitted:
-    """The hierarchy fitted to increasing rewards, nan last; counting where it does not apply."""
+    """The hierarchy fitted to increasing rewards, nan last; plain ranks where it does not apply."""
     ties, several = tied_share(rewards), np.isfinite(rewards).sum(1) >= 2
     if several.sum() < FEWEST or ties[several].mean() > ATOMS:
         return Counting().fit(rewards)
     center, unit = float(np.nanmedian(rewards)), spread(rewards)
     own = _own(rewards, center, unit)
-    found = learn(own["standard"])
+    hierarchy = learn(own.standard)
     if concentration is None:
-        concentration = _concentration(found, own["standard"])
-    return FittedPooled(
-        **own, found=found, center=center, unit=unit, concentration=float(concentration)
-    )
+        concentration = _concentration(hierarchy, own.standard)
+    return FittedPooled(own, hierarchy, center, unit, float(concentration))
 
 
-def _own(rewards: np.ndarray, center: float, unit: float) -> dict:
-    """What belongs to single prompts: their rewards, counted and in units, and which have ties."""
+@dataclass(frozen=True)
+class OwnSamples:
+    """The samples of each prompt, as ranks and in the units of the hierarchy."""
+
+    counting: FittedCounting = field(repr=False)
+
+    atoms: np.ndarray = field(repr=False)
+    """Whether a prompt has ties; its quantiles are then plain ranks."""
+
+    standard: np.ndarray = field(repr=False)
+    """Standardized rewards, increasing, nan last and for prompts with ties."""
+
+
+def _own(rewards: np.ndarray, center: float, unit: float) -> OwnSamples:
     atoms = tied_share(rewards) > 0
     standard = np.where(atoms[:, None], np.nan, (rewards - center) / unit)
-    counting = FittedCounting(rewards, np.isfinite(rewards).sum(1))
-    return {"counting": counting, "atoms": atoms, "standard": standard}
+    return OwnSamples(FittedCounting(rewards, np.isfinite(rewards).sum(1)), atoms, standard)
 
 
 def gaps(rewards: np.ndarray) -> np.ndarray:
-    """Distances of pairs of samples of each prompt, of at most 16 ranks: (prompts, pairs), nan
-    where a prompt has fewer.
+    """Distances of all pairs among at most `GAP_SAMPLES` ranks of each prompt, (prompts, pairs),
+    nan where a prompt has fewer samples.
 
     - `rewards`: increasing, nan last.
     """
-    few = rewards[:, np.linspace(0, rewards.shape[1] - 1, min(rewards.shape[1], 16)).astype(int)]
+    k = rewards.shape[1]
+    few = rewards[:, np.linspace(0, k - 1, min(k, GAP_SAMPLES)).astype(int)]
     i, j = np.triu_indices(few.shape[1], 1)
     return few[:, j] - few[:, i]
 
 
 def spread(rewards: np.ndarray) -> float:
-    """Typical distance of two samples of a prompt, as a standard deviation of a normal law."""
+    """Typical spread of a prompt: the standard deviation of the normal law whose two samples have
+    the same median distance."""
     apart = gaps(rewards)
-    return float(np.nanmedian(apart[apart > 0])) / 0.9539
+    return float(np.nanmedian(apart[apart > 0])) / NORMAL_GAP
 
 
-def _chances(found: Hierarchy, near: Posterior, row: int, rewards: np.ndarray):
-    """For each location and scale, one after the other, of a prompt: the chance that a sample lies
-    below each of `rewards`, and their log density; both of shape (nodes, m)."""
+def _chances(
+    hierarchy: Hierarchy, near: Posterior, row: int, rewards: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """At each node of a prompt's posterior: the chance that a sample lies below each of `rewards`,
+    and the log density of each; both of shape (nodes, m), nodes = locations × scales."""
     scale = np.exp(-near.log_scale[row])[None, :, None]
     t = np.arcsinh((rewards - near.location[row][:, None, None]) * scale)
-    logs = np.interp(t, MIDDLES, found.shape.log_density) - near.log_scale[row][:, None]
+    logs = np.interp(t, MIDDLES, hierarchy.shape.log_density) - near.log_scale[row][:, None]
     nodes = (-1, rewards.size)
-    return found.shape.cdf(t).reshape(nodes), logs.reshape(nodes)
+    return hierarchy.shape.cdf(t).reshape(nodes), logs.reshape(nodes)
 
 
-def _concentration(found: Hierarchy, rewards: np.ndarray) -> float:
-    """The concentration whose predictions of held-out samples have the least squared error in
-    either tail of each prompt; the smaller of both.
+def _concentration(hierarchy: Hierarchy, rewards: np.ndarray) -> float:
+    """The smaller of two concentrations: those that predict held-out samples with the least squared
+    error in the lower and in the upper tails of the prompts.
 
-    One sample of a prompt at a time is taken out of its posterior (prior and shape, which come from
-    all prompts, stay), and its chance to lie below each of the others is predicted. The tails are
-    those of the prompt, not of the shared law: where shapes differ, that is where it shows.
+    One sample at a time is removed from its prompt's posterior, and its chance to lie below each of
+    the others is predicted. Prior and shape stay, since they come from all prompts. Tails are those
+    of the prompt, not of the shared law, because different shapes differ there.
     """
     several = np.flatnonzero(np.isfinite(rewards).sum(1) >= 2)
     several = several[np.linspace(0, several.size - 1, min(several.size, LEARNED_FROM)).astype(int)]
-    near = found.known(rewards[several])
+    near = hierarchy.known(rewards[several])
     errors, c = np.zeros((2, len(CONCENTRATIONS))), np.array(CONCENTRATIONS)[:, None]
     for p, row in enumerate(rewards[several]):
         own = row[np.isfinite(row)]
-        u, logs = _chances(found, near, p, own)
+        u, logs = _chances(hierarchy, near, p, own)
         weights = near.weights[p].ravel()
         rank = np.arange(1, own.size) / own.size
         upper = rank >= min(EXTREME, rank[-1])
-        # Every rank is held out as often, whatever K.
+        # Over the prompts every rank is held out equally often, whatever K.
         for k in (np.arange(min(own.size, HELD_OUT)) * HELD_OUT_STEP + p) % own.size:
+            # Dividing by a sample's likelihood removes it from the posterior; its minimum is
+            # factored out, so that nothing overflows.
             without = weights * np.exp(logs[:, k].min() - logs[:, k])
             shared = np.delete(without @ u / without.sum(), k)
             hit = np.delete(own[k] <= own, k)
-            told = shared + (rank - shared) * own.size / (c + own.size)
-            error = (told - hit) ** 2 / (rank * (1 - rank))
+            # The Dirichlet process shrinks the ranks towards the shared law with weight c.
+            predicted = shared + (rank - shared) * own.size / (c + own.size)
+            error = (predicted - hit) ** 2 / (rank * (1 - rank))
             errors += error[:, upper].mean(1), error[:, upper[::-1]].mean(1)
     return float(min(CONCENTRATIONS[i] for i in errors.argmin(1)))
 
 
 @dataclass(frozen=True)
 class FittedPooled(AbstractFitted):
-    """Prior and shape; a prompt's posterior is made when it is asked for."""
+    """Prior and shape; a prompt's posterior is computed when its quantiles are."""
 
-    counting: FittedCounting = field(repr=False)
-
-    atoms: np.ndarray = field(repr=False)
-    """Prompts with ties, which are counted."""
-
-    found: Hierarchy = field(repr=False)
-
-    standard: np.ndarray = field(repr=False)
-    """Reference rewards in units of `unit` around `center`, increasing, nan last and for atoms."""
+    own: OwnSamples = field(repr=False)
+    hierarchy: Hierarchy = field(repr=False)
 
     center: float
     unit: float
+    """Rewards are standardized as (reward − center) / unit."""
 
     concentration: float
-    """Samples that the shared law counts for."""
+    """Weight of the shared law, in samples of a prompt."""
 
     @property
     def prompts(self):
-        return len(self.standard)
+        return len(self.own.atoms)
 
     def on(self, rewards, features=None):
         return self.at(sorted_rewards(rewards))
 
     def at(self, rewards: np.ndarray) -> "FittedPooled":
-        """What was learned, applied to increasing rewards of other prompts, nan last, or none."""
-        return replace(self, **_own(rewards, self.center, self.unit))
+        """What was learned, applied to increasing rewards of other prompts, nan last. A prompt may
+        have none."""
+        return replace(self, own=_own(rewards, self.center, self.unit))
 
     def _belief(self, row, rewards):
-        if self.atoms[row]:
-            return self.counting._belief(row, rewards)
-        near = self.found.known(self.standard[row : row + 1])
-        u, _ = _chances(self.found, near, 0, (rewards - self.center) / self.unit)
+        if self.own.atoms[row]:
+            return self.own.counting._belief(row, rewards)
+        near = self.hierarchy.known(self.own.standard[row : row + 1])
+        u, _ = _chances(self.hierarchy, near, 0, (rewards - self.center) / self.unit)
         weights, c = near.weights[0].ravel(), self.concentration
         if c == np.inf:
             return Belief(u, u, weights)
-        # Given the shared law's quantile v the prompt's own is Beta(c v + rank, c (1 − v) + K −
-        # rank): here by an interval of the same mean and standard deviation.
-        k = self.counting.counts[row]
-        low, high = ((c * u + n) / (c + k) for n in ranks(self.counting.rewards[row, :k], rewards))
-        spread = [np.sqrt(3 * np.maximum(m * (1 - m), 0) / (c + k + 1)) for m in (low, high)]
-        return Belief(np.clip(low - spread[0], 0, 1), np.clip(high + spread[1], 0, 1), weights)
+        # Given the shared law's quantile v, the prompt's own is Beta(c v + rank, c (1 − v) + K −
+        # rank). The interval has the mean and standard deviation of that law: a uniform law on
+        # mean ± √3 sd.
+        k = self.own.counting.counts[row]
+        below_up_to = ranks(self.own.counting.rewards[row, :k], rewards)
+        low, high = ((c * u + rank) / (c + k) for rank in below_up_to)
+        half = [np.sqrt(3 * np.maximum(m * (1 - m), 0) / (c + k + 1)) for m in (low, high)]
+        return Belief(np.clip(low - half[0], 0, 1), np.clip(high + half[1], 0, 1), weights)

@@ -1,4 +1,4 @@
-"""The raw reward's own theory, from a calibration store."""
+"""Theory of the raw reward, from a calibration store."""
 
 from infalign import _check
 from infalign.core import AbstractProcedure, RawRewards, at_kl
@@ -8,7 +8,8 @@ from infalign.stores.ragged import rectangle
 
 
 def raw_rewards(store: CalibrationStore, source: str = "") -> RawRewards:
-    """The store's rewards as a candidate; DataError if they are constant on every prompt."""
+    """The store's rewards as a candidate for `compare`; DataError if they are constant on every
+    prompt."""
     return RawRewards(rectangle(list(store.rewards.values())), source)
 
 
@@ -25,19 +26,22 @@ def raw_kl(store: CalibrationStore, beta: float) -> float:
 def raw_beta(store: CalibrationStore, kl: float) -> float:
     """The β, in units of raw reward per nat, at which the average KL is `kl` nats.
 
-    Raises SolveError when K samples cannot express that much: log K is the most they can.
+    Raises SolveError when K samples cannot express that KL: log K is their limit.
     """
     raw = raw_rewards(store)
     if _check.positive("kl", kl) >= raw.most_kl:
         raise SolveError(
-            f"{store.samples} reference samples per prompt reach {raw.most_kl:.3g} nats at most, "
+            f"{store.samples} reference samples per prompt reach at most {raw.most_kl:.3g} nats, "
             f"not kl={kl:g}. Calibrate with more samples."
         )
     return at_kl(raw, kl).beta
 
 
 def raw_win_rate(
-    store: CalibrationStore, beta: float, procedure: AbstractProcedure, against=None
+    store: CalibrationStore,
+    beta: float,
+    procedure: AbstractProcedure,
+    against: AbstractProcedure | None = None,
 ) -> float:
     """Win rate of the tilt, averaged over prompts."""
     return raw_rewards(store).tilted(beta).win_rate(procedure, against)

@@ -1,15 +1,16 @@
-"""Quantiles refined by the policy's own samples, weighted back to the reference.
+"""Quantiles refined by samples of the policy, weighted back to the reference.
 
-K reference samples say little of the rewards that a trained policy reaches; its own samples lie
-there. Of all K + m samples of a prompt each gets the weight that the balance heuristic of multiple
-importance sampling gives it, 1/(K + m π/π_ref): no weight is above 1/K, whatever the ratio. Source:
-Veach and Guibas, Optimally combining sampling techniques, SIGGRAPH 1995, section 3.3.
+Few of the K reference samples have the rewards that a trained policy reaches; samples of the policy
+do. The balance heuristic of multiple importance sampling weights each of the K + m samples of a
+prompt by 1/(K + m π/π_ref), which is at most 1/K whatever the ratio. Source: Veach and Guibas,
+Optimally combining sampling techniques, SIGGRAPH 1995, section 3.3.
 """
 
 from dataclasses import dataclass, field
 
 import numpy as np
 
+from infalign import _check
 from infalign.core import finite_rewards
 
 from .interface import AbstractCalibrator, AbstractFitted, sorted_rewards
@@ -19,10 +20,10 @@ from .interface import AbstractCalibrator, AbstractFitted, sorted_rewards
 class Refined(AbstractCalibrator):
     """Weighted mid-rank among a prompt's reference samples and samples of one policy.
 
-    When: training has moved away from the reference, most rewards beat all K, and log-probabilities
-    under both models are at hand. The chance to beat a reward that the policy reaches often is then
-    known to about 1/√m of itself. All policy samples of a prompt must be of the same policy; with
-    none left (nan) a prompt is counted. Rewards may tie.
+    When: the policy has moved away from the reference, most rewards beat all K reference samples,
+    and log-probabilities under both models are available. The relative standard error of the chance
+    to beat a reward that the policy reaches often is then about 1/√m. All policy samples of a
+    prompt must come from one policy; a prompt without any (nan) gets plain ranks. Rewards may tie.
 
     Holds one row per prompt, in the order of the rewards that `fit` is given. It applies to these
     prompts only, and a calibration store cannot use it: `refined.fit(rewards).shaped(…)` gives
@@ -43,15 +44,11 @@ class Refined(AbstractCalibrator):
         return "policy samples"
 
     def fit(self, rewards, features=None):
-        """As of `AbstractCalibrator`; raises ValueError also where a sample has no log-ratio."""
+        """As in `AbstractCalibrator`; raises ValueError also where a sample has no log-ratio."""
         sorted_rewards(rewards)
         reference = np.asarray(rewards, float)
         policy = finite_rewards("policy_rewards", self.policy_rewards, missing=True)
-        if len(policy) != len(reference):
-            raise ValueError(
-                f"`policy_rewards` must have a row for each of the {len(reference)} prompts; got "
-                f"{len(policy)}. Fill rows of prompts without policy samples with nan."
-            )
+        _check.paired_rows(rewards=reference, policy_rewards=policy)
         logs = np.hstack(
             [
                 _ratios("log_ratios", self.log_ratios, reference),
@@ -71,13 +68,13 @@ class Refined(AbstractCalibrator):
 
 @dataclass(frozen=True)
 class FittedRefined(AbstractFitted):
-    """Samples of every prompt, reference's and policy's, and their weight from the lowest on."""
+    """Samples of reference and policy for every prompt, with cumulative weights."""
 
     rewards: np.ndarray = field(repr=False)
     """Increasing, nan last, (prompts, K + m)."""
 
     below: np.ndarray = field(repr=False)
-    """Weight of the first so many samples, (prompts, K + m + 1), from 0 to 1."""
+    """Cumulative weight below each sample, from 0 to 1, (prompts, K + m + 1)."""
 
     @property
     def needs(self):
@@ -94,7 +91,7 @@ class FittedRefined(AbstractFitted):
         )
 
     def _intervals(self, row, rewards):
-        # nan sorts last, and what lies above all samples meets it: there the weight is 1 already.
+        # A reward above all samples is placed before the trailing nan, where the weight is 1.
         ends = (np.searchsorted(self.rewards[row], rewards, side) for side in ("left", "right"))
         low, high = (self.below[row, end] for end in ends)
         return low, high

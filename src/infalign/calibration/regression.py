@@ -1,10 +1,9 @@
-"""Quantiles from prompt features: what they predict of location and scale, and the hierarchy on the
-rest.
+"""Quantiles from prompt features: predicted location and scale, and the hierarchy on the residuals.
 
-A prompt's median, and the log of the typical distance of two of its samples, are each predicted by
-ridge regression. Rewards less the one, in units of the other, are pooled. Where a prompt is one of
-those learned from, the others predict it: its samples are not counted twice, once in its prediction
-and once more as themselves.
+Ridge regression predicts a prompt's median, and the log of the typical distance of two of its
+samples. Rewards minus the one, in units of the other, are pooled. A prompt of the training set is
+predicted from the others, so that its samples do not enter twice: in its prediction and as
+themselves.
 """
 
 from dataclasses import dataclass, field
@@ -15,27 +14,24 @@ from .interface import AbstractCalibrator, AbstractFitted, sorted_rewards, tied_
 from .pooled import ATOMS, FEWEST, FittedPooled, check_concentration, fit_hierarchy, gaps
 from .ridge import Ridge
 
-PROMPTS_EACH = 16
-"""Prompts with samples for each direction of the features that is learned from. The penalty alone
-does not keep hundreds of features from explaining a hundred prompts: their locations are known but
-by a posterior that has seen the features already."""
-
 
 @dataclass(frozen=True)
 class QuantileRegression(AbstractCalibrator):
-    """As `Pooled`, with location and scale predicted from features of the prompt.
+    """`Pooled`, with location and scale predicted from features of the prompt.
 
-    When: there are features that tell easy prompts from hard ones (an embedding of the prompt, its
-    length, the reward of one greedy response), and K is small; the only one that works for prompts
-    that were never sampled (K = 0, a row of nan), whose quantiles are what the features predict.
-    Useless features cost little, as the penalty grows. Features move a prompt's whole law: where
-    prompts of higher rewards have no longer upper tail, `Pooled` may win more.
+    When: features separate easy prompts from hard ones (an embedding of the prompt, its length, the
+    reward of one greedy response), and K is small. It is the only calibrator for prompts without
+    samples (K = 0, a row of nan), whose quantiles follow from the features alone. Useless features
+    cost little, since the penalty grows. Features shift a prompt's whole law: where prompts with
+    higher rewards have no longer upper tail, `Pooled` may win more.
 
-    Falls back to counting where `Pooled` does, and then needs a sample of every prompt.
+    Falls back to plain ranks where `Pooled` does, and then needs a sample of every prompt.
+    On a store, features are given by prompt id: `StoreCalibration.fit(store, QuantileRegression(),
+    features=…)`.
     """
 
     concentration: float | None = None
-    """As of `Pooled`."""
+    """As in `Pooled`."""
 
     def __post_init__(self):
         check_concentration(self.concentration)
@@ -55,13 +51,13 @@ class QuantileRegression(AbstractCalibrator):
 
 @dataclass(frozen=True)
 class Predicted:
-    """Location and scale that features predict of each prompt, shape (prompts,)."""
+    """Predicted location and scale of each prompt, shape (prompts,)."""
 
     location: np.ndarray = field(repr=False)
     scale: np.ndarray = field(repr=False)
 
     def standard(self, rewards: np.ndarray) -> np.ndarray:
-        """Rewards of every prompt, (prompts, K), less its location and in units of its scale."""
+        """Rewards of every prompt, (prompts, K), minus its location and in units of its scale."""
         return (rewards - self.location[:, None]) / self.scale[:, None]
 
 
@@ -80,23 +76,25 @@ class Predictor:
 
     @classmethod
     def learned(cls, rewards: np.ndarray, features: np.ndarray) -> tuple["Predictor", Predicted]:
-        """From increasing rewards, nan last; and what is predicted of each prompt by the others."""
+        """From increasing rewards, nan last; also the prediction of each prompt from the others."""
         spread = features.std(0)
         center, spread = features.mean(0), np.where(spread > 0, spread, 1.0)
         features = (features - center) / spread
-        ridges, told = [], []
+        ridges, predictions = [], []
         for y in _summaries(rewards):
             known = np.isfinite(y)
-            if not known.any():  # single samples: no scale is to be seen, and one serves all
+            if not known.any():  # single samples have no scale: one serves all
                 known, y = np.ones(len(y), bool), np.zeros(len(y))
             ridge, left_out = Ridge.learned(features[known], y[known])
             predicted = ridge(features)
             predicted[known] = left_out
-            ridges.append(ridge), told.append(predicted)
-        return cls(center, spread, *ridges), Predicted(told[0], np.exp(told[1]))
+            ridges.append(ridge)
+            predictions.append(predicted)
+        location, log_scale = predictions
+        return cls(center, spread, *ridges), Predicted(location, np.exp(log_scale))
 
     def __call__(self, features: np.ndarray) -> Predicted:
-        """For prompts that it was not learned from."""
+        """Predictions for prompts outside the training set."""
         features = (features - self.center) / self.spread
         return Predicted(self.location(features), np.exp(self.log_scale(features)))
 
@@ -115,7 +113,7 @@ def _summaries(rewards: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 @dataclass(frozen=True)
 class FittedRegression(AbstractFitted):
-    """A hierarchy fitted to standardized rewards, or counting where it does not apply."""
+    """A hierarchy fitted to standardized rewards, or plain ranks where it does not apply."""
 
     learned: AbstractFitted
     own: Predicted
@@ -141,7 +139,7 @@ class FittedRegression(AbstractFitted):
 
 
 def _checked(features, prompts: int, columns: int | None = None) -> np.ndarray:
-    """Features as an array, (prompts, d): one clear error for what is none."""
+    """Features as a finite array, (prompts, d)."""
     if features is None:
         raise ValueError(
             "`features` must describe each prompt for QuantileRegression; got none. Give numbers "
@@ -166,7 +164,8 @@ def _checked(features, prompts: int, columns: int | None = None) -> np.ndarray:
 
 
 def _pooled_if_unsampled(rewards: np.ndarray) -> None:
-    """Prompts without a sample need the hierarchy: counting says nothing of them."""
+    """Raise ValueError for prompts without a sample where the hierarchy does not apply: there are
+    no ranks to fall back to."""
     counts = np.isfinite(rewards).sum(1)
     none, several = np.flatnonzero(counts == 0), counts >= 2
     ties = tied_share(rewards)[several].mean() if several.any() else 0.0

@@ -1,4 +1,4 @@
-"""Files of reference rewards, in whatever form they were kept."""
+"""Files of reference rewards in several formats."""
 
 import io
 import json
@@ -16,16 +16,17 @@ from .raw_reward import raw_rewards
 
 
 def read_raw(path: Path | str) -> RawRewards:
-    """The rewards in a calibration store's folder or in a file: one distribution, or one a prompt.
+    """The rewards of a calibration store's folder or of a file: one distribution, or one per
+    prompt.
 
     - `.json`: a list of numbers, a list of lists, or an object of lists, one per prompt.
     - `.npy`: one or two dimensions, (prompts, K).
-    - `.parquet`: a column `rewards` of lists, or `reward` with one number a row, by
-      `prompt_id` where there is one.
-    - anything else is text: one number a line, or the rewards of one prompt a line, with spaces or
-      commas between.
+    - `.parquet`: a column `rewards` of lists, or `reward` with one number per row and, for several
+      prompts, `prompt_id`.
+    - any other name is text: one number per line, or the rewards of one prompt per line, separated
+      by spaces or commas.
 
-    Raises DataError for what cannot be read so, naming the file.
+    Raises DataError that names the file for other content.
     """
     path, source = Path(path), str(path)
     if path.is_dir():
@@ -52,10 +53,10 @@ def read_raw(path: Path | str) -> RawRewards:
         raise DataError(f"{path}: {error}") from None
 
 
-def _not_rewards(path, found: str) -> DataError:
+def _not_rewards(path: Path, content: str) -> DataError:
     return DataError(
         f"{path} must hold rewards, as numbers or as one list of numbers per prompt; it holds "
-        f"{found}."
+        f"{content}."
     )
 
 
@@ -85,8 +86,8 @@ def _from_parquet(path: Path) -> list:
         return table["rewards"].to_pylist()
     if "reward" not in names:
         raise DataError(
-            f"{path} needs a column `reward` (a number a row) or `rewards` (lists); its columns "
-            f"are {names}."
+            f"{path} needs a column `reward` (one number per row) or `rewards` (lists); its "
+            f"columns are {names}."
         )
     rewards = table["reward"].to_pylist()
     if "prompt_id" not in names:

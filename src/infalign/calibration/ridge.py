@@ -1,11 +1,14 @@
-"""Ridge regression whose penalty leave-one-out errors choose."""
+"""Ridge regression with a penalty chosen by leave-one-out errors."""
 
 from dataclasses import dataclass, field
 
 import numpy as np
 
 PENALTIES = (*np.geomspace(1e-4, 1e4, 33).tolist(), np.inf)
-"""Tried, in units of a feature's variance; infinity takes no notice of features."""
+"""Candidates, in units of a feature's variance; infinity ignores the features."""
+
+LEAST = 1e-9
+"""Smallest 1 − hat_ii: below it a response determines its own prediction."""
 
 
 @dataclass(frozen=True)
@@ -18,23 +21,26 @@ class Ridge:
 
     @classmethod
     def learned(cls, features: np.ndarray, y: np.ndarray) -> tuple["Ridge", np.ndarray]:
-        """From features of about unit variance, (n, d), and y, (n,); and what is predicted of each
-        y by the others' slopes, (n,).
+        """From features of about unit variance, (n, d), and y, (n,); also the prediction of each y
+        from the slopes of the others, (n,).
 
-        Those predictions, too, are around the mean of all y: the mean of the others falls short of
-        an y that is above it, and would tell it.
+        These predictions are around the mean of all y. The mean of the others would reveal y: it is
+        low where y is high.
         """
         level, middle = float(y.mean()), features.mean(0)
+        # In the basis of the singular vectors the hat matrix is 1/n + U diag(shrink) Uᵀ, and the
+        # leave-one-out error of y_i is its residual over 1 − hat_ii.
         u, s, vt = np.linalg.svd(features - middle, full_matrices=False)
-        along, best = u.T @ (y - level), None
+        along, smallest = u.T @ (y - level), np.inf
         for penalty in PENALTIES:
             shrink = s**2 / (s**2 + penalty * len(y))
             left = 1 - 1 / len(y) - u**2 @ shrink
-            errors = (y - level - (u * shrink) @ along) / np.maximum(left, 1e-9)
+            errors = (y - level - (u * shrink) @ along) / np.maximum(left, LEAST)
             error = float(np.mean(errors**2))
-            if best is None or error < best[0]:
-                best = (error, y - errors, vt.T @ (s / (s**2 + penalty * len(y)) * along))
-        _, predicted, slopes = best
+            if error < smallest:
+                smallest, predicted = error, y - errors
+                slopes = vt.T @ (s / (s**2 + penalty * len(y)) * along)
+        # The mean of the others is level − (y − level)/(n − 1): put back the mean of all.
         return cls(level, middle, slopes), predicted + (y - level) / max(len(y) - 1, 1)
 
     def __call__(self, features: np.ndarray) -> np.ndarray:

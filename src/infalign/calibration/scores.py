@@ -1,9 +1,9 @@
-"""Any calibrator on normal scores: what is left of rewards when their scale is forgotten.
+"""Any calibrator on normal scores, which do not depend on the scale of the reward.
 
-Rewards are mapped by one increasing function, so that those of all prompts together are standard
-normal, as in van der Waerden's scores (1952). Prompts that differ in location and scale there may
-have any scale and any bounds before: a reward model's probabilities crowd at 0 and 1, its logits
-have a ceiling.
+One increasing function maps all rewards, so that those of all prompts together are standard normal,
+as van der Waerden's scores (1952) are. On that axis prompts can differ in location and scale where
+the reward has bounds: the probabilities of a reward model crowd at 0 and 1, its logits have a
+ceiling.
 """
 
 from dataclasses import dataclass, field
@@ -16,18 +16,18 @@ from infalign.errors import ArgumentError
 from .interface import AbstractCalibrator, AbstractFitted, sorted_rewards
 
 KNOTS = 33
-"""Of the map, evenly spaced on the normal axis; between them it is linear, and beyond them too."""
+"""Knots of the map, evenly spaced on the normal axis; it is linear between and beyond them."""
 
 
 @dataclass(frozen=True)
 class NormalScores(AbstractCalibrator):
-    """A calibrator that is given normal scores of the rewards, by their ranks among all prompts'.
+    """A calibrator applied to normal scores of the rewards, from their ranks among all prompts.
 
-    When: a reward with bounds, or one whose spread depends on its height, so that easy prompts and
-    hard ones have differently shaped rewards. Around `Pooled` it is `pooled-ranks`: quantiles do
-    not change with an increasing map of the rewards, but for interpolation between samples. Where
-    rewards of all prompts have one shape, the map bends it, and the calibrator alone wins some
-    tenths of a point more.
+    When: the reward has bounds, or its spread depends on its level, so that easy and hard prompts
+    have differently shaped rewards. Around `Pooled` it is `pooled-ranks`: an increasing map of the
+    rewards does not change quantiles, except for interpolation between samples. Where the rewards
+    of all prompts share one shape, the map distorts it, and the calibrator alone wins some tenths
+    of a point more.
     """
 
     calibrator: AbstractCalibrator
@@ -61,7 +61,7 @@ class Scale:
 
     @classmethod
     def of(cls, rewards: np.ndarray) -> "Scale":
-        """From rewards of many prompts, of any shape, nan where there is none."""
+        """From rewards of many prompts, an array of any shape, nan where there is none."""
         known = rewards[np.isfinite(rewards)]
         end = ndtri(known.size / (known.size + 1))
         scores = np.linspace(-end, end, KNOTS)
@@ -84,7 +84,7 @@ class Scale:
 
 @dataclass(frozen=True)
 class FittedScores(AbstractFitted):
-    """What was learned from normal scores, and the map to them."""
+    """A calibrator fitted to normal scores, and the map to them."""
 
     learned: AbstractFitted
     scale: Scale

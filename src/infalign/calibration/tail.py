@@ -1,9 +1,9 @@
-"""Ranks within a prompt's samples, and generalised Pareto tails beyond them.
+"""Ranks within a prompt's samples, and generalized Pareto tails beyond them.
 
-Above a high threshold every smooth law has tails like a generalised Pareto law, S(y) = (1 +
-ξy/σ)^(−1/ξ): Pickands, Annals of Statistics 3 (1975). The shape ξ is one for all prompts and found
-by maximum likelihood; a prompt's log σ is normal around the others', and its posterior averaged
-over. The lower tail is the upper one of the negative reward.
+Above a high threshold every smooth law has approximately a generalized Pareto tail, S(y) = (1 +
+ξy/σ)^(−1/ξ): Pickands, Annals of Statistics 3 (1975). All prompts share the shape ξ, estimated by
+maximum likelihood. A prompt's log σ has a normal prior, learned from all prompts, and quantiles are
+averages over its posterior. The lower tail is the upper tail of the negative reward.
 """
 
 from dataclasses import dataclass, field, replace
@@ -18,41 +18,46 @@ from .interface import AbstractCalibrator, AbstractFitted, Belief, sorted_reward
 from .pooled import ATOMS, FEWEST, spread
 
 TAIL = 0.25
-"""Share of a prompt's samples whose excesses tell of the tail; one sample at least."""
+"""Share of a prompt's samples from which the tail is estimated; at least one sample."""
 
 SHAPES = np.linspace(-0.75, 1.0, 15)
-"""Tried for ξ: below −1 likelihoods are unbounded, above 1 laws have no mean."""
+"""Candidates for ξ: below −1 the likelihood is unbounded, above 1 the law has no mean."""
 
 SPAN, STEP = 5.0, 0.05
-"""Log scales reach so far from their median to either side, in such steps."""
+"""Half-width and step of the grid of log scales, around their median."""
 
 ROUNDS = 30
-"""Of expectation maximization, for mean and variance of the log scales."""
+"""Rounds of expectation maximization for mean and variance of the log scales."""
 
 LEAST_VARIANCE = STEP**2
-"""Of the log scales: a twentieth of a scale is no difference."""
+"""Smallest variance of the log scales: one step of the grid."""
+
+START_VARIANCE = 0.25
+"""Variance of the log scales before the first round."""
+
+WIDER = 4.0
+"""Factor on the variance where a prompt is out of reach of the prior."""
 
 LEAST = 0.05
-"""Of its scale at the threshold that a tail still has at the highest sample: even where a bounded
-one should have ended, quantiles rise beyond it and do not jump."""
+"""Smallest scale at the highest sample, relative to that at the threshold. Quantiles then rise
+continuously beyond it, even where a bounded tail should have ended."""
 
 SCALES, RANKS = 7, 8
-"""Parts of equal chance that a prompt's scale, and the true quantiles of its samples, are averaged
-over."""
+"""Equally likely parts of the law of a prompt's scale, and of the true quantiles of its samples."""
 
 
 @dataclass(frozen=True)
 class TailExtrapolation(AbstractCalibrator):
-    """Ranks between a prompt's own samples, a generalised Pareto tail beyond them.
+    """Ranks between a prompt's own samples, a generalized Pareto tail beyond them.
 
     When: prompts differ too much in shape for `Pooled`, but rewards are continuous, K is below
-    some 64, and the policy often beats all K: the training reward goes on growing there, from
-    K/(K + 1) to 1 in expected quantiles, where counting is flat. Increasing and continuous in the
-    reward; held-out reference samples have uniform quantiles. Knows no more than counting within a
-    prompt's samples.
+    about 64, and the policy often beats all K samples. There the training reward keeps growing, in
+    expected quantiles from K/(K + 1) to 1, while that of plain ranks is flat. Quantiles are
+    increasing and continuous in the reward, and uniform for held-out reference samples. Within a
+    prompt's samples they are no more precise than plain ranks.
 
-    Falls back to counting for the whole reward if more than 2 % of pairs tie or fewer than 8
-    prompts have two samples, and for single prompts with ties.
+    Falls back to plain ranks for all prompts if more than 2 % of pairs tie or fewer than 8 prompts
+    have two samples, and for single prompts with ties.
     """
 
     def fit(self, rewards, features=None):
@@ -69,35 +74,35 @@ class TailExtrapolation(AbstractCalibrator):
 
 
 def excesses(rewards: np.ndarray) -> np.ndarray:
-    """What the highest samples of each prompt exceed the next one by, (prompts, n), nan where a
+    """Excesses of the highest samples of each prompt over the next one, (prompts, n), nan where a
     prompt has fewer.
 
     - `rewards`: increasing, nan last, two of each prompt or more.
     """
     counts = np.isfinite(rewards).sum(1)
     n = np.minimum(np.ceil(TAIL * counts).astype(int), counts - 1)
-    found = np.full((len(rewards), n.max()), np.nan)
+    over = np.full((len(rewards), n.max()), np.nan)
     for row, (count, own) in enumerate(zip(counts, n, strict=True)):
-        found[row, :own] = rewards[row, count - own : count] - rewards[row, count - own - 1]
-    return found
+        over[row, :own] = rewards[row, count - own : count] - rewards[row, count - own - 1]
+    return over
 
 
 @dataclass(frozen=True)
 class Tail:
-    """What prompts share of one tail: its shape, and how their scales vary."""
+    """One tail of all prompts: the shape that they share, and the law of their scales."""
 
     shape: float
-    """ξ: 0 is exponential, above it heavy, below it bounded."""
+    """ξ: exponential at 0, heavy above, bounded below."""
 
     location: float
     """Mean of the log scales above the thresholds."""
 
     variance: float
-    """Of the log scales."""
+    """Variance of the log scales."""
 
     @classmethod
     def learned(cls, over: np.ndarray, unit: float) -> "Tail":
-        """Maximum likelihood, by expectation maximization for each of `SHAPES`.
+        """Maximum likelihood: expectation maximization for each of `SHAPES`.
 
         - `over`: excesses of each prompt, (prompts, n), nan where it has fewer.
         - `unit`: typical spread of a prompt; no scale is below a billionth of it.
@@ -110,8 +115,8 @@ class Tail:
         return cls(float(SHAPES[best]), *tried[best][1:])
 
     def beyond(self, own: np.ndarray, rewards: np.ndarray) -> np.ndarray:
-        """Chance of a sample above a prompt's highest one to lie above each of `rewards`, for each
-        part of what is known of the scale; (SCALES, m), 1 for rewards below the highest.
+        """Chance that a sample above the prompt's highest one lies above each of `rewards`, for
+        each part of the posterior of the scale; (SCALES, m), 1 for rewards below the highest.
 
         - `own`: the prompt's samples, increasing, shape (K,).
         """
@@ -119,14 +124,14 @@ class Tail:
         grid = self.location + np.sqrt(self.variance) * np.linspace(-4, 4, 41)
         logs = -((grid - self.location) ** 2) / (2 * self.variance)
         seen = logs + _log_likelihoods(over[None], self.shape, grid)[0]
-        # Samples that no scale explains, under a bounded tail: the others' scales are what is left.
+        # Under a bounded tail no scale may explain the samples: the prior is then all there is.
         possible = np.isfinite(seen)
         if possible.any():
             grid, logs = grid[possible], seen[possible]
         weights = np.exp(logs - logs.max())
         middles = (np.arange(SCALES) + 0.5) / SCALES
         scales = np.exp(np.interp(middles, np.cumsum(weights) / weights.sum(), grid))
-        # Above a higher threshold the tail is one of the same shape, its scale grown by ξ a step.
+        # Above a higher threshold the tail has the same shape, and its scale grows by ξ per unit.
         higher = np.maximum(scales + self.shape * over.max(initial=0.0), LEAST * scales)
         z = np.maximum(rewards - own[-1], 0) / higher[:, None]
         if self.shape == 0:
@@ -135,7 +140,7 @@ class Tail:
 
 
 def _log_likelihoods(over: np.ndarray, shape: float, grid: np.ndarray) -> np.ndarray:
-    """Of each prompt's excesses at each log scale, (prompts, grid)."""
+    """Log likelihood of each prompt's excesses at each log scale, (prompts, grid)."""
     z = over[:, None, :] * np.exp(-grid)[:, None]
     if shape == 0:
         logs = -z
@@ -147,19 +152,19 @@ def _log_likelihoods(over: np.ndarray, shape: float, grid: np.ndarray) -> np.nda
 
 
 def _priors(logs: np.ndarray, grid: np.ndarray) -> tuple[float, float, float]:
-    """Log evidence, mean and variance of the normal law of log scales that explains most."""
+    """Log evidence, mean and variance of the normal prior of log scales with the most evidence."""
     tops = logs.max(axis=1, keepdims=True)
     if not np.isfinite(tops).all():
         return -np.inf, 0.0, 0.0
     likelihoods = np.exp(logs - tops)
     peaks = grid[logs.argmax(axis=1)]
-    mean, variance = float(np.median(peaks)), 0.25
+    mean, variance = float(np.median(peaks)), START_VARIANCE
     for _ in range(ROUNDS):
         prior = np.exp(-((grid - mean) ** 2) / (2 * variance))
         prior /= prior.sum()
         chances = likelihoods @ prior
         if not chances.all():  # a prompt out of reach of this prior: wider
-            variance *= 4
+            variance *= WIDER
             continue
         weights = likelihoods * prior / chances[:, None]
         mean = float(np.mean(weights @ grid))
@@ -174,10 +179,10 @@ class FittedTails(AbstractFitted):
     counting: FittedCounting = field(repr=False)
 
     atoms: np.ndarray = field(repr=False)
-    """Prompts with ties, which are counted."""
+    """Whether a prompt has ties; its quantiles are then plain ranks."""
 
     lower: Tail
-    """Of the negative reward."""
+    """Tail of the negative reward."""
 
     upper: Tail
 
@@ -195,10 +200,10 @@ class FittedTails(AbstractFitted):
         k = int(self.counting.counts[row])
         own = self.counting.rewards[row, :k]
         ranks = _rank_quantiles(k)
-        within = np.stack([np.interp(rewards, own, told) for told in ranks])[:, None]
+        within = np.stack([np.interp(rewards, own, quantiles) for quantiles in ranks])[:, None]
         below = ranks[:, :1, None] * self.lower.beyond(-own[::-1], -rewards)
         above = 1 - (1 - ranks[:, -1:, None]) * self.upper.beyond(own, rewards)
-        # Each part of the ranks with each of a tail's scales: (RANKS, SCALES, m).
+        # Every part of the ranks with every part of the scales: (RANKS, SCALES, m).
         u = np.where(rewards < own[0], below, np.where(rewards > own[-1], above, within))
         u = u.reshape(-1, rewards.size)
         return Belief(u, u, np.full(len(u), 1 / len(u)))
@@ -211,10 +216,11 @@ def _mirrored(rewards: np.ndarray) -> np.ndarray:
 
 @cache
 def _rank_quantiles(count: int) -> np.ndarray:
-    """True quantiles of `count` samples, lowest first, in parts of equal chance: (RANKS, count).
+    """True quantiles of `count` samples, lowest first, in equally likely parts: (RANKS, count).
 
-    That of number j is Beta(j, count + 1 − j). Each part is its mean over a slice of the law, the
-    same slice for all, so that parts rise with j and average to j/(count + 1).
+    The true quantile of sample j has the law Beta(j, count + 1 − j). Each part is the mean over one
+    slice of that law, the same slice for all j, so parts increase with j and average to j/(count +
+    1). The mean over a slice is a difference of incomplete beta functions of j + 1.
     """
     j = np.arange(1, count + 1)
     cuts = betaincinv(j, count + 1 - j, np.linspace(0, 1, RANKS + 1)[:, None])

@@ -147,13 +147,13 @@ def _resolution(folder: Path, calibrator: str, procedure: str | None, kl: float)
         return None
     from infalign.calibration.choice import CALIBRATORS
     from infalign.calibration.diagnostics import resolution
-    from infalign.calibration.expected import expected
     from infalign.calibration.in_store import some_rewards
+    from infalign.calibration.outlook import outlook_of
     from infalign.stores import CalibrationStore
 
     store = CalibrationStore.open(folder)
     rewards = some_rewards(store)
-    outlook = expected(CALIBRATORS[calibrator].fit(rewards), rewards)
+    outlook = outlook_of(CALIBRATORS[calibrator].fit(rewards), rewards)
     outcome = resolution(
         parse_procedure(procedure), kl, store.samples, outlook=outlook, calibrator=calibrator
     )

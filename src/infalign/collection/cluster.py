@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from infalign import _check
 from infalign.errors import DataError, InfalignError, MissingExtraError
+from infalign.models.interfaces import Sampler, Scorer
 from infalign.prompts import Prompt
 
 from .answers import Load, answer, columns
@@ -91,7 +92,7 @@ class Worker:
         self.load, self.samples, self.seed = load, samples, seed
 
     @cached_property
-    def models(self):
+    def models(self) -> tuple[Sampler, Scorer]:
         """Policy and reward."""
         return self.load()
 
@@ -117,7 +118,8 @@ class Worker:
     def _tried(self, part) -> "pa.Table":
         for tries in range(1, TRIES + 1):
             try:
-                return answer(part, *self.models, self.samples, self.seed)
+                sampler, scorer = self.models
+                return answer(part, sampler, scorer, self.samples, self.seed)
             except InfalignError:
                 raise
             except Exception:

@@ -33,7 +33,8 @@ def rescore(
     if not shards:
         raise DataError(f"{folder} holds rewards only: there are no responses to score again.")
     known = {prompt.id: prompt for prompt in prompts}
-    stored, again = [], []
+    stored: list[np.ndarray] = []
+    again: list[np.ndarray] = []
     for number in rng.permutation(len(shards)):
         table = read_shard_samples(folder, shards[number], ["prompt_id", "completion", "reward"])
         ids = np.array(table["prompt_id"].to_pylist(), object)

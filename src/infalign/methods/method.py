@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from infalign.calibration import AbstractFitted
-from infalign.calibration.expected import AbstractExpected
+from infalign.calibration.outlook import AbstractOutlook
 from infalign.core import AbstractTransform, RankProcedure
 from infalign.stores import CalibrationStore
 
@@ -37,7 +37,7 @@ class Setting:
     learned: AbstractFitted
     """What the run's calibrator learned from the store."""
 
-    outlook: AbstractExpected
+    outlook: AbstractOutlook
     """Win rates and KLs that theory expects with that calibrator and number of samples."""
 
     procedure: RankProcedure

@@ -11,7 +11,7 @@ import numpy as np
 
 from infalign.calibration import AbstractFitted, Counting
 from infalign.calibration.counting import FittedCounting
-from infalign.calibration.expected import Counted
+from infalign.calibration.outlook import RankOutlook
 from infalign.calibration.raw_reward import raw_beta
 from infalign.core import (
     AbstractTransform,
@@ -65,7 +65,7 @@ def log_quantile(s: Setting) -> Objective:
     """E[log C] − β KL: at β = 1/(n − 1) its optimum is the best-of-n distribution (vBoN, Amini et
     al., arXiv:2407.06057; BOND, arXiv:2407.14622); here β is that of the target KL."""
     counted = Counting().fit(np.zeros((1, 1)))  # log 0 needs smoothed ranks
-    few = Counted(s.store.samples)
+    few = RankOutlook(s.store.samples)
     outcome = few.achieved(Log(), s.procedure, s.against, kl=s.design.target_kl)
     return shaped(s, counted, Log(), outcome.beta)
 

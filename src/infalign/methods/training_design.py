@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from infalign.calibration.expected import AbstractExpected
+from infalign.calibration.outlook import AbstractOutlook
 from infalign.core import AbstractTransform, RankProcedure, parse_transform, transform_from_json
 
 
@@ -41,7 +41,7 @@ def training_design(
     *,
     kl: float | None,
     beta: float | None,
-    outlook: AbstractExpected,
+    outlook: AbstractOutlook,
 ) -> TrainingDesign:
     """The design for one of `kl` and `beta`, calibrated from few samples.
 

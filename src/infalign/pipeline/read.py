@@ -3,8 +3,8 @@
 from infalign import storage
 from infalign.calibration import AbstractFitted, StoreCalibration
 from infalign.calibration.choice import CALIBRATORS
-from infalign.calibration.expected import AbstractExpected, expected
 from infalign.calibration.in_store import some_rewards
+from infalign.calibration.outlook import AbstractOutlook, outlook_of
 from infalign.methods import TrainingDesign
 from infalign.stores import CalibrationStore
 
@@ -29,9 +29,9 @@ def read_calibration(run: Run, store: CalibrationStore) -> AbstractFitted:
     return StoreCalibration.fit(store, calibrator).learned
 
 
-def read_outlook(run: Run, store: CalibrationStore) -> AbstractExpected:
+def read_outlook(run: Run, store: CalibrationStore) -> AbstractOutlook:
     """What theory expects of training with the run's calibrator and number of samples."""
-    return expected(read_calibration(run, store), some_rewards(store))
+    return outlook_of(read_calibration(run, store), some_rewards(store))
 
 
 def read_design(run: Run) -> TrainingDesign:

@@ -7,7 +7,7 @@ import numpy as np
 
 from infalign import storage
 from infalign.calibration.diagnostics import resolution
-from infalign.calibration.expected import AbstractExpected, Counted
+from infalign.calibration.outlook import AbstractOutlook, RankOutlook
 from infalign.calibration.raw_reward import raw_beta, raw_win_rate
 from infalign.comparison.comparison import REFERENCE
 from infalign.comparison.figure_data import BINS
@@ -72,7 +72,7 @@ class Theory:
     run: Run
     store: CalibrationStore
     design: TrainingDesign
-    outlook: AbstractExpected
+    outlook: AbstractOutlook
 
     def of(self, name: str, kl: float) -> dict:
         """The transform that a policy was trained on, and its win rates in theory at its KL."""
@@ -99,7 +99,7 @@ class Theory:
         }
 
     def _of(self, transform: AbstractTransform, kl: float) -> dict[str, float | None]:
-        outlook = self.outlook if transform.bounded else Counted(self.store.samples)
+        outlook = self.outlook if transform.bounded else RankOutlook(self.store.samples)
         return {
             spec: _win_rate(outlook, transform, kl, *pair)
             for spec, pair in self.run.comparison.theory_pairs.items()
@@ -107,7 +107,7 @@ class Theory:
 
 
 def _win_rate(
-    outlook: AbstractExpected,
+    outlook: AbstractOutlook,
     transform: AbstractTransform,
     kl: float,
     procedure: AbstractProcedure,

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from infalign import storage
 from infalign.calibration import StoreCalibration, choose
 from infalign.calibration.choice import CALIBRATORS, ECDF
-from infalign.calibration.expected import expected
 from infalign.calibration.in_store import some_rewards
+from infalign.calibration.outlook import outlook_of
 from infalign.calibration.raw_reward import require_spread
 from infalign.collection import Local, OnRay, collect
 from infalign.comparison.resumable import BATCHES, Report
@@ -93,7 +93,7 @@ def design(run: Run, report: Report) -> None:
             run.config.transform,
             kl=run.config.kl,
             beta=run.config.beta,
-            outlook=expected(learned, some_rewards(store)),
+            outlook=outlook_of(learned, some_rewards(store)),
         )
         calibrator = {"name": name, "reason": reason}
         storage.write_json(run.design_file, {"calibrator": calibrator, **designed.to_json()})
@@ -153,7 +153,7 @@ def _setting(run: Run, store: CalibrationStore) -> Setting:
         reward=run.reward,
         store=store,
         learned=learned,
-        outlook=expected(learned, some_rewards(store)),
+        outlook=outlook_of(learned, some_rewards(store)),
         procedure=run.procedure,
         against=run.against,
         design=read_design(run),

@@ -74,8 +74,8 @@ def read(dataset, rewards: str, key: str) -> tuple[Iterator["pa.Table"], dict | 
     import pyarrow as pa
 
     if hasattr(dataset, "with_format"):
-        names = dataset.column_names or next(iter(dataset), {})  # a stream may not know them yet
-        require_columns(names, rewards, key)
+        # A stream may not know its columns before its first row.
+        require_columns(dataset.column_names or next(iter(dataset), {}), rewards, key)
         chosen = dataset.select_columns([key, rewards]).with_format("arrow")
         return chosen.iter(ROWS), None
     if not isinstance(dataset, pa.Table):

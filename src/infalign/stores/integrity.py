@@ -10,6 +10,7 @@ from infalign.errors import DataError
 
 from .manifest import held, read_manifest, require_finished
 from .ragged import sort_each
+from .samples import read_samples
 from .shards import open_rewards, read_columns, read_shard_samples, require_file
 from .sorted_rewards import stored_rewards
 
@@ -125,12 +126,9 @@ def _check_agreement(path: Path, manifest: dict) -> None:
     if not manifest["samples"]:
         return
     rewards = stored_rewards(path, manifest)
-    positions, raw = [], []
-    for shard in manifest["samples"]:
-        table = read_shard_samples(path, shard, ["prompt_id", "reward"])
-        positions.append(rewards.find(table["prompt_id"].to_pylist()))
-        raw.append(table["reward"].to_numpy())
-    positions, raw = np.concatenate(positions), np.concatenate(raw)
+    table = read_samples(path, ["prompt_id", "reward"])
+    positions = rewards.find(table["prompt_id"].to_pylist())
+    raw = table["reward"].to_numpy()
     order = np.argsort(positions, kind="stable")
     counts = np.bincount(positions[positions >= 0], minlength=len(rewards))
     if (positions < 0).any() or not np.array_equal(counts, rewards.counts):

@@ -72,10 +72,10 @@ def merge(stores: Sequence[Path | str], out: Path | str) -> None:
 def _common_provenance(sources: Sequence[Source]) -> dict:
     """What all stores were made with, and the fingerprint of all their prompts."""
     made_with = [dict(manifest["provenance"]) for _, manifest in sources]
-    sets = [found.get(PROMPTS) for found in made_with]
-    if all(isinstance(found, str) for found in sets):
-        for found in made_with:
-            found[PROMPTS] = prompt_sets.union(sets)
+    sets = [own[PROMPTS] for own in made_with if isinstance(own.get(PROMPTS), str)]
+    if len(sets) == len(made_with):
+        for own in made_with:
+            own[PROMPTS] = prompt_sets.union(sets)
     first, *others = made_with
     told = [
         f"{path} has {'; '.join(differing)}"

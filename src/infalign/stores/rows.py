@@ -105,11 +105,12 @@ class Rows:
         return self._windows[at].view(self.dtype)
 
     def _verified(self, positions: np.ndarray) -> None:
-        if self._unverified.any():
-            blocks = np.unique(np.searchsorted(self.blocks, positions, "right") - 1)
-            for number in blocks[self._unverified[blocks]]:
-                self._verify(int(number))
-                self._unverified[number] = False
+        if self._verify is None or not self._unverified.any():
+            return
+        blocks = np.unique(np.searchsorted(self.blocks, positions, "right") - 1)
+        for number in blocks[self._unverified[blocks]]:
+            self._verify(int(number))
+            self._unverified[number] = False
 
 
 def held_rows(values: np.ndarray, counts: np.ndarray) -> Rows:

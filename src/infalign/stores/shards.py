@@ -79,7 +79,7 @@ def write_rewards(file: Path, blocks: Iterable[Block], dtype: np.dtype) -> dict:
                     {
                         "prompts": len(ids),
                         "values": len(values),
-                        "sha256": hashlib.sha256(values).hexdigest(),
+                        "sha256": hashlib.sha256(values.data).hexdigest(),
                     }
                 )
         mapped = _find_values(temporary, groups, dtype)

@@ -109,14 +109,22 @@ class SortedRewards(Mapping):
 
 
 class _Rows(ValuesView):
+    def __init__(self, rewards: SortedRewards):
+        super().__init__(rewards)
+        self._rewards = rewards
+
     def __iter__(self):
-        for values, counts in self._mapping.blocks():
+        for values, counts in self._rewards.blocks():
             yield from np.split(values.astype(float), np.cumsum(counts)[:-1])
 
 
 class _Items(ItemsView):
+    def __init__(self, rewards: SortedRewards):
+        super().__init__(rewards)
+        self._rewards = rewards
+
     def __iter__(self):
-        return zip(self._mapping, self._mapping.values(), strict=True)
+        return zip(self._rewards, self._rewards.values(), strict=True)
 
 
 def held_rewards(prompt_ids: Sequence[str], rows: Sequence[np.ndarray]) -> SortedRewards:

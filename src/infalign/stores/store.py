@@ -34,8 +34,8 @@ class CalibrationStore:
     memory go along, a store on disk is opened again where it is read.
     """
 
-    rewards: Mapping[str, np.ndarray]
-    """Prompt id to its sorted reference rewards."""
+    rewards: SortedRewards
+    """Prompt id to its sorted reference rewards. Any mapping to sorted rows becomes one."""
 
     provenance: Mapping[str, object]
     """What the rewards were made with; compared by `require`."""

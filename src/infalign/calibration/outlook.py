@@ -1,7 +1,7 @@
-"""What training on a calibrator's quantiles gives, said before anything is trained.
+"""Theoretical outlook: the β, KL and win rate of training on a calibrator's quantiles.
 
-With counted quantiles β, KL and win rate follow from K alone (`few_samples`). What a calibrator
-that shares between prompts is worth depends on the rewards, and is found on prompts like them.
+With plain ranks they follow from K alone (`infalign.core.FewSamples`). With a calibrator that pools
+prompts they depend on the rewards, and are computed on prompts simulated like those of the store.
 """
 
 from abc import ABC, abstractmethod
@@ -12,20 +12,20 @@ import numpy as np
 
 from infalign.core import AbstractProcedure, AbstractTransform, FewSamples, RankProcedure, design
 
+from .assessment import Truth, achieved
 from .counting import FittedCounting
 from .interface import AbstractFitted
-from .judge import Truth, achieved
 from .pooled import FittedPooled, Pooled
 from .scores import FittedScores
-from .simulated import Alike
+from .simulated import SimulatedPrompts
 
 PROMPTS = 256
-"""Prompts that are simulated: the win rates of two transforms on them differ by chance by some
+"""Simulated prompts: by chance the win rates of two transforms on them differ by some
 thousandths."""
 
 AS_IF = (1, 2, 4, 8)
-"""A calibrator is worth so many times its samples: the tables tried are those that are best for so
-many counted ones. Pooled samples of prompts alike are worth two to four times their number."""
+"""Factors on K. Pooled samples of similar prompts are as informative as two to four times their
+number of plain ranks, so the candidate tables are those that are best for so many ranks."""
 
 SEED = 20_241_219
 
@@ -41,8 +41,8 @@ class Outcome:
     win_rate: float
 
 
-class AbstractExpected(ABC):
-    """What comes out by theory with a calibrator and K samples a prompt."""
+class AbstractOutlook(ABC):
+    """The theoretical result of training with a calibrator and K samples per prompt."""
 
     @abstractmethod
     def achieved(
@@ -54,7 +54,7 @@ class AbstractExpected(ABC):
         kl: float | None = None,
         beta: float | None = None,
     ) -> Outcome:
-        """Of training on a transform, at one of `kl` and `beta`.
+        """The outcome of training on a transform, at exactly one of `kl` and `beta`.
 
         Raises SolveError where the KL is out of reach.
         """
@@ -72,10 +72,11 @@ class AbstractExpected(ABC):
 
 
 @dataclass(frozen=True)
-class Counted(AbstractExpected):
-    """With the plain rank."""
+class RankOutlook(AbstractOutlook):
+    """Training on plain ranks."""
 
     samples: int
+    """K."""
 
     def achieved(self, transform, procedure, against, *, kl=None, beta=None):
         few = FewSamples(self.samples)
@@ -83,20 +84,21 @@ class Counted(AbstractExpected):
             beta, exponents = few.at_kl(transform, kl)
         else:
             exponents = few.values(transform) / beta
-        found = few.achieved(exponents, procedure, against)
-        return Outcome(beta, found.kl, found.win_rate)
+        few_achieved = few.achieved(exponents, procedure, against)
+        return Outcome(beta, few_achieved.kl, few_achieved.win_rate)
 
     def best(self, procedure, against, *, kl=None, beta=None):
         return design(procedure, kl=kl, beta=beta, against=against, samples=self.samples).transform
 
 
 @dataclass(frozen=True)
-class Simulated(AbstractExpected):
-    """With what a calibrator learned, on prompts simulated like those it learned from."""
+class SimulatedOutlook(AbstractOutlook):
+    """Training on what a calibrator learned, on simulated prompts."""
 
     learned: AbstractFitted = field(repr=False)
-    prompts: Alike = field(repr=False)
+    prompts: SimulatedPrompts = field(repr=False)
     samples: int
+    """K."""
 
     @cached_property
     def _drawn(self) -> tuple[Truth, AbstractFitted]:
@@ -106,31 +108,37 @@ class Simulated(AbstractExpected):
     def achieved(self, transform, procedure, against, *, kl=None, beta=None):
         truth, fitted = self._drawn
         shaped = truth.shaped(fitted, transform)
-        found = achieved([truth], [shaped], procedure, against, kl=kl, beta=beta)
-        return Outcome(found.beta, found.kl, found.win_rate)
+        assessed = achieved([truth], [shaped], procedure, against, kl=kl, beta=beta)
+        return Outcome(assessed.beta, assessed.kl, assessed.win_rate)
 
     def best(self, procedure, against, *, kl=None, beta=None):
         tables = [
-            Counted(self.samples * times).best(procedure, against, kl=kl, beta=beta)
-            for times in AS_IF
+            RankOutlook(self.samples * factor).best(procedure, against, kl=kl, beta=beta)
+            for factor in AS_IF
         ]
 
-        def worth(table):
-            found = self.achieved(table, procedure, against, kl=kl, beta=beta)
-            return found.win_rate - found.beta * found.kl if kl is None else found.win_rate
+        def objective(table: AbstractTransform) -> float:
+            outcome = self.achieved(table, procedure, against, kl=kl, beta=beta)
+            return outcome.win_rate - outcome.beta * outcome.kl if kl is None else outcome.win_rate
 
-        return max(tables, key=worth)
+        return max(tables, key=objective)
 
 
-def expected(learned: AbstractFitted, rewards: np.ndarray) -> AbstractExpected:
-    """What comes out with a calibrator that learned from these reference rewards, (prompts, K),
-    nan where a prompt has fewer."""
-    if isinstance(learned, FittedScores):  # an increasing map leaves win rates as they are
-        return expected(learned.learned, learned.scale(rewards))
+def outlook_of(learned: AbstractFitted, rewards: np.ndarray) -> AbstractOutlook:
+    """The outlook for a calibrator that learned from these reference rewards.
+
+    - `rewards`: (prompts, K), nan where a prompt has fewer.
+    """
+    if isinstance(learned, FittedScores):  # an increasing map leaves win rates unchanged
+        return outlook_of(learned.learned, learned.scale(rewards))
     samples = int(np.isfinite(rewards).sum(1).min())
     if isinstance(learned, FittedCounting):
-        return Counted(samples)
+        return RankOutlook(samples)
     hierarchy = learned if isinstance(learned, FittedPooled) else Pooled().fit(rewards)
     if not isinstance(hierarchy, FittedPooled):
-        return Counted(samples)
-    return Simulated(learned, Alike(hierarchy, PROMPTS), samples)
+        return RankOutlook(samples)
+    return SimulatedOutlook(learned, SimulatedPrompts(hierarchy, PROMPTS), samples)
+
+
+expected = outlook_of
+"""The former name, which documentation used."""

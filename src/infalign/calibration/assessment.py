@@ -1,9 +1,9 @@
-"""What a calibrator is worth: the win rate of the policy that is trained on its quantiles.
+"""Assessment of calibrators: the win rate of the policy that is trained on their quantiles.
 
-Training on Φ(û) gives a prompt's policy the density ∝ e^{Φ(û(u))/β} on the true quantile axis, û(u)
-the quantile that the calibrator gives to a response whose true one is u. β is one number for all
-prompts, at which the KL averaged over prompts is the budget; what counts is the win rate averaged
-over prompts. With counting this is `few_samples`.
+Let û(u) be the quantile that a calibrator assigns to a response whose true quantile is u. Training
+on Φ(û) gives a prompt's policy the density ∝ e^{Φ(û(u))/β} on the true quantile axis. One β serves
+all prompts: that at which the KL, averaged over prompts, is the budget. The result is the win rate,
+averaged over prompts. For plain ranks it is that of `infalign.core.FewSamples`.
 """
 
 from abc import ABC, abstractmethod
@@ -34,14 +34,14 @@ LEAST = 1e-300
 
 @dataclass(frozen=True)
 class Truth:
-    """Rewards of every prompt under the reference, cell by cell of the quantile axis."""
+    """The true reward distribution of every prompt, in cells of the quantile axis."""
 
     rewards: np.ndarray = field(repr=False)
-    """Reward in each cell, shape (prompts, cells), not decreasing; cells of one reward are one
+    """Reward in each cell, shape (prompts, cells), not decreasing; cells of equal reward form one
     atom."""
 
     edges: np.ndarray = field(repr=False)
-    """Cells on the quantile axis, from 0 to 1, shape (cells + 1,)."""
+    """Ends of the cells on the quantile axis, from 0 to 1, shape (cells + 1,)."""
 
     def __post_init__(self):
         rewards = finite_rewards("rewards", self.rewards)
@@ -53,8 +53,8 @@ class Truth:
             )
 
     def ends(self) -> tuple[np.ndarray, np.ndarray]:
-        """The true quantile interval of the atom that each cell belongs to, (prompts, cells); of
-        a cell that ties with no other its middle, twice."""
+        """Ends of the true quantile interval of each cell's atom, (prompts, cells); for a cell
+        without ties both are its middle."""
         new = np.diff(self.rewards, axis=1) > 0
         pad = np.ones((len(new), 1), bool)
         first, last = np.hstack([pad, new]), np.hstack([new, pad])
@@ -65,8 +65,7 @@ class Truth:
         return np.where(alone, middle, low), np.where(alone, middle, high)
 
     def shaped(self, fitted: AbstractFitted | None, transform: AbstractTransform) -> np.ndarray:
-        """The training reward in each cell, (prompts, cells); with None that of exact
-        calibration."""
+        """The training reward in each cell, (prompts, cells); None stands for exact calibration."""
         if fitted is None:
             return transform.average(*self.ends())
         return fitted.shaped(np.arange(len(self.rewards)), self.rewards, transform)
@@ -74,13 +73,16 @@ class Truth:
     def win_rates(
         self, exponents: np.ndarray, procedure: RankProcedure, against: AbstractProcedure
     ) -> np.ndarray:
-        """Win rate of each prompt's policy ∝ e^exponent: Σ over rewards v of the chance to keep v,
-        times the opponent's to keep less, and half of that to keep the same."""
+        """Win rate of each prompt's policy ∝ e^exponent.
+
+        The sum over rewards v of the chance to select v, times the opponent's chance to select less
+        plus half its chance to select the same.
+        """
         mass = _tilt(np.diff(self.edges), exponents)[0]
         cdf = np.hstack([np.zeros((len(mass), 1)), np.cumsum(mass, axis=1)])
         cdf[:, -1] = 1
         ours, theirs = procedure.cdf(np.clip(cdf, 0, 1)), against.cdf(self.edges)
-        # Only where the reward changes does a CDF step; in between it stays as it was.
+        # Inside an atom a CDF keeps the value from before it, and rises at the atom's end.
         real = np.ones(cdf.shape, bool)
         real[:, 1:-1] = np.diff(self.rewards, axis=1) > 0
         ours = np.maximum.accumulate(np.where(real, ours, 0), axis=1)
@@ -94,13 +96,13 @@ class Truth:
 
 
 class AbstractWorld(ABC):
-    """Prompts whose reward distributions are known, to draw reference samples from."""
+    """Prompts with known reward distributions, from which reference samples are drawn."""
 
     @abstractmethod
     def draw(
         self, samples: int, rng: np.random.Generator
     ) -> tuple[np.ndarray, Truth, np.ndarray | None]:
-        """`samples` reference rewards a prompt, the truth to judge by, and features or None."""
+        """`samples` reference rewards per prompt, the true distribution, and features or None."""
 
 
 @dataclass(frozen=True)
@@ -122,7 +124,7 @@ class KnownWorld(AbstractWorld):
 
 @dataclass(frozen=True)
 class SampledWorld(AbstractWorld):
-    """Prompts of which many reference samples are at hand: some calibrate, the others judge."""
+    """Prompts with many reference samples: some calibrate, the others serve as the truth."""
 
     rewards: np.ndarray = field(repr=False)
     """Shape (prompts, M), finite."""
@@ -136,8 +138,8 @@ class SampledWorld(AbstractWorld):
         rewards = np.asarray(self.rewards, float)
         if not 0 < samples < rewards.shape[1]:
             raise ValueError(
-                f"`samples` must leave some of the {rewards.shape[1]} rewards of a prompt to judge "
-                f"by; got {samples}. Draw more rewards, or calibrate with fewer."
+                f"`samples` must leave some of the {rewards.shape[1]} rewards of a prompt as the "
+                f"truth; got {samples}. Draw more rewards, or calibrate with fewer."
             )
         mixed = rng.permuted(rewards, axis=1)
         rest = np.sort(mixed[:, samples:], axis=1)
@@ -146,8 +148,8 @@ class SampledWorld(AbstractWorld):
 
 
 @dataclass(frozen=True)
-class Judged:
-    """What a calibrator achieves at a KL budget, averaged over prompts and calibrations."""
+class Assessment:
+    """The result of training on a calibrator at a KL budget, averaged over prompts and rounds."""
 
     win_rate: float
     stderr: float
@@ -161,7 +163,7 @@ class Judged:
     """Win rate of each prompt, averaged over rounds: for paired differences."""
 
 
-def judge(
+def assess(
     world: AbstractWorld,
     calibrators: Mapping[str, AbstractCalibrator | None],
     transform: AbstractTransform,
@@ -172,19 +174,23 @@ def judge(
     rounds: int,
     rng: np.random.Generator,
     against: AbstractProcedure | None = None,
-) -> dict[str, Judged]:
-    """The win rate that training on each calibrator's quantiles gives, at `kl` nats on average.
+) -> dict[str, Assessment]:
+    """The win rate of training on each calibrator's quantiles, at `kl` nats on average.
 
     - `calibrators`: by name; None is exact calibration, the limit of many samples.
-    - `transform`: Φ; bounded, as quantiles may be 0 and 1.
-    - `samples`: reference samples a prompt, K.
-    - `rounds`: how often samples are drawn anew; the same for all calibrators.
+    - `transform`: Φ; it must be bounded, since quantiles may be 0 and 1.
+    - `samples`: reference samples per prompt, K.
+    - `rounds`: independent draws of the samples, each shared by all calibrators.
+    - `against`: how the reference is decoded. Default: `procedure`.
 
     Raises SolveError where a calibrator cannot express that much KL.
     """
-    against = against or procedure
-    _check.count("rounds", rounds), _check.count("samples", samples), _check.positive("kl", kl)
-    truths, values = [], {name: [] for name in calibrators}
+    against = procedure if against is None else against
+    _check.count("rounds", rounds)
+    _check.count("samples", samples)
+    _check.positive("kl", kl)
+    truths: list[Truth] = []
+    values: dict[str, list[np.ndarray]] = {name: [] for name in calibrators}
     for _ in range(rounds):
         rewards, truth, features = world.draw(samples, rng)
         truths.append(truth)
@@ -204,8 +210,8 @@ def achieved(
     *,
     kl: float | None = None,
     beta: float | None = None,
-) -> Judged:
-    """What policies trained on given rewards, one array per round, achieve at `kl` nats or `beta`.
+) -> Assessment:
+    """The result of training on given rewards, one array per round, at `kl` nats or `beta`.
 
     Raises SolveError where these rewards cannot express that much KL.
     """
@@ -216,10 +222,10 @@ def achieved(
 
     _check.budget(kl, beta)
     if beta is None:
-        beta = _beta(mean_kl, float(np.std(shaped[0])), kl)
+        beta = _beta(mean_kl, float(np.std(shaped[0])), _check.positive("kl", kl))
     wins = np.mean([t.win_rates(v / beta, procedure, against) for t, v in pairs], axis=0)
     stderr = float(wins.std(ddof=1) / np.sqrt(wins.size)) if wins.size > 1 else float("nan")
-    return Judged(float(wins.mean()), stderr, beta, mean_kl(beta), wins)
+    return Assessment(float(wins.mean()), stderr, beta, mean_kl(beta), wins)
 
 
 def _beta(mean_kl: Callable[[float], float], spread: float, kl: float) -> float:
@@ -240,13 +246,14 @@ def _beta(mean_kl: Callable[[float], float], spread: float, kl: float) -> float:
 
 
 def graded_edges() -> np.ndarray:
-    """A few hundred cells, finer towards both ends, where procedures and policies live."""
+    """Ends of a few hundred cells, denser towards 0 and 1, where policies concentrate."""
     ends = np.geomspace(1e-4, 0.1, 80)
     return np.concatenate([[0], ends, np.linspace(0.1, 0.9, 162)[1:-1], 1 - ends[::-1], [1]])
 
 
 def _tilt(widths, exponents):
-    """Policy mass of each cell, and log Z of each prompt."""
+    """Policy mass of each cell, and log Z of each prompt; the largest exponent is factored out, so
+    that nothing overflows."""
     top = exponents.max(axis=1, keepdims=True)
     mass = widths * np.exp(exponents - top)
     total = mass.sum(1, keepdims=True)
