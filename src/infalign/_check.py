@@ -5,7 +5,7 @@ it, the caller says in `remedy`.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from numbers import Integral, Real
 from typing import Any, TypeVar
 
@@ -19,7 +19,9 @@ T = TypeVar("T")
 def count(name: str, value: Any, *, at_least: int = 1) -> int:
     """`value` as an int of at least `at_least`."""
     if isinstance(value, bool) or not isinstance(value, Integral) or value < at_least:
-        raise ArgumentError(name, f"must be a whole number of at least {at_least}; got {value!r}.")
+        raise ArgumentError(
+            name, f"must be a whole number of at least {at_least}; got {short(value)}."
+        )
     return int(value)
 
 
@@ -34,22 +36,65 @@ def positive(name: str, value: Any) -> float:
 def real(name: str, value: Any) -> float:
     """`value` as a finite float."""
     if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
-        raise ArgumentError(name, f"must be a finite number; got {value!r}.")
+        raise ArgumentError(name, f"must be a finite number; got {short(value)}.")
     return float(value)
 
 
 def instance(name: str, value: Any, kind: type[T], such_as: str, remedy: str = "") -> T:
     """`value`, which must be a `kind`; `such_as` names an example of one."""
     if not isinstance(value, kind):
-        raise ArgumentError(name, f"must be {such_as}; got {value!r}." + _after(remedy))
+        raise ArgumentError(name, f"must be {such_as}; got {short(value)}." + _after(remedy))
     return value
 
 
 def one_of(name: str, value: Any, options: Sequence[str]) -> str:
     """`value`, which must be one of the `options`."""
-    if value not in options:
-        raise ArgumentError(name, f"must be one of {', '.join(options)}; got {value!r}.")
+    if not isinstance(value, str) or value not in options:
+        raise ArgumentError(name, f"must be one of {', '.join(options)}; got {short(value)}.")
     return value
+
+
+def text(name: str, value: Any) -> str:
+    """`value`, which must be a text."""
+    return instance(name, value, str, "a text")
+
+
+def truth(name: str, value: Any) -> bool:
+    """`value`, which must be True or False."""
+    if not isinstance(value, bool | np.bool_):
+        raise ArgumentError(name, f"must be True or False; got {short(value)}.")
+    return bool(value)
+
+
+def function(name: str, value: Any) -> Any:
+    """`value`, which must be a function or another callable that is not a class."""
+    if isinstance(value, type) or not callable(value):
+        raise ArgumentError(name, f"must be a function; got {short(value)}.")
+    return value
+
+
+def texts(name: str, value: Any) -> list[str]:
+    """`value` as a list of texts."""
+    items = entries(name, value)
+    for place, item in enumerate(items):
+        if not isinstance(item, str):
+            raise ArgumentError(name, f"must hold texts; got {short(item)} at place {place}.")
+    return items
+
+
+def entries(name: str, value: Any) -> list[Any]:
+    """`value`, anything iterable but a text or a mapping, as a list."""
+    if isinstance(value, str | bytes | Mapping) or not isinstance(value, Iterable):
+        raise ArgumentError(name, f"must be a list; got {short(value)}.")
+    try:
+        return list(value)
+    except TypeError:  # an array without axes, or a class that only looks iterable
+        raise ArgumentError(name, f"must be a list; got {short(value)}.") from None
+
+
+def mapping(name: str, value: Any) -> Mapping[Any, Any]:
+    """`value`, which must be a mapping such as a dictionary."""
+    return instance(name, value, Mapping, "a mapping")
 
 
 def budget(kl: Any, beta: Any) -> None:

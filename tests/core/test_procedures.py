@@ -270,6 +270,18 @@ def test_rewind_by_hand():
     assert rewind.density([0.4, 0.7]).tolist() == [0.5, 1.5]
 
 
+@by_rank
+def test_a_law_over_subsets_is_computed_once_and_needs_enough_samples(procedure):
+    m = procedure.draws + 1
+    law = procedure.subset_cdf(m)
+    assert law is procedure.subset_cdf(m) and law.shape == (m + 1,)
+    with pytest.raises(ValueError, match="read-only"):
+        law[0] = 1
+    for few in (0, procedure.fewest - 1):
+        with pytest.raises(ValueError, match=r"`m` must be a whole number of at least"):
+            procedure.subset_cdf(few)
+
+
 class SecondOfThree(RankProcedure):
     """A procedure of somebody else's: the median of three, H(u) = 3u² − 2u³."""
 
@@ -303,7 +315,7 @@ def test_a_law_that_is_no_law_of_so_many_draws_is_refused():
     class Many(Wrong):
         draws = 17
 
-    with pytest.raises(DataError, match=r"draws 17 responses, too many .* `subset_cdf`"):
+    with pytest.raises(DataError, match=r"draws 17 responses, too many .* `subset_law`"):
         Many().subset_cdf(50)
 
 

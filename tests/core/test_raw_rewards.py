@@ -100,7 +100,7 @@ def test_a_procedure_that_reads_calibrated_rewards_is_refused(procedure):
         ([[1.0, np.inf]], r"`rewards` must hold finite rewards; got inf at prompt 0"),
         ([1.0, 2.0], r"`rewards` must be a non-empty array of shape \(prompts, samples\)"),
         ([[1.0, 2.0], [3.0, np.nan]], r"at least 2 rewards of every prompt; prompt 1 has fewer"),
-        ([[2.0, 2.0], [3.0, 3.0]], r"The reward is constant on each of the 2 prompts"),
+        ([[2.0, 2.0], [3.0, 3.0]], r"`rewards` are constant on each of the 2 prompts"),
     ],
 )
 def test_rewards_that_cannot_be_used_are_refused(rewards, words):

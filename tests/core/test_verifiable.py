@@ -146,7 +146,7 @@ def test_unbounded_transforms_are_averaged_over_atoms_too():
         ({"reference": [1.2], "kl": 0.1}, r"`reference` must lie in \[0, 1\]; got 1.2"),
         ({"reference": [0.2]}, r"Give exactly one of `kl` \(nats\) and `beta`"),
         ({"reference": [0.2], "kl": -1.0}, r"`kl` must be above 0; got -1"),
-        ({"reference": [0.2], "kl": 9.0}, r"No pass rates cost kl=9 nats on average: at 1\.6"),
+        ({"reference": [0.2], "kl": 9.0}, r"No pass rates cost kl=9 nats on average .*: at 1\.6"),
         ({"reference": [0.0], "kl": 0.1}, r"No pass rates cost kl=0\.1 nats .* at 0 nothing"),
         (
             {"reference": [0.2], "kl": 0.1, "procedure": ia.Rewind(0.5, 2)},

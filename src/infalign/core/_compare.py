@@ -94,7 +94,7 @@ def compare(
     """
     require_procedure("procedure", procedure)
     against = procedure if against is None else require_procedure("against", against)
-    budgets = list(kl) if isinstance(kl, Iterable) and not isinstance(kl, str) else [kl]
+    budgets = _check.entries("kl", kl) if isinstance(kl, Iterable) else [kl]
     budgets = [_check.positive("kl", budget) for budget in budgets]
     candidates = _candidates(transforms)
     rows = []

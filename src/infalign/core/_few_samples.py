@@ -14,7 +14,7 @@ import numpy as np
 from infalign import _check
 from infalign.errors import SolveError
 
-from ._procedures import AbstractProcedure, RankProcedure
+from ._procedures import AbstractProcedure, RankProcedure, require_by_rank, require_procedure
 from ._roots import NoRoot, bracketed_root, falling_root
 from ._transforms import AbstractTransform
 
@@ -200,28 +200,34 @@ def samples_needed(
     - `exact`: the win rate to compare with, such as that of exact calibration.
     - `most`: largest K tried; SolveError beyond.
     """
-    against = against or procedure
+    require_by_rank("procedure", procedure)
+    against = procedure if against is None else require_procedure("against", against)
+    _check.instance("transform", transform, AbstractTransform, "a transform such as Identity()")
+    _check.positive("kl", kl)
+    _check.positive("loss", loss)
+    exact, most = _check.real("exact", exact), _check.count("most", most)
 
-    def short(samples):
+    def shortfall(samples: int) -> float:
         few = FewSamples(samples)
         try:
             _, exponents = few.at_kl(transform, kl)
         except SolveError:
-            return np.inf
+            return float("inf")
         return exact - few.achieved(exponents, procedure, against).win_rate
 
     high = 2
-    while short(high) > _check.positive("loss", loss):
+    while shortfall(high) > loss:
         high *= 2
         if high > most:
             raise SolveError(
-                f"`{transform.spec}` loses more than {loss:g} of win rate even with {most} "
-                "calibration samples per prompt. Allow a larger loss, or choose another transform."
+                f"At kl={kl:g} `{transform.spec}` loses more than {loss:g} of win rate to `exact`, "
+                f"{exact:g}, even with {most} calibration samples per prompt. Allow a larger "
+                "`loss`, raise `most`, or choose another transform."
             )
     low = high // 2
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (low, middle) if short(middle) <= loss else (middle, high)
+        low, high = (low, middle) if shortfall(middle) <= loss else (middle, high)
     return high
 
 

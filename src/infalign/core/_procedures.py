@@ -143,6 +143,11 @@ class RankProcedure(AbstractProcedure):
 
     reads = "rewards"
 
+    @property
+    def fewest(self) -> int:
+        """The fewest samples from which the procedure can be estimated: `draws`, if fixed."""
+        return self.draws
+
     @abstractmethod
     def slope(self, u: np.ndarray) -> np.ndarray:
         """h' = H'', elementwise."""
@@ -151,17 +156,25 @@ class RankProcedure(AbstractProcedure):
         return self.cdf(cdf)
 
     def subset_cdf(self, m: int) -> np.ndarray:
-        """Chance that the kept one of `draws` out of `m` samples, without replacement, is among
-        the j lowest, for j = 0 … m: the law an unbiased estimate from m samples uses.
+        """Chance that the response selected from a random subset of m samples is among the j
+        lowest, for j = 0 … m: the law an unbiased estimate from m samples uses.
+
+        Subsets have `draws` samples, drawn without replacement. The array is computed once and
+        must not be changed.
 
         Raises DataError if the law is not that of a fixed number of draws, or of more than 16:
-        such a procedure has to say its chances itself.
+        such a procedure has to define its `subset_law`.
         """
+        m = _check.count("m", m, at_least=self.fewest)
+        return _subset_law(self, m) if type(self).__hash__ else self.subset_law(m)
+
+    def subset_law(self, m: int) -> np.ndarray:
+        """`subset_cdf`, computed. Here from the law H; override it for more than 16 draws."""
         n = self.draws
         if n > BERNSTEIN_LIMIT:
             raise DataError(
                 f"`{self!r}` draws {n} responses, too many to find its chances by rank from its "
-                f"law (at most {BERNSTEIN_LIMIT}). Write its `subset_cdf`."
+                f"law (at most {BERNSTEIN_LIMIT}). Write its `subset_law`."
             )
         # H(u) = Σ_j C(n, j) u^j (1 - u)^(n - j) · P(kept among the j lowest of n).
         j = np.arange(n + 1)
@@ -173,7 +186,7 @@ class RankProcedure(AbstractProcedure):
         if np.abs(again - self.cdf(check[:, 0])).max() > 1e-8:
             raise DataError(
                 f"The law of `{self!r}` is no polynomial of degree {n}, so it does not keep one of "
-                f"{n} draws by rank. Correct `draws`, or write its `subset_cdf`."
+                f"{n} draws by rank. Correct `draws`, or write its `subset_law`."
             )
         parts = [OrderStatistic(n, int(n - i)).subset_cdf(m) for i in j[:-1]]
         return np.diff(chances) @ parts
@@ -182,6 +195,13 @@ class RankProcedure(AbstractProcedure):
         place = rng.choice(len(values), p=_rank_chances(self))
         # The order is random, so a sort that keeps it among equals breaks their ties.
         return int(np.argsort(values, kind="stable")[place])
+
+
+@lru_cache(maxsize=64)
+def _subset_law(procedure: RankProcedure, m: int) -> np.ndarray:
+    law = procedure.subset_law(m)
+    law.flags.writeable = False
+    return law
 
 
 @lru_cache
@@ -212,7 +232,7 @@ class Sampling(RankProcedure):
     def slope(self, u):
         return np.zeros_like(quantile("u", u))
 
-    def subset_cdf(self, m):
+    def subset_law(self, m):
         return np.arange(m + 1) / m
 
 
@@ -241,7 +261,7 @@ class BestOfN(RankProcedure):
         u = quantile("u", u)
         return np.zeros_like(u) if self.n == 1 else self.n * (self.n - 1) * u ** (self.n - 2)
 
-    def subset_cdf(self, m):
+    def subset_law(self, m):
         # C(j, n) / C(m, n), all n among the j lowest, from the top down by C(j - 1, n) / C(j, n) =
         # (j - n) / j: neither C(100000, 1024) nor its logarithm, which costs 6 digits, is needed.
         j = np.arange(m, self.n, -1)
@@ -278,7 +298,7 @@ class WorstOfN(RankProcedure):
     def slope(self, u):
         return -BestOfN(self.n).slope(1 - quantile("u", u))
 
-    def subset_cdf(self, m):
+    def subset_law(self, m):
         return 1 - BestOfN(self.n).subset_cdf(m)[::-1]
 
 
@@ -329,7 +349,7 @@ class OrderStatistic(RankProcedure):
             * (scale if low + high == 0 else 1.0)
         )
 
-    def subset_cdf(self, m):
+    def subset_law(self, m):
         # Of m samples the i-th lowest is kept by C(i - 1, n - k) C(m - i, k - 1) of the subsets.
         # The ratio of that at i + 1 to that at i falls with i: products from the largest one on.
         low = self.n - self.k
@@ -380,10 +400,14 @@ class BestOfPoisson(RankProcedure):
         u = quantile("u", u)
         return self.mu * (2 + self.mu * u) * np.exp(self.mu * (u - 1))
 
+    @property
+    def fewest(self):
+        return 1
+
     def settled(self, rng):
         return BestOfN(1 + int(rng.poisson(self.mu)))
 
-    def subset_cdf(self, m):
+    def subset_law(self, m):
         """The mixture over the numbers of draws that m samples allow, of all but 10⁻¹²."""
         more = np.arange(min(self.draws, m))
         chances = np.exp(xlogy(more, self.mu) - self.mu - gammaln(more + 1))
@@ -410,8 +434,9 @@ class Mixture(RankProcedure):
     """Chance of each; they sum to 1."""
 
     def __post_init__(self):
-        object.__setattr__(self, "procedures", tuple(self.procedures))
-        object.__setattr__(self, "weights", tuple(float(w) for w in self.weights))
+        weights = [_check.real("weights", w) for w in _check.entries("weights", self.weights)]
+        object.__setattr__(self, "procedures", tuple(_check.entries("procedures", self.procedures)))
+        object.__setattr__(self, "weights", tuple(weights))
         wrong = [p for p in self.procedures if not isinstance(p, RankProcedure)]
         if wrong or not self.procedures:
             raise ValueError(
@@ -434,6 +459,10 @@ class Mixture(RankProcedure):
         return max(p.draws for p in self.procedures)
 
     @property
+    def fewest(self):
+        return max(p.fewest for p in self.procedures)
+
+    @property
     def spec(self):
         pairs = zip(self.weights, self.procedures, strict=True)
         return "mixture:" + "+".join(f"{w!r}*{p.spec}" for w, p in pairs)
@@ -441,11 +470,11 @@ class Mixture(RankProcedure):
     @classmethod
     def from_text(cls, text: str) -> "Mixture":
         """The mixture written `W*SPEC+W*SPEC`."""
-        parts = [part.partition("*") for part in text.split("+")]
+        parts = [part.partition("*") for part in _check.text("text", text).split("+")]
         try:
             weights = tuple(float(weight) for weight, _, _ in parts)
         except ValueError:
-            raise Unreadable(text) from None
+            raise Unreadable(f"`text` must be W*SPEC+W*SPEC; got {text!r}.") from None
         return cls(tuple(PROCEDURES.parse(spec) for _, _, spec in parts), weights)
 
     def settled(self, rng):
@@ -460,7 +489,7 @@ class Mixture(RankProcedure):
     def slope(self, u):
         return self._mean("slope", u)
 
-    def subset_cdf(self, m):
+    def subset_law(self, m):
         return self._mean("subset_cdf", m)
 
 

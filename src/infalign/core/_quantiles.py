@@ -4,6 +4,8 @@ from typing import Literal
 
 import numpy as np
 
+from infalign import _check
+
 from ._inputs import finite_rewards
 
 Smoothing = Literal["none", "add-half"]
@@ -66,10 +68,8 @@ def interval(
 
 def ends(below, up_to, samples, smoothing: Smoothing) -> tuple[np.ndarray, np.ndarray]:
     """Quantiles of ranks among so many `samples`: from below, and up to the last of its ties."""
-    if smoothing == "add-half":
+    if _check.one_of("smoothing", smoothing, ("none", "add-half")) == "add-half":
         return (below + 0.5) / (samples + 1), (up_to + 0.5) / (samples + 1)
-    if smoothing != "none":
-        raise ValueError(f'`smoothing` must be "none" or "add-half"; got {smoothing!r}.')
     return below / samples, up_to / samples
 
 

@@ -75,10 +75,11 @@ class RawRewards:
             )
         if (np.nanmin(rewards, axis=1) == np.nanmax(rewards, axis=1)).all():
             raise DataError(
-                f"The reward is constant on each of the {len(rewards)} prompts: it does not rank "
-                "responses, so no policy can be trained on it. Choose another reward."
+                f"`rewards` are constant on each of the {len(rewards)} prompts: they do not rank "
+                "responses, so no policy can be trained on them. Choose another reward."
             )
         object.__setattr__(self, "rewards", rewards)
+        _check.text("source", self.source)
 
     @property
     def spec(self) -> str:

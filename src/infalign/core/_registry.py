@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, Generic, TypeVar, get_type_hints
 
+from infalign import _check
 from infalign.errors import ArgumentError
 
 T = TypeVar("T")
@@ -219,6 +220,11 @@ class Registry(Mapping[str, Entry[T]]):
                 f"`name` must be lower-case words joined by hyphens, such as best-of-n; got "
                 f"{name!r}."
             )
+        _check.truth("family", family)
+        given = {"words": words, "label": label, "example": example, "form": form}
+        for option, value in given.items():
+            if value is not None:
+                _check.text(option, value)
         for known in self.values():
             again = _place(known.kind) == _place(kind)
             if (known.name == name or known.kind.__name__ == kind.__name__) and not again:

@@ -155,6 +155,7 @@ class Rewind(SoftenedProcedure):
     """Responses drawn at most; 1 is plain sampling."""
 
     def __post_init__(self):
+        _check.real("threshold", self.threshold)
         _check.open_unit_interval("threshold", self.threshold, "every response would pass or fail")
         object.__setattr__(self, "threshold", float(self.threshold))
         _check.count("max_tries", self.max_tries)
@@ -169,7 +170,7 @@ class Rewind(SoftenedProcedure):
 
     def passes(self, quantile: float) -> bool:
         """Whether drawing ends with a response of this calibrated reward."""
-        return bool(quantile >= self.threshold)
+        return _check.real("quantile", quantile) >= self.threshold
 
     def choose(self, values, rng):
         """The first that passes, in the order of drawing; else the last."""

@@ -29,7 +29,7 @@ class AbstractTransform(ABC):
     def below_1(self, distance: np.ndarray) -> np.ndarray:
         """Φ(1 − distance), elementwise: exact where 1 − distance would be rounded, if Φ is steep
         there."""
-        return self(1 - distance)
+        return self(1 - _check.unit_interval("distance", distance))
 
     @property
     def jumps(self) -> tuple[float, ...]:
@@ -122,7 +122,7 @@ class Log(AbstractTransform):
         return np.log(inner_quantile("u", u, "log 0 is −∞"))
 
     def below_1(self, distance):
-        return np.log1p(-distance)
+        return np.log1p(-inner_quantile("distance", distance, "log 0 is −∞"))
 
     def integral(self, u):
         u = quantile("u", u)
@@ -142,7 +142,7 @@ class Probit(AbstractTransform):
         return ndtri(inner_quantile("u", u, "the normal quantile is infinite there"))
 
     def below_1(self, distance):
-        return -ndtri(distance)
+        return -ndtri(inner_quantile("distance", distance, "the normal quantile is infinite there"))
 
     def integral(self, u):
         # d/dz of the normal density is -z times it.
@@ -194,7 +194,7 @@ class Exponential(AbstractTransform):
 
     def paper_beta(self, beta: float) -> float:
         """The β of the paper's unscaled sign(t) e^{tu} that gives the same policy."""
-        return float(beta * abs(np.expm1(self.t)))
+        return float(_check.positive("beta", beta) * abs(np.expm1(self.t)))
 
 
 @register_transform("power", example="power:7")
@@ -243,12 +243,13 @@ class Tabulated(AbstractTransform):
     wants them: a response just above it is worse than another draw."""
 
     def __post_init__(self):
-        u, phi = np.asarray(self.u, float), np.asarray(self.phi, float)
+        u, phi = _check.numbers("u", self.u), _check.numbers("phi", self.phi)
         if u.ndim != 1 or u.shape != phi.shape or u.size < 2:
             raise ValueError(
-                f"`Tabulated(u, phi)` needs two lists of one length, at least 2; "
-                f"got shapes {u.shape} and {phi.shape}."
+                f"`u` and `phi` must be lists of one length, at least 2; got shapes {u.shape} and "
+                f"{phi.shape}."
             )
+        _check.truth("increasing", self.increasing)
         twice = np.flatnonzero(np.diff(u) == 0)
         rising = np.diff(u) >= 0  # False where u is nan
         if u[0] != 0 or u[-1] != 1 or not rising.all() or (np.diff(twice) < 2).any():
@@ -266,7 +267,7 @@ class Tabulated(AbstractTransform):
         object.__setattr__(self, "phi", tuple(phi.tolist()))
         slope = None
         if self.slope is not None:
-            slope = np.asarray(self.slope, float)
+            slope = _check.numbers("slope", self.slope)
             if slope.shape != u.shape or not (np.isfinite(slope) & (slope >= 0)).all():
                 raise ValueError(
                     f"`slope` must hold {u.size} finite values of at least 0, one per point of "
@@ -317,7 +318,7 @@ def _curve(u, phi, slope):
 def transform_from_json(data: dict) -> AbstractTransform:
     """The transform that `to_json` wrote; ValueError if `data` is not one."""
     kinds = {entry.kind.__name__: entry.kind for entry in TRANSFORMS.values()}
-    kind = kinds.get(data.get("kind"))
+    kind = kinds.get(str(_check.mapping("data", data).get("kind")))
     names = {field.name for field in fields(kind)} if kind else set()
     if kind is None or set(data) != names | {"kind"}:
         raise ValueError(

@@ -15,11 +15,13 @@ import numpy as np
 from scipy.special import expit, logit, rel_entr
 
 from infalign import _check
-from infalign.errors import SolveError
+from infalign.errors import ArgumentError, SolveError
 
 from ._procedures import AbstractProcedure, RankProcedure, require_by_rank, require_procedure
 from ._roots import NoRoot, bracketed_root, falling_root
 from ._shapes import ArrayLike, Float, Real
+
+__all__ = ["VerifiableOptimum", "solve", "win_rate"]
 
 CHANGES = np.linspace(-40, 40, 1601)
 """Changes of the log-odds between which maxima are looked for."""
@@ -66,6 +68,12 @@ def win_rate(
     procedure, against = _laws(procedure, against)
     failing = 1 - _check.unit_interval("pass_rate", pass_rate)
     reference_failing = 1 - _check.unit_interval("reference", reference)
+    shapes = failing.shape, reference_failing.shape
+    if shapes[0] != shapes[1] and () not in shapes:
+        raise ValueError(
+            "`pass_rate` and `reference` must have the same shape, or one must be a number; got "
+            f"{shapes[0]} and {shapes[1]}."
+        )
     return 0.5 + 0.5 * (against.cdf(reference_failing) - procedure.cdf(failing))
 
 
@@ -94,6 +102,10 @@ def solve(
     """
     procedure, against = _laws(procedure, against)
     start = np.atleast_1d(_check.unit_interval("reference", reference))
+    if start.ndim != 1 or not start.size:
+        raise ArgumentError(
+            "reference", f"must be a non-empty list of pass rates; got shape {start.shape}."
+        )
     _check.budget(kl, beta)
 
     def at(log_beta: float) -> VerifiableOptimum:
@@ -110,8 +122,8 @@ def solve(
     except NoRoot as end:
         reached = at(end.at).kl
         raise SolveError(
-            f"No pass rates cost kl={budget:g} nats on average: at {reached:.4g} nothing more can "
-            "be won. Ask for a smaller `kl`."
+            f"No pass rates cost kl={budget:g} nats on average from these `reference` rates: at "
+            f"{reached:.4g} nothing more can be won. Ask for a smaller `kl`."
             if end.at < 0
             else f"No pass rates cost as little as kl={budget:g} nats on average. Ask for a larger "
             "`kl`."

@@ -10,7 +10,7 @@ from functools import cache
 import numpy as np
 
 from infalign import _check
-from infalign.core import AbstractProcedure, finite_rewards
+from infalign.core import AbstractProcedure, finite_rewards, require_procedure
 
 from .laws import calibrated, drawn, law, rectangles, subset_cdf
 from .merged import wins_between
@@ -74,8 +74,8 @@ def win_rate_difference(
     for `win_rate`.
     """
     a, b = (
-        _per_prompt(rewards, reference_rewards, procedure, against, calibration)
-        for rewards in (a_rewards, b_rewards)
+        _per_prompt(rewards, reference_rewards, procedure, against, calibration, name)
+        for name, rewards in (("a_rewards", a_rewards), ("b_rewards", b_rewards))
     )
     return over_prompts(a - b, bounds=(-1, 1), interval=interval)
 
@@ -86,13 +86,15 @@ def _per_prompt(
     procedure: AbstractProcedure,
     against: AbstractProcedure | None,
     calibration,
+    name: str = "policy_rewards",
 ) -> np.ndarray:
-    """The win rate of every prompt."""
-    against = procedure if against is None else against
-    policy = finite_rewards("policy_rewards", policy_rewards, missing=True)
+    """The win rate of every prompt; `name` is the argument of the policy's rewards."""
+    require_procedure("procedure", procedure)
+    against = procedure if against is None else require_procedure("against", against)
+    policy = finite_rewards(name, policy_rewards, missing=True)
     reference = finite_rewards("reference_rewards", reference_rewards, missing=True)
-    _check.paired_rows(policy_rewards=policy, reference_rewards=reference)
-    _check.enough_samples("policy_rewards", drawn(policy), procedure.draws, procedure)
+    _check.paired_rows(**{name: policy, "reference_rewards": reference})
+    _check.enough_samples(name, drawn(policy), procedure.draws, procedure)
     _check.enough_samples("reference_rewards", drawn(reference), against.draws, against)
     checked = calibrated(calibration, reference, procedure, against)
     wins, by_rank = np.empty(len(policy)), cache(subset_cdf)

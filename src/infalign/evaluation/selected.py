@@ -8,7 +8,7 @@ with replacement is biased: with one success in four samples it puts best-of-4 a
 import numpy as np
 
 from infalign import _check
-from infalign.core import AbstractProcedure, BestOfN, WorstOfN, finite_rewards
+from infalign.core import AbstractProcedure, BestOfN, WorstOfN, finite_rewards, require_procedure
 
 from .laws import calibrated, drawn, law, rectangles
 from .uncertainty import EITHER_WAY, SKEWED, AbstractInterval, Estimate, over_prompts
@@ -33,6 +33,7 @@ def selected_reward(
     >>> selected_reward([[1.0, 2.0, 6.0]], BestOfN(2)).value   # the best of each pair: 2, 6, 6
     4.666666666666667
     """
+    require_procedure("procedure", procedure)
     rewards = finite_rewards("rewards", rewards, missing=True)
     _check.enough_samples("rewards", drawn(rewards), procedure.draws, procedure)
     checked = calibrated(calibration, rewards, procedure)

@@ -14,6 +14,7 @@ import numpy as np
 from scipy.special import stdtrit
 
 from infalign import _check
+from infalign.errors import ArgumentError
 
 ROUNDING = 1e-13
 """Deviations from the mean below this share of the range of the values are rounding."""
@@ -52,6 +53,10 @@ class AbstractInterval(ABC):
 
         - `values`: two or more, not all equal.
         """
+
+
+def _interval(name: str, value) -> AbstractInterval:
+    return _check.instance(name, value, AbstractInterval, "an interval such as Student()")
 
 
 @dataclass(frozen=True)
@@ -95,6 +100,12 @@ class Widest(AbstractInterval):
     """
 
     intervals: tuple[AbstractInterval, ...]
+
+    def __post_init__(self):
+        methods = [_interval("intervals", i) for i in _check.entries("intervals", self.intervals)]
+        object.__setattr__(self, "intervals", tuple(methods))
+        if not methods:
+            raise ArgumentError("intervals", "must hold at least one interval; got none.")
 
     def reach(self, values, level):
         below, above = zip(*(i.reach(values, level) for i in self.intervals), strict=True)
@@ -166,6 +177,16 @@ def over_prompts(
     '1.0000 [0.8609, 1.0000]'
     """
     per_prompt = _check.numbers("per_prompt", per_prompt)
+    if per_prompt.ndim != 1 or not per_prompt.size:
+        raise ArgumentError(
+            "per_prompt", f"must be a list of at least one number; got shape {per_prompt.shape}."
+        )
+    _interval("interval", interval)
+    if bounds is not None:
+        ends = [_check.real("bounds", end) for end in _check.entries("bounds", bounds)]
+        if len(ends) != 2 or ends[0] > ends[1]:
+            raise ArgumentError("bounds", f"must be (least, greatest); got {_check.short(bounds)}.")
+        bounds = ends[0], ends[1]
     if not 0 < _check.real("level", level) < 1:
         raise ValueError(f"`level` must lie between 0 and 1; got {level:g}. Pass 0.95 for 95 %.")
     prompts = per_prompt.size

@@ -57,6 +57,14 @@ class TrainingReward:
                 f"calibration store; its columns are {sorted(columns)}. Add it, or pass `key=`."
             )
         ids = columns[self.key]
+        given, named = _check.entries("completions", completions), _check.entries(self.key, ids)
+        if len(given) != len(named):
+            raise ValueError(
+                f"`completions` and `{self.key}` must have one entry per response each; got "
+                f"{len(given)} and {len(named)} entries."
+            )
+        if log_metric is not None:
+            _check.function("log_metric", log_metric)
         output = self.reward(prompts=prompts, completions=completions, **columns)
         raw = checked_output(output, completions, reward_name(self.reward), ids)
         shaped = self.shaper(ids, raw)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from infalign import _check
 from infalign.core import finite_rewards
 
 
@@ -14,11 +15,13 @@ def checked_rewards(name: str, value) -> tuple[np.ndarray, np.ndarray]:
 
     Raises ValueError that names the prompt otherwise.
     """
-    sizes = set() if isinstance(value, np.ndarray) else {np.size(row) for row in value}
+    if not isinstance(value, np.ndarray):
+        value = [_check.numbers(name, row) for row in _check.entries(name, value)]
+    sizes = set() if isinstance(value, np.ndarray) else {row.size for row in value}
     if len(sizes) < 2:
         value = finite_rewards(name, value)
         return value.ravel(), np.full(len(value), value.shape[1])
-    rows = [np.asarray(row, dtype=float) for row in value]
+    rows = value
     for number, row in enumerate(rows):
         if row.ndim != 1 or not row.size:
             raise ValueError(

@@ -7,14 +7,15 @@ and a look-up touches what it compares. Every byte is verified before it is firs
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from infalign import storage
+from infalign import _check, storage
 from infalign.core import Smoothing, ends
-from infalign.errors import DataError
+from infalign.errors import ArgumentError, DataError
 
 from . import columns
 from .columns import KEY, REWARDS
@@ -42,8 +43,17 @@ class CalibrationStore:
 
     def __post_init__(self):
         if not isinstance(self.rewards, SortedRewards):
-            rows = [np.asarray(row, float) for row in self.rewards.values()]
-            object.__setattr__(self, "rewards", held_rewards(list(self.rewards), rows))
+            named = _check.mapping("rewards", self.rewards)
+            rows = [_check.numbers("rewards", row) for row in named.values()]
+            for prompt_id, row in zip(named, rows, strict=True):
+                if row.ndim != 1:
+                    raise ArgumentError(
+                        "rewards",
+                        f"must hold a list of rewards per prompt; got shape {row.shape} at "
+                        f"prompt_id {prompt_id!r}.",
+                    )
+            object.__setattr__(self, "rewards", held_rewards(list(named), rows))
+        _check.mapping("provenance", self.provenance)
 
     @classmethod
     def from_rewards(cls, prompt_ids: Sequence[str], rewards, provenance=None):
@@ -51,7 +61,10 @@ class CalibrationStore:
 
         - `rewards`: one row per prompt id, shape (prompts, K), or one list each where K differs.
         """
+        prompt_ids = _check.texts("prompt_ids", prompt_ids)
         values, counts = checked_rewards("rewards", rewards)
+        if provenance is not None:
+            _check.mapping("provenance", provenance)
         if len(prompt_ids) != len(counts) or len(set(prompt_ids)) != len(prompt_ids):
             raise ValueError(
                 f"`prompt_ids` must be unique, one per row of `rewards`; got {len(prompt_ids)} ids "
@@ -71,6 +84,9 @@ class CalibrationStore:
         Raises DataError for columns that are not there, rows without rewards, rewards that are not
         finite, and ids that stand there twice. `exchange.import_rewards` makes a store on disk.
         """
+        _columns(rewards, key)
+        if provenance is not None:
+            _check.mapping("provenance", provenance)
         parts, stated = columns.read(dataset, rewards, key)
         blocks = list(columns.blocks(parts, rewards, key))
         if not blocks:
@@ -86,13 +102,14 @@ class CalibrationStore:
         """
         import pyarrow as pa
 
+        _columns(rewards, key)
         schema, parts = columns.tables(self.rewards, self.provenance, rewards, key)
         return pa.Table.from_batches((b for part in parts for b in part.to_batches()), schema)
 
     def column(self, prompt_ids: Sequence[str]) -> "pa.ListArray":
         """Sorted rewards of these prompts, in their order: a column beside the prompts of a data
         set. Raises DataError for prompts that the store does not know."""
-        positions = self.positions(list(prompt_ids))
+        positions = self.positions(prompt_ids)
         if not len(positions):
             return columns.as_lists(np.empty(0, self.rewards.dtype), positions)
         rows = [self.rewards.row(int(position)) for position in positions]
@@ -110,8 +127,8 @@ class CalibrationStore:
 
         Raises DataError when the store is missing, unfinished, damaged or empty.
         """
-        path = Path(path)
-        if verify:
+        path = Path(_check.instance("path", path, str | PathLike, "the folder of a store"))
+        if _check.truth("verify", verify):
             from .integrity import check
 
             check(path).require()
@@ -164,11 +181,11 @@ class CalibrationStore:
         Raises DataError for prompts that the store does not know and rewards that are not finite.
         """
         positions = self.positions(prompt_ids)
-        values = np.asarray(rewards, float)
+        values = _check.numbers("rewards", rewards)
         if values.shape[:1] != (len(prompt_ids),):
             raise DataError(
-                f"`rewards` must have one entry per prompt id; got shape {values.shape} for "
-                f"{len(prompt_ids)} ids."
+                "`rewards` must have one entry for each of `prompt_ids`; got shape "
+                f"{values.shape} for {len(prompt_ids)} ids."
             )
         if not np.isfinite(values).all():
             first = np.argwhere(~np.isfinite(values))[0]
@@ -185,6 +202,7 @@ class CalibrationStore:
     def positions(self, prompt_ids: Sequence[str]) -> np.ndarray:
         """Where each prompt stands in `rewards`; DataError for those that the store does not
         know."""
+        prompt_ids = _check.texts("prompt_ids", prompt_ids)
         positions = self.rewards.find(prompt_ids)
         unknown = np.flatnonzero(positions < 0)
         if unknown.size:
@@ -216,3 +234,9 @@ class CalibrationStore:
             "Calibrate again, or use what it was made with.",
             error=DataError,
         )
+
+
+def _columns(rewards: str, key: str) -> None:
+    """Both are names of columns."""
+    _check.text("rewards", rewards)
+    _check.text("key", key)

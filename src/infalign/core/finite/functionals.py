@@ -7,7 +7,9 @@ Rewards have any scale and may tie; probabilities sum to 1 over the outcomes and
 import numpy as np
 from scipy.special import rel_entr
 
+from infalign import _check
 from infalign.core._shapes import ArrayLike, Float, Real
+from infalign.errors import ArgumentError
 
 from .problem import Problem, Procedure, as_map
 from .problem import selected as selection_law
@@ -99,7 +101,14 @@ def kl(policy: Input, reference: Input) -> PerPrompt:
     >>> round(kl([1.0, 0.0], [0.5, 0.5]), 6)
     0.693147
     """
-    world, rows = _placed(np.zeros(np.shape(reference)), policy, reference)
+    reference = _check.numbers("reference", reference)
+    if reference.ndim not in (1, 2) or not reference.size:
+        raise ArgumentError(
+            "reference",
+            "must be a non-empty array of shape (outcomes,) or (prompts, outcomes); got shape "
+            f"{reference.shape}.",
+        )
+    world, rows = _placed(np.zeros(reference.shape), policy, reference)
     return as_numbers(world, rel_entr(rows, world.reference).sum(1))
 
 

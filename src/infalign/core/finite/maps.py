@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from infalign import _check
 from infalign.core._procedures import RankProcedure
 from infalign.core._shapes import Float
 from infalign.errors import ArgumentError
@@ -109,6 +110,12 @@ class Custom(AbstractMap):
 
     concave: bool = False
     """Whether ⟨T(π), utility⟩ is concave in π: the `gap` of a solution relies on it."""
+
+    def __post_init__(self):
+        _check.function("apply", self.apply)
+        if self.pullback is not None:
+            _check.function("pullback", self.pullback)
+        _check.truth("concave", self.concave)
 
     @property
     def precision(self) -> float:

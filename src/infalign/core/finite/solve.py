@@ -107,6 +107,7 @@ def solve(
     world = World.of(reward, reference)
     problem = Problem.of(world, procedure, against)
     shape = world.as_given(world.reward).shape
+    starts = _check.entries("starts", starts)
     given = [problem.columns(_start(world, start, shape)) for start in starts]
     hills = _Hills(problem, given, procedure)
     if kl is None:
