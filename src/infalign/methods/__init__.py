@@ -13,6 +13,12 @@ from .training_design import TrainingDesign, training_design
 METHODS: dict[str, Method] = {method.name: method for method in (*ON_POLICY, *OFFLINE)}
 """Every method of `train.method`, by name."""
 
+
+def labels() -> dict[str, str]:
+    """The name of each method in reports."""
+    return {method.name: method.label for method in METHODS.values()}
+
+
 __all__ = [
     "DESIGN",
     "METHODS",
@@ -25,5 +31,6 @@ __all__ = [
     "Setting",
     "Task",
     "TrainingDesign",
+    "labels",
     "training_design",
 ]

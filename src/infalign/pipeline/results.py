@@ -23,7 +23,7 @@ from infalign.core import (
 )
 from infalign.core import design as exact_design
 from infalign.errors import SolveError
-from infalign.methods import DESIGN, METHODS, OTHER, RAW, TrainingDesign
+from infalign.methods import DESIGN, METHODS, OTHER, RAW, TrainingDesign, labels
 from infalign.stores import CalibrationStore, samples_of
 
 from .folder import Run
@@ -47,7 +47,7 @@ def summarize_run(run: Run, measured: Measured) -> dict:
 
     It holds the comparison, and beside it what theory expects of the run's own methods.
     """
-    results = summarize(measured, {name: method.label for name, method in METHODS.items()})
+    results = summarize(measured, labels())
     store, design = open_store(run), read_design(run)
     theory = Theory(run, store, design, read_outlook(run, store))
     for policy in results["policies"]:
@@ -78,19 +78,20 @@ class Theory:
         """The transform that a policy was trained on, and its win rates in theory at its KL."""
         if name not in self.run.config.methods:
             return {"transform": "trained elsewhere", "theory": {}}
+        # Relative to the run folder, which may be moved.
+        own = {"model": f"train/{name}/model"}
         trained_on = METHODS[name].trained_on
         if trained_on == OTHER:
-            transform, win_rates = "none", {}
-        elif trained_on == RAW:
+            return own | {"transform": "none", "theory": {}}
+        if trained_on == RAW:
             transform, win_rates = "raw reward", self._raw(kl)
         elif trained_on == DESIGN:
             transform, win_rates = self.run.config.transform, self._of(self.design.transform, kl)
         else:
             transform, win_rates = trained_on.spec, self._of(trained_on, kl)
-        # Relative to the run folder, which may be moved.
-        return {"model": f"train/{name}/model", "transform": transform, "theory": win_rates}
+        return own | {"transform": transform, "theory": win_rates}
 
-    def _raw(self, kl: float) -> dict[str, float]:
+    def _raw(self, kl: float) -> dict[str, float | None]:
         beta = raw_beta(self.store, kl)
         return {
             spec: raw_win_rate(self.store, beta, procedure, against)

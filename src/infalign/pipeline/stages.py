@@ -143,8 +143,12 @@ def train(run: Run, report: Report) -> None:
             _setting(run, store),
             landing_seed=run.seed("landing"),
             out=out,
-            report=lambda what, done, total, label=label: report(f"{label}: {what}", done, total),
+            report=_under(label, report),
         )
+
+
+def _under(label: str, report: Report) -> Report:
+    return lambda what, done, total: report(f"{label}: {what}", done, total)
 
 
 def _setting(run: Run, store: CalibrationStore) -> Setting:

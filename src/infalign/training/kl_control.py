@@ -132,7 +132,8 @@ class LogRatioReward:
         return log_ratios
 
     def _collate(self, pairs):
-        return collate(*zip(*pairs, strict=True), self.tokenizer.pad_token_id)
+        prompts, completions = zip(*pairs, strict=True)
+        return collate(prompts, completions, self.tokenizer.pad_token_id)
 
     def _logprob(self, model, ids, mask, in_response) -> torch.Tensor:
         length = in_response.shape[1]

@@ -4,6 +4,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import PrinterCallback, Trainer, TrainerCallback
@@ -49,7 +50,8 @@ def finish(trainer: Trainer, out: Path) -> None:
     trainer.train(resume_from_checkpoint=last_checkpoint(out) if out.exists() else None)
     lines = [storage.json_line(row) for row in trainer.state.log_history]
     storage.write_text(out / "metrics.jsonl", "".join(lines))
-    save_policy(trainer.model, out / "model")
+    model: Any = trainer.model  # any module to the trainer, but ours was made by `fresh_policy`
+    save_policy(model, out / "model")
     storage.write_json(out / "done.json", {"steps": trainer.state.global_step})
 
 

@@ -209,6 +209,8 @@ class BestObjective(TrainerCallback):
 
     def on_evaluate(self, args, state, control, metrics=None, **kwargs):
         kl = self.steps.sequence_kl(metrics, "eval_")
+        if kl is None:  # not an evaluation on samples of the policy
+            return
         value = metrics[f"eval_{self.estimate}"] - self.objective.beta * kl
         metrics["eval_objective"] = value
         state.log_history[-1] |= {"eval_objective": value, "eval_sequence_kl": kl}

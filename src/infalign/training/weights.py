@@ -40,9 +40,9 @@ def save_policy(model: PreTrainedModel | PeftModel, folder: Path) -> None:
     part = folder.with_name(folder.name + storage.UNFINISHED)
     shutil.rmtree(part, ignore_errors=True)
     if isinstance(model, PeftModel):
-        model.save_pretrained(part / "adapter")
+        model.save_pretrained(str(part / "adapter"))
         model = model.merge_and_unload()
-    model.save_pretrained(part)
+    model.save_pretrained(str(part))
     shutil.rmtree(folder, ignore_errors=True)
     part.rename(folder)
     storage.sync_folder(folder.parent)
