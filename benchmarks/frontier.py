@@ -1,9 +1,9 @@
-"""How near trained policies come to theory's frontier: every method, several KLs, bundled models.
+"""Win rates of trained policies beside the frontier: every method, several KLs, bundled models.
 
     python benchmarks/frontier.py [--smoke] [--out FOLDER] [--work FOLDER]
 
 Writes benchmarks/frontier.json, docs/frontier.md and its figure. One calibration serves all. Runs
-are ordinary ones in the work folder: killed, the next call continues. About an hour on two cores.
+are ordinary ones in the work folder; after a kill the next call continues. An hour on two cores.
 """
 
 import argparse
@@ -25,8 +25,8 @@ from infalign.pipeline.run import run
 from infalign.reports import drawing
 
 ROOT = Path(__file__).parents[1]
-LANDS = 0.05
-"""Greatest relative distance of a policy's KL on held-out prompts from the KL asked for."""
+CLOSE_TO_TARGET = 0.05
+"""Largest relative distance of a policy's KL from its target that counts as on target."""
 
 EVERY = (
     "rloo", "grpo", "group", "likelihood", "regression", "identity", "rlhf",
@@ -46,8 +46,8 @@ class Case:
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What is trained and measured."""
+class Sizes:
+    """Sizes of what is trained and measured."""
 
     cases: tuple[Case, ...]
     prompts: int = 448
@@ -60,64 +60,64 @@ class Plan:
     judged: int = 32
 
 
-FULL = Plan(
+FULL = Sizes(
     (
         Case("best-of-n:8", 0.5, EVERY),
         *(Case("best-of-n:8", kl, MAIN) for kl in (0.25, 1.0, 2.0)),
         *(Case("worst-of-n:4", kl, MAIN) for kl in (0.5, 1.0)),
     )
 )
-SMOKE = Plan((Case("best-of-n:2", 0.2, ("likelihood", "rlhf")),), 16, 8, 4, 0, 16, 4, 8, 8)
+SMOKE = Sizes((Case("best-of-n:2", 0.2, ("likelihood", "rlhf")),), 16, 8, 4, 0, 16, 4, 8, 8)
 
 
-def configuration(plan: Plan, case: Case) -> dict:
+def configuration(sizes: Sizes, case: Case) -> dict:
     """A run of one case; step sizes are the demonstration's."""
-    smoke = plan.prompts < 100
+    smoke = sizes.prompts < 100
     return {
         "model": "bundled:language-model",
         "reward": "bundled:harmless",
-        "prompts": {"file": "bundled:harmless", "limit": plan.prompts},
+        "prompts": {"file": "bundled:harmless", "limit": sizes.prompts},
         "procedure": case.procedure,
         "kl": case.kl,
         "sampling": {
             "temperature": 0.7,
-            "max_new_tokens": plan.max_new_tokens,
+            "max_new_tokens": sizes.max_new_tokens,
             "batch_size": 512,
         },
-        "calibration": {"samples": plan.samples, "calibrator": "pooled-ranks"},
+        "calibration": {"samples": sizes.samples, "calibrator": "pooled-ranks"},
         "train": {
             "method": case.methods[0],
             "baselines": list(case.methods[1:]),
             "passes": 1,
             "warm_start_learning_rate": 1e-3 if smoke else 3e-5,
             "learning_rate": 2e-5,
-            "steps": plan.steps,
-            "batch_size": plan.batch_size,
-            "group": plan.group,
+            "steps": sizes.steps,
+            "batch_size": sizes.batch_size,
+            "group": sizes.group,
             "validation": 0.25,
         },
         "evaluate": {
-            "prompts": {"split": "test", "limit": plan.tested},
-            "samples": plan.judged,
+            "prompts": {"split": "test", "limit": sizes.tested},
+            "samples": sizes.judged,
         },
         "evidence": not smoke,
     }
 
 
-def measure(plan: Plan, work: Path) -> list[dict]:
+def measure(sizes: Sizes, work: Path) -> list[dict]:
     """A row for each policy."""
     rows, first = [], None
-    for case in plan.cases:
+    for case in sizes.cases:
         name = f"{case.procedure.replace(':', '-')}_{case.kl:g}"
-        config, folder = parse_config(configuration(plan, case)), work / name
+        config, folder = parse_config(configuration(sizes, case)), work / name
         first = first or folder
         begin(config, folder, first)
-        run(config, folder, report=_told(name))
+        run(config, folder, report=_print_tasks(name))
         rows += _rows(case, folder)
     return rows
 
 
-def _told(name: str):
+def _print_tasks(name: str):
     last = []
 
     def report(what, done, total):
@@ -130,12 +130,12 @@ def _told(name: str):
 
 def _rows(case: Case, folder: Path) -> list[dict]:
     results = json.loads((folder / "evaluation/results.json").read_text())
-    found = []
+    rows = []
     for policy in results["policies"]:
         won, method = policy["win_rates"][case.procedure], policy["method"]
         landing = json.loads((folder / "train" / method / "landing.json").read_text())
         kl = policy["kl"]["value"]
-        found.append({
+        rows.append({
             "procedure": case.procedure,
             "target": landing["target"],
             "method": method,
@@ -150,39 +150,38 @@ def _rows(case: Case, folder: Path) -> list[dict]:
             "frontier": policy["frontier"][case.procedure],
             "theory": policy["theory"].get(case.procedure),
         })  # fmt: skip
-    return found
+    return rows
 
 
 def page(results: dict) -> str:
     """The results as a page of Markdown."""
     plan, rows = results["plan"], results["rows"]
-    near = [abs(r["kl"] / r["target"] - 1) <= LANDS for r in rows]
-    found = [abs(r["landed"] / r["target"] - 1) <= LANDS for r in rows]
+    near = [abs(r["kl"] / r["target"] - 1) <= CLOSE_TO_TARGET for r in rows]
+    on_target = [abs(r["landed"] / r["target"] - 1) <= CLOSE_TO_TARGET for r in rows]
     lines = [
-        "# Policies and the frontier",
+        "# Trained policies and the frontier",
         "",
-        "Written by `python benchmarks/frontier.py`; nothing here is typed by hand.",
+        "Written by `python benchmarks/frontier.py`, not by hand.",
         "",
-        f"Bundled models, harmlessness reward; {plan['prompts']} prompts × {plan['samples']} "
-        f"calibration samples, of which a quarter of the prompts are kept aside to land on. "
-        f"Offline methods pass once over the samples; on-policy methods are warm-started by a pass "
-        f"and take {plan['steps']} steps of {plan['batch_size']} responses. Measured on "
-        f"{plan['tested']} held-out prompts × {plan['judged']} responses; ± standard errors. "
-        "*Efficiency*: the KL of the quantiles as a share of the policy's KL. *Frontier*: the best "
-        "that any policy can win at that KL. *Theory*: exact training on the method's own reward, "
-        "at that KL.",
+        f"Bundled models, harmlessness reward, {plan['prompts']} prompts × {plan['samples']} "
+        "calibration samples. A quarter of the prompts is held out from training, for validation "
+        "and KL targeting. Offline methods make one pass over the samples; on-policy methods start "
+        f"from such a pass and take {plan['steps']} steps of {plan['batch_size']} responses. "
+        f"Measured on {plan['tested']} held-out prompts × {plan['judged']} responses; ± standard "
+        "errors. *Efficiency*: the KL of the quantiles as a share of the policy's KL. *Frontier*: "
+        "the highest win rate that any policy can reach at that KL. *Theory*: the win rate of "
+        "exact training on the method's own reward at that KL.",
         "",
-        f"**The KL asked for.** On the prompts kept aside {sum(found)} of {len(found)} policies "
-        f"are within {LANDS:.0%} of it; on the held-out prompts, measured anew, {sum(near)} of "
-        f"{len(near)}.",
+        f"**Target KL.** On the validation prompts {sum(on_target)} of {len(rows)} policies are "
+        f"within {CLOSE_TO_TARGET:.0%} of the target; on the held-out prompts {sum(near)} of "
+        f"{len(rows)}.",
         "",
         "![Win rates beside the frontier](images/frontier.png)",
     ]
     for procedure in dict.fromkeys(r["procedure"] for r in rows):
         lines += ["", f"## {procedure}", ""]
         lines += [
-            "| KL asked for | method | KL | efficiency | win rate, % | theory | frontier "
-            "| below it |",
+            "| target KL | method | KL | efficiency | win rate, % | theory | frontier | distance |",
             "| ---: | --- | ---: | ---: | ---: | ---: | ---: | ---: |",
         ]
         own = [r for r in rows if r["procedure"] == procedure]
@@ -238,9 +237,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=ROOT, help="folder to write into")
     parser.add_argument("--work", type=Path, default=ROOT / "work/frontier", help="run folders")
     options = parser.parse_args()
-    plan = SMOKE if options.smoke else FULL
-    rows = measure(plan, options.work)
-    stated = {k: v for k, v in vars(plan).items() if k != "cases"}
+    sizes = SMOKE if options.smoke else FULL
+    rows = measure(sizes, options.work)
+    stated = {k: v for k, v in vars(sizes).items() if k != "cases"}
     results = {"plan": stated, "rows": rows}
     storage.write_json(options.out / "benchmarks/frontier.json", results)
     target = options.out / "docs"

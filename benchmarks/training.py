@@ -23,20 +23,20 @@ from one_calibration import begin
 
 ROOT = Path(__file__).parents[1]
 STEP = 1.02
-"""Greatest time of a step with the shaped reward, as a multiple of that with the raw one."""
+"""Longest time of a step with the shaped reward, as a multiple of a step with the raw one."""
 CHEAPER = 5.0
-"""Least seconds of on-policy training to the same win rate, as a multiple of offline training's."""
+"""Shortest on-policy training to the same win rate, as a multiple of the offline one."""
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What is measured."""
+class Sizes:
+    """Sizes of what is measured."""
 
     batch_size: int = 128
     group: int = 16
     max_new_tokens: int = 32
     samples: int = 32
-    """Of calibration, per prompt."""
+    """Calibration samples per prompt."""
 
     blocks: int = 12
     """Steps with each reward."""
@@ -49,41 +49,41 @@ class Plan:
     """Held-out prompts."""
 
 
-SMOKE = Plan(16, 8, 4, 8, 2, 16, (1,), 8)
+SMOKE = Sizes(16, 8, 4, 8, 2, 16, (1,), 8)
 
 
-def configuration(plan: Plan, **train) -> dict:
+def configuration(sizes: Sizes, **train) -> dict:
     """A run's configuration on bundled models, best-of-n below the size of a group."""
-    smoke = plan.tested < 100
+    smoke = sizes.tested < 100
     return {
         "model": "bundled:language-model",
         "reward": "bundled:harmless",
-        "prompts": {"file": "bundled:harmless", "limit": plan.prompts},
-        "procedure": f"best-of-n:{plan.group // 2}",
+        "prompts": {"file": "bundled:harmless", "limit": sizes.prompts},
+        "procedure": f"best-of-n:{sizes.group // 2}",
         "kl": 0.2 if smoke else 0.5,
         "sampling": {
             "temperature": 0.7,
-            "max_new_tokens": plan.max_new_tokens,
+            "max_new_tokens": sizes.max_new_tokens,
             "batch_size": 512,
         },
-        "calibration": {"samples": plan.samples, "calibrator": "pooled"},
+        "calibration": {"samples": sizes.samples, "calibrator": "pooled"},
         "train": {
             "baselines": [],
             "warm_start_learning_rate": 1e-3 if smoke else 3e-5,
             "learning_rate": 1e-3 if smoke else 5e-5,
-            "batch_size": plan.batch_size,
-            "group": plan.group,
+            "batch_size": sizes.batch_size,
+            "group": sizes.group,
             **train,
         },
         "evaluate": {
-            "prompts": {"split": "test", "limit": plan.tested},
-            "samples": plan.group // 2 if smoke else 32,
+            "prompts": {"split": "test", "limit": sizes.tested},
+            "samples": sizes.group // 2 if smoke else 32,
         },
     }
 
 
 class InTurn:
-    """One reward function after the other, step by step, each as often; notes what they cost."""
+    """Rewards in random turns, one per step, each equally often; records their times."""
 
     def __init__(self, rewards: dict, seed: int = 0):
         self.rewards, self.rng = rewards, np.random.default_rng(seed)
@@ -97,25 +97,25 @@ class InTurn:
             self.order = list(self.rng.permutation(list(self.rewards)))
         self.used.append(self.order.pop())
         start = time.perf_counter()
-        found = self.rewards[self.used[-1]](**columns)
+        rewards = self.rewards[self.used[-1]](**columns)
         self.inside.append(time.perf_counter() - start)
-        return found
+        return rewards
 
 
 class Timed:
-    """A raw reward that notes its own seconds, to be subtracted."""
+    """A raw reward that records its own seconds, to be subtracted."""
 
     def __init__(self, reward):
         self.reward, self.seconds, self.__name__ = reward, [], "raw"
 
     def __call__(self, **columns):
         start = time.perf_counter()
-        found = self.reward(**columns)
+        rewards = self.reward(**columns)
         self.seconds.append(time.perf_counter() - start)
-        return found
+        return rewards
 
 
-def step(plan: Plan, folder: Path) -> dict:
+def step(sizes: Sizes, folder: Path) -> dict:
     """Seconds of steps of one trainer at step size 0, the rewards in random turn."""
     from datasets import Dataset
     from transformers import TrainerCallback
@@ -129,7 +129,7 @@ def step(plan: Plan, folder: Path) -> dict:
     from infalign.pipeline.read import open_store, read_design
     from infalign.pipeline.run import run
 
-    config = parse_config(configuration(plan))
+    config = parse_config(configuration(sizes))
     run(config, folder, until="design")
     current = Run.start(config, folder)
     store, design = open_store(current), read_design(current)
@@ -138,7 +138,7 @@ def step(plan: Plan, folder: Path) -> dict:
         "raw": raw,
         "ShapedReward": ShapedReward(raw, store, design.transform),
         "ShapedReward, pooled": ShapedReward(raw, store, design.transform, calibrator=Pooled()),
-        "GroupShapedReward": GroupShapedReward(raw, store, current.procedure, group=plan.group),
+        "GroupShapedReward": GroupShapedReward(raw, store, current.procedure, group=sizes.group),
     })  # fmt: skip
     times: list[float] = []
 
@@ -149,11 +149,11 @@ def step(plan: Plan, folder: Path) -> dict:
         def on_step_end(self, args, state, control, **kwargs):
             times.append(time.perf_counter() - self.since)
 
-    steps = len(rewards.rewards) * (plan.blocks + 1)  # the first block warms up
+    steps = len(rewards.rewards) * (sizes.blocks + 1)  # the first block warms up
     rows = [
         {"prompt": list(current.prompts[i % len(current.prompts)].messages),
          "prompt_id": current.prompts[i % len(current.prompts)].id}
-        for i in range(steps * plan.batch_size // plan.group)
+        for i in range(steps * sizes.batch_size // sizes.group)
     ]  # fmt: skip
     with warnings.catch_warnings(), tempfile.TemporaryDirectory() as out:
         warnings.simplefilter("ignore")
@@ -166,9 +166,9 @@ def step(plan: Plan, folder: Path) -> dict:
                 learning_rate=0.0,
                 beta=design.beta,
                 temperature=config.sampling.temperature,
-                per_device_train_batch_size=plan.batch_size,
-                num_generations=plan.group,
-                max_completion_length=plan.max_new_tokens,
+                per_device_train_batch_size=sizes.batch_size,
+                num_generations=sizes.group,
+                max_completion_length=sizes.max_new_tokens,
                 save_strategy="no",
                 report_to="none",
                 use_cpu=True,
@@ -180,9 +180,9 @@ def step(plan: Plan, folder: Path) -> dict:
             callbacks=[Clock()],
         )
         trainer.train()
-    kept = slice(len(rewards.rewards), None)
-    used, whole = rewards.used[kept], times[kept]
-    own = np.subtract(rewards.inside, raw.seconds)[kept]
+    measured = slice(len(rewards.rewards), None)
+    used, whole = rewards.used[measured], times[measured]
+    own = np.subtract(rewards.inside, raw.seconds)[measured]
     return {
         name: {
             "step": [t for n, t in zip(used, whole, strict=True) if n == name],
@@ -192,18 +192,18 @@ def step(plan: Plan, folder: Path) -> dict:
     }
 
 
-def offline(plan: Plan, folder: Path) -> list[dict]:
+def offline(sizes: Sizes, folder: Path) -> list[dict]:
     """Seconds and win rates of an offline method and of on-policy trainings of several lengths, all
-    landed at the same KL, from one calibration."""
+    brought to the same KL, from one calibration."""
     from infalign.config import parse_config
     from infalign.pipeline.run import run
 
     variants = {"offline": {"method": "likelihood", "passes": 1}}
-    for count in plan.steps:
+    for count in sizes.steps:
         variants[f"on policy, {count} steps"] = {"warm_start": 0, "steps": count}
-    found, first = [], None
+    rows, first = [], None
     for number, (name, train) in enumerate(variants.items()):
-        config, out = parse_config(configuration(plan, **train)), folder / str(number)
+        config, out = parse_config(configuration(sizes, **train)), folder / str(number)
         first = first or out
         begin(config, out, first)
         run(config, out)
@@ -213,20 +213,20 @@ def offline(plan: Plan, folder: Path) -> list[dict]:
         won = policy["win_rates"][config.procedure]
         seconds = 0.0
         for log in (out / "train" / method).glob("*/metrics.jsonl"):
-            rows = [json.loads(line) for line in log.read_text().splitlines()]
-            seconds += next(r["train_runtime"] for r in rows if "train_runtime" in r)
-        found.append({
+            logged = [json.loads(line) for line in log.read_text().splitlines()]
+            seconds += next(r["train_runtime"] for r in logged if "train_runtime" in r)
+        rows.append({
             "name": name,
             "seconds": seconds,
             "kl": policy["kl"]["value"],
             "win_rate": won["value"],
             "stderr": won["stderr"],
         })  # fmt: skip
-        print(found[-1], file=sys.stderr)
-    return found
+        print(rows[-1], file=sys.stderr)
+    return rows
 
 
-def variance(plan: Plan, folder: Path) -> list[dict]:
+def variance(sizes: Sizes, folder: Path) -> list[dict]:
     """Variance of the gradient of the win rate, all subsets of a group beside one subset.
 
     A softmax over 12 outcomes, whose exact gradient is known; both estimates are unbiased. One
@@ -235,11 +235,11 @@ def variance(plan: Plan, folder: Path) -> list[dict]:
     from infalign import BestOfN
     from infalign.core import finite, group_rewards
 
-    rng, outcomes, groups = np.random.default_rng(3), 12, 4_000 if plan.tested < 100 else 200_000
+    rng, outcomes, groups = np.random.default_rng(3), 12, 4_000 if sizes.tested < 100 else 200_000
     reward, reference = rng.normal(size=outcomes), rng.dirichlet(np.ones(outcomes))
     logits = np.log(reference) + 0.7 * rng.normal(size=outcomes)
     policy = np.exp(logits) / np.exp(logits).sum()
-    found = []
+    rows = []
     for n, m in ((2, 4), (4, 8), (4, 16), (8, 16), (8, 64)):
         procedure = BestOfN(n)
         order = np.argsort(reward)
@@ -265,34 +265,34 @@ def variance(plan: Plan, folder: Path) -> list[dict]:
 
         exact = np.array([(won(logits + e) - won(logits - e)) / 2e-5 for e in step])
         off = np.abs(every.mean(0) - exact) / (every.std(0) / np.sqrt(len(every)))
-        found.append({
+        rows.append({
             "n": n,
             "m": m,
             "all": float(every.var(0).sum()),
             "one": float(one.var(0).sum()),
             "worst_error": float(off.max()),
         })  # fmt: skip
-    return found
+    return rows
 
 
 PARTS = {"step": step, "offline": offline, "variance": variance}
 
 
-def measure(plan: Plan, part: str) -> dict:
+def measure(sizes: Sizes, part: str) -> dict:
     """One part."""
     load = os.getloadavg()[0]
     with tempfile.TemporaryDirectory() as folder:
-        return {part: {"load": load, "found": PARTS[part](plan, Path(folder) / "run")}}
+        return {part: {"load": load, "found": PARTS[part](sizes, Path(folder) / "run")}}
 
 
-def stated(plan: Plan) -> dict:
+def stated(sizes: Sizes) -> dict:
     """What was measured, and where."""
     import torch
     import transformers
     import trl
 
     return {
-        "plan": asdict(plan),
+        "plan": asdict(sizes),
         "machine": {
             "cores": os.cpu_count(),
             "threads": torch.get_num_threads(),
@@ -308,9 +308,9 @@ def page(results: dict) -> str:
     """The results as a page of Markdown."""
     machine, plan = results["machine"], results["plan"]
     lines = [
-        "# Training, timed",
+        "# Training benchmarks",
         "",
-        "Written by `python benchmarks/training.py`; nothing here is typed by hand.",
+        "Written by `python benchmarks/training.py`, not by hand.",
         "",
         f"{machine['threads']} threads on {machine['cores']} cores; Python {machine['python']}, "
         f"torch {machine['torch']}, transformers {machine['transformers']}, TRL {machine['trl']}; "
@@ -326,25 +326,25 @@ def page(results: dict) -> str:
 
 
 def _step_lines(part: dict, plan: dict) -> list[str]:
-    found = part["found"]
+    measured = part["found"]
     lines = [
         "",
-        "## What shaping adds to a step",
+        "## The cost of shaping in a step",
         "",
         f"Steps of one `RLOOTrainer`, {plan['batch_size']} responses in groups of {plan['group']}, "
-        f"{plan['samples']} reference samples a prompt; the rewards take random turns, "
-        f"{plan['blocks']} steps each{_loaded(part)}. *Own time*: what calibrating, transforming "
-        "and logging take, as a share of a step with the raw reward. The ratio of whole steps is "
-        "the median over turns, in brackets its 95 % interval by resampling turns. "
-        f"Aim: at most {STEP:.2f} times the step.",
+        f"{plan['samples']} reference samples per prompt. The rewards take random turns, "
+        f"{plan['blocks']} steps each{_loaded(part)}. *Own time*: the time for calibrating, "
+        "transforming and logging, also as a share of a step with the raw reward. *Whole step*: "
+        "its time relative to the raw reward's, the median over turns with a 95 % bootstrap "
+        f"interval. Goal: at most {STEP:.2f} times.",
         "",
         "| reward | step, s | own time, ms | own time, share of a step | whole step |",
         "| --- | ---: | ---: | ---: | ---: |",
     ]
-    base = statistics.median(found["raw"]["step"])
-    for name, row in found.items():
+    base = statistics.median(measured["raw"]["step"])
+    for name, row in measured.items():
         own = statistics.median(row["own"])
-        ratios = np.divide(row["step"], found["raw"]["step"])
+        ratios = np.divide(row["step"], measured["raw"]["step"])
         again = np.random.default_rng(0).choice(ratios, (2000, len(ratios)))
         low, high = np.quantile(np.median(again, axis=1), [0.025, 0.975])
         share, mark = own / base, "" if own / base <= STEP - 1 else "**"
@@ -360,12 +360,12 @@ def _offline_lines(part: dict, plan: dict) -> list[str]:
     ours, rivals = rows[0], rows[1:]
     lines = [
         "",
-        "## Offline beside on policy",
+        "## Offline and on-policy training",
         "",
         f"Best-of-{plan['group'] // 2}, {plan['prompts']} prompts with {plan['samples']} "
-        f"calibration samples each, which both need{_loaded(part)}. Offline: one pass over these "
-        "samples (`likelihood`). On policy: `rloo` without a warm start. All land at the same KL; "
-        f"win rates on {plan['tested']} held-out prompts.",
+        f"calibration samples each, which both kinds need{_loaded(part)}. Offline: one pass over "
+        "these samples (`likelihood`). On policy: `rloo` without a warm start. All are brought to "
+        f"the same target KL. Win rates are on {plan['tested']} held-out prompts.",
         "",
         "| training | seconds | KL, nats | win rate, % |",
         "| --- | ---: | ---: | ---: |",
@@ -379,15 +379,18 @@ def _offline_lines(part: dict, plan: dict) -> list[str]:
     reached = [r for r in rivals if r["win_rate"] >= ours["win_rate"] - ours["stderr"]]
     if reached:
         ratio = reached[0]["seconds"] / ours["seconds"]
-        told = (
-            "The same win rate, within a standard error, is first reached after "
+        verdict = (
+            "On-policy training first reaches the same win rate, within a standard error, after "
             f"{ratio:.1f} times the seconds of offline training."
         )
     else:
         ratio = rivals[-1]["seconds"] / ours["seconds"]
-        told = f"Not reached on policy in up to {ratio:.1f} times the seconds of offline training."
-    verdict = "met" if ratio >= CHEAPER else "**missed**" if reached else "**not shown**"
-    return [*lines, "", f"{told} Aim: at least {CHEAPER:.0f} times; {verdict}."]
+        verdict = (
+            "On-policy training does not reach the same win rate in up to "
+            f"{ratio:.1f} times the seconds of offline training."
+        )
+    goal = "met" if ratio >= CHEAPER else "**missed**" if reached else "**not shown**"
+    return [*lines, "", f"{verdict} Goal: at least {CHEAPER:.0f} times; {goal}."]
 
 
 def _variance_lines(part: dict) -> list[str]:
@@ -395,14 +398,14 @@ def _variance_lines(part: dict) -> list[str]:
     worst = max(r["worst_error"] for r in rows)
     return [
         "",
-        "## The exact group objective: all subsets beside one",
+        "## The exact group objective: variance of the gradient",
         "",
         "Total variance of the gradient of the best-of-n win rate from a group of m responses, on "
-        "a softmax over 12 outcomes whose exact gradient is known (all subsets are "
-        f"within {worst:.1f} standard errors of it, entry by entry). *One subset* wastes what it "
-        "does not look at, so its variance is also given for as many responses: times 2n/m.",
+        "a softmax over 12 outcomes whose exact gradient is known. The mean over all subsets is "
+        f"within {worst:.1f} standard errors of it in every entry. *One subset* uses only 2n of "
+        "the m responses, so the last column compares at equal numbers of responses: times 2n/m.",
         "",
-        "| n | m | all subsets | one subset | ratio | ratio for as many responses |",
+        "| n | m | all subsets | one subset | ratio | ratio at equal numbers |",
         "| ---: | ---: | ---: | ---: | ---: | ---: |",
         *(
             f"| {r['n']} | {r['m']} | {r['all']:.4f} | {r['one']:.4f} | {r['one'] / r['all']:.1f}× "
@@ -413,24 +416,24 @@ def _variance_lines(part: dict) -> list[str]:
 
 
 def _loaded(part: dict) -> str:
-    return "; other work shared the machine" if part["load"] > 0.5 else ""
+    return "; other work ran on the machine" if part["load"] > 0.5 else ""
 
 
 def main() -> None:
     """Measure, keep the figures, write the page."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--smoke", action="store_true", help="small and quick: does it run")
-    parser.add_argument("--only", choices=PARTS, help="this part; the other is kept")
+    parser.add_argument("--only", choices=PARTS, help="measure this part only; keep the others")
     parser.add_argument("--out", type=Path, default=ROOT, help="folder to write into")
     options = parser.parse_args()
     data = options.out / "benchmarks/training.json"
     target = options.out / "docs/training-benchmarks.md"
     for folder in (data.parent, target.parent):
         folder.mkdir(parents=True, exist_ok=True)
-    plan = SMOKE if options.smoke else Plan()
+    sizes = SMOKE if options.smoke else Sizes()
     for part in [options.only] if options.only else PARTS:
-        kept = json.loads(data.read_text()) if data.exists() else {}
-        results = {**kept, **stated(plan), **measure(plan, part)}
+        stored = json.loads(data.read_text()) if data.exists() else {}
+        results = {**stored, **stated(sizes), **measure(sizes, part)}
         data.write_text(json.dumps(results, indent=1) + "\n")
         target.write_text(page(results), encoding="utf-8")
     print(page(results), end="")

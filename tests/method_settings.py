@@ -24,8 +24,8 @@ def setting_of(
     target_kl=0.5,
     group=8,
 ) -> Setting:
-    """What a run knows with these reference rewards, (prompts, K), by default with the best design
-    for best-of-4."""
+    """The inputs of a method with these reference rewards, (prompts, K); by default with the best
+    design for best-of-4."""
     procedure, calibrator = procedure or BestOfN(4), calibrator or Counting()
     rewards = np.asarray(rewards, float)
     learned = calibrator.fit(rewards)

@@ -38,11 +38,11 @@ def policy(method="likelihood", kl=0.51, won=0.875, target=0.5):
     }
 
 
-def test_the_frontier_page_orders_policies_and_counts_who_landed():
+def test_the_frontier_page_orders_policies_and_counts_policies_on_target():
     frontier = load("frontier")
     rows = [policy("dpo", 0.56, 0.778), policy()]
     page = frontier.page({"plan": vars(frontier.FULL), "rows": rows})
-    assert "On the prompts kept aside 2 of 2 policies" in page and "anew, 1 of 2" in page
+    assert "On the validation prompts 2 of 2 policies" in page and "held-out prompts 1 of 2" in page
     best, worst = (line for line in page.splitlines() if line.startswith("| 0.5 |"))
     assert best.startswith("| 0.5 | likelihood weighted by the tilt | 0.510 ± 0.010 | 71% | 87.5")
     assert best.endswith("| 90.0 | 93.2 | 5.7 |") and worst.endswith("|  | 93.2 | 15.4 |")
@@ -50,20 +50,20 @@ def test_the_frontier_page_orders_policies_and_counts_who_landed():
 
 
 @pytest.mark.parametrize(
-    ("won", "words"), [(0.83, "first reached after 6.0 times"), (0.8, "Not reached")]
+    ("won", "words"), [(0.83, "standard error, after 6.0 times"), (0.8, "does not reach")]
 )
 def test_offline_is_compared_with_what_first_reaches_it(won, words):
     training = load("training")
     row = {"kl": 0.5, "stderr": 0.01}
-    found = [
+    rows = [
         {"name": "offline", "seconds": 40.0, "win_rate": 0.82, **row},
         {"name": "on policy, 10 steps", "seconds": 60.0, "win_rate": 0.7, **row},
         {"name": "on policy, 40 steps", "seconds": 240.0, "win_rate": won, **row},
     ]
     results = {
-        "plan": vars(training.Plan()),
+        "plan": vars(training.Sizes()),
         "machine": dict.fromkeys(("threads", "cores", "python", "torch", "transformers", "trl"), 2),
-        "offline": {"load": 0.0, "found": found},
+        "offline": {"load": 0.0, "found": rows},
     }
     page = training.page(results)
     assert words in page and "at least 5 times; met" in page

@@ -72,7 +72,7 @@ def message(errors: str) -> str:
         ({"kl": -1}, ["`kl`", "-1"]),
         (
             {"train": {"batch_size": 8, "group": 4, "steps": 0, "validation": 0.9}},
-            ["at least 1 prompts;", "are 0 (4 less a share of 0.9 kept aside)"],
+            ["at least 1 prompts;", "are 0 (4 less a share of 0.9 for validation)"],
         ),
         (
             {"train": {"batch_size": 64}},

@@ -1,4 +1,4 @@
-"""What a training method is, and what it is given."""
+"""A training method: its row in the table, its inputs, and what it returns."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -23,12 +23,12 @@ RAW: Literal["raw"] = "raw"
 """Trained on the raw reward."""
 
 OTHER: Literal["other"] = "other"
-"""Trained on something whose optimum is not a tilt by a transform: no win rate in theory."""
+"""Trained on an objective whose optimum is not a tilt by a transform: no win rate in theory."""
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What a run knows when training begins."""
+    """The inputs of a method: what a run has when training begins."""
 
     reward: Callable
     """The raw reward, a TRL reward function."""

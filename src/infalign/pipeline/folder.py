@@ -23,7 +23,7 @@ from infalign.seeds import derived
 
 PACKAGES = ("infalign", "torch", "transformers", "trl", "numpy", "scipy")
 FIRST = "provenance.json"
-"""The first file of a run, which makes its folder one."""
+"""The first file of a run; a folder that has it is a run folder."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Run:
         """A new run, or the continuation of the same one.
 
         Raises ConfigError when the folder holds a run of another configuration, and DataError when
-        model or prompts are not there.
+        model or prompts do not exist.
         """
         run = cls(config, Path(folder))
         stated = config.model_dump(mode="json", exclude_none=True)
@@ -57,7 +57,7 @@ class Run:
                 f"{run.folder} holds a run of another configuration:",
                 "Choose another folder with --out, or restore those values.",
             )
-        # Everything that can be wrong with the input shows before anything is written.
+        # All checks of the input come before the first write.
         provenance = run.provenance
         _ = run.comparison
         run.require_enough_prompts()
@@ -94,7 +94,7 @@ class Run:
 
     @cached_property
     def test_prompts(self) -> list[Prompt]:
-        """The held-out prompts, none of which is trained on."""
+        """The held-out prompts; none of them is a training prompt."""
         held_out = load_prompts(self.config.test_prompts)
         trained = {json.dumps(p.messages) for p in self.prompts}
         shared = [p.id for p in held_out if json.dumps(p.messages) in trained]
@@ -135,7 +135,8 @@ class Run:
         )
 
     def require_enough_prompts(self) -> None:
-        """Each on-policy step needs `batch_size / group` different prompts, a warm start one."""
+        """Raise ConfigError for too few training prompts: an on-policy step needs `batch_size /
+        group` different ones, a warm start one."""
         train, given = self.config.train, len(self.prompts)
         trained, needed, why = train.trained_prompts(given), 1, ""
         if train.steps:
@@ -144,7 +145,7 @@ class Run:
         if trained < needed:
             raise ConfigError(
                 f"Training needs at least {needed} prompts{why}; there are {trained} ({given} "
-                f"less a share of {train.validation:g} kept aside). Give more prompts, or a "
+                f"less a share of {train.validation:g} for validation). Give more prompts, or a "
                 "smaller `train.batch_size` or `train.validation`."
             )
 
@@ -154,12 +155,12 @@ class Run:
         return load_reward(self.config.reward, trust_remote_code=self.config.trust_remote_code)
 
     def seed(self, stage: str, part: int = 0) -> int:
-        """The seed of one part of one stage: independent streams from the one seed of the run."""
+        """The seed of one part of one stage, independent of those of other parts."""
         return derived(self.config.seed, stage, part)
 
     @cached_property
     def provenance(self) -> dict:
-        """Versions, seed, and fingerprints of all that goes in."""
+        """Versions, seed, and fingerprints of all inputs."""
         return {
             "versions": {name: _version(name) for name in PACKAGES}
             | {"python": platform.python_version()},
@@ -170,7 +171,7 @@ class Run:
 
     @cached_property
     def fingerprints(self) -> dict[str, object]:
-        """What a calibration store must have been made with to be used here."""
+        """The inputs that a calibration store must have been made from to be used in this run."""
         config = self.config
         return {
             **policy_fingerprints(config.model, trust_remote_code=config.trust_remote_code),
@@ -186,7 +187,7 @@ def _by_rank(key: str, spec: str) -> RankProcedure:
 
 
 def _is_run(folder: Path) -> bool:
-    """Whether `folder` holds a run or nothing: other people's files are not to be touched."""
+    """Whether `folder` holds a run or nothing; a folder with other files is left alone."""
     if not folder.exists() or (folder / FIRST).exists():
         return True
     # A run that was killed while it wrote its first file leaves no more than that file; a store,

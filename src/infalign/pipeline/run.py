@@ -1,7 +1,8 @@
-"""Run the stages in order, from wherever the folder stands."""
+"""Run the stages in order, continuing from the state of the folder."""
 
 from pathlib import Path
 
+from infalign import _check
 from infalign.config import Config
 from infalign.errors import ConfigError, MissingExtraError
 from infalign.models.specs import ModelSpec
@@ -15,27 +16,19 @@ STAGES = ("calibrate", "design", "train", "evaluate", "report")
 def run(
     config: Config, folder: Path, *, until: str = "report", report: stages.Report | None = None
 ) -> Run:
-    """Bring the run in `folder` up to the end of stage `until`; finished stages are skipped.
+    """Run all stages up to and including `until`; finished stages are skipped.
 
-    Killed at any moment, the next call continues and ends with the result that an uninterrupted
-    run gives.
+    If a call is killed at any moment, the next call continues. The result is that of an
+    uninterrupted run.
 
-    - `report`: called with what is being done, how much of it is done and how much there is.
+    - `report`: called with the name of a task, the units done and their total.
 
-    Raises ConfigError when the folder holds a run of another configuration, TRL does not know an
-    option or the model cannot be trained, DataError when model, reward or prompts cannot be used,
-    and MissingExtraError without torch and TRL.
+    Raises ConfigError when the folder holds a run of another configuration, when TRL does not know
+    an option and when the model cannot be trained; DataError when model, reward or prompts cannot
+    be used; MissingExtraError without torch and TRL.
     """
-    if until not in STAGES:
-        raise ValueError(f"`until` must be one of {', '.join(STAGES)}; got {until!r}.")
-    try:
-        import torch  # noqa: F401
-        import trl  # noqa: F401
-    except ImportError as error:
-        raise MissingExtraError(
-            "Running the pipeline needs torch and trl. Install them with: "
-            'pip install "infalign[train]"'
-        ) from error
+    _check.one_of("until", until, STAGES)
+    _require_libraries()
     if config.train.trl:  # before the calibration, which may take hours
         from infalign.training.on_policy import check_options
 
@@ -46,7 +39,7 @@ def run(
     ):
         raise ConfigError(
             f"`model` is {config.model}, which can be calibrated but not trained: its weights are "
-            "not at hand. Give its folder or hub id, or stop with --until design."
+            "not accessible. Give its folder or hub id, or stop with --until design."
         )
     report = report or (lambda what, done, total: None)
     current = Run.start(config, folder)
@@ -60,3 +53,14 @@ def run(
         else:
             getattr(stages, stage)(current, report)
     return current
+
+
+def _require_libraries() -> None:
+    try:
+        import torch  # noqa: F401
+        import trl  # noqa: F401
+    except ImportError as error:
+        raise MissingExtraError(
+            "Running the pipeline needs torch and trl. Install them with: "
+            'pip install "infalign[train]"'
+        ) from error

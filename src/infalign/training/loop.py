@@ -1,4 +1,4 @@
-"""What every trainer shares: arguments, progress, resumption, and what is left at the end."""
+"""The parts that all trainers share: arguments, progress, resumption, guards, saved results."""
 
 import json
 import shutil

@@ -19,7 +19,7 @@ PARTS = OFFLINE, WARM_START, ON_POLICY = "offline", "warm_start", "on_policy"
 """Folders of the trainings that a policy may go through."""
 
 Report = Callable[[str, int, int], None]
-"""Called with what is being done, how much of it is done, and how much there is."""
+"""Called with the name of a task, the units done and their total."""
 
 
 def train_policy(

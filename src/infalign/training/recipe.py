@@ -1,4 +1,4 @@
-"""What all trainings of a run share."""
+"""The settings that all trainings of a run share."""
 
 from dataclasses import dataclass
 

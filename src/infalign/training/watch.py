@@ -1,4 +1,4 @@
-"""The inference-time win rate while training: whether what is optimized is what was wanted."""
+"""The inference-time win rate during training, on held-out prompts."""
 
 import random
 from collections.abc import Sequence
@@ -25,32 +25,33 @@ from infalign.stores import CalibrationStore
 
 
 class WinRateCallback(TrainerCallback, ExportableState):
-    """Measures the policy of any transformers trainer of a causal language model as it trains.
+    """Measures the policy that a transformers trainer of a causal language model trains.
 
     Before the first step and after every `every` steps the policy answers held-out prompts, a few
-    times each; the answers are scored and compared with reference rewards under the procedure.
-    Each time a row is added to the trainer's log: `infalign/win_rate` with the ends of its 95 %
-    interval, `infalign/win_rate_low` and `infalign/win_rate_high`, `infalign/mean_tokens`, and
-    `infalign/kl` in nats per sequence if the reference model is given.
+    times each. The responses are scored and compared with reference rewards under the procedure.
+    Each measurement adds a row to the trainer's log: `infalign/win_rate` with its 95 % interval,
+    `infalign/win_rate_low` and `infalign/win_rate_high`; `infalign/mean_tokens`; and, with a
+    reference model, `infalign/kl` in nats per sequence.
 
-    Training is bit for bit what it is without: no random number is taken from it, and the model is
-    left in its mode. The same prompts are used each time, so that changes are seen sooner than the
-    interval, which is that of a single value, suggests; `evaluation.power` says how many prompts
+    Training gives the same bits with and without this callback: it uses random numbers of its own
+    and restores the model's mode. The interval is that of a single value. Changes show sooner than
+    it suggests, since the prompts are the same each time; `evaluation.power` says how many prompts
     and samples a difference needs. In distributed training every process measures the same.
 
     - `reward`: a TRL reward function; it gets the prompts' ids as the column `prompt_id`.
     - `prompts`: at least 2, none of them trained on.
-    - `procedure`, `against`: how policy and reference are decoded, by rank; the same unless given.
-    - `every`: steps from one measurement to the next.
-    - `samples`: responses to each prompt, at least what the procedures draw.
+    - `procedure`, `against`: how policy and reference are decoded; they must select by rank.
+      Default of `against`: `procedure`.
+    - `every`: steps between measurements.
+    - `samples`: responses per prompt, at least as many as the procedures draw.
     - `reference`: rewards of the reference, shape (prompts, k), or a store that has the prompts.
-      Unless given, `samples` responses of the policy as it is before the first step; so a policy
-      that starts from something else than the reference needs them. They travel in checkpoints.
+      Default: those of `samples` responses of the policy before the first step, which is wrong for
+      a policy that does not start from the reference. Checkpoints include them.
     - `reference_model`: for the KL, on the policy's device.
     - `temperature`, `top_p`, `max_new_tokens`, `batch_size`: as in `LanguageModel`.
-    - `seed`: of all that is sampled; with the number of the step it decides the responses.
+    - `seed`: with the number of the step it determines the responses.
 
-    `trainer`, where it is set to the trainer, has every row reported to its trackers too.
+    Set the attribute `trainer` to the trainer to report every row to its trackers too.
     """
 
     def __init__(
@@ -94,21 +95,21 @@ class WinRateCallback(TrainerCallback, ExportableState):
         self.trainer = None
 
     def state(self):
-        """What a checkpoint keeps: the reference rewards."""
-        kept = None if self.reference is None else self.reference.tolist()
-        return {"args": {}, "attributes": {"reference": kept}}
+        """The callback's state for a checkpoint: the reference rewards."""
+        rewards = None if self.reference is None else self.reference.tolist()
+        return {"args": {}, "attributes": {"reference": rewards}}
 
     def on_train_begin(self, args, state, control, model=None, processing_class=None, **kwargs):
         if state.global_step == 0:
             self._measure(args, state, control, model, processing_class)
         elif self.reference is None:
-            kept = state.stateful_callbacks.get(type(self).__name__)
-            if not kept:
+            saved = state.stateful_callbacks.get(type(self).__name__)
+            if not saved:
                 raise DataError(
                     "The checkpoint has no reference rewards to go on with, since it was made "
                     "without this callback. Pass `reference`."
                 )
-            self.reference = self._rewards(np.array(kept["attributes"]["reference"]))
+            self.reference = self._rewards(np.array(saved["attributes"]["reference"]))
 
     def on_step_end(self, args, state, control, model=None, processing_class=None, **kwargs):
         if state.global_step % self.every == 0:
@@ -124,11 +125,11 @@ class WinRateCallback(TrainerCallback, ExportableState):
             kl = None
             if self.reference_model is not None:
                 kl = sequence_kl(policy, self.reference_model, conversations, responses)
-        found = win_rate(rewards, self.reference, self.procedure, against=self.against)
+        estimate = win_rate(rewards, self.reference, self.procedure, against=self.against)
         row = {
-            "infalign/win_rate": found.value,
-            "infalign/win_rate_low": found.low,
-            "infalign/win_rate_high": found.high,
+            "infalign/win_rate": estimate.value,
+            "infalign/win_rate_low": estimate.low,
+            "infalign/win_rate_high": estimate.high,
             "infalign/mean_tokens": float(np.mean([len(r.tokens) for x in responses for r in x])),
         }
         if kl is not None:
