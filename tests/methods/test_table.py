@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from infalign import BestOfN, ConfigError, Exponential, Identity
-from infalign.calibration.expected import Counted
+from infalign.calibration.outlook import RankOutlook
 from infalign.config import describe, parse_config
 from infalign.methods import METHODS, Objective, OnPolicy, TrainingDesign, labels
 from infalign.pipeline.results import Theory
@@ -67,9 +67,9 @@ def test_theory_is_that_of_what_a_method_trains_on(toy):
         config=parse_config(CONFIG | {"train": {"method": "toy", "baselines": ["rloo", "dpo"]}}),
         comparison=SimpleNamespace(theory_pairs=pairs),
     )
-    theory = Theory(run, None, TrainingDesign(Identity(), 0.2, 0.5, 0.8), Counted(16))
+    theory = Theory(run, None, TrainingDesign(Identity(), 0.2, 0.5, 0.8), RankOutlook(16))
     expected = {
-        name: Counted(16).achieved(transform, best, best, kl=0.4).win_rate
+        name: RankOutlook(16).achieved(transform, best, best, kl=0.4).win_rate
         for name, transform in (("toy", Exponential(3.0)), ("rloo", Identity()))
     }
     for name, words in (("toy", "exponential:3"), ("rloo", "optimal")):

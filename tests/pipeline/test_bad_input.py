@@ -162,7 +162,7 @@ def test_every_key_of_a_run_counts(run):
 
 def test_a_reward_that_never_differs_is_refused_before_training(run):
     code, errors = run(reward="python:test_bad_input:constant_reward")
-    assert code == 1 and "constant on all 4 prompts" in message(errors)
+    assert code == 1 and "constant on each of the 4 prompts" in message(errors)
 
 
 @pytest.mark.parametrize(
