@@ -241,8 +241,8 @@ def test_a_loss_is_called_one(build):
     values = results()
     values["differences"][0] |= {"value": -0.03, "low": -0.05, "high": -0.01}
     assert verdict(values) == (
-        "Decoded with worst-of-4, InfAlign-CTRL lost to Plain RLHF: it beats the reference in "
-        "91.2 % of comparisons, 3.0 points less than the 83.0 % of Plain RLHF at about the same "
+        "Decoded with worst-of-4, InfAlign-CTRL wins less than Plain RLHF: it beats the reference "
+        "in 91.2 % of comparisons, 3.0 points less than the 83.0 % of Plain RLHF at about the same "
         "KL (95 % interval 1.0 to 5.0)."
     )
 

@@ -9,7 +9,7 @@ import numpy as np
 import typer
 from rich.console import Console
 
-from infalign.core import parse_procedure
+from infalign.core import RankProcedure, parse_procedure, require_by_rank
 from infalign.errors import ConfigError, DataError
 
 from .progress import quiet_libraries
@@ -56,8 +56,9 @@ def check(
         refuse(context, "is used with --procedure only.", "kl")
     if not rescore:
         refuse(context, "is used with --rescore only.", "config")
+    played = None
     if procedure is not None:
-        read("procedure", parse_procedure, procedure)
+        played = require_by_rank("procedure", read("procedure", parse_procedure, procedure))
     integrity = check_files(folder)
     if not integrity.whole:
         raise DataError("\n".join(integrity.problems))
@@ -69,7 +70,7 @@ def check(
         _ties(folder),
         _uniformity(folder, rng),
         chosen,
-        _resolution(folder, chosen[0]["calibrator"], procedure, kl),
+        _resolution(folder, chosen[0]["calibrator"], played, kl),
         _drift(folder, config, rescore, rng) if rescore else None,
     ):
         if part is not None:
@@ -142,7 +143,7 @@ def _calibrator(folder: Path):
     return {"calibrator": chosen.name}, f"Calibrator {chosen.reason}"
 
 
-def _resolution(folder: Path, calibrator: str, procedure: str | None, kl: float):
+def _resolution(folder: Path, calibrator: str, procedure: RankProcedure | None, kl: float):
     if procedure is None:
         return None
     from infalign.calibration.choice import CALIBRATORS
@@ -154,9 +155,7 @@ def _resolution(folder: Path, calibrator: str, procedure: str | None, kl: float)
     store = CalibrationStore.open(folder)
     rewards = some_rewards(store)
     outlook = outlook_of(CALIBRATORS[calibrator].fit(rewards), rewards)
-    outcome = resolution(
-        parse_procedure(procedure), kl, store.samples, outlook=outlook, calibrator=calibrator
-    )
+    outcome = resolution(procedure, kl, store.samples, outlook=outlook, calibrator=calibrator)
     figures = {"samples": store.samples, "exact": outcome.exact, "needed": outcome.needed}
     if not np.isnan(outcome.reached):
         figures["reached"] = outcome.reached

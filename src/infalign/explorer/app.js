@@ -1,4 +1,4 @@
-// Controls, plots and texts of the page, kept in step with one state.
+// Controls, plots and texts of the page, all updated from one state.
 
 const $ = (id) => document.getElementById(id);
 

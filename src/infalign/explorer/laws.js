@@ -57,7 +57,7 @@ const LAWS = {
   "order-statistic": ({ n, k }) => {
     if (k === 1) return LAWS["best-of-n"]({ n });
     if (k === n) return LAWS["worst-of-n"]({ n });
-    const a = n - k + 1;  // the kept reply has a - 1 others below it and k - 1 above
+    const a = n - k + 1;  // the selected reply has a - 1 others below it and k - 1 above
     const scale = logGamma(n + 1) - logGamma(a) - logGamma(k);
     const density = (s) => (s <= 0 || s >= 1 ? 0
       : Math.exp(scale + (a - 1) * Math.log(s) + (k - 1) * Math.log1p(-s)));

@@ -95,7 +95,7 @@ function bracket(f, start, width, low = -Infinity, high = Infinity) {
 }
 
 // The optimum at β. With H convex or G concave there is one stationary point; elsewhere a net is cast
-// for all roots in log f(1), the best is kept, and what slips through the net is lost.
+// for all roots in log f(1), and the best is selected. Roots that slip through the net are lost.
 function optimumAt(game, beta, near) {
   const miss = (top) => missBy(game, beta, top), most = highestTop(game, beta);
   const polish = ([a, b, fa, fb]) => measured(game, beta, findRoot(miss, a, b, fa, fb, 1e-13));

@@ -51,7 +51,7 @@ function spread(heights, gap, low, high) {
 //   x, y: scales; xLabel, yLabel; description; cursorWord(x);
 //   curves: [{ key, label, points: [[x, y]…], at(x), strong }]; labels: "end" or "inside";
 //   what `under` and `over` add; `under` may return boxes that labels keep clear of.
-// `onPick(x)` is told of clicks and of Enter.
+// `onPick(x)` is called on clicks and on Enter.
 class Plot {
   constructor(host, label, onPick) {
     this.host = host; this.onPick = onPick; this.spec = null; this.cursor = null;

@@ -1,12 +1,13 @@
-"""How the figures look: colors and style, and what more than one of them is made of.
+"""Colors, style and shared elements of the figures.
 
-Colors are those of Okabe and Ito, which readers with any color vision can tell apart; a policy has
+Colors are those of Okabe and Ito, which readers with any color vision can tell apart. A policy has
 the same color in every figure.
 """
 
 import io
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -26,7 +27,7 @@ INK, MUTED, FAINT = "#222222", "#6b6b6b", "#d9d9d9"
 WIDTH = 7.5  # inches: 720 CSS pixels
 HALO = [withStroke(linewidth=3, foreground="white")]
 
-STYLE = {
+STYLE: dict[Any, Any] = {
     "axes.edgecolor": MUTED,
     "axes.labelcolor": INK,
     "axes.labelsize": 9.5,
@@ -80,7 +81,7 @@ def grid(axes: Axes) -> None:
 
 
 def key(figure: Figure, entries: list) -> None:
-    """The names above the panels, in one line while they fit; the figure grows for more lines."""
+    """A legend above the panels. The figure grows if the legend needs more than one line."""
     if not entries:
         return
     handles, labels = zip(*entries, strict=True)
@@ -109,7 +110,7 @@ def policy_key(index: int, label: str):
 
 
 def measured(axes: Axes, index: int, kl: Mapping, rate: Mapping) -> None:
-    """A policy's point, with an interval in both directions where there is one."""
+    """A policy's point, with error bars in both directions if there are intervals."""
     axes.errorbar(
         kl["value"],
         rate["value"],
@@ -127,7 +128,7 @@ def measured(axes: Axes, index: int, kl: Mapping, rate: Mapping) -> None:
 
 
 def _reach(estimate: Mapping):
-    """Lengths of both error bars; None where a single prompt gave no interval."""
+    """Lengths of both error bars; None if a single prompt gave no interval."""
     low, high = number(estimate["low"]), number(estimate["high"])
     if not np.isfinite([low, high]).all():
         return None
@@ -135,12 +136,12 @@ def _reach(estimate: Mapping):
 
 
 def number(value) -> float:
-    """A value of the results; what was not measured, None there, is nan."""
+    """A value of the results; None, which is not measured, becomes nan."""
     return np.nan if value is None else float(value)
 
 
 def running(axes: Axes, step, values, color: str) -> None:
-    """A noisy record, faint, and its running mean over a twentieth of it, bold."""
+    """A noisy record in a faint line, and its running mean over 5 % of it in a bold one."""
     step, values = np.asarray(step, float), np.asarray(values, float)  # None becomes nan
     step, values = step[np.isfinite(values)], values[np.isfinite(values)]
     if not values.size:
@@ -152,7 +153,7 @@ def running(axes: Axes, step, values, color: str) -> None:
 
 
 def beside(axes: Axes, words: str, x: float, y: float, color: str) -> None:
-    """A name to the right of the panel, at height `y`."""
+    """A label to the right of the panel, at height `y`."""
     axes.annotate(
         words,
         (x, y),
@@ -166,10 +167,10 @@ def beside(axes: Axes, words: str, x: float, y: float, color: str) -> None:
 
 
 def named_lines(axes: Axes, lines: Mapping) -> None:
-    """Curves (x, y, look) from x = 0 through smooth points, each named at its right end.
+    """Smooth curves (x, y, look) from x = 0, each labeled at its right end.
 
-    Points are joined on the scale of √x, on which a win rate leaves the reference in a straight
-    line. Curves that coincide are one, with all their names.
+    Points are interpolated in √x, in which a win rate starts as a straight line. Curves that
+    coincide are drawn once, with all their names.
     """
     drawn: list = []
     ends = []
@@ -192,12 +193,13 @@ def named_lines(axes: Axes, lines: Mapping) -> None:
 
 
 def apart(heights: list[float], gap: float) -> list[float]:
-    """Increasing heights, moved as little as it takes to be `gap` from each other.
+    """Increasing heights, moved as little as possible to be at least `gap` apart.
 
     >>> apart([0.0, 2.0, 2.0, 9.0], 1.0)
     [0.0, 1.5, 2.5, 9.0]
     """
-    stacks: list = []  # heights of the lowest, less the gaps below them, and how many stand on it
+    # Each stack: the height of its lowest member without the gaps below it, and its size.
+    stacks: list = []
     for number, height in enumerate(heights):
         stacks.append((height - number * gap, 1))
         while len(stacks) > 1 and stacks[-2][0] > stacks[-1][0]:
@@ -208,10 +210,10 @@ def apart(heights: list[float], gap: float) -> list[float]:
 
 
 def name_increasing(axes: Axes, u, named: Mapping) -> None:
-    """Name each increasing curve where it is farthest from the others, on its free side.
+    """Label each increasing curve where it is farthest from the others, on its free side.
 
-    Left of and above an increasing curve, or right of and below it, no text meets the curve.
-    Curves that coincide share one label.
+    Text to the upper left or lower right of an increasing curve does not cross it. Curves that
+    coincide share one label.
     """
     u = np.asarray(u, float)
     middle = (u >= 0.35) & (u <= 0.65)  # leaves room for the words on either side
@@ -253,7 +255,7 @@ def spread(heights: list[float], gap: float, top: float) -> list[float]:
 
 
 def level(axes: Axes, height: float, words: str) -> None:
-    """A dashed line across the panel, named at its right end."""
+    """A dashed line across the panel, labeled at its right end."""
     axes.axhline(height, color=INK, lw=1.0, ls="--")
     axes.annotate(
         words,
@@ -269,7 +271,7 @@ def level(axes: Axes, height: float, words: str) -> None:
 
 
 def stamp(figure: Figure, *, evidence: bool) -> Figure:
-    """Say on the figure itself that a quick run is no evidence: pictures travel without pages."""
+    """Mark the figure of a quick run as not evidence, because figures travel without their page."""
     if not evidence:
         figure.supxlabel("quick run: not evidence", size=9, color="#b00020", weight="bold")
     return figure

@@ -1,8 +1,7 @@
 """One self-contained page from the saved results of a run.
 
-The evaluation computed every number; here they are worded, laid out and drawn. Replies of a model
-are hostile text: jinja2 escapes whatever it prints, and the page forbids itself scripts and
-requests.
+The evaluation computed every number; this module words, lays out and draws them. Replies of a model
+are hostile text: jinja2 escapes all of it, and the page allows neither scripts nor requests.
 """
 
 import base64
@@ -11,6 +10,7 @@ import math
 from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
+from typing import TypeGuard
 
 from jinja2 import Environment, StrictUndefined, UndefinedError
 
@@ -26,7 +26,7 @@ SAME_KL = 0.1
 """Two KLs closer than this fraction of the larger one are called about the same."""
 
 STEPS = 20
-"""Training steps at the end, over which a share is averaged."""
+"""Number of final training steps that a share is averaged over."""
 
 
 def build_report(run: Path) -> Path:
@@ -111,7 +111,7 @@ def render(results: Mapping, provenance: Mapping, figures: Mapping) -> str:
 
 
 def _beyond(training: Mapping) -> dict[str, float]:
-    """Share of the last steps' replies beyond all calibration replies, of each method."""
+    """Share of replies above all calibration replies in the last steps, by method."""
     shares = {
         method: [x for x in record.get("saturated", []) if x is not None][-STEPS:]
         for method, record in training.items()
@@ -120,10 +120,10 @@ def _beyond(training: Mapping) -> dict[str, float]:
 
 
 def verdict(results: Mapping) -> str:
-    """What the run showed, in one sentence, worded by the interval and not by the estimate.
+    """The result of the run in one sentence, worded by the interval and not by the estimate.
 
-    The first paired difference under the run's own procedure decides; without any, the first
-    policy is held against the reference.
+    It states the first paired difference under the run's own procedure; without one, it compares
+    the first policy with the reference.
     """
     paired = [d for d in results["differences"] if d["procedure"] == results["procedure"]]
     sentence = _paired(results, paired[0]) if paired else _alone(results)
@@ -150,15 +150,15 @@ def caution(results: Mapping) -> str | None:
         if a["kl"] and b["kl"] and not _same_kl(a, b):
             return (
                 f"{a['label']} and {b['label']} ended at different KLs "
-                f"({number(a['kl']['value'], 2)} and {number(b['kl']['value'], 2)} nats), and more "
-                "KL buys a higher win rate by itself. Hold each against the best possible at its "
-                "own KL rather than against the other."
+                f"({number(a['kl']['value'], 2)} and {number(b['kl']['value'], 2)} nats). More KL "
+                "gives a higher win rate by itself, so compare each with the best possible at its "
+                "own KL."
             )
     return None
 
 
 def outcome(difference: Mapping) -> str:
-    """What an interval allows to say: "more", "less", "none" (it holds 0), "unknown" (no interval).
+    """The verdict of an interval: "more", "less", "none" (it contains 0), "unknown" (no interval).
 
     >>> outcome({"low": 0.06, "high": 0.10}), outcome({"low": -0.01, "high": 0.02})
     ('more', 'none')
@@ -173,12 +173,12 @@ OUTCOMES = {
     "more": "{} wins more",
     "less": "{} wins less",
     "none": "no difference shown",
-    "unknown": "no interval, so nothing shown",
+    "unknown": "no interval",
 }
 
 
 def number(value: float | None, digits: int, *, signed: bool = False) -> str:
-    """A number for reading: a true minus sign, and a dash for what was not measured.
+    """A number for readers: a true minus sign, and a dash if it was not measured.
 
     >>> number(-0.25, 1), number(8.24, 1, signed=True), number(None, 1)
     ('−0.2', '+8.2', '–')
@@ -230,8 +230,8 @@ def _paired(results: Mapping, difference: Mapping) -> str:
         case "less":
             turned = {"low": -difference["high"], "high": -difference["low"]}
             return (
-                f"{decoded}, {a['label']} lost to {b['label']}: it {beats}, {points} points less "
-                f"than the {rate_b} of {b['label']} {kl} "
+                f"{decoded}, {a['label']} wins less than {b['label']}: it {beats}, {points} points "
+                f"less than the {rate_b} of {b['label']} {kl} "
                 f"(95 % interval {interval(turned, 100, 1)})."
             )
         case "none":
@@ -239,7 +239,7 @@ def _paired(results: Mapping, difference: Mapping) -> str:
             spread = interval(difference, 100, 1)
             return f"{unshown}: {both}, a difference of {signed} points (95 % interval {spread})."
         case _:
-            return f"{unshown}, since too few prompts leave no interval: {both}."
+            return f"{unshown}, because too few prompts give no interval: {both}."
 
 
 def _alone(results: Mapping) -> str:
@@ -253,7 +253,7 @@ def _alone(results: Mapping) -> str:
         "unknown": "so no difference was shown",
     }[outcome(centered)]
     spread = interval(rate, 100, 1)
-    spread = "no interval, too few prompts" if spread == "–" else f"95 % interval {spread}"
+    spread = "no interval: too few prompts" if spread == "–" else f"95 % interval {spread}"
     return (
         f"Decoded with {plots.procedure_words(spec)}, {policy['label']} beats the reference in "
         f"{percent(rate['value'])} of comparisons ({spread}), {ending}."
@@ -265,12 +265,12 @@ def _same_kl(a: Mapping, b: Mapping) -> bool:
     return abs(first - second) <= SAME_KL * max(first, second)
 
 
-def _known(value) -> bool:
+def _known(value: float | None) -> TypeGuard[float]:
     return value is not None and math.isfinite(value)
 
 
 def _unbroken(sentence: str) -> str:
-    """The sentence with its percent signs tied to their numbers, for lines of any width."""
+    """The sentence with no-break spaces before percent signs."""
     return sentence.replace(" %", "\N{NO-BREAK SPACE}%")
 
 

@@ -5,6 +5,7 @@ it: no pyplot, no backend, no changed settings.
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -70,9 +71,9 @@ def win_rate(results: Mapping) -> Figure:
 def frontier(procedure, against, rows, budgets=(), looks: Mapping | None = None) -> Figure:
     """Win rate against KL in theory, from the candidates that `infalign.compare` returns.
 
-    - `procedure`, `against`: what they play, as `infalign.parse_procedure` gives them.
+    - `procedure`, `against`: procedures of the policy and of the reference.
     - `budgets`: KLs to mark.
-    - `looks`: how to draw a line, by name, where it is to differ.
+    - `looks`: the style of lines that differ from the default, by name.
     """
     figure = Figure(figsize=(WIDTH, 4.2), layout="constrained")
     panel = figure.subplots()
@@ -107,8 +108,11 @@ def reference_win_rate(procedure, against) -> float:
 
 @matplotlib.rc_context(STYLE)
 def by_n(results: Mapping) -> Figure:
-    """Win rate against n, the responses drawn for each one kept: a column for best-of-n and one
-    for worst-of-n, a row for each reward that judges what is kept."""
+    """Win rate against n, the responses drawn for each one selected.
+
+    There is a column for best-of-n and one for worst-of-n, and a row for each reward that judges
+    the selected responses.
+    """
     families = results["by_n"]
     rewards = list(next(iter(families.values()))["win_rates"])
     size = (WIDTH, 0.5 + 2.9 * len(rewards))
@@ -133,7 +137,7 @@ def by_n(results: Mapping) -> Figure:
             drawing.grid(panel)
         row[0].set_ylabel("win rate")
     for panel in grid[-1]:
-        panel.set_xlabel("n, responses drawn by both sides")
+        panel.set_xlabel("n, replies drawn by each side")
     drawing.key(
         figure, [drawing.policy_key(i, p["label"]) for i, p in enumerate(results["policies"])]
     )
@@ -228,9 +232,9 @@ def training(results: Mapping) -> Figure:
 def calibration(results: Mapping) -> Figure:
     """Quantiles of fresh reference replies, which exact calibration makes uniform.
 
-    The band holds a bar 95 times in 100 if calibration is exact. It allows for the replies of one
-    prompt sharing its `samples` calibration rewards: a bin of width p then holds Beta(p(K + 1),
-    (1 − p)(K + 1)) of that prompt's replies, so its count is beta-binomial.
+    If calibration is exact, the band holds a bar with a probability of 95 %. The replies of one
+    prompt share its K = `samples` calibration rewards: the chance of a bin of width p is then
+    Beta(p(K + 1), (1 − p)(K + 1)), so the count of that prompt's replies in it is beta-binomial.
     """
     part = results["calibration"]
     counts = np.asarray(part["uniformity"], float)
@@ -260,9 +264,10 @@ def calibration(results: Mapping) -> Figure:
 
 
 def uniform_band(total: float, bins: int, prompts: int, samples: int) -> tuple[float, float]:
-    """Counts between which a bin of uniform quantiles falls 95 times in 100.
+    """Range that holds the count of a bin of uniform quantiles with a probability of 95 %.
 
-    - `total`: held-out replies over all `prompts`, evenly; `samples`: calibration rewards of each.
+    - `total`: number of held-out replies, the same for each of the `prompts`.
+    - `samples`: calibration rewards per prompt.
 
     >>> low, high = uniform_band(20_000, 20, prompts=20_000, samples=64)
     >>> round(high - 1000, -1)                        # 1.96 sqrt(total p (1 - p)) = 60.4
@@ -282,24 +287,24 @@ FIGURES = {
     "training": ("training", training),
     "calibration": ("calibration", calibration),
 }
-"""Figure names to the part of the results each needs and the function that draws it."""
+"""Figure name to the part of the results that it needs and the function that draws it."""
 
 RAW = "raw reward"
-"""The `transform` of a policy that was trained on the reward as it is."""
+"""The `transform` of a policy that was trained on the raw reward."""
 
-CURVES = {
+CURVES: dict[str, tuple[str, dict[str, Any]]] = {
     "optimal": ("best possible", {"color": INK, "lw": 2.0, "ls": "-"}),
     "identity": ("identity", {"color": MUTED, "lw": 1.5, "ls": (0, (5, 2))}),
     "probit": ("probit", {"color": MUTED, "lw": 1.5, "ls": (0, (1, 1.5))}),
 }
 
 
-FRONTIER_LOOKS = {
+FRONTIER_LOOKS: dict[str, dict[str, Any]] = {
     "optimal": CURVES["optimal"][1],
     "identity": CURVES["identity"][1],
     "probit": CURVES["probit"][1] | {"color": "#8c5a2b"},
 }
-"""Lines that look alike in every frontier; the others take the palette's colors in turn."""
+"""Lines with the same style in every frontier. The others take the palette's colors in turn."""
 
 
 def _win_rate_limits(results: Mapping) -> tuple[float, float]:
@@ -309,20 +314,19 @@ def _win_rate_limits(results: Mapping) -> tuple[float, float]:
     for policy in results["policies"]:
         for rate in policy["win_rates"].values():
             values += [drawing.number(rate[end]) for end in ("value", "low", "high")]
-    values = np.asarray(values, float)
     low, high = np.nanmin(values), np.nanmax(values)
     return float(np.floor(low * 20) / 20), float(min(1.0, high + 0.02))
 
 
 def _kl_limit(results: Mapping, grid) -> float:
-    """Room for twice the largest KL that was meant or measured, but not past the curves' end."""
+    """Twice the largest target or measured KL, but at most the end of the curves."""
     seen = [policy["kl"]["value"] for policy in results["policies"] if policy["kl"]]
     seen += [results["target_kl"]] if "target_kl" in results else []
     return max(1.1 * max(seen), min(2 * max(seen), max(grid)))
 
 
 def _frontier_lines(axes: Axes, curves: Mapping) -> None:
-    """Lines named at their right end; curves that coincide are one line with both names."""
+    """Lines labeled at their right end. Curves that coincide are one line with all names."""
     end = axes.get_xlim()[1]
     kl = np.asarray(curves["kl"], float)
     merged: list = []

@@ -14,22 +14,21 @@ class Table:
     head: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     words: int
-    """So many columns, the first ones, are words; the others are figures."""
+    """Number of leading columns that hold words; the others hold figures."""
 
 
 def tables(results: Mapping) -> list[Table]:
-    """What a reader asks first: how far each policy moved, then what it wins under each decoding,
-    by the reward that is kept by, at equal length and by other rewards, then by a judge.
+    """KL of the policies; win rates by procedure, under the reward and under other criteria; judge.
 
     Raises KeyError for results that are incomplete.
     """
-    found = [_policies(results), _by_reward(results), _otherwise(results)]
-    return [*found, _judged(results)] if results["judge"] else found
+    always = [_policies(results), _by_reward(results), _by_others(results)]
+    return [*always, _judged(results)] if results["judge"] else always
 
 
 NOTE = (
     "[ ]: 95 % intervals, clustered by prompt; differences are paired by prompt. "
-    "Best possible: what any policy can reach at most at that KL."
+    "Best possible: the highest win rate any policy can reach at that KL."
 )
 
 
@@ -69,11 +68,13 @@ def _by_reward(results: Mapping) -> Table:
     head = ("decoded with", "policy", "win rate, %", "best possible", "difference")
     title = "Win rate against the reference"
     if others:
-        return Table(f"{title}; difference: {first} minus this, points", head, tuple(rows), 2)
+        return Table(
+            f"{title}; difference: {first} minus this policy, points", head, tuple(rows), 2
+        )
     return Table(title, head[:-1], tuple(row[:-1] for row in rows), 2)
 
 
-def _otherwise(results: Mapping) -> Table:
+def _by_others(results: Mapping) -> Table:
     gold = list(results["gold"])
     rows = [
         (
@@ -85,9 +86,7 @@ def _otherwise(results: Mapping) -> Table:
         for key, spec, policy in _decoded(results)
     ]
     head = ("decoded with", "policy", "at equal length", *(f"by {name}" for name in gold))
-    return Table(
-        "What is kept by the reward, compared otherwise: win rate, %", head, tuple(rows), 2
-    )
+    return Table("Win rate of the selected responses under other criteria, %", head, tuple(rows), 2)
 
 
 def _judged(results: Mapping) -> Table:
@@ -108,7 +107,7 @@ def _judged(results: Mapping) -> Table:
 
 
 def _decoded(results: Mapping) -> Iterator[tuple[str, str, Mapping]]:
-    """Each procedure with each policy; the words of a procedure once."""
+    """Each procedure with each policy; a procedure's words appear once."""
     for key in results["procedures"]:
         for index, policy in enumerate(results["policies"]):
             yield key, "" if index else procedure_words(key), policy
@@ -143,7 +142,7 @@ def _points(difference: Mapping | None) -> str:
 
 
 def terminal(results: Mapping) -> list:
-    """The tables as `rich` renders them; names of policies are shown as they are."""
+    """The tables for `rich`; policy names are shown without markup."""
     from rich import box
     from rich.table import Table as RichTable
     from rich.text import Text
@@ -162,7 +161,7 @@ def terminal(results: Mapping) -> list:
             longest = max(len(w) for cell in (name, *cells) for w in cell.split() or [""])
             if index < table.words:
                 rich.add_column(name, min_width=longest)
-            else:  # a figure keeps its line, its name need not
+            else:  # figures are never broken over lines; heads may be
                 rich.add_column(name, justify="right", width=max(longest, *map(len, cells)))
         for row in table.rows:
             rich.add_row(*map(Text, row))
@@ -197,7 +196,7 @@ def latex(results: Mapping) -> str:
 
 
 def _filled(table: Table, escape: Callable[[str], str]) -> Iterator[list[str]]:
-    """Rows with every word in place, so that each can be read, sorted and cut out alone."""
+    """Rows with empty cells filled from above, so that each row stands alone."""
     above = [""] * len(table.head)
     for row in table.rows:
         above = [cell or (above[i] if i < table.words else "") for i, cell in enumerate(row)]
@@ -205,7 +204,7 @@ def _filled(table: Table, escape: Callable[[str], str]) -> Iterator[list[str]]:
 
 
 def _markdown(text: str) -> str:
-    """Names come from users; a bar or an angle bracket would be read as a cell or as HTML."""
+    """Text with Markdown's special characters escaped: names come from users."""
     return "".join(f"\\{sign}" if sign in "\\`*_|<>#" else sign for sign in text)
 
 
@@ -220,5 +219,5 @@ _LATEX = {
 
 
 def _latex(text: str) -> str:
-    """Characters that LaTeX reads as commands, written so that they print."""
+    """Text with LaTeX's special characters escaped."""
     return "".join(_LATEX.get(sign, sign) for sign in text)
