@@ -1,4 +1,4 @@
-"""Draw the theory's figures, and write docs/figures.md around them: no number goes in by hand.
+"""Draws the figures of the theory and writes docs/figures.md; no number is entered by hand.
 
 python docs/figures.py
 """
@@ -22,10 +22,10 @@ DOCS = Path(__file__).parent
 BUDGET = 0.5
 BEST = "best exponential"
 KLS = (np.arange(1, 13) / 12) ** 2
-"""Where curves are computed, of the largest KL shown."""
+"""KLs at which curves are computed, as shares of the largest KL shown."""
 
 LARGEST = {ia.BestOfN: 3.0, ia.WorstOfN: 1.5}
-"""Largest KL shown, in nats: where little is left to win."""
+"""Largest KL shown, in nats: beyond it win rates hardly rise."""
 
 PROCEDURES = [ia.BestOfN(2), ia.BestOfN(4), ia.WorstOfN(2), ia.WorstOfN(4)]
 SIMPLE = [ia.Identity(), ia.Probit(), ia.Log(), *map(ia.Exponential, (5.0, 10.0, -5.0, -10.0))]
@@ -43,15 +43,15 @@ SAMPLES = (4, 8, 16, 32, 64, 128, 256)
 
 PAGE = """# Figures of the theory
 
-Everything here is computed, not trained, by `make figures`; `infalign design --plot` draws the
-first kind for any procedure and candidates. Numbers are win rates against the reference at
-{budget} nats.
+All figures are computed from the theory, without training, by `make figures`.
+`infalign design --plot` draws the first kind for any procedure and candidates. Numbers are win rates
+against the reference at {budget} nats.
 
 {sections}"""
 
 
 def main() -> None:
-    """Every figure into docs/images, and the page."""
+    """Write every figure to docs/images, and the page."""
     sections = [frontier_section(p) for p in PROCEDURES]
     sections += [transform_section(), samples_section()]
     page = PAGE.format(budget=BUDGET, sections="\n".join(sections))
@@ -59,7 +59,7 @@ def main() -> None:
 
 
 def section(title: str, name: str, figure: Figure, text: str) -> str:
-    """A figure on the page, with its words."""
+    """A section of the page: a figure and its text."""
     drawing.save_png(figure, DOCS / "images" / f"{name}.png")
     print(DOCS / "images" / f"{name}.png")
     return f"## {title}\n\n![{title}](images/{name}.png)\n\n{wrapped(text)}\n"
@@ -71,7 +71,7 @@ def wrapped(text: str) -> str:
 
 
 def percent(value: float) -> str:
-    """A win rate as a reader says it."""
+    """A win rate in per cent."""
     return f"{100 * value:.1f} %"
 
 
@@ -92,12 +92,13 @@ def frontier_section(procedure) -> str:
         words.capitalize(),
         words,
         figure,
-        f"""Under {words} the optimum wins {percent(best.win_rate)}. Training on the calibrated
-        reward itself (identity) wins {percent(rates["identity"])}, on a normally distributed raw
-        reward (probit) {percent(rates["probit"])}. Of the simple transforms shown
-        `{simple.transform}` is best, {percent(simple.win_rate)}; the exponential at its best t
-        here, {t:.3g}, loses {100 * others[-1].loss:.2f} points to the optimum. A sign of t that
-        does not fit the procedure loses up to {100 * max(r.loss for r in others):.1f} points.""",
+        f"""The optimal policy for {words} has a win rate of {percent(best.win_rate)}. Training on
+        the calibrated reward itself (identity) reaches {percent(rates["identity"])}, and on a
+        normally distributed raw reward (probit) {percent(rates["probit"])}. The best of the simple
+        transforms shown is `{simple.transform}`, with {percent(simple.win_rate)}. The exponential
+        at its best t, {t:.3g}, is {100 * others[-1].loss:.2f} points below the optimum. A sign of t
+        that does not fit the procedure costs up to {100 * max(r.loss for r in others):.1f}
+        points.""",
     )
 
 
@@ -122,18 +123,18 @@ def transform_section() -> str:
                 panel.text(x, y, f"n = {n}", color=PALETTE[i], weight="bold")
             panel.set_xlim(0, 1)
             panel.set_ylim(-0.02, 1.02)
-            panel.set_xlabel("quantile of a reply   (0 worst, 1 best)")
+            panel.set_xlabel("quantile of a response   (0 worst, 1 best)")
             drawing.grid(panel)
         panels[0].set_ylabel("optimal training reward, scaled")
     return section(
         "The optimal transform",
         "optimal_transforms",
         figure,
-        f"""The optimal training reward at {BUDGET} nats; dashed the identity, which is optimal for
-        plain sampling. For best-of-n all of the reward lies near the top: half of it above
-        quantile {half["best", 4]:.2f} for n = 4 and above {half["best", 32]:.3f} for n = 32. For
-        worst-of-n it lies near the bottom: half below {half["worst", 4]:.2f} for n = 4 and below
-        {half["worst", 32]:.3f} for n = 32.""",
+        f"""The optimal training reward at {BUDGET} nats. The dashed line is the identity, which is
+        optimal for plain sampling. For best-of-n the reward rises near the top: half of the rise is
+        above quantile {half["best", 4]:.2f} for n = 4 and above {half["best", 32]:.3f} for n = 32.
+        For worst-of-n it rises near the bottom: half of the rise is below {half["worst", 4]:.2f} for
+        n = 4 and below {half["worst", 32]:.3f} for n = 32.""",
     )
 
 
@@ -178,15 +179,16 @@ def samples_section() -> str:
     gain = dict(zip(SAMPLES, curves["optimal"], strict=True))
     flat = dict(zip(SAMPLES, curves["identity"], strict=True))
     return section(
-        "What few calibration samples cost",
+        "The cost of few calibration samples",
         "calibration_samples",
         figure,
-        f"""Best-of-4 at {BUDGET} nats when a response's quantile is known from K reference samples
-        alone, expected over prompts. The best table for each K wins {percent(gain[16])} at K = 16
-        and {percent(gain[128])} at K = 128, of {percent(exact)} with exact calibration, while the
-        identity is hardly touched ({percent(flat[16])} at K = 16): a sharper transform needs a
+        f"""Expected win rate of best-of-4 at {BUDGET} nats when quantiles are estimated from K
+        reference samples per prompt. The best table for each K reaches {percent(gain[16])} at
+        K = 16 and {percent(gain[128])} at K = 128; exact calibration reaches {percent(exact)}. The
+        identity hardly loses anything ({percent(flat[16])} at K = 16): a sharper transform needs a
         finer calibration. The exponential at its best t for exact calibration,
-        {exponential.t:.3g}, is within half a point of it from {needed} samples on.""",
+        {exponential.t:.3g}, is within half a point of its own exact value from {needed} samples
+        on.""",
     )
 
 
