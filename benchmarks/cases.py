@@ -1,4 +1,4 @@
-"""What is timed: designs, frontiers, the paper's fixed point, and how times grow."""
+"""Benchmarked cases: designs, frontiers, the paper's fixed point, and the growth of times."""
 
 import os
 import platform
@@ -16,15 +16,15 @@ import numpy as np
 from scipy.optimize import brentq
 
 import infalign as ia
-from infalign.core._solvers.rank import frontier
+from infalign.core import frontier
 
 PROCEDURES = (ia.BestOfN, ia.WorstOfN)
 
 REPETITIONS, PATIENCE = 9, 0.6
-"""Each case is run so often, or until it has taken so many seconds, but three times at least."""
+"""A case runs this many times, or until it has taken this many seconds, but at least 3 times."""
 
 ACCURACY = 1e-9
-"""Error of a win rate at which the fixed point is stopped."""
+"""Error of the win rate at which the fixed-point iteration stops."""
 
 DAMPINGS = 0.5 ** np.arange(12)
 
@@ -41,7 +41,7 @@ class Plan:
 
     cells: int
     most_seconds: float
-    """Longest run of the fixed point; a longer one is extrapolated from its first steps."""
+    """Longest run of the fixed point; longer ones are extrapolated from their first steps."""
 
     grids: tuple[int, ...]
     growing_ns: tuple[int, ...]
@@ -53,7 +53,7 @@ class Plan:
     growing_prompts: tuple[int, ...]
     coverage_prompts: tuple[int, ...]
     runs: int
-    """Evaluations that are simulated for each case of coverage."""
+    """Simulated evaluations per case of coverage."""
 
     bootstrap_runs: int
 
@@ -100,7 +100,7 @@ SMOKE = Plan(
 
 
 def measure(plan: Plan, only: tuple[str, ...] = ()) -> dict:
-    """The cases of a plan as plain data, times in seconds; of some parts only, if named."""
+    """Results of a plan as plain data, with times in seconds; of the parts in `only`, if any."""
     results = {"machine": machine()}
     for name in only or PARTS:
         print(f"{name} …", file=sys.stderr)
@@ -110,7 +110,7 @@ def measure(plan: Plan, only: tuple[str, ...] = ()) -> dict:
 
 
 def machine() -> dict:
-    """Where and with what the times were taken."""
+    """The machine and the versions that were measured."""
     info = Path("/proc/cpuinfo")
     names = [line for line in info.read_text().splitlines() if line.startswith("model name")]
     return {
@@ -124,7 +124,7 @@ def machine() -> dict:
 
 
 def timed(function) -> dict:
-    """Seconds that a call takes: least and median of several, after one that warms up."""
+    """Seconds of a call: minimum and median of several, after a warm-up."""
     function()
     seconds = []
     while len(seconds) < 3 or (len(seconds) < REPETITIONS and sum(seconds) < PATIENCE):
@@ -139,14 +139,14 @@ def designs(plan: Plan) -> list[dict]:
     rows = []
     for procedure in (P(n) for P in PROCEDURES for n in plan.ns):
         for kl in plan.kls:
-            found = ia.design(procedure, kl=kl)
+            optimum = ia.design(procedure, kl=kl)
             rows.append(
                 {
                     "procedure": procedure.spec,
                     "n": procedure.n,
                     "kl": kl,
-                    "win_rate": found.win_rate,
-                    "gap": found.gap,
+                    "win_rate": optimum.win_rate,
+                    "gap": optimum.gap,
                     "design": timed(partial(ia.design, procedure, kl=kl)),
                     "with_transform": timed(
                         lambda p=procedure, kl=kl: ia.design(p, kl=kl).transform
@@ -157,10 +157,10 @@ def designs(plan: Plan) -> list[dict]:
 
 
 def frontiers(plan: Plan) -> list[dict]:
-    """All budgets at once, beside one design for each."""
+    """All budgets in one call, and one design for each."""
     rows, kls = [], list(plan.frontier_kls)
     for p in (P(n) for P in PROCEDURES for n in plan.ns):
-        together = [found.win_rate for found in frontier(p, p, kls)]
+        together = [optimum.win_rate for optimum in frontier(p, p, kls)]
         apart = [ia.design(p, kl=kl).win_rate for kl in kls]
         times = {
             "frontier": timed(lambda p=p: frontier(p, p, kls)),
@@ -181,7 +181,7 @@ def frontiers(plan: Plan) -> list[dict]:
 
 
 def fixed_points(plan: Plan) -> list[dict]:
-    """The paper's iteration beside a design, at the β of a design and at equal accuracy."""
+    """The paper's iteration and a design, at the β of a design and at equal accuracy."""
     return [
         _beside_fixed_point(procedure(n), kl, plan)
         for procedure in PROCEDURES
@@ -204,7 +204,7 @@ def _beside_fixed_point(procedure, kl: float, plan: Plan) -> dict:
     grid_error = abs(limit.win_rate - exact.win_rate)
     equal = _at_equal_accuracy(exact, grid_error, steps, iterate, plan)
     at_kl, runs = timed(lambda: ia.design(procedure, kl=kl)), []
-    # The least help that works: a bracket round the β that the budget turns out to cost.
+    # The least help that works: a bracket around the β of the budget.
     search = timed(lambda: runs.append(_search_beta(kl, beta, damping, iterate, plan)))
     return {
         "procedure": procedure.spec,
@@ -229,8 +229,8 @@ def _beside_fixed_point(procedure, kl: float, plan: Plan) -> dict:
 
 
 def _at_equal_accuracy(exact, grid_error: float, steps: int, iterate, plan: Plan) -> dict:
-    """The iteration on as many cells as bring its grid's error down to `ACCURACY`."""
-    # The grid's error falls with the square of the cells.
+    """The iteration on the number of cells that reduces the grid's error to `ACCURACY`."""
+    # The grid's error falls like the square of the cell width.
     cells = int(np.ceil(plan.cells * np.sqrt(max(grid_error / ACCURACY, 1e-4))))
     # One more gradient than steps is computed, for the last residual.
     seconds = timed(lambda: iterate(cells, max_steps=2))["min"] / 3 * (steps + 1)
@@ -243,7 +243,7 @@ def _at_equal_accuracy(exact, grid_error: float, steps: int, iterate, plan: Plan
 
 
 def _search_beta(kl: float, near: float, damping: float, iterate, plan: Plan) -> int:
-    """Runs of the iteration until its KL is the budget's; more damped, as a smaller β needs."""
+    """Number of runs of the iteration until its KL equals the budget. A smaller β needs damping."""
     settings = {"tolerance": ACCURACY, "damping": damping if damping == 1 else damping / 2}
 
     def excess(log_beta):
@@ -254,23 +254,23 @@ def _search_beta(kl: float, near: float, damping: float, iterate, plan: Plan) ->
 
 
 def _best_damping(procedure, beta: float) -> float:
-    """Of 1, 1/2, 1/4, …, the one with which the iteration ends first, on a coarser grid."""
+    """The damping of 1, 1/2, 1/4, … with the fewest steps on a coarser grid."""
     ends = []
     for damping in DAMPINGS:
-        found = ia.fixed_point(procedure, beta=beta, damping=damping, max_steps=1000, cells=2000)
-        ends.append(found.steps if found.converged else np.inf)
+        end = ia.fixed_point(procedure, beta=beta, damping=damping, max_steps=1000, cells=2000)
+        ends.append(end.steps if end.converged else np.inf)
         if len(ends) > 1 and ends[-2] < ends[-1]:
             break
     return DAMPINGS[int(np.argmin(ends))]
 
 
 def _steps_until(accuracy: float, limit, iterate) -> int:
-    """Least steps after which the win rate is within `accuracy` of its limit on the same grid."""
+    """Fewest steps after which the win rate is within `accuracy` of its limit on the same grid."""
     few, enough = 0, limit.steps
     while enough - few > 1:
         middle = (few + enough) // 2
-        found = iterate(len(limit.density), max_steps=middle)
-        if abs(found.win_rate - limit.win_rate) > accuracy:
+        end = iterate(len(limit.density), max_steps=middle)
+        if abs(end.win_rate - limit.win_rate) > accuracy:
             few = middle
         else:
             enough = middle
@@ -278,7 +278,7 @@ def _steps_until(accuracy: float, limit, iterate) -> int:
 
 
 def accuracy(plan: Plan) -> list[dict]:
-    """Error and time of the iteration as its grid is refined, beside the one design."""
+    """Error and time of the iteration as its grid is refined, and of one design."""
     rows = []
     for procedure in (ia.BestOfN(4), ia.BestOfN(8), ia.BestOfN(32), ia.WorstOfN(4)):
         kl = 0.1 if procedure.n == 32 else 0.5
@@ -290,7 +290,7 @@ def accuracy(plan: Plan) -> list[dict]:
             settings = {"cells": cells, "damping": damping}
             wins.append(ia.fixed_point(procedure, beta=beta, **settings).win_rate)
             error = abs(wins[-1] - exact.win_rate)
-            # Iterated no further than its grid is good for.
+            # Iterating beyond the accuracy of the grid is pointless.
             settings["tolerance"] = max(error / 10, 1e-12)
             run = partial(ia.fixed_point, procedure, beta=beta, **settings)
             points.append({"cells": cells, "error": error, "fixed_point": timed(run)})
@@ -364,4 +364,4 @@ PARTS = {
     "estimators_growth": partial(estimators.estimators_growth, timed=timed),
     "coverage": intervals.coverage,
 }
-"""All that is measured, in the order of the results."""
+"""The measured parts, in the order of the results."""

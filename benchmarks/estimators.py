@@ -1,4 +1,4 @@
-"""What is timed of evaluation: win rates of many prompts, beside a sort and beside resampling."""
+"""Benchmarks of evaluation: win rates of many prompts, compared with a sort and with resampling."""
 
 import numpy as np
 
@@ -10,7 +10,7 @@ RESAMPLES = 1000
 """Draws with replacement for each prompt and side: the usual estimate of best@n."""
 
 LOOPED = 2
-"""Prompts that are resampled in plain loops; the time of all is in proportion."""
+"""Prompts that are resampled in plain loops; the time of all prompts is extrapolated."""
 
 REWARDS = {
     "all different": lambda rng, shape: rng.normal(size=shape),
@@ -23,8 +23,9 @@ REWARDS = {
 
 
 def estimators(plan, timed) -> list[dict]:
-    """The win rate at best-of-8, beside `np.sort` of both sides and 1,000 resamples of each."""
-    # Freed, it makes the allocator keep its pages; else a sort takes twice as long to get new ones.
+    """The win rate at best-of-8, `np.sort` of both sides, and 1,000 resamples of each."""
+    # Freeing a large array makes the allocator keep its pages; otherwise each sort requests new
+    # ones and takes twice as long.
     np.empty(2**21)
     rows = []
     for kind, draw in REWARDS.items():
@@ -54,7 +55,7 @@ def estimators(plan, timed) -> list[dict]:
 
 
 def estimators_growth(plan, timed) -> list[dict]:
-    """The same as samples and as prompts grow."""
+    """The same for growing numbers of samples and of prompts."""
     sizes = [("samples", plan.prompts, m) for m in plan.growing_samples]
     sizes += [("prompts", p, plan.samples) for p in plan.growing_prompts]
     rows = []
@@ -78,7 +79,7 @@ def estimators_growth(plan, timed) -> list[dict]:
 def resampled(policy, reference, n: int) -> np.ndarray:
     """Win rates by the best of n samples drawn with replacement, 1,000 times per prompt and side.
 
-    Biased, however often one draws: of n = 4 out of 4 samples all four are rarely drawn.
+    Biased for any number of draws: with n = 4 out of 4 samples, all four are rarely drawn.
     """
     rng, wins = np.random.default_rng(0), np.empty(len(policy))
     for row, sides in enumerate(zip(policy, reference, strict=True)):
@@ -88,7 +89,7 @@ def resampled(policy, reference, n: int) -> np.ndarray:
 
 
 def resampled_in_loops(policy, reference, n: int) -> np.ndarray:
-    """The same as it is found in training libraries: one draw after another."""
+    """The same in a loop over draws, as training libraries do it."""
     rng, wins = np.random.default_rng(0), np.empty(len(policy))
     for row, sides in enumerate(zip(policy, reference, strict=True)):
         a, b = (

@@ -1,4 +1,4 @@
-"""How often intervals hold the truth: simulated evaluations whose win rates are known."""
+"""Coverage of intervals: simulated evaluations whose win rates are known."""
 
 from functools import partial
 
@@ -9,11 +9,11 @@ import infalign as ia
 from infalign.evaluation.uncertainty import EITHER_WAY, SKEWED, AbstractInterval
 
 LARGE = 500_000
-"""Prompts over which the truth of a case is averaged."""
+"""Number of prompts over which the truth of a case is averaged."""
 
 
 def powers(rng, shape, median, spread):
-    """k of policies F(u) = u^k that are ahead by another factor on each prompt."""
+    """k of policies F(u) = u^k, log-normal over prompts."""
     return median * np.exp(spread * rng.normal(size=shape))
 
 
@@ -43,7 +43,7 @@ def passing(rng, prompts, a, b, k, m):
 
 
 def one_sample(rng, prompts, rate):
-    """pass@1 from a single sample: the prompts pass or fail."""
+    """pass@1 from a single sample per prompt, which passes or fails."""
     return ia.pass_at(rng.random((prompts, 1)) < rate, 1), rate
 
 
@@ -51,12 +51,12 @@ def differing(rng, prompts, a, b):
     """Two policies on the same prompts, F(u) = u^(a k) and u^(b k), at best-of-4."""
     k, many = powers(rng, (prompts, 1), 1, 1), powers(rng, LARGE, 1, 1)
     ours, theirs = (rng.random((prompts, 8)) ** (1 / (c * k)) for c in (a, b))
-    found = ia.win_rate_difference(ours, theirs, rng.random((prompts, 8)), ia.BestOfN(4))
-    return found, (a * many / (a * many + 1) - b * many / (b * many + 1)).mean()
+    estimate = ia.win_rate_difference(ours, theirs, rng.random((prompts, 8)), ia.BestOfN(4))
+    return estimate, (a * many / (a * many + 1) - b * many / (b * many + 1)).mean()
 
 
-def keeping(rng, prompts):
-    """Mean best of 4 of 8 rewards with log-normal means: no bounds, and a heavy tail."""
+def selecting(rng, prompts):
+    """Mean best-of-4 reward from 8 rewards with log-normal means: unbounded, with a heavy tail."""
     means = powers(rng, (prompts, 1), 1, 1)
     rewards = means * -np.log(rng.random((prompts, 8)))
     # The best of 4 exponential rewards has mean 1 + 1/2 + 1/3 + 1/4, the means e^½.
@@ -64,7 +64,7 @@ def keeping(rng, prompts):
 
 
 RATE, DIFFERENCE, REWARD = ((0, 1), SKEWED), ((-1, 1), EITHER_WAY), (None, EITHER_WAY)
-"""Bounds of an estimate, and the interval that it has by default."""
+"""Bounds of an estimate, and its default interval."""
 
 CASES = {
     "win rate .50": (RATE, partial(winning, median=1, spread=1)),
@@ -79,20 +79,20 @@ CASES = {
     "pass@1 .95, one sample": (RATE, partial(one_sample, rate=0.95)),
     "difference .05 near .75": (DIFFERENCE, partial(differing, a=4, b=3)),
     "difference .05 near .90": (DIFFERENCE, partial(differing, a=20, b=10)),
-    "best reward, log-normal": (REWARD, keeping),
+    "best reward, log-normal": (REWARD, selecting),
 }
 
 ALTERNATIVES = {"Student": ia.Student(), "bootstrap": ia.Bootstrap(0, 1000)}
 
 
 def coverage(plan) -> list[dict]:
-    """Share of 95 % intervals that hold the truth, by case and number of prompts."""
+    """Share of 95 % intervals that contain the truth, by case and number of prompts."""
     rows = []
     for name, ((bounds, default), make) in CASES.items():
         for prompts in plan.coverage_prompts:
             rng = np.random.default_rng(0)
-            found, truth = make(rng, plan.runs * prompts)
-            runs = found.per_prompt.reshape(-1, prompts)
+            estimate, truth = make(rng, plan.runs * prompts)
+            runs = estimate.per_prompt.reshape(-1, prompts)
             few = runs[: plan.bootstrap_runs]
             row = {"case": name, "prompts": prompts, "truth": float(truth)}
             row |= {"runs": len(runs), "bootstrap_runs": len(few)}
@@ -104,14 +104,14 @@ def coverage(plan) -> list[dict]:
 
 
 def covering(runs, truth, bounds, interval: AbstractInterval) -> dict:
-    """Shares of the runs whose interval holds the truth, lies above it and lies below it, and the
-    median of its width.
+    """Shares of the runs whose interval contains the truth, lies above it and lies below it, and
+    the median width.
 
     - `runs`: per-prompt values, shape (runs, prompts).
     """
-    found = [ia.over_prompts(values, bounds=bounds, interval=interval) for values in runs]
-    low, high = np.array([e.low for e in found]), np.array([e.high for e in found])
-    slack = 1e-12  # a bound that is the truth to rounding holds it
+    estimates = [ia.over_prompts(values, bounds=bounds, interval=interval) for values in runs]
+    low, high = np.array([e.low for e in estimates]), np.array([e.high for e in estimates])
+    slack = 1e-12  # a bound equal to the truth up to rounding contains it
     return {
         "holds": float(np.mean((low <= truth + slack) & (truth <= high + slack))),
         "above": float(np.mean(low > truth + slack)),

@@ -1,4 +1,4 @@
-"""What `run.py` measured, as a page of tables and as figures."""
+"""The measurements of `run.py` as a page of tables and as figures."""
 
 import json
 from pathlib import Path
@@ -13,23 +13,23 @@ from infalign.reports.drawing import MUTED, PALETTE, STYLE, WIDTH
 from infalign.storage import write_text
 
 DESIGN_AIM, FRONTIER_AIM, RATIO_AIM = 5e-3, 60e-3, 1000
-"""What the package aims at: seconds, seconds, and times faster."""
+"""Aims of the package: seconds, seconds, and a ratio of times."""
 
 SORT_AIM, RESAMPLING_AIM = 5, 400
-"""… and for win rates from samples: times as long as a sort, times as fast as resampling."""
+"""Aims for win rates from samples: time relative to a sort, speed relative to resampling."""
 
 COVERAGE_AIM = (0.93, 0.97)
-"""Share of 95 % intervals that should hold the truth."""
+"""Aim for the share of 95 % intervals that contain the truth."""
 
 QUIET = 0.7
-"""Load before the start up to which the machine counts as quiet."""
+"""Load average before the start up to which the machine counts as quiet."""
 
 SATURATED = 1 - 1e-12
 """Win rate above which a design is marked."""
 
 
 def write(results: dict, out: Path) -> None:
-    """The results, the page and the figures, in the places they have in the repository."""
+    """Write the results, the page and the figures to their places in the repository."""
     images = out / "docs" / "images"
     for folder in (out / "benchmarks", images):
         folder.mkdir(parents=True, exist_ok=True)
@@ -56,85 +56,88 @@ def page(results: dict) -> str:
 
 PAGE = """# Benchmarks
 
-Written by `make bench`; nothing here is typed by hand. Each time is the least of up to nine
-repetitions after one that warms up; the medians are in `benchmarks/results.json`.
+`make bench` measures and writes this page. Each time is the minimum of up to nine repetitions after
+a warm-up; the medians are in `benchmarks/results.json`.
 
 {machine}
 
 ## One design
 
-`infalign.design(procedure, kl=…)`, from nothing, in milliseconds; in brackets with its
-`.transform`, the table that training uses.
+Time of `infalign.design(procedure, kl=…)`, without earlier results, in milliseconds. In brackets:
+with its `.transform`, the table that training uses.
 
 {designs}
 
-† The win rate is within 1e-12 of 1, and β is smaller still: such an optimum is followed there from
-a smaller budget, and asks for more digits than training has.
+† The win rate is within 1e-12 of 1, and β is even smaller. The solver follows such an optimum from
+a smaller budget, and training has fewer digits than it needs.
 
 ![Time of one design against n and against KL](images/bench_growth.png)
 
 ## A frontier
 
-`infalign.solve.frontier`, where each optimum helps to find the next, beside as many calls of
-`design`, and `infalign.compare(procedure, [], kl=…)`, which is what users call.
+`infalign.core.frontier`, in which each optimum is the start of the next, compared with the same
+number of calls of `design`, and with `infalign.compare(procedure, [], kl=…)`, the function that
+users call.
 
 {frontiers}
 
-## Beside the paper's fixed point
+## Comparison with the paper's fixed-point iteration
 
-The iteration of `bon_fp` and `won_fp`, here `infalign.fixed_point`, at the β of a design, with the
-best damping of 1 (none), 1/2, 1/4, …: undamped it does not converge for most best-of-n.
+The iteration of `bon_fp` and `won_fp` is `infalign.fixed_point` here. It runs at the β of a design,
+with the best damping of 1 (none), 1/2, 1/4, …; undamped it does not converge for most best-of-n.
 
-- *Own grid*: {cells:,} even cells; the iteration is stopped when its win rate is within 1e-9 of
-  what it converges to *on that grid*. The grid's own error is beside it, so this is less accurate
-  than the design it is compared to.
-- *Equal accuracy*: on so many cells that the grid's error is 1e-9 as well. The design's error is
-  smaller still: `gap` bounds how far its W − β KL is from the best there is, and the fixed point on
-  two grids, extrapolated, differs from it in the win rate by *two roads*, most of which is what the
-  extrapolation leaves.
-- A time marked ~ is extrapolated from the first steps, which are all alike.
+- *Own grid*: {cells:,} equal cells. The iteration stops when its win rate is within 1e-9 of its
+  limit *on that grid*. The grid's own error is in the next column, so this result is less accurate
+  than the design.
+- *Equal accuracy*: the number of cells makes the grid's error 1e-9 too. The design's error is even
+  smaller: `gap` bounds the distance of its W − β KL from the optimum, and *two roads* is the
+  difference between its win rate and the fixed point extrapolated from two grids, most of it the
+  error of the extrapolation.
+- A time marked ~ is extrapolated from the first steps; all steps take the same time.
 
 {fixed_points}
 
-A budget in nats is what users have, and it does not say β: the iteration has to be run for one β
-after another. Here it is told β to within a factor of 1.5, and stops at a KL right to 1e-9 on
-{cells:,} cells.
+Users have a budget in nats, which does not determine β directly: the iteration must be run for one
+β after another. Here it gets β to within a factor of 1.5, and stops when the KL is correct to 1e-9,
+on {cells:,} cells.
 
 {budgets}
 
-For worst-of-n against itself the iteration is good: it needs no damping, never lowers W − β KL, and
-a step leaves at most 0.37 of the error. What a design has over it there is a budget in place of a
-β, a bound on its own error, and digits. For best-of-n the mass lies within 1/n of the top, where
-even cells are few, and the damping that is needed grows with n.
+For worst-of-n against itself the iteration works well: it needs no damping, never lowers W − β KL,
+and a step reduces the error to at most 0.37 of it. A design still has three advantages: it takes a
+budget in place of a β, bounds its own error, and is more accurate. For best-of-n the mass lies
+within 1/n of the top, where equal cells are few, and larger n needs stronger damping.
 
 ![Error against time](images/bench_accuracy.png)
 
-Stars: designs, at the difference of their win rates from the two finest grids, extrapolated.
+Stars: designs, at the difference between their win rate and the extrapolation from the two finest
+grids.
 
 ## Finite outcome sets
 
-`infalign.finite.solve` with distinct rewards at β = 0.2, in milliseconds.
+Time of `infalign.finite.solve` with distinct rewards at β = 0.2, in milliseconds.
 
 {finite}
 
 ## Win rates from samples
 
-`infalign.win_rate`, interval included, beside `np.sort` of both sides along their samples, and
-beside resampling: 1,000 times per prompt and side the best of n samples drawn with replacement, all
-draws of a prompt in one array, or one draw after another (`~`: from two prompts). The estimate is
-the mean over all subsets and exact; resampling is noisy, and biased however often one resamples.
+Time of `infalign.win_rate`, including its interval, compared with `np.sort` of both sides along
+their samples, and with resampling: the best of n samples drawn with replacement, 1,000 times per
+prompt and side. Resampling draws either all samples of a prompt in one array, or one after another
+in a loop (`~`: extrapolated from two prompts). The estimate is the exact mean over all subsets;
+resampling is noisy, and biased for any number of resamples.
 
 {estimators}
 
 ![Time of a win rate against samples and prompts](images/bench_estimators.png)
 
-## Do intervals hold the truth?
+## Coverage of intervals
 
-Share of simulated evaluations whose 95 % interval holds the truth, in per cent; in brackets the
-shares of intervals that lie wholly above it and wholly below. *Default* is what the estimate gives:
-`SkewCorrected()` for rates, and for differences and rewards the widest of that and `Student()`, the
-t interval. *Bootstrap* is studentized, `Bootstrap(seed)`. Cases: docstrings of
-`benchmarks/intervals.py`.
+Share of simulated evaluations whose 95 % interval contains the truth, in per cent. In brackets: the
+shares of intervals entirely above it and entirely below it. *Default* is the estimate's own
+interval: `SkewCorrected()` for rates; for differences and rewards, the wider of that and
+`Student()`, the t interval. *Bootstrap* is studentized, `Bootstrap(seed)`. The docstrings of
+`benchmarks/intervals.py` describe the cases.
 
 {coverage}
 """
@@ -143,14 +146,14 @@ t interval. *Bootstrap* is studentized, `Bootstrap(seed)`. Cases: docstrings of
 def _machine(machine: dict) -> str:
     load = machine["load_at_start"]
     shared = (
-        " Other work shared the machine: times may be twice too long, and ratios off as much."
+        " Other work shared the machine: times, and ratios of times, may be off by a factor of 2."
         if load > QUIET
         else ""
     )
     return (
         f"{machine['processor']}, {machine['cores_used']} of {machine['cores']} cores; Python "
-        f"{machine['python']}, numpy {machine['numpy']}, scipy {machine['scipy']}. Load before the "
-        f"start: {load:.1f}.{shared}"
+        f"{machine['python']}, numpy {machine['numpy']}, scipy {machine['scipy']}. Load average "
+        f"before the start: {load:.1f}.{shared}"
     )
 
 
@@ -170,10 +173,15 @@ def _times(ratio: float) -> str:
     return f"{ratio:.2g}×" if ratio < 10 else f"{ratio:,.0f}×"
 
 
+def _meet(good: int) -> str:
+    return "meets" if good == 1 else "meet"
+
+
 def _within(values: list[float], aim: float, what: str, unit: str) -> str:
     good = sum(v <= aim for v in values)
-    return f"Aim: at most {1e3 * aim:.0f} {unit}. {good} of {len(values)} {what} meet it" + (
-        "." if good == len(values) else "; the others are bold."
+    return (
+        f"Aim: at most {1e3 * aim:.0f} {unit}. {good} of {len(values)} {what} {_meet(good)} it"
+        + ("." if good == len(values) else "; the others are bold.")
     )
 
 
@@ -237,15 +245,15 @@ def _fixed_points(rows: list[dict]) -> str:
     ratios = [row["equal_ratio"] for row in rows]
     good = sum(ratio >= RATIO_AIM for ratio in ratios)
     aim = (
-        f"Aim: {RATIO_AIM:,} times faster at equal accuracy. {good} of {len(rows)} cases meet it; "
-        f"the ratios are {_times(min(ratios))} to {_times(max(ratios))}."
+        f"Aim: {RATIO_AIM:,} times faster at equal accuracy. {good} of {len(rows)} cases "
+        f"{_meet(good)} it; the ratios are {_times(min(ratios))} to {_times(max(ratios))}."
     )
     return f"{_table(head, lines)}\n\n{aim}"
 
 
 def _budgets(rows: list[dict]) -> str:
     return _table(
-        ["", "KL", "design, ms", "fixed point, ms", "runs of it", "ratio"],
+        ["", "KL", "design, ms", "fixed point, ms", "its runs", "ratio"],
         [
             [
                 row["procedure"],
@@ -292,13 +300,13 @@ def _estimators(rows: list[dict]) -> str:
     )
     return (
         f"{first['prompts']:,} prompts, {first['samples']} against {first['samples']} samples, "
-        f"{first['procedure']}. Aim, where all rewards differ: at most {SORT_AIM} sorts, and "
-        f"{RESAMPLING_AIM}× as fast as resampling: {_met(first)}.\n\n{table}"
+        f"{first['procedure']}. Aims if all rewards differ: at most {SORT_AIM} times a sort, and "
+        f"{RESAMPLING_AIM} times faster than resampling; {_met(first)}.\n\n{table}"
     )
 
 
 def _met(row: dict) -> str:
-    """Which of the aims one row of `estimators` meets."""
+    """The aims that one row of `estimators` meets, in words."""
     sort = "met" if row["per_sort"] <= SORT_AIM else "not met"
     arrays, loop = (
         "met" if row[key] >= RESAMPLING_AIM else "not met" for key in ("ratio", "looped_ratio")
@@ -309,9 +317,9 @@ def _met(row: dict) -> str:
 def _coverage(rows: list[dict]) -> str:
     kinds = ("default", "Student", "bootstrap")
 
-    def cell(found):
-        shares = [100 * found[key] for key in ("holds", "above", "below")]
-        inside = COVERAGE_AIM[0] <= found["holds"] <= COVERAGE_AIM[1]
+    def cell(measured):
+        shares = [100 * measured[key] for key in ("holds", "above", "below")]
+        inside = COVERAGE_AIM[0] <= measured["holds"] <= COVERAGE_AIM[1]
         text = f"{shares[0]:.1f}" if inside else f"**{shares[0]:.1f}**"
         return f"{text} ({shares[1]:.1f}, {shares[2]:.1f})"
 
@@ -392,11 +400,11 @@ def _growth(axes: Axes, rows: list[dict], x: str, group) -> None:
 
 @matplotlib.rc_context(STYLE)
 def accuracy(results: dict) -> Figure:
-    """Error against time: the fixed point as its cells grow, and the one design."""
+    """Error against time: the fixed point as its cells grow, and one design."""
     figure = Figure(figsize=(WIDTH, 3.8), layout="constrained")
     axes = figure.subplots()
     axes.set(xscale="log", yscale="log")
-    axes.set_title("Fixed point on finer and finer grids, beside one design")
+    axes.set_title("Fixed point on finer grids, compared with one design")
     axes.set_xlabel("milliseconds, one core")
     axes.set_ylabel("error of the win rate")
     axes.xaxis.set_major_formatter("{x:g}")

@@ -1,9 +1,9 @@
-"""Time what the package computes, on one core, beside the alternatives, and write the page.
+"""Times the package's computations and their alternatives on one core, and writes the page.
 
     make bench                       # or: python benchmarks/run.py [--smoke] [--only PART …]
 
-Writes benchmarks/results.json, docs/benchmarks.md and docs/images/bench_*.png. Figures for the docs
-want a quiet machine: the load at the start stands in the results.
+Writes benchmarks/results.json, docs/benchmarks.md and docs/images/bench_*.png. Results for the docs
+need a quiet machine; they record the load average at the start.
 """
 
 import argparse
@@ -20,19 +20,25 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--smoke", action="store_true", help="a few tiny cases, to test the script")
     parser.add_argument(
-        "--only", nargs="+", default=[], metavar="PART", help="measure these, keep other results"
+        "--only",
+        nargs="+",
+        default=[],
+        metavar="PART",
+        help="measure only these; keep the other results",
     )
-    parser.add_argument("--out", type=Path, default=ROOT, help="folder instead of the repository")
+    parser.add_argument(
+        "--out", type=Path, default=ROOT, help="output folder; default: the repository"
+    )
     arguments = parser.parse_args()
 
-    # numpy asks once, when it is imported, how many threads it may use.
+    # numpy reads the number of threads once, on import.
     os.environ |= dict.fromkeys(ONE_CORE, "1")
     import cases
     import report
 
     unknown = sorted(set(arguments.only) - set(cases.PARTS))
     if unknown:
-        parser.error(f"--only: no part {unknown[0]!r}; there are {', '.join(cases.PARTS)}")
+        parser.error(f"--only: {unknown[0]!r} is not a part; parts are {', '.join(cases.PARTS)}")
     results = cases.measure(cases.SMOKE if arguments.smoke else cases.FULL, arguments.only)
     if arguments.only:
         saved = json.loads((arguments.out / "benchmarks" / "results.json").read_text())

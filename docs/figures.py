@@ -44,8 +44,8 @@ SAMPLES = (4, 8, 16, 32, 64, 128, 256)
 PAGE = """# Figures of the theory
 
 All figures are computed from the theory, without training, by `make figures`.
-`infalign design --plot` draws the first kind for any procedure and candidates. Numbers are win rates
-against the reference at {budget} nats.
+`infalign design --plot` draws the first kind for any procedure and candidates. Numbers are win
+rates against the reference at {budget} nats.
 
 {sections}"""
 
@@ -133,8 +133,8 @@ def transform_section() -> str:
         f"""The optimal training reward at {BUDGET} nats. The dashed line is the identity, which is
         optimal for plain sampling. For best-of-n the reward rises near the top: half of the rise is
         above quantile {half["best", 4]:.2f} for n = 4 and above {half["best", 32]:.3f} for n = 32.
-        For worst-of-n it rises near the bottom: half of the rise is below {half["worst", 4]:.2f} for
-        n = 4 and below {half["worst", 32]:.3f} for n = 32.""",
+        For worst-of-n it rises near the bottom: half of the rise is below quantile
+        {half["worst", 4]:.2f} for n = 4 and below {half["worst", 32]:.3f} for n = 32.""",
     )
 
 

@@ -114,7 +114,7 @@ def test_one_part_alone_keeps_the_other_results(folder, results):
     assert after.pop("estimators_growth") != results["estimators_growth"]
     assert after == {k: v for k, v in results.items() if k != "estimators_growth"}
     done = subprocess.run([*arguments, "design"], capture_output=True, text=True)
-    assert done.returncode == 2 and "no part 'design'; there are designs" in done.stderr
+    assert done.returncode == 2 and "'design' is not a part; parts are designs" in done.stderr
 
 
 def test_the_page_and_its_pictures_are_written(folder, results):
