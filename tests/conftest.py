@@ -1,9 +1,7 @@
 """Shared fixtures: the command line, in this process and in others, and one finished small run."""
 
 import os
-import subprocess
 import sys
-from pathlib import Path
 
 # No test reaches the network, and no library may try.
 os.environ |= {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
@@ -49,13 +47,9 @@ def runs():
 
 
 @pytest.fixture(scope="session")
-def quick_demo(tmp_path_factory):
-    """`infalign demo --quick` as a user starts it: the folder, stdout and stderr."""
+def quick_demo(runs, tmp_path_factory):
+    """`infalign demo --quick` in a process of its own: the folder, stdout and stderr."""
     folder = tmp_path_factory.mktemp("quick") / "run"
-    done = subprocess.run(
-        [Path(sys.executable).with_name("infalign"), "demo", "--quick", "--out", folder],
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    return folder, done.stdout, done.stderr
+    ended = runs("demo", "--quick", "--out", folder)
+    assert ended.code == 0, ended.stderr
+    return folder, ended.stdout, ended.stderr

@@ -24,6 +24,8 @@ from infalign.models.rewards import load_reward, score
 from infalign.models.shared_prompts import REPEATABLE
 from infalign.seeds import request_seed, uniforms
 
+pytestmark = pytest.mark.pins
+
 PROMPTS = [
     [{"role": "user", "content": "How do I boil an egg?"}],
     [{"role": "user", "content": "My neighbor plays loud music every night. What can I do?"}],

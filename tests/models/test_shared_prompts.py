@@ -9,6 +9,8 @@ from infalign.models.logits import collate, raw_logits
 from infalign.models.shared_prompts import repeats, shared_logits
 from infalign.training.offline import _bundles
 
+pytestmark = pytest.mark.pins
+
 PROMPTS = [[1, 2, 3, 1, 2], [3], [2, 2]]
 OWNERS = [0, 0, 0, 1, 2, 2]
 RESPONSES = [[1, 0], [2, 3, 1], [0], [3, 0], [1, 1, 1], [2, 0]]

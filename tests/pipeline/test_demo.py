@@ -70,11 +70,11 @@ def test_the_demo_page_shows_what_a_run_printed(quick_demo, tmp_path):
     assert (tmp_path / "images/win_rate.png").read_bytes() == drawn
 
 
-def test_a_second_call_does_nothing_again(quick_demo, cli):
+def test_a_second_call_does_nothing_again(quick_demo, runs):
     folder, _, _ = quick_demo
     before = {p: p.stat().st_mtime_ns for p in folder.rglob("*") if p.is_file()}
-    code, again, _ = cli("demo", "--quick", "--out", folder)
+    again = runs("demo", "--quick", "--out", folder)
     after = {p: p.stat().st_mtime_ns for p in folder.rglob("*") if p.is_file()}
     changed = {p.name for p in after if after[p] != before.get(p)}
-    assert code == 0 and "InfAlign-CTRL" in again
+    assert again.code == 0 and "InfAlign-CTRL" in again.stdout
     assert changed <= {"report.html"} | {p.name for p in (folder / "plots").iterdir()}

@@ -15,6 +15,8 @@ from infalign.models.logits import collate, response_logits
 from infalign.training.kl_control import GRPOSteps, KLController, LogRatioReward
 from infalign.training.weights import saved_state
 
+pytestmark = pytest.mark.pins
+
 PROMPTS, GROUP, BETA, TEMPERATURE, LONGEST = ["ab", "c", "ba", "bc"], 4, 0.7, 0.8, 3
 
 

@@ -11,6 +11,8 @@ from trl import RLOOConfig, RLOOTrainer
 
 from infalign.training.weights import saved_state
 
+pytestmark = pytest.mark.pins
+
 PROMPTS, GROUP, BETA, TEMPERATURE = ["ab", "c", "ba", "bc"], 4, 0.7, 0.8
 
 

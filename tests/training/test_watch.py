@@ -239,6 +239,7 @@ def test_modes_and_random_numbers_are_as_before_also_after_an_error(world):
     assert (random.random(), np.random.rand(), torch.rand(1)) == expected
 
 
+@pytest.mark.pins
 @pytest.mark.filterwarnings("ignore::FutureWarning")  # TRL's settings and transformers disagree
 def test_trls_on_policy_trainer_is_watched_and_not_disturbed(world, tmp_path, capsys):
     reference, _ = world
