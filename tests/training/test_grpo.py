@@ -117,10 +117,10 @@ def test_the_gradient_is_that_of_summed_log_probabilities(step):
     # No other KL, no clipping, no division by a sequence's own length.
     model = step.policy.model(torch.float32)
     ids = tokenize(step.tokenizer, step.prompts)["input_ids"]
-    ids, mask, kept = collate(ids, step.tokens, step.tokenizer.pad_token_id)
-    length = kept.shape[1]
+    ids, mask, in_response = collate(ids, step.tokens, step.tokenizer.pad_token_id)
+    length = in_response.shape[1]
     logits = response_logits(model, ids, mask, length, TEMPERATURE).log_softmax(-1)
-    logprob = (logits.gather(2, ids[:, -length:, None])[..., 0] * kept).sum(1)
+    logprob = (logits.gather(2, ids[:, -length:, None])[..., 0] * in_response).sum(1)
     advantages = torch.tensor(step.advantages.ravel(), dtype=torch.float32)
     (-(advantages * logprob).mean() / LONGEST).backward()
     for name, parameter in model.named_parameters():

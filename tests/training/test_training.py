@@ -154,7 +154,7 @@ def test_a_design_says_what_its_number_of_samples_gives(transform):
     assert design.beta == pytest.approx(row.beta)
     assert design.win_rate == pytest.approx(row.win_rate)
     again = training_design(best, best, transform, kl=None, beta=design.beta, outlook=few)
-    # The best table is found to what its expected win rate can tell.
+    # The search for the best table is as exact as its expected win rate.
     assert again.target_kl == pytest.approx(0.5, abs=0.01)
 
 

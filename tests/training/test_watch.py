@@ -42,9 +42,9 @@ def world(tmp_path_factory):
     return reference, policy
 
 
-def begin(callback, model, step=0, **kept):
+def begin(callback, model, step=0, **states):
     """What a trainer does with a callback before its first step; returns the rows logged."""
-    state = TrainerState(global_step=step, stateful_callbacks=kept)
+    state = TrainerState(global_step=step, stateful_callbacks=states)
     tokenizer = AutoTokenizer.from_pretrained(model.path)
     tokenizer.pad_token = tokenizer.eos_token
     callback.on_train_begin(
@@ -81,7 +81,7 @@ def test_what_is_logged_is_the_policys_win_rate_length_and_kl(world, procedure):
         max_new_tokens=3,
     )
     (row,) = begin(watch, policy)
-    # By the laws of both: the kept ones' CDFs are H of these, and ties count one half.
+    # By the laws of both: the selected ones' CDFs are H of these, and ties count one half.
     steps = [
         [np.diff(procedure.cdf(np.append(0, np.cumsum(x).clip(0, 1)))) for x in p] for p in laws
     ]
@@ -209,22 +209,22 @@ def test_a_checkpoint_without_reference_rewards_is_refused(world):
 
 def test_trackers_are_told_and_other_logs_still_come(world, tmp_path, capsys):
     class Tracker(TrainerCallback):
-        told = ()
+        reported = ()
 
         def on_log(self, args, state, control, logs=None, **kwargs):
-            self.told = (*self.told, logs)
+            self.reported = (*self.reported, logs)
 
     tracker = Tracker()
     supervised(world, tmp_path, [watch(every=4), tracker])
-    ours = [logs for logs in tracker.told if "infalign/win_rate" in logs]
+    ours = [logs for logs in tracker.reported if "infalign/win_rate" in logs]
     assert [logs["step"] for logs in ours] == [0, 4]
-    assert sum("loss" in logs for logs in tracker.told) == 2
+    assert sum("loss" in logs for logs in tracker.reported) == 2
 
 
 def test_modes_and_random_numbers_are_as_before_also_after_an_error(world):
     model = dropping_out(AutoTokenizer.from_pretrained(world[0].path))
     model.train()
-    model.transformer.h[0].eval()  # a part that is kept in another mode than the rest
+    model.transformer.h[0].eval()  # a part in another mode than the rest
     modes = [part.training for part in model.modules()]
     assert len(set(modes)) == 2
     random.seed(1), np.random.seed(1), torch.manual_seed(1)

@@ -242,10 +242,10 @@ class Config(Section):
     """How the reference policy that it is compared with is decoded. Default: `procedure`."""
 
     kl: PositiveFloat | None = None
-    """KL budget, in nats per sequence."""
+    """KL budget, in nats per sequence. Give this or `beta`."""
 
     beta: PositiveFloat | None = None
-    """KL strength, instead of a budget; the KL then follows from theory."""
+    """KL strength. The KL then follows from theory."""
 
     transform: Annotated[str, Listed(_transform_forms)] = "optimal"
     """Transform of the calibrated reward:"""
