@@ -28,10 +28,7 @@ ROOT = Path(__file__).parents[1]
 CLOSE_TO_TARGET = 0.05
 """Largest relative distance of a policy's KL from its target that counts as on target."""
 
-EVERY = (
-    "rloo", "grpo", "group", "likelihood", "regression", "identity", "rlhf",
-    "vbon", "pkpo", "rs-grpo", "qrpo", "ipo", "dpo", "bonbon",
-)  # fmt: skip
+EVERY = tuple(METHODS)
 MAIN = ("likelihood", "rlhf")
 
 

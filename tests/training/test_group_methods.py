@@ -43,7 +43,7 @@ def folder(runs, tmp_path_factory):
     return path / "run"
 
 
-def test_every_method_is_trained_landed_and_compared(folder):
+def test_every_method_is_trained_brought_to_the_kl_and_compared(folder):
     results = json.loads((folder / "evaluation/results.json").read_text())
     policies = {policy["method"]: policy for policy in results["policies"]}
     assert policies.keys() == LABELS.keys()
@@ -54,7 +54,7 @@ def test_every_method_is_trained_landed_and_compared(folder):
         assert landing["kl"] == pytest.approx(0.1, rel=0.1)
 
 
-def test_what_was_measured_while_training_is_kept(folder):
+def test_measurements_during_training_are_saved(folder):
     lines = (folder / "train/group/on_policy/metrics.jsonl").read_text().splitlines()
     row = next(r for r in map(json.loads, lines) if "infalign/sequence_kl" in r)
     logged = {"infalign/raw_reward", "infalign/quantile", "infalign/saturated"}

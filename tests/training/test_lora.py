@@ -76,7 +76,7 @@ def norm(parts):
     return float(torch.cat([delta.double().ravel() for delta in parts.values()]).norm())
 
 
-def test_the_policy_lands_on_the_kl_and_is_evaluated(folder):
+def test_the_policy_meets_the_target_kl_and_is_evaluated(folder):
     landing = json.loads((folder / "train/rloo/landing.json").read_text())
     assert abs(landing["kl"] / 0.1 - 1) <= 0.1
     results = json.loads((folder / "evaluation/results.json").read_text())

@@ -207,7 +207,7 @@ def test_a_checkpoint_without_reference_rewards_is_refused(world):
     assert begin(watch(reference=np.ones((3, 2))), world[0], step=2) == []
 
 
-def test_trackers_are_told_and_other_logs_still_come(world, tmp_path, capsys):
+def test_trackers_get_the_rows_and_other_logs_too(world, tmp_path, capsys):
     class Tracker(TrainerCallback):
         reported = ()
 
