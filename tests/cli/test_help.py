@@ -1,5 +1,6 @@
 """Help of every command, what a command exits with, and the ways to start it."""
 
+import json
 import os
 import re
 import shlex
@@ -49,6 +50,46 @@ def test_help_shows_its_example_and_explains_every_option(cli, monkeypatch, name
         for parameter in commands()[name].params:
             assert parameter.help or parameter.name == "help", parameter.name
             assert (parameter.help or "").split("\n")[0] in out
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_no_paragraph_of_help_is_broken_by_hand(name):
+    for paragraph in commands()[name].help.strip().split("\n\n"):
+        # Click keeps the lines of a paragraph that begins with \\b: the keys of a configuration.
+        assert paragraph.startswith("\b") or "\n" not in paragraph
+
+
+REGISTERED = """
+from dataclasses import dataclass
+import infalign as ia
+
+@ia.register_procedure("second-of-n", example="second-of-n:4")
+@dataclass(frozen=True)
+class SecondOfN(ia.RankProcedure):
+    n: int
+    draws = property(lambda self: self.n)
+    cdf = lambda self, u: ia.OrderStatistic(self.n, 2).cdf(u)
+    density = lambda self, u: ia.OrderStatistic(self.n, 2).density(u)
+    slope = lambda self, u: ia.OrderStatistic(self.n, 2).slope(u)
+
+import sys
+from infalign.cli.app import main
+main()
+"""
+
+
+def test_a_registered_procedure_is_in_help_and_errors_and_can_be_designed_for():
+    def call(*words):
+        start = [sys.executable, "-c", REGISTERED, *words]
+        return subprocess.run(start, capture_output=True, text=True)
+
+    for command in ("design", "sample"):
+        assert "second-of-n:N" in call(command, "--help").stdout
+    assert "second-of-n:N" in call("design", "--procedure", "x", "--kl", "1").stderr
+    chosen = ("--procedure", "second-of-n:4", "--kl", "0.5", "--transform", "identity", "--json")
+    done = call("design", *chosen)
+    best = infalign.design(infalign.OrderStatistic(4, 2), kl=0.5)
+    assert json.loads(done.stdout)["win_rate"] == pytest.approx(best.win_rate, abs=1e-9)
 
 
 def test_the_examples_of_the_groups_are_well_formed():

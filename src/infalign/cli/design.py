@@ -33,20 +33,16 @@ CANDIDATE_FORMS = transform_forms(
 POINTS, SAMPLED_POINTS = 12, 6
 """Numbers of KLs in a plot, without and with --samples, where each KL takes seconds."""
 
-HELP = f"""Find the best transform for a procedure and a KL budget, and compare simple ones.
-
-No model is trained.
-
-Procedures: {procedure_forms()}.
-
-Candidates: {CANDIDATE_FORMS}.
-
-exponential:best and power:best are the best member of their family at the budget. raw:PATH is plain
-RLHF on the rewards in a file: a list of numbers, or one list per prompt, as text, JSON, Parquet or
-.npy.
-
-Example: infalign design --procedure best-of-n:4 --kl 0.5
-"""
+HELP = (
+    "Find the best transform for a procedure and a KL budget, and compare simple ones.\n\n"
+    "No model is trained.\n\n"
+    f"Procedures: {procedure_forms()}.\n\n"
+    f"Candidates: {CANDIDATE_FORMS}.\n\n"
+    "exponential:best and power:best are the best member of their family at the budget. raw:PATH "
+    "is plain RLHF on the rewards in a file: a list of numbers, or one list per prompt, as text, "
+    "JSON, Parquet or .npy.\n\n"
+    "Example: infalign design --procedure best-of-n:4 --kl 0.5"
+)
 
 
 def design(

@@ -6,10 +6,20 @@ import numpy as np
 
 from infalign import _check
 
+from ._shapes import ArrayLike, Float, Real
+
+Quantiles = Real[ArrayLike, "*any"]
+"""What elementwise functions on the quantile axis take."""
+
+Values = Float[np.ndarray, "*any"]
+"""What they return."""
+
 SCORE_AGAIN = "Score those samples again, or leave their prompts out on purpose."
 
 
-def finite_rewards(name: str, value: Any, *, missing: bool = False) -> np.ndarray:
+def finite_rewards(
+    name: str, value: Any, *, missing: bool = False
+) -> Float[np.ndarray, "prompts k"]:
     """`value` as a non-empty (prompts, samples) float array of finite rewards.
 
     With `missing`, nan marks a sample that was not drawn (ragged rows); infinities never pass.
@@ -20,12 +30,12 @@ def finite_rewards(name: str, value: Any, *, missing: bool = False) -> np.ndarra
 CALIBRATE = "Raw rewards become quantiles with `infalign.quantiles`."
 
 
-def quantile(name: str, value: Any) -> np.ndarray:
+def quantile(name: str, value: Any) -> Values:
     """`value` as a float array of quantiles in [0, 1]."""
     return _check.unit_interval(name, value, CALIBRATE)
 
 
-def inner_quantile(name: str, value: Any, why: str) -> np.ndarray:
+def inner_quantile(name: str, value: Any, why: str) -> Values:
     """`value` as quantiles in (0, 1), where functions infinite at the ends are finite."""
     remedy = 'Calibrate with smoothing="add-half", or choose a bounded transform.'
     quantile(name, value)
