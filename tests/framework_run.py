@@ -1,13 +1,18 @@
 """A run folder, calibrated and designed, made in a moment; and a reward that counts its calls."""
 
+import asyncio
+import importlib.util
 import json
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
+import pytest
 import yaml
 
 from infalign import CalibrationStore, Exponential, ShapedReward
+from infalign.demo import bundled
+from infalign.frameworks import Asked, verl
 from infalign.models.fingerprints import reward_fingerprint
 from infalign.prompts import Prompt, fingerprint
 from infalign.stores.exchange import import_rewards
@@ -90,3 +95,52 @@ def make_run(folder: Path) -> Path:
     }
     (folder / "design.json").write_text(json.dumps(design))
     return folder
+
+
+def model_folder() -> str:
+    """The bundled policy."""
+    return str(bundled("bundled:language-model", "model"))
+
+
+REPLIES = [("a", "red"), ("b", "twenty-seven"), ("c", "Green, I think."), ("a", "x" * 40)]
+"""Prompt ids, and a reply to each."""
+
+
+def scores_of(scorer, replies=REPLIES) -> list[dict]:
+    """The scores of replies, in one call."""
+    return scorer([scorer.resolve(Asked(i, reply)) for i, reply in replies])
+
+
+def assert_scores(scores, expected) -> None:
+    """The same keys in the same order, with the same values."""
+    assert [list(s) for s in scores] == [list(e) for e in expected]
+    for own, other in zip(scores, expected, strict=True):
+        assert own == pytest.approx(other, abs=1e-12)
+
+
+def verl_samples(replies, **options) -> list[dict]:
+    """Scores of replies, awaited in one event loop as verl does."""
+
+    async def batch():
+        return await asyncio.gather(
+            *(
+                verl.compute_score(
+                    data_source="infalign",
+                    solution_str=reply,
+                    ground_truth="",
+                    extra_info={"prompt_id": i, "index": 0, "num_turns": None},
+                    **options,
+                )
+                for i, reply in replies
+            )
+        )
+
+    return asyncio.run(batch())
+
+
+def openrlhf_file(path):
+    """A file's `reward_func`, loaded as OpenRLHF does."""
+    spec = importlib.util.spec_from_file_location("reward_func", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.reward_func

@@ -82,9 +82,9 @@ def test_openrlhf_is_started_with_the_runs_beta_on_all_machines(start):
     # RLOO takes whole groups, and OpenRLHF all its rollouts in one step: on policy.
     group = int(values["--rollout.n_samples_per_prompt"])
     assert int(values["--train.batch_size"]) == group * int(values["--rollout.batch_size"])
-    if not (found := importlib.util.find_spec("openrlhf")):
+    if not (installed := importlib.util.find_spec("openrlhf")):
         return
-    source = (Path(found.origin).parent / "cli" / "train_ppo_ray.py").read_text()
+    source = (Path(installed.origin).parent / "cli" / "train_ppo_ray.py").read_text()
     known = set(re.findall(r'add_argument\(\s*f?"(--[\w.{}]+)"', source))
     known |= {name.replace("{prefix}", "actor") for name in known}
     assert {word for word in words if word.startswith("--")} <= known

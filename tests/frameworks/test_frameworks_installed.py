@@ -92,16 +92,16 @@ def test_verls_worker_scores_a_batch_in_one_call(run, files, manager):
     worker = RewardLoopWorker(verl_config(run, files, *manager, *together))
     data = verl_batch(worker.input_tokenizer, REPLIES)
     given.CALLS.clear()
-    found = worker.loop.run_until_complete(worker.compute_score_batch(data))
+    results = worker.loop.run_until_complete(worker.compute_score_batch(data))
     assert given.CALLS == [len(REPLIES)]
-    for f, reply in zip(found, REPLIES, strict=True):
+    for f, reply in zip(results, REPLIES, strict=True):
         wanted = given.expected(*reply)
         assert f["reward_extra_info"] == pytest.approx(wanted)
         assert f["reward_score"] == f["reward_extra_info"]["score"]
-    scores = [f["reward_score"] for f in found]
+    scores = [f["reward_score"] for f in results]
     placed = worker.reward_manager.assemble_rm_scores(data, scores)
     assert placed.tolist() == RewardManagerBase.assemble_rm_scores(data, scores).tolist()
-    print("verl", type(worker.reward_manager).__name__, given.CALLS, found[0])
+    print("verl", type(worker.reward_manager).__name__, given.CALLS, results[0])
 
 
 @needs_verl
@@ -165,12 +165,12 @@ def test_verls_trainer_reads_the_settings_and_has_our_objective(run, files):
     )
     controller = get_kl_controller(config.algorithm.kl_ctrl)
     data, _ = apply_kl_penalty(data, controller, config.algorithm.kl_penalty)
-    found, _ = compute_rloo_outcome_advantage(
+    advantages, _ = compute_rloo_outcome_advantage(
         data.batch["token_level_rewards"], mask, np.array([0, 0, 0, 0]), config=config.algorithm
     )
     own = scores.sum(1) - given.BETA * ((policy - reference) * mask).sum(1)
     wanted = own - (own.sum() - own) / 3
-    assert torch.allclose(found, wanted[:, None] * mask, atol=1e-6)
+    assert torch.allclose(advantages, wanted[:, None] * mask, atol=1e-6)
 
 
 # OpenRLHF
@@ -228,14 +228,14 @@ def test_openrlhfs_executor_takes_the_file_that_is_exported(run, files, named):
     file = words[words.index("--reward.remote_url") + 1]
     labels = None if named == "by id" else [""] * len(REPLIES)
     given.CALLS.clear()
-    found = rollouts(file, policy_text(run), REPLIES, labels)
+    results = rollouts(file, policy_text(run), REPLIES, labels)
     assert sum(given.CALLS) == len(REPLIES) and len(given.CALLS) < len(REPLIES)
-    for f, reply in zip(found, REPLIES, strict=True):
+    for f, reply in zip(results, REPLIES, strict=True):
         wanted = given.expected(*reply)
         assert f["reward"].item() == pytest.approx(wanted["score"], rel=1e-6)
         assert f["scores"].item() == pytest.approx(wanted["quantile"], rel=1e-6)
         assert f["extra_logs"]["raw_reward"].item() == wanted["raw_reward"]
-    print("OpenRLHF", given.CALLS, found[0]["reward"], found[0]["extra_logs"])
+    print("OpenRLHF", given.CALLS, results[0]["reward"], results[0]["extra_logs"])
 
 
 @needs_openrlhf
@@ -282,10 +282,12 @@ def test_openrlhfs_executor_asks_the_server(run):
     from infalign.frameworks.opened import run_scorer
 
     with serving(make_app(run_scorer(run), text=policy_text(run))) as url:
-        found = rollouts(url, policy_text(run), REPLIES)
-        for f, reply in zip(found, REPLIES, strict=True):
+        results = rollouts(url, policy_text(run), REPLIES)
+        for f, reply in zip(results, REPLIES, strict=True):
             assert f["reward"] == pytest.approx([given.expected(*reply)["score"]])
-    print("OpenRLHF over HTTP", found[0]["reward"], found[0]["scores"], found[0]["extra_logs"])
+    print(
+        "OpenRLHF over HTTP", results[0]["reward"], results[0]["scores"], results[0]["extra_logs"]
+    )
 
 
 @needs_openrlhf

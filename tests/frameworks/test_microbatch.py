@@ -36,7 +36,7 @@ def held(gate, **options):
     return batcher, first
 
 
-def test_what_comes_during_a_call_shares_the_next(gate):
+def test_items_that_arrive_during_a_call_share_the_next(gate):
     batcher, first = held(gate)
     later = [batcher.submit([i]) for i in range(1, 9)]
     gate.open.set()
@@ -72,7 +72,7 @@ def test_coroutines_of_one_loop_share_a_call():
 
 
 def test_threads_share_a_call():
-    sizes, found = [], {}
+    sizes, results = [], {}
 
     def call(items):
         sizes.append(len(items))
@@ -80,16 +80,16 @@ def test_threads_share_a_call():
 
     batcher = MicroBatcher(call, window=60, batch=16)
     threads = [
-        threading.Thread(target=lambda i=i: found.update({i: batcher(i)})) for i in range(16)
+        threading.Thread(target=lambda i=i: results.update({i: batcher(i)})) for i in range(16)
     ]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join(10)
-    assert found == {i: i * i for i in range(16)} and sizes == [16]
+    assert results == {i: i * i for i in range(16)} and sizes == [16]
 
 
-def test_no_more_than_may_wait_do_and_then_more_may_again(gate):
+def test_a_full_queue_refuses_until_it_has_room(gate):
     batcher, _ = held(gate, waiting=3)
     second = batcher.submit([1, 1])
     assert batcher.queued == 2
@@ -114,7 +114,7 @@ def test_an_error_goes_to_all_of_its_batch_and_to_no_other():
     assert [batcher.submit([i]) for i in (1, 2)][1].result(10) == [2]
 
 
-def test_who_has_gone_is_not_scored(gate):
+def test_cancelled_requests_are_not_scored(gate):
     batcher, _ = held(gate)
     gone, stays = batcher.submit([1, 1]), batcher.submit([2])
     assert gone.cancel()
@@ -128,7 +128,7 @@ def test_results_that_are_too_few_are_an_error():
         batcher.submit([1, 2]).result(10)
 
 
-def test_closing_answers_what_waits_and_takes_no_more(gate):
+def test_closing_answers_the_queue_and_refuses_more(gate):
     batcher, _ = held(gate)
     last = batcher.submit([1])
     gate.open.set()

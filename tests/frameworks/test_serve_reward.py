@@ -100,11 +100,11 @@ def test_a_server_of_raw_rewards_serves_a_run_by_its_url(folder):
 def test_openrlhfs_request_is_answered_in_its_form(url, http, folder, label):
     prompt = policy_text(open_run(folder)).prompt(given.TURNS)
     body = {"query": [f"{prompt}Green<|end|>"], "prompts": [prompt], "labels": [label]}
-    found = http.request("POST", f"{url}/get_reward", json=body).json()
+    answer = http.request("POST", f"{url}/get_reward", json=body).json()
     wanted = given.expected("c", "Green")
-    assert found["rewards"] == pytest.approx([wanted.pop("score")])
-    assert found["scores"] == pytest.approx([wanted["quantile"]])
-    assert found["extra_logs"] == {name: pytest.approx([value]) for name, value in wanted.items()}
+    assert answer["rewards"] == pytest.approx([wanted.pop("score")])
+    assert answer["scores"] == pytest.approx([wanted["quantile"]])
+    assert answer["extra_logs"] == {name: pytest.approx([value]) for name, value in wanted.items()}
 
 
 def test_requests_at_one_time_share_calls(folder, http):
@@ -112,14 +112,14 @@ def test_requests_at_one_time_share_calls(folder, http):
     app = make_app(open_scorer(folder), window=60, batch=64)
     bodies = [{"labels": [i], "responses": [reply]} for i, reply in REPLIES * 16]
     with serving(app) as url, ThreadPoolExecutor(64) as pool:
-        found = list(pool.map(lambda body: http.request("POST", url, json=body).json(), bodies))
+        answers = list(pool.map(lambda body: http.request("POST", url, json=body).json(), bodies))
     assert given.CALLS == [64]
     wanted = [given.expected(*reply)["score"] for reply in REPLIES * 16]
-    assert [f["rewards"][0] for f in found] == pytest.approx(wanted, abs=1e-12)
+    assert [f["rewards"][0] for f in answers] == pytest.approx(wanted, abs=1e-12)
 
 
 @pytest.mark.parametrize(
-    ("body", "status", "told", "prompt_id"),
+    ("body", "status", "message", "prompt_id"),
     [
         (
             {"labels": ["a", "nobody"], "responses": ["x", "y"]},
@@ -140,21 +140,21 @@ def test_requests_at_one_time_share_calls(folder, http):
         (b"x" * 5000, 413, "may have 4096 bytes", ...),
     ],
 )
-def test_what_is_wrong_is_told_as_json(url, http, body, status, told, prompt_id):
+def test_errors_are_answered_as_json(url, http, body, status, message, prompt_id):
     sent = {"body": body} if isinstance(body, bytes) else {"json": body}
     answer = http.request("POST", url, **sent)
-    found = answer.json()
-    assert answer.status == status and told in found["error"]
-    assert found.get("prompt_id", ...) == prompt_id
+    error = answer.json()
+    assert answer.status == status and message in error["error"]
+    assert error.get("prompt_id", ...) == prompt_id
 
 
-def test_other_paths_and_methods_are_told_as_json(url, http):
+def test_other_paths_and_methods_are_refused_as_json(url, http):
     assert http.request("GET", f"{url}/x").json() == {"error": "/x: Not Found"}
     answer = http.request("PUT", url)
     assert answer.status == 405 and answer.json() == {"error": "/: Method Not Allowed"}
 
 
-def test_an_unknown_prompt_is_refused_at_once_and_told_by_the_client(url):
+def test_an_unknown_prompt_is_refused_at_once_with_the_servers_message(url):
     with client(url, retries=5) as reward:
         with pytest.raises(
             DataError, match=r"status 422, .*Response 0 of 1: prompt_id .*'q.* is not one"
@@ -210,7 +210,7 @@ def test_a_full_queue_answers_503_and_goes_on_when_it_has_room(http):
         assert http.request("GET", f"{url}/health").json() == {"status": "ok", "waiting": 0}
 
 
-def test_a_reward_that_fails_is_told_and_the_server_lives(http):
+def test_a_reward_that_fails_is_reported_and_the_server_goes_on(http):
     def fails(prompts, completions, **columns):
         if completions[0][0]["content"] == "bad":
             raise ZeroDivisionError("no luck")
@@ -230,8 +230,8 @@ def test_a_reward_that_fails_is_told_and_the_server_lives(http):
 
 def test_frameworks_ask_the_server_instead_of_loading_the_reward(url, folder):
     scorer = open_scorer(server=url)
-    found = scorer([scorer.resolve(Asked(*reply)) for reply in REPLIES])
-    for f, reply in zip(found, REPLIES, strict=True):
+    scores = scorer([scorer.resolve(Asked(*reply)) for reply in REPLIES])
+    for f, reply in zip(scores, REPLIES, strict=True):
         assert f == pytest.approx(given.expected(*reply), abs=1e-12)
     with pytest.raises(DataError, match=r"prompt_id .*'nobody.* is not one"):
         scorer([Asked("nobody", "x")])
@@ -239,13 +239,13 @@ def test_frameworks_ask_the_server_instead_of_loading_the_reward(url, folder):
     text = policy_text(open_run(folder))
     reward_func = openrlhf.reward_function(server=url, model=text.path)
     prompt = text.prompt(given.messages("a"))
-    found = reward_func([prompt + "red<|end|>"], [prompt], ["a"])
-    assert found["rewards"].item() == pytest.approx(given.expected("a", "red")["score"])
+    answer = reward_func([prompt + "red<|end|>"], [prompt], ["a"])
+    assert answer["rewards"].item() == pytest.approx(given.expected("a", "red")["score"])
     with pytest.raises(TrainingStopped, match=r"prompt_id .*'nobody.* is not one"):
         reward_func([prompt + "red<|end|>"], [prompt], ["nobody"])
 
 
-def test_another_server_is_told_from_this_one():
+def test_another_server_is_recognized():
     async def answer(request):
         return JSONResponse({"rewards": [1.0]})
 
@@ -279,13 +279,13 @@ def test_the_command_serves_until_it_is_interrupted(folder):
         with urllib3.PoolManager(retries=3) as pool:
             assert pool.request("GET", f"{url}/health").json()["beta"] == given.BETA
             body = {"labels": ["a"], "responses": ["red"]}
-            found = pool.request("POST", url, json=body).json()["rewards"]
-        assert found == pytest.approx([given.expected("a", "red")["score"]], abs=1e-12)
+            rewards = pool.request("POST", url, json=body).json()["rewards"]
+        assert rewards == pytest.approx([given.expected("a", "red")["score"]], abs=1e-12)
         server.send_signal(signal.SIGINT)
         assert server.wait() == 0 and server.stderr.read() == "Ctrl-C ends it.\n"
 
 
-def test_a_port_in_use_is_told(folder):
+def test_a_port_in_use_is_refused(folder):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(ValueError, match=rf"must be free .* 127.0.0.1:{port} .*Port 0"):

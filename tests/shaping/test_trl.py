@@ -99,8 +99,8 @@ def test_the_reward_sees_every_column_of_the_data_set():
 )
 def test_what_is_logged_is_the_same_whatever_is_trained_on(reward, returned):
     logged = {}
-    found = reward(PROMPTS, COMPLETIONS, log_metric=logged.__setitem__, prompt_id=IDS)
-    assert found == pytest.approx(list(returned))
+    rewards = reward(PROMPTS, COMPLETIONS, log_metric=logged.__setitem__, prompt_id=IDS)
+    assert rewards == pytest.approx(list(returned))
     # Raw (2 + 9 + 3)/3; mid-ranks (.375 + 1 + 0)/3; two of three outside all reference samples.
     assert logged == pytest.approx(
         {

@@ -1,0 +1,72 @@
+"""Exported prompts are read back with their ids, and the printed settings keep the objective."""
+
+import json
+from pathlib import Path
+
+import framework_run as given
+import pyarrow.parquet as pq
+import pytest
+from framework_run import assert_scores, openrlhf_file, scores_of, verl_samples
+
+from infalign.errors import DataError
+from infalign.frameworks import settings
+from infalign.frameworks.export import export_prompts
+from infalign.frameworks.opened import open_run, open_scorer
+from infalign.frameworks.prompt_text import PolicyText
+
+
+def test_exported_prompts_are_read_back_with_their_ids(folder, tmp_path):
+    run = open_run(folder)
+    for framework in ("verl", "trl", "openrlhf"):
+        export_prompts(run, framework, tmp_path / framework)
+    for part, ids in (("train", ["a", "b", "c", "d"]), ("kept-aside", ["e"])):
+        rows = pq.read_table(tmp_path / "verl" / f"{part}.parquet").to_pylist()
+        assert [r["extra_info"]["prompt_id"] for r in rows] == ids
+        assert [r["prompt"] for r in rows] == [given.messages(i) for i in ids]
+        assert {r["reward_model"]["ground_truth"] for r in rows} == {""}
+        lines = (tmp_path / "openrlhf" / f"{part}.jsonl").read_text().splitlines()
+        wanted = [{"prompt": given.messages(i), "prompt_id": i} for i in ids]
+        assert [json.loads(line) for line in lines] == wanted
+        assert pq.read_table(tmp_path / "trl" / f"{part}.parquet").to_pylist() == wanted
+    reward_func = openrlhf_file(tmp_path / "openrlhf" / "reward.py")
+    prompt = PolicyText(given.model_folder()).prompt(given.messages("a"))
+    answer = reward_func([prompt + "red"], [prompt], ["a"])
+    assert answer["rewards"].item() == pytest.approx(given.expected("a", "red")["score"])
+
+
+def test_relative_paths_of_a_run_are_found_from_elsewhere(tmp_path, monkeypatch):
+    folder = given.make_run(tmp_path / "run")
+    stated = (folder / "config.yaml").read_text()
+    assert f"file: {folder}/prompts.jsonl" in stated
+    (folder / "config.yaml").write_text(stated.replace(f"{folder}/prompts", "run/prompts"))
+    monkeypatch.chdir(tmp_path)
+    export_prompts(open_run("run"), "openrlhf", tmp_path / "out")
+    words = settings.verl(open_run("run"), Path("train"), None)
+    monkeypatch.chdir("/")
+    with pytest.raises(DataError, match=r"Prompts file run/prompts\.jsonl does not"):
+        open_scorer(folder)
+    wanted = [given.expected("a", "red")]
+    assert_scores(scores_of(open_scorer(folder, directory=tmp_path), [("a", "red")]), wanted)
+    keywords = [w.split("reward_kwargs.")[1].split("=") for w in words if "reward_kwargs." in w]
+    assert_scores(verl_samples([("a", "red")], **dict(keywords)), wanted)
+    openrlhf_file(tmp_path / "out" / "reward.py")
+
+
+def test_the_command_prints_the_settings_that_keep_the_objective(folder, tmp_path, cli):
+    code, out, _ = cli("export-prompts", folder, "--for", "verl", "--out", tmp_path)
+    words = dict(word.split("=", 1) for word in out.splitlines())
+    assert code == 0 and words["algorithm.adv_estimator"] == "rloo"
+    assert float(words["algorithm.kl_ctrl.kl_coef"]) == given.BETA
+    assert words["algorithm.use_kl_in_reward"] == "True" and words["algorithm.kl_penalty"] == "kl"
+    assert words["algorithm.norm_adv_by_std_in_grpo"] == "False"
+    assert words["actor_rollout_ref.rollout.n"] == "8"
+    assert Path(words["data.train_files"]).is_file() and Path(words["data.val_files"]).is_file()
+    code, out, _ = cli("export-prompts", folder, "--for", "openrlhf", "--out", tmp_path)
+    words = out.splitlines()
+    assert code == 0 and words[words.index("--algo.kl.init_coef") + 1] == str(given.BETA)
+    assert words[words.index("--reward.clip_range") + 1 :][:2] == ["-10", "10"]
+    assert Path(words[words.index("--reward.remote_url") + 1]).is_file()
+    code, out, _ = cli("export-prompts", folder, "--for", "trl", "--out", tmp_path)
+    assert out.splitlines()[:2] == ["--beta", str(given.BETA)]
+    code, _, err = cli("export-prompts", folder, "--for", "ppo", "--out", tmp_path)
+    assert code == 2 and "--for" in err and "openrlhf" in err

@@ -1,0 +1,126 @@
+"""Scorers of a run, of its pieces and of a server; prompts by id, text and template."""
+
+import json
+import subprocess
+import sys
+
+import framework_run as given
+import numpy as np
+import pytest
+from framework_run import REPLIES, assert_scores, scores_of
+
+from infalign.errors import ConfigError, DataError
+from infalign.frameworks import Asked, openrlhf
+from infalign.frameworks.opened import open_reward, open_scorer
+from infalign.frameworks.prompt_text import PromptNames
+from infalign.prompts import Prompt
+
+
+def test_a_run_scores_as_its_pieces_do_and_as_the_reward_for_trl(folder, calls):
+    wanted = [given.expected(*reply) for reply in REPLIES]
+    assert_scores(scores_of(open_scorer(folder)), wanted)
+    pieces = {
+        "store": folder / "calibration",
+        "reward": given.REWARD,
+        "prompts": folder / "prompts.jsonl",
+    }
+    for transform in ("exponential:3", folder / "design.json", given.TRANSFORM):
+        assert_scores(scores_of(open_scorer(transform=transform, **pieces)), wanted)
+    assert calls == [4] * 4
+    columns = {"prompts": [given.messages(i) for i, _ in REPLIES], "prompt_id": [*"abca"]}
+    replies = [[{"role": "assistant", "content": reply}] for _, reply in REPLIES]
+    shaped = open_reward(folder)(completions=replies, **columns)
+    assert shaped == pytest.approx([w["score"] for w in wanted], abs=1e-12)
+    raw = scores_of(open_scorer(folder, raw=True))
+    assert_scores(raw, [{"score": w["raw_reward"], "raw_reward": w["raw_reward"]} for w in wanted])
+
+
+def test_outer_white_space_is_not_scored_as_it_was_not_in_calibration(folder):
+    scorer = open_scorer(folder)
+    assert scores_of(scorer, [("a", " red\n")]) == scores_of(scorer, [("a", "red")])
+
+
+def test_an_infinite_transform_stays_finite(folder):
+    scorer = open_scorer(
+        store=folder / "calibration",
+        transform="log",
+        reward=given.REWARD,
+        prompts=folder / "prompts.jsonl",
+    )
+    low, high = scores_of(scorer, [("a", ""), ("a", "x" * 99)])
+    assert low["quantile"] == pytest.approx(0.5 / 17, abs=0.1) and np.isfinite(low["score"])
+    assert high["quantile"] == pytest.approx(1 - 0.5 / 17) and high["score"] < 0
+    span = openrlhf.clip_range(scorer.shaper.transform, 16)
+    assert span == 10 and high["score"] - low["score"] < span
+
+
+def test_prompts_are_named_by_id_by_text_and_by_template(folder, text):
+    scorer = open_scorer(folder)
+    asked = text.prompt(given.TURNS)
+    joined = "user: Name a color.\n\nassistant: Red.\n\nuser: Another."
+    for key, name in [("a", "a"), ("Name a number.", "b"), (joined, "c"), (asked, "c")]:
+        assert scorer.resolve(Asked(key, "x")).key == name
+    with pytest.raises(DataError, match=r"2 prompts have the text 'Twice\?', first 'd' and 'e'"):
+        scorer.resolve(Asked("Twice?", "x"))
+    assert scorer.resolve(Asked("e", "x")).key == "e"
+
+
+def test_an_id_wins_over_a_text():
+    names = PromptNames(
+        [Prompt("b", ({"role": "user", "content": "a"},)), Prompt("a", ({"content": "b"},))]
+    )
+    assert names.find("a").id == "a" and names.find("b").id == "b"
+
+
+@pytest.mark.parametrize("key", ["nobody", "", None, 3])
+def test_an_unknown_prompt_is_named(folder, key):
+    with pytest.raises(DataError, match=r"prompt_id"):
+        open_scorer(folder).resolve(Asked(key, "x"))
+    with pytest.raises(ValueError, match=r"prompt_id"):  # a number is not even an id
+        pieces = {"store": given.reference(), "transform": "identity", "reward": given.length}
+        open_scorer(**pieces).resolve(Asked(key, "x"))
+
+
+def test_pieces_without_prompts_need_conversations():
+    scorer = open_scorer(store=given.reference(), transform="exponential:3", reward=given.length)
+    with pytest.raises(DataError, match=r"prompt_id 'a' came without its conversation.*prompts="):
+        scorer.resolve(Asked("a", "red"))
+    asked = scorer.resolve(Asked("a", "red", tuple(given.messages("a"))))
+    assert_scores(scorer([asked]), [given.expected("a", "red")])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ({}, "got none of them"),
+        ({"run": "x", "server": "http://y"}, "got `run`, `server`"),
+        ({"run": "x", "store": "y"}, "got `run`, `store`"),
+        ({"store": "x", "transform": "log"}, "got `store`, `transform`"),
+        ({"server": "http://x", "raw": True}, "got `server`"),
+    ],
+)
+def test_sources_that_do_not_fit_are_named(arguments, named):
+    with pytest.raises(ConfigError, match=f"exactly one of .*{named}"):
+        open_scorer(**arguments)
+
+
+def test_folders_that_are_not_this_run_are_refused(folder, tmp_path):
+    with pytest.raises(DataError, match=r"has no config.yaml. Make it one with: infalign run"):
+        open_scorer(tmp_path)
+    other = given.make_run(tmp_path / "other")
+    (other / "prompts.jsonl").write_text(json.dumps({"prompt_id": "a", "prompt": "Else?"}))
+    with pytest.raises(DataError, match="store was made with prompts"):
+        open_scorer(other)
+    with pytest.raises(ConfigError, match="`calibrator` must be ecdf, tail"):
+        pieces = {"store": given.reference(), "transform": "identity", "reward": given.length}
+        open_scorer(**pieces, calibrator="auto")
+
+
+def test_no_framework_is_imported():
+    code = (
+        "import infalign.frameworks.verl, infalign.frameworks.verl_manager, "
+        "infalign.frameworks.openrlhf, infalign.frameworks.serving, sys; "
+        "print(sorted({'verl', 'openrlhf', 'ray', 'torch', 'starlette'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,76 @@
+"""The reward function and the reward manager for verl, called as verl does, without verl."""
+
+import asyncio
+
+import framework_run as given
+import numpy as np
+import pytest
+from framework_run import REPLIES, assert_scores, verl_samples
+
+from infalign.frameworks import verl
+from infalign.frameworks.callback import TrainingStopped
+from infalign.frameworks.verl_manager import ShapedRewardManager
+
+
+def test_verl_awaits_a_plain_coroutine_function_whose_samples_share_calls(folder, calls):
+    assert asyncio.iscoroutinefunction(verl.compute_score)  # what verl looks for
+    replies = REPLIES * 16
+    scores = verl_samples(replies, run=str(folder), window=60, batch=64)
+    assert_scores(scores, [given.expected(*reply) for reply in replies])
+    assert calls == [64]
+    assert {tuple(f) for f in scores} == {("score", "raw_reward", "quantile")}
+
+
+@pytest.mark.parametrize(
+    ("extra_info", "message"),
+    [
+        ({"prompt_id": "nobody"}, "DataError: prompt_id 'nobody' is not one of the 5 prompts"),
+        ({"index": 3}, r"no `extra_info\['prompt_id'\]`.* it has \['index'\]"),
+        (None, r"it has \[\]"),
+    ],
+)
+def test_verl_stops_at_an_unknown_prompt(folder, extra_info, message):
+    with pytest.raises(TrainingStopped, match=message):
+        asyncio.run(verl.compute_score("", "x", "", extra_info, run=str(folder)))
+    assert not issubclass(TrainingStopped, Exception)  # a manager of verl turns those into 0
+
+
+class Batch:
+    """What verl's DataProto is to a reward manager."""
+
+    def __init__(self, batch, non_tensor_batch):
+        self.batch, self.non_tensor_batch = batch, non_tensor_batch
+
+    def __getitem__(self, index):
+        return self
+
+
+class Letters:
+    """A tokenizer of letters."""
+
+    def decode(self, ids, skip_special_tokens):
+        assert skip_special_tokens
+        return "".join(chr(i) for i in ids)
+
+
+def test_the_manager_for_verl_scores_what_the_mask_leaves(folder):
+    import torch
+
+    async def score(**columns):
+        return await verl.compute_score(**columns, run=str(folder))
+
+    tensors = {
+        "prompts": torch.zeros(1, 2, dtype=torch.long),
+        "responses": torch.tensor([[ord("r"), ord("e"), ord("d"), 0, 0]]),
+        "attention_mask": torch.tensor([[1, 1, 1, 1, 1, 0, 0]]),
+    }
+    item = dict(tensors, responses=tensors["responses"][0])
+    item["attention_mask"] = tensors["attention_mask"][0]
+    manager = ShapedRewardManager(None, Letters(), score, None, None)
+    conversation = np.array(given.messages("a"), dtype=object)
+    for columns in ({"extra_info": {"prompt_id": "a"}}, {"raw_prompt": conversation}):
+        answer = asyncio.run(manager.run_single(Batch(item, columns)))
+        assert_scores([answer["reward_extra_info"]], [given.expected("a", "red")])
+        assert answer["reward_score"] == answer["reward_extra_info"]["score"]
+    placed = manager.assemble_rm_scores(Batch(tensors, {}), [0.5])
+    assert placed.tolist() == [[0, 0, 0.5, 0, 0]]
