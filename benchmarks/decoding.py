@@ -2,9 +2,9 @@
 
     python benchmarks/decoding.py [--smoke] [--out FOLDER]
 
-Writes benchmarks/decoding.json and docs/decoding-benchmarks.md. Both roads run in turn in one
-process on one core, so that what else the machine does falls on both. Nothing but the bundled
-models is needed.
+Writes benchmarks/decoding.json and docs/decoding-benchmarks.md. Both programs run alternately in
+one process on one core, so that other load on the machine affects both. Only the bundled models
+are needed.
 """
 
 import argparse
@@ -19,32 +19,32 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 ONE_CORE = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 AIM = 0.95
-"""Least throughput of the package's decoding, as a share of the bare road's."""
+"""Smallest accepted throughput of the package's decoding, as a multiple of the bare program's."""
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What is measured."""
+class Measurement:
+    """The size of the measurement."""
 
     draws: tuple[int, ...] = (8, 32)
     """n of best-of-n."""
 
     lengths: tuple[int, ...] = (16, 64, 256)
-    """Tokens of the prompts, about."""
+    """Approximate number of tokens of the prompts."""
 
     responses: int = 256
-    """Candidates that are drawn and scored in one repetition."""
+    """Candidates drawn and scored in one repetition."""
 
     max_new_tokens: int = 64
     batch_size: int = 256
     repetitions: int = 5
 
 
-SMOKE = Plan(draws=(2,), lengths=(16,), responses=8, max_new_tokens=4, repetitions=2)
+SMOKE = Measurement(draws=(2,), lengths=(16,), responses=8, max_new_tokens=4, repetitions=2)
 
 
 def conversations(model, count: int, length: int) -> list[list[dict]]:
-    """Prompts of between half and the whole of `length` tokens, made of the bundled ones."""
+    """Prompts of `length` / 2 to `length` tokens, made of the words of the bundled prompts."""
     from infalign.demo import bundled
 
     lines = bundled("bundled:helpful", "prompts").read_text(encoding="utf-8").splitlines()
@@ -60,12 +60,12 @@ def conversations(model, count: int, length: int) -> list[list[dict]]:
 
 
 def bare(model, reward, prompts, n: int, batch_size: int, seed: int) -> list[str]:
-    """The kept response of each prompt, as one writes it with transformers alone."""
+    """The best response to each prompt, as a program with transformers alone selects it."""
     import torch
     from transformers import GenerationConfig
 
     torch.manual_seed(seed)
-    tokenizer, kept = model.tokenizer, []
+    tokenizer, selected = model.tokenizer, []
     config = GenerationConfig(
         do_sample=True,
         temperature=1.0,
@@ -101,19 +101,19 @@ def bare(model, reward, prompts, n: int, batch_size: int, seed: int) -> list[str
     )
     for i in range(len(prompts)):
         own = range(i * n, (i + 1) * n)
-        kept.append(candidates[max(own, key=lambda j: rewards[j])])
-    return kept
+        selected.append(candidates[max(own, key=lambda j: rewards[j])])
+    return selected
 
 
 def ours(model, reward, prompts, n: int, seed: int) -> list[str]:
-    """The kept response of each prompt by the package's decoder."""
+    """The best response to each prompt by the package's decoder."""
     from infalign import BestOfN
     from infalign.decoding import decode
 
     return [d.response.text for d in decode(BestOfN(n), model, reward, prompts, seed=seed)]
 
 
-def measure(plan: Plan) -> dict:
+def measure(plan: Measurement) -> dict:
     """All cases: seconds of every repetition of both roads."""
     import torch
     import transformers
@@ -132,18 +132,18 @@ def measure(plan: Plan) -> dict:
     for length in plan.lengths:
         for n in plan.draws:
             prompts = conversations(model, max(1, plan.responses // n), length)
-            roads = {
+            programs = {
                 "generate": lambda seed, n=n, p=prompts: bare(
                     model, reward, p, n, plan.batch_size, seed
                 ),
                 "infalign": lambda seed, n=n, p=prompts: ours(model, reward, p, n, seed),
             }
-            times = {name: [] for name in roads}
+            times = {name: [] for name in programs}
             for repetition in range(-1, plan.repetitions):
-                # Every other time the other way around; the first, which warms up, does not count.
-                for name in list(roads)[:: 1 if repetition % 2 else -1]:
+                # The order alternates. Repetition -1 warms up and does not count.
+                for name in list(programs)[:: 1 if repetition % 2 else -1]:
                     start = time.perf_counter()
-                    roads[name](repetition + 1)
+                    programs[name](repetition + 1)
                     if repetition >= 0:
                         times[name].append(time.perf_counter() - start)
             print(f"{length} tokens, n = {n}: {times}", file=sys.stderr)
@@ -170,27 +170,32 @@ def _processor() -> str:
 
 
 def page(results: dict) -> str:
-    """The results as a page of Markdown."""
+    """The results as a page in Markdown."""
     machine, plan = results["machine"], results["plan"]
     lines = [
-        "# Decoding, timed",
+        "# Decoding throughput",
         "",
-        "Written by `python benchmarks/decoding.py`; nothing here is typed by hand.",
+        "Written by `python benchmarks/decoding.py`; no number is typed by hand.",
         "",
         "Best-of-n with the bundled models: `infalign.decoding.decode` beside "
-        "`model.generate(num_return_sequences=n)`, batches and reward the same, in turn on one "
-        f"core. {plan['responses']} candidates of up to {plan['max_new_tokens']} tokens in each "
-        f"of {plan['repetitions']} repetitions; `infalign` also returns the log-probability of "
-        "each candidate. It reads each prompt once for all of its n responses and batches prompts "
-        "of similar length; `generate` reads each prompt n times.",
+        "`model.generate(num_return_sequences=n)`, with the same batch size and reward, in "
+        f"alternation on one core. Each of {plan['repetitions']} repetitions draws "
+        f"{plan['responses']} candidates of up to {plan['max_new_tokens']} tokens. `infalign` also "
+        "returns the log-probability of each candidate. It reads each prompt once for all of its n "
+        "responses "
+        "and batches prompts of similar length; `generate` reads each prompt n times.",
         "",
         f"{machine['processor']}, 1 of {machine['cores']} cores; Python {machine['python']}, "
         f"torch {machine['torch']}, transformers {machine['transformers']}. Load before the "
         f"start: {machine['load']:.1f}."
-        + (" Other work shared the machine: rates are too low." if machine["load"] > 0.5 else ""),
+        + (
+            " Other programs shared the machine, so the rates are too low."
+            if machine["load"] > 0.5
+            else ""
+        ),
         "",
-        "Candidates per second are the best of the repetitions; the ratio is the median over "
-        "pairs of repetitions, and in brackets the least and the greatest. "
+        "Candidates per second are those of the fastest repetition. The ratio is the median over "
+        "pairs of repetitions, with the range in brackets. "
         f"Aim: at least {AIM:.2f}. {sum(_ratios(c)[1] >= AIM for c in results['cases'])} of "
         f"{len(results['cases'])} cases meet it; the others are bold.",
         "",
@@ -209,7 +214,7 @@ def page(results: dict) -> str:
 
 
 def _ratios(case: dict) -> tuple[float, float, float]:
-    """Least, median and greatest ratio of the throughputs of paired repetitions."""
+    """Smallest, median and largest ratio of the throughputs of paired repetitions."""
     import numpy as np
 
     pairs = np.array(case["seconds"]["generate"]) / np.array(case["seconds"]["infalign"])
@@ -217,7 +222,7 @@ def _ratios(case: dict) -> tuple[float, float, float]:
 
 
 def main() -> None:
-    """Measure, save, report."""
+    """Measure, save and print the page."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--smoke", action="store_true", help="a tiny case, to test the script")
     parser.add_argument("--out", type=Path, default=ROOT, help="folder instead of the repository")
@@ -225,7 +230,7 @@ def main() -> None:
 
     # Read once, when numpy and torch are imported.
     os.environ |= dict.fromkeys(ONE_CORE, "1")
-    results = measure(SMOKE if arguments.smoke else Plan())
+    results = measure(SMOKE if arguments.smoke else Measurement())
     for folder in ("benchmarks", "docs"):
         (arguments.out / folder).mkdir(parents=True, exist_ok=True)
     text = json.dumps(results, indent=1) + "\n"

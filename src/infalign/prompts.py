@@ -1,8 +1,9 @@
-"""Prompts, from JSON Lines or from a data set of the hub."""
+"""Prompts, from JSON Lines or from a data set on the hub."""
 
 import json
 import re
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,14 +12,17 @@ from .demo import bundled
 from .errors import DataError, MissingExtraError
 from .stores import prompt_sets
 
+Rows = Sequence[tuple[int, dict]]
+"""Number of each row in its source, and its columns."""
+
 
 @dataclass(frozen=True)
 class Prompt:
-    """One prompt with the name that its rewards are filed under."""
+    """A prompt, and the id under which its samples and rewards are stored."""
 
     id: str
     messages: tuple[dict, ...]
-    """The conversation so far as chat messages, ending with the user's."""
+    """The conversation so far, as chat messages; the last is the user's."""
 
     @property
     def text(self) -> str:
@@ -29,8 +33,8 @@ class Prompt:
 def fingerprint(prompts: Iterable[Prompt]) -> str:
     """Fingerprint of a set of prompts: their ids and messages, in any order.
 
-    That of a union follows from those of its parts, so a store merged from several has the
-    fingerprint of all its prompts. Whoever relies on it joins rows to prompts by id.
+    The fingerprint of a union follows from those of its parts, so a merged store has the
+    fingerprint of all its prompts. Join rows to prompts by id, since their order may differ.
     """
     return prompt_sets.of_members((p.id, p.messages) for p in prompts)
 
@@ -38,10 +42,10 @@ def fingerprint(prompts: Iterable[Prompt]) -> str:
 def load_prompts(source: Prompts) -> list[Prompt]:
     """The prompts of one source.
 
-    Raises DataError for a missing or empty source, a line that is not JSON, a prompt that is not
-    text or messages, and ids that repeat.
+    Raises DataError for a missing or empty source, a line that is not JSON, a prompt that is
+    neither a text nor messages, and duplicate ids.
     """
-    name, rows = _file_rows(source) if source.file else _hub_rows(source)
+    name, rows = _file_rows(str(source.file)) if source.file else _hub_rows(source)
     rows = [(i, row) for i, row in rows if row.get("split", source.split) == source.split]
     rows = rows[: source.limit]
     if not rows:
@@ -49,19 +53,19 @@ def load_prompts(source: Prompts) -> list[Prompt]:
     prompts = [_prompt(name, i, row, source.column) for i, row in rows]
     ids = [p.id for p in prompts]
     if len(set(ids)) < len(ids):
-        twice = next(i for i in ids if ids.count(i) > 1)
+        duplicate = next(i for i, count in Counter(ids).items() if count > 1)
         raise DataError(
-            f"{name} has prompt_id {twice!r} more than once ({len(ids) - len(set(ids))} of "
-            f"{len(ids)} ids repeat). Every prompt needs an id of its own."
+            f"{name} has prompt_id {duplicate!r} more than once ({len(ids) - len(set(ids))} of "
+            f"{len(ids)} ids are duplicates). Give every prompt an id of its own."
         )
     return prompts
 
 
-def _file_rows(source):
-    path = bundled(source.file, "prompts") or Path(source.file)
+def _file_rows(file: str) -> tuple[str, Rows]:
+    path = bundled(file, "prompts") or Path(file)
     if not path.is_file():
         raise DataError(f"Prompts file {path} does not exist.")
-    rows = []
+    rows: list[tuple[int, dict]] = []
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
         if not line.strip():
             continue
@@ -72,10 +76,10 @@ def _file_rows(source):
         if not isinstance(row, dict):
             raise DataError(f"{path}, line {number}: not a JSON object: {line[:60]!r}.")
         rows.append((number, row))
-    return str(source.file), rows
+    return file, rows
 
 
-def _hub_rows(source):
+def _hub_rows(source: Prompts) -> tuple[str, Rows]:
     try:
         import datasets
     except ImportError:
@@ -84,7 +88,7 @@ def _hub_rows(source):
         ) from None
     name = "/".join(filter(None, (source.dataset, source.config)))
     try:
-        # Anthropic/hh-rlhf keeps its parts in folders, most others in configurations.
+        # Anthropic/hh-rlhf has its parts in folders, most other data sets in configurations.
         configs = datasets.get_dataset_config_names(source.dataset)
         part = {"name": source.config} if source.config in configs else {"data_dir": source.config}
         data = datasets.load_dataset(source.dataset, **part, split=source.split)
@@ -98,10 +102,10 @@ def _hub_rows(source):
     return name, [(i, {**row, "split": source.split}) for i, row in enumerate(data)]
 
 
-def _prompt(name, number, row, column) -> Prompt:
+def _prompt(name: str, number: int, row: dict, column: str) -> Prompt:
     value = row.get(column)
     if value is None and isinstance(row.get("chosen"), str):
-        value = _open_transcript(row["chosen"])  # preference pairs carry the prompt inside
+        value = _open_transcript(row["chosen"])  # preference pairs contain the prompt
     if isinstance(value, str) and value.strip():
         messages = [{"role": "user", "content": value.strip()}]
     elif isinstance(value, list) and value and all({"role", "content"} <= set(m) for m in value):
@@ -112,7 +116,7 @@ def _prompt(name, number, row, column) -> Prompt:
             f"content; got {str(value)[:60]!r}. Its columns are {sorted(row)}; "
             "name another one with `prompts.column`."
         )
-    # A data set whose other split has ids fills those of this one with None.
+    # If another split of a data set has ids, those of this split are None.
     own = row.get("prompt_id")
     return Prompt(f"{Path(name).stem}-{number}" if own is None else str(own), tuple(messages))
 

@@ -20,6 +20,8 @@ from infalign.config import EvaluationPrompts
 from infalign.errors import ConfigError, DataError
 from infalign.models.interfaces import Response
 from infalign.prompts import Prompt, load_prompts
+from infalign.red_team import Campaign
+from infalign.red_team import red_team as run_campaign
 from infalign.red_team.attack import Attempts, SuccessTest, attack
 from infalign.red_team.attempts import collect
 from infalign.red_team.augmentations import (
@@ -30,9 +32,8 @@ from infalign.red_team.augmentations import (
     parse_augmentations,
     scramble,
 )
+from infalign.red_team.campaign import summarize
 from infalign.red_team.power_law import fit_power_law, success_rates
-from infalign.red_team.red_team import Campaign, summarize
-from infalign.red_team.red_team import red_team as run_campaign
 
 seeds = st.integers(0, 2**32)
 

@@ -95,8 +95,8 @@ def red_team(
         refuse(context, "is not used with --augment none.", "sigma")
     asked = read_prompts(None, prompts, split, limit)
     quiet_libraries()
-    from infalign.red_team.red_team import Campaign
-    from infalign.red_team.red_team import red_team as run_campaign
+    from infalign.red_team import Campaign
+    from infalign.red_team import red_team as run_campaign
 
     campaign = Campaign(
         model=model,

@@ -253,7 +253,8 @@ def _pair(
     require_by_rank("procedure", procedure, NO_THEORY)
     if against is not None:
         require_by_rank("against", against, NO_THEORY)
-    return design(procedure, kl=kl, against=against).policy, at_kl(Probit(), kl)
+    plain = TiltedPolicy(Probit(), at_kl(Probit(), kl).beta)
+    return design(procedure, kl=kl, against=against).policy, plain
 
 
 def _within(

@@ -1,1 +1,8 @@
-"""Repeated attacks on a policy: attempts, success rates, their growth with n, and the report."""
+"""Repeated attacks on a policy: attempts, success rates, their growth with n, and the figure.
+
+`red_team` runs a `Campaign` of attacks, stores every attempt and writes the results.
+"""
+
+from .campaign import Campaign, red_team
+
+__all__ = ["Campaign", "red_team"]
