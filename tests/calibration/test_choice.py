@@ -130,22 +130,22 @@ def test_a_calibrator_on_a_store_is_that_on_its_rewards(tmp_path):
 
 
 @pytest.mark.parametrize("calibrator", [None, Counting(), Counting("add-half"), Pooled()])
-def test_one_location_of_rewards_answers_everything(calibrator):
+def test_one_placement_of_rewards_answers_everything(calibrator):
     rewards = alike(samples=6)[1]
     store = CalibrationStore.from_rewards([str(i) for i in range(len(rewards))], rewards)
     direct = (calibrator or Counting()).fit(rewards)
     rows = np.array([5, 90, 5])
     asked = np.stack([rewards[rows, 2], rewards[rows].min(1) - 1, rewards[rows].max(1) + 1], 1)
-    location = StoreCalibration.of(store, calibrator).locate([str(row) for row in rows], asked)
-    assert np.allclose(location.quantile, direct.quantiles(rows, asked))
-    assert np.allclose(location.expected(TRANSFORM), direct.shaped(rows, asked, TRANSFORM))
-    assert location.outside.tolist() == [[False, True, True]] * 3
-    chances = location.win_chance(BestOfN(6))
+    placement = StoreCalibration.of(store, calibrator).place([str(row) for row in rows], asked)
+    assert np.allclose(placement.quantile, direct.quantiles(rows, asked))
+    assert np.allclose(placement.expected(TRANSFORM), direct.shaped(rows, asked, TRANSFORM))
+    assert placement.outside.tolist() == [[False, True, True]] * 3
+    chances = placement.win_chance(BestOfN(6))
     if isinstance(calibrator, Pooled):
         assert (np.diff(chances[:, [1, 0, 2]], axis=1) > 0).all()
         assert ((chances > 0) & (chances < 1)).all()
     else:
-        assert location.unsmoothed.quantile[:, 1:].tolist() == [[0, 1]] * 3
+        assert placement.unsmoothed.quantile[:, 1:].tolist() == [[0, 1]] * 3
         # The best of all six reference rewards is beaten by a reward above all of them only.
         assert chances.tolist() == [[0, 0, 1]] * 3
 

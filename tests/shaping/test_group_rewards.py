@@ -37,7 +37,7 @@ def test_utilities_are_exact_chances_against_subsets_of_the_reference():
     known = store()
     shaped = GroupShapedReward(number, known, BestOfN(2), group=4)
     rewards = np.array([-0.5, 0.3, float(known.rewards["b"][4]), 9.0])
-    chances = shaped.shaper.calibration.locate(["b"] * 4, rewards).win_chance(BestOfN(2))
+    chances = shaped.shaper.calibration.place(["b"] * 4, rewards).win_chance(BestOfN(2))
     reference = known.rewards["b"]
     expected = [
         np.mean([(r > max(s)) + (r == max(s)) / 2 for s in combinations(reference, 2)])
@@ -70,7 +70,7 @@ def test_pooled_chances_go_on_rising_beyond_the_best_reference_sample():
     shaped = GroupShapedReward(number, known, BestOfN(8), calibrator=Pooled())
     top = known.rewards["5"][-1]
     above = top + np.array([0.1, 1.0, 3.0])
-    wins = shaped.shaper.calibration.locate(["5"] * 3, above).win_chance(BestOfN(8))
+    wins = shaped.shaper.calibration.place(["5"] * 3, above).win_chance(BestOfN(8))
     assert 0 < wins[0] < wins[1] < wins[2] < 1
     again = pickle.loads(pickle.dumps(shaped))
     batch = (["5"] * 9, range(9))

@@ -1,4 +1,4 @@
-"""One object shapes a batch: located once, whatever reads it, and whatever is wrong is named."""
+"""One object shapes a batch: placed once, whatever reads it, and whatever is wrong is named."""
 
 import pickle
 
@@ -44,7 +44,7 @@ CASES = [(name, None) for name in REWARDS] + [("shaped", Pooled()), ("group", Po
 
 @pytest.fixture
 def lookups(monkeypatch):
-    """Sizes of the batches located: every road to the reference rewards leads through `find`."""
+    """Sizes of the batches placed: every road to the reference rewards leads through `find`."""
     sizes = []
     find = type(STORE.rewards).find
 
@@ -58,7 +58,7 @@ def lookups(monkeypatch):
 
 @pytest.mark.parametrize(("name", "calibrator"), CASES)
 @pytest.mark.parametrize("logs", [True, False])
-def test_a_batch_is_located_once_whatever_is_logged(name, calibrator, logs, lookups):
+def test_a_batch_is_placed_once_whatever_is_logged(name, calibrator, logs, lookups):
     reward = REWARDS[name](**({"calibrator": calibrator} if calibrator else {}))
     metrics = {}
     options = {"log_metric": metrics.__setitem__} if logs else {}

@@ -9,7 +9,7 @@ from .choice import Choice, choose
 from .counting import Counting
 from .in_store import StoreCalibration
 from .interface import AbstractCalibrator, AbstractFitted
-from .location import AbstractLocation
+from .placement import AbstractPlacement
 from .pooled import Pooled
 from .refined import Refined
 from .regression import QuantileRegression
@@ -19,7 +19,7 @@ from .tail import TailExtrapolation
 __all__ = [
     "AbstractCalibrator",
     "AbstractFitted",
-    "AbstractLocation",
+    "AbstractPlacement",
     "Choice",
     "Counting",
     "NormalScores",

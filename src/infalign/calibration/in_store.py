@@ -17,7 +17,7 @@ from .choice import evenly
 from .counting import Counting, FittedCounting
 from .hierarchy import LEARNED_FROM
 from .interface import AbstractCalibrator, AbstractFitted
-from .location import AbstractLocation, BeliefLocation, RankLocation
+from .placement import AbstractPlacement, BeliefPlacement, RankPlacement
 
 PLAIN = Counting().fit([[0.0]])
 """Plain ranks: counting learns nothing from other prompts."""
@@ -93,14 +93,14 @@ class StoreCalibration:
         Raises DataError for prompts that the store does not know, and ValueError for rewards that
         are not finite.
         """
-        return self.locate(prompt_ids, rewards).quantile
+        return self.place(prompt_ids, rewards).quantile
 
     def shaped(self, prompt_ids: Sequence[str], rewards, transform: AbstractTransform):
         """Expected Φ of each reward, as in `AbstractFitted.shaped`; arguments as in `quantiles`."""
-        return self.locate(prompt_ids, rewards).expected(transform)
+        return self.place(prompt_ids, rewards).expected(transform)
 
     @property
-    def counts(self) -> bool:
+    def plain(self) -> bool:
         """Whether quantiles are plain ranks, in which prompts share nothing."""
         return isinstance(self.learned, FittedCounting)
 
@@ -123,16 +123,16 @@ class StoreCalibration:
     def most_draws(self) -> float:
         """The most draws of an opponent whom a reward's chance to beat can be estimated for: the
         smallest number of reference rewards of a prompt for plain ranks, else any number."""
-        return self.store.samples if self.counts else np.inf
+        return self.store.samples if self.plain else np.inf
 
-    def locate(self, prompt_ids: Sequence[str], rewards) -> AbstractLocation:
+    def place(self, prompt_ids: Sequence[str], rewards) -> AbstractPlacement:
         """Where rewards lie among the reference rewards of their prompts, looked up once.
 
         Arguments and errors as in `quantiles`.
         """
         if isinstance(self.learned, FittedCounting):  # the store counts for all prompts at once
             ranks = self.store.ranks(prompt_ids, rewards)
-            return RankLocation(*ranks, self.learned.smoothing)
+            return RankPlacement(*ranks, self.learned.smoothing)
         positions, first, rows = np.unique(
             self.store.positions(prompt_ids), return_index=True, return_inverse=True
         )
@@ -146,7 +146,7 @@ class StoreCalibration:
         lowest, highest = (
             end(own, axis=1)[rows].reshape(one_each) for end in (np.nanmin, np.nanmax)
         )
-        return BeliefLocation(beliefs, values, lowest, highest)
+        return BeliefPlacement(beliefs, values, lowest, highest)
 
 
 def some_rewards(store: CalibrationStore) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 `Shaper` is the step itself, `ShapedReward` the step as a reward function for TRL.
 `GroupShapedReward` is the exact objective from whole groups, `MonitoredReward` the raw reward;
-`MaxAtKReward` and `RiskSensitiveReward` are rivals. Each locates a batch at most once
+`MaxAtKReward` and `RiskSensitiveReward` are rivals. Each places a batch at most once
 (`shaper.Batch`).
 """
 

@@ -53,7 +53,7 @@ class GroupShaper(AbstractShaper):
 
     def _shaped(self, batch: Batch) -> Shaped:
         m = group_size(batch.prompt_ids, self.group)
-        chances = batch.location.win_chance(self.against).reshape(-1, m)
+        chances = batch.placement.win_chance(self.against).reshape(-1, m)
         raw = batch.raw.reshape(-1, m)
         win_rate = group_win_rate(raw, chances, self.procedure).mean()
         value = group_rewards(raw, chances, self.procedure).ravel()

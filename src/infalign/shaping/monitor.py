@@ -32,11 +32,11 @@ class Monitor:
 
     def metrics(self, batch: Batch) -> dict[str, float]:
         """Metrics by the names they are logged under."""
-        location = batch.location
+        placement = batch.placement
         metrics = {
             "infalign/raw_reward": batch.raw.mean(),
-            "infalign/quantile": location.unsmoothed.quantile.mean(),
-            "infalign/saturated": location.outside.mean(),
+            "infalign/quantile": placement.unsmoothed.quantile.mean(),
+            "infalign/saturated": placement.outside.mean(),
             **self._win_rate(batch),
         }
         return {name: float(value) for name, value in metrics.items()}
@@ -49,6 +49,6 @@ class Monitor:
         opponent, m = self.against or self.procedure, whole_groups(batch.prompt_ids)
         if m < self.procedure.draws or batch.calibration.most_draws < opponent.draws:
             return {}
-        chances = batch.location.win_chance(opponent).reshape(-1, m)
+        chances = batch.placement.win_chance(opponent).reshape(-1, m)
         win_rates = group_win_rate(batch.raw.reshape(-1, m), chances, self.procedure)
         return {"infalign/win_rate": win_rates.mean()}

@@ -1,7 +1,7 @@
 """Raw reward → quantile → training reward: the central step of the method, as an object.
 
-A shaper turns the raw rewards of a batch into `Shaped`. Rewards are located among the reference
-rewards of their prompts once; training rewards, logs and other frameworks read that location.
+A shaper turns the raw rewards of a batch into `Shaped`. A batch is placed among the reference
+rewards of its prompts once; training rewards, logs and other frameworks read that placement.
 """
 
 from abc import ABC, abstractmethod
@@ -15,7 +15,7 @@ from infalign import _check
 from infalign.calibration import (
     AbstractCalibrator,
     AbstractFitted,
-    AbstractLocation,
+    AbstractPlacement,
     StoreCalibration,
 )
 from infalign.core import AbstractTransform, Smoothing
@@ -29,16 +29,16 @@ one on the store."""
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """Raw rewards of a batch, located once, when the location is first read."""
+    """Raw rewards of a batch, placed once: when the placement is first read."""
 
     calibration: StoreCalibration
     prompt_ids: Sequence[str]
     raw: np.ndarray
 
     @cached_property
-    def location(self) -> AbstractLocation:
+    def placement(self) -> AbstractPlacement:
         """Where the rewards lie among the reference rewards of their prompts."""
-        return self.calibration.locate(self.prompt_ids, self.raw)
+        return self.calibration.place(self.prompt_ids, self.raw)
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,7 +61,7 @@ class Shaped:
     @property
     def quantile(self) -> np.ndarray:
         """Quantiles of the raw rewards under the reference, in [0, 1]."""
-        return self.batch.location.quantile
+        return self.batch.placement.quantile
 
 
 class AbstractShaper(ABC):
@@ -137,7 +137,7 @@ class Shaper(AbstractShaper):
         self.transform = transform
 
     def _shaped(self, batch: Batch) -> Shaped:
-        return Shaped(batch, batch.location.expected(self.transform))
+        return Shaped(batch, batch.placement.expected(self.transform))
 
 
 class Unshaped(AbstractShaper):
@@ -160,7 +160,7 @@ def _finite(
 
     Raises ValueError if the transform is infinite at quantiles that the calibration can give.
     """
-    if not transform.bounded and not calibration.counts:
+    if not transform.bounded and not calibration.plain:
         raise ArgumentError(
             "transform",
             f"must be bounded with this calibrator, which averages over quantiles from 0 to 1; got "

@@ -1,6 +1,6 @@
-"""Where the rewards of a batch lie among the reference rewards of their prompts.
+"""Placements: where the rewards of a batch lie among the reference rewards of their prompts.
 
-A location is looked up once (`StoreCalibration.locate`); quantiles, expected training rewards and
+A placement is looked up once (`StoreCalibration.place`). Quantiles, expected training rewards and
 chances to win are all read from it.
 """
 
@@ -19,8 +19,8 @@ NODES = (1 - np.cos(np.pi * np.linspace(0, 1, 4001))) / 2
 
 
 @dataclass(frozen=True, eq=False)
-class AbstractLocation(ABC):
-    """Located rewards; every result has their shape."""
+class AbstractPlacement(ABC):
+    """Rewards, placed; every result has their shape."""
 
     @property
     @abstractmethod
@@ -33,8 +33,8 @@ class AbstractLocation(ABC):
         """Whether each reward lies below or above all reference rewards of its prompt."""
 
     @property
-    def unsmoothed(self) -> "AbstractLocation":
-        """The same location with plain mid-ranks, for logs that are compared between runs."""
+    def unsmoothed(self) -> "AbstractPlacement":
+        """The same placement with plain mid-ranks, for logs that are compared between runs."""
         return self
 
     @abstractmethod
@@ -47,7 +47,7 @@ class AbstractLocation(ABC):
 
 
 @dataclass(frozen=True, eq=False)
-class RankLocation(AbstractLocation):
+class RankPlacement(AbstractPlacement):
     """Ranks among each prompt's own reference rewards."""
 
     below: np.ndarray
@@ -93,7 +93,7 @@ class RankLocation(AbstractLocation):
 
 
 @dataclass(frozen=True, eq=False)
-class BeliefLocation(AbstractLocation):
+class BeliefPlacement(AbstractPlacement):
     """A calibrator's beliefs about each quantile, and the range of the reference rewards."""
 
     beliefs: Beliefs
