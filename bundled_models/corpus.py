@@ -34,7 +34,7 @@ def split_turns(prompt: str) -> tuple[str, ...]:
 
 
 def bucket(first_message: str) -> int:
-    """A stable number from 0 to 9; 0 is held out of language modelling, 0 and 1 of rewards."""
+    """A stable number from 0 to 9; 0 is held out of language modeling, 0 and 1 of rewards."""
     return int(hashlib.sha256(first_message.strip().lower().encode()).hexdigest(), 16) % 10
 
 

@@ -49,7 +49,7 @@ with the Bradley-Terry loss from the trunk of the bundled language model.
 
 **Data.** Anthropic HH {kind}-base comparisons, each also with both replies cut to their leading
 sentences: {train_pairs:,} training pairs. A fifth of the conversations, by hash of the first
-message, is held out from this training. Half of that fifth was in the unlabelled text that the
+message, is held out from this training. Half of that fifth was in the unlabeled text that the
 language model, and so the trunk, was trained on: both replies of each pair, without the preference.
 
 **Held-out pair accuracy** on {held_out_pairs} pairs: **{accuracy:.1%}** (standard error

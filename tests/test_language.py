@@ -14,7 +14,7 @@ BRITISH = re.compile(
     (is(e|es|ed|ing|er|ers|able)|isations?)
     |analys(e|ed|ing|er|ers)
     |(col|neighb|behavi|fav|hon|lab|flav|hum|rum|harb)ours?(ed|ing|ite|able|hood)?
-    |(label|model|travel|cancel|signal|level|channel|fuel)l(ed|ing|er)
+    |(label|model|travel|signal|level|channel|fuel)l(ed|ing|er)
     |catalogue|centre|licence|defence|offence|artefact|whilst|learnt|spelt|programme
     )\b""",
     re.X | re.I,
@@ -23,7 +23,7 @@ ANALYSES = {"analyses", "analyser"}  # the plural of analysis is American, too
 
 RIDDLES = re.compile(
     r"\b(unless given|so many\b(?! )|the first so many|by so many|as of (?=`|[A-Z])|there twice"
-    r"|(is|are) none\b|of which|held against|lend each other|what any policy|at hand\b"
+    r"|(?-i:is|are) (?-i:none)\b|of which|held against|lend each other|what any policy"
     r"|(is|are) told\b|is found out|stands? there)",
     re.I,
 )

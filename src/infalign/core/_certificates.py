@@ -75,7 +75,7 @@ def objective(found: Optimum, beta: float) -> float:
 def mixture_gap(found: Optimum) -> float:
     """max J − J(f) ≤ β (log ∫ e^{Φ/β} − ∫ f Φ/β + KL(f)), for W concave in f.
 
-    W lies below its tangent at f, whose KL-regularised maximum is known in closed form.
+    W lies below its tangent at f, whose KL-regularized maximum is known in closed form.
     """
     curve, grid = found.curve, found.curve.grid
     exponent = found.exponent

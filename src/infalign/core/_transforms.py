@@ -1,4 +1,4 @@
-"""Transforms Φ from quantile to training reward: KL-regularised RL on Φ(C) tilts by e^{Φ/β}.
+"""Transforms Φ from quantile to training reward: KL-regularized RL on Φ(C) tilts by e^{Φ/β}.
 
 All are increasing, but for the table of a procedure that wants otherwise. An affine map of Φ only
 rescales β, so each is written in the scale in which its formula is shortest; `Exponential` in

@@ -14,7 +14,7 @@ function logGamma(x) {
   return shift + (x - 0.5) * Math.log(x) - x + Math.log(2 * Math.PI) / 2 + series;
 }
 
-// Regularised incomplete beta I_s(a, b) by its continued fraction (DLMF 8.17.22), from the end
+// Regularized incomplete beta I_s(a, b) by its continued fraction (DLMF 8.17.22), from the end
 // where it converges fast. `scale` is -log B(a, b).
 function incompleteBeta(s, a, b, scale) {
   if (s <= 0) return 0;

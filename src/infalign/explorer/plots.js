@@ -24,7 +24,7 @@ function evenTicks(low, high, about) {
   return ticks;
 }
 
-// Heights moved apart until neighbours are `gap` from each other, between `low` and `high`.
+// Heights moved apart until neighbors are `gap` from each other, between `low` and `high`.
 function spread(heights, gap, low, high) {
   const order = heights.map((_, i) => i).sort((a, b) => heights[a] - heights[b]);
   const groups = [];

@@ -90,7 +90,7 @@ function tiltAt(grid, phi, kl, start) {
   return null;
 }
 
-// F at the grid's nodes: each step by the quintic through six neighbours.
+// F at the grid's nodes: each step by the quintic through six neighbors.
 function cumulate(grid, density) {
   const { size, weight } = grid, cdf = new Float64Array(size), d = new Float64Array(size + 5);
   for (let i = 0; i < size; i++) d[i + 2] = density[i] * weight[i];
