@@ -1,7 +1,7 @@
 """Dialogues and preference pairs for the bundled models, from a folder or from the hub.
 
-Every conversation is held out or kept by a hash of its first human message, so that the same
-question never stands on both sides, whichever file it came from.
+A hash of its first human message decides whether a conversation is held out, so that a question is
+never on both sides, whichever file it came from.
 """
 
 import hashlib

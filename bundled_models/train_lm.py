@@ -121,11 +121,11 @@ def main(
         raise typer.BadParameter("give either --data FOLDER or --hub")
     set_seed(0)
     dialogues, prose = load_dialogues(data), load_prose(data)
-    kept = [d for d in dialogues if bucket(d[0]) != 0]
+    trained = [d for d in dialogues if bucket(d[0]) != 0]
     held_out = [d for d in dialogues if bucket(d[0]) == 0]
 
-    tokenizer = train_tokenizer([text for d in kept for text in d] + prose)
-    train = blocks([transcript(d) for d in kept] + [p + "<|end|>" for p in prose], tokenizer, 0)
+    tokenizer = train_tokenizer([text for d in trained for text in d] + prose)
+    train = blocks([transcript(d) for d in trained] + [p + "<|end|>" for p in prose], tokenizer, 0)
     # Sixteen answers to one question from the same model would swamp the human dialogues.
     test = blocks([transcript(d) for d in dict.fromkeys(held_out)][:1500], tokenizer, 0)
     config = LlamaConfig(
@@ -158,7 +158,7 @@ def main(
         cut = ((message, whole_sentences(reply, fits)) for message, reply in exchanges(part))
         return [transcript(pair) for pair in cut if pair[1] and len(pair[0]) < 400]
 
-    replies, held_replies = short(kept), short(held_out)
+    replies, held_replies = short(trained), short(held_out)
     model, loss = fit(
         model,
         blocks(replies, tokenizer, 1),
@@ -170,7 +170,7 @@ def main(
     scores |= {
         "reply_perplexity": math.exp(loss),
         "reply_bits_per_byte": bits_per_byte(loss, test, tokenizer),
-        "dialogues": len(kept),
+        "dialogues": len(trained),
         "exchanges": len(replies),
         "held_out_exchanges": len(held_replies),
     }

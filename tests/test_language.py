@@ -23,7 +23,7 @@ ANALYSES = {"analyses", "analyser"}  # the plural of analysis is American, too
 
 RIDDLES = re.compile(
     r"\b(unless given|so many\b(?! )|the first so many|by so many|as of (?=`|[A-Z])|there twice"
-    r"|(?-i:is|are) (?-i:none)\b|of which|held against|lend each other|what any policy"
+    r"|(?<!there )(?-i:is|are) (?-i:none)\b|held against|lend each other|what any policy"
     r"|(is|are) told\b|is found out|stands? there)",
     re.I,
 )
@@ -47,7 +47,12 @@ PROSE = [
 PRINTED = {"docs/demo.md"}
 """Pages that show what a program printed when it was run."""
 
-PENDING = ("src/", "docs/", "examples/", "bundled_models/")
+PENDING = (
+    "src/infalign/stores/",
+    "src/infalign/collection/",
+    "src/infalign/core/",
+    "docs/stores.md",
+)
 """Folders and files whose sentences and names are being rewritten: not checked yet."""
 
 CODE = [f for f in PROSE if f.suffix == ".py"]

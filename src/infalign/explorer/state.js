@@ -34,7 +34,7 @@ const playedSpec = (s) => procedureSpec(s.procedure, s.n, s.k, s.mu);
 const againstSpec = (s) => (s.versus === "same" ? playedSpec(s)
   : s.versus === "sampling" ? "sampling" : procedureSpec(s.vProcedure, s.vN, s.vK, s.vMu));
 
-// The parts of a procedure's word, or null if it is none: { procedure, n, k, mu }.
+// The parts of a procedure's word, or null if it names none: { procedure, n, k, mu }.
 function readProcedure(text) {
   const [procedure, ...rest] = text.split(":"), numbers = rest.map((part) => (part.trim() ? Number(part) : NaN));
   if (Object.hasOwn(TABLES, text)) return { procedure: text };
