@@ -309,7 +309,7 @@ def test_a_law_that_is_no_law_of_so_many_draws_is_refused():
         def __repr__(self):
             return "Wrong()"
 
-    with pytest.raises(DataError, match=r"The law of `Wrong\(\)` is no polynomial of degree 2"):
+    with pytest.raises(DataError, match=r"The law of `Wrong\(\)` is not a polynomial of degree 2"):
         Wrong().subset_cdf(5)
 
     class Many(Wrong):
@@ -330,7 +330,7 @@ def test_a_law_that_is_no_law_of_so_many_draws_is_refused():
         (lambda: Rewind(1.0, 4), r"`threshold` must lie strictly inside \(0, 1\)"),
         (lambda: Rewind(0.5, 0), r"`max_tries` must be a whole number of at least 1; got 0"),
         (lambda: Mixture((), ()), r"`procedures` must be one or more procedures"),
-        (lambda: Mixture((Rewind(0.5, 2),), (1,)), r"that keep by rank; got Rewind"),
+        (lambda: Mixture((Rewind(0.5, 2),), (1,)), r"that .* by rank; got Rewind"),
         (lambda: Mixture((Sampling(),), (0.9,)), r"`weights` must be .* sum 1; got \(0.9,\)"),
     ],
 )

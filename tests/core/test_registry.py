@@ -103,7 +103,6 @@ def test_a_class_that_is_defined_again_replaces_itself():
     assert "middle-of-n" not in PROCEDURES and third(3).spec == "center-of-n:3"
 
 
-@ia.register_transform("square-root")
 @dataclass(frozen=True)
 class SquareRoot(ia.AbstractTransform):
     """Φ(u) = c √u."""

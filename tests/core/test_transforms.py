@@ -164,8 +164,8 @@ def test_a_table_made_of_arrays_equals_one_made_of_tuples():
 @pytest.mark.parametrize(
     ("u", "phi", "message"),
     [
-        ((0, 1), (0, 1, 2), r"`Tabulated\(u, phi\)` needs two lists of one length.*\(2,\) and \(3"),
-        ((0,), (0,), r"`Tabulated\(u, phi\)` needs two lists of one length, at least 2"),
+        ((0, 1), (0, 1, 2), r"`u` and `phi` must be lists of one length.*\(2,\) and \(3"),
+        ((0,), (0,), r"`u` and `phi` must be lists of one length, at least 2"),
         ((0.1, 1), (0, 1), r"`u` must increase from 0 to 1, .*; got 0\.1 … 1 with 0 of 1 steps"),
         ((0, 0.9), (0, 1), r"`u` must increase from 0 to 1, .*; got 0 … 0\.9 with 0 of 1 steps"),
         ((0, 0.5, 0.4, 1), (0, 1, 2, 3), r"`u` must increase .* with 1 of 3 steps that go down"),

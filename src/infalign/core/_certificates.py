@@ -1,9 +1,9 @@
-"""How far a policy can be from the best one: bounds, where duality gives them, or enumeration.
+"""How far a policy can be from the best one: bounds by duality where they exist, or enumeration.
 
 Two facts, proved in docs/maths.md, cover the procedures in common use:
 
 - H convex (best-of-n): the win rate is concave in the policy's density f.
-- G concave (the opponent is sampled, or keeps its worst): the win rate is concave in the policy's
+- G concave (the opponent is sampled, or selects its worst): the win rate is concave in the policy's
   quantile function V = F⁻¹, and so is −KL. This covers worst-of-n against itself.
 
 Either bounds the whole objective W − β KL by its value at one policy and a closed form. Elsewhere
@@ -25,7 +25,7 @@ from ._solvers.starts import Start
 SHAPE_POINTS = np.sort(
     np.concatenate([0.5 ** np.arange(1, 40), 1 - 0.5 ** np.arange(2, 40), np.linspace(0, 1, 2001)])
 )
-"""Where the sign of a law's slope is read."""
+"""Quantiles at which the sign of a law's slope is checked."""
 
 
 def mixture_concave(procedure: RankProcedure) -> bool:
@@ -39,27 +39,27 @@ def displacement_concave(against: AbstractProcedure) -> bool:
 
 
 def certificate(
-    procedure: AbstractProcedure, against: AbstractProcedure, found: Optimum
+    procedure: AbstractProcedure, against: AbstractProcedure, optimum: Optimum
 ) -> tuple[float, str]:
     """How much larger W − β KL can be for any other policy, and the sentence that says why."""
     if isinstance(procedure, Rewind):
         return (
-            rewind_gap(found, procedure, against),
+            rewind_gap(optimum, procedure, against),
             "enumeration: one number couples the responses, and all its values were tried",
         )
     if not isinstance(procedure, RankProcedure):
         return np.nan, "no certificate: the optimum was followed from weak to strong tilts"
     if mixture_concave(procedure):
-        return mixture_gap(found), "duality: the win rate is concave in the policy's density"
+        return mixture_gap(optimum), "duality: the win rate is concave in the policy's density"
     if displacement_concave(against):
         return (
-            displacement_gap(found, procedure, against),
+            displacement_gap(optimum, procedure, against),
             "duality: the win rate is concave in the policy's quantile function",
         )
-    points = stationary_points(procedure, against, found.beta)
-    gain = max([objective(p, found.beta) for p in points], default=np.nan)
-    gain -= objective(found, found.beta)
-    if not gain >= -1e-9:  # the scan did not find the point that is being certified
+    points = stationary_points(procedure, against, optimum.beta)
+    gain = max([objective(p, optimum.beta) for p in points], default=np.nan)
+    gain -= objective(optimum, optimum.beta)
+    if not gain >= -1e-9:  # the scan missed the point that it certifies
         return np.nan, "no certificate: the stationary points could not all be followed"
     return (
         max(gain, 0.0),
@@ -67,32 +67,34 @@ def certificate(
     )
 
 
-def objective(found: Optimum, beta: float) -> float:
+def objective(optimum: Optimum, beta: float) -> float:
     """W − β KL."""
-    return found.win_rate - beta * found.kl
+    return optimum.win_rate - beta * optimum.kl
 
 
-def mixture_gap(found: Optimum) -> float:
+def mixture_gap(optimum: Optimum) -> float:
     """max J − J(f) ≤ β (log ∫ e^{Φ/β} − ∫ f Φ/β + KL(f)), for W concave in f.
 
-    W lies below its tangent at f, whose KL-regularized maximum is known in closed form.
+    W lies below its tangent at f, whose KL-regularized maximum has a closed form.
     """
-    curve, grid = found.curve, found.curve.grid
-    exponent = found.exponent
+    curve, grid = optimum.curve, optimum.curve.grid
+    exponent = optimum.exponent
     tilt = Curve(grid, exponent)
     mass = np.where(curve.density > 0, curve.density, 0)
     # log f and Φ/β both fall to −10²⁰ and less where f is 0.
     short = np.where(mass > 0, curve.log_density - (exponent - tilt.log_partition), 0)
-    return max(found.beta * grid.integrate(mass * short), 0.0)
+    return max(optimum.beta * grid.integrate(mass * short), 0.0)
 
 
-def displacement_gap(found: Optimum, procedure: RankProcedure, against: AbstractProcedure) -> float:
+def displacement_gap(
+    optimum: Optimum, procedure: RankProcedure, against: AbstractProcedure
+) -> float:
     """max J − J(f) ≤ μ − β + ∫ A + β ∫ f log(β f / (μ + A)), A(v) = ∫₀^v h(F) f dG, any μ ≥ 0.
 
     For W concave in V: its tangent's maximum over all V, with the exact −KL = ∫ log V', is a
     problem over the density V' whose dual is this. At the optimum β f = μ + A.
     """
-    curve, grid, beta = found.curve, found.curve.grid, found.beta
+    curve, grid, beta = optimum.curve, optimum.curve.grid, optimum.beta
     rate = procedure.density(curve.cdf) * against.density(grid.nodes) * curve.density
     area, _ = grid.cumulate(rate)
     mean = grid.integrate(area)
@@ -102,11 +104,11 @@ def displacement_gap(found: Optimum, procedure: RankProcedure, against: Abstract
     return max(mu - beta + mean + beta * grid.integrate(curve.density * np.log(ratio)), 0.0)
 
 
-def rewind_gap(found: Optimum, procedure: Rewind, against: AbstractProcedure) -> float:
-    """max J − J(f), the maximum over the one number that couples rewind's responses."""
-    grid = found.curve.grid
-    best = rewind_objective(procedure, grid, against.cdf(grid.nodes), found.beta)
-    return max(best - objective(found, found.beta), 0.0)
+def rewind_gap(optimum: Optimum, procedure: Rewind, against: AbstractProcedure) -> float:
+    """max J − J(f): J is maximized over F(threshold), which alone couples rewind's responses."""
+    grid = optimum.curve.grid
+    best = rewind_objective(procedure, grid, against.cdf(grid.nodes), optimum.beta)
+    return max(best - objective(optimum, optimum.beta), 0.0)
 
 
 def stationary_points(
@@ -116,25 +118,27 @@ def stationary_points(
 
     log f(1) lies between 0, since f increases, and log(M / (1 − e^-M)), M = max h · max g / β:
     f cannot fall faster than e^{-M (1 - v)} and has mass 1. A shot is a root if it uses up all mass
-    just at v = 0; those between neighboring shots of different sign are followed up. Two roots
-    between the same two shots would be missed.
+    exactly at v = 0, so roots lie between neighboring shots of different sign. Two roots between
+    the same two shots would be missed.
     """
     top = procedure.density(SHAPE_POINTS).max() * against.density(SHAPE_POINTS).max() / beta
     ceiling = np.log(top / -np.expm1(-top)) if top > 0 else 0.0
     starts = np.linspace(0, ceiling, shots)
     left = _shoot(procedure, against, beta, starts)[-1][1]
-    found = []
+    points: list[Optimum] = []
     for i in np.flatnonzero(np.diff(np.sign(left)) != 0):
         share = left[i] / (left[i] - left[i + 1])
         middle = starts[i] + share * (starts[i + 1] - starts[i])
         path = np.array(_shoot(procedure, against, beta, np.array([middle])))[:, :, 0]
         point = _polish(procedure, against, beta, path)
-        if point is not None and not any(abs(point.kl - p.kl) < 1e-6 for p in found):
-            found.append(point)
-    return found
+        if point is not None and not any(abs(point.kl - p.kl) < 1e-6 for p in points):
+            points.append(point)
+    return points
 
 
-def _polish(procedure, against, beta, path) -> Optimum | None:
+def _polish(
+    procedure: RankProcedure, against: AbstractProcedure, beta: float, path: np.ndarray
+) -> Optimum | None:
     """The stationary point next to a shot's path of (1 − v, s, y)."""
     away, rank = path[:, 0], path[:, 1]
     live = (away > 1e-12) & (away < 1 - 1e-9) & (rank > 1e-9) & (rank < 1 - 1e-12)
@@ -147,7 +151,9 @@ def _polish(procedure, against, beta, path) -> Optimum | None:
         return None
 
 
-def _shoot(procedure, against, beta, log_top):
+def _shoot(
+    procedure: RankProcedure, against: AbstractProcedure, beta: float, log_top: np.ndarray
+) -> list[np.ndarray]:
     """(1 − v, s, y) along shots from v = s = 1, y = log f(1) = `log_top`, by fourth-order steps.
 
     The parameter is x = (1 − v) + (1 − s), in which neither flat nor steep densities are stiff:
@@ -169,20 +175,24 @@ def _shoot(procedure, against, beta, log_top):
     return path
 
 
-def _slope(procedure, against, beta, state):
+def _slope(
+    procedure: RankProcedure, against: AbstractProcedure, beta: float, state: np.ndarray
+) -> np.ndarray:
     away, rank, y = state
     slow = 1 / (1 + np.exp(np.minimum(y, 700.0)))
-    # Shots that miss run out of the unit square; how far does not matter.
+    # Shots that miss leave the unit square; how far does not matter.
     law = procedure.density(np.clip(rank, 0, 1)) * against.density(np.clip(1 - away, 0, 1))
     return np.array([slow, slow - 1, -law / beta * slow])
 
 
-def rivals(procedure, against, found: Optimum, kl: float | None) -> list[Optimum]:
-    """Other stationary points than `found`: at its β, or each followed to the budget `kl`."""
+def rivals(
+    procedure: RankProcedure, against: AbstractProcedure, optimum: Optimum, kl: float | None
+) -> list[Optimum]:
+    """Other stationary points than `optimum`: at its β, or each followed to the budget `kl`."""
     points = [
         p
-        for p in stationary_points(procedure, against, found.beta)
-        if abs(p.kl - found.kl) > 1e-6 * found.kl
+        for p in stationary_points(procedure, against, optimum.beta)
+        if abs(p.kl - optimum.kl) > 1e-6 * optimum.kl
     ]
     if kl is None:
         return points

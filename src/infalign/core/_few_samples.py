@@ -1,8 +1,8 @@
-"""What K calibration samples per prompt leave of a transform, and the best table for that K.
+"""What a transform achieves with K calibration samples per prompt, and the best table for that K.
 
 K reference samples cut a prompt's quantile axis into K + 1 cells of random widths, uniform on the
-simplex. A response is only known to lie in cell j and is given the training reward φ_j, so the
-trained policy has one density per cell. Win rate and KL of that are exact for one prompt; their
+simplex. A response is only known to lie in cell j and gets the training reward φ_j, so the
+trained policy has one density per cell. Its win rate and KL are exact for one prompt. Their
 expectation over prompts is a seeded Monte Carlo average with control variates, and has an error.
 """
 
@@ -16,13 +16,20 @@ from infalign.errors import SolveError
 
 from ._procedures import AbstractProcedure, RankProcedure, require_by_rank, require_procedure
 from ._roots import NoRoot, bracketed_root, falling_root
+from ._shapes import Float
 from ._transforms import AbstractTransform
 
+Cells = Float[np.ndarray, "cells"]
+"""One value per cell, K + 1 in all."""
+
+Widths = Float[np.ndarray, "prompts cells"]
+"""One value per cell of each prompt."""
+
 CELLS = 400_000
-"""Cells of all prompts of an average."""
+"""Cells in total, over the prompts of an average."""
 
 OPTIMIZED_CELLS = 40_000
-"""Cells of all prompts on which a table is optimized; others judge it."""
+"""Cells in total, over the prompts on which a table is optimized; other prompts judge it."""
 
 STRONGEST_TILT = 12.0
 """How far below its first guess log β is searched."""
@@ -49,39 +56,39 @@ class FewSamples:
     samples: int
     """K ≥ 1."""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         _check.count("samples", self.samples)
 
     @property
-    def quantiles(self) -> np.ndarray:
-        """The K + 1 mid-rank quantiles that a response without ties can have: j/K."""
+    def quantiles(self) -> Cells:
+        """The K + 1 mid-rank quantiles of a response without ties: j/K."""
         return np.arange(self.samples + 1) / self.samples
 
-    def values(self, transform: AbstractTransform) -> np.ndarray:
-        """φ_j of a transform; at (j + ½)/(K + 1), add-half smoothing, if it is unbounded."""
+    def values(self, transform: AbstractTransform) -> Cells:
+        """φ_j of a transform: at j/K, or with add-half smoothing if it is unbounded."""
         if transform.bounded:
             return transform(self.quantiles)
         return transform((np.arange(self.samples + 1) + 0.5) / (self.samples + 1))
 
-    def means(self, u: np.ndarray, phi: np.ndarray) -> np.ndarray:
-        """Expected Φ over each cell, for Φ given at points u: at the mean quantile of the cell."""
+    def means(self, u: Float[np.ndarray, "_"], phi: Float[np.ndarray, "_"]) -> Cells:
+        """Φ, given at points u, at the mean quantile of each cell: about its mean there."""
         middle = (np.arange(self.samples + 1) + 0.5) / (self.samples + 1)
         return np.interp(middle, u, phi)
 
     @cached_property
-    def _widths(self) -> np.ndarray:
-        """Cells of the prompts of an average, shape (prompts, K + 1)."""
+    def _widths(self) -> Float[np.ndarray, "prompts cells"]:
+        """Widths of the cells of the prompts of an average."""
         prompts = max(CELLS // (self.samples + 1), 2000)
         rng = np.random.default_rng([SEED, self.samples])
         return rng.dirichlet(np.ones(self.samples + 1), size=prompts)
 
-    def kl(self, exponents: np.ndarray) -> float:
+    def kl(self, exponents: Cells) -> float:
         """Expected KL in nats of the policies with density ∝ e^exponent per cell."""
         mass, log_z = _tilt(self._widths, exponents)
         return float(np.mean(mass @ exponents - log_z))
 
     def achieved(
-        self, exponents: np.ndarray, procedure: RankProcedure, against: AbstractProcedure
+        self, exponents: Cells, procedure: RankProcedure, against: AbstractProcedure
     ) -> Achieved:
         """Expected win rate and KL of the policies with density ∝ e^exponent per cell."""
         widths = self._widths
@@ -91,7 +98,8 @@ class FewSamples:
                 for w in np.array_split(widths, max(1, widths.size // 50_000))
             ]
         )
-        # Linear functions of the widths have known means; what they explain of W is taken out.
+        # Control variates: linear functions of the widths have known means, since E[width] =
+        # 1/(K + 1), so the part of W that they explain contributes no variance.
         top = exponents.max()
         tilt = np.exp(exponents - top)
         shapes = np.array([tilt, tilt * (exponents - top), tilt**2, self.quantiles])
@@ -101,7 +109,7 @@ class FewSamples:
         stderr = float(rest.std(ddof=len(slope) + 1) / np.sqrt(len(rest)))
         return Achieved(float(rest.mean()), self.kl(exponents), stderr)
 
-    def at_kl(self, transform: AbstractTransform, kl: float) -> tuple[float, np.ndarray]:
+    def at_kl(self, transform: AbstractTransform, kl: float) -> tuple[float, Cells]:
         """β, and exponents Φ/β per cell, at which training on a transform costs `kl` nats.
 
         Raises SolveError if K samples cannot express that much.
@@ -110,7 +118,9 @@ class FewSamples:
         scale = self._scale(values, kl, transform.spec)
         return 1 / scale, values * scale
 
-    def _scale(self, values: np.ndarray, kl: float, name: str) -> float:
+    def _scale(self, values: Cells, kl: float, name: str) -> float:
+        """1/β at which training on `values` costs `kl` nats."""
+
         def excess(log_beta: float) -> float:
             return float(np.log(max(self.kl(values * np.exp(-log_beta)), 1e-300) / kl))
 
@@ -131,16 +141,16 @@ class FewSamples:
         self,
         procedure: RankProcedure,
         against: AbstractProcedure,
-        start: np.ndarray,
+        start: Cells,
         start_beta: float,
         *,
         kl: float | None,
         beta: float | None,
-    ) -> tuple[np.ndarray, float]:
+    ) -> tuple[Cells, float]:
         """The φ_j, increasing, that maximize the expected W − β KL, and β.
 
-        At a budget β is found with the table. `start` and `start_beta` are a guess: the exact
-        optimum averaged over the cells.
+        At a budget, β is solved for with the table. `start` and `start_beta` are a guess: the
+        exact optimum averaged over the cells.
         """
         prompts = max(OPTIMIZED_CELLS // (self.samples + 1), 256)
         widths = np.random.default_rng([SEED, self.samples, 1]).dirichlet(
@@ -150,11 +160,14 @@ class FewSamples:
         if kl is not None:
             guess = guess * self._scale(guess, kl, "the optimum")
 
-        def solve(strength, exponents):
+        def solve(strength: float, exponents: Cells) -> Cells:
             return _ascend(widths, exponents, procedure, against, self.samples, strength)
 
-        if beta is not None:
-            return solve(beta, guess) * beta, beta
+        if kl is None:
+            _check.budget(kl, beta)
+            strength = _check.positive("beta", beta)
+            return solve(strength, guess) * strength, strength
+        budget = kl
         # β at which the optimized table costs `kl` on the prompts it is optimized on. Each table is
         # the start of the next one and the bracket's ends are optimized twice, so `falling_root`,
         # which remembers values, would end at another table within the optimizer's tolerance.
@@ -165,7 +178,7 @@ class FewSamples:
             nonlocal exponents
             exponents = solve(float(np.exp(log_beta)), exponents)
             mass, log_z = _tilt(widths, exponents)
-            known[log_beta] = float(np.log(np.mean(mass @ exponents - log_z) / kl))
+            known[log_beta] = float(np.log(np.mean(mass @ exponents - log_z) / budget))
             return known[log_beta]
 
         low = high = float(np.log(start_beta))
@@ -231,7 +244,7 @@ def samples_needed(
     return high
 
 
-def _tilt(widths, exponents):
+def _tilt(widths: Widths, exponents: Cells) -> tuple[Widths, Float[np.ndarray, "prompts"]]:
     """Policy mass of each cell, and log Z of each prompt."""
     top = exponents.max()
     mass = widths * np.exp(exponents - top)
@@ -239,13 +252,25 @@ def _tilt(widths, exponents):
     return mass / total[:, None], np.log(total) + top
 
 
-def _inside(samples, draws):
-    """Quadrature within a cell: positions in (0, 1) and weights."""
+def _inside(
+    samples: int, draws: int
+) -> tuple[Float[np.ndarray, "nodes"], Float[np.ndarray, "nodes"]]:
+    """Gauss-Legendre quadrature within a cell: positions in (0, 1), and weights.
+
+    With d draws H(F) g is a polynomial of degree about 2d on the whole axis, and nearly one of
+    degree 2d/(K + 1) in a cell.
+    """
     nodes, weights = np.polynomial.legendre.leggauss(min(4 + 2 * draws // (samples + 1), 32))
     return (1 + nodes) / 2, weights / 2
 
 
-def _cells(widths, mass, procedure, against, samples):
+def _cells(
+    widths: Widths,
+    mass: Widths,
+    procedure: RankProcedure,
+    against: AbstractProcedure,
+    samples: int,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """F and the opponent's density at the positions within each cell, and their weights."""
     at, weights = _inside(samples, max(procedure.draws, against.draws))
     start = np.cumsum(mass, axis=1) - mass
@@ -255,16 +280,30 @@ def _cells(widths, mass, procedure, against, samples):
     return cdf, against.density(u), at, weights
 
 
-def _win_rates(widths, exponents, procedure, against, samples):
+def _win_rates(
+    widths: Widths,
+    exponents: Cells,
+    procedure: RankProcedure,
+    against: AbstractProcedure,
+    samples: int,
+) -> Float[np.ndarray, "prompts"]:
+    """W = 1 − ∫ H(F) dG of each prompt."""
     mass, _ = _tilt(widths, exponents)
     cdf, opponent, _, weights = _cells(widths, mass, procedure, against, samples)
     return 1 - np.sum(widths * ((procedure.cdf(cdf) * opponent) @ weights), axis=1)
 
 
-def _ascend(widths, exponents, procedure, against, samples, beta):
+def _ascend(
+    widths: Widths,
+    exponents: Cells,
+    procedure: RankProcedure,
+    against: AbstractProcedure,
+    samples: int,
+    beta: float,
+) -> Cells:
     """The exponents that maximize the mean of W − β KL over given prompts."""
 
-    def loss(e):
+    def loss(e: Cells) -> tuple[float, Cells]:
         mass, log_z = _tilt(widths, e)
         cdf, opponent, at, weights = _cells(widths, mass, procedure, against, samples)
         rate = procedure.density(cdf) * opponent
@@ -275,13 +314,15 @@ def _ascend(widths, exponents, procedure, against, samples, beta):
         after = np.cumsum(per_cell[:, ::-1], axis=1)[:, ::-1] - per_cell
         phi = -after - widths * (rate @ (weights * at))
         marginal = phi - beta * e
+        # The exponents enter through mass ∝ width e^exponent, so dJ/de is mass times Φ − βe less
+        # its mean: the tilt's log partition takes the mean out.
         pull = mass * (marginal - np.sum(mass * marginal, axis=1, keepdims=True))
         return beta * kl.mean() - wins.mean(), -pull.mean(0)
 
     from scipy.optimize import minimize  # slow to import
 
-    found = minimize(
+    optimum = minimize(
         loss, exponents, jac=True, method="L-BFGS-B", options={"maxiter": 200, "ftol": 1e-12}
     )
-    # A common shift changes nothing; the table must not fall, where too few prompts decide.
-    return np.maximum.accumulate(found.x - found.x[0])
+    # A common shift changes nothing. The table must not fall where few prompts determine it.
+    return np.maximum.accumulate(optimum.x - optimum.x[0])

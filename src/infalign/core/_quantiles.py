@@ -7,11 +7,17 @@ import numpy as np
 from infalign import _check
 
 from ._inputs import finite_rewards
+from ._shapes import ArrayLike, Float, Real
 
 Smoothing = Literal["none", "add-half"]
 
 
-def quantiles(rewards, reference_rewards, *, smoothing: Smoothing = "none") -> np.ndarray:
+def quantiles(
+    rewards: Real[ArrayLike, "prompts m"],
+    reference_rewards: Real[ArrayLike, "prompts k"],
+    *,
+    smoothing: Smoothing = "none",
+) -> Float[np.ndarray, "prompts m"]:
     """Mid-rank quantile of each reward among the reference rewards of its prompt.
 
     Ĉ = (#{r_k < r} + ½ #{r_k = r}) / K, the empirical calibrated reward (InfAlign,
@@ -27,13 +33,16 @@ def quantiles(rewards, reference_rewards, *, smoothing: Smoothing = "none") -> n
     >>> quantiles([[0.0, 2.0, 9.0]], [[1.0, 2.0, 3.0, 4.0]]).tolist()
     [[0.0, 0.375, 1.0]]
     """
-    rewards, reference = _paired(rewards, reference_rewards)
-    return np.array(
-        [mid_rank(row, r, smoothing) for r, row in zip(rewards, reference, strict=True)]
-    )
+    given, reference = _paired(rewards, reference_rewards)
+    return np.array([mid_rank(row, r, smoothing) for r, row in zip(given, reference, strict=True)])
 
 
-def randomized_quantiles(rewards, reference_rewards, *, rng: np.random.Generator) -> np.ndarray:
+def randomized_quantiles(
+    rewards: Real[ArrayLike, "prompts m"],
+    reference_rewards: Real[ArrayLike, "prompts k"],
+    *,
+    rng: np.random.Generator,
+) -> Float[np.ndarray, "prompts m"]:
     """Quantiles with ties and the gaps between ranks broken at random: (#{r_k < r} + v) / (K + 1).
 
     v is uniform on [0, 1 + #{r_k = r}]. Unlike mid-ranks these are exactly uniform for fresh
@@ -43,10 +52,10 @@ def randomized_quantiles(rewards, reference_rewards, *, rng: np.random.Generator
 
     Returns shape (prompts, m) in [0, 1). Raises ValueError as `quantiles` does.
     """
-    rewards, reference = _paired(rewards, reference_rewards)
-    places = [ranks(row, r) for r, row in zip(rewards, reference, strict=True)]
+    given, reference = _paired(rewards, reference_rewards)
+    places = [ranks(row, r) for r, row in zip(given, reference, strict=True)]
     below, up_to = np.array(places).swapaxes(0, 1)
-    return (below + rng.random(rewards.shape) * (up_to - below + 1)) / (reference.shape[1] + 1)
+    return (below + rng.random(given.shape) * (up_to - below + 1)) / (reference.shape[1] + 1)
 
 
 def ranks(reference: np.ndarray, rewards: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -66,8 +75,10 @@ def interval(
     return ends(below, up_to, len(reference), smoothing)
 
 
-def ends(below, up_to, samples, smoothing: Smoothing) -> tuple[np.ndarray, np.ndarray]:
-    """Quantiles of ranks among so many `samples`: from below, and up to the last of its ties."""
+def ends(
+    below: np.ndarray, up_to: np.ndarray, samples: int | np.ndarray, smoothing: Smoothing
+) -> tuple[np.ndarray, np.ndarray]:
+    """Quantiles of ranks among `samples` rewards: of the rank `below` all ties, and `up_to` all."""
     if _check.one_of("smoothing", smoothing, ("none", "add-half")) == "add-half":
         return (below + 0.5) / (samples + 1), (up_to + 0.5) / (samples + 1)
     return below / samples, up_to / samples
@@ -79,13 +90,11 @@ def mid_rank(reference: np.ndarray, rewards: np.ndarray, smoothing: Smoothing) -
     return (low + high) / 2
 
 
-def _paired(rewards, reference_rewards) -> tuple[np.ndarray, np.ndarray]:
+def _paired(
+    rewards: Real[ArrayLike, "prompts m"], reference_rewards: Real[ArrayLike, "prompts k"]
+) -> tuple[Float[np.ndarray, "prompts m"], Float[np.ndarray, "prompts k"]]:
     """Both as finite arrays with one row per prompt, the reference sorted."""
-    rewards = finite_rewards("rewards", rewards)
+    given = finite_rewards("rewards", rewards)
     reference = np.sort(finite_rewards("reference_rewards", reference_rewards), axis=1)
-    if len(rewards) != len(reference):
-        raise ValueError(
-            f"`rewards` and `reference_rewards` must have one row per prompt each; "
-            f"got {len(rewards)} and {len(reference)} rows."
-        )
-    return rewards, reference
+    _check.paired_rows(rewards=given, reference_rewards=reference)
+    return given, reference

@@ -89,7 +89,7 @@ class Entry(Generic[T]):
         """
         own = getattr(self.kind, "from_text", None)
         if own is not None:
-            return own(arguments or "")  # type: ignore[no-any-return]  # the class's own method
+            return own(arguments or "")
         texts = [] if arguments is None else arguments.split(":")
         if not self.form or len(texts) != len(self.parameters):
             raise Unreadable(self.form)

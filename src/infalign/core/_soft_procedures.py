@@ -1,11 +1,12 @@
 """Procedures that read the calibrated reward itself, not ranks alone: soft best-of-n and rewind.
 
 On the quantile axis their temperature and threshold are in units of the calibrated reward, so a
-procedure is the same for every prompt and model. Such a procedure is no map of the policy's CDF:
-each gives its win rate's gradient (and curvature) as a functional of the policy's density f.
+procedure is the same for every prompt and model. Such a procedure is not a map of the policy's CDF:
+each defines the gradient (and curvature) of its win rate as a functional of the policy's density f.
 """
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -14,9 +15,10 @@ from scipy.special import exp1
 
 from infalign import _check
 
-from ._inputs import quantile
-from ._procedures import AbstractProcedure, register_procedure
+from ._inputs import Quantiles, Values, quantile
+from ._procedures import AbstractProcedure, Nodes, register_procedure
 from ._quadrature import Panels, graded
+from ._shapes import Float
 
 
 class SoftenedProcedure(AbstractProcedure):
@@ -25,11 +27,11 @@ class SoftenedProcedure(AbstractProcedure):
     reads = "quantiles"
 
     @abstractmethod
-    def gradient(self, grid: Panels, density: np.ndarray, opponent: np.ndarray) -> np.ndarray:
+    def gradient(self, grid: Panels, density: Nodes, opponent: Nodes) -> Nodes:
         """Φ = dW/df at the nodes, up to a constant.
 
         - `density`: f at the nodes.
-        - `opponent`: G, the CDF of what the opponent keeps, at the nodes.
+        - `opponent`: G, the CDF of the opponent's selected response, at the nodes.
         """
 
 
@@ -40,7 +42,7 @@ class SoftenedProcedure(AbstractProcedure):
 )
 @dataclass(frozen=True)
 class SoftBestOfN(SoftenedProcedure):
-    """Draw `n` responses, keep response i with chance ∝ e^{C_i / temperature}.
+    """Draw `n` responses, select response i with chance ∝ e^{C_i / temperature}.
 
     Between plain sampling (high temperature) and best-of-n (low). Source: arXiv:2505.03156, here
     with the calibrated reward C in place of the raw one.
@@ -52,44 +54,46 @@ class SoftBestOfN(SoftenedProcedure):
     temperature: float
     """In units of the calibrated reward; at least 0.005, below which it is best-of-n."""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         _check.count("n", self.n)
         if _check.positive("temperature", self.temperature) < 0.005:
             raise ValueError(
                 f"`temperature` must be at least 0.005; got {self.temperature:g}. Use "
-                f"BestOfN({self.n}), which it cannot be told from."
+                f"BestOfN({self.n}), from which it cannot be distinguished."
             )
         object.__setattr__(self, "temperature", float(self.temperature))
 
     @property
-    def draws(self):
+    def draws(self) -> int:
         return self.n
 
-    def choose(self, values, rng):
+    def choose(self, values: Sequence[float], rng: np.random.Generator) -> int:
         u = np.array(values)
         chances = np.exp((u - u.max()) / self.temperature)
         return int(rng.choice(u.size, p=chances / chances.sum()))
 
-    # The chance to keep u among others v_j is E[w(u) / (w(u) + Σ w(v_j))], w(u) = e^{(u-1)/T}, and
-    # 1/x = ∫ e^{-sx} ds turns it into a one-dimensional integral over L(s) = E[e^{-s w(v)}]:
-    # kept density = n f(u) w(u) ∫ e^{-s w(u)} L(s)^(n-1) ds.
-    # In log s the integrand is analytic in a strip, where the trapezoidal rule is spectral.
+    # The chance to select u among the others v_j is E[w(u) / (w(u) + Σ w(v_j))], where w(u) =
+    # e^{(u-1)/T}. With 1/x = ∫ e^{-sx} ds it is a one-dimensional integral over
+    # L(s) = E[e^{-s w(v)}]:
+    # selected density = n f(u) w(u) ∫ e^{-s w(u)} L(s)^(n-1) ds.
+    # In log s the integrand is analytic in a strip, where the trapezoidal rule converges
+    # geometrically.
 
     @cached_property
-    def _s(self) -> np.ndarray:
+    def _s(self) -> Float[np.ndarray, "s"]:
         return np.exp(np.arange(-38.0, 1 / self.temperature + 5, 0.25))
 
-    def _w(self, u):
+    def _w(self, u: np.ndarray | float) -> Values:
         return np.exp((u - 1) / self.temperature)
 
     @cached_property
-    def _reference(self) -> np.ndarray:
+    def _reference(self) -> Float[np.ndarray, "s"]:
         """ds · n L(s)^(n-1) of the reference, whose L is an exponential integral."""
         t, s = self.temperature, self._s
         laplace = t * (exp1(s * np.exp(-1 / t)) - exp1(s))
         return 0.25 * s * self.n * laplace ** (self.n - 1)
 
-    def cdf(self, u):
+    def cdf(self, u: Quantiles) -> Values:
         u = quantile("u", u)
         t, s = self.temperature, self._s
         # ∫₀^u w e^{-s w} = (T/s) (e^{-s w(0)} - e^{-s w(u)})
@@ -97,23 +101,25 @@ class SoftBestOfN(SoftenedProcedure):
         rise = -np.expm1(-s * (self._w(u)[..., None] - low)) * np.exp(-s * low)
         return (rise * t / s) @ self._reference
 
-    def density(self, u):
+    def density(self, u: Quantiles) -> Values:
         w = self._w(quantile("u", u))[..., None]
         return (w * np.exp(-self._s * w)) @ self._reference
 
-    def selected_cdf(self, grid, density, cdf):
+    def selected_cdf(self, grid: Panels, density: Nodes, cdf: Nodes) -> Nodes:
         kernel, laplace = self._transform(grid, density)
         weight = 0.25 * self._s * self.n * laplace ** (self.n - 1)
         w = self._w(grid.nodes)
-        kept = density * w * (weight @ kernel).reshape(w.shape)
-        return grid.cumulate(kept)[0]
+        selected = density * w * (weight @ kernel).reshape(w.shape)
+        return grid.cumulate(selected)[0]
 
-    def _transform(self, grid, density):
+    def _transform(
+        self, grid: Panels, density: Nodes
+    ) -> tuple[Float[np.ndarray, "s n"], Float[np.ndarray, "s"]]:
         """e^{-s w} at every (s, node), and L(s)."""
         kernel = np.exp(-self._s[:, None] * self._w(grid.nodes).ravel())
         return kernel, kernel @ (grid.weights * density).ravel()
 
-    def _moments(self, grid, density, opponent):
+    def _moments(self, grid: Panels, density: Nodes, opponent: Nodes) -> tuple[np.ndarray, ...]:
         kernel, laplace = self._transform(grid, density)
         gain = (opponent * self._w(grid.nodes)).ravel()
         wins = kernel @ (gain * (grid.weights * density).ravel())
@@ -125,13 +131,13 @@ class SoftBestOfN(SoftenedProcedure):
         third = (self.n - 2) * second * inverse
         return kernel, gain, wins, first, second, third
 
-    def gradient(self, grid, density, opponent):
+    def gradient(self, grid: Panels, density: Nodes, opponent: Nodes) -> Nodes:
         # W = n ∫ L^(n-1) M ds with M(s) = ∫ f G w e^{-s w}.
         kernel, gain, wins, first, second, _ = self._moments(grid, density, opponent)
         slope = (second * wins) @ kernel + gain * (first @ kernel)
         return slope.reshape(grid.nodes.shape)
 
-    def curvature(self, grid, density, opponent) -> np.ndarray:
+    def curvature(self, grid: Panels, density: Nodes, opponent: Nodes) -> Float[np.ndarray, "_ _"]:
         """d²W/df(u)df(v) at the nodes, as a square matrix."""
         kernel, gain, wins, _, second, third = self._moments(grid, density, opponent)
         mixed = (kernel * second[:, None]).T @ (kernel * gain)
@@ -143,66 +149,68 @@ class SoftBestOfN(SoftenedProcedure):
 )
 @dataclass(frozen=True)
 class Rewind(SoftenedProcedure):
-    """Draw again until the calibrated reward reaches `threshold`; keep the last response.
+    """Draw again until the calibrated reward reaches `threshold`; select the last response.
 
-    After `max_tries` draws the last one is kept whatever it is.
+    After `max_tries` draws the last one is selected, whatever its reward.
     """
 
     threshold: float
     """Quantile under the reference, strictly between 0 and 1."""
 
     max_tries: int
-    """Responses drawn at most; 1 is plain sampling."""
+    """Largest number of responses drawn; 1 is plain sampling."""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         _check.real("threshold", self.threshold)
         _check.open_unit_interval("threshold", self.threshold, "every response would pass or fail")
         object.__setattr__(self, "threshold", float(self.threshold))
         _check.count("max_tries", self.max_tries)
 
     @property
-    def draws(self):
+    def draws(self) -> int:
         return self.max_tries
 
     @property
-    def breaks(self):
+    def breaks(self) -> tuple[float, ...]:
         return (self.threshold,)
 
     def passes(self, quantile: float) -> bool:
         """Whether drawing ends with a response of this calibrated reward."""
         return _check.real("quantile", quantile) >= self.threshold
 
-    def choose(self, values, rng):
+    def choose(self, values: Sequence[float], rng: np.random.Generator) -> int:
         """The first that passes, in the order of drawing; else the last."""
         passed = [i for i, u in enumerate(values[: self.max_tries]) if self.passes(u)]
         return passed[0] if passed else min(len(values), self.max_tries) - 1
 
     def rates(self, below: float) -> tuple[float, float]:
-        """How much more often than drawn a response is kept, below the threshold and above it,
-        where a policy falls below it with chance `below`."""
+        """Density of the selected response over that of a draw, below the threshold and above it.
+
+        - `below`: chance that a draw of the policy falls below the threshold.
+        """
         m = self.max_tries
         tries = float(np.sum(below ** np.arange(m)))  # expected draws, (1 - a^m) / (1 - a)
         return float(below ** (m - 1)), tries
 
-    def cdf(self, u):
+    def cdf(self, u: Quantiles) -> Values:
         u = quantile("u", u)
         low, high = self.rates(self.threshold)
         return low * np.minimum(u, self.threshold) + high * np.maximum(u - self.threshold, 0)
 
-    def density(self, u):
+    def density(self, u: Quantiles) -> Values:
         low, high = self.rates(self.threshold)
         return np.where(quantile("u", u) < self.threshold, low, high)
 
-    def below(self, grid, density) -> float:
+    def below(self, grid: Panels, density: Nodes) -> float:
         """F(threshold) of a policy; `grid` has an edge there."""
         return float(np.sum((grid.weights * density)[grid.nodes < self.threshold]))
 
-    def selected_cdf(self, grid, density, cdf):
+    def selected_cdf(self, grid: Panels, density: Nodes, cdf: Nodes) -> Nodes:
         a = self.below(grid, density)
         low, high = self.rates(a)
         return low * np.minimum(cdf, a) + high * np.maximum(cdf - a, 0)
 
-    def gradient(self, grid, density, opponent):
+    def gradient(self, grid: Panels, density: Nodes, opponent: Nodes) -> Nodes:
         # W = S(a) ∫_τ^1 f G + a^(m-1) ∫_0^τ f G, S(a) = Σ_{j<m} a^j and a = ∫_0^τ f.
         under = grid.nodes < self.threshold
         a = self.below(grid, density)

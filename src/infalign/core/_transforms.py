@@ -1,34 +1,35 @@
 """Transforms Φ from quantile to training reward: KL-regularized RL on Φ(C) tilts by e^{Φ/β}.
 
-All are increasing, but for the table of a procedure that wants otherwise. An affine map of Φ only
-rescales β, so each is written in the scale in which its formula is shortest; `Exponential` in
-[0, 1].
+All are increasing, except for tables made for `Rewind`. An affine map of Φ only rescales β, so each
+is written in the scale in which its formula is shortest; `Exponential` in [0, 1].
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields
-from typing import TypeVar
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from inspect import signature
+from typing import Any, TypeVar
 
 import numpy as np
 from scipy.special import ndtri, xlogy
 
 from infalign import _check
 
-from ._inputs import inner_quantile, quantile
+from ._inputs import Quantiles, Values, inner_quantile, quantile
 from ._registry import Registry
+from ._shapes import Float
 
 
 class AbstractTransform(ABC):
     """An increasing map from quantile to reward."""
 
     @abstractmethod
-    def __call__(self, u: np.ndarray) -> np.ndarray:
+    def __call__(self, u: Quantiles) -> Values:
         """Φ(u), elementwise, for u in [0, 1]."""
 
-    def below_1(self, distance: np.ndarray) -> np.ndarray:
-        """Φ(1 − distance), elementwise: exact where 1 − distance would be rounded, if Φ is steep
-        there."""
+    def below_1(self, distance: Quantiles) -> Values:
+        """Φ(1 − distance), elementwise: exact near 1, where rounding 1 − distance would matter."""
         return self(1 - _check.unit_interval("distance", distance))
 
     @property
@@ -47,14 +48,14 @@ class AbstractTransform(ABC):
         """Whether Φ is finite at 0 and 1, so that plain mid-rank quantiles can be used."""
 
     @abstractmethod
-    def integral(self, u: np.ndarray) -> np.ndarray:
+    def integral(self, u: Quantiles) -> Values:
         """∫₀^u Φ, elementwise, for u in [0, 1]; finite at both ends for every transform here."""
 
-    def average(self, low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    def average(self, low: Quantiles, high: Quantiles) -> Values:
         """Mean of Φ over [low, high], elementwise; Φ(low) where the two are equal.
 
         The training reward of an atom: responses with tied rewards share the quantiles from `low`
-        to `high`, and what a policy gains from them is Φ over all of these, not at the middle.
+        to `high`, and a policy gains the mean of Φ over these, not its value at the middle.
         """
         low, high = np.broadcast_arrays(
             _check.unit_interval("low", low), _check.unit_interval("high", high)
@@ -71,9 +72,10 @@ class AbstractTransform(ABC):
             result = np.where(wide, result, self(np.where(wide, 0.5, low)))
         return result
 
-    def to_json(self) -> dict:
+    def to_json(self) -> dict[str, Any]:
         """The transform as plain JSON values; `transform_from_json` reads it back."""
-        return {"kind": type(self).__name__, **asdict(self)}
+        names = signature(type(self)).parameters
+        return {"kind": type(self).__name__, **{name: getattr(self, name) for name in names}}
 
 
 TRANSFORMS: Registry[AbstractTransform] = Registry("transform", AbstractTransform)
@@ -102,14 +104,14 @@ def register_transform(
 class Identity(AbstractTransform):
     """Φ(u) = u: optimal for plain sampling."""
 
-    def __call__(self, u):
+    def __call__(self, u: Quantiles) -> Values:
         return quantile("u", u)
 
-    def integral(self, u):
+    def integral(self, u: Quantiles) -> Values:
         return quantile("u", u) ** 2 / 2
 
     @property
-    def bounded(self):
+    def bounded(self) -> bool:
         return True
 
 
@@ -118,39 +120,39 @@ class Identity(AbstractTransform):
 class Log(AbstractTransform):
     """Φ(u) = log u: at β = 1/(n − 1) its optimum is exactly the best-of-n distribution."""
 
-    def __call__(self, u):
+    def __call__(self, u: Quantiles) -> Values:
         return np.log(inner_quantile("u", u, "log 0 is −∞"))
 
-    def below_1(self, distance):
+    def below_1(self, distance: Quantiles) -> Values:
         return np.log1p(-inner_quantile("distance", distance, "log 0 is −∞"))
 
-    def integral(self, u):
+    def integral(self, u: Quantiles) -> Values:
         u = quantile("u", u)
         return xlogy(u, u) - u
 
     @property
-    def bounded(self):
+    def bounded(self) -> bool:
         return False
 
 
 @register_transform("probit")
 @dataclass(frozen=True)
 class Probit(AbstractTransform):
-    """Φ(u) = the standard normal quantile: what RLHF on normally distributed rewards amounts to."""
+    """Φ(u) = the standard normal quantile: RLHF on a normally distributed raw reward."""
 
-    def __call__(self, u):
+    def __call__(self, u: Quantiles) -> Values:
         return ndtri(inner_quantile("u", u, "the normal quantile is infinite there"))
 
-    def below_1(self, distance):
+    def below_1(self, distance: Quantiles) -> Values:
         return -ndtri(inner_quantile("distance", distance, "the normal quantile is infinite there"))
 
-    def integral(self, u):
+    def integral(self, u: Quantiles) -> Values:
         # d/dz of the normal density is -z times it.
         z = ndtri(quantile("u", u))
         return -np.exp(-(z**2) / 2) / np.sqrt(2 * np.pi)
 
     @property
-    def bounded(self):
+    def bounded(self) -> bool:
         return False
 
 
@@ -166,10 +168,10 @@ class Exponential(AbstractTransform):
     t: float
     """Sharpness: e^t is the ratio of Φ' at the two ends of the axis."""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         object.__setattr__(self, "t", _check.real("t", self.t))
 
-    def __call__(self, u):
+    def __call__(self, u: Quantiles) -> Values:
         u = quantile("u", u)
         if abs(self.t) < 1e-14:  # u to rounding; tinier t would lose all digits of e^{tu} - 1
             return u
@@ -177,9 +179,9 @@ class Exponential(AbstractTransform):
             return np.exp(self.t * (u - 1)) * np.expm1(-self.t * u) / np.expm1(-self.t)
         return np.expm1(self.t * u) / np.expm1(self.t)
 
-    def integral(self, u):
+    def integral(self, u: Quantiles) -> Values:
         u = quantile("u", u)
-        if abs(self.t) < 0.5:  # the closed form cancels; a dozen nodes are exact
+        if abs(self.t) < 0.5:  # the closed form cancels; 12 Gauss nodes are exact to rounding
             nodes, weights = np.polynomial.legendre.leggauss(12)
             return self(u[..., None] * (1 + nodes) / 2) @ weights * u / 2
         if self.t > 0:
@@ -189,7 +191,7 @@ class Exponential(AbstractTransform):
         return (np.expm1(self.t * u) / self.t - u) / np.expm1(self.t)
 
     @property
-    def bounded(self):
+    def bounded(self) -> bool:
         return True
 
     def paper_beta(self, beta: float) -> float:
@@ -200,33 +202,33 @@ class Exponential(AbstractTransform):
 @register_transform("power", example="power:7")
 @dataclass(frozen=True)
 class Power(AbstractTransform):
-    """Φ(u) = u^a: between plain sampling (a = 1) and best-of-n, whose gradient at the reference it
-    is at a = 2n − 1."""
+    """Φ(u) = u^a. At a = 1 it is the identity; at a = 2n − 1 it is the win-rate gradient of
+    best-of-n at the reference."""
 
     a: float
     """Exponent, > 0."""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         object.__setattr__(self, "a", _check.positive("a", self.a))
 
-    def __call__(self, u):
+    def __call__(self, u: Quantiles) -> Values:
         return quantile("u", u) ** self.a
 
-    def integral(self, u):
+    def integral(self, u: Quantiles) -> Values:
         return quantile("u", u) ** (self.a + 1) / (self.a + 1)
 
     @property
-    def bounded(self):
+    def bounded(self) -> bool:
         return True
 
 
 @register_transform("tabulated", form="")
 @dataclass(frozen=True)
 class Tabulated(AbstractTransform):
-    """Φ given by its values on a grid, joined by cubics: monotone ones, or with given slopes.
+    """Φ by its values on a grid, joined by cubics: monotone ones, or with given slopes.
 
     The grid must start at 0, end at 1 and increase; the values must not decrease, unless
-    `increasing` is False. Φ jumps where a quantile stands twice.
+    `increasing` is False. Φ jumps at a quantile that is listed twice.
     """
 
     u: tuple[float, ...]
@@ -236,13 +238,13 @@ class Tabulated(AbstractTransform):
     """Φ on that grid."""
 
     slope: tuple[float, ...] | None = None
-    """Φ' on that grid, where it is known; not negative."""
+    """Φ' on that grid, at least 0. Default: slopes of a monotone cubic."""
 
     increasing: bool = True
-    """Whether falling values are refused. Only a procedure that draws again below a threshold
-    wants them: a response just above it is worse than another draw."""
+    """Whether falling values are refused. Only `Rewind` needs them: a response just above its
+    threshold is worse than another draw."""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         u, phi = _check.numbers("u", self.u), _check.numbers("phi", self.phi)
         if u.ndim != 1 or u.shape != phi.shape or u.size < 2:
             raise ValueError(
@@ -265,7 +267,6 @@ class Tabulated(AbstractTransform):
             )
         object.__setattr__(self, "u", tuple(u.tolist()))
         object.__setattr__(self, "phi", tuple(phi.tolist()))
-        slope = None
         if self.slope is not None:
             slope = _check.numbers("slope", self.slope)
             if slope.shape != u.shape or not (np.isfinite(slope) & (slope >= 0)).all():
@@ -274,12 +275,22 @@ class Tabulated(AbstractTransform):
                     f"`u`; got shape {slope.shape}, least value {slope.min(initial=0):g}."
                 )
             object.__setattr__(self, "slope", tuple(slope.tolist()))
-        object.__setattr__(self, "_starts", u[twice])
-        pieces = np.split(np.arange(u.size), twice + 1)
-        curves = [_curve(u[i], phi[i], None if slope is None else slope[i]) for i in pieces]
-        object.__setattr__(self, "_curves", curves)
 
-    def _by_piece(self, u, evaluate):
+    @cached_property
+    def _starts(self) -> Float[np.ndarray, "_"]:
+        """Quantiles at which a piece starts after a jump."""
+        u = np.asarray(self.u)
+        return u[np.flatnonzero(np.diff(u) == 0)]
+
+    @cached_property
+    def _curves(self) -> list[Any]:
+        """One cubic per piece between jumps."""
+        u, phi = np.asarray(self.u), np.asarray(self.phi)
+        slope = None if self.slope is None else np.asarray(self.slope)
+        pieces = np.split(np.arange(u.size), np.flatnonzero(np.diff(u) == 0) + 1)
+        return [_curve(u[i], phi[i], None if slope is None else slope[i]) for i in pieces]
+
+    def _by_piece(self, u: Quantiles, evaluate: Callable[[int, np.ndarray], np.ndarray]) -> Values:
         """`evaluate(number, u)` of the piece between two jumps that each u lies in."""
         u = quantile("u", u)
         if len(self._curves) == 1:
@@ -290,36 +301,36 @@ class Tabulated(AbstractTransform):
             [evaluate(i, u) for i in range(len(self._curves))],
         )
 
-    def __call__(self, u):
+    def __call__(self, u: Quantiles) -> Values:
         return self._by_piece(u, lambda i, v: self._curves[i](v))
 
-    def integral(self, u):
+    def integral(self, u: Quantiles) -> Values:
         sums = [curve.antiderivative() for curve in self._curves]
         ends = np.append(self._starts, 1.0)
         before = np.cumsum([0.0, *(float(s(e)) for s, e in zip(sums, ends, strict=True))])
         return self._by_piece(u, lambda i, v: before[i] + sums[i](v))
 
     @property
-    def jumps(self):
+    def jumps(self) -> tuple[float, ...]:
         return tuple(self._starts)
 
     @property
-    def bounded(self):
+    def bounded(self) -> bool:
         return True
 
 
-def _curve(u, phi, slope):
+def _curve(u: np.ndarray, phi: np.ndarray, slope: np.ndarray | None) -> Any:
     """A piecewise cubic through one stretch of a table."""
     from scipy.interpolate import CubicHermiteSpline, PchipInterpolator  # slow to import
 
     return PchipInterpolator(u, phi) if slope is None else CubicHermiteSpline(u, phi, slope)
 
 
-def transform_from_json(data: dict) -> AbstractTransform:
+def transform_from_json(data: Mapping[str, Any]) -> AbstractTransform:
     """The transform that `to_json` wrote; ValueError if `data` is not one."""
     kinds = {entry.kind.__name__: entry.kind for entry in TRANSFORMS.values()}
     kind = kinds.get(str(_check.mapping("data", data).get("kind")))
-    names = {field.name for field in fields(kind)} if kind else set()
+    names = set(signature(kind).parameters) if kind else set()
     if kind is None or set(data) != names | {"kind"}:
         raise ValueError(
             f"`data` must be a transform written by `to_json` ({', '.join(sorted(kinds))}); got "

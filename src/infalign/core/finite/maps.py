@@ -111,7 +111,7 @@ class Custom(AbstractMap):
     concave: bool = False
     """Whether ⟨T(π), utility⟩ is concave in π: the `gap` of a solution relies on it."""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         _check.function("apply", self.apply)
         if self.pullback is not None:
             _check.function("pullback", self.pullback)
