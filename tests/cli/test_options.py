@@ -39,7 +39,8 @@ RED_TEAM = "--model m --prompts bundled:harmless --limit 4 --attempts 8 --out re
 BY_REWARD = "--reward bundled:harmless --threshold -0.6"
 STORE = "store/calibration"
 
-# Command: mode: what is typed; options that act, each with a value; and options that are refused.
+# For each mode of a command: the words typed, the options that act, each with a value, and the
+# options that are refused.
 MODES: dict[str, dict[str, tuple[str, dict[str, str], dict[str, str]]]] = {
     "demo": {"": ("", {"--out": "other", "--quick": ""}, NONE)},
     "run": {"": (RUN, {"--out": "other", "--until": "design"}, NONE)},

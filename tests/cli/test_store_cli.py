@@ -167,8 +167,8 @@ def test_stores_become_one_and_tables_and_stores_again(cli, folder, tmp_path):
 def test_what_rewards_were_made_with_can_be_said(cli, folder, tmp_path):
     table, out = tmp_path / "t.parquet", tmp_path / "s"
     pq.write_table(pa.table({"prompt_id": ["a"], "reference_rewards": [[1.0, 2.0]]}), table)
-    told = ["--provenance", "model=a=b", "--provenance", "reward=c"]
-    assert cli("store", "import", table, "--out", out, *told)[0] == 0
+    stated = ["--provenance", "model=a=b", "--provenance", "reward=c"]
+    assert cli("store", "import", table, "--out", out, *stated)[0] == 0
     found = json.loads(cli("store", "show", out, "--json")[1])
     assert found["provenance"] == {"model": "a=b", "reward": "c"}
     code, _, err = cli("store", "import", table, "--out", tmp_path / "n", "--provenance", "model")

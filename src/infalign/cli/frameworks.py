@@ -29,7 +29,7 @@ EXPORT_HELP = (
 )
 SERVE_HELP = (
     "Serve a run's reward over HTTP, to OpenRLHF and to other runs.\n\n"
-    "Prints the address and, as JSON, what is served. There is no password: everyone who reaches "
+    "Prints the address and, as JSON, its contents. There is no password: everyone who reaches "
     "the address can use it.\n\n"
     "Example: infalign serve-reward runs/mine --port 8000"
 )

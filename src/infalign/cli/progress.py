@@ -23,7 +23,7 @@ from rich.progress import (
 from rich.text import Text
 
 Report = Callable[[str, int, int], None]
-"""Called with what is being done, how much of it is done, and how much there is."""
+"""Called with the name of a task, the steps done, and all its steps."""
 
 SILENCE = 30
 """Seconds between two lines of progress in a log."""

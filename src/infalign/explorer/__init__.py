@@ -1,4 +1,4 @@
-"""The explorer: one interactive page on which a transform is understood and chosen."""
+"""The explorer: one interactive page that explains transforms and helps to choose one."""
 
 from .page import build_page, write_page
 from .server import serve

@@ -1,9 +1,9 @@
-// What is left of a transform when quantiles are counted among K reference samples of each prompt.
+// Win rates of a transform if quantiles are estimated from K reference samples of each prompt.
 //
 // The samples cut the axis into K + 1 cells, whose widths are Dirichlet(1, …, 1) and unknown to
-// whoever trains: every reply in cell j is paid Φ(j / K), or Φ((j + 1/2) / (K + 1)) where Φ has no
-// value at 0 or 1. The tilt is level within a cell. Win rates are means over simulated prompts, the
-// same ones for every transform, so that differences are sharper than the figures themselves.
+// training: every reply in cell j gets the reward Φ(j / K), or Φ((j + 1/2) / (K + 1)) if Φ is infinite
+// at 0 or 1. The tilt is constant within a cell. Win rates are means over simulated prompts, the same
+// for every transform, so differences are more precise than the win rates themselves.
 
 // A small generator of uniform numbers (Marsaglia's xorshift, 32 bits): the same page, same numbers.
 function makeRandom(seed) {
@@ -25,7 +25,7 @@ function drawCells(random, count, samples) {
   return edges;
 }
 
-// Φ in each cell, as it is counted there.
+// The training reward of each cell.
 function onCells(samples, transform) {
   return Float64Array.from({ length: samples + 1 }, (_, j) => transform.bounded
     ? transform.phi(j / samples, 1 - j / samples)
@@ -58,7 +58,7 @@ const RULES = [
   })(),
 ];
 
-// Win rate prompt by prompt: within a cell F is straight, and 1 - W = ∫ H(F) g du is a sum of rules.
+// Win rate prompt by prompt: within a cell F is linear, and 1 - W = ∫ H(F) g du is a sum of rules.
 function cellWins({ law, against }, edges, phi, beta) {
   const cells = phi.length, top = phi.reduce((a, b) => Math.max(a, b)), width = cells + 1;
   const weight = phi.map((value) => Math.exp((value - top) / beta));
@@ -85,7 +85,7 @@ function cellWins({ law, against }, edges, phi, beta) {
   return wins;
 }
 
-// β at which the mean KL over `edges` is `kl`, or null where not even the sharpest tilt reaches it.
+// β at which the mean KL over `edges` is `kl`, or null if not even the sharpest tilt reaches it.
 function cellBeta(edges, phi, kl, start) {
   const off = (logBeta) => Math.log(Math.max(cellKl(edges, phi, Math.exp(logBeta)), 1e-300) / kl);
   let a = Math.log(start), fa = off(a), b = a, fb = fa;

@@ -65,14 +65,14 @@ function follow({ law, against }, beta, y, { tolerance = 1e-9, longest = 0.25, p
   return left > 0 ? null : state;
 }
 
-// The curve with both its ends right, measured; null if it misses the lower one.
+// The measures of a curve whose ends are both right; null if it misses the lower end.
 function measured(game, beta, top) {
   const path = [], end = follow(game, beta, top, { longest: 0.02, path });
   if (!end || Math.abs(end[1]) > 2e-4) return null;
   return { beta, top, kl: end[4], win: 1 - end[5], miss: end[1], path };
 }
 
-// s at the end, where it should be 0: positive where too little mass was met on the way.
+// s at the lower end, where it should be 0: positive if the curve met too little mass.
 function missBy(game, beta, top) {
   const end = follow(game, beta, top);
   return end ? end[1] : NaN;

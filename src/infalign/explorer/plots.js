@@ -93,7 +93,7 @@ class Plot {
     event.preventDefault();
   }
 
-  // The cursor at a share of the axis, with what the curves are worth there.
+  // The cursor at a share of the axis, with the values of the curves there.
   moveTo(share) {
     this.cursor = share;
     if (this.line) this.line.setAttribute("visibility", share === null ? "hidden" : "visible");

@@ -1,19 +1,21 @@
-"""The page over HTTP, for this machine alone."""
+"""The page over HTTP, for this machine only."""
 
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+from infalign.errors import ArgumentError
 
 from .page import build_page
 
 HOST = "127.0.0.1"
-"""Never another: the page is for whoever sits at this machine."""
+"""The loopback: no other machine can reach the page."""
 
 
 def make_server(port: int = 0) -> ThreadingHTTPServer:
-    """A server of the explorer at `/`, and of nothing else, bound to the loopback.
+    """A server that has the explorer at `/` and nothing else, bound to the loopback.
 
-    - `port`: 0 takes a free one; `server_address` says which.
+    - `port`: 0 for a free one, which `server_address` states.
 
-    Raises ValueError if the port cannot be had.
+    Raises ArgumentError if the port is not available.
     """
     body = build_page().encode()
 
@@ -35,19 +37,20 @@ def make_server(port: int = 0) -> ThreadingHTTPServer:
         do_HEAD = do_GET
 
         def log_message(self, *arguments):
-            """Nothing: a page that is loaded is no news."""
+            """Log nothing."""
 
     try:
         return ThreadingHTTPServer((HOST, port), Handler)
     except (OSError, OverflowError) as error:
-        raise ValueError(
-            f"`port` must be free and from 0 to 65535; got {port} ({error}). "
-            "Leave it out, and a free one is taken."
+        raise ArgumentError(
+            "port",
+            f"must be free and from 0 to 65535; got {port} ({error}). Leave it out to take a free "
+            "one.",
         ) from error
 
 
 def serve(port: int = 0, announce=print) -> None:
-    """Serve the explorer until Ctrl-C, after telling `announce` its address."""
+    """Serve the explorer until Ctrl-C; `announce` is called with its address first."""
     with make_server(port) as server:
         announce(f"http://{HOST}:{server.server_address[1]}/")
         try:

@@ -23,7 +23,7 @@ const NUMBERS = {
   t: [within(-200, 1000), "a number from -200 to 1000"], a: [within(0.01, 1000), "a number from 0.01 to 1000"],
 };
 
-// A procedure in one word, as the command line reads it.
+// A procedure's text form, as the command line reads it.
 function procedureSpec(name, n, k, mu) {
   if (Object.hasOwn(TABLES, name)) return name;
   return { "sampling": "sampling", "order-statistic": `${name}:${n}:${k}`, "best-of-poisson": `${name}:${mu}` }[name]
@@ -34,7 +34,7 @@ const playedSpec = (s) => procedureSpec(s.procedure, s.n, s.k, s.mu);
 const againstSpec = (s) => (s.versus === "same" ? playedSpec(s)
   : s.versus === "sampling" ? "sampling" : procedureSpec(s.vProcedure, s.vN, s.vK, s.vMu));
 
-// The parts of a procedure's word, or null if it names none: { procedure, n, k, mu }.
+// The parts of a procedure's text form, or null if it is not one: { procedure, n, k, mu }.
 function readProcedure(text) {
   const [procedure, ...rest] = text.split(":"), numbers = rest.map((part) => (part.trim() ? Number(part) : NaN));
   if (Object.hasOwn(TABLES, text)) return { procedure: text };
@@ -107,7 +107,7 @@ function fromFragment(fragment) {
   for (const part of fragment.replace(/^#/, "").split("&").filter(Boolean)) {
     const cut = part.indexOf("="), key = part.slice(0, cut);
     let text = part.slice(cut + 1);
-    try { text = decodeURIComponent(text); } catch { /* read as it stands */ }
+    try { text = decodeURIComponent(text); } catch { /* use the raw text */ }
     const read = cut > 0 && Object.hasOwn(READERS, key) ? READERS[key](text) : null;
     if (read) Object.assign(state, read); else unread.push(part);
   }
