@@ -12,7 +12,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from infalign import BestOfN, ConfigError, SoftBestOfN, storage, win_rate
-from infalign.comparison import measured, samples
+from infalign.comparison import measured, sampling
 from infalign.comparison.comparison import Comparison
 from infalign.comparison.run import compare_policies
 from infalign.config import EvaluationPrompts, SamplingSettings
@@ -168,9 +168,9 @@ def test_more_rewards_policies_and_procedures_use_the_samples_there_are(
     compare_policies(first, tmp_path)
     kept = column(tmp_path, "same", "completion").tolist()
     drawn = []
-    draw_one = samples._sampled
+    draw_one = sampling._sampled
     monkeypatch.setattr(
-        samples, "_sampled", lambda *arguments: drawn.append(arguments[2]) or draw_one(*arguments)
+        sampling, "_sampled", lambda *arguments: drawn.append(arguments[2]) or draw_one(*arguments)
     )
     more = plan(moved, policies={"same": moved, "other": REFERENCE}, procedures=("worst-of-n:2",))
     results = compare_policies(more, tmp_path)

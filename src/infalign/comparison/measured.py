@@ -16,7 +16,7 @@ from infalign.evaluation.votes import vote_chances
 from infalign.stores import PromptSamples
 
 from .comparison import CALIBRATION, REFERENCE, SELECTING, Comparison
-from .samples import column_of, read
+from .sampling import column_of, read
 
 
 class Measured:

@@ -9,7 +9,7 @@ from infalign.prompts import fingerprint
 from .comparison import Comparison
 from .measured import Measured
 from .resumable import Report
-from .samples import draw
+from .sampling import draw
 from .summary import summarize
 from .verdicts import draw_verdicts
 

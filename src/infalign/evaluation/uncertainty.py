@@ -197,8 +197,8 @@ def over_prompts(
     if stderr == 0 or np.ptp(per_prompt) == 0:
         unseen = 0.0 if bounds is None else -float(np.expm1(np.log1p(-level) / prompts))
         least, most = (value, value) if bounds is None else bounds
-        ends = (value + unseen * (least - value), value + unseen * (most - value))
-        return Estimate(value, 0.0, *ends, per_prompt)
+        low, high = value + unseen * (least - value), value + unseen * (most - value)
+        return Estimate(value, 0.0, low, high, per_prompt)
     below, above = interval.reach(per_prompt, level)
     low, high = value - below * stderr, value + above * stderr
     if bounds is not None:

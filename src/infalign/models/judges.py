@@ -75,7 +75,7 @@ def load_judge(
     if named.kind == "reward":
         return RewardJudge(load_reward(named.inner.text, trust_remote_code=trust_remote_code))
     if named.kind == "server" and named.model:
-        from .server import ServerModel
+        from .model_server import ServerModel
 
         again = ServerModel(named.url, named.model, max_new_tokens=max_new_tokens)
         greedy = ServerModel(named.url, named.model, max_new_tokens=max_new_tokens)

@@ -31,7 +31,7 @@ def load_sampler(
     """
     named = ModelSpec.parse(spec)
     if named.kind == "server":
-        from .server import ServerModel
+        from .model_server import ServerModel
 
         if not named.model:
             raise DataError(

@@ -15,8 +15,8 @@ from enumerable import EnumerableModel
 from infalign.demo import bundled
 from infalign.errors import DataError, MissingExtraError
 from infalign.models.hf import LanguageModel
+from infalign.models.model_server import ServerModel
 from infalign.models.samplers import load_sampler
-from infalign.models.server import ServerModel
 
 PROMPTS = [[{"role": "user", "content": text}] for text in ("Name a color.", "Name a number.")]
 WORDS = ["red", "green", "blue", "one", "two"]
