@@ -25,7 +25,7 @@ from infalign.core import (
     parse_transform,
     transform_forms,
 )
-from infalign.methods import METHODS, OnPolicy
+from infalign.methods import METHODS, Offline, OnPolicy
 
 
 class Section(BaseModel):
@@ -107,7 +107,7 @@ def _known_method(name: str) -> str:
 
 def _methods() -> list[str]:
     on_policy = [m for m in METHODS.values() if isinstance(m, OnPolicy)]
-    offline = [m for m in METHODS.values() if not isinstance(m, OnPolicy)]
+    offline = [m for m in METHODS.values() if isinstance(m, Offline)]
     return [
         "On policy, with TRL's trainers; each maximizes, less β KL:",
         *(f"  {m.name}: {m.summary}" for m in on_policy),

@@ -81,8 +81,8 @@ class Task:
 
 
 @dataclass(frozen=True)
-class Method:
-    """A row of the table; a method is either `OnPolicy` or `Offline`."""
+class AbstractMethod:
+    """A row of the table."""
 
     name: str
     """Value of `train.method`."""
@@ -101,7 +101,7 @@ class Method:
 
 
 @dataclass(frozen=True)
-class OnPolicy(Method):
+class OnPolicy(AbstractMethod):
     """Maximizes an objective on samples of the policy, in a trainer of TRL."""
 
     objective: Callable[[Setting], Objective] = field(kw_only=True)
@@ -111,8 +111,11 @@ class OnPolicy(Method):
 
 
 @dataclass(frozen=True)
-class Offline(Method):
+class Offline(AbstractMethod):
     """Minimizes a loss on the calibration samples alone."""
 
     task: Callable[[Setting, np.ndarray], Task] = field(kw_only=True)
     """From the setting and the raw rewards of the samples, shape (prompts, K)."""
+
+
+Method = OnPolicy | Offline

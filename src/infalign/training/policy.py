@@ -42,7 +42,7 @@ def train_policy(
     row = METHODS[method]
     if isinstance(row, Offline):
         folder = _offline(recipe, samples, row, setting, out, report)
-    elif isinstance(row, OnPolicy):
+    else:
         folder = _on_policy(recipe, samples, row, setting, validation, out, report)
     # Here and not where training ends, so that a run killed in between leaves no checkpoints.
     for part in PARTS:
