@@ -1,11 +1,11 @@
-"""Judge every calibrator by the win rate of the policy that is trained on it, for few samples.
+"""Compare calibrators by the win rate of the policy that is trained on each, for few samples.
 
     python benchmarks/calibrators.py [--data FOLDER] [--rounds N] [--jobs N]
 
-Writes benchmarks/calibrators.json, docs/calibrators.md and docs/images/calibrators_*.png. Samples
-of the bundled models are drawn at the first run, in some ten minutes, and kept in benchmarks/cache
-with every case that is done: a run that was interrupted, or is asked for more rounds, goes on where
-it was. After a change of the package's calibrators, remove that folder's case-*.json.
+Writes benchmarks/calibrators.json, docs/calibrators.md and docs/images/calibrators_*.png. The first
+run draws samples of the bundled models, which takes some ten minutes. They are stored in
+benchmarks/cache with every finished case, so an interrupted run, or one with more rounds,
+continues. After a change of the package's calibrators, remove case-*.json from that folder.
 """
 
 import argparse

@@ -1,4 +1,7 @@
-"""Files that are either whole or absent: written aside, synced, then renamed into place."""
+"""Files that are either whole or absent, their checksums, and settings that must not change.
+
+A file is written under a temporary name, synced, and renamed into place.
+"""
 
 import hashlib
 import json
@@ -18,7 +21,7 @@ if TYPE_CHECKING:
     import pyarrow as pa  # inside the functions that need it: a sixth of a second
 
 UNFINISHED = ".part"
-"""How the names of files and folders end while they are being written."""
+"""Suffix of the names of files and folders while they are written."""
 
 
 @contextmanager
@@ -49,12 +52,12 @@ def sync_folder(folder: Path) -> None:
 
 
 def sweep(folder: Path) -> None:
-    """Remove what a killed process left unfinished below `folder`."""
+    """Remove the unfinished files of killed processes below `folder`."""
     for path in sorted(folder.rglob(f"*{UNFINISHED}")):
         if path.is_dir():
             shutil.rmtree(path)
         else:
-            path.unlink(missing_ok=True)  # its folder may have gone before it
+            path.unlink(missing_ok=True)  # its folder may have been removed already
 
 
 def write_text(path: Path, text: str) -> None:
@@ -64,12 +67,12 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value) -> None:
-    """Write `value` as indented JSON; nan is refused, since JSON has no word for it."""
+    """Write `value` as indented JSON; nan raises ValueError, since JSON has none."""
     write_text(path, json.dumps(value, indent=2, allow_nan=False, default=_plain) + "\n")
 
 
 def as_json(value):
-    """`value` as it reads back from a JSON file: tuples become lists, paths texts."""
+    """`value` as read back from a JSON file: tuples become lists, paths become texts."""
     return json.loads(json.dumps(value, default=_plain))
 
 
@@ -124,7 +127,7 @@ def sha256(path: Path) -> str:
 
 
 def fingerprint(value) -> str:
-    """Short checksum of a JSON value, whatever the order of its keys."""
+    """Short checksum of a JSON value, independent of the order of keys."""
     text = json.dumps(value, sort_keys=True, default=_plain)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 

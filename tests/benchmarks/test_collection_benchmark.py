@@ -66,6 +66,6 @@ def test_the_page_marks_what_misses_the_aims(benchmark):
     assert "| 4 | 8 | 16 | 32 | 1.00× (0.50 to 1.25) |" in page
     assert "| 4 | 8 | 32 | 29 | **1.10×** (1.10 to 1.20) |" in page
     assert "| bfloat16 | 4 | 200 | 3 (1.5%) |" in page
-    assert "Two workers do 1.60 times" in page and "**missed**" in page
+    assert "Two workers are 1.60 times" in page and "**missed**" in page
     assert "| 1.0 | 2.00 | 3.20 | 1.60 | 9.0 s | 7.0 s |" in page
     assert "Not measured" in benchmark.page({**results, "workers": []})

@@ -87,7 +87,7 @@ def test_a_data_set_gets_the_column_by_prompt_id_and_gives_it_back(folder):
     again = CalibrationStore.from_dataset(joined.select(range(3)), provenance=PROVENANCE)
     assert rows_of(again) == {"ü": [0.5], "a": [1, 2], "b": [5, 5]}
     again.require(**PROVENANCE)
-    with pytest.raises(DataError, match=r"'a' is there more than once"):
+    with pytest.raises(DataError, match=r"'a' occurs more than once"):
         CalibrationStore.from_dataset(joined)
     with pytest.raises(DataError, match=r"prompt_id 'q' is not in .*\(2 of 3 are unknown"):
         store.column(["a", "q", "r"])
@@ -176,7 +176,7 @@ BAD = [
     ({"a": [1.0, None]}, r"must hold finite rewards; it has nan for prompt_id 'a'"),
     ({"a": 1.0}, r"must be a column of lists of numbers; it holds double"),
     ({"a": ["1"]}, r"must be a column of lists of numbers; it holds list<(item|element): string>"),
-    ({"a": [2**53 + 1]}, r"holds a number that no float64 is"),
+    ({"a": [2**53 + 1]}, r"holds a number that float64 cannot represent"),
     ({"a": [1.0], None: [2.0]}, r"'prompt_id' has no value in row 1 \(1 such"),
     ({1.5: [1.0]}, r"'prompt_id' must be a column of texts or whole numbers; it holds double"),
 ]  # fmt: skip
@@ -194,10 +194,10 @@ def test_what_is_no_reward_is_refused_by_name(tmp_path, rows, words):
 
 def test_an_id_that_stands_there_twice_is_refused(tmp_path):
     twice = pa.concat_tables([table(ROWS), table({"b": [1.0]})])
-    with pytest.raises(DataError, match=r"'b' is there more than once"):
+    with pytest.raises(DataError, match=r"'b' occurs more than once"):
         CalibrationStore.from_dataset(twice)
     pq.write_table(twice, tmp_path / "t.parquet")
-    with pytest.raises(DataError, match=r"t\.parquet: prompt_id 'b' is there more than once"):
+    with pytest.raises(DataError, match=r"t\.parquet: prompt_id 'b' occurs more than once"):
         import_rewards(tmp_path / "t.parquet", tmp_path / "out")
 
 
@@ -237,7 +237,7 @@ def test_what_is_no_table_is_refused(tmp_path):
 
 def test_a_table_is_not_said_to_be_of_another_model(folder, tmp_path):
     found = CalibrationStore.open(folder).to_table()
-    with pytest.raises(DataError, match=r"it says model 'tiny', not 'big'\. Leave it out"):
+    with pytest.raises(DataError, match=r"which has model 'tiny', not 'big'\. Leave it out"):
         CalibrationStore.from_dataset(found, provenance=PROVENANCE | {"model": "big"})
     assert CalibrationStore.from_dataset(found, provenance=PROVENANCE).provenance == PROVENANCE
     assert CalibrationStore.from_dataset(table(ROWS)).provenance == {}
@@ -254,10 +254,10 @@ def test_what_is_there_is_not_overwritten(folder, tmp_path):
     (tmp_path / "mine" / "text").write_text("mine")
     for out in (tmp_path / "mine.parquet", tmp_path / "mine"):
         for export in (export_rewards, export_samples):
-            with pytest.raises(DataError, match="is there already"):
+            with pytest.raises(DataError, match="exists already"):
                 export(folder, out)
     export_rewards(folder, tmp_path / "r.parquet")
-    with pytest.raises(DataError, match="is there already"):
+    with pytest.raises(DataError, match="exists already"):
         import_rewards(tmp_path / "r.parquet", folder)
     assert check(folder).whole and (tmp_path / "mine.parquet").read_text() == "mine"
 

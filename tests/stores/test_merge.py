@@ -191,12 +191,12 @@ def test_other_columns_of_samples_are_refused(two, tmp_path):
 
 
 def test_what_is_there_is_not_overwritten(two, tmp_path):
-    with pytest.raises(DataError, match="is there already"):
+    with pytest.raises(DataError, match="exists already"):
         merge(two, two[0])
     (tmp_path / "out").mkdir()
     merge(two, tmp_path / "out")  # an empty folder is as good as none
     assert check(tmp_path / "out").whole
-    with pytest.raises(DataError, match=r"out is there already\. Remove it"):
+    with pytest.raises(DataError, match=r"out exists already\. Remove it"):
         merge(two, tmp_path / "out")
 
 

@@ -58,7 +58,7 @@ def test_a_store_is_read_in_the_order_asked_for(tmp_path):
     ("asked", "error"),
     [
         (["a", "x", "y"], r"^it has no samples of prompt_id 'x' \(2 of 3 prompts are missing\)"),
-        (["a", "b", "a"], "'a' is there more than once"),
+        (["a", "b", "a"], "'a' occurs more than once"),
     ],
 )
 def test_what_cannot_be_joined_is_named(asked, error):

@@ -331,7 +331,7 @@ def rewrite(folder, rows, monkeypatch, counts=None):
     [
         ({"a": [2.0, 1.0], "b": [5.0, 5.0]}, r"prompt_id 'a' that are not sorted \(1 of 2 prompts"),
         ({"a": [1.0, 2.0], "b": [5.0, np.nan]}, r"holds nan for prompt_id 'b' \(1 of 4 rewards"),
-        ({"a": [1.0, 2.0], "c": [5.0, 5.0]}, "prompt_id 'c' is there more than once"),
+        ({"a": [1.0, 2.0], "c": [5.0, 5.0]}, "prompt_id 'c' occurs more than once"),
         ({"a": [1.0, 2.0]}, "holds 2 of 3 prompts"),
         ({"a": [1.0], "b": [5.0], "d": [3.0]}, "its shards hold 4 prompts"),
         ({"a": [1.0, 2.0], "b": [5.0, 6.0]}, "samples of prompt_id 'b' have other rewards"),
@@ -396,7 +396,7 @@ def test_the_provenance_is_compared_entry_by_entry(folder):
         store.require(model="tiny", reward="brevity", sampling={"temperature": 0.7, "stop": (1,)})
     assert str(caught.value) == (
         "The calibration store was made with reward 'length', not 'brevity'; sampling.temperature "
-        "1.0, not 0.7; sampling.stop None, not [1]. Calibrate again, or use what it was made with."
+        "1.0, not 0.7; sampling.stop None, not [1]. Calibrate again, or restore these settings."
     )
     with pytest.raises(DataError, match="was made with seed None, not 1"):
         store.require(seed=1)
@@ -475,13 +475,15 @@ def test_a_prompt_is_collected_once(folder):
     for late in (StoreWriter(folder, PROVENANCE, 3), StoreWriter(folder.parent / "new", {}, 9)):
         if not len(late):
             late.add(["a"], None, [[1.0]])
-        with pytest.raises(DataError, match=r"has prompt_id 'a' already \(1 of 2 are there\)"):
+        with pytest.raises(DataError, match=r"has prompt_id 'a' already \(1 of 2 are duplicates\)"):
             late.add(["d", "a"], None, [[100.0], [200.0]])
 
 
 def test_there_are_no_more_prompts_than_there_were_to_be(tmp_path):
     out = StoreWriter(tmp_path, PROVENANCE, 1)
-    with pytest.raises(ValueError, match="`prompt_ids` must be at most the 1 that are missing"):
+    with pytest.raises(
+        ValueError, match="`prompt_ids` must have at most 1 entries, the rest of `prompts=1`"
+    ):
         out.add(["a", "b"], None, [[1.0], [2.0]])
 
 

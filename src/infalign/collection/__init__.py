@@ -1,4 +1,4 @@
-"""Reference samples with their rewards, drawn once and kept: on this machine or on Ray."""
+"""Collection of reference samples with their rewards, on this machine or on Ray."""
 
 from .answers import answer
 from .cluster import OnRay

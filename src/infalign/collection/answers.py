@@ -1,4 +1,4 @@
-"""The unit of work of every engine: some prompts, answered and scored."""
+"""The unit of work of every engine: to answer some prompts and score the responses."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 Load = Callable[[], tuple[Sampler, Scorer]]
-"""Makes policy and reward: called where they are needed, and only if they are."""
+"""Loads policy and reward, in the process that needs them and only if they are needed."""
 
 
 class Engine(Protocol):
-    """Where shards of prompts are answered."""
+    """A place where shards of prompts are answered."""
 
     def answers(
         self, shards: Sequence[Sequence[Prompt]], samples: int, seed: int
@@ -34,10 +34,11 @@ def answer(
     """`samples` responses to each prompt with their rewards, one row each.
 
     Columns: prompt_id, sample (0, 1, …), completion, tokens (ids), logprob (nats, of the sampling
-    distribution) and reward. Tokens and log-probabilities that a server does not tell are null.
-    A row follows from the seed, its prompt's id and its number; not from the other prompts.
+    distribution) and reward. Tokens and log-probabilities that a server does not return are null.
+    A row depends on the seed, the prompt's id and the number of the sample, not on other prompts.
 
-    Raises DataError for rewards that are not finite, and for a sampler that returns another number.
+    Raises DataError for rewards that are not finite, and for a sampler that returns another number
+    of responses.
     """
     return scored(prompts, draw(prompts, sampler, samples, seed), scorer)
 
@@ -60,7 +61,7 @@ def draw(
 def scored(
     prompts: Sequence[Prompt], drawn: Sequence[Sequence[Response]], scorer: Scorer
 ) -> "pa.Table":
-    """The table of `answer` from responses that are there."""
+    """The table of `answer` from given responses."""
     import pyarrow as pa
 
     ids, texts = [p.id for p in prompts], [[r.text for r in row] for row in drawn]

@@ -1,4 +1,4 @@
-"""Prompts answered on a Ray cluster, by actors that load policy and reward once each."""
+"""Collection on a Ray cluster, by actors that load policy and reward once each."""
 
 import json
 import logging
@@ -21,31 +21,31 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 TRIES = 4
-"""How often a shard is tried whose answering raises an error; after 1, 2 and 4 seconds again."""
+"""Attempts to answer a shard that raises errors, with pauses of 1, 2 and 4 seconds between them."""
 
 ALONE = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # the loopback address, on Linux too
     "RAY_BACKEND_LOG_LEVEL": "fatal",
 }
-"""What a cluster of this machine alone is started with, where the environment says nothing else."""
+"""Default environment of a cluster that is started on this machine alone."""
 
 
 @dataclass(frozen=True)
 class OnRay:
-    """Shards spread over actors of Ray Data, which hand them back as they are done.
+    """Shards are distributed over actors of Ray Data, which return them when they are done.
 
-    Each shard is a block of its own: a worker that dies repeats the one it was at and no other, on
-    whichever actor is there, with the same result, since samples follow from seed, prompt and
-    number. A shard is tried again three times where policy or reward raise an error; an error of
-    this package, which tells what to repair, ends the collection at once.
+    Each shard is a block of its own. If a worker dies, another actor repeats its current shard and
+    no other, with the same result, since samples depend on seed, prompt and number alone. A shard
+    is retried three times if policy or reward raises an error; an error of this package, which
+    states the remedy, ends the collection at once.
 
-    Uses the cluster that this process is connected to, or the one that `RAY_ADDRESS` names; else it
-    starts one on this machine, for as long as it takes.
+    Uses the cluster that this process is connected to, or the one that `RAY_ADDRESS` names.
+    Otherwise it starts one on this machine for the duration of the collection.
 
-    - `load`: makes policy and reward in each actor; picklable by cloudpickle.
-    - `workers`: actors, each with a processor, or with a GPU where the cluster has some; as many as
-      it has of these unless given.
+    - `load`: loads policy and reward in each actor; picklable by cloudpickle.
+    - `workers`: number of actors, each with a processor, or with a GPU where the cluster has some.
+      Default: as many as the cluster has of these.
     """
 
     load: Load
@@ -56,8 +56,7 @@ class OnRay:
     ) -> Iterator["pa.Table"]:
         """`answer` of each shard, in their order.
 
-        Raises MissingExtraError without Ray, and DataError as `answer` does or when a worker cannot
-        be had.
+        Raises MissingExtraError without Ray, and DataError as `answer` does or if Ray fails.
         """
         ray = _ray()
         rows = [
@@ -81,12 +80,12 @@ class OnRay:
             try:
                 yield from in_order(tables, [len(part) * samples for part in shards])
             except ray.exceptions.RayError as error:
-                told = str(error).strip().splitlines()[-1]
-                raise DataError(f"Ray gave up: {told[:300]} Its logs may say more.") from error
+                last = str(error).strip().splitlines()[-1]
+                raise DataError(f"Ray gave up: {last[:300]} Its logs may say more.") from error
 
 
 class Worker:
-    """An actor: loads policy and reward once, and answers one shard after the other."""
+    """An actor: it loads policy and reward once, and answers one shard after another."""
 
     def __init__(self, load: Load, samples: int, seed: int):
         self.load, self.samples, self.seed = load, samples, seed
@@ -97,8 +96,8 @@ class Worker:
         return self.load()
 
     def __call__(self, batch: "pa.Table") -> "pa.Table":
-        """`answer` of one shard, with its number in the column `shard`; or one row with an `error`,
-        as Ray hands on the texts of errors and not the errors."""
+        """`answer` of one shard, with its number in the column `shard`. Or one row with the text of
+        an `error`, since Ray does not pass exceptions on as they are."""
         import pyarrow as pa
 
         (row,) = batch.to_pylist()
@@ -107,8 +106,8 @@ class Worker:
             table = self._tried(part)
         except Exception as error:
             own = isinstance(error, InfalignError)
-            told = str(error) if own else f"{type(error).__name__}: {error}"
-            failed = {"shard": row["shard"], "error": told, "own": own}
+            message = str(error) if own else f"{type(error).__name__}: {error}"
+            failed = {"shard": row["shard"], "error": message, "own": own}
             return pa.Table.from_pylist([failed], schema=_schema())
         number = pa.array([row["shard"]] * len(table), pa.int64())
         nothing = [pa.nulls(len(table), t) for t in (pa.string(), pa.bool_())]
@@ -138,7 +137,7 @@ def _schema() -> "pa.Schema":
 
 
 def in_order(tables, sizes: Sequence[int]) -> Iterator["pa.Table"]:
-    """Whole shards in their order, from tables of rows that come as they are done.
+    """Whole shards in their order, from tables of rows in order of completion.
 
     - `sizes`: rows of each shard.
     """
@@ -160,7 +159,7 @@ def in_order(tables, sizes: Sequence[int]) -> Iterator["pa.Table"]:
 
 
 def _resources(ray, workers: int | None) -> tuple[dict, int]:
-    """What each actor takes, and how many there are."""
+    """Resources of each actor, and the number of actors."""
     there = ray.cluster_resources()
     kind = "GPU" if there.get("GPU", 0) >= 1 else "CPU"
     count = int(there.get(kind, 1)) if workers is None else _check.count("workers", workers)
@@ -183,7 +182,7 @@ def _ray():
 
 @contextmanager
 def _cluster(ray):
-    """A connection to a cluster, left as it was found."""
+    """A connection to a cluster, closed afterwards if it was opened here."""
     if ray.is_initialized():
         yield
         return
@@ -198,7 +197,7 @@ def _cluster(ray):
 
 @contextmanager
 def _quiet(ray):
-    """Without Ray Data's bars and notices; what fails is raised."""
+    """Silences Ray Data's progress bars and notices; errors are raised."""
     context, log = ray.data.DataContext.get_current(), logging.getLogger("ray.data")
     bars, level = context.enable_progress_bars, log.level
     context.enable_progress_bars = False

@@ -1,4 +1,4 @@
-"""Reference samples of all prompts into a calibration store; what is there is not drawn again."""
+"""Collection of reference samples into a calibration store; stored samples are not drawn again."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 RESPONSES = 1024
-"""Responses in a shard, about: what a kill costs at most."""
+"""Approximate number of responses in a shard, the most that a kill loses."""
 
 
 def collect(
@@ -32,18 +32,16 @@ def collect(
 ) -> None:
     """Draw and score `samples` reference samples of each prompt into the store in `folder`.
 
-    Shards are written in the order of the prompts, each whole. Killed at any moment, the same call
-    continues with the first shard that is missing and ends with the store that an uninterrupted
-    one gives.
+    Shards are written whole, in the order of the prompts. After a kill at any moment, the same call
+    continues with the first missing prompt, and ends with the store of an uninterrupted collection.
 
-    - `engine`: `Local` or `OnRay`, with what loads policy and reward; neither is loaded if nothing
-      is missing.
-    - `provenance`: fingerprints of model, reward, prompts and sampling, for
+    - `engine`: `Local` or `OnRay`. It loads policy and reward only if prompts are missing.
+    - `provenance`: fingerprints of model, reward, prompts and sampling for
       `CalibrationStore.require`; prompts, samples and seed are added.
-    - `responses`: responses in a shard, about; whole prompts, at least one.
-    - `report`: called with how many prompts are done, and how many there are.
+    - `responses`: approximate number of responses in a shard, which holds at least one prompt.
+    - `report`: called with the number of prompts done, and of all.
 
-    Raises DataError when the folder was collected with other settings, or what samples or scores
+    Raises DataError for a folder that was collected with other settings, and if sampling or scoring
     fails.
     """
     size = max(1, _check.count("responses", responses) // _check.count("samples", samples))
@@ -54,7 +52,7 @@ def collect(
         **(provenance or {}),
     }
     report = report or (lambda done, total: None)
-    if _is_there(folder, stated, len(prompts)):
+    if _is_complete(folder, stated, len(prompts)):
         report(len(prompts), len(prompts))
         return
     with StoreWriter(folder, stated, len(prompts)) as writer:
@@ -66,13 +64,13 @@ def collect(
             report(writer.prompts, len(prompts))
 
 
-def _is_there(folder: Path, stated: Mapping[str, object], prompts: int) -> bool:
-    """Whether the whole store is: nothing in it is touched then, not even its lock."""
+def _is_complete(folder: Path, stated: Mapping[str, object], prompts: int) -> bool:
+    """Whether the store is complete. Nothing in it is then touched, not even its lock."""
     if not (folder / MANIFEST).exists():
         return False
-    found, wanted = read_manifest(folder), new_manifest(stated, prompts)
+    stored, wanted = read_manifest(folder), new_manifest(stated, prompts)
     settings = ("provenance", "prompts")
-    return held(found) == prompts and all(found[k] == wanted[k] for k in settings)
+    return held(stored) == prompts and all(stored[k] == wanted[k] for k in settings)
 
 
 def _add(writer: StoreWriter, part: Sequence[Prompt], table: "pa.Table", samples: int) -> None:

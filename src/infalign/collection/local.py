@@ -1,4 +1,4 @@
-"""Prompts answered in this process."""
+"""Collection in this process."""
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Local:
-    """One shard after the other; while a reward server scores one, the next is drawn."""
+    """One shard after another; while a reward server scores a shard, the next one is drawn."""
 
     load: Load
 

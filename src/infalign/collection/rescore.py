@@ -1,4 +1,4 @@
-"""Stored responses under the reward in use: whether it is still the one that calibrated."""
+"""Stored responses scored again: is the reward in use still the reward of the calibration?"""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,10 +21,10 @@ def rescore(
 ) -> Drift:
     """Score the responses to some prompts of a store again, and compare.
 
-    - `prompts`: at least those of the store; they are not in it.
-    - `most`: prompts whose responses are scored, chosen at random, shard by shard.
+    - `prompts`: the prompts of the store, whose texts the store lacks; further ones are ignored.
+    - `most`: number of prompts whose responses are scored, chosen at random, shard by shard.
 
-    Raises DataError where only rewards were kept, and for prompts that are not among `prompts`.
+    Raises DataError for stores of rewards only, and for stored prompts that are not in `prompts`.
     """
     _check.count("most", most)
     manifest = read_manifest(folder)
@@ -42,7 +42,7 @@ def rescore(
             if prompt_id not in known:
                 raise DataError(
                     f"prompt_id {prompt_id!r} of {folder} is not among the {len(known)} prompts "
-                    "given: name those that it was collected for."
+                    "given. Give the prompts of the collection."
                 )
             own = table.filter(ids == prompt_id)
             stored.append(own["reward"].to_numpy())

@@ -1,7 +1,7 @@
-"""Reference rewards as a column of a data set: one list for each prompt id, and back.
+"""Reference rewards as a column of a data set: one list of rewards per prompt id.
 
-Tables are Arrow's, which is what `datasets`, pandas, polars and DuckDB read and give; none of them
-is imported here.
+Tables are Arrow's, which `datasets`, pandas, polars and DuckDB exchange; none of them is imported
+here.
 """
 
 import json
@@ -22,19 +22,19 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 REWARDS, KEY = "reference_rewards", "prompt_id"
-"""Names of the columns, unless others are given."""
+"""Default names of the columns."""
 
 MADE_WITH = b"infalign_provenance"
-"""Where the metadata of a table says what the rewards were made with, as JSON."""
+"""Key of the provenance, as JSON, in the metadata of a table."""
 
 ROWS = 2**14
-"""Rows that are read of a data set at once."""
+"""Rows of a data set that are read at once."""
 
 
 def tables(
     store_rewards: SortedRewards, provenance: Mapping[str, object], rewards: str, key: str
 ) -> tuple["pa.Schema", Iterator["pa.Table"]]:
-    """Columns and rows of the table of a store, some thousand prompts at a time."""
+    """Schema and rows of the table of a store, some thousand prompts at a time."""
     import pyarrow as pa
 
     number = pa.from_numpy_dtype(store_rewards.dtype)
@@ -54,7 +54,7 @@ def tables(
 
 
 def as_lists(values: np.ndarray, counts: np.ndarray) -> "pa.ListArray":
-    """Rewards of one prompt after another, as an array of lists."""
+    """The rewards of one prompt after another, as an array of lists."""
     import pyarrow as pa
 
     ends = np.append(0, np.cumsum(counts))
@@ -66,10 +66,10 @@ def as_lists(values: np.ndarray, counts: np.ndarray) -> "pa.ListArray":
 
 
 def read(dataset, rewards: str, key: str) -> tuple[Iterator["pa.Table"], dict | None]:
-    """Both columns of a data set, some rows at a time, and what its metadata says of provenance.
+    """Both columns of a data set, some rows at a time, and the provenance in its metadata.
 
-    - `dataset`: a `datasets.Dataset` or `IterableDataset`, an Arrow table, or whatever offers
-      itself as one (pandas, polars, DuckDB).
+    - `dataset`: a `datasets.Dataset` or `IterableDataset`, an Arrow table, or anything that
+      converts to one (pandas, polars, DuckDB).
     """
     import pyarrow as pa
 
@@ -90,19 +90,19 @@ def read(dataset, rewards: str, key: str) -> tuple[Iterator["pa.Table"], dict | 
 
 
 def stated_provenance(schema: "pa.Schema") -> dict | None:
-    """What a table that was exported says of how its rewards were made; None for others."""
-    found = (schema.metadata or {}).get(MADE_WITH)
-    return None if found is None else json.loads(found)
+    """The provenance of an exported table; None for other tables."""
+    text = (schema.metadata or {}).get(MADE_WITH)
+    return None if text is None else json.loads(text)
 
 
 def agreed(stated: dict | None, given: Mapping[str, object] | None) -> dict:
-    """The provenance of a table: what it says itself, or what is given where it says nothing."""
+    """The provenance of a table: its own, or the given one where it has none."""
     if stated is None or given is None:
         return dict(given if stated is None and given is not None else stated or {})
     storage.require_same(
         stated,
         given,
-        "`provenance` must be what the table says of itself; it says",
+        "`provenance` must agree with the table, which has",
         "Leave it out, or use the right table.",
         error=DataError,
     )
@@ -110,7 +110,7 @@ def agreed(stated: dict | None, given: Mapping[str, object] | None) -> dict:
 
 
 def require_columns(names: Iterable[str], rewards: str, key: str) -> None:
-    """Raise DataError unless both are among the names."""
+    """Raise DataError unless both columns are among the names."""
     names = list(names)
     for argument, name in (("key", key), ("rewards", rewards)):
         if name not in names:
@@ -121,9 +121,9 @@ def require_columns(names: Iterable[str], rewards: str, key: str) -> None:
 
 
 def blocks(parts: Iterable["pa.Table"], rewards: str, key: str) -> Iterator[Block]:
-    """Prompt ids, numbers of rewards and sorted float64 rewards of the rows of tables.
+    """Prompt ids, numbers of rewards, and sorted float64 rewards from the rows of tables.
 
-    Raises DataError for a row without id, without rewards, or with rewards that are not finite.
+    Raises DataError for rows without an id or rewards, and for rewards that are not finite.
     """
     before = 0
     for part in parts:
@@ -136,7 +136,10 @@ def blocks(parts: Iterable["pa.Table"], rewards: str, key: str) -> Iterator[Bloc
 
 
 def _texts(column: "pa.ChunkedArray", key: str, before: int) -> "pa.Array":
-    """Ids as texts, numbers as a run names them; `before` rows were read already."""
+    """Ids as texts; whole numbers become texts as in a run's prompts.
+
+    - `before`: number of rows read earlier, for error messages.
+    """
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -152,7 +155,7 @@ def _texts(column: "pa.ChunkedArray", key: str, before: int) -> "pa.Array":
 
 
 def _numbers(column: "pa.ChunkedArray", name: str, ids) -> tuple[np.ndarray, np.ndarray]:
-    """All rewards as float64, one prompt after another, and how many each has."""
+    """All rewards as float64, one prompt after another, and the number of each prompt."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -174,7 +177,7 @@ def _numbers(column: "pa.ChunkedArray", name: str, ids) -> tuple[np.ndarray, np.
     try:
         values = flat.cast(pa.float64()).to_numpy(zero_copy_only=False)
     except pa.ArrowInvalid as error:  # whole numbers beyond 2⁵³
-        raise DataError(f"{name!r} holds a number that no float64 is: {error}") from None
+        raise DataError(f"{name!r} holds a number that float64 cannot represent: {error}") from None
     wrong = np.flatnonzero(~np.isfinite(values))
     if wrong.size:
         prompt = int(np.searchsorted(np.cumsum(counts), wrong[0], "right"))

@@ -1,6 +1,6 @@
-"""Calibration stores to Parquet files that any tool reads, and such files to stores.
+"""Export of calibration stores to Parquet files that any tool reads, and import of such files.
 
-Both go through a store or a file some thousand prompts at a time, and leave nothing when killed.
+Both stream some thousand prompts at a time, and leave nothing behind when killed.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -22,31 +22,32 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 SHARD_VALUES = 2**23
-"""Rewards that an import holds at once."""
+"""Rewards that an import holds in memory at once."""
 
 
 def export_rewards(
     store: Path | str, out: Path | str, *, rewards: str = REWARDS, key: str = KEY
 ) -> None:
-    """Write a store's prompts as a table: `key`, and sorted rewards as lists in `rewards`.
+    """Write a store's prompts as a table: ids in column `key`, sorted rewards as lists in
+    `rewards`.
 
-    - `out`: a file that ends in .parquet, or a folder, for as many files as needed; what stands
-      there already is not replaced. `datasets.load_dataset` and `Dataset.from_parquet` read both.
+    - `out`: a file that ends in .parquet, or a folder for as many files as needed. Existing files
+      are not replaced. `datasets.load_dataset` and `Dataset.from_parquet` read both.
 
-    The provenance stands in the schema's metadata. Raises DataError as opening the store does.
+    The schema's metadata holds the provenance. Raises DataError as opening the store does.
     """
     store = Path(store)
     manifest = read_manifest(store)
     require_finished(store, manifest)
-    found = stored_rewards(store, manifest)
-    _write(Path(out), *columns.tables(found, manifest["provenance"], rewards, key))
+    sorted_rewards = stored_rewards(store, manifest)
+    _write(Path(out), *columns.tables(sorted_rewards, manifest["provenance"], rewards, key))
 
 
 def export_samples(store: Path | str, out: Path | str) -> None:
-    """Write a store's samples as a table: a row for each response, with all that was kept of it.
+    """Write a store's samples as a table with a row per response.
 
     Columns: prompt_id, sample, completion, reward, and others such as logprob and tokens. `out` is
-    as in `export_rewards`. Raises DataError if only rewards were kept.
+    as in `export_rewards`. Raises DataError if the store holds rewards only.
     """
     store = Path(store)
     manifest = read_manifest(store)
@@ -74,7 +75,7 @@ def _write(out: Path, schema: "pa.Schema", tables: Iterable["pa.Table"]) -> None
 
 
 def _up_to(size: int, first: "pa.Table", rest: Iterator["pa.Table"]) -> Iterator["pa.Table"]:
-    """A table and those that follow, until they have so many bytes."""
+    """A table and those that follow, until they have `size` bytes."""
     yield first
     taken = first.nbytes
     while taken < size and (table := next(rest, None)) is not None:
@@ -101,14 +102,14 @@ def import_rewards(
     key: str = KEY,
     provenance: Mapping[str, object] | None = None,
 ) -> None:
-    """Make a store of a column of lists of rewards, in any order, of one prompt a row.
+    """Make a store from a column of lists of rewards, in any order, with one prompt per row.
 
-    - `source`: a Parquet file, or a folder of them, as `export_rewards` or any other tool wrote it.
+    - `source`: a Parquet file or a folder of them, written by `export_rewards` or any other tool.
     - `key`: the column of prompt ids; whole numbers become texts, as in the prompts of a run.
-    - `provenance`: what the rewards were made with, where the file does not say.
+    - `provenance`: how the rewards were made, for files that do not state it.
 
-    Raises DataError for columns that are not there, rows without rewards, rewards that are not
-    finite, and ids that stand there twice.
+    Raises DataError for missing columns, rows without rewards, rewards that are not finite, and
+    duplicate ids.
     """
     import pyarrow.parquet as pq
 
@@ -122,13 +123,13 @@ def import_rewards(
                 writer.add_sorted(blocks, dtype)
             if not writer.prompts:
                 raise DataError("it has no rows.")
-            stored_rewards(folder, read_manifest(folder))  # ids that stand there twice
+            stored_rewards(folder, read_manifest(folder))  # raises for duplicate ids
         except DataError as error:
             raise DataError(f"{source}: {str(error).removeprefix(f'{folder}: ')}") from None
 
 
 def _parquet_files(source: Path) -> list[Path]:
-    """The file, or those in the folder; DataError if one is none."""
+    """The file, or the files in the folder; DataError unless all are Parquet files."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -157,7 +158,7 @@ def _rows(files: list[Path], rewards: str, key: str) -> Iterator["pa.Table"]:
 
 
 def _shards(blocks: Iterable[Block]) -> Iterator[list[Block]]:
-    """Blocks, as many together as a shard of an import takes."""
+    """Blocks, grouped into shards."""
     together: list[Block] = []
     held = 0
     for block in blocks:

@@ -1,6 +1,7 @@
-"""Folders that are either whole or absent, as `storage.replacing` makes files."""
+"""Folders with one writer at a time, and folders that are either whole or absent."""
 
 import os
+import platform
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,16 +10,40 @@ from pathlib import Path
 from infalign import storage
 from infalign.errors import DataError
 
-from .locks import lock
+LOCK = ".lock"
+
+
+def lock(folder: Path) -> int:
+    """Lock the folder for writing: a file descriptor that holds the lock until it is closed.
+
+    The operating system releases the lock when the process ends, however it ends; the file itself
+    means nothing. Raises DataError at once if another writer has the lock.
+    """
+    import fcntl  # missing on Windows, where stores can still be read
+
+    folder.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        holder = os.read(descriptor, 200).decode(errors="replace") or "another process"
+        os.close(descriptor)
+        raise DataError(
+            f"{folder} is being written by {holder}. Wait until that ends, or write to another "
+            "folder."
+        ) from None
+    os.ftruncate(descriptor, 0)
+    os.write(descriptor, f"process {os.getpid()} on {platform.node()}".encode())
+    return descriptor
 
 
 @contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
     """A temporary folder that takes the name `path` when the block ends without error.
 
-    The files written into it must be synced. Killed at any moment, nothing stands at `path`; what
-    is left beside it, the next attempt removes. Raises DataError if something stands at `path`
-    already, or while another process is making it.
+    The files written into it must be synced. A kill at any moment leaves nothing at `path`; the
+    next attempt removes what it left beside it. Raises DataError if `path` exists already, or while
+    another process is making it.
     """
     require_free(path)
     around = path.parent / f".{path.name}{storage.UNFINISHED}"
@@ -40,6 +65,6 @@ def new_folder(path: Path) -> Iterator[Path]:
 
 
 def require_free(path: Path) -> None:
-    """Raise DataError unless `path` is an empty folder, or nothing."""
+    """Raise DataError unless `path` is an empty folder or does not exist."""
     if path.exists() and not (path.is_dir() and not any(path.iterdir())):
-        raise DataError(f"{path} is there already. Remove it, or write to another place.")
+        raise DataError(f"{path} exists already. Remove it, or write to another place.")

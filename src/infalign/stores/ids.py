@@ -1,7 +1,7 @@
-"""Where each prompt's rewards stand: prompt ids to positions, for a few and for millions.
+"""Indexes from prompt ids to positions, for a few ids and for millions.
 
-Ids that come from Python are kept in a dict. Ids read from a store stay in Arrow's memory, sorted
-by hash: a tenth of what a dict of a million strings takes, and opened in a third of its time.
+Ids that come from Python are held in a dict. Ids read from a store stay in Arrow's memory, sorted
+by hash: a tenth of the memory of a dict of a million strings, opened in a third of the time.
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,20 +15,20 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 UNKNOWN = -1
-"""Position of an id that is not there."""
+"""Position of an id that the index lacks."""
 
 TOGETHER = 2**14
 """Ids looked up at once: their arrays stay within the processor's cache."""
 
 
 class HeldIds:
-    """Ids in memory. Raises DataError if one stands there twice."""
+    """In-memory index of prompt ids. Raises DataError on duplicates."""
 
     def __init__(self, prompt_ids: Sequence[str]):
         self._position = {p: i for i, p in enumerate(prompt_ids)}
         if len(self._position) != len(prompt_ids):
             twice = next(p for i, p in enumerate(prompt_ids) if self._position[p] != i)
-            raise DataError(f"prompt_id {twice!r} is there more than once. Keep one of them.")
+            raise DataError(f"prompt_id {twice!r} occurs more than once. Keep one of them.")
 
     def __len__(self) -> int:
         return len(self._position)
@@ -37,17 +37,17 @@ class HeldIds:
         return iter(self._position)
 
     def find(self, prompt_ids: Sequence[str]) -> np.ndarray:
-        """Positions of ids, `UNKNOWN` for those that are not there."""
+        """Positions of ids, `UNKNOWN` for those that the index lacks."""
         known = (self._position.get(p, UNKNOWN) for p in prompt_ids)
         return np.fromiter(known, np.int64, len(prompt_ids))
 
 
 class StoredIds:
-    """Ids in an Arrow array, found by hash and then compared; `stored_ids` makes one."""
+    """Ids in an Arrow array, looked up by hash and then compared; made by `stored_ids`."""
 
     def __init__(self, ids: "pa.Array", hashes: np.ndarray, order: np.ndarray):
         self._ids, self._order = ids, np.append(order, 0)
-        self._hashes = np.append(hashes, np.uint64(2**64 - 1))  # no slot lies behind the last
+        self._hashes = np.append(hashes, np.uint64(2**64 - 1))  # ends every search
         bits = len(ids).bit_length() + 1  # buckets of half an id
         self._shift = np.uint64(64 - bits)
         sizes = np.bincount((hashes >> self._shift).astype(np.int64), minlength=2**bits)
@@ -61,7 +61,7 @@ class StoredIds:
             yield from self._ids.slice(start, TOGETHER).to_pylist()
 
     def find(self, prompt_ids: Sequence[str]) -> np.ndarray:
-        """Positions of ids, `UNKNOWN` for those that are not there."""
+        """Positions of ids, `UNKNOWN` for those that the index lacks."""
         import pyarrow as pa
         import pyarrow.compute as pc
 
@@ -72,13 +72,13 @@ class StoredIds:
         try:
             asked = pa.array(prompt_ids, pa.large_string())
         except (TypeError, ValueError):  # numbers, or texts that no file can hold
-            found = np.full(len(prompt_ids), UNKNOWN)
+            sparse = np.full(len(prompt_ids), UNKNOWN)
             texts = [i for i, p in enumerate(prompt_ids) if _is_text(p)]
-            found[texts] = self.find([prompt_ids[i] for i in texts])
-            return found
+            sparse[texts] = self.find([prompt_ids[i] for i in texts])
+            return sparse
         wanted = _hashes(prompt_ids)
         slot = self._first[(wanted >> self._shift).astype(np.int64)].astype(np.int64)
-        # Few are passed before the hash is reached.
+        # Buckets hold half an id on average, so few slots are passed before the hash is reached.
         behind = np.flatnonzero(self._hashes[slot] < wanted)
         while behind.size:
             slot[behind] += 1
@@ -90,18 +90,18 @@ class StoredIds:
 
 
 def stored_ids(ids: "pa.Array") -> HeldIds | StoredIds:
-    """An index over ids read from a store; DataError if one stands there twice."""
+    """An index of ids read from a store; DataError on duplicates."""
     parts = [ids.slice(i, TOGETHER) for i in range(0, len(ids), TOGETHER)]
     hashes = np.concatenate([_hashes(p.to_numpy(zero_copy_only=False)) for p in parts])
     order = np.argsort(hashes).astype(np.int32 if len(ids) < 2**31 else np.int64)
     hashes = hashes[order]
-    if (hashes[1:] == hashes[:-1]).any():  # an id twice, or, hardly ever, two with one hash
+    if (hashes[1:] == hashes[:-1]).any():  # a duplicate, or rarely two ids with one hash
         return HeldIds(ids.to_pylist())
     return StoredIds(ids, hashes, order)
 
 
 def _hashes(prompt_ids) -> np.ndarray:
-    # Python's own, fast and different in every process: none is ever stored or pickled.
+    # Python's hashes are fast and differ between processes: never store or pickle them.
     return np.fromiter(map(hash, prompt_ids), np.int64, len(prompt_ids)).view(np.uint64)
 
 

@@ -1,4 +1,4 @@
-"""Everything in a store read again, and all that is wrong with it by name."""
+"""Integrity of a store: every file is read and compared with the manifest and the others."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,18 +17,18 @@ from .sorted_rewards import stored_rewards
 
 @dataclass(frozen=True)
 class Integrity:
-    """What `check` found."""
+    """The result of `check`."""
 
     path: Path
     problems: tuple[str, ...]
-    """One sentence each; none if the store is whole."""
+    """One sentence each; empty if the store is whole."""
 
     prompts: int
-    """Prompts that the manifest names."""
+    """Number of prompts in the manifest."""
 
     rewards: int
     samples: int
-    """Rewards, and responses with their texts, in the files that are whole."""
+    """Numbers of rewards, and of responses with texts, in the files that are whole."""
 
     @property
     def whole(self) -> bool:
@@ -44,10 +44,10 @@ class Integrity:
 def check(path: Path | str) -> Integrity:
     """Read every file of a store and compare it with the manifest and with the others.
 
-    Finds bytes that changed, files that are missing, cut or of another store, counts that differ,
-    rewards that are not sorted or not finite, rewards that a Parquet reader sees otherwise than
-    look-ups do, prompts that stand there twice, samples whose rewards are others, and a collection
-    that is unfinished.
+    Detects changed bytes; missing or truncated files, and files of another store; counts that
+    differ; rewards that are not sorted or not finite; rewards that a Parquet reader sees
+    differently from look-ups; duplicate prompts; samples with other rewards; and unfinished
+    collections.
     """
     path = Path(path)
     try:
@@ -83,7 +83,7 @@ def _check_rewards(path: Path, shard: dict) -> None:
     blocks = [rows.block(number) for number in range(len(rows.blocks) - 1)]  # verified as they come
     values = np.concatenate([values for values, _ in blocks])
     if storage.sha256(file) != shard["sha256"] or len(values) != shard["values"]:
-        raise _disagrees(file, "its checksum or its number of rewards is another")
+        raise _disagrees(file, "its checksum or its number of rewards differs")
     if len(ids) != shard["prompts"] or ids.null_count:
         raise _disagrees(file, f"it has {len(ids) - ids.null_count} prompts, not as many as stated")
     prompt = np.repeat(np.arange(len(ids)), rows.counts)
@@ -118,11 +118,11 @@ def _check_prompts(path: Path, manifest: dict) -> None:
     require_finished(path, manifest)
     if held(manifest) > manifest["prompts"]:
         raise _disagrees(path, f"its shards hold {held(manifest)} prompts")
-    stored_rewards(path, manifest)  # ids that stand there twice
+    stored_rewards(path, manifest)  # raises for duplicate ids
 
 
 def _check_agreement(path: Path, manifest: dict) -> None:
-    """Whether the rewards of the samples, sorted, are the rewards that look-ups use."""
+    """Raise DataError unless the sorted rewards of the samples are those that look-ups use."""
     if not manifest["samples"]:
         return
     rewards = stored_rewards(path, manifest)

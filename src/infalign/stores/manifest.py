@@ -1,7 +1,7 @@
-"""`manifest.json` of a calibration store: what it was made with, and which files count.
+"""`manifest.json` of a calibration store: its provenance, and the files that belong to it.
 
-A file that the manifest does not name does not exist as far as a store is concerned; so one rename
-of the manifest is what makes a shard, or many merged into one, part of it.
+A store ignores files that its manifest does not name. Renaming a new manifest into place therefore
+adds a shard, or replaces many shards by a merged one, in one step.
 """
 
 import platform
@@ -16,17 +16,18 @@ from infalign.errors import DataError
 SCHEMA_VERSION = 3
 NAME = "manifest.json"
 PACKAGES = ("infalign", "numpy", "pyarrow", "torch", "transformers", "tokenizers", "vllm", "ray")
-"""Whose versions are noted, of those that are installed."""
+"""Packages whose versions are noted if they are installed."""
 
 
 def new_manifest(provenance: Mapping[str, object], prompts: int) -> dict:
-    """The manifest of a store that holds nothing yet.
+    """The manifest of an empty store.
 
-    - `provenance`: what the rewards are made with: names such as model, reward, tokenizer,
-      chat_template, sampling, prompts and seed, each with a fingerprint or a setting.
-    - `prompts`: how many there will be.
+    - `provenance`: how the rewards are made: names such as model, reward, tokenizer, chat_template,
+      sampling, prompts and seed, each with a fingerprint or a setting.
+    - `prompts`: the final number of prompts.
 
-    `packages` says what wrote the first shard, and is not compared. `next` numbers the next file.
+    `packages` lists the versions that wrote the first shard; it is never compared. `next` is the
+    number of the next file.
     """
     return {
         "schema_version": SCHEMA_VERSION,
@@ -41,24 +42,24 @@ def new_manifest(provenance: Mapping[str, object], prompts: int) -> dict:
 
 
 def _versions() -> dict[str, str]:
-    found = {}
+    versions = {}
     for name in PACKAGES:
         with suppress(PackageNotFoundError):
-            found[name] = version(name)
-    return found
+            versions[name] = version(name)
+    return versions
 
 
 def read_manifest(path: Path) -> dict:
     """The manifest in folder `path`.
 
-    Raises DataError when there is none, when it belongs to another version, and when it is not the
-    one that was written.
+    Raises DataError for a missing manifest, one of another schema version, and one that has changed
+    since it was written.
     """
     file = path / NAME
     if not file.exists():
         raise DataError(
-            f"{file} does not exist: {path} is no calibration store, or nothing of it was "
-            "finished. Calibrate first."
+            f"{file} does not exist: {path} is not a calibration store, or its first shard is "
+            "unfinished. Calibrate first."
         )
     manifest = storage.read_json(file)
     if not isinstance(manifest, dict):
@@ -77,17 +78,17 @@ def read_manifest(path: Path) -> dict:
 
 
 def write_manifest(path: Path, manifest: dict) -> None:
-    """Put a manifest into place; what it names must be there before."""
+    """Put a manifest into place; the files that it names must exist already."""
     storage.write_json(path / NAME, manifest | {"checksum": storage.fingerprint(manifest)})
 
 
 def held(manifest: dict) -> int:
-    """How many prompts have their rewards."""
+    """Number of prompts that have their rewards."""
     return sum(shard["prompts"] for shard in manifest["rewards"])
 
 
 def require_finished(path: Path, manifest: dict) -> None:
-    """Raise DataError if prompts are missing, or if there are none at all."""
+    """Raise DataError if the store lacks prompts or has none."""
     if not held(manifest):
         raise DataError(f"{path} holds no prompts. Calibrate with at least one.")
     if held(manifest) < manifest["prompts"]:

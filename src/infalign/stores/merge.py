@@ -1,4 +1,4 @@
-"""Several calibration stores into one, a shard at a time."""
+"""Merging of calibration stores, a shard at a time."""
 
 from collections.abc import Iterator, Sequence
 from itertools import chain
@@ -25,24 +25,25 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 PROMPTS = "prompts"
-"""The entry of the provenance that may differ: the fingerprint of the set of prompts."""
+"""The entry of the provenance that may differ: the fingerprint of the prompts."""
 
 Source = tuple[Path, dict]
 """A store's folder and its manifest, or one of its shards."""
 
 
 def merge(stores: Sequence[Path | str], out: Path | str) -> None:
-    """Write the prompts of several finished stores, of which no two have one in common, into `out`.
+    """Write the prompts of several finished stores without common prompts into a new store, `out`.
 
-    All of their provenance must be the same but for `prompts`, which becomes the fingerprint of the
-    union (`prompt_sets.union`). Samples come along when every store has them. Prompts keep their
-    order: that of the first store, then of the second. Every byte is verified as it is read.
+    The stores must have the same provenance, except for `prompts`, which becomes the fingerprint of
+    all prompts (`prompt_sets.union`). Samples are merged if every store has them. The prompts of
+    the first store come first, in their order, then those of the second. Every byte is verified as
+    it is read.
 
-    Needs memory for one shard and for the prompt ids, as an open store does. Killed at any moment,
-    nothing stands at `out`.
+    Needs memory for one shard and for all prompt ids, as an open store does. A kill at any moment
+    leaves nothing at `out`.
 
-    Raises DataError for stores that are unfinished or damaged, that differ in what they were made
-    with, or that share prompts, and if `out` is there already.
+    Raises DataError for stores that are unfinished or damaged, have different provenance or share
+    prompts, and if `out` exists.
     """
     if len(stores) < 2:
         raise ValueError(f"`stores` must be two or more; got {len(stores)}.")
@@ -53,7 +54,7 @@ def merge(stores: Sequence[Path | str], out: Path | str) -> None:
     with_samples = _have_samples(sources)
     _require_disjoint(sources)
     with new_folder(Path(out)) as folder:
-        manifest = new_manifest(provenance, sum(held(found) for _, found in sources))
+        manifest = new_manifest(provenance, sum(held(own) for _, own in sources))
         files: dict[str, list[dict]] = {"rewards": [], "samples": []}
         for kind, write in (("rewards", _write_rewards), ("samples", _write_samples)):
             groups = _groups(sources, kind) if kind == "rewards" or with_samples else ()
@@ -63,35 +64,35 @@ def merge(stores: Sequence[Path | str], out: Path | str) -> None:
                 age = max(part["merged"] for _, part in group) + (len(group) > 1)
                 files[kind].append(shard | {"merged": age})
         counted = {
-            "adds": sum(found["adds"] for _, found in sources),
+            "adds": sum(own["adds"] for _, own in sources),
             "next": len(files["rewards"]) + len(files["samples"]),
         }
         write_manifest(folder, manifest | files | counted)
 
 
 def _common_provenance(sources: Sequence[Source]) -> dict:
-    """What all stores were made with, and the fingerprint of all their prompts."""
+    """The common provenance, with the fingerprint of all prompts."""
     made_with = [dict(manifest["provenance"]) for _, manifest in sources]
     sets = [own[PROMPTS] for own in made_with if isinstance(own.get(PROMPTS), str)]
     if len(sets) == len(made_with):
         for own in made_with:
             own[PROMPTS] = prompt_sets.union(sets)
     first, *others = made_with
-    told = [
+    different = [
         f"{path} has {'; '.join(differing)}"
-        for (path, _), found in zip(sources[1:], others, strict=True)
-        if (differing := storage.differences(found, first))
+        for (path, _), own in zip(sources[1:], others, strict=True)
+        if (differing := storage.differences(own, first))
     ]
-    if told:
+    if different:
         raise DataError(
-            f"Stores to be merged must be made alike; compared with {sources[0][0]}, "
-            f"{'. '.join(told)}. Collect again what differs, or leave it out."
+            f"Stores to be merged must have the same provenance; compared with {sources[0][0]}, "
+            f"{'. '.join(different)}. Collect the stores that differ again, or leave them out."
         )
     return first
 
 
 def _have_samples(sources: Sequence[Source]) -> bool:
-    """Whether all have samples; DataError if these have other columns."""
+    """Whether all stores have samples; DataError if their columns differ."""
     if not all(manifest["samples"] for _, manifest in sources):
         return False
     first, *others = (read_schema(path, manifest["samples"][0]) for path, manifest in sources)
@@ -109,7 +110,7 @@ def _columns(schema: "pa.Schema") -> str:
 
 
 def _require_disjoint(sources: Sequence[Source]) -> None:
-    """Raise DataError if a prompt stands in two stores."""
+    """Raise DataError if two stores share a prompt."""
     import pyarrow as pa
 
     ids = [_ids(source) for source in sources]
@@ -141,7 +142,7 @@ def _ids(source: Source) -> "pa.Array":
 
 
 def _groups(sources: Sequence[Source], kind: str) -> Iterator[list[Source]]:
-    """Shards of all stores in their order, as many together as a shard may be large."""
+    """Shards of all stores in their order, in groups that fit one shard."""
     group: list[Source] = []
     for path, manifest in sources:
         for shard in manifest[kind]:

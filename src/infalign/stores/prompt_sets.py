@@ -1,8 +1,8 @@
-"""Fingerprints of sets of prompts, of which the fingerprint of their union can be computed.
+"""Fingerprints of sets of prompts; that of a union follows from those of its parts.
 
-A sum of checksums, one for each member, modulo 2²⁵⁶: it does not depend on the order, and that of
-sets without a common member is the sum of theirs (the additive hash of Bellare and Micciancio,
-EUROCRYPT 1997; safe against accidents, which is what it is for).
+A fingerprint is the sum of one checksum per member, modulo 2²⁵⁶. It does not depend on the order,
+and that of a union of disjoint sets is the sum of theirs: the additive hash of Bellare and
+Micciancio (EUROCRYPT 1997). It detects accidents; it does not resist attacks.
 """
 
 import hashlib
@@ -24,14 +24,12 @@ def of_members(members: Iterable[object]) -> str:
 
 
 def union(fingerprints: Iterable[str]) -> str:
-    """Fingerprint of the union of sets without a common member, from theirs.
+    """Fingerprint of the union of disjoint sets, from their fingerprints.
 
-    One that was made in another way counts as a member itself: the union has a fingerprint all the
-    same, in whatever order and steps it is made, but not that of its prompts.
+    A fingerprint of another form counts as a member. The result then still does not depend on the
+    order or the steps of the union, but it is not the fingerprint of the prompts.
     """
-    return _written(
-        int(found[4:], 16) if FORM.fullmatch(found) else _checksum(found) for found in fingerprints
-    )
+    return _written(int(f[4:], 16) if FORM.fullmatch(f) else _checksum(f) for f in fingerprints)
 
 
 def _checksum(member: object) -> int:

@@ -1,4 +1,4 @@
-"""Rewards of prompts with any number of samples, as one array and the number of each."""
+"""Ragged rewards: one array for all prompts, and the number of samples of each."""
 
 from collections.abc import Sequence
 
@@ -9,9 +9,9 @@ from infalign.core import finite_rewards
 
 
 def checked_rewards(name: str, value) -> tuple[np.ndarray, np.ndarray]:
-    """All rewards, one prompt after another, and how many each prompt has.
+    """All rewards, one prompt after another, and the number of each prompt.
 
-    - `value`: shape (prompts, K), or one list per prompt; at least one reward for each, finite.
+    - `value`: shape (prompts, K), or one list per prompt; finite, at least one per prompt.
 
     Raises ValueError that names the prompt otherwise.
     """
@@ -42,14 +42,14 @@ def checked_rewards(name: str, value) -> tuple[np.ndarray, np.ndarray]:
 
 
 def sort_each(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """The same rewards, sorted for each prompt."""
+    """The rewards, sorted within each prompt."""
     if (counts == counts[0]).all():
         return np.sort(values.reshape(len(counts), -1), axis=1).ravel()
     return values[np.lexsort((values, np.repeat(np.arange(len(counts)), counts)))]
 
 
 def tied_pairs(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Of each prompt's sorted rewards, the share of pairs that are equal; 0 for a single one."""
+    """Share of tied pairs among each prompt's sorted rewards; 0 for a single one."""
     prompt = np.repeat(np.arange(len(counts)), counts)
     new = np.append(True, (values[1:] != values[:-1]) | (prompt[1:] != prompt[:-1]))
     first = np.flatnonzero(new)
@@ -60,7 +60,7 @@ def tied_pairs(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
 
 
 def rectangle(rows: Sequence[np.ndarray]) -> np.ndarray:
-    """Rows of one length, the shorter ones filled with nan."""
+    """Rows as a matrix, shorter ones padded with nan."""
     filled = np.full((len(rows), max(map(len, rows))), np.nan)
     for own, row in zip(filled, rows, strict=True):
         own[: len(row)] = row

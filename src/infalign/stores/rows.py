@@ -1,7 +1,7 @@
-"""Sorted rewards of many prompts in one buffer, and the ranks of other rewards among them.
+"""Sorted rewards of many prompts in one buffer, and ranks of other rewards among them.
 
-The buffer may be a mapped file: values are read where they lie, at any alignment, and no more of
-them than a binary search touches.
+The buffer may be a mapped file: values are read in place, at any alignment, and only those that a
+binary search compares.
 """
 
 from collections.abc import Callable
@@ -9,18 +9,18 @@ from collections.abc import Callable
 import numpy as np
 
 TOGETHER = 2**13
-"""Look-ups made at once: their arrays stay within the processor's cache."""
+"""Look-ups per batch: their arrays fit the processor's cache."""
 
 
 class Rows:
     """The sorted rewards of prompts, in blocks that are contiguous in `buffer`.
 
-    - `buffer`: bytes; mapped, or the memory of an array.
+    - `buffer`: bytes, mapped or the memory of an array.
     - `dtype`: float32 or float64, little endian.
-    - `starts`: byte at which each prompt's rewards begin; `counts`: how many there are.
-    - `blocks`: position of the first prompt of each block, and the number of prompts at the end.
-    - `verify`: called with a block's number before its values are used for the first time; raises
-      DataError if they are not what was written.
+    - `starts`: byte at which each prompt's rewards begin; `counts`: their number.
+    - `blocks`: position of the first prompt of each block, followed by the number of prompts.
+    - `verify`: called with a block's number before the first use of its values; raises DataError if
+      they have changed since they were written.
     """
 
     def __init__(
@@ -36,7 +36,7 @@ class Rows:
         self._buffer, self._verify = buffer, verify
         self._unverified = np.full(len(blocks) - 1, verify is not None)
         size = self.dtype.itemsize
-        # One entry per byte of the file, each as long as a number.
+        # A window of one number at every byte: rewards may lie at any alignment.
         self._windows = np.ndarray(
             (memoryview(buffer).nbytes - size + 1,), f"V{size}", buffer, strides=(1,)
         )
@@ -51,7 +51,7 @@ class Rows:
         return np.frombuffer(self._buffer, self.dtype, count, start).astype(float)
 
     def block(self, number: int) -> tuple[np.ndarray, np.ndarray]:
-        """The values of a block, one prompt after another, and how many each prompt has."""
+        """The values of a block, one prompt after another, and the number of each prompt."""
         first, end = self.blocks[number], self.blocks[number + 1]
         self._verified(np.array([first]))
         counts = self.counts[first:end]
@@ -59,11 +59,11 @@ class Rows:
         return np.frombuffer(self._buffer, self.dtype, int(counts.sum()), start), counts
 
     def ranks(self, positions: np.ndarray, rewards: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """How many of a prompt's rewards lie below each of `rewards`, and up to it.
+        """Numbers of a prompt's rewards below each of `rewards`, and below or equal to it.
 
         - `positions`: prompts, shape (n,); `rewards`: shape (n, m), float64.
 
-        Both results have the shape of `rewards`; the same as `ranks.ranks` prompt by prompt.
+        Both results have the shape of `rewards`, and equal `infalign.core.ranks` prompt by prompt.
         """
         self._verified(positions)
         below, up_to = np.empty(rewards.shape, np.int64), np.empty(rewards.shape, np.int64)
@@ -83,7 +83,7 @@ class Rows:
         ends = starts + sizes.astype(np.int64) * size
         low = self._search(starts, ends, sizes, rewards, np.less)
         high = low.copy()
-        # Only rewards that tie with the one at their rank have another rank from above.
+        # The rank from above differs only for rewards that tie with the value at their rank.
         inside = np.flatnonzero(low < ends)
         tied = inside[self._values(low[inside]) == rewards[inside]]
         left = (ends[tied] - low[tied]) // size
@@ -91,11 +91,11 @@ class Rows:
         return (low - starts) // size, (high - starts) // size
 
     def _search(self, starts, ends, sizes, rewards, before) -> np.ndarray:
-        """The byte behind the last value that stands `before` the reward."""
+        """The byte after the last value that is `before` the reward."""
         size, reached = self.dtype.itemsize, starts
         step = 1 << int(sizes.max(initial=0)).bit_length() >> 1
         while step:
-            # Cut at the end: should its last value stand before the reward, all do.
+            # Limited to the end: if the last value is before the reward, all are.
             further = np.minimum(reached + step * size, ends)
             reached = np.where(before(self._values(further - size), rewards), further, reached)
             step >>= 1
@@ -114,7 +114,7 @@ class Rows:
 
 
 def held_rows(values: np.ndarray, counts: np.ndarray) -> Rows:
-    """Rows in memory: `values` are those of one prompt after another, sorted for each."""
+    """Rows in memory: `values` are those of one prompt after another, sorted within each."""
     values = np.ascontiguousarray(values)
     starts = (np.cumsum(counts) - counts) * values.itemsize
     blocks = np.append(np.arange(0, len(counts), 4096), len(counts))

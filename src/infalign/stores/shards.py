@@ -1,12 +1,13 @@
-"""Parquet shards of a calibration store: rewards to be mapped, samples to be read.
+"""Parquet shards of a calibration store: rewards are mapped, samples are read.
 
-`rewards-*.parquet` has one row per prompt: `prompt_id`, `samples` (K) and `rewards`, sorted. Any
-reader of Parquet reads it. The numbers are written plain, uncompressed, without dictionary and
-statistics, one page per row group; so they stand at the end of the row group's column chunk as they
-do in memory, and are mapped. The writer looks whether they do, and says in the manifest where.
+`rewards-*.parquet` has one row per prompt: `prompt_id`, `samples` (K) and sorted `rewards`. Any
+Parquet reader can read it. The numbers are plain and uncompressed, without dictionary and
+statistics, one page per row group. They therefore lie at the end of the row group's column chunk in
+the same form as in memory, and can be mapped. The writer verifies that, and records the place in
+the manifest.
 
-`samples-*.parquet` has one row per response: `prompt_id`, `sample`, `completion`, `reward` and what
-else was kept. Look-ups do without it.
+`samples-*.parquet` has one row per response: `prompt_id`, `sample`, `completion`, `reward` and
+further columns. Look-ups do not need it.
 """
 
 import hashlib
@@ -27,16 +28,16 @@ if TYPE_CHECKING:
 
 GROUP_VALUES, GROUP_PROMPTS = 2**18, 2**14
 """Most rewards of a row group, unless one prompt has more, and most prompts: fewer than Arrow puts
-on one page. A row group is what one checksum covers: verified in a millisecond."""
+on one page. One checksum covers a row group, which is verified in a millisecond."""
 
 ONE_PAGE = 2**30
 
 Block = tuple["pa.Array", np.ndarray, np.ndarray]
-"""Some prompts: their ids, how many rewards each has, and these, sorted for each prompt."""
+"""Some prompts: their ids, the number of rewards of each, and the rewards, sorted within each."""
 
 
 def smallest_type(values: np.ndarray) -> np.dtype:
-    """float32 if every value is one, else float64: rounding would make ties of differences."""
+    """float32 if it represents every value, else float64: rounding would create ties."""
     with np.errstate(over="ignore"):
         exact = values.dtype == np.float32 or np.array_equal(values, values.astype(np.float32))
     return np.dtype("<f4" if exact else "<f8")
@@ -48,7 +49,7 @@ def write_rewards(file: Path, blocks: Iterable[Block], dtype: np.dtype) -> dict:
     import pyarrow.parquet as pq
 
     number = pa.from_numpy_dtype(dtype)
-    # Nothing is missing, ever: levels that say so would cost as much as the ids.
+    # No value is ever missing: levels that mark missing ones would take as much space as the ids.
     rewards = pa.list_(pa.field("element", number, nullable=False))
     schema = pa.schema(
         [
@@ -99,7 +100,7 @@ def write_rewards(file: Path, blocks: Iterable[Block], dtype: np.dtype) -> dict:
 
 
 def _row_groups(blocks: Iterable[Block]) -> Iterator[Block]:
-    """The same prompts in blocks of the size of row groups."""
+    """The prompts in blocks of the size of row groups."""
     import pyarrow as pa
 
     waiting: list[Block] = []
@@ -109,7 +110,7 @@ def _row_groups(blocks: Iterable[Block]) -> Iterator[Block]:
         return pa.concat_arrays(ids), np.concatenate(counts), np.concatenate(values)
 
     def cut(block: Block, last: bool) -> Iterator[Block]:
-        """Full groups, and the rest, which waits for more unless it is the `last`."""
+        """Full groups; the rest waits for more, unless the block is the `last`."""
         ids, counts, values = block
         ends = np.append(0, np.cumsum(counts))
         first = 0
@@ -204,7 +205,7 @@ def open_rewards(folder: Path, shard: dict) -> tuple["pa.Array", Rows]:
 
 
 def require_file(folder: Path, shard: dict) -> Path:
-    """The shard's file; DataError if it is missing or has another size."""
+    """The shard's file; DataError if it is missing or its size has changed."""
     file = folder / shard["file"]
     if not file.exists():
         raise DataError(f"{file} is missing. Remove {folder} and calibrate again.")
@@ -217,7 +218,7 @@ def require_file(folder: Path, shard: dict) -> Path:
 
 
 def damaged(folder: Path, file: Path) -> DataError:
-    """The error about a file that has changed."""
+    """The error for a file that has changed."""
     return DataError(
         f"{file} is not the file that was written: its checksum differs from the manifest's. "
         f"Remove {folder} and calibrate again."
@@ -225,7 +226,7 @@ def damaged(folder: Path, file: Path) -> DataError:
 
 
 def read_columns(file: Path, columns: list[str] | None) -> "pa.Table":
-    """Columns of a Parquet file, in their order there; all for None."""
+    """Columns of a Parquet file, in the order of the file. None: all."""
     import pyarrow.parquet as pq
 
     with pq.ParquetFile(file) as opened:
@@ -254,12 +255,12 @@ def write_samples(file: Path, tables: Iterable["pa.Table"]) -> dict:
 
 
 def read_shard_samples(folder: Path, shard: dict, columns: list[str] | None = None) -> "pa.Table":
-    """One shard of samples; DataError unless it is what was written."""
+    """One shard of samples; DataError if it has changed since it was written."""
     return read_columns(_intact(folder, shard), columns)
 
 
 def sample_groups(folder: Path, shard: dict) -> Iterator["pa.Table"]:
-    """The samples of a shard, one row group after another; DataError as `read_shard_samples`."""
+    """The samples of a shard, one row group after another; DataError as in `read_shard_samples`."""
     import pyarrow.parquet as pq
 
     with pq.ParquetFile(_intact(folder, shard)) as opened:

@@ -1,4 +1,4 @@
-"""Prompt id → its sorted reference rewards, as a mapping that reads them where they lie."""
+"""Prompt id → sorted reference rewards, as a mapping that reads them in place."""
 
 from collections.abc import ItemsView, Iterator, Mapping, Sequence, ValuesView
 from pathlib import Path
@@ -16,9 +16,8 @@ from .shards import open_rewards
 class SortedRewards(Mapping):
     """Sorted reference rewards of prompts, in memory or mapped from the shards of a store.
 
-    A mapping from prompt id to a float64 array; `find` and `ranks` are its fast way for many
-    prompts at once. Picklable: rewards in memory go with it, a store on disk is opened again, and
-    must be the same one.
+    A mapping from prompt id to a float64 array; `find` and `ranks` serve many prompts at once.
+    Picklable: rewards in memory are included; a store on disk is opened again and must be the same.
     """
 
     def __init__(self, index, parts: Sequence[Rows], source: tuple[Path, str] | None = None):
@@ -32,7 +31,7 @@ class SortedRewards(Mapping):
 
     @property
     def dtype(self) -> np.dtype:
-        """The type that holds all rewards: float32 or float64."""
+        """The widest type of the rewards: float32 or float64."""
         return max((part.dtype for part in self._parts), key=lambda dtype: dtype.itemsize)
 
     def find(self, prompt_ids: Sequence[str]) -> np.ndarray:
@@ -42,7 +41,7 @@ class SortedRewards(Mapping):
     def ranks(
         self, positions: np.ndarray, rewards: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Of each reward, how many of its prompt's lie below it and up to it; and K of the prompt.
+        """Numbers of the prompt's rewards below each reward, and below or equal to it; and its K.
 
         - `positions`: of prompts, from `find`, shape (n,); `rewards`: shape (n, m), float64.
 
@@ -62,14 +61,14 @@ class SortedRewards(Mapping):
         return below, up_to, counts
 
     def row(self, position: int) -> np.ndarray:
-        """Rewards of the prompt at a position."""
+        """The rewards of the prompt at a position."""
         number = int(np.searchsorted(self._ends, position, "right"))
         part = self._parts[number]
         return part.row(position - int(self._ends[number] - len(part)))
 
     def blocks(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """All rewards, some thousand prompts at a time: values of one prompt after another, and how
-        many each has."""
+        """All rewards, some thousand prompts at a time: the values of one prompt after another, and
+        the number of each."""
         for part in self._parts:
             for number in range(len(part.blocks) - 1):
                 yield part.block(number)
@@ -138,12 +137,12 @@ def held_rewards(prompt_ids: Sequence[str], rows: Sequence[np.ndarray]) -> Sorte
 
 
 def held_values(prompt_ids: Sequence[str], values: np.ndarray, counts: np.ndarray) -> SortedRewards:
-    """The same from the values of one prompt after another, and how many each has."""
+    """Sorted rewards in memory, from the values of one prompt after another, and their numbers."""
     return SortedRewards(HeldIds(prompt_ids), [held_rows(values, counts)])
 
 
 def stored_rewards(path: Path, manifest: dict) -> SortedRewards:
-    """The rewards of the store in folder `path`; no reward is read yet."""
+    """The rewards of the store in folder `path`, none of which is read yet."""
     import pyarrow as pa
 
     from infalign import storage
@@ -159,7 +158,7 @@ def stored_rewards(path: Path, manifest: dict) -> SortedRewards:
 
 
 def reopened(path: Path, checksum: str) -> SortedRewards:
-    """What a pickle of a store on disk becomes; DataError if another store stands there now."""
+    """The rewards of a pickled store on disk; DataError if the folder holds another store now."""
     from infalign import storage
 
     manifest = read_manifest(path)

@@ -1,8 +1,8 @@
-"""Reference rewards of every prompt, with what they were made with.
+"""Calibration stores: reference rewards of every prompt, with their provenance.
 
-A store on disk is a folder: `manifest.json` says what it was made with and which Parquet shards
+A store on disk is a folder: `manifest.json` states its provenance and the Parquet shards that
 belong to it (`manifest`, `shards`). Shards are mapped, not read: a store of any size opens at once,
-and a look-up touches what it compares. Every byte is verified before it is first used.
+and a look-up reads only what it compares. Every byte is verified before its first use.
 """
 
 from collections.abc import Mapping, Sequence
@@ -32,14 +32,14 @@ class CalibrationStore:
     """K sorted reference rewards per prompt; K may differ between prompts.
 
     Make one from arrays with `from_rewards`, from a folder with `open`. Picklable: rewards in
-    memory go along, a store on disk is opened again where it is read.
+    memory are included; a store on disk is opened again where it is unpickled.
     """
 
     rewards: SortedRewards
     """Prompt id to its sorted reference rewards. Any mapping to sorted rows becomes one."""
 
     provenance: Mapping[str, object]
-    """What the rewards were made with; compared by `require`."""
+    """How the rewards were made; compared by `require`."""
 
     def __post_init__(self):
         if not isinstance(self.rewards, SortedRewards):
@@ -57,7 +57,7 @@ class CalibrationStore:
 
     @classmethod
     def from_rewards(cls, prompt_ids: Sequence[str], rewards, provenance=None):
-        """A store held in memory.
+        """A store in memory.
 
         - `rewards`: one row per prompt id, shape (prompts, K), or one list each where K differs.
         """
@@ -75,14 +75,15 @@ class CalibrationStore:
 
     @classmethod
     def from_dataset(cls, dataset, rewards: str = REWARDS, key: str = KEY, *, provenance=None):
-        """A store held in memory, of a column of lists of rewards, in any order; one prompt a row.
+        """A store in memory, from a column of lists of rewards in any order, with one prompt per
+        row.
 
         - `dataset`: a `datasets.Dataset`, or a table that Arrow reads: its own, of pandas, …
         - `key`: the column of prompt ids; whole numbers become texts, as in the prompts of a run.
-        - `provenance`: what the rewards were made with, where the table does not say.
+        - `provenance`: how the rewards were made, for tables that do not state it.
 
-        Raises DataError for columns that are not there, rows without rewards, rewards that are not
-        finite, and ids that stand there twice. `exchange.import_rewards` makes a store on disk.
+        Raises DataError for missing columns, rows without rewards, rewards that are not finite, and
+        duplicate ids. `exchange.import_rewards` makes a store on disk.
         """
         _columns(rewards, key)
         if provenance is not None:
@@ -96,9 +97,9 @@ class CalibrationStore:
         return cls(held_values(ids, values, counts), columns.agreed(stated, provenance))
 
     def to_table(self, rewards: str = REWARDS, key: str = KEY) -> "pa.Table":
-        """Prompt ids, and their sorted rewards as lists: `datasets.Dataset` takes it as it is.
+        """Prompt ids and their sorted rewards as lists, a table that `datasets.Dataset` accepts.
 
-        The provenance stands in the schema's metadata. `exchange.export_rewards` writes files.
+        The schema's metadata holds the provenance. `exchange.export_rewards` writes files.
         """
         import pyarrow as pa
 
@@ -107,8 +108,10 @@ class CalibrationStore:
         return pa.Table.from_batches((b for part in parts for b in part.to_batches()), schema)
 
     def column(self, prompt_ids: Sequence[str]) -> "pa.ListArray":
-        """Sorted rewards of these prompts, in their order: a column beside the prompts of a data
-        set. Raises DataError for prompts that the store does not know."""
+        """Sorted rewards of these prompts in their order, to be added to a data set of prompts.
+
+        Raises DataError for unknown prompts.
+        """
         positions = self.positions(prompt_ids)
         if not len(positions):
             return columns.as_lists(np.empty(0, self.rewards.dtype), positions)
@@ -121,11 +124,11 @@ class CalibrationStore:
     def open(cls, path, *, verify: bool = False):
         """The store in folder `path`.
 
-        Its ids are read and verified, its rewards where they are used for the first time.
+        Ids are read and verified now, rewards at their first use.
 
-        - `verify`: re-read and check everything now, as `integrity.check` does.
+        - `verify`: read and check everything now, as `integrity.check` does.
 
-        Raises DataError when the store is missing, unfinished, damaged or empty.
+        Raises DataError for a store that is missing, unfinished, damaged or empty.
         """
         path = Path(_check.instance("path", path, str | PathLike, "the folder of a store"))
         if _check.truth("verify", verify):
@@ -138,7 +141,7 @@ class CalibrationStore:
             try:
                 return cls(stored_rewards(path, manifest), manifest["provenance"])
             except DataError:
-                # A writer that adds to a finished store may have merged its shards meanwhile.
+                # A writer may have merged shards since the manifest was read: try the new one.
                 before, manifest = manifest, read_manifest(path)
                 if manifest == before:
                     raise
@@ -155,7 +158,7 @@ class CalibrationStore:
 
         - `rewards`: one per prompt id, shape (n,), or several, shape (n, m).
 
-        Raises DataError for prompts that the store does not know.
+        Raises DataError for unknown prompts.
         """
         low, high = self.intervals(prompt_ids, rewards, smoothing=smoothing)
         return (low + high) / 2
@@ -163,8 +166,8 @@ class CalibrationStore:
     def intervals(
         self, prompt_ids: Sequence[str], rewards: Sequence[float], *, smoothing: Smoothing = "none"
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Ends of the quantiles that each reward shares with tied reference rewards; equal where
-        it ties with none.
+        """Ends of the quantile interval that each reward shares with tied reference rewards; they
+        are equal where nothing ties.
 
         Raises DataError as `quantiles` does.
         """
@@ -173,12 +176,12 @@ class CalibrationStore:
     def ranks(
         self, prompt_ids: Sequence[str], rewards: Sequence[float]
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """How many of its prompt's reference rewards lie below each reward, how many up to it, and
-        how many there are, shape (n, 1, …).
+        """Numbers of the prompt's reference rewards below each reward, and below or equal to it;
+        and their total, shape (n, 1, …).
 
         - `rewards`: one per prompt id, shape (n,), or several, shape (n, m).
 
-        Raises DataError for prompts that the store does not know and rewards that are not finite.
+        Raises DataError for unknown prompts and rewards that are not finite.
         """
         positions = self.positions(prompt_ids)
         values = _check.numbers("rewards", rewards)
@@ -200,8 +203,7 @@ class CalibrationStore:
         return below.reshape(values.shape), up_to.reshape(values.shape), counts.reshape(one_each)
 
     def positions(self, prompt_ids: Sequence[str]) -> np.ndarray:
-        """Where each prompt stands in `rewards`; DataError for those that the store does not
-        know."""
+        """Position of each prompt in `rewards`; DataError for unknown prompts."""
         prompt_ids = _check.texts("prompt_ids", prompt_ids)
         positions = self.rewards.find(prompt_ids)
         unknown = np.flatnonzero(positions < 0)
@@ -216,22 +218,22 @@ class CalibrationStore:
     def tied(self) -> float:
         """Chance that two reference samples of a prompt have the same reward.
 
-        0 for a continuous reward. Where it is not small, rewards are atoms: what the quantile axis
-        promises of a transform does not hold, and `infalign.verifiable` or `infalign.finite` does.
+        It is 0 for a continuous reward. Where it is not small, the reward is discrete: theory on
+        the quantile axis does not apply, and `infalign.verifiable` or `infalign.finite` does.
         """
         total = sum(tied_pairs(values, counts).sum() for values, counts in self.rewards.blocks())
         return float(total / len(self.rewards))
 
     def require(self, **expected) -> None:
-        """Check that the store was made with what the caller is about to use.
+        """Check the provenance against the settings in use.
 
-        Raises DataError naming all entries of the provenance that differ.
+        Raises DataError that names all entries that differ.
         """
         storage.require_same(
             storage.as_json({name: self.provenance.get(name) for name in expected}),
             expected,
             "The calibration store was made with",
-            "Calibrate again, or use what it was made with.",
+            "Calibrate again, or restore these settings.",
             error=DataError,
         )
 

@@ -1,4 +1,4 @@
-"""Writing a calibration store, one durable shard after another."""
+"""Writer of calibration stores, one durable shard at a time."""
 
 import os
 import re
@@ -12,7 +12,7 @@ import numpy as np
 from infalign import _check, storage
 from infalign.errors import DataError
 
-from .locks import lock
+from .folders import lock
 from .manifest import (
     NAME,
     held,
@@ -36,10 +36,10 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 TOGETHER = 16
-"""Shards of one age that are made one: a store of a hundred thousand has less than a hundred."""
+"""Shards of equal age that are merged: after 100,000 shards a store has fewer than 100."""
 
 LARGEST = 2**28
-"""Bytes beyond which shards are left as they are."""
+"""Largest size of a merged shard, in bytes."""
 
 SHARD = re.compile(r"(rewards|samples)-\d{5,}\.parquet")
 
@@ -47,16 +47,15 @@ SHARD = re.compile(r"(rewards|samples)-\d{5,}\.parquet")
 class StoreWriter:
     """Adds shards to a store folder; each call of `add` is durable when it returns.
 
-    One writer at a time: a second is refused until the first is closed, is gone, or has written all
-    prompts. A killed one leaves nothing in the way; what it was writing does not count and is
-    removed.
+    A folder has one writer at a time: a second is refused until the first is closed, has ended, or
+    has written all prompts. A killed writer blocks nobody; its unfinished shard is removed.
 
-    - `provenance`: what the rewards are made with; the same when a collection is continued.
-    - `prompts`: how many there will be; until then the store does not open. None: as many as are
-      added; the store is finished after each call, and a finished one takes more.
+    - `provenance`: how the rewards are made; the same when a collection is continued.
+    - `prompts`: the final number of prompts, without which the store does not open. None:
+      open-ended; the store is finished after each call and accepts more.
 
-    `len` is how often `add` was called. Raises DataError while another writer is at work, and when
-    the folder holds a store with other settings or one that cannot be read.
+    `len` is the number of calls of `add`. Raises DataError while another writer is at work, and for
+    a folder that holds a store with other settings or an unreadable one.
     """
 
     def __init__(self, path: Path, provenance: Mapping[str, object], prompts: int | None = None):
@@ -64,9 +63,9 @@ class StoreWriter:
         self._open_ended = prompts is None
         fresh = new_manifest(provenance, 0 if prompts is None else _check.count("prompts", prompts))
         self.close = weakref.finalize(self, os.close, lock(self.path))
-        """Lets others write."""
+        """Releases the folder to other writers."""
         try:
-            self._manifest = self._found(fresh) if (self.path / NAME).exists() else fresh
+            self._manifest = self._continued(fresh) if (self.path / NAME).exists() else fresh
             self._known = stored_rewards(self.path, self._manifest) if self.prompts else None
             self._new: set[str] = set()
             _sweep(self.path, self._manifest)
@@ -74,8 +73,8 @@ class StoreWriter:
             self.close()
             raise
 
-    def _found(self, fresh: dict) -> dict:
-        """The manifest that is there, if its store may be continued."""
+    def _continued(self, fresh: dict) -> dict:
+        """The stored manifest; DataError unless its collection may be continued."""
         manifest = read_manifest(self.path)
         stored, wanted = manifest["provenance"], fresh["provenance"]
         if self._open_ended:
@@ -103,7 +102,7 @@ class StoreWriter:
         return self._manifest["adds"]
 
     def __bool__(self) -> bool:
-        return True  # a writer that has added nothing is one all the same
+        return True  # also before the first shard
 
     def __contains__(self, prompt_id: str) -> bool:
         """Whether a prompt has its rewards."""
@@ -111,17 +110,17 @@ class StoreWriter:
 
     @property
     def prompts(self) -> int:
-        """How many prompts have their rewards."""
+        """Number of prompts that have their rewards."""
         return held(self._manifest)
 
     def add(self, prompt_ids: Sequence[str], completions, rewards, extra=None) -> None:
         """Append one shard.
 
         - `rewards`: raw, shape (prompts, K), or one list per prompt where K differs.
-        - `completions`: texts of the same shape; None keeps no samples, and no `extra` either.
-        - `extra`: more columns: one entry per response, those of a prompt together.
+        - `completions`: texts of the same shape. None stores rewards only.
+        - `extra`: further columns with one entry per response, in the order of the completions.
 
-        Raises ValueError for shapes that do not fit and rewards that are not finite, DataError for
+        Raises ValueError for shapes that disagree and rewards that are not finite, DataError for
         prompts that have their rewards already.
         """
         values, counts = checked_rewards("rewards", rewards)
@@ -130,7 +129,7 @@ class StoreWriter:
         if completions is not None:
             samples = _samples(prompt_ids, completions, values, counts, extra or {})
         elif extra:
-            raise ValueError("`extra` must come with `completions`; got none of these.")
+            raise ValueError("`extra` must come with `completions`; got `extra` alone.")
         block = ids, counts, sort_each(values, counts)
         self.add_sorted([block], smallest_type(values), [] if samples is None else [samples])
         self._new |= set(prompt_ids)
@@ -138,7 +137,7 @@ class StoreWriter:
     def add_sorted(
         self, blocks: Iterable[Block], dtype: np.dtype, samples: Iterable["pa.Table"] = ()
     ) -> None:
-        """Append one shard of blocks that are known to be new, finite and sorted."""
+        """Append one shard of blocks, which the caller knows to be new, finite and sorted."""
         if not self.close.alive:
             raise ValueError(f"The writer of {self.path} is closed. Make another `StoreWriter`.")
         change = {
@@ -168,7 +167,7 @@ class StoreWriter:
         return self.path / f"{kind}-{self._manifest['next']:05d}.parquet"
 
     def _merge_last(self, kind: str, merged: Callable[[Path, Path, list[dict]], dict]) -> None:
-        """Make the last shards one while there are `TOGETHER` that were merged equally often."""
+        """Merge the last `TOGETHER` shards while they have been merged equally often."""
         while True:
             shards = self._manifest[kind]
             last = shards[-TOGETHER:]
@@ -181,7 +180,7 @@ class StoreWriter:
                 (self.path / shard["file"]).unlink()
 
     def _checked_ids(self, prompt_ids: list[str], rows: int) -> "pa.Array":
-        """Ids that are new, different and as many as there are rows."""
+        """Ids as an array: new, unique, one per row."""
         import pyarrow as pa
 
         if len(prompt_ids) != rows or len(set(prompt_ids)) != rows:
@@ -196,20 +195,20 @@ class StoreWriter:
         if ids is None or ids.null_count:
             wrong = next(p for p in prompt_ids if not isinstance(p, str) or not p.isprintable())
             raise ValueError(f"`prompt_ids` must be texts; got {wrong!r}. Use str(…) of them.")
-        there = [p for p in prompt_ids if p in self._new]
+        again = [p for p in prompt_ids if p in self._new]
         if self._known is not None:
-            there += [prompt_ids[i] for i in np.flatnonzero(self._known.find(prompt_ids) >= 0)]
-        if there:
+            again += [prompt_ids[i] for i in np.flatnonzero(self._known.find(prompt_ids) >= 0)]
+        if again:
             raise DataError(
-                f"{self.path} has prompt_id {there[0]!r} already ({len(there)} of {rows} are "
-                "there). Add each prompt once."
+                f"{self.path} has prompt_id {again[0]!r} already ({len(again)} of {rows} are "
+                "duplicates). Add each prompt once."
             )
         left = self._manifest["prompts"] - self.prompts
         if not self._open_ended and rows > left:
             raise ValueError(
-                f"`prompt_ids` must be at most the {left} that are missing of `prompts="
-                f"{self._manifest['prompts']}`; got {rows}. Begin with the number there will be, "
-                "or with `prompts=None`."
+                f"`prompt_ids` must have at most {left} entries, the rest of `prompts="
+                f"{self._manifest['prompts']}`; got {rows}. Make the writer with the final number "
+                "of prompts, or with `prompts=None`."
             )
         return ids
 
@@ -218,10 +217,10 @@ def _samples(prompt_ids, completions, values, counts, extra) -> "pa.Table":
     """One row per response."""
     import pyarrow as pa
 
-    found = [len(row) for row in completions]
-    if found != counts.tolist():
+    texts = [len(row) for row in completions]
+    if texts != counts.tolist():
         raise ValueError(
-            f"`completions` must have one text per reward; got {sum(found)} in {len(found)} rows "
+            f"`completions` must have one text per reward; got {sum(texts)} in {len(texts)} rows "
             f"for {counts.sum()} rewards in {len(counts)} rows."
         )
     for name, column in extra.items():
@@ -243,7 +242,7 @@ def _samples(prompt_ids, completions, values, counts, extra) -> "pa.Table":
 
 
 def blocks_of(path: Path, shards: list[dict]) -> Iterator[Block]:
-    """Prompts and rewards of shards, a row group at a time, each verified."""
+    """Prompts and verified rewards of shards, a row group at a time."""
     for shard in shards:
         ids, rows = open_rewards(path, shard)
         for number, (first, end) in enumerate(zip(rows.blocks, rows.blocks[1:], strict=False)):
@@ -265,7 +264,7 @@ def _merged_samples(path: Path, file: Path, shards: list[dict]) -> dict:
 
 
 def _sweep(path: Path, manifest: dict) -> None:
-    """Remove what a killed writer left: files that the manifest does not name."""
+    """Remove the files of a killed writer, which the manifest does not name."""
     storage.sweep(path)
     named = {shard["file"] for kind in ("rewards", "samples") for shard in manifest[kind]}
     for file in path.iterdir():
