@@ -67,11 +67,11 @@ def keep(procedure, drawn, rng):
             return rng.choice(some, p=chances / chances.sum())
         case Rewind(threshold, max_tries):
             for _ in range(max_tries):
-                kept = next(drawn)
-                if kept >= threshold:
+                last = next(drawn)
+                if last >= threshold:
                     break
-            return kept
-    raise AssertionError(f"say here how {procedure!r} keeps a response")
+            return last
+    raise AssertionError(f"say here how {procedure!r} selects a response")
 
 
 TRANSFORMS = {
@@ -91,6 +91,6 @@ transforms = list(chain.from_iterable(TRANSFORMS.values()))
 def implementations(base: type) -> set[type]:
     """The concrete subclasses of `base` that `import infalign` defines, at any depth."""
     children = base.__subclasses__()
-    found = {c for c in children if c.__module__.startswith("infalign.")}
-    found = {c for c in found if not inspect.isabstract(c)}
-    return found.union(*map(implementations, children))
+    concrete = {c for c in children if c.__module__.startswith("infalign.")}
+    concrete = {c for c in concrete if not inspect.isabstract(c)}
+    return concrete.union(*map(implementations, children))

@@ -174,14 +174,14 @@ def shooting(procedure, against, beta, near):
     ids=str,
 )
 def test_the_optimum_against_shooting(procedure, against, kl):
-    found, against = design(procedure, kl=kl, against=against), against or procedure
-    top = -found.optimum.curve.log_partition  # of e^y, with y = 0 at v = 1
-    win_rate, reached = shooting(procedure, against, found.beta, top)
-    assert found.kl == pytest.approx(kl, rel=1e-12)
+    best, against = design(procedure, kl=kl, against=against), against or procedure
+    top = -best.optimum.curve.log_partition  # of e^y, with y = 0 at v = 1
+    win_rate, reached = shooting(procedure, against, best.beta, top)
+    assert best.kl == pytest.approx(kl, rel=1e-12)
     # At the same β. Where f(1) is large, shooting from it keeps only the digits it can hold.
     steep = isinstance(procedure, BestOfN) and procedure.n * kl > 40
     assert reached == pytest.approx(kl, rel=2e-8 if steep else 1e-9)
-    assert win_rate == pytest.approx(found.win_rate, rel=1e-9)
+    assert win_rate == pytest.approx(best.win_rate, rel=1e-9)
 
 
 @pytest.mark.parametrize(
@@ -193,10 +193,10 @@ def test_the_optimum_against_shooting(procedure, against, kl):
 )
 def test_best_of_n_wins_what_its_density_at_the_top_says(n, kl):
     # dW = ∫ H(F) dG by parts, with f' = f h(F) g / β: W = β (f(1) - 1) / n against best-of-n.
-    found = solve(BestOfN(n), BestOfN(n), kl=kl)
-    top = np.exp(-found.curve.log_partition)
-    assert found.beta * (top - 1) / n == pytest.approx(found.win_rate, rel=1e-9)
-    assert found.kl == pytest.approx(kl, rel=1e-11)
+    solution = solve(BestOfN(n), BestOfN(n), kl=kl)
+    top = np.exp(-solution.curve.log_partition)
+    assert solution.beta * (top - 1) / n == pytest.approx(solution.win_rate, rel=1e-9)
+    assert solution.kl == pytest.approx(kl, rel=1e-11)
 
 
 @pytest.mark.parametrize("n", [2, 4, 8, 32, 128, 1024])
@@ -204,16 +204,16 @@ def test_best_of_n_wins_what_its_density_at_the_top_says(n, kl):
 def test_worst_of_n_loses_what_its_density_at_the_bottom_says(n, kl):
     # 1 - W = β (1 - f(0)) / n against worst-of-n, with all its digits where W is next to 1.
     try:
-        found = solve(WorstOfN(n), WorstOfN(n), kl=kl)
+        solution = solve(WorstOfN(n), WorstOfN(n), kl=kl)
     except SolveError as error:
         assert n * kl > 500, "losses of about e^{-n κ} are held by double precision"
         assert "exceeds double precision" in str(error)
         return
-    curve, procedure = found.curve, WorstOfN(n)
-    rate = procedure.density(curve.cdf) * procedure.density(curve.grid.nodes) / found.beta
+    curve, procedure = solution.curve, WorstOfN(n)
+    rate = procedure.density(curve.cdf) * procedure.density(curve.grid.nodes) / solution.beta
     bottom = np.exp(-curve.grid.integrate(rate) - curve.log_partition)
-    assert found.losses == pytest.approx(found.beta * (1 - bottom) / n, rel=1e-8)
-    assert found.kl == pytest.approx(kl, rel=1e-11)
+    assert solution.losses == pytest.approx(solution.beta * (1 - bottom) / n, rel=1e-8)
+    assert solution.kl == pytest.approx(kl, rel=1e-11)
 
 
 def test_finer_panels_do_not_move_the_optimum(monkeypatch):
@@ -233,9 +233,9 @@ def test_finer_panels_do_not_move_the_optimum(monkeypatch):
 @pytest.mark.parametrize("against", [WorstOfN(4), Sampling()], ids=str)
 @pytest.mark.parametrize("kl", [0.05, 1.0])
 def test_a_concave_opponent_certifies_any_procedure(procedure, against, kl):
-    found = design(procedure, kl=kl, against=against)
-    assert 0 <= found.gap <= 1e-9
-    assert "quantile function" in found.certificate
+    best = design(procedure, kl=kl, against=against)
+    assert 0 <= best.gap <= 1e-9
+    assert "quantile function" in best.certificate
 
 
 @pytest.mark.parametrize(
@@ -265,19 +265,19 @@ def test_several_stationary_points_are_all_found_and_the_best_is_taken():
     worst, best, beta = WorstOfN(4), BestOfN(4), 0.327
     points = stationary_points(worst, best, beta)
     assert len(points) == 3
-    found = design(worst, beta=beta, against=best)
+    designed = design(worst, beta=beta, against=best)
     objectives = [p.win_rate - beta * p.kl for p in points]
-    assert found.win_rate - beta * found.kl == pytest.approx(max(objectives), abs=1e-9)
-    assert found.gap == pytest.approx(0, abs=1e-9)
-    assert found.certificate == "enumeration: 3 stationary points in a scan of shots"
+    assert designed.win_rate - beta * designed.kl == pytest.approx(max(objectives), abs=1e-9)
+    assert designed.gap == pytest.approx(0, abs=1e-9)
+    assert designed.certificate == "enumeration: 3 stationary points in a scan of shots"
     assert max(objectives) - min(objectives) > 0.01
 
 
 @pytest.mark.parametrize("procedure", [OrderStatistic(9, 5), OrderStatistic(16, 12)], ids=str)
 def test_order_statistics_are_certified_by_enumeration(procedure):
-    found = design(procedure, kl=0.3)
-    assert found.gap == pytest.approx(0, abs=1e-9)
-    assert found.certificate == "enumeration: 1 stationary point in a scan of shots"
+    best = design(procedure, kl=0.3)
+    assert best.gap == pytest.approx(0, abs=1e-9)
+    assert best.certificate == "enumeration: 1 stationary point in a scan of shots"
 
 
 # --- Procedures that read the calibrated reward. ---
@@ -328,15 +328,15 @@ def test_a_softened_budget_and_its_strength_give_the_same_optimum(procedure):
 def test_one_soft_draw_and_one_try_are_plain_sampling():
     plain = design(Sampling(), kl=0.5)
     for one in (SoftBestOfN(1, 0.3), Rewind(0.4, 1)):
-        found = design(one, kl=0.5)
-        assert (found.win_rate, found.beta) == pytest.approx((plain.win_rate, plain.beta), rel=1e-9)
+        best = design(one, kl=0.5)
+        assert (best.win_rate, best.beta) == pytest.approx((plain.win_rate, plain.beta), rel=1e-9)
 
 
 def test_what_just_passes_a_threshold_is_worse_than_another_draw():
-    found = design(Rewind(0.9, 8), kl=0.5)
-    below, at = found.transform([0.9 - 1e-9, 0.9])
+    best = design(Rewind(0.9, 8), kl=0.5)
+    below, at = best.transform([0.9 - 1e-9, 0.9])
     assert at < below
-    assert found.gap == pytest.approx(0, abs=1e-12)
+    assert best.gap == pytest.approx(0, abs=1e-12)
     assert np.isnan(design(SoftBestOfN(4, 0.1), kl=0.5).gap)
 
 
@@ -408,25 +408,25 @@ def test_a_budget_and_its_strength_give_the_same_optimum(procedure, against, kl)
     ids=str,
 )
 def test_training_on_the_transform_reaches_what_is_promised(procedure, kl):
-    found = design(procedure, kl=kl)
-    assert found.policy.kl == pytest.approx(found.kl, abs=1e-5)
-    assert found.policy.win_rate(procedure) == pytest.approx(found.win_rate, abs=1e-5)
+    best = design(procedure, kl=kl)
+    assert best.policy.kl == pytest.approx(best.kl, abs=1e-5)
+    assert best.policy.win_rate(procedure) == pytest.approx(best.win_rate, abs=1e-5)
 
 
 def test_the_transform_is_the_gradient_of_the_win_rate():
     # Φ(v) = ∫₀^v h(F) dG: against plain sampling G(u) = u, and h = 4 F³.
-    found, u = optimum(BestOfN(4), kl=0.5, against=Sampling()), np.linspace(0, 1, 2001)
-    expected = cumulative_trapezoid(4 * found.policy.cdf(u) ** 3, x=u, initial=0)
-    np.testing.assert_allclose(found.transform(u), expected, atol=1e-5)
+    solution, u = optimum(BestOfN(4), kl=0.5, against=Sampling()), np.linspace(0, 1, 2001)
+    expected = cumulative_trapezoid(4 * solution.policy.cdf(u) ** 3, x=u, initial=0)
+    np.testing.assert_allclose(solution.transform(u), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("procedure", [Sampling(), BestOfN(1), WorstOfN(1)], ids=repr)
 def test_the_optimum_of_plain_sampling_is_the_identity(procedure):
     # h = g = 1, so Φ(v) = v whatever the policy: W is linear.
-    found = design(procedure, beta=0.25)
-    np.testing.assert_allclose(found.transform(U), U, atol=1e-12)
+    best = design(procedure, beta=0.25)
+    np.testing.assert_allclose(best.transform(U), U, atol=1e-12)
     plain = TiltedPolicy(Identity(), 0.25)
-    assert (found.kl, found.win_rate) == pytest.approx((plain.kl, plain.win_rate(Sampling())))
+    assert (best.kl, best.win_rate) == pytest.approx((plain.kl, plain.win_rate(Sampling())))
     assert compare(procedure, [Identity()], kl=0.5)[1].loss == pytest.approx(0, abs=1e-10)
 
 
@@ -505,10 +505,10 @@ def test_a_budget_beyond_double_precision_is_an_error():
 
 
 def test_a_table_that_rounding_would_spoil_is_refused():
-    found = design(WorstOfN(8), kl=4.0)
-    assert found.beta < 1e-12
+    best = design(WorstOfN(8), kl=4.0)
+    assert best.beta < 1e-12
     with pytest.raises(SolveError, match="rounding alone moves `transform` / `beta`"):
-        _ = found.policy
+        _ = best.policy
 
 
 def test_text_in_place_of_a_procedure_is_refused():
@@ -549,10 +549,10 @@ def test_figures_of_few_samples():
         for transform, figure in zip((Exponential(10), Identity()), figures, strict=True):
             few = FewSamples(samples)
             _, exponents = few.at_kl(transform, 0.5)
-            found = few.achieved(exponents, BestOfN(4), BestOfN(4))
-            assert found.kl == pytest.approx(0.5, abs=1e-9)
+            outcome = few.achieved(exponents, BestOfN(4), BestOfN(4))
+            assert outcome.kl == pytest.approx(0.5, abs=1e-9)
             # The figures were simulated too, with about this error.
-            assert abs(found.win_rate - figure) < 4 * np.hypot(found.stderr, 4e-4)
+            assert abs(outcome.win_rate - figure) < 4 * np.hypot(outcome.stderr, 4e-4)
 
 
 def test_few_samples_against_a_simulation_of_prompts():
@@ -574,14 +574,14 @@ def test_few_samples_against_a_simulation_of_prompts():
 
     ours, theirs = np.maximum(draw(), draw()), rng.random((prompts, 2)).max(1)
     wins = ours > theirs
-    found = few.achieved(exponents, BestOfN(2), BestOfN(2))
-    stderr = np.hypot(found.stderr, wins.std() / np.sqrt(prompts))
-    assert abs(found.win_rate - wins.mean()) < 4 * stderr
+    outcome = few.achieved(exponents, BestOfN(2), BestOfN(2))
+    stderr = np.hypot(outcome.stderr, wins.std() / np.sqrt(prompts))
+    assert abs(outcome.win_rate - wins.mean()) < 4 * stderr
 
 
 def test_the_reference_ties_with_itself_at_any_number_of_samples():
-    found = FewSamples(7).achieved(np.zeros(8), BestOfN(4), BestOfN(4))
-    assert (found.win_rate, found.kl) == pytest.approx((0.5, 0), abs=1e-12)
+    outcome = FewSamples(7).achieved(np.zeros(8), BestOfN(4), BestOfN(4))
+    assert (outcome.win_rate, outcome.kl) == pytest.approx((0.5, 0), abs=1e-12)
 
 
 def test_many_samples_approach_exact_calibration():
@@ -612,11 +612,11 @@ def test_the_best_table_beats_every_transform_at_its_number_of_samples(procedure
 
 
 def test_a_sampled_design_states_its_table():
-    found = design(BestOfN(4), kl=0.3, samples=8)
-    assert np.asarray(found.transform.u).tolist() == (np.arange(9) / 8).tolist()
-    assert found.transform.phi[0] == 0 and found.samples == 8
-    assert 0 < found.stderr < 1e-3 and np.isnan(found.gap)
-    again = design(BestOfN(4), beta=found.beta, samples=8)
+    best = design(BestOfN(4), kl=0.3, samples=8)
+    assert np.asarray(best.transform.u).tolist() == (np.arange(9) / 8).tolist()
+    assert best.transform.phi[0] == 0 and best.samples == 8
+    assert 0 < best.stderr < 1e-3 and np.isnan(best.gap)
+    again = design(BestOfN(4), beta=best.beta, samples=8)
     assert again.kl == pytest.approx(0.3, rel=0.02)
 
 

@@ -84,9 +84,9 @@ def test_shapes_are_kept(procedure):
 @pytest.mark.parametrize("m", [4, 7])
 def test_subset_cdf_against_every_subset(procedure, m):
     subsets = combinations(range(m), procedure.draws)
-    kept = np.array([keep(procedure, iter(s), None) for s in subsets])
-    # Samples 0 … m - 1 in rising order: the kept one is among the j lowest if it is below j.
-    expected = [(kept < j).mean() for j in range(m + 1)]
+    selected = np.array([keep(procedure, iter(s), None) for s in subsets])
+    # Samples 0 … m - 1 in rising order: the selected one is among the j lowest if it is below j.
+    expected = [(selected < j).mean() for j in range(m + 1)]
     np.testing.assert_allclose(procedure.subset_cdf(m), expected, atol=1e-12)
 
 
@@ -113,10 +113,10 @@ def test_subset_cdf_of_a_large_case_against_whole_numbers(j):
 def test_a_large_order_statistic_against_whole_numbers(k):
     # Kept among the j lowest of m: more than n - k of the n are. Whole numbers, then one division.
     m, n = 4_000, 1024
-    found = OrderStatistic(n, k).subset_cdf(m)
+    chances = OrderStatistic(n, k).subset_cdf(m)
     for j in (n - k, int(m * (1 - k / n)), m - k + 1, m):
         ways = sum(comb(j, i) * comb(m - j, n - i) for i in range(n - k + 1, n + 1))
-        assert found[j] == pytest.approx(ways / comb(m, n), rel=1e-10, abs=1e-13)
+        assert chances[j] == pytest.approx(ways / comb(m, n), rel=1e-10, abs=1e-13)
 
 
 LARGE = [
@@ -142,11 +142,11 @@ def test_subset_cdf_of_a_large_case_is_a_law(procedure):
 def test_the_law_against_simulation(procedure):
     rng = np.random.default_rng(0)
     drawn = iter(rng.random, None)
-    kept = np.array([keep(procedure, drawn, rng) for _ in range(20_000)])
+    selected = np.array([keep(procedure, drawn, rng) for _ in range(20_000)])
     for u in (0.2, 0.7, 0.95):
         chance = float(procedure.cdf(u))
-        stderr = np.sqrt(chance * (1 - chance) / kept.size)
-        assert abs((kept <= u).mean() - chance) <= 4 * stderr + 1e-9
+        stderr = np.sqrt(chance * (1 - chance) / selected.size)
+        assert abs((selected <= u).mean() - chance) <= 4 * stderr + 1e-9
 
 
 @every_procedure
@@ -263,8 +263,8 @@ def test_a_hot_choice_is_sampling_and_a_cold_one_the_best(n, u):
 
 
 def test_rewind_by_hand():
-    # τ = .5, two tries: below τ a response is kept if both fall there: H(.4) = .5 · .4 = .2, and
-    # above it 1.5 as often as drawn.
+    # τ = .5, two tries: below τ a response is selected if both fall there: H(.4) = .5 · .4 = .2,
+    # and above it 1.5 as often as drawn.
     rewind = Rewind(0.5, 2)
     assert rewind.cdf([0.4, 0.5, 0.7, 1]).tolist() == pytest.approx([0.2, 0.25, 0.55, 1])
     assert rewind.density([0.4, 0.7]).tolist() == [0.5, 1.5]

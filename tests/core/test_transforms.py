@@ -249,8 +249,8 @@ def test_the_integral_is_that_of_the_transform(transform, a, b):
         weights @ transform(np.clip(x + (1 + nodes) / 2 * (y - x), 1e-300, 1 - 1e-16)) * (y - x) / 2
         for x, y in pairwise(pieces)
     )
-    found = float(transform.integral(high) - transform.integral(low))
-    assert found == pytest.approx(float(expected), abs=1e-7)
+    area = float(transform.integral(high) - transform.integral(low))
+    assert area == pytest.approx(float(expected), abs=1e-7)
 
 
 @every_transform
