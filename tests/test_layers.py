@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import infalign
+from infalign import _moved
 
 ROOT = Path(infalign.__file__).parent
 LEVELS = [
@@ -214,6 +215,14 @@ assert ia.finite.__spec__.name == "infalign.core.finite"
 
 def test_former_module_paths_still_work():
     subprocess.run([sys.executable, "-c", FORMER], check=True)
+
+
+def test_every_former_path_leads_to_a_module_that_exists():
+    moved = {former: module_file(present) for former, present in _moved.MOVED.items()}
+    roots = [former for former, file in moved.items() if file == ROOT / "__init__.py"]
+    assert roots == []  # `module_file` falls back to the package where there is no such file
+    taken = [former for former in moved if module_file(former).stem == former.split(".")[-1]]
+    assert taken == []  # a file of that name would hide the entry
 
 
 def test_importing_infalign_loads_nothing_slow():

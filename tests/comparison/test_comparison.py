@@ -200,7 +200,7 @@ def test_a_folder_of_other_things_is_left_alone(moved, tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
 
 
-def test_a_judge_compares_what_is_kept_in_both_orders(moved, tmp_path):
+def test_a_judge_compares_selected_responses_in_both_orders(moved, tmp_path):
     # The judge is the order of the reward itself, so that its verdicts are known.
     judged = plan(moved, judge=f"reward:python:{__name__}:length", judge_pairs=3)
     results = compare_policies(judged, tmp_path)

@@ -138,7 +138,7 @@ def assert_law(counts, expected):
 
 
 @pytest.mark.parametrize("procedure", DECODERS, ids=lambda p: p.spec)
-def test_what_is_kept_has_the_law_of_its_procedure(procedure):
+def test_the_selected_response_has_the_law_of_its_procedure(procedure):
     results, _ = run(procedure, 1000)
     counts = Counter(r.response.text for r in results)
     expected = exact(procedure, POLICY, list(REWARDS.values()), CALIBRATED)
@@ -340,7 +340,7 @@ def test_a_sampler_that_returns_another_number_is_refused():
         decode(ia.BestOfN(3), Short(), by_table, [PROMPT] * 2, seed=0, prompt_ids=["a", "a"])
 
 
-def test_the_rank_of_the_kept_one_counts_those_above():
+def test_the_rank_of_the_selected_response_counts_those_above():
     for r in run(ia.WorstOfN(4), 30)[0]:
         assert r.rank == 1 + sum(x > min(r.rewards) for x in r.rewards)
     assert {r.rank for r in run(ia.BestOfN(4), 30)[0]} == {1}
@@ -355,7 +355,7 @@ def test_keeping_depends_on_the_order_of_rewards_only(rewards, seed):
         assert kept[0] == kept[1]
 
 
-def test_out_of_more_values_than_it_draws_a_procedure_keeps_by_its_unbiased_law():
+def test_out_of_more_values_than_it_draws_a_procedure_selects_by_its_unbiased_law():
     rng, procedure, rewards = np.random.default_rng(0), ia.BestOfN(2), [3.0, 1.0, 2.0, 4.0]
     counts = np.bincount([select(procedure, rewards, rng=rng) for _ in range(3000)], minlength=4)
     assert_law(counts[[1, 2, 0, 3]], np.diff(procedure.subset_cdf(4)))
@@ -381,7 +381,7 @@ def test_your_own_rank_procedure_runs_from_its_law_alone():
         assert r.reward == sorted(r.rewards)[1]
 
 
-def test_what_cannot_be_kept_is_refused():
+def test_values_that_cannot_be_selected_from_are_refused():
     rng = np.random.default_rng(0)
     with pytest.raises(ValueError, match=r"`BestOfN\(n=4\)` needs at least 4 values; got 3"):
         select(ia.BestOfN(4), [1.0, 2.0, 3.0], rng=rng)

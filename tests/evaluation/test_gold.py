@@ -52,7 +52,7 @@ def test_chances_sum_to_one(procedure):
 
 
 @each_procedure
-def test_judged_by_what_it_keeps_by_it_is_the_win_rate(procedure):
+def test_judged_by_the_selecting_reward_it_is_the_win_rate(procedure):
     rng = np.random.default_rng(1)
     a, b = rng.integers(0, 6, (12, 8)).astype(float), rng.integers(0, 5, (12, 6)).astype(float)
     a[3, 5:] = NAN

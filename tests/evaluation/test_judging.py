@@ -56,11 +56,11 @@ def reads_no_further(prompts, first, second):
 def test_figures_by_hand():
     # Prompt 0: won in both orders; won when first, lost when second (first wins twice).
     # Prompt 1: lost in both orders; a tie when first, won when second.
-    found = judge_win_rate([[[1, 0], [1, 1]], [[0, 1], [0.5, 0]]])
-    np.testing.assert_allclose(found.win_rate.per_prompt, [0.75, 0.375])
-    np.testing.assert_allclose(found.position_bias.per_prompt, [0.25, -0.125])
-    np.testing.assert_allclose(found.consistency.per_prompt, [0.5, 0.5])
-    assert (found.pairs, found.excluded, found.excluded_prompts) == (4, 0, 0)
+    result = judge_win_rate([[[1, 0], [1, 1]], [[0, 1], [0.5, 0]]])
+    np.testing.assert_allclose(result.win_rate.per_prompt, [0.75, 0.375])
+    np.testing.assert_allclose(result.position_bias.per_prompt, [0.25, -0.125])
+    np.testing.assert_allclose(result.consistency.per_prompt, [0.5, 0.5])
+    assert (result.pairs, result.excluded, result.excluded_prompts) == (4, 0, 0)
 
 
 @law
@@ -78,12 +78,12 @@ def test_a_biased_judge_is_found_out_and_does_not_bias_the_win_rate():
     better = rng.random(shape) < 0.7
     first = rng.random((*shape, 2)) < 0.3
     truth = np.stack([better, ~better], axis=2)
-    found = judge_win_rate(np.where(first, 1, truth))
-    for estimate, expected in ((found.win_rate, 0.5 + 0.7 * 0.2), (found.position_bias, 0.15)):
+    result = judge_win_rate(np.where(first, 1, truth))
+    for estimate, expected in ((result.win_rate, 0.5 + 0.7 * 0.2), (result.position_bias, 0.15)):
         assert abs(estimate.value - expected) < 4 * estimate.stderr
     # Orders agree when neither is decided by place, or one is and place happens to be right.
     agree = 0.7**2 + 2 * 0.7 * 0.3 * 0.5
-    assert abs(found.consistency.value - agree) < 4 * found.consistency.stderr
+    assert abs(result.consistency.value - agree) < 4 * result.consistency.stderr
 
 
 def test_missing_verdicts_are_an_error_or_counted():
@@ -94,9 +94,9 @@ def test_missing_verdicts_are_an_error_or_counted():
         "`verdicts` must be complete; prompt 0, pair 1 lacks one (3 of 6 pairs do). Judge those "
         'again, or pass missing="exclude" to leave them out and have them counted.'
     )
-    found = judge_win_rate(verdicts, missing="exclude")
-    np.testing.assert_allclose(found.win_rate.per_prompt, [1, 0.25])
-    assert (found.pairs, found.excluded, found.excluded_prompts) == (3, 3, 1)
+    result = judge_win_rate(verdicts, missing="exclude")
+    np.testing.assert_allclose(result.win_rate.per_prompt, [1, 0.25])
+    assert (result.pairs, result.excluded, result.excluded_prompts) == (3, 3, 1)
     with pytest.raises(DataError, match=r"no pair with both verdicts \(0 of 2\)"):
         judge_win_rate([[[np.nan, 1], [0, np.nan]]], missing="exclude")
 
@@ -118,7 +118,7 @@ def test_verdicts_that_cannot_be_are_refused(verdicts, message):
 
 
 @pytest.mark.parametrize("procedure", [Sampling(), BestOfN(3), WorstOfN(2)], ids=str)
-def test_pairs_are_drawn_as_the_procedure_keeps_them(procedure):
+def test_pairs_are_drawn_as_the_procedure_selects_them(procedure):
     rng, pairs = np.random.default_rng(1), 20_000
     ours = np.array([[3.0, 1.0, 2.0, 2.0, np.nan], [0.0, 5.0, 1.0, 4.0, 2.0]])
     theirs = np.array([[1.0, 2.0, 4.0], [2.5, 0.5, 1.0]])
@@ -149,10 +149,10 @@ def test_a_rewards_judge_gives_the_rewards_own_win_rate():
     rewards = [np.array([[len(t) for t in row] for row in side], float) for side in (ours, theirs)]
     every = [[t for t in row for _ in range(3)] for row in ours], [row * 4 for row in theirs]
     for judge in (RewardJudge(length_reward), longer_first):
-        found = judge_win_rate(judge_pairs(judge, prompts(7), *every))
+        result = judge_win_rate(judge_pairs(judge, prompts(7), *every))
         expected = win_rate(*rewards, Sampling())
-        np.testing.assert_allclose(found.win_rate.per_prompt, expected.per_prompt)
-        assert found.position_bias.value == 0 and found.consistency.value == 1
+        np.testing.assert_allclose(result.win_rate.per_prompt, expected.per_prompt)
+        assert result.position_bias.value == 0 and result.consistency.value == 1
 
 
 def test_both_orders_are_asked_in_batches_and_reported():
@@ -180,9 +180,9 @@ def test_both_orders_are_asked_in_batches_and_reported():
 
 
 def test_a_judge_that_reads_no_further_ties_with_full_bias():
-    found = judge_win_rate(judge_pairs(reads_no_further, prompts(2), [["a"]] * 2, [["b"]] * 2))
-    assert (found.win_rate.value, found.position_bias.value) == (0.5, 0.5)
-    assert found.consistency.value == 0
+    result = judge_win_rate(judge_pairs(reads_no_further, prompts(2), [["a"]] * 2, [["b"]] * 2))
+    assert (result.win_rate.value, result.position_bias.value) == (0.5, 0.5)
+    assert result.consistency.value == 0
 
 
 @pytest.mark.parametrize(

@@ -205,7 +205,7 @@ def test_arrays_that_do_not_belong_together_are_refused():
 
 
 @pytest.mark.parametrize("procedure", [Sampling(), BestOfN(2), WorstOfN(3)], ids=str)
-def test_lengths_of_kept_responses_are_those_of_all_subsets(procedure):
+def test_lengths_of_selected_responses_are_those_of_all_subsets(procedure):
     rewards, lengths, _, _ = world(6, 5, 5, seed=11, bias=0.1)
     samples = np.stack([rewards, lengths], axis=2)
     subsets = [combinations(map(tuple, prompt), procedure.draws) for prompt in samples]

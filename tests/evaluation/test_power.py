@@ -94,7 +94,7 @@ def test_sampling_from_the_reference_has_the_variance_of_mann_and_whitney(m, k):
     assert found == pytest.approx(exact, rel=1e-6)
 
 
-def test_best_of_n_drawn_and_kept_once_is_a_coin():
+def test_best_of_n_drawn_and_selected_once_is_a_coin():
     # One subset each side: 0 or 1 with chance W, so the variance is W (1 - W); F = u^3 wins 3/4.
     found = win_rate_variance(TiltedPolicy(Log(), 0.5), BestOfN(4), samples=4, reference_samples=4)
     assert found == pytest.approx(3 / 16, rel=1e-6)

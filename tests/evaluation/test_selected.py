@@ -36,7 +36,7 @@ samples = st.lists(st.integers(-3, 3), min_size=4, max_size=7)
 
 @law
 @given(samples=samples, procedure=procedures)
-def test_kept_reward_against_every_subset(samples, procedure):
+def test_selected_reward_against_every_subset(samples, procedure):
     kept = [keep(procedure, iter(s), None) for s in combinations(samples, procedure.draws)]
     found = selected_reward([samples], procedure).value
     assert found == pytest.approx(np.mean(kept), abs=1e-12)
@@ -44,7 +44,7 @@ def test_kept_reward_against_every_subset(samples, procedure):
 
 @law
 @given(samples=samples, weight=st.floats(0.1, 0.9))
-def test_a_mixture_keeps_the_mean_of_its_parts(samples, weight):
+def test_a_mixture_has_the_mean_of_its_parts(samples, weight):
     a, b = BestOfN(4), OrderStatistic(3, 2)
     mixed = selected_reward([samples], Mixture((a, b), (weight, 1 - weight))).value
     parts = selected_reward([samples], a).value, selected_reward([samples], b).value

@@ -50,7 +50,7 @@ def test_many_draws_against_every_subset(answers, n):
 
 @law
 @given(row=answers, n=st.integers(1, 3))
-def test_the_kept_sample_against_every_subset(row, n):
+def test_selection_chances_against_every_subset(row, n):
     kept = np.zeros(len(row))
     subsets = list(combinations(range(len(row)), n))
     for some in subsets:
@@ -62,7 +62,7 @@ def test_the_kept_sample_against_every_subset(row, n):
     np.testing.assert_allclose(vote_chances([row], n)[0], kept, atol=1e-12)
 
 
-def test_kept_samples_are_right_as_often_as_the_majority():
+def test_selected_samples_are_right_as_often_as_the_majority():
     rng = np.random.default_rng(1)
     given_answers = rng.integers(0, 4, (12, 16))
     chances = vote_chances(given_answers, 5)

@@ -220,14 +220,14 @@ def test_errors_of_the_server_are_tried_again_by_the_client(serve):
     ("status", "remedy"),
     [(500, "Its log may say more"), (401, "OPENAI_API_KEY"), (404, "Check the model's name")],
 )
-def test_what_a_server_refuses_is_told_with_its_words(serve, status, remedy):
+def test_the_error_of_a_refusal_quotes_the_server(serve, status, remedy):
     server, model = serve(lambda body, number: status)
     with pytest.raises(DataError, match=f"{server.url} cannot be sampled from: ") as told:
         model.sample(PROMPTS, 2, seed=0)
     assert "no [bold]luck[/bold] with some/model" in str(told.value) and remedy in str(told.value)
 
 
-def test_a_refusal_in_a_form_of_its_own_is_told_as_it_came(serve):
+def test_a_refusal_in_another_form_is_quoted_as_it_came(serve):
     _, model = serve(lambda body, number: 422)
     with pytest.raises(
         DataError, match=r"Error code: 422 - \{'detail': 'no seeds here'\}\. Its log"

@@ -144,7 +144,7 @@ def test_a_server_that_stays_silent_is_given_up_after_the_timeout(serve):
         (lambda body, number: {"rewards": 1.0}, r"and answered \{'rewards': 1\.0\}"),
     ],
 )
-def test_what_goes_wrong_is_told_with_the_url_and_a_remedy(serve, behave, told):
+def test_errors_name_the_url_and_a_remedy(serve, behave, told):
     server, reward = serve(behave)
     with pytest.raises(DataError, match=rf"{server.url} cannot be scored with: .*{told}"):
         reward(prompts=["a"], completions=["b"])
@@ -176,7 +176,7 @@ def test_a_batch_that_is_short_does_not_shift_the_next(serve):
         reward(prompts=["a"] * 4, completions=["b"] * 4)
 
 
-def test_nobody_there_is_told():
+def test_a_server_that_is_not_running_is_named():
     with pytest.raises(DataError, match=r"127.0.0.1:9/x cannot be .* the URL right\?"):
         ServerReward("http://127.0.0.1:9/x", retries=0)(prompts=["a"], completions=["b"])
 
