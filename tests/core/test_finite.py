@@ -116,8 +116,8 @@ def test_laws_and_win_rates_are_those_of_all_tuples(procedure, against):
     np.testing.assert_allclose(finite.selected(REWARD, POLICY, procedure), kept, atol=1e-14)
     opponent = enumerate_kept(against or procedure, REFERENCE)
     expected = kept @ beats(REWARD) @ opponent
-    found = finite.win_rate(REWARD, POLICY, REFERENCE, procedure, against=against)
-    assert found == pytest.approx(expected, abs=1e-14)
+    win_rate = finite.win_rate(REWARD, POLICY, REFERENCE, procedure, against=against)
+    assert win_rate == pytest.approx(expected, abs=1e-14)
 
 
 @pytest.mark.parametrize("procedure", [BestOfN(8), WorstOfN(8), MajorityVote(LABELS, 8)], **names)
@@ -141,24 +141,24 @@ def test_the_law_of_rewinding_by_hand():
 
 @pytest.mark.parametrize("procedure", EVERY, **names)
 def test_the_reference_ties_with_itself(procedure):
-    found = finite.win_rate(REWARD, REFERENCE, REFERENCE, procedure)
-    assert found == pytest.approx(0.5, abs=1e-15)
+    win_rate = finite.win_rate(REWARD, REFERENCE, REFERENCE, procedure)
+    assert win_rate == pytest.approx(0.5, abs=1e-15)
 
 
 @pytest.mark.parametrize("n", [1, 2, 8, 128])
 def test_a_binary_reward_is_pass_at_n(n):
     # W - 1/2 = ½ [(1 - p0)ⁿ - (1 - p)ⁿ]
     p0, p = 0.1, 0.35
-    found = finite.win_rate([0, 1], [1 - p, p], [1 - p0, p0], BestOfN(n))
-    assert found == pytest.approx(0.5 + ((1 - p0) ** n - (1 - p) ** n) / 2, abs=1e-15)
+    win_rate = finite.win_rate([0, 1], [1 - p, p], [1 - p0, p0], BestOfN(n))
+    assert win_rate == pytest.approx(0.5 + ((1 - p0) ** n - (1 - p) ** n) / 2, abs=1e-15)
 
 
 def test_calibrated_rewards_by_hand():
     # Mass below plus half the mass at the level; the order of outcomes is the caller's.
     expected = [0.675, 0.15, 0.675, 0.425, 0.9, 0.425]
-    found = finite.calibrated_reward(REWARD, REFERENCE)
-    np.testing.assert_allclose(found, expected, atol=1e-15)
-    assert REFERENCE @ found == pytest.approx(0.5, abs=1e-15)
+    calibrated = finite.calibrated_reward(REWARD, REFERENCE)
+    np.testing.assert_allclose(calibrated, expected, atol=1e-15)
+    assert REFERENCE @ calibrated == pytest.approx(0.5, abs=1e-15)
 
 
 def test_kl_by_hand():
@@ -190,16 +190,16 @@ def slopes(function, policy, step=1e-3):
 @pytest.mark.parametrize("against", [None, BestOfN(3)], **names)
 def test_the_coupled_reward_is_the_gradient(procedure, against):
     where = {"reference": REFERENCE, "procedure": procedure, "against": against}
-    found = finite.coupled_reward(REWARD, POLICY, **where)
+    coupled = finite.coupled_reward(REWARD, POLICY, **where)
     value = finite.win_rate(REWARD, POLICY, **where)
-    assert POLICY @ found == pytest.approx(value, abs=1e-14)
+    assert POLICY @ coupled == pytest.approx(value, abs=1e-14)
     expected = value + slopes(lambda p: finite.win_rate(REWARD, p / p.sum(), **where), POLICY)
-    np.testing.assert_allclose(found, expected, atol=1e-6)
+    np.testing.assert_allclose(coupled, expected, atol=1e-6)
 
 
 def test_sampling_is_coupled_to_the_calibrated_reward():
-    found = finite.coupled_reward(REWARD, POLICY, REFERENCE, Sampling())
-    np.testing.assert_allclose(found, finite.calibrated_reward(REWARD, REFERENCE), atol=1e-15)
+    coupled = finite.coupled_reward(REWARD, POLICY, REFERENCE, Sampling())
+    np.testing.assert_allclose(coupled, finite.calibrated_reward(REWARD, REFERENCE), atol=1e-15)
     solved = finite.solve(REWARD, REFERENCE, Sampling(), beta=0.3)
     np.testing.assert_allclose(solved.coupled_reward, solved.calibrated_reward, atol=1e-14)
 
@@ -241,7 +241,7 @@ def objective(policy, procedure, beta, against=None):
 @pytest.mark.parametrize("beta", [0.03, 0.2, 2.0])
 @pytest.mark.parametrize("procedure", [*EVERY, BestOfN(16), WorstOfN(16)], **names)
 def test_no_optimizer_finds_a_better_policy(procedure, beta):
-    found = finite.solve(REWARD, REFERENCE, procedure, beta)
+    solution = finite.solve(REWARD, REFERENCE, procedure, beta)
     inside = REFERENCE > 0
 
     def loss(logits):
@@ -253,23 +253,24 @@ def test_no_optimizer_finds_a_better_policy(procedure, beta):
     starts = [np.log(REFERENCE[inside]) + rng.normal(scale=2, size=5) for _ in range(4)]
     runs = [minimize(loss, start, method="L-BFGS-B", options={"ftol": 1e-14}) for start in starts]
     top = -min(run.fun for run in runs)
-    assert objective(found.policy, procedure, beta) == pytest.approx(found.objective, abs=1e-12)
-    assert found.objective >= top - 1e-12
-    assert found.objective == pytest.approx(top, abs=2e-5)
+    value = objective(solution.policy, procedure, beta)
+    assert value == pytest.approx(solution.objective, abs=1e-12)
+    assert solution.objective >= top - 1e-12
+    assert solution.objective == pytest.approx(top, abs=2e-5)
 
 
 @pytest.mark.parametrize("procedure", EVERY, **names)
 def test_the_optimum_solves_ordinary_rl_with_its_coupled_reward(procedure):
     # Theorem 1: for the fixed reward R, max <π, R> - β KL is the tilt, and equals β log Z.
     beta = 0.1
-    found = finite.solve(REWARD, REFERENCE, procedure, beta)
-    coupled = finite.coupled_reward(REWARD, found.policy, REFERENCE, procedure)
-    np.testing.assert_allclose(found.coupled_reward, coupled, atol=1e-9)
+    solution = finite.solve(REWARD, REFERENCE, procedure, beta)
+    coupled = finite.coupled_reward(REWARD, solution.policy, REFERENCE, procedure)
+    np.testing.assert_allclose(solution.coupled_reward, coupled, atol=1e-9)
     weight = REFERENCE * np.exp(coupled / beta)
-    np.testing.assert_allclose(found.policy, weight / weight.sum(), atol=1e-8)
-    assert found.residual < 1e-8
-    assert found.objective == pytest.approx(beta * np.log(weight.sum()), abs=1e-9)
-    assert found.win_rate == pytest.approx(found.policy @ coupled, abs=1e-12)
+    np.testing.assert_allclose(solution.policy, weight / weight.sum(), atol=1e-8)
+    assert solution.residual < 1e-8
+    assert solution.objective == pytest.approx(beta * np.log(weight.sum()), abs=1e-9)
+    assert solution.win_rate == pytest.approx(solution.policy @ coupled, abs=1e-12)
 
     def rl(logits):  # an independent road to the same policy: SLSQP on that linear reward
         policy = np.abs(logits)
@@ -281,7 +282,7 @@ def test_the_optimum_solves_ordinary_rl_with_its_coupled_reward(procedure):
     bounds = [(1e-12 if r else 0, 1 if r else 0) for r in REFERENCE]
     run = minimize(rl, REFERENCE, method="SLSQP", bounds=bounds, constraints=total,
                    options={"ftol": 1e-13, "maxiter": 500})  # fmt: skip
-    np.testing.assert_allclose(run.x, found.policy, atol=1e-4)
+    np.testing.assert_allclose(run.x, solution.policy, atol=1e-4)
 
 
 def shoot(log_start, mass, steps, h, beta):
@@ -312,20 +313,20 @@ def test_the_optimum_against_shooting(kind, n, beta):
     start = brentq(
         shoot, *lowest[crossing : crossing + 2], (mass, steps, h, beta), xtol=1e-14, rtol=1e-14
     )
-    found = finite.solve(np.arange(5), mass, kind(n), beta)
-    assert np.log(found.policy[0] / mass[0]) == pytest.approx(start, abs=1e-9)
+    solution = finite.solve(np.arange(5), mass, kind(n), beta)
+    assert np.log(solution.policy[0] / mass[0]) == pytest.approx(start, abs=1e-9)
 
 
 @pytest.mark.parametrize("n", [2, 8, 128])
 @pytest.mark.parametrize("against", [None, Sampling(), WorstOfN(4)], **names)
 def test_the_gap_is_a_certificate(n, against):
     # Any policy's J is below J + gap, and the bound is not idle: it is tiny at the optimum.
-    found = finite.solve(REWARD, REFERENCE, BestOfN(n), 0.05, against=against)
-    assert 0 <= found.gap < 1e-12
+    solution = finite.solve(REWARD, REFERENCE, BestOfN(n), 0.05, against=against)
+    assert 0 <= solution.gap < 1e-12
     policies = RANDOM.dirichlet(np.ones(5), size=200)
     for policy in np.insert(policies, 5, 0.0, axis=1):
         value = objective(policy / policy.sum(), BestOfN(n), 0.05, against)
-        assert value <= found.objective + found.gap + 1e-14
+        assert value <= solution.objective + solution.gap + 1e-14
 
 
 def test_where_nothing_is_certified_the_gap_is_nan():
@@ -334,7 +335,7 @@ def test_where_nothing_is_certified_the_gap_is_nan():
     assert finite.solve(REWARD, REFERENCE, MajorityVote(LABELS, 2), 0.1).gap < 1e-12
 
 
-def test_a_vote_may_have_two_hills_and_the_higher_one_is_found():
+def test_a_vote_may_have_two_hills_and_the_higher_one_is_reached():
     # The best answer, b, is rare: votes of the reference never elect it, so the way up from there
     # leads to a. Electing b costs more and wins more.
     reward, reference = [1.0, 2.0, 0.0], np.array([0.45, 0.1, 0.45])
@@ -350,8 +351,8 @@ def test_a_vote_may_have_two_hills_and_the_higher_one_is_found():
 
     lower, higher = hill(reference), hill([0.25, 0.5, 0.25])
     assert higher - lower > 0.1
-    found = finite.solve(reward, reference, vote, beta)
-    assert found.objective == pytest.approx(higher, abs=1e-9)
+    solution = finite.solve(reward, reference, vote, beta)
+    assert solution.objective == pytest.approx(higher, abs=1e-9)
 
 
 @pytest.mark.parametrize("beta", [1e-3, 0.1, 10])
@@ -363,9 +364,9 @@ def test_skewed_references_and_extreme_settings_are_solved(kind, n, beta, agains
     reward = rng.integers(0, 40, size=(12, 60)).astype(float)
     reference = rng.dirichlet(np.full(60, 0.05), size=12) * (rng.random((12, 60)) < 0.9) + 1e-14
     reference /= reference.sum(1, keepdims=True)
-    found = finite.solve(reward, reference, kind(n), beta, against=against)
-    assert found.residual.max() < 1e-9
-    assert (found.objective >= finite.win_rate(
+    solution = finite.solve(reward, reference, kind(n), beta, against=against)
+    assert solution.residual.max() < 1e-9
+    assert (solution.objective >= finite.win_rate(
         reward, reference, reference, kind(n), against=against) - 1e-12).all()  # fmt: skip
 
 
@@ -374,10 +375,10 @@ def test_skewed_references_and_extreme_settings_are_solved(kind, n, beta, agains
 
 @pytest.mark.parametrize("procedure", EVERY, **names)
 def test_a_budget_is_spent_and_its_beta_gives_the_same_policy(procedure):
-    found = finite.solve(REWARD, REFERENCE, procedure, kl=0.2)
-    assert found.kl == pytest.approx(0.2, abs=1e-8)
-    again = finite.solve(REWARD, REFERENCE, procedure, found.beta)
-    np.testing.assert_allclose(again.policy, found.policy, atol=1e-6)
+    solution = finite.solve(REWARD, REFERENCE, procedure, kl=0.2)
+    assert solution.kl == pytest.approx(0.2, abs=1e-8)
+    again = finite.solve(REWARD, REFERENCE, procedure, solution.beta)
+    np.testing.assert_allclose(again.policy, solution.policy, atol=1e-6)
 
 
 def test_prompts_share_the_budget_through_one_beta():
@@ -426,10 +427,10 @@ any_beta = st.sampled_from([0.01, 0.2, 3.0])
 @given(worlds(), any_procedure, any_beta)
 def test_what_rises_with_the_reward_changes_nothing(world, procedure, beta):
     reward, reference = world
-    found = finite.solve(reward, reference, procedure, beta)
+    solution = finite.solve(reward, reference, procedure, beta)
     again = finite.solve(1e4 * np.exp(reward) - 7, reference, procedure, beta)
-    np.testing.assert_array_equal(found.policy, again.policy)
-    assert found.win_rate == again.win_rate
+    np.testing.assert_array_equal(solution.policy, again.policy)
+    assert solution.win_rate == again.win_rate
 
 
 @law
@@ -437,32 +438,32 @@ def test_what_rises_with_the_reward_changes_nothing(world, procedure, beta):
 def test_outcomes_have_no_order(world, procedure, beta, random):
     reward, reference = world
     order = random.sample(range(len(reward)), len(reward))
-    found = finite.solve(reward, reference, procedure, beta)
+    solution = finite.solve(reward, reference, procedure, beta)
     again = finite.solve(reward[order], reference[order], procedure, beta)
-    np.testing.assert_allclose(found.policy[order], again.policy, atol=1e-9)
+    np.testing.assert_allclose(solution.policy[order], again.policy, atol=1e-9)
 
 
 @law
 @given(worlds(), any_procedure, any_beta)
 def test_an_outcome_split_in_two_is_the_same_world(world, procedure, beta):
     reward, reference = world
-    found = finite.solve(reward, reference, procedure, beta)
+    solution = finite.solve(reward, reference, procedure, beta)
     share = np.append(reference, reference[0] / 4)
     share[0] *= 3 / 4
     split = finite.solve(np.append(reward, reward[0]), share, procedure, beta)
     merged = split.policy[:-1].copy()
     merged[0] += split.policy[-1]
-    np.testing.assert_allclose(merged, found.policy, atol=1e-9)
-    assert split.win_rate == pytest.approx(found.win_rate, abs=1e-9)
+    np.testing.assert_allclose(merged, solution.policy, atol=1e-9)
+    assert split.win_rate == pytest.approx(solution.win_rate, abs=1e-9)
 
 
 @law
 @given(worlds(), any_procedure, any_beta)
 def test_the_optimum_is_no_worse_than_the_reference(world, procedure, beta):
-    found = finite.solve(*world, procedure, beta)
-    assert found.objective >= 0.5 - 1e-12 and found.win_rate >= 0.5 - 1e-12
-    assert found.policy.sum() == pytest.approx(1, abs=1e-12)
-    assert (found.policy[world[1] == 0] == 0).all()
+    solution = finite.solve(*world, procedure, beta)
+    assert solution.objective >= 0.5 - 1e-12 and solution.win_rate >= 0.5 - 1e-12
+    assert solution.policy.sum() == pytest.approx(1, abs=1e-12)
+    assert (solution.policy[world[1] == 0] == 0).all()
 
 
 @law
@@ -493,8 +494,8 @@ def test_prompts_do_not_mix_and_padding_counts_for_nothing():
 
 
 def test_rewards_that_all_tie_leave_the_reference_alone():
-    found = finite.solve([1, 1, 1], [0.2, 0.3, 0.5], BestOfN(4), 0.1)
-    assert found.policy == pytest.approx([0.2, 0.3, 0.5]) and found.win_rate == 0.5
+    solution = finite.solve([1, 1, 1], [0.2, 0.3, 0.5], BestOfN(4), 0.1)
+    assert solution.policy == pytest.approx([0.2, 0.3, 0.5]) and solution.win_rate == 0.5
 
 
 # --- Bad input. ---

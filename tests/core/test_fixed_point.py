@@ -17,9 +17,9 @@ from infalign import (
 FEW = {"cells": 400}
 
 
-def contraction(found):
+def contraction(end):
     """Ratio of successive residuals at the end, above rounding: 1 is no progress."""
-    residuals = found.residuals[found.residuals > 1e-11]
+    residuals = end.residuals[end.residuals > 1e-11]
     return (residuals[-1] / residuals[-6]) ** 0.2
 
 
@@ -32,14 +32,14 @@ def objectives(procedure, beta, steps, **kwargs):
 def test_two_cells_by_hand():
     # Sampling on two cells: F = (0, f₁/2, 1), W = 1 − (0 + 2 f₁/2 + 1)/4, so Φ differs by 1/2
     # between the cells and f₂/f₁ = e^{1/(2β)}: at β = 1/2 that is e.
-    found = fixed_point(Sampling(), beta=0.5, cells=2)
+    end = fixed_point(Sampling(), beta=0.5, cells=2)
     low = 2 / (1 + np.e)
-    assert found.density == pytest.approx([low, 2 - low], rel=1e-14)
-    assert found.win_rate == pytest.approx(3 / 4 - low / 4, rel=1e-14)
-    assert found.kl == pytest.approx((low * np.log(low) + (2 - low) * np.log(2 - low)) / 2)
-    assert found.quantiles.tolist() == [0.25, 0.75]
+    assert end.density == pytest.approx([low, 2 - low], rel=1e-14)
+    assert end.win_rate == pytest.approx(3 / 4 - low / 4, rel=1e-14)
+    assert end.kl == pytest.approx((low * np.log(low) + (2 - low) * np.log(2 - low)) / 2)
+    assert end.quantiles.tolist() == [0.25, 0.75]
     # The gradient of plain sampling does not depend on the policy: one step is all it takes.
-    assert found.steps == 1 and found.converged and found.residuals.shape == (2,)
+    assert end.steps == 1 and end.converged and end.residuals.shape == (2,)
 
 
 @pytest.mark.parametrize("procedure", [Sampling(), BestOfN(7), WorstOfN(7), OrderStatistic(5, 2)])
@@ -118,8 +118,8 @@ def test_undamped_best_of_n_lowers_it():
 @pytest.mark.parametrize("n", [2, 4, 8, 32, 128])
 @pytest.mark.parametrize("beta", [0.01, 0.1, 1.0])
 def test_undamped_worst_of_n_against_itself_is_fast(n, beta):
-    found = fixed_point(WorstOfN(n), beta=beta)
-    assert found.converged and found.steps < 30 and contraction(found) < 0.37
+    end = fixed_point(WorstOfN(n), beta=beta)
+    assert end.converged and end.steps < 30 and contraction(end) < 0.37
 
 
 def test_it_crawls_where_two_stationary_points_meet():
@@ -138,10 +138,10 @@ def test_it_crawls_where_two_stationary_points_meet():
 
 def test_it_may_end_at_the_lesser_of_two_optima_where_design_does_not():
     beta, against = 0.29, BestOfN(4)
-    found = fixed_point(WorstOfN(4), against=against, beta=beta)
+    end = fixed_point(WorstOfN(4), against=against, beta=beta)
     best = ia.design(WorstOfN(4), against=against, beta=beta)
-    assert found.converged
-    assert best.win_rate - beta * best.kl > found.win_rate - beta * found.kl + 0.05
+    assert end.converged
+    assert best.win_rate - beta * best.kl > end.win_rate - beta * end.kl + 0.05
 
 
 def test_one_that_was_stopped_says_so():

@@ -66,25 +66,25 @@ def test_rewards_are_what_the_group_loses_without_a_response(procedure, seed):
     m = int(rng.integers(procedure.draws + 1, procedure.draws + 5))
     rewards = rng.integers(0, 6, (3, m)).astype(float)
     utilities = rewards / 10
-    found = group_rewards(rewards, utilities, procedure)
+    shaped = group_rewards(rewards, utilities, procedure)
     whole = group_win_rate(rewards, utilities, procedure)
     for i in range(m):
         without = group_win_rate(np.delete(rewards, i, 1), np.delete(utilities, i, 1), procedure)
-        assert found[:, i] == pytest.approx((m - 1) * (whole - without), abs=1e-12)
-    assert found.sum(1) == pytest.approx(0, abs=1e-9)
+        assert shaped[:, i] == pytest.approx((m - 1) * (whole - without), abs=1e-12)
+    assert shaped.sum(1) == pytest.approx(0, abs=1e-9)
 
 
 def test_with_one_draw_it_is_the_utility_itself():
     rng = np.random.default_rng(0)
     utilities = rng.random((4, 6))
-    found = group_rewards(rng.normal(size=(4, 6)).argsort(1).astype(float), utilities, Sampling())
-    assert found == pytest.approx(utilities - utilities.mean(1, keepdims=True))
+    shaped = group_rewards(rng.normal(size=(4, 6)).argsort(1).astype(float), utilities, Sampling())
+    assert shaped == pytest.approx(utilities - utilities.mean(1, keepdims=True))
 
 
 def test_with_rewards_that_pass_or_fail_the_estimate_is_pass_at_n():
     passed = (np.random.default_rng(1).random((5, 9)) < 0.3) * 1.0
-    found = group_win_rate(passed, passed, BestOfN(4))
-    assert found.mean() == pytest.approx(pass_at(passed, 4).value)
+    win_rates = group_win_rate(passed, passed, BestOfN(4))
+    assert win_rates.mean() == pytest.approx(pass_at(passed, 4).value)
 
 
 def world(seed=3, outcomes=12):

@@ -31,8 +31,8 @@ def objective(p, reference, procedure, beta):
 def test_winning_with_best_of_n_is_pass_at_n(p, reference, n):
     # W - 1/2 = 1/2 (P(a pass among n of the policy's) - P(one among n of the reference's)).
     passing, reference_passing = 1 - (1 - p) ** n, 1 - (1 - reference) ** n
-    found = verifiable.win_rate(p, reference, ia.BestOfN(n))
-    assert found == pytest.approx(0.5 + (passing - reference_passing) / 2, abs=1e-12)
+    optimum = verifiable.win_rate(p, reference, ia.BestOfN(n))
+    assert optimum == pytest.approx(0.5 + (passing - reference_passing) / 2, abs=1e-12)
 
 
 @every_procedure
@@ -66,29 +66,29 @@ def test_no_other_pass_rate_is_better(procedure, reference, beta):
 @every_procedure
 @pytest.mark.parametrize("beta", [0.1, 0.6])
 def test_the_finite_world_has_the_same_optimum(procedure, beta):
-    found = verifiable.solve([0.3], procedure, beta=beta)
+    optimum = verifiable.solve([0.3], procedure, beta=beta)
     world = ia.finite.solve([0.0, 1.0], [0.7, 0.3], procedure, beta)
-    assert world.policy[1] == pytest.approx(found.pass_rate[0], abs=1e-9)
-    assert world.win_rate == pytest.approx(found.win_rate, abs=1e-9)
-    assert world.kl == pytest.approx(found.kl, abs=1e-9)
+    assert world.policy[1] == pytest.approx(optimum.pass_rate[0], abs=1e-9)
+    assert world.win_rate == pytest.approx(optimum.win_rate, abs=1e-9)
+    assert world.kl == pytest.approx(optimum.kl, abs=1e-9)
     # The coupled reward's gap is the training reward.
     gap = world.coupled_reward[1] - world.coupled_reward[0]
-    assert gap == pytest.approx(found.reward_gap[0], abs=1e-8)
+    assert gap == pytest.approx(optimum.reward_gap[0], abs=1e-8)
 
 
 def test_the_reward_gap_makes_ordinary_rl_find_the_optimum():
-    found = verifiable.solve([0.1, 0.4, 0.7], ia.BestOfN(4), kl=0.2)
-    odds = np.log([1 / 9, 2 / 3, 7 / 3]) + found.reward_gap / found.beta
-    np.testing.assert_allclose(found.pass_rate, 1 / (1 + np.exp(-odds)), rtol=1e-9)
-    assert found.kl == pytest.approx(0.2, rel=1e-9)
+    optimum = verifiable.solve([0.1, 0.4, 0.7], ia.BestOfN(4), kl=0.2)
+    odds = np.log([1 / 9, 2 / 3, 7 / 3]) + optimum.reward_gap / optimum.beta
+    np.testing.assert_allclose(optimum.pass_rate, 1 / (1 + np.exp(-odds)), rtol=1e-9)
+    assert optimum.kl == pytest.approx(0.2, rel=1e-9)
     # By hand: pass@4 training pays n/2 (1 - p)^3 for a pass.
-    np.testing.assert_allclose(found.reward_gap, 2 * (1 - found.pass_rate) ** 3, rtol=1e-12)
+    np.testing.assert_allclose(optimum.reward_gap, 2 * (1 - optimum.pass_rate) ** 3, rtol=1e-12)
 
 
 def test_prompts_that_always_pass_or_fail_are_left_alone():
-    found = verifiable.solve([0.0, 0.5, 1.0], ia.BestOfN(2), beta=0.2)
-    assert found.pass_rate[[0, 2]].tolist() == [0, 1]
-    assert found.pass_rate[1] > 0.5
+    optimum = verifiable.solve([0.0, 0.5, 1.0], ia.BestOfN(2), beta=0.2)
+    assert optimum.pass_rate[[0, 2]].tolist() == [0, 1]
+    assert optimum.pass_rate[1] > 0.5
 
 
 def test_the_continuous_theory_is_not_that_of_atoms():
