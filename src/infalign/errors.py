@@ -13,12 +13,12 @@ class ArgumentError(ValueError):
     `n` must be at least 1; got 0.
     """
 
-    def __init__(self, argument: str, problem: str):
+    def __init__(self, argument: str, problem: str) -> None:
         super().__init__(argument, problem)
         self.argument = argument
         self.problem = problem
 
-    def __str__(self):
+    def __str__(self) -> str:
         return f"`{self.argument}` {self.problem}"
 
 

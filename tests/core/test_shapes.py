@@ -1,5 +1,6 @@
 """The shapes and types that the core's signatures state are those of the values that pass."""
 
+import inspect
 import os
 import subprocess
 import sys
@@ -98,6 +99,7 @@ def test_public_calls_keep_their_shapes():
     [
         "core.group_rewards(np.zeros((2, 3)), np.zeros((3, 2)), ia.BestOfN(2))",
         "core.graded(3, 3).cumulate(np.zeros(12))",
+        "ia.quantiles(np.zeros(3), np.zeros((1, 3)))",
         "ia.RawRewards(np.arange(4.0)[None]).tilted('1')",
     ],
 )
@@ -117,3 +119,30 @@ def test_the_check_finds_wrong_shapes_and_types(call):
 def test_users_meet_the_core_s_own_errors():
     with pytest.raises(ValueError, match="`utilities` must have the shape of `rewards`"):
         core.group_rewards(np.zeros((2, 3)), np.zeros((3, 2)), BestOfN(2))
+
+
+def public_functions():
+    """Functions and methods of the core's face, as (name, function)."""
+    faces = {"core": core, "core.finite": core.finite, "core.verifiable": core.verifiable}
+    for place, face in faces.items():
+        names = getattr(face, "__all__", [n for n in vars(face) if not n.startswith("_")])
+        for name in names:
+            thing = getattr(face, name)
+            if not getattr(thing, "__module__", "").startswith("infalign.core"):
+                continue
+            if inspect.isfunction(thing):
+                yield f"{place}.{name}", thing
+            elif inspect.isclass(thing):
+                for method, function in vars(thing).items():
+                    if inspect.isfunction(function) and not method.startswith("_"):
+                        yield f"{place}.{name}.{method}", function
+
+
+@pytest.mark.parametrize("function", [pytest.param(f, id=name) for name, f in public_functions()])
+def test_public_signatures_state_types_and_shapes(function):
+    hints = {k: v for k, v in inspect.signature(function).parameters.items() if k != "self"}
+    stated = [parameter.annotation for parameter in hints.values()]
+    stated.append(inspect.signature(function).return_annotation)
+    assert inspect.Parameter.empty not in stated, "every argument and the result have a type"
+    bare = [hint for hint in stated if hint is np.ndarray or hint == "np.ndarray"]
+    assert bare == [], 'arrays state their shape, as Float[np.ndarray, "prompts k"]'

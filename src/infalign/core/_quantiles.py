@@ -7,7 +7,7 @@ import numpy as np
 from infalign import _check
 
 from ._inputs import finite_rewards
-from ._shapes import ArrayLike, Float, Real
+from ._shapes import ArrayLike, Float, Int, Real
 
 Smoothing = Literal["none", "add-half"]
 
@@ -58,7 +58,9 @@ def randomized_quantiles(
     return (below + rng.random(given.shape) * (up_to - below + 1)) / (reference.shape[1] + 1)
 
 
-def ranks(reference: np.ndarray, rewards: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def ranks(
+    reference: Real[np.ndarray, "k"], rewards: Real[np.ndarray, "*any"]
+) -> tuple[Int[np.ndarray, "*any"], Int[np.ndarray, "*any"]]:
     """How many of one prompt's sorted `reference` rewards lie below each reward, and up to it.
 
     Reference rewards cut the axis into K + 1 cells; a reward stands in the cell of its rank, or
@@ -68,23 +70,28 @@ def ranks(reference: np.ndarray, rewards: np.ndarray) -> tuple[np.ndarray, np.nd
 
 
 def interval(
-    reference: np.ndarray, rewards: np.ndarray, smoothing: Smoothing
-) -> tuple[np.ndarray, np.ndarray]:
+    reference: Real[np.ndarray, "k"], rewards: Real[np.ndarray, "*any"], smoothing: Smoothing
+) -> tuple[Float[np.ndarray, "*any"], Float[np.ndarray, "*any"]]:
     """Ends of the quantile interval that each reward's ties take up; equal where it has none."""
     below, up_to = ranks(reference, rewards)
     return ends(below, up_to, len(reference), smoothing)
 
 
 def ends(
-    below: np.ndarray, up_to: np.ndarray, samples: int | np.ndarray, smoothing: Smoothing
-) -> tuple[np.ndarray, np.ndarray]:
+    below: Real[np.ndarray, "*any"],
+    up_to: Real[np.ndarray, "*any"],
+    samples: int | Int[np.ndarray, "..."],
+    smoothing: Smoothing,
+) -> tuple[Float[np.ndarray, "*any"], Float[np.ndarray, "*any"]]:
     """Quantiles of ranks among `samples` rewards: of the rank `below` all ties, and `up_to` all."""
     if _check.one_of("smoothing", smoothing, ("none", "add-half")) == "add-half":
         return (below + 0.5) / (samples + 1), (up_to + 0.5) / (samples + 1)
     return below / samples, up_to / samples
 
 
-def mid_rank(reference: np.ndarray, rewards: np.ndarray, smoothing: Smoothing) -> np.ndarray:
+def mid_rank(
+    reference: Real[np.ndarray, "k"], rewards: Real[np.ndarray, "*any"], smoothing: Smoothing
+) -> Float[np.ndarray, "*any"]:
     """Quantiles of `rewards` among one prompt's sorted `reference` rewards."""
     low, high = interval(reference, rewards, smoothing)
     return (low + high) / 2
