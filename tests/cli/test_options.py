@@ -19,6 +19,7 @@ from walked import commands, option_flags
 from infalign.cli.app import main
 from infalign.evaluation.pilot import Components
 from infalign.models.interfaces import Response
+from infalign.red_team.campaign import summarize
 from infalign.stores import StoreWriter
 from infalign.stores.exchange import export_rewards
 
@@ -327,6 +328,13 @@ class FakeSampler:
         return [[Response(f"{a} {b}") for a, b in row] for row in words.tolist()]
 
 
+def broken(campaign, prompts, *more):
+    """Results of a red team: one attempt in seven succeeds."""
+    shape = (len(prompts), campaign.attempts)
+    successes = np.arange(np.prod(shape)).reshape(shape) % 7 == 0
+    return summarize(dict.fromkeys(campaign.attacks, successes), seed=campaign.seed)
+
+
 @pytest.fixture(scope="module")
 def template(tmp_path_factory):
     """A folder with a configuration, stores and files of rewards."""
@@ -371,23 +379,19 @@ def outcome(template, tmp_path, monkeypatch, capsys):
     replace("infalign.cli.plan._pilot", lambda *a: Components(0.01, 0.0, 0.01, 9, 9, 9))
     replace("infalign.models.samplers.load_sampler", lambda *a, **k: FakeSampler())
     replace("infalign.models.rewards.load_reward", lambda *a, **k: score)
-    replace(
-        "infalign.cli.red_team._attempts",
-        lambda named, drawn, asked, attacks, attempts, *more: {
-            name: np.arange(len(asked) * attempts).reshape(len(asked), -1) % 7 == 0
-            for name in attacks
-        },
-    )
+    replace("infalign.red_team.red_team", broken)
     replace("infalign.explorer.write_page", str)
     replace("infalign.explorer.serve")
     opened = SimpleNamespace(config=SimpleNamespace(reward="r"), prompts=[])
     replace("infalign.frameworks.opened.open_run", lambda folder: opened)
     replace("infalign.frameworks.opened.policy_text")
     replace("infalign.frameworks.opened.run_scorer")
-    replace("infalign.frameworks.server.make_app")
-    replace("infalign.frameworks.server.serve")
+    replace("infalign.frameworks.serving.make_app")
+    replace("infalign.frameworks.serving.serve")
     replace("infalign.frameworks.export.export_prompts", lambda *a: [])
-    replace("infalign.pipeline.read.read_design", lambda run: (None, 0.2, 0.5))
+    replace(
+        "infalign.pipeline.read.read_design", lambda run: SimpleNamespace(beta=0.2, target_kl=0.5)
+    )
     replace("infalign.collection.rescore.rescore", lambda *a, **k: drift)
     monkeypatch.setattr("infalign.cli.progress.quiet_libraries", lambda: None)
 
