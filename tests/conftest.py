@@ -12,8 +12,19 @@ os.environ |= {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "OPENBLAS_N
 import pytest
 from runs import Runs
 
-SLOWEST = ("test_resume.py", "test_demo.py", "test_group_methods.py", "test_lora.py")
-"""Files of minutes: begun first, so that no core waits for them at the end."""
+SLOWEST = (
+    "test_resume.py",
+    "test_demo.py",
+    "test_comparison.py",
+    "test_methods.py",
+    "test_docs.py",
+    "test_group_methods.py",
+    "test_training.py",
+    "test_store_cli.py",
+    "test_lora.py",
+    "test_ray.py",
+)
+"""The dearest files, dearest first: both cores are then busy to the end."""
 
 
 def pytest_collection_modifyitems(items):
