@@ -210,9 +210,9 @@ class Hierarchy:
         own = np.full(len(rewards), 0.0)
         some = counts > 0
         own[some] = np.nanmedian(rewards[some], axis=1) if some.any() else 0
-        precision = counts / MEDIAN_SAMPLES
-        var = 1 / (1 / self.location.variance + precision)
-        location = var * (self.location.mean / self.location.variance + own * precision)
+        var = 1 / (1 / self.location.variance + counts / MEDIAN_SAMPLES)
+        weighted = own * counts / MEDIAN_SAMPLES
+        location = var * (self.location.mean / self.location.variance + weighted)
         log_var = 1 / (1 / self.log_scale.variance + counts / 2)
         return location, np.sqrt(var), np.full(len(rewards), self.log_scale.mean), np.sqrt(log_var)
 
