@@ -7,6 +7,8 @@ it, the caller says in `remedy`.
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from numbers import Integral, Real
+from os import PathLike
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -57,6 +59,13 @@ def one_of(name: str, value: Any, options: Sequence[str]) -> str:
 def text(name: str, value: Any) -> str:
     """`value`, which must be a text."""
     return instance(name, value, str, "a text")
+
+
+def path(name: str, value: Any, such_as: str) -> Path:
+    """`value` as a path; `such_as` says what it leads to."""
+    if not isinstance(value, str | PathLike):
+        raise ArgumentError(name, f"must be {such_as}; got {short(value)}.")
+    return Path(value)
 
 
 def truth(name: str, value: Any) -> bool:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from infalign.core import AbstractProcedure, RankProcedure, finite_rewards, quantiles
+from infalign.errors import ArgumentError
 
 from .soft_laws import selected_by_quantile
 
@@ -86,5 +87,7 @@ def law(
     """
     if isinstance(procedure, RankProcedure):
         return by_rank(procedure, rewards.shape[1])
+    if calibration is None:
+        raise ArgumentError("calibration", f"must be given for {procedure!r}; got None.")
     chances = selected_by_quantile(quantiles(np.sort(rewards, axis=1), calibration), procedure)
     return np.pad(np.cumsum(chances, axis=1), ((0, 0), (1, 0)))

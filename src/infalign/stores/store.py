@@ -7,8 +7,6 @@ and a look-up reads only what it compares. Every byte is verified before its fir
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from os import PathLike
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -130,7 +128,7 @@ class CalibrationStore:
 
         Raises DataError for a store that is missing, unfinished, damaged or empty.
         """
-        path = Path(_check.instance("path", path, str | PathLike, "the folder of a store"))
+        path = _check.path("path", path, "the folder of a store")
         if _check.truth("verify", verify):
             from .integrity import check
 
