@@ -12,6 +12,9 @@ os.environ |= {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "OPENBLAS_N
 import pytest
 from runs import Runs
 
+# A script of test_shapes.py, which replaces a module of the package in its own process.
+collect_ignore = ["core/shapes_on.py"]
+
 SLOWEST = (
     "test_resume.py",
     "test_demo.py",

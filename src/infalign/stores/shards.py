@@ -135,7 +135,7 @@ def _row_groups(blocks: Iterable[Block]) -> Iterator[Block]:
 
 
 def _find_values(file: Path, groups: list[dict], dtype: np.dtype) -> bool:
-    """Note where the values of each row group stand; whether every one stands there as written."""
+    """Note the place of each row group's values; return whether all are there as written."""
     import pyarrow.parquet as pq
 
     metadata, data = pq.read_metadata(file), _map(file)
