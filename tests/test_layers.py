@@ -35,7 +35,7 @@ LEVELS = [
 CORE = [
     {"_shapes"},
     {"_inputs", "_quadrature", "_registry", "_roots", "_quantiles"},
-    {"_procedures", "_soft_procedures", "_transforms", "_specs"},
+    {"_interface", "_procedures", "_soft_procedures", "_transforms", "_specs"},
     {"_policies", "_raw_rewards", "_utilities", "_group_gradient", "_few_samples"},
     {"_solvers", "_certificates", "verifiable", "finite"},
     {"_design", "_compare"},

@@ -11,22 +11,17 @@ from ._design import Design, design
 from ._few_samples import FewSamples, samples_needed
 from ._group_gradient import group_rewards, group_win_rate
 from ._inputs import finite_rewards, quantile
-from ._policies import TiltedPolicy
-from ._procedures import (
+from ._interface import (
     PROCEDURES,
     AbstractProcedure,
-    BestOfN,
-    BestOfPoisson,
-    Mixture,
-    OrderStatistic,
     RankProcedure,
     Reads,
-    Sampling,
-    WorstOfN,
     register_procedure,
     require_by_rank,
     require_procedure,
 )
+from ._policies import TiltedPolicy
+from ._procedures import BestOfN, BestOfPoisson, Mixture, OrderStatistic, Sampling, WorstOfN
 from ._quadrature import graded
 from ._quantiles import Smoothing, ends, interval, mid_rank, quantiles, randomized_quantiles, ranks
 from ._raw_rewards import RawRewards, log_weights

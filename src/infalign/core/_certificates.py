@@ -14,8 +14,8 @@ import numpy as np
 
 from infalign.errors import SolveError
 
+from ._interface import AbstractProcedure, RankProcedure
 from ._policies import Curve
-from ._procedures import AbstractProcedure, RankProcedure
 from ._soft_procedures import Rewind
 from ._solvers.point import Optimum
 from ._solvers.rank import Path

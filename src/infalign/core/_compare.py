@@ -11,8 +11,8 @@ from infalign.errors import ArgumentError, SolveError
 
 from ._design import designs
 from ._few_samples import FewSamples
+from ._interface import AbstractProcedure, require_by_rank, require_procedure
 from ._policies import TiltedPolicy
-from ._procedures import AbstractProcedure, require_by_rank, require_procedure
 from ._roots import NoRoot, falling_root
 from ._shapes import Float
 from ._transforms import AbstractTransform, Exponential, Power

@@ -14,8 +14,8 @@ from infalign.errors import ArgumentError, SolveError
 
 from ._certificates import certificate, displacement_concave, mixture_concave, rivals
 from ._few_samples import FewSamples
+from ._interface import AbstractProcedure, RankProcedure, require_by_rank, require_procedure
 from ._policies import TiltedPolicy
-from ._procedures import AbstractProcedure, RankProcedure, require_by_rank, require_procedure
 from ._quadrature import Panels
 from ._shapes import Float
 from ._soft_procedures import SoftenedProcedure

@@ -14,7 +14,7 @@ import numpy as np
 from infalign import _check
 from infalign.errors import SolveError
 
-from ._procedures import AbstractProcedure, RankProcedure, require_by_rank, require_procedure
+from ._interface import AbstractProcedure, RankProcedure, require_by_rank, require_procedure
 from ._roots import NoRoot, bracketed_root, falling_root
 from ._shapes import Float
 from ._transforms import AbstractTransform

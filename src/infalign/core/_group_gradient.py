@@ -18,7 +18,7 @@ import numpy as np
 from infalign.errors import ArgumentError, DataError
 
 from ._inputs import finite_rewards
-from ._procedures import RankProcedure, require_by_rank
+from ._interface import RankProcedure, require_by_rank
 from ._shapes import ArrayLike, Float, Real
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from infalign import _check
 
 from ._inputs import quantile
-from ._procedures import AbstractProcedure, require_procedure
+from ._interface import AbstractProcedure, require_procedure
 from ._quadrature import Panels, graded
 from ._shapes import ArrayLike, Float, Real
 from ._transforms import AbstractTransform

@@ -1,221 +1,24 @@
-"""Inference-time procedures as laws on the quantile axis.
+"""The procedures that select by rank, each by its law H."""
 
-A procedure draws responses and selects one. The calibrated reward of a reference response is
-u ~ Uniform(0, 1), so that of the selected one has some CDF H(u), the procedure's law. A procedure
-that selects by rank turns *any* policy with CDF F into one with CDF H(F), so design and evaluation
-need only its law (InfAlign, arXiv:2412.19792, section 4). Procedures that read the calibrated
-reward itself are in `_soft_procedures`.
-"""
-
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import Any
 
 import numpy as np
-from scipy.special import betainc, betaln, binom, gammaln, pdtr, xlogy
+from scipy.special import betainc, betaln, gammaln, pdtr, xlogy
 
 from infalign import _check
-from infalign.errors import DataError
 
 from ._inputs import Quantiles, Values, quantile
-from ._quadrature import Panels
-from ._registry import Registry, Unreadable
+from ._interface import (
+    PROCEDURES,
+    AbstractProcedure,
+    RankProcedure,
+    order_statistic_law,
+    register_procedure,
+    require_by_rank,
+)
+from ._registry import Unreadable
 from ._shapes import Float
-
-Nodes = Float[np.ndarray, "panels nodes"]
-"""Values at the nodes of a quadrature."""
-
-Reads = Literal["nothing", "rewards", "quantiles"]
-"""What a procedure looks at to select a response."""
-
-BERNSTEIN_LIMIT = 16
-"""Largest number of draws for which chances by rank are computed from a law: the conversion loses
-about one decimal digit for every two draws."""
-
-
-class AbstractProcedure(ABC):
-    """Selects one response out of several draws."""
-
-    reads: ClassVar[Reads | None] = None
-    """What `choose` gets of each response; None for a procedure that only has a law."""
-
-    @property
-    @abstractmethod
-    def draws(self) -> int:
-        """Responses drawn to select one; the largest number, if it varies."""
-
-    @property
-    def spec(self) -> str:
-        """The text form, as `parse_procedure` reads it; the `repr` of an unregistered procedure."""
-        return PROCEDURES.spec(self)
-
-    @abstractmethod
-    def cdf(self, u: Quantiles) -> Values:
-        """H(u), elementwise: chance that the selected reference response ranks at or below u."""
-
-    @abstractmethod
-    def density(self, u: Quantiles) -> Values:
-        """h = H', elementwise."""
-
-    @abstractmethod
-    def selected_cdf(self, grid: Panels, density: Nodes, cdf: Nodes) -> Nodes:
-        """CDF of the selected response when a policy draws the responses, at the nodes of `grid`.
-
-        - `grid`: quadrature `Panels`.
-        - `density`, `cdf`: f and F of the policy at its nodes.
-        """
-
-    @property
-    def breaks(self) -> tuple[float, ...]:
-        """Quantiles at which h jumps, for quadrature."""
-        return ()
-
-    def settled(self, rng: np.random.Generator) -> "AbstractProcedure":
-        """The procedure with its random parts drawn, such as a random number of responses."""
-        return self
-
-    def choose(self, values: Sequence[float], rng: np.random.Generator) -> int:
-        """Index of the response that a settled procedure selects.
-
-        - `values`: what the procedure `reads` of each of `draws` responses, in random order, so
-          that a choice of the first among equals is a random one.
-        """
-        raise NotImplementedError(f"{type(self).__name__} has a law but no `choose`")
-
-
-PROCEDURES: Registry[AbstractProcedure] = Registry("procedure", AbstractProcedure)
-"""Every procedure that text can name."""
-
-P = TypeVar("P", bound=type[AbstractProcedure])
-
-
-def register_procedure(
-    name: str,
-    *,
-    words: str | None = None,
-    label: str | None = None,
-    family: bool = False,
-    example: str | None = None,
-    form: str | None = None,
-) -> Callable[[P], P]:
-    """A class decorator: text can name the procedure from now on.
-
-    `parse_procedure`, `spec`, configurations, the command line with its help and errors, reports
-    and the explorer then know it. Fields of the dataclass of type int, float or str are its
-    parameters. A class with other fields has a classmethod `from_text`, which reads the text after
-    `name:`, and its own `spec`.
-
-    - `name`: lower-case words joined by hyphens.
-    - `words`: the words of reports, with a field per parameter such as `best-of-{n}`; default: the
-      text form.
-    - `label`: a short name for lists of choices; default: the name with spaces.
-    - `family`: whether reports show the procedure as a curve over its only parameter, `n: int`.
-    - `example`: a text form such as `best-of-n:4`; default: the name, if there are no parameters.
-    - `form`: the text form in help and errors; default: `name:N` with all parameters. Empty if text
-      cannot name the class.
-
-    Raises ValueError for a name that is taken. A class that is defined again, as by running a
-    notebook's cell twice, replaces its former definition.
-
-    >>> from infalign import BestOfN, register_procedure
-    >>> @register_procedure("better-of-two", words="the better of two")
-    ... class BetterOfTwo(RankProcedure):
-    ...     draws = 2
-    ...     def cdf(self, u: Quantiles) -> Values:
-    ...         return BestOfN(2).cdf(u)
-    ...     def density(self, u: Quantiles) -> Values:
-    ...         return BestOfN(2).density(u)
-    ...     def slope(self, u: Quantiles) -> Values:
-    ...         return BestOfN(2).slope(u)
-    >>> PROCEDURES.parse("better-of-two").spec, PROCEDURES.words("better-of-two")
-    ('better-of-two', 'the better of two')
-    >>> PROCEDURES.remove("better-of-two")
-    """
-    return PROCEDURES.register(
-        name, words=words, label=label, family=family, example=example, form=form
-    )
-
-
-class RankProcedure(AbstractProcedure):
-    """Selects by rank only: a policy with CDF F becomes one with CDF H(F).
-
-    A new one needs `draws`, `cdf`, `density` and `slope`; solver, win rates, contract tests and,
-    for up to 16 draws, the unbiased estimator and decoding follow from them. `register_procedure`
-    gives it a name.
-    """
-
-    reads: ClassVar[Reads | None] = "rewards"
-
-    @property
-    def fewest(self) -> int:
-        """The fewest samples from which the procedure can be estimated: `draws`, if fixed."""
-        return self.draws
-
-    @abstractmethod
-    def slope(self, u: Quantiles) -> Values:
-        """h' = H'', elementwise."""
-
-    def selected_cdf(self, grid: Panels, density: Nodes, cdf: Nodes) -> Nodes:
-        return self.cdf(cdf)
-
-    def subset_cdf(self, m: int) -> Float[np.ndarray, "_"]:
-        """Chance that the response selected from a random subset of m samples is among the j
-        lowest, for j = 0 … m: the law an unbiased estimate from m samples uses.
-
-        Subsets have `draws` samples, drawn without replacement. The array is computed once and
-        must not be changed.
-
-        Raises DataError if the law is not that of a fixed number of draws, or of more than 16:
-        such a procedure has to define its `subset_law`.
-        """
-        m = _check.count("m", m, at_least=self.fewest)
-        return _subset_law(self, m) if isinstance(self, Hashable) else self.subset_law(m)
-
-    def subset_law(self, m: int) -> Float[np.ndarray, "_"]:
-        """`subset_cdf`, computed. Here from the law H; override it for more than 16 draws."""
-        n = self.draws
-        if n > BERNSTEIN_LIMIT:
-            raise DataError(
-                f"`{self!r}` draws {n} responses, too many to compute its chances by rank from "
-                f"its law (at most {BERNSTEIN_LIMIT}). Write its `subset_law`."
-            )
-        # H(u) = Σ_j C(n, j) u^j (1 - u)^(n - j) · P(selected among the j lowest of n): the columns
-        # of the system are Bernstein polynomials at Chebyshev points, its unknowns these chances.
-        j = np.arange(n + 1)
-        u = (1 - np.cos(np.pi * (j + 0.5) / (n + 1))) / 2
-        basis = binom(n, j) * u[:, None] ** j * (1 - u[:, None]) ** (n - j)
-        chances = np.linalg.solve(basis, self.cdf(u))
-        check = np.linspace(0, 1, 64)[:, None]
-        again = (binom(n, j) * check**j * (1 - check) ** (n - j)) @ chances
-        if np.abs(again - self.cdf(check[:, 0])).max() > 1e-8:
-            raise DataError(
-                f"The law of `{self!r}` is not a polynomial of degree {n}, so it does not select "
-                f"one of {n} draws by rank. Correct `draws`, or write its `subset_law`."
-            )
-        parts = [OrderStatistic(n, int(n - i)).subset_cdf(m) for i in j[:-1]]
-        return np.diff(chances) @ parts
-
-    def choose(self, values: Sequence[float], rng: np.random.Generator) -> int:
-        place = rng.choice(len(values), p=_rank_chances(self))
-        # The order is random, so a sort that keeps it among equals breaks their ties.
-        return int(np.argsort(values, kind="stable")[place])
-
-
-@lru_cache(maxsize=64)
-def _subset_law(procedure: RankProcedure, m: int) -> np.ndarray:
-    law = procedure.subset_law(m)
-    law.flags.writeable = False
-    return law
-
-
-@lru_cache
-def _rank_chances(procedure: RankProcedure) -> np.ndarray:
-    """Chance of each rank, the lowest first, to be the selected one of all draws."""
-    chances = np.diff(procedure.subset_cdf(procedure.draws))
-    chances = np.maximum(chances, 0)  # a law solved for its chances may miss 0 by rounding
-    return chances / chances.sum()
 
 
 @register_procedure("sampling", words="plain sampling", label="plain sampling")
@@ -356,16 +159,7 @@ class OrderStatistic(RankProcedure):
         )
 
     def subset_law(self, m: int) -> Float[np.ndarray, "_"]:
-        # Of m samples, the i-th lowest is selected from C(i - 1, n - k) C(m - i, k - 1) subsets.
-        # The ratio of that at i + 1 to that at i falls with i: products from the largest one on.
-        low = self.n - self.k
-        i = np.arange(low + 1, m - self.k + 1)
-        up, down = i * (m - i - self.k + 1.0), (i - low) * (m - i + 0.0)
-        top = np.count_nonzero(up > down)
-        rise = np.cumprod((down / up)[:top][::-1])[::-1]
-        fall = np.cumprod((up / down)[top:])
-        subsets = np.cumsum(np.concatenate([rise, [1.0], fall]))
-        return np.concatenate([np.zeros(low + 1), subsets / subsets[-1], np.ones(self.k - 1)])
+        return order_statistic_law(self.n, self.k, m)
 
 
 @register_procedure(
@@ -504,21 +298,3 @@ def _poisson_quantile(mu: float) -> float:
     """The least j with P(Poisson(mu) > j) ≤ 10⁻¹²."""
     j = np.arange(int(mu + 12 * np.sqrt(mu) + 40))
     return float(j[np.argmax(pdtr(j, mu) >= 1 - 1e-12)])
-
-
-def require_procedure(name: str, value: object) -> AbstractProcedure:
-    """`value`, which must be a procedure."""
-    return _check.instance(
-        name,
-        value,
-        AbstractProcedure,
-        "a procedure such as BestOfN(4)",
-        "Text becomes one with `infalign.parse_procedure`.",
-    )
-
-
-def require_by_rank(name: str, value: object, remedy: str = "") -> RankProcedure:
-    """`value`, which must be a procedure that selects by rank."""
-    require_procedure(name, value)
-    such_as = "a procedure that selects by rank, such as BestOfN(4)"
-    return _check.instance(name, value, RankProcedure, such_as, remedy)

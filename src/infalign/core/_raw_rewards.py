@@ -15,12 +15,7 @@ from infalign import _check
 from infalign.errors import DataError, SolveError
 
 from ._inputs import finite_rewards
-from ._procedures import (
-    AbstractProcedure,
-    RankProcedure,
-    require_by_rank,
-    require_procedure,
-)
+from ._interface import AbstractProcedure, RankProcedure, require_by_rank, require_procedure
 from ._shapes import Float
 
 FINE = 64

@@ -16,7 +16,8 @@ from scipy.special import exp1
 from infalign import _check
 
 from ._inputs import Quantiles, Values, quantile
-from ._procedures import AbstractProcedure, Nodes, register_procedure
+from ._interface import AbstractProcedure, Nodes, register_procedure
+from ._procedures import BestOfN
 from ._quadrature import Panels, graded
 from ._shapes import Float
 
@@ -59,7 +60,7 @@ class SoftBestOfN(SoftenedProcedure):
         if _check.positive("temperature", self.temperature) < 0.005:
             raise ValueError(
                 f"`temperature` must be at least 0.005; got {self.temperature:g}. Use "
-                f"BestOfN({self.n}), from which it cannot be distinguished."
+                f"{BestOfN.__name__}({self.n}), from which it cannot be distinguished."
             )
         object.__setattr__(self, "temperature", float(self.temperature))
 

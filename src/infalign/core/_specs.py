@@ -3,7 +3,7 @@
 The names come from `register_procedure` and `register_transform`; nothing here lists them.
 """
 
-from ._procedures import PROCEDURES, AbstractProcedure
+from ._interface import PROCEDURES, AbstractProcedure
 from ._transforms import TRANSFORMS, AbstractTransform
 
 DECODER_WORDS = {"majority-vote": "majority of {}"}

@@ -17,7 +17,7 @@ from infalign import _check
 from infalign.errors import SolveError
 
 from ._inputs import finite_rewards
-from ._procedures import RankProcedure
+from ._interface import RankProcedure
 from ._roots import NoRoot, falling_root
 from ._shapes import ArrayLike, Float, Real
 

@@ -17,7 +17,7 @@ from scipy.special import expit, logit, rel_entr
 from infalign import _check
 from infalign.errors import ArgumentError, SolveError
 
-from ._procedures import AbstractProcedure, RankProcedure, require_by_rank, require_procedure
+from ._interface import AbstractProcedure, RankProcedure, require_by_rank, require_procedure
 from ._roots import NoRoot, bracketed_root, falling_root
 from ._shapes import ArrayLike, Float, Real
 

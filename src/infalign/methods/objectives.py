@@ -9,8 +9,7 @@ from functools import partial
 
 import numpy as np
 
-from infalign.calibration import AbstractFitted, Counting
-from infalign.calibration.counting import FittedCounting
+from infalign.calibration import AbstractFitted, Counting, StoreCalibration
 from infalign.calibration.outlook import RankOutlook
 from infalign.calibration.raw_reward import raw_beta
 from infalign.core import (
@@ -85,7 +84,7 @@ def shaped(
         against=s.against,
     )
     kl = s.design.target_kl
-    counted = isinstance(learned, FittedCounting)
+    counted = StoreCalibration(s.store, learned).plain
     return Objective(
         reward, beta, _counted_tilt(transform, kl) if counted else _tilt(learned, transform, kl)
     )

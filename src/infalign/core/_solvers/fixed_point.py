@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from infalign import _check
-from infalign.core._procedures import (
+from infalign.core._interface import (
     AbstractProcedure,
     RankProcedure,
     require_by_rank,

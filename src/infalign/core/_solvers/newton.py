@@ -15,8 +15,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from infalign.core._interface import AbstractProcedure, RankProcedure
 from infalign.core._policies import Curve
-from infalign.core._procedures import AbstractProcedure, RankProcedure
 from infalign.core._quadrature import ORDER, TO_RIGHT, Panels
 from infalign.core._shapes import Bool, Float
 

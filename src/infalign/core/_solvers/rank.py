@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from infalign import _check
-from infalign.core._procedures import AbstractProcedure, RankProcedure
+from infalign.core._interface import AbstractProcedure, RankProcedure
 from infalign.errors import SolveError
 
 from .newton import Budget, Iterate, Problem, State, Strength

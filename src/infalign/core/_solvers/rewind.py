@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from infalign.core._interface import AbstractProcedure
 from infalign.core._policies import Curve
-from infalign.core._procedures import AbstractProcedure
 from infalign.core._quadrature import Panels
 from infalign.core._roots import NoRoot, bracketed_root, falling_root
 from infalign.core._shapes import Bool

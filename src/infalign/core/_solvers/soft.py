@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from infalign import _check
+from infalign.core._interface import AbstractProcedure
 from infalign.core._policies import Curve
-from infalign.core._procedures import AbstractProcedure
 from infalign.core._quadrature import Panels
 from infalign.core._soft_procedures import Rewind, SoftBestOfN, SoftenedProcedure
 from infalign.errors import SolveError

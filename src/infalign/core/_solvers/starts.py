@@ -11,8 +11,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy.special import expit, wrightomega
 
+from infalign.core._interface import AbstractProcedure
 from infalign.core._policies import Curve
-from infalign.core._procedures import AbstractProcedure
 from infalign.core._quadrature import Panels
 from infalign.core._roots import NoRoot, falling_root
 from infalign.core._soft_procedures import grid_for

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from infalign import _check
-from infalign.core._procedures import RankProcedure
+from infalign.core._interface import RankProcedure
 from infalign.core._shapes import Float
 from infalign.errors import ArgumentError
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from infalign.core._procedures import AbstractProcedure, RankProcedure
+from infalign.core._interface import AbstractProcedure, RankProcedure
 from infalign.core._shapes import Float
 from infalign.errors import ArgumentError
 
