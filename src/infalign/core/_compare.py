@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeVar, runtime_checkable
+from typing import Protocol, TypeVar, overload, runtime_checkable
 
 import numpy as np
 
@@ -134,6 +134,10 @@ def _candidates(transforms: object) -> list[AbstractTransform | Tilting | Family
     return candidates
 
 
+@overload
+def at_kl(transform: AbstractTransform, kl: float) -> TiltedPolicy: ...
+@overload
+def at_kl(transform: Tilting, kl: float) -> Policy: ...
 def at_kl(transform: AbstractTransform | Tilting, kl: float) -> Policy:
     """The policy trained on `transform` whose KL is `kl` nats; SolveError if it cannot reach it."""
     _check.positive("kl", kl)

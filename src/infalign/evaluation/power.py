@@ -253,7 +253,7 @@ def _pair(
     require_by_rank("procedure", procedure, NO_THEORY)
     if against is not None:
         require_by_rank("against", against, NO_THEORY)
-    plain = TiltedPolicy(Probit(), at_kl(Probit(), kl).beta)
+    plain = at_kl(Probit(), kl)
     return design(procedure, kl=kl, against=against).policy, plain
 
 

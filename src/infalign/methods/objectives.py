@@ -19,7 +19,6 @@ from infalign.core import (
     Log,
     RawRewards,
     SelectedReward,
-    TiltedPolicy,
     at_kl,
     coupled_tilt,
     design,
@@ -93,7 +92,7 @@ def shaped(
 def _counted_tilt(transform: AbstractTransform, kl: float) -> Callable:
     # Ranked among themselves the stored samples have no calibration error: their β is another one.
     # Neither can such a rank be 0 or 1, so an unbounded transform stays finite.
-    tilted = TiltedPolicy(transform, at_kl(transform, kl).beta)
+    tilted = at_kl(transform, kl)
     return lambda rewards: np.log(tilted.density(quantiles(rewards, rewards)))
 
 
