@@ -101,9 +101,12 @@ def test_resolution_is_what_design_says():
     assert found.exact == design(BestOfN(2), kl=0.5).win_rate
     assert found.reached == pytest.approx(design(BestOfN(2), kl=0.5, samples=8).win_rate)
     assert 0.01 < found.loss < 0.05 and 8 < found.needed < 64
-    loss = f"{100 * found.loss:.1f} points of expected win rate lost with ecdf"
-    assert found.advice.startswith(f"K = 8 is few for best-of-n:2 at 0.5 nats: {loss}")
-    assert f"ranks among {found.needed} samples come within 1 point of it" in found.advice
+    assert found.advice == (
+        "K = 8 is too few for best-of-n:2 at 0.5 nats: with ecdf the expected win rate is "
+        f"{100 * found.reached:.1f} %, {100 * found.loss:.1f} points below the "
+        f"{100 * found.exact:.1f} % of exact quantiles. Plain ranks need K = {found.needed} to "
+        "come within 1 point of exact quantiles."
+    )
     enough = resolution(BestOfN(2), 0.5, found.needed)
     assert enough.advice.startswith(f"K = {found.needed} is enough for best-of-n:2")
 
@@ -115,7 +118,7 @@ def test_resolution_counts_what_pooling_is_worth():
     found = resolution(BestOfN(8), 0.5, 8, outlook=pooled, calibrator="pooled")
     counted = resolution(BestOfN(8), 0.5, 8)
     assert found.exact == counted.exact and 0 < found.loss < 0.8 * counted.loss
-    assert "lost with pooled" in found.advice
+    assert "with pooled the expected win rate is" in found.advice
 
 
 def test_a_budget_that_so_few_samples_cannot_express_is_told():

@@ -85,7 +85,7 @@ def results():
             "uniformity_deviation": 0.012,
             "saturated": {"rloo": 0.031},
             "calibrator": {"name": "pooled", "reason": "pooled: <b>better</b> by 3.0 ± 0.4 %"},
-            "advice": "K = 64 is few for worst-of-n:4",
+            "advice": "K = 64 is too few for worst-of-n:4",
         },
         "transform": {"u": u.tolist(), "phi": (u**0.3).tolist(), "raw": (u**0.8).tolist()},
         "quantile_density": {
@@ -206,7 +206,7 @@ def test_the_tables_hold_the_numbers(build):
         assert value in text
     for value in ("24.0 tokens", "0.41", "3.1 %", "model.sha abc123", "seed 7"):
         assert value in text
-    assert "(empty reply)" in text and "2 more" in text
+    assert "(empty response)" in text and "2 more" in text
 
 
 def test_a_page_without_provenance_has_no_section_for_it(build):
@@ -222,8 +222,8 @@ def test_only_a_quick_run_warns_that_it_is_not_evidence(build, evidence):
 
 def test_a_win_is_worded_as_one():
     assert verdict(results()) == (
-        "Decoded with worst-of-4, InfAlign-CTRL beats the reference in 91.2 % of comparisons, "
-        "Plain RLHF at about the same KL in 83.0 %: 8.2 points more "
+        "Decoded with worst-of-4, InfAlign-CTRL beats the reference in 91.2 % of comparisons "
+        "and Plain RLHF in 83.0 %, at about the same KL. The difference is 8.2 points "
         "(95 % interval 6.1 to 10.3)."
     )
 
@@ -231,19 +231,19 @@ def test_a_win_is_worded_as_one():
 def test_an_interval_that_holds_zero_shows_no_difference():
     values = results()
     values["differences"][0] |= {"value": 0.004, "low": -0.01, "high": 0.018}
-    assert "no difference between InfAlign-CTRL and Plain RLHF was shown" in verdict(values)
-    assert "a difference of 0.4 points (95 % interval −1.0 to 1.8)" in verdict(values)
+    assert "InfAlign-CTRL and Plain RLHF do not differ significantly." in verdict(values)
+    assert "The difference is 0.4 points (95 % interval −1.0 to 1.8)." in verdict(values)
     values["differences"][0] |= {"low": None, "high": None}
-    assert "no difference between InfAlign-CTRL and Plain RLHF was shown" in verdict(values)
+    assert verdict(values).endswith("There are too few prompts for an interval of the difference.")
 
 
 def test_a_loss_is_called_one(build):
     values = results()
     values["differences"][0] |= {"value": -0.03, "low": -0.05, "high": -0.01}
     assert verdict(values) == (
-        "Decoded with worst-of-4, InfAlign-CTRL wins less than Plain RLHF: it beats the reference "
-        "in 91.2 % of comparisons, 3.0 points less than the 83.0 % of Plain RLHF at about the same "
-        "KL (95 % interval 1.0 to 5.0)."
+        "Decoded with worst-of-4, InfAlign-CTRL wins less than Plain RLHF. InfAlign-CTRL beats the "
+        "reference in 91.2 % of comparisons and Plain RLHF in 83.0 %, at about the same KL. "
+        "The difference is −3.0 points (95 % interval −5.0 to −1.0)."
     )
 
 
@@ -252,7 +252,7 @@ def test_a_single_policy_is_held_against_the_reference(build):
     values["policies"], values["differences"] = values["policies"][:1], []
     assert verdict(values).endswith("more than the 50 % of the reference against itself.")
     values["policies"][0]["win_rates"][WORST] = estimate(0.51, 0.02)
-    assert verdict(values).endswith("so no difference was shown.")
+    assert verdict(values).endswith("so the difference is not significant.")
     assert "Plain RLHF" not in build(values)
 
 
@@ -260,7 +260,7 @@ def test_policies_at_different_kls_come_with_a_caution(build):
     values = results()
     assert caution(values) is None
     values["policies"][1]["kl"] = estimate(0.7, 0.02)
-    assert "at 0.70 instead of 0.49 nats of KL" in verdict(values)
+    assert "at 0.49 and 0.70 nats of KL" in verdict(values)
     assert "ended at different KLs (0.49 and 0.70 nats)" in Page(build(values)).text
 
 
@@ -353,7 +353,7 @@ def test_the_page_says_how_quantiles_were_made_and_whether_samples_were_enough(b
     values["training"]["rloo"]["saturated"] = [1.0] * 5 + [0.25, None] * 10 + [0.15] * 10
     page = Page(build(values))
     assert "pooled: <b>better</b> by 3.0 ± 0.4 %" in page.text  # as text, escaped
-    assert "K = 64 is few for worst-of-n:4" in page.text
+    assert "K = 64 is too few for worst-of-n:4" in page.text
     # The last twenty that were recorded.
     assert "InfAlign-CTRL 20.0 %" in page.text.replace("\u202f", " ").replace("\xa0", " ")
 

@@ -221,24 +221,23 @@ class Resolution:
 
     @property
     def advice(self) -> str:
-        """What the figures mean and what to do, in a sentence or two."""
+        """What the figures mean and what to do, in a few sentences."""
         what = f"{self.procedure.spec} at {self.kl:.3g} nats"
-        more = (
-            "no K up to 4,096 comes"
-            if self.needed is None
-            else f"ranks among {self.needed} samples come"
-        )
         points = f"{100 * self.within:.3g} point{'' if self.within == 0.01 else 's'}"
-        remedy = f"{more} within {points} of it"
-        if np.isnan(self.reached):
-            return f"K = {self.samples} cannot express {what}: draw more samples; {remedy}."
-        lost = (
-            f"{100 * self.loss:.1f} points of expected win rate lost with {self.calibrator} "
-            f"({100 * self.reached:.1f} of the {100 * self.exact:.1f} % of exact quantiles)"
+        remedy = (
+            f"Plain ranks do not come within {points} of exact quantiles at any K up to 4,096."
+            if self.needed is None
+            else f"Plain ranks need K = {self.needed} to come within {points} of exact quantiles."
         )
-        if self.loss <= self.within:
-            return f"K = {self.samples} is enough for {what}: {lost}."
-        return f"K = {self.samples} is few for {what}: {lost}; {remedy}."
+        if np.isnan(self.reached):
+            return f"K = {self.samples} cannot express {what}: draw more samples. {remedy}"
+        verdict = "enough" if self.loss <= self.within else "too few"
+        figures = (
+            f"K = {self.samples} is {verdict} for {what}: with {self.calibrator} the expected win "
+            f"rate is {100 * self.reached:.1f} %, {100 * self.loss:.1f} points below the "
+            f"{100 * self.exact:.1f} % of exact quantiles."
+        )
+        return figures if self.loss <= self.within else f"{figures} {remedy}"
 
 
 def resolution(

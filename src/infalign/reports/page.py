@@ -1,7 +1,7 @@
 """One self-contained page from the saved results of a run.
 
-The evaluation computed every number; this module words, lays out and draws them. Replies of a model
-are hostile text: jinja2 escapes all of it, and the page allows neither scripts nor requests.
+The evaluation computed every number; this module words, lays out and draws them. Responses of a
+model are hostile text: jinja2 escapes all of it, and the page allows neither scripts nor requests.
 """
 
 import base64
@@ -106,12 +106,12 @@ def render(results: Mapping, provenance: Mapping, figures: Mapping) -> str:
         | {name: _data_uri(figure) for name, figure in figures.items()},
         provenance=sorted(_flat(provenance)),
     )
-    # A reply cut inside a character can hold half a surrogate pair, which no file can.
+    # A response cut inside a character can hold half a surrogate pair, which no file can.
     return page.encode("utf-8", "replace").decode("utf-8")
 
 
 def _beyond(training: Mapping) -> dict[str, float]:
-    """Share of replies above all calibration replies in the last steps, by method."""
+    """Share of responses above all calibration responses in the last steps, by method."""
     shares = {
         method: [x for x in record.get("saturated", []) if x is not None][-STEPS:]
         for method, record in training.items()
@@ -120,14 +120,14 @@ def _beyond(training: Mapping) -> dict[str, float]:
 
 
 def verdict(results: Mapping) -> str:
-    """The result of the run in one sentence, worded by the interval and not by the estimate.
+    """The result of the run in words that follow the interval, not the estimate.
 
     It states the first paired difference under the run's own procedure; without one, it compares
     the first policy with the reference.
     """
     paired = [d for d in results["differences"] if d["procedure"] == results["procedure"]]
     sentence = _paired(results, paired[0]) if paired else _alone(results)
-    return sentence if results["evidence"] else f"Quick run, not evidence: {sentence}"
+    return sentence if results["evidence"] else f"Quick run, not evidence. {sentence}"
 
 
 def elsewhere(results: Mapping) -> list[str]:
@@ -172,7 +172,7 @@ def outcome(difference: Mapping) -> str:
 OUTCOMES = {
     "more": "{} wins more",
     "less": "{} wins less",
-    "none": "no difference shown",
+    "none": "no significant difference",
     "unknown": "no interval",
 }
 
@@ -214,32 +214,25 @@ def _paired(results: Mapping, difference: Mapping) -> str:
     spec = difference["procedure"]
     decoded = f"Decoded with {plots.procedure_words(spec)}"
     rate_a, rate_b = (percent(policy["win_rates"][spec]["value"]) for policy in (a, b))
-    points = number(100 * abs(difference["value"]), 1)
     kl = "at about the same KL"
     if not (a["kl"] and b["kl"]):
         kl = "at a KL that was not measured"
     elif not _same_kl(a, b):
-        kl = f"at {number(b['kl']['value'], 2)} instead of {number(a['kl']['value'], 2)} nats of KL"
-    beats = f"beats the reference in {rate_a} of comparisons"
-    both = f"{a['label']} {beats}, {b['label']} {kl} in {rate_b}"
-    unshown = f"{decoded}, no difference between {a['label']} and {b['label']} was shown"
+        kl = f"at {number(a['kl']['value'], 2)} and {number(b['kl']['value'], 2)} nats of KL"
+    both = f"{a['label']} beats the reference in {rate_a} of comparisons"
+    both += f" and {b['label']} in {rate_b}, {kl}."
+    points = number(100 * difference["value"], 1)
+    shown = f"The difference is {points} points (95 % interval {interval(difference, 100, 1)})."
     match outcome(difference):
         case "more":
-            spread = interval(difference, 100, 1)
-            return f"{decoded}, {both}: {points} points more (95 % interval {spread})."
+            return f"{decoded}, {both} {shown}"
         case "less":
-            turned = {"low": -difference["high"], "high": -difference["low"]}
-            return (
-                f"{decoded}, {a['label']} wins less than {b['label']}: it {beats}, {points} points "
-                f"less than the {rate_b} of {b['label']} {kl} "
-                f"(95 % interval {interval(turned, 100, 1)})."
-            )
+            return f"{decoded}, {a['label']} wins less than {b['label']}. {both} {shown}"
         case "none":
-            signed = number(100 * difference["value"], 1)
-            spread = interval(difference, 100, 1)
-            return f"{unshown}: {both}, a difference of {signed} points (95 % interval {spread})."
+            same = f"{a['label']} and {b['label']} do not differ significantly"
+            return f"{decoded}, {same}. {both} {shown}"
         case _:
-            return f"{unshown}, because too few prompts give no interval: {both}."
+            return f"{decoded}, {both} There are too few prompts for an interval of the difference."
 
 
 def _alone(results: Mapping) -> str:
@@ -247,16 +240,16 @@ def _alone(results: Mapping) -> str:
     rate = policy["win_rates"][spec]
     centered = {end: rate[end] - 0.5 if _known(rate[end]) else None for end in ("low", "high")}
     ending = {
-        "more": "more than the 50 % of the reference against itself",
-        "less": "less than the 50 % of the reference against itself",
-        "none": "which includes the 50 % of the reference itself, so no difference was shown",
-        "unknown": "so no difference was shown",
+        "more": ", more than the 50 % of the reference against itself",
+        "less": ", less than the 50 % of the reference against itself",
+        "none": ". The reference scores 50 % against itself, so the difference is not significant",
+        "unknown": ", so its significance is unknown",
     }[outcome(centered)]
     spread = interval(rate, 100, 1)
     spread = "no interval: too few prompts" if spread == "–" else f"95 % interval {spread}"
     return (
         f"Decoded with {plots.procedure_words(spec)}, {policy['label']} beats the reference in "
-        f"{percent(rate['value'])} of comparisons ({spread}), {ending}."
+        f"{percent(rate['value'])} of comparisons ({spread}){ending}."
     )
 
 

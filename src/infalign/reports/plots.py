@@ -137,7 +137,7 @@ def by_n(results: Mapping) -> Figure:
             drawing.grid(panel)
         row[0].set_ylabel("win rate")
     for panel in grid[-1]:
-        panel.set_xlabel("n, replies drawn by each side")
+        panel.set_xlabel("n, responses drawn by each side")
     drawing.key(
         figure, [drawing.policy_key(i, p["label"]) for i, p in enumerate(results["policies"])]
     )
@@ -146,7 +146,7 @@ def by_n(results: Mapping) -> Figure:
 
 @matplotlib.rc_context(STYLE)
 def quantiles(results: Mapping) -> Figure:
-    """Density of the replies' quantiles under each policy; the reference's is 1 everywhere."""
+    """Density of the responses' quantiles under each policy; the reference's is 1 everywhere."""
     densities = results["quantile_density"]
     edges = densities["edges"]
     figure = Figure(figsize=(WIDTH, 3.5), layout="constrained")
@@ -165,7 +165,7 @@ def quantiles(results: Mapping) -> Figure:
     key.append((Line2D([], [], color=MUTED, lw=1.2), "reference"))
     axes.set_xlim(0, 1)
     axes.set_ylim(0, None)
-    axes.set_xlabel("quantile of a reply among the reference's   (0 worst, 1 best)")
+    axes.set_xlabel("quantile among the reference's responses   (0 worst, 1 best)")
     axes.set_ylabel("density, reference = 1")
     drawing.grid(axes)
     drawing.key(figure, key)
@@ -183,7 +183,7 @@ def transform(results: Mapping) -> Figure:
     named = {}
     if "phi" in curves:
         name = shaped[0][1]["transform"] if shaped else "optimal"
-        label = f"{name} transform, for {procedure_words(results['procedure'])}"
+        label = f"{name} transform for {procedure_words(results['procedure'])}"
         named[label] = (curves["phi"], drawing.color(shaped[0][0]) if shaped else INK)
     if "raw" in curves:
         named["raw reward"] = (curves["raw"], drawing.color(raw[0][0]) if raw else "#8c5a2b")
@@ -194,7 +194,7 @@ def transform(results: Mapping) -> Figure:
     axes.set_xlim(0, 1)
     axes.set_ylim(-0.1, 1.1)
     axes.set_yticks(np.linspace(0, 1, 6))
-    axes.set_xlabel("quantile of a reply among the reference's   (0 worst, 1 best)")
+    axes.set_xlabel("quantile among the reference's responses   (0 worst, 1 best)")
     axes.set_ylabel("training reward, scaled")
     drawing.grid(axes)
     return drawing.stamp(figure, evidence=results["evidence"])
@@ -216,7 +216,7 @@ def training(results: Mapping) -> Figure:
     left.set_ylabel("nats")
     left.set_ylim(0, max(1.25 * results["target_kl"], left.get_ylim()[1]))
     drawing.level(left, results["target_kl"], "target")
-    right.set_title("Mean quantile of the replies")
+    right.set_title("Mean quantile of the responses")
     right.set_ylim(min(0.45, right.get_ylim()[0]), max(0.6, right.get_ylim()[1]))
     drawing.level(right, 0.5, "reference")
     for panel in (left, right):
@@ -230,11 +230,11 @@ def training(results: Mapping) -> Figure:
 
 @matplotlib.rc_context(STYLE)
 def calibration(results: Mapping) -> Figure:
-    """Quantiles of fresh reference replies, which exact calibration makes uniform.
+    """Quantiles of fresh reference responses, which exact calibration makes uniform.
 
-    If calibration is exact, the band holds a bar with a probability of 95 %. The replies of one
+    If calibration is exact, the band holds a bar with a probability of 95 %. The responses of one
     prompt share its K = `samples` calibration rewards: the chance of a bin of width p is then
-    Beta(p(K + 1), (1 − p)(K + 1)), so the count of that prompt's replies in it is beta-binomial.
+    Beta(p(K + 1), (1 − p)(K + 1)), so the count of the prompt's responses in it is beta-binomial.
     """
     part = results["calibration"]
     counts = np.asarray(part["uniformity"], float)
@@ -258,15 +258,15 @@ def calibration(results: Mapping) -> Figure:
     axes.set_xlim(0, 1)
     axes.set_ylim(0, top)
     axes.yaxis.set_major_formatter(PercentFormatter(decimals=0, symbol=" %"))
-    axes.set_xlabel("quantile of a fresh reference reply")
-    axes.set_ylabel("share of replies")
+    axes.set_xlabel("quantile of a fresh reference response")
+    axes.set_ylabel("share of responses")
     return drawing.stamp(figure, evidence=results["evidence"])
 
 
 def uniform_band(total: float, bins: int, prompts: int, samples: int) -> tuple[float, float]:
     """Range that holds the count of a bin of uniform quantiles with a probability of 95 %.
 
-    - `total`: number of held-out replies, the same for each of the `prompts`.
+    - `total`: number of held-out responses, the same for each of the `prompts`.
     - `samples`: calibration rewards per prompt.
 
     >>> low, high = uniform_band(20_000, 20, prompts=20_000, samples=64)

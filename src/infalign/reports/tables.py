@@ -102,7 +102,7 @@ def _judged(results: Mapping) -> Table:
             pairs += f" ({judge['excluded']} without verdict)"
         rows.append((policy["label"], *figures, pairs))
     title = f"Judged by {results['judge']}, decoded with {procedure_words(results['procedure'])}"
-    head = ("policy", "win rate, %", "first shown wins more, points", "consistent, %", "pairs")
+    head = ("policy", "win rate, %", "position bias, points", "consistent, %", "pairs")
     return Table(title, head, tuple(rows), 1)
 
 
