@@ -31,7 +31,7 @@ class DataError(InfalignError, ValueError):
 
 
 class ConfigError(InfalignError, ValueError):
-    """A configuration, or a run folder that belongs to another one."""
+    """An invalid configuration, or a run folder that was made with a different one."""
 
 
 class SolveError(InfalignError, RuntimeError):
@@ -39,4 +39,4 @@ class SolveError(InfalignError, RuntimeError):
 
 
 class MissingExtraError(InfalignError, ImportError):
-    """An optional dependency that the request needs and the environment lacks."""
+    """An optional dependency that is needed but not installed."""

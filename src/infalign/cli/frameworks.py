@@ -28,7 +28,7 @@ EXPORT_HELP = (
     "Example: infalign export-prompts runs/mine --for verl --out data"
 )
 SERVE_HELP = (
-    "Serve a run's reward over HTTP, to OpenRLHF and to other runs.\n\n"
+    "Serve a run's reward over HTTP, for OpenRLHF and other runs.\n\n"
     "Prints the address and, as JSON, its contents. There is no password: everyone who reaches "
     "the address can use it.\n\n"
     "Example: infalign serve-reward runs/mine --port 8000"

@@ -25,7 +25,7 @@ from .show import Form
 from .usage import read
 
 HELP = (
-    "Find the prompts and samples that an evaluation needs to detect a difference.\n\n"
+    "Find how many prompts and samples an evaluation needs to detect a difference.\n\n"
     "The difference is in win rate, between two policies. No model is loaded.\n\n"
     "Example: infalign plan --procedure best-of-n:4 --kl 0.5 --difference 3"
 )

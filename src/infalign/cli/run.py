@@ -57,8 +57,8 @@ STAGES = {
     "calibrate": "Draw and score the reference samples of every prompt.",
     "train": "Train the policies, running any earlier stages first.",
     "report": (
-        "Bring the run up to its report.\n\n"
-        "Missing stages are run first. The page of a finished run is written again."
+        "Run any missing stages and write the report.\n\n"
+        "The report of a finished run is written again."
     ),
 }
 """The stages that are commands of their own, and their help. `evaluate` has more modes."""

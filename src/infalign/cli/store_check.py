@@ -24,9 +24,9 @@ SWAPPED = 0.005
 change last digits, and with them the order of nearly tied rewards."""
 
 HELP = (
-    "Verify a store's files, test what calibration assumes, and say whether K is large enough.\n\n"
-    "Exits with 1 if the files are not as written, or if the reward that scores again is another "
-    "one.\n\n"
+    "Verify a store's files, test the assumptions of calibration, and say whether K is large "
+    "enough.\n\n"
+    "Exits with 1 if a file has changed, or if `--rescore` gives other rewards.\n\n"
     "Example: infalign store check runs/demo/calibration --procedure best-of-n:8 --rescore 16"
 )
 

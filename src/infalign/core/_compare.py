@@ -81,7 +81,7 @@ def compare(
     against: AbstractProcedure | None = None,
     samples: int | None = None,
 ) -> list[Candidate]:
-    """Win rate of each transform at each KL budget, after the optimum at that budget.
+    """The optimum at each KL budget, then the win rate of each transform at that budget.
 
     - `transforms`: transforms, or `RawRewards`; `best_exponential` and `best_power` stand for their
       best member at each budget.
@@ -169,7 +169,7 @@ def at_kl(transform: AbstractTransform | Tilting, kl: float) -> Policy:
 def best_exponential(
     procedure: AbstractProcedure, kl: float, against: AbstractProcedure | None = None
 ) -> Exponential:
-    """The paper's family at its best t for a procedure and a KL budget.
+    """The exponential transform with the best t for a procedure and a KL budget.
 
     - `against`: how the reference is decoded. Default: `procedure`.
     """
@@ -179,7 +179,7 @@ def best_exponential(
 def best_power(
     procedure: AbstractProcedure, kl: float, against: AbstractProcedure | None = None
 ) -> Power:
-    """Φ = u^a at its best a for a procedure and a KL budget.
+    """The power transform with the best a for a procedure and a KL budget.
 
     - `against`: how the reference is decoded. Default: `procedure`.
     """

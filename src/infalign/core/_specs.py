@@ -11,7 +11,7 @@ DECODER_WORDS = {"majority-vote": "majority of {}"}
 
 
 def parse_procedure(procedure: str) -> AbstractProcedure:
-    """The procedure with the text form `procedure`: `sampling`, `best-of-n:4`, `rewind:0.9:8`.
+    """Parse a procedure from its text form: `sampling`, `best-of-n:4`, `rewind:0.9:8`.
 
     Raises ValueError for an unknown name or an argument out of range.
 
@@ -24,7 +24,7 @@ def parse_procedure(procedure: str) -> AbstractProcedure:
 
 
 def parse_transform(transform: str) -> AbstractTransform:
-    """The transform with the text form `transform`: `identity`, `log`, `exponential:10`.
+    """Parse a transform from its text form: `identity`, `log`, `exponential:10`.
 
     Raises ValueError for an unknown name or an argument out of range.
 

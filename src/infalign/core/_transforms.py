@@ -92,7 +92,7 @@ def register_transform(
     example: str | None = None,
     form: str | None = None,
 ) -> Callable[[C], C]:
-    """A class decorator: text and JSON can name the transform from now on.
+    """Class decorator that registers a transform under a name, for text and JSON.
 
     The arguments are those of `register_procedure`. Fields of the dataclass must be JSON values.
     """
@@ -225,7 +225,7 @@ class Power(AbstractTransform):
 @register_transform("tabulated", form="")
 @dataclass(frozen=True)
 class Tabulated(AbstractTransform):
-    """Φ by its values on a grid, joined by cubics: monotone ones, or with given slopes.
+    """Φ interpolated on a grid by cubics, either monotone or with given slopes.
 
     The grid must start at 0, end at 1 and increase; the values must not decrease, unless
     `increasing` is False. Φ jumps at a quantile that is listed twice.

@@ -93,7 +93,7 @@ class SkewCorrected(AbstractInterval):
 
 @dataclass(frozen=True)
 class Widest(AbstractInterval):
-    """The farther end of several intervals, on either side.
+    """The smallest interval that contains several intervals for the same mean.
 
     With SkewCorrected and Student it covers values that may be skewed either way, where a few
     outliers look like skewness.

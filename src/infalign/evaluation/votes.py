@@ -25,7 +25,7 @@ CHUNK = 2**22
 
 
 def majority_vote(answers, correct, n: int, *, interval: AbstractInterval = SKEWED) -> Estimate:
-    """Accuracy of the most frequent answer of n samples, ties between answers broken evenly.
+    """Accuracy of the most frequent answer among n samples, with ties broken at random.
 
     - `answers`: shape (prompts, m), compared by equality; None (or nan) is a sample without an
       answer, which does not vote. If no sample votes, there is no answer, which counts as wrong.

@@ -22,7 +22,7 @@ from infalign.errors import ArgumentError
 
 @dataclass(frozen=True)
 class FixedPoint:
-    """The last policy of the iteration."""
+    """What `fixed_point` returns: the last policy of the iteration."""
 
     procedure: RankProcedure
     against: AbstractProcedure

@@ -1,9 +1,9 @@
-"""The exact world: finitely many outcomes per prompt, ties included.
+"""Exact results for finitely many outcomes per prompt, ties included.
 
-If outcomes can be listed, everything about inference-time alignment is a sum: the law of the
-selected response, the win rate, its gradient, the coupled reward and the policy it is coupled to
-(InfAlign, arXiv:2412.19792, theorem 1). Without quadrature or sampling, it is the ground truth for
-the rest of the package.
+If outcomes can be listed, everything about inference-time alignment is a sum: the distribution of
+the selected response, the win rate, its gradient, the coupled reward and the policy that it is
+coupled to (InfAlign, arXiv:2412.19792, theorem 1). These sums need neither quadrature nor sampling,
+so they are the ground truth for the rest of the package.
 """
 
 from .functionals import calibrated_reward, coupled_reward, kl, selected, win_rate
