@@ -208,7 +208,7 @@ def samples_needed(
     against: AbstractProcedure | None = None,
     most: int = 4096,
 ) -> int:
-    """The smallest K at which training on a transform loses at most `loss` of win rate to `exact`.
+    """The smallest K at which training on a transform is within `loss` of the win rate `exact`.
 
     - `exact`: the win rate to compare with, such as that of exact calibration.
     - `most`: largest K tried; SolveError beyond.

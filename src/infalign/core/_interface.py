@@ -99,7 +99,7 @@ def register_procedure(
     example: str | None = None,
     form: str | None = None,
 ) -> Callable[[P], P]:
-    """Class decorator that registers a procedure under a name, for its text form.
+    """Class decorator that registers a procedure under the name of its text form.
 
     `parse_procedure`, `spec`, configurations, the command line with its help and errors, reports
     and the explorer then know it. Fields of the dataclass of type int, float or str are its

@@ -119,7 +119,7 @@ class WorstOfN(RankProcedure):
 )
 @dataclass(frozen=True)
 class OrderStatistic(RankProcedure):
-    """Draw `n` responses, keep the k-th best: H(u) = I_u(n − k + 1, k), the incomplete beta."""
+    """Draw `n` responses, select the k-th best: H(u) = I_u(n − k + 1, k), the incomplete beta."""
 
     n: int
     """Responses drawn."""

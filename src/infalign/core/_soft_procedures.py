@@ -23,7 +23,7 @@ from ._shapes import Float
 
 
 class SoftenedProcedure(AbstractProcedure):
-    """A procedure given by functionals of the policy's density at the nodes of a quadrature."""
+    """A procedure defined by functionals of the policy's density at quadrature nodes."""
 
     reads = "quantiles"
 

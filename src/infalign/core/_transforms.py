@@ -92,7 +92,7 @@ def register_transform(
     example: str | None = None,
     form: str | None = None,
 ) -> Callable[[C], C]:
-    """Class decorator that registers a transform under a name, for text and JSON.
+    """Class decorator that registers a transform under its name in text and JSON.
 
     The arguments are those of `register_procedure`. Fields of the dataclass must be JSON values.
     """
