@@ -9,7 +9,7 @@ from pathlib import Path
 from infalign.methods import METHODS, Offline, OnPolicy
 
 PAGE = Path(__file__).parent / "training.md"
-KINDS = {"on-policy": (OnPolicy, "maximizes, less β KL"), "offline": (Offline, "minimizes")}
+KINDS = {"on-policy": (OnPolicy, "maximizes (minus β KL)"), "offline": (Offline, "minimizes")}
 
 
 def table(name: str) -> str:

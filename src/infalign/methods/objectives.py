@@ -168,7 +168,7 @@ ON_POLICY = (
     OnPolicy(
         "grpo",
         "InfAlign-CTRL, by GRPO",
-        "the objective of `rloo`, with GRPO made to follow it",
+        "the objective of `rloo`, with GRPO's settings changed to match it",
         objective=transformed,
         trained_on=DESIGN,
         trainer="grpo",
@@ -176,7 +176,7 @@ ON_POLICY = (
     OnPolicy(
         "group",
         "exact group objective",
-        "the inference-time win rate itself, from whole groups",
+        "the inference-time win rate itself, estimated from each group",
         objective=group_win_rate,
         trained_on=OTHER,
         whole_groups=True,
@@ -223,4 +223,4 @@ ON_POLICY = (
         source="RS-GRPO, arXiv:2509.24261",
     ),
 )
-"""What each maximizes, less β KL."""
+"""Each maximizes its reward minus β KL."""

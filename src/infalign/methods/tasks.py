@@ -117,7 +117,7 @@ OFFLINE = (
     Offline(
         "likelihood",
         "likelihood weighted by the tilt",
-        "forward KL to the optimum of `rloo`: weighted likelihood with a control variate",
+        "forward KL from the optimum of `rloo`: weighted likelihood with a control variate",
         task=likelihood,
         trained_on=DESIGN,
         source="ours",
@@ -125,7 +125,7 @@ OFFLINE = (
     Offline(
         "regression",
         "regression on the tilt",
-        "(log w − log π/π_ref)² with log w = Φ/β − log Z exact, weighted half by w",
+        "(log w − log π/π_ref)², weighted by (1 + w)/2; log w = Φ/β − log Z with the exact Z",
         task=regression,
         trained_on=DESIGN,
         source="after QRPO",
@@ -133,7 +133,7 @@ OFFLINE = (
     Offline(
         "qrpo",
         "quantile regression (QRPO)",
-        "the same with Φ the identity, unweighted",
+        "the loss of `regression`, unweighted, with the identity as Φ",
         task=quantile_regression,
         trained_on=Identity(),
         source="QRPO, arXiv:2507.08068",
@@ -141,7 +141,7 @@ OFFLINE = (
     Offline(
         "ipo",
         "IPO",
-        "(h − 1/2τ)², h the difference of a pair's log-ratios, τ the β of `identity`",
+        "(h − 1/(2τ))²; h: difference of a pair's log-ratios; τ: the β of `identity`",
         task=ipo,
         trained_on=Identity(),
         source="IPO, arXiv:2310.12036",
@@ -157,7 +157,7 @@ OFFLINE = (
     Offline(
         "bonbon",
         "best-of-n likelihood and IPO (BonBon)",
-        "likelihood of the best of n, and IPO on the best and worst of n with the margin for n",
+        "negative log-likelihood of the best of n, plus IPO on the best and worst of n",
         task=bonbon,
         trained_on=OTHER,
         source="BonBon, arXiv:2406.00832",
