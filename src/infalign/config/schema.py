@@ -42,17 +42,17 @@ class Listed:
 
 
 class Prompts(Section):
-    """Where prompts come from: a file, a bundled set, or a data set on the hub."""
+    """Where prompts come from: a file, a bundled set, or a dataset on the Hub."""
 
     file: str | None = None
     """JSON Lines with `prompt` (text or messages) and optionally `prompt_id` and `split`; or
     bundled:helpful, bundled:harmless."""
 
     dataset: str | None = None
-    """Hub id of a data set, instead of a file."""
+    """Hub id of a dataset, instead of a file."""
 
     config: str | None = None
-    """Configuration or folder of the data set."""
+    """Configuration or folder of the dataset."""
 
     split: str = "train"
     """Split to use; rows without a split belong to every split."""
@@ -83,7 +83,7 @@ class SamplingSettings(Section):
     """Maximum length of a response, in tokens."""
 
     batch_size: PositiveInt = 256
-    """Responses generated at a time."""
+    """Responses generated per batch."""
 
 
 class Calibration(Section):
@@ -95,8 +95,8 @@ class Calibration(Section):
     calibrator: Literal["auto", "ecdf", "tail", "pooled", "pooled-ranks"] = "auto"
     """How samples become quantiles. ecdf: the rank among the prompt's own samples. tail: ecdf with
     a Pareto tail beyond the samples. pooled: prompts pool the shape of their reward distributions.
-    pooled-ranks: pooled, on ranks among the samples of all prompts. auto: the best of these on
-    held-out samples."""
+    pooled-ranks: pooled, applied to ranks among the samples of all prompts. auto: ecdf, unless
+    pooled or pooled-ranks predicts held-out samples significantly better."""
 
 
 def _known_method(name: str) -> str:
@@ -109,7 +109,7 @@ def _methods() -> list[str]:
     on_policy = [m for m in METHODS.values() if isinstance(m, OnPolicy)]
     offline = [m for m in METHODS.values() if isinstance(m, Offline)]
     return [
-        "On policy, with TRL's trainers; each maximizes, less β KL:",
+        "On policy, with TRL's trainers; each maximizes (minus β KL):",
         *(f"  {m.name}: {m.summary}" for m in on_policy),
         "Offline, on the calibration samples alone; each minimizes:",
         *(f"  {m.name}: {m.summary}" for m in offline),
@@ -135,25 +135,25 @@ class Training(Section):
     """Training method."""
 
     baselines: tuple[MethodName, ...] = ("rlhf",)
-    """Further methods, trained to the same KL and compared."""
+    """Methods to compare with, trained to the same KL."""
 
     warm_start: Annotated[int, Field(ge=0)] = 1
     """Passes over the calibration samples before the first on-policy step."""
 
     warm_start_learning_rate: PositiveFloat = 2e-5
-    """AdamW step size of all passes over the calibration samples."""
+    """AdamW learning rate for all passes over the calibration samples."""
 
     warm_start_batch_size: PositiveInt = 64
-    """Samples per step of all passes over the calibration samples."""
+    """Samples per step in all passes over the calibration samples."""
 
     passes: PositiveInt = 4
-    """Passes over the calibration samples for offline methods."""
+    """Passes of an offline method over the calibration samples."""
 
     steps: Annotated[int, Field(ge=0)] = 500
     """On-policy steps."""
 
     learning_rate: PositiveFloat = 1e-5
-    """AdamW step size of the on-policy steps."""
+    """AdamW learning rate for on-policy steps."""
 
     batch_size: PositiveInt = 256
     """Responses per on-policy step."""
@@ -162,14 +162,14 @@ class Training(Section):
     """Responses per prompt in an on-policy step."""
 
     lora: Annotated[int, Field(ge=0)] = 0
-    """Rank of low-rank adapters; 0 trains all weights."""
+    """Rank of LoRA adapters; 0 trains all weights."""
 
     save_steps: PositiveInt = 50
     """Steps between checkpoints."""
 
     validation: Annotated[float, Field(ge=0, lt=1)] = 0.15
-    """Share of the training prompts held out from training, on which the KL is brought to its
-    target; 0 uses the training prompts, where the KL is larger than on new prompts."""
+    """Share of the training prompts that is held out, for KL targeting and checkpoint selection.
+    With 0, KL targeting uses the training prompts, where the KL is larger than on new prompts."""
 
     trl: dict[str, Any] = {}
     """Further options of TRL's RLOOConfig (GRPOConfig for grpo), under TRL's names."""
@@ -196,15 +196,15 @@ class Evaluation(Section):
     """Responses per prompt and policy."""
 
     procedures: tuple[str, ...] = ()
-    """Further procedures to compare under, beside plain sampling and `procedure`; majority-vote:N
-    is one too."""
+    """Procedures to compare under, in addition to plain sampling and `procedure`. majority-vote:N
+    is allowed."""
 
     policies: dict[str, str] = {}
-    """Policies trained elsewhere to compare as well, as name: folder or hub id."""
+    """Other policies to compare, as a map from name to folder or hub id."""
 
     gold: dict[str, str] = {}
-    """Held-out rewards, as name: reward, that judge the selected responses; they reveal reward
-    hacking."""
+    """Held-out rewards that judge the selected responses and reveal reward hacking, as a map from
+    name to reward."""
 
     answers: str = "numeric"
     """How majority-vote:N extracts the answer of a response: numeric, or
@@ -236,16 +236,16 @@ class Config(Section):
     """Training prompts."""
 
     procedure: Annotated[str, Listed(_procedure_forms)] = "best-of-n:4"
-    """How the policy will be decoded; it must select by rank:"""
+    """Procedure that will decode the policy; it must select by rank:"""
 
     against: str | None = None
-    """How the reference policy that it is compared with is decoded. Default: `procedure`."""
+    """How the reference policy is decoded in comparisons. Default: `procedure`."""
 
     kl: PositiveFloat | None = None
-    """KL budget, in nats per sequence. Give this or `beta`."""
+    """KL budget, in nats per sequence. Set either `kl` or `beta`."""
 
     beta: PositiveFloat | None = None
-    """KL strength. The KL then follows from theory."""
+    """KL strength. Theory then gives the KL."""
 
     transform: Annotated[str, Listed(_transform_forms)] = "optimal"
     """Transform of the calibrated reward:"""
@@ -257,16 +257,16 @@ class Config(Section):
 
     engine: Literal["local", "ray"] = "local"
     """Where calibration samples are drawn and scored. local: in this process. ray: on the Ray
-    cluster that RAY_ADDRESS names, or else on one started on this machine."""
+    cluster at RAY_ADDRESS; if it is not set, on a cluster started on this machine."""
 
     seed: Annotated[int, Field(ge=0)] = 0
-    """Seed from which all randomness follows."""
+    """Random seed of the whole run."""
 
     evidence: bool = True
     """False marks a trial run whose numbers are not evidence."""
 
     trust_remote_code: bool = False
-    """Allow code from the hub to run."""
+    """Allow code from the Hub to run."""
 
     @model_validator(mode="after")
     def _one_budget(self):
