@@ -19,7 +19,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
-    help="Align a language model for the procedure it will be decoded with "
+    help="Align a language model for the procedure that will decode it "
     "(InfAlign, arXiv:2412.19792).\n\nExample: infalign demo --quick",
 )
 command = partial(app.command, cls=Command)
@@ -56,7 +56,10 @@ def _options(
         ),
     ] = False,
     debug: Annotated[
-        bool, typer.Option("--debug", help="Show tracebacks of errors; before or after a command.")
+        bool,
+        typer.Option(
+            "--debug", help="Show error tracebacks. You can give it before or after a command."
+        ),
     ] = False,
 ):
     """`--debug` is here for the help only: `main` removes it before the arguments are parsed."""

@@ -27,20 +27,22 @@ DEFAULTS = (
 )
 
 CANDIDATE_FORMS = transform_forms(
-    "exponential:best", "power:best", "raw:PATH with a calibration store or a file of rewards"
+    "exponential:best",
+    "power:best",
+    "raw:PATH (a calibration store or a file of rewards)",
 )
 
 POINTS, SAMPLED_POINTS = 12, 6
 """Numbers of KLs in a plot, without and with --samples, where each KL takes seconds."""
 
 HELP = (
-    "Find the best transform for a procedure and a KL budget, and compare simple ones.\n\n"
-    "No model is trained.\n\n"
+    "Find the best transform for a procedure and a KL budget, and compare it with simple ones.\n\n"
+    "No model is needed.\n\n"
     f"Procedures: {procedure_forms()}.\n\n"
-    f"Candidates: {CANDIDATE_FORMS}.\n\n"
-    "exponential:best and power:best are the best member of their family at the budget. raw:PATH "
-    "is plain RLHF on the rewards in a file: a list of numbers, or one list per prompt, as text, "
-    "JSON, Parquet or .npy.\n\n"
+    f"Transforms: {CANDIDATE_FORMS}.\n\n"
+    "exponential:best and power:best choose the best parameter for the budget. raw:PATH is plain "
+    "RLHF on raw rewards. A file holds a list of numbers, or one list per prompt, as text, JSON, "
+    "Parquet or .npy.\n\n"
     "Example: infalign design --procedure best-of-n:4 --kl 0.5"
 )
 
@@ -51,20 +53,20 @@ def design(
         list[float] | None,
         typer.Option(help="KL budget, in nats per sequence. Repeatable."),
     ] = None,
-    beta: Annotated[float | None, typer.Option(help="KL strength, in place of a budget.")] = None,
+    beta: Annotated[float | None, typer.Option(help="KL strength, instead of a budget.")] = None,
     against: Annotated[
-        str | None, typer.Option(help="How the reference is decoded. Default: as the policy.")
+        str | None, typer.Option(help="How the reference is decoded. Default: like the policy.")
     ] = None,
     transform: Annotated[
         list[str] | None, typer.Option(help="Transform to compare. Repeatable.")
     ] = None,
     samples: Annotated[
         int | None,
-        typer.Option(help="Calibration samples per prompt. Default: exact calibration."),
+        typer.Option(help="Calibration samples per prompt, K. Default: exact quantiles."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     plot: Annotated[
-        Path | None, typer.Option(help="PNG file for a plot of win rate against KL.")
+        Path | None, typer.Option(help="Also plot win rate against KL in this PNG file.")
     ] = None,
 ):
     from infalign import _check

@@ -12,11 +12,11 @@ from .show import Form, print_results
 from .usage import named_values, others, refuse
 
 HELP = (
-    "Compare policies with a reference under the procedures they are decoded with.\n\n"
+    "Compare policies with a reference under the procedures that decode them.\n\n"
     "With CONFIG.yaml: evaluate that run, running any earlier stages first.\n\n"
-    "With --policy: evaluate policies trained anywhere against --reference. Samples are drawn once "
-    "and serve every procedure, n and reward. An interrupted evaluation continues. A second one "
-    "with more policies, rewards or procedures draws only the samples that are missing.\n\n"
+    "With --policy: compare any policies with --reference. Samples are drawn once "
+    "and serve every procedure, n and reward. An interrupted evaluation continues. If you add "
+    "policies, rewards or procedures later, only the missing samples are drawn.\n\n"
     "With --plan: the same as `infalign plan`.\n\n"
     "Example: infalign evaluate --policy mine=models/mine --reference models/base --reward "
     "models/reward --gold gold=models/gold --prompts prompts.jsonl --procedure best-of-n:4 "
@@ -34,7 +34,12 @@ def _option(panel: str, help: str, *names: str, **settings) -> Any:
     return typer.Option(*names, help=help, rich_help_panel=panel, **settings)
 
 
-COMPARED, DECODED, SAMPLED, PLANNED = "Compared", "Decoding", "Sampling", "With --plan"
+COMPARED, DECODED, SAMPLED, PLANNED = (
+    "Models, rewards and prompts",
+    "Decoding",
+    "Sampling",
+    "With --plan",
+)
 
 
 def evaluate(
@@ -45,7 +50,7 @@ def evaluate(
         list[str] | None,
         _option(
             COMPARED,
-            "NAME=MODEL of a policy: a folder, hub id or http(s)://HOST/v1#MODEL. Repeatable.",
+            "Policy as NAME=MODEL: a folder, hub id or http(s)://HOST/v1#MODEL. Repeatable.",
         ),
     ] = None,
     reference: Annotated[
@@ -54,55 +59,64 @@ def evaluate(
     ] = None,
     reward: Annotated[
         str | None,
-        _option(COMPARED, "Reward that the procedures select by, as in a configuration."),
+        _option(
+            COMPARED,
+            "Reward that the procedures select by, given like `reward` in a configuration.",
+        ),
     ] = None,
     gold: Annotated[
         list[str] | None,
-        _option(COMPARED, "NAME=REWARD that judges the selected responses. Repeatable."),
+        _option(
+            COMPARED,
+            "Held-out reward that judges the selected responses, as NAME=REWARD. Repeatable.",
+        ),
     ] = None,
     judge: Annotated[
         str | None,
         _option(COMPARED, "Pairwise judge: http(s)://HOST/v1#MODEL or python:module:function."),
     ] = None,
     judge_pairs: Annotated[
-        int, _option(COMPARED, "Pairs that the judge compares, per prompt and policy.")
+        int, _option(COMPARED, "Pairs per prompt and policy that the judge compares.")
     ] = 1,
     prompts: Annotated[
         str | None,
         _option(COMPARED, "JSON Lines file, bundled:helpful or bundled:harmless."),
     ] = None,
-    split: Annotated[str, _option(COMPARED, "Split of the prompts.")] = "test",
+    split: Annotated[str, _option(COMPARED, "Split to use.")] = "test",
     limit: Annotated[
         int | None, _option(COMPARED, "Use only the first N prompts.", metavar="N")
     ] = None,
     procedure: Annotated[
         list[str] | None,
-        _option(DECODED, "How policies are decoded. Repeatable. Default: best-of-n:4."),
+        _option(DECODED, "How the policies are decoded. Repeatable. Default: best-of-n:4."),
     ] = None,
     against: Annotated[
         str | None,
-        _option(DECODED, "How the reference is decoded. Default: as the policies."),
+        _option(DECODED, "How the reference is decoded. Default: like the policies."),
     ] = None,
     answers: Annotated[
         str,
         _option(
             DECODED,
-            "How majority-vote:N reads an answer: numeric, or python:package.module:function.",
+            "How majority-vote:N extracts an answer: numeric, or python:package.module:function.",
         ),
     ] = "numeric",
-    samples: Annotated[
-        int, _option(SAMPLED, "Responses per prompt, from each policy.", min=1)
-    ] = 32,
+    samples: Annotated[int, _option(SAMPLED, "Responses per prompt and policy.", min=1)] = 32,
     kl_samples: Annotated[
-        int, _option(SAMPLED, "Responses per prompt that the KL is measured on, at most.", min=1)
+        int,
+        _option(
+            SAMPLED, "Maximum number of responses per prompt on which the KL is measured.", min=1
+        ),
     ] = 8,
     temperature: Annotated[float, _option(SAMPLED, "Softmax temperature.")] = 1.0,
     top_p: Annotated[float, _option(SAMPLED, "Nucleus-sampling threshold (top-p).")] = 1.0,
-    max_new_tokens: Annotated[int, _option(SAMPLED, "Longest response, in tokens.")] = 128,
-    batch_size: Annotated[int, _option(SAMPLED, "Responses generated at once.")] = 256,
-    seed: Annotated[int, _option(SAMPLED, "Seed of all randomness.", min=0)] = 0,
+    max_new_tokens: Annotated[
+        int, _option(SAMPLED, "Maximum length of a response, in tokens.")
+    ] = 128,
+    batch_size: Annotated[int, _option(SAMPLED, "Responses generated per batch.")] = 256,
+    seed: Annotated[int, _option(SAMPLED, "Random seed.", min=0)] = 0,
     trust_remote_code: Annotated[
-        bool, _option(SAMPLED, "Allow code from the hub to run.", "--trust-remote-code")
+        bool, _option(SAMPLED, "Allow code from the Hub to run.", "--trust-remote-code")
     ] = False,
     out: Out = Path("runs/evaluation"),
     plan: Annotated[bool, _option(PLANNED, "Plan an evaluation instead.", "--plan")] = False,

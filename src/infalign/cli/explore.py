@@ -9,7 +9,7 @@ import typer
 from .usage import refuse
 
 HELP = (
-    "Write or serve an interactive page that explains transforms and helps to choose one.\n\n"
+    "Write or serve an interactive page that explains transforms and helps you choose one.\n\n"
     "The page works offline.\n\n"
     "Example: infalign explore --out explorer.html"
 )
@@ -19,12 +19,14 @@ def explore(
     context: typer.Context,
     out: Annotated[
         Path | None,
-        typer.Option(help="File of the page. Default: explorer.html, or no file with --serve."),
+        typer.Option(
+            help="File to write the page to. Default: explorer.html, or no file with --serve."
+        ),
     ] = None,
     serve: Annotated[
-        bool, typer.Option("--serve", help="Serve the page to this machine until Ctrl-C.")
+        bool, typer.Option("--serve", help="Serve the page on this machine until Ctrl-C.")
     ] = False,
-    port: Annotated[int, typer.Option(help="Port to serve at; 0 for a free one.")] = 0,
+    port: Annotated[int, typer.Option(help="Port to serve on; 0 picks a free port.")] = 0,
 ):
     if not serve:
         refuse(context, "is used with --serve only.", "port")

@@ -10,7 +10,7 @@ import typer
 
 from .progress import quiet_libraries
 
-RunFolder = Annotated[Path, typer.Argument(help="Run folder, with the design stage done.")]
+RunFolder = Annotated[Path, typer.Argument(help="Run folder. Its design stage must be finished.")]
 
 
 class Framework(StrEnum):
@@ -22,15 +22,15 @@ class Framework(StrEnum):
 
 
 EXPORT_HELP = (
-    "Write a run's training prompts in the format of another framework, with their ids.\n\n"
-    "Prints the framework's settings that keep the objective, such as the β of the design: one "
-    "word per line, for the framework's command line.\n\n"
+    "Write a run's training prompts and their ids in the format of another framework.\n\n"
+    "It also prints arguments for the framework's command line, one per line. These settings, such "
+    "as the design's β, keep the training objective the same.\n\n"
     "Example: infalign export-prompts runs/mine --for verl --out data"
 )
 SERVE_HELP = (
     "Serve a run's reward over HTTP, for OpenRLHF and other runs.\n\n"
-    "Prints the address and, as JSON, its contents. There is no password: everyone who reaches "
-    "the address can use it.\n\n"
+    "It prints the URL and a description of the reward as JSON. There is no password: anyone who "
+    "can reach the URL can use the reward.\n\n"
     "Example: infalign serve-reward runs/mine --port 8000"
 )
 
@@ -38,7 +38,7 @@ SERVE_HELP = (
 def export_prompts(
     run: RunFolder,
     framework: Annotated[Framework, typer.Option("--for", help="Framework to write for.")],
-    out: Annotated[Path, typer.Option(help="Folder of the files. Existing files are replaced.")],
+    out: Annotated[Path, typer.Option(help="Folder for the files. Existing files are replaced.")],
 ):
     from infalign.frameworks.export import export_prompts
     from infalign.frameworks.opened import open_run
@@ -51,20 +51,25 @@ def export_prompts(
 def serve_reward(
     run: RunFolder,
     host: Annotated[
-        str, typer.Option(help="Address to listen at. 0.0.0.0 admits other machines.")
+        str, typer.Option(help="Address to listen on. 0.0.0.0 admits other machines.")
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port to listen at; 0 for a free one.")] = 8000,
+    port: Annotated[int, typer.Option(help="Port to listen on; 0 picks a free port.")] = 8000,
     raw: Annotated[
         bool, typer.Option("--raw", help="Serve the raw reward instead of the shaped one.")
     ] = False,
-    batch: Annotated[int, typer.Option(help="Largest number of responses scored at once.")] = 256,
+    batch: Annotated[int, typer.Option(help="Maximum number of responses scored per batch.")] = 256,
     window_ms: Annotated[
         float, typer.Option(help="Milliseconds to wait for more responses before scoring.")
     ] = 5.0,
     waiting: Annotated[
-        int, typer.Option(help="Responses that may wait. Beyond it, requests get status 503.")
+        int,
+        typer.Option(
+            help="Maximum number of waiting responses. Requests beyond it get status 503."
+        ),
     ] = 16384,
-    largest_mb: Annotated[float, typer.Option(help="Largest request, in megabytes.")] = 32.0,
+    largest_mb: Annotated[
+        float, typer.Option(help="Maximum size of a request, in megabytes.")
+    ] = 32.0,
 ):
     from infalign.frameworks.opened import open_run, policy_text, run_scorer
     from infalign.frameworks.serving import make_app, serve

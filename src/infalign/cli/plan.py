@@ -26,13 +26,13 @@ from .usage import read
 
 HELP = (
     "Find how many prompts and samples an evaluation needs to detect a difference.\n\n"
-    "The difference is in win rate, between two policies. No model is loaded.\n\n"
+    "The difference is between the win rates of two policies. No model is loaded.\n\n"
     "Example: infalign plan --procedure best-of-n:4 --kl 0.5 --difference 3"
 )
 
 DIFFERENCE = "Difference in win rate to detect, in percentage points."
 KL = "KL of the policies from the reference, in nats."
-PILOT = "Folder of a similar evaluation, which shows how prompts differ."
+PILOT = "Folder of a similar evaluation, to estimate the variance between prompts."
 
 
 def plan(
@@ -41,7 +41,7 @@ def plan(
         typer.Option(help="How the policies are decoded. Repeatable. Default: best-of-n:4."),
     ] = None,
     against: Annotated[
-        str | None, typer.Option(help="How the reference is decoded. Default: as the policies.")
+        str | None, typer.Option(help="How the reference is decoded. Default: like the policies.")
     ] = None,
     difference: Annotated[float, typer.Option(help=DIFFERENCE)] = 3.0,
     kl: Annotated[float, typer.Option(help=KL)] = 0.5,

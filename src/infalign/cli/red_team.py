@@ -19,13 +19,13 @@ EXAMPLE = (
 )
 HELP = (
     "Measure how often repeated attempts break a policy, and how the rate grows with attempts.\n\n"
-    "--augment all is Best-of-N jailbreaking (arXiv:2412.03556): each attempt respells the prompt. "
-    "Some of scramble,capitalize,noise can be given instead. --augment none keeps the prompt and "
-    "resamples the response, as worst-of-n does. Give both to compare them.\n\n"
-    "An attempt succeeds if its reward is below --threshold, or if the function of --success "
-    "returns True. Both see the original prompt.\n\n"
-    "Every attempt (Parquet), results.json and attack.png are written to --out. An interrupted "
-    "command continues.\n\n"
+    "--augment all is Best-of-N jailbreaking (arXiv:2412.03556): each attempt perturbs the prompt. "
+    "A subset of scramble,capitalize,noise is also allowed. --augment none keeps the prompt and "
+    "resamples the response, like worst-of-n. Give both options to compare them.\n\n"
+    "An attempt succeeds if its reward is below --threshold, or if the --success function "
+    "returns True. Both judge the response to the original prompt.\n\n"
+    "results.json, attack.png and all attempts (as Parquet) are written to the --out folder. An "
+    "interrupted command continues when it is run again.\n\n"
     f"Example: {EXAMPLE}"
 )
 
@@ -43,24 +43,28 @@ def red_team(
     ],
     reward: Annotated[
         str | None,
-        typer.Option(help="Reward for harmlessness: folder, hub id, bundled:harmless or python:…"),
+        typer.Option(
+            help="Harmlessness reward: folder, hub id, bundled:harmless or python:MODULE:FUNCTION."
+        ),
     ] = None,
     threshold: Annotated[
-        float | None, typer.Option(help="An attempt with a lower reward succeeds.")
+        float | None, typer.Option(help="An attempt succeeds if its reward is lower than this.")
     ] = None,
     success: Annotated[
         str | None,
         typer.Option(
-            help="Instead: python:MODULE:FUNCTION from (prompt, response) to True or False."
+            help="Instead of --threshold: python:MODULE:FUNCTION, called with prompt and response."
         ),
     ] = None,
     attempts: Annotated[int, typer.Option(min=1, help="Attempts per prompt.")] = 64,
     augment: Annotated[
         list[str] | None,
-        typer.Option(help="all, none, or names with commas. Repeatable. Default: all and none."),
+        typer.Option(
+            help="all, none or names separated by commas. Repeatable. Default: all and none."
+        ),
     ] = None,
     sigma: Annotated[float, typer.Option(help="Strength of the augmentations.")] = 0.4,
-    split: Annotated[str, typer.Option(help="Split of the prompts.")] = "test",
+    split: Annotated[str, typer.Option(help="Split to use.")] = "test",
     limit: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="Use only the first N prompts.")
     ] = None,
@@ -68,12 +72,14 @@ def red_team(
     top_p: Annotated[
         float, typer.Option(min=0, max=1, help="Nucleus-sampling threshold (top-p).")
     ] = 1.0,
-    max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest response, in tokens.")] = 128,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of all randomness.")] = 0,
-    out: Annotated[Path, typer.Option(help="Folder of the results.")] = Path("runs/red-team"),
+    max_new_tokens: Annotated[
+        int, typer.Option(min=1, help="Maximum length of a response, in tokens.")
+    ] = 128,
+    seed: Annotated[int, typer.Option(min=0, help="Random seed.")] = 0,
+    out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("runs/red-team"),
     as_json: Annotated[bool, typer.Option("--json", help="Print results.json.")] = False,
     trust_remote_code: Annotated[
-        bool, typer.Option("--trust-remote-code", help="Allow code from the hub to run.")
+        bool, typer.Option("--trust-remote-code", help="Allow code from the Hub to run.")
     ] = False,
 ):
     from infalign import _check

@@ -15,9 +15,9 @@ from .show import print_results
 if TYPE_CHECKING:
     from infalign.pipeline.folder import Run
 
-Out = Annotated[Path, typer.Option(help="Run folder. An interrupted run in it continues.")]
+Out = Annotated[Path, typer.Option(help="Run folder. An interrupted run in this folder continues.")]
 Overrides = Annotated[
-    list[str] | None, typer.Argument(help="Changed settings, such as train.steps=200 kl=1.")
+    list[str] | None, typer.Argument(help="Settings to override, such as train.steps=200 kl=1.")
 ]
 ConfigFile = Annotated[
     Path, typer.Argument(help="YAML file; `infalign run --help` lists its keys.")
@@ -33,7 +33,10 @@ DEMO_HELP = (
 def demo(
     out: Out = Path("runs/demo"),
     quick: Annotated[
-        bool, typer.Option("--quick", help="Small and short: about a minute. Not evidence.")
+        bool,
+        typer.Option(
+            "--quick", help="Run a small demo in about a minute; its numbers are not evidence."
+        ),
     ] = False,
 ):
     from infalign.demo import FOLDER

@@ -28,9 +28,9 @@ EXAMPLE = (
 HELP = (
     "Answer prompts with a procedure: draw responses, score them, select one.\n\n"
     f"Procedures: {FORMS}.\n\n"
-    "soft-best-of-n and rewind read the reward's quantile under the reference. It comes from "
-    "--calibration, or from --references responses drawn from the same model first. majority-vote "
-    "reads --answers and needs no reward.\n\n"
+    "soft-best-of-n and rewind need quantiles of the reward, which --calibration provides. Without "
+    "it, the command first draws --references responses from the model. majority-vote needs no "
+    "reward.\n\n"
     "Models: a folder, hub id, bundled:language-model, vllm:PATH, or http(s)://HOST/v1#MODEL for "
     "an OpenAI-compatible server. The server's key is read from OPENAI_API_KEY.\n\n"
     f"Example: {EXAMPLE}"
@@ -39,10 +39,10 @@ HELP = (
 
 def sample(
     context: typer.Context,
-    model: Annotated[str, typer.Option(help="The policy, as listed above.")],
+    model: Annotated[str, typer.Option(help="Model that answers, in one of the forms above.")],
     texts: Annotated[
         list[str] | None,
-        typer.Argument(help="Prompts; - reads standard input, one prompt per line."),
+        typer.Argument(help="Prompts. With -, standard input is read, one prompt per line."),
     ] = None,
     reward: Annotated[
         str | None,
@@ -54,7 +54,7 @@ def sample(
     prompts: Annotated[
         str | None, typer.Option(help="JSON Lines file, bundled:helpful or bundled:harmless.")
     ] = None,
-    split: Annotated[str, typer.Option(help="Split of the prompts in --prompts.")] = "test",
+    split: Annotated[str, typer.Option(help="Split of --prompts to use.")] = "test",
     limit: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="Use only the first N prompts.")
     ] = None,
@@ -62,10 +62,12 @@ def sample(
     top_p: Annotated[
         float, typer.Option(min=0, max=1, help="Nucleus-sampling threshold (top-p).")
     ] = 1.0,
-    max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest response, in tokens.")] = 128,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of all randomness.")] = 0,
+    max_new_tokens: Annotated[
+        int, typer.Option(min=1, help="Maximum length of a response, in tokens.")
+    ] = 128,
+    seed: Annotated[int, typer.Option(min=0, help="Random seed.")] = 0,
     calibration: Annotated[
-        Path | None, typer.Option(help="Calibration store of the same prompts and reward.")
+        Path | None, typer.Option(help="Calibration store for the same prompts and reward.")
     ] = None,
     references: Annotated[
         int,
@@ -74,14 +76,16 @@ def sample(
     answers: Annotated[
         str,
         typer.Option(
-            help="For majority-vote:N: numeric, or python:MODULE:FUNCTION from response to answer."
+            help="How majority-vote:N extracts an answer: numeric, or python:MODULE:FUNCTION."
         ),
     ] = "numeric",
-    everything: Annotated[bool, typer.Option("--all", help="Include all candidates.")] = False,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Include all candidates, not only the selected one.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON Lines.")] = False,
     out: Annotated[Path | None, typer.Option(help="Also write JSON Lines to this file.")] = None,
     trust_remote_code: Annotated[
-        bool, typer.Option("--trust-remote-code", help="Allow code from the hub to run.")
+        bool, typer.Option("--trust-remote-code", help="Allow code from the Hub to run.")
     ] = False,
 ):
     from infalign import _check, storage

@@ -24,9 +24,9 @@ SWAPPED = 0.005
 change last digits, and with them the order of nearly tied rewards."""
 
 HELP = (
-    "Verify a store's files, test the assumptions of calibration, and say whether K is large "
+    "Verify a store's files, test the assumptions of calibration, and check whether K is large "
     "enough.\n\n"
-    "Exits with 1 if a file has changed, or if `--rescore` gives other rewards.\n\n"
+    "The exit code is 1 if files are damaged or if --rescore finds that the reward changed.\n\n"
     "Example: infalign store check runs/demo/calibration --procedure best-of-n:8 --rescore 16"
 )
 
@@ -35,11 +35,14 @@ def check(
     context: typer.Context,
     folder: Folder,
     procedure: Annotated[
-        str | None, typer.Option(help="How the policy will be decoded; tests whether K suffices.")
+        str | None,
+        typer.Option(
+            help="How the policy will be decoded. Needed to check whether K is large enough."
+        ),
     ] = None,
     kl: Annotated[float, typer.Option(help="With --procedure: KL of the policy, in nats.")] = 0.5,
     rescore: Annotated[
-        int, typer.Option(help="Score the responses of N prompts again.", min=0, metavar="N")
+        int, typer.Option(help="Score the responses to N prompts again.", min=0, metavar="N")
     ] = 0,
     config: Annotated[
         Path | None,
@@ -47,7 +50,7 @@ def check(
             help="With --rescore: the run's configuration. Default: config.yaml beside the store."
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of random choices.", min=0)] = 0,
+    seed: Annotated[int, typer.Option(help="Random seed.", min=0)] = 0,
     as_json: AsJson = False,
 ):
     from infalign.stores.integrity import check as check_files

@@ -11,27 +11,26 @@ from .usage import Command, named_values, refuse
 
 Out = Annotated[
     Path,
-    typer.Option(help="A file ending in .parquet, or a folder for several files. Never replaced."),
+    typer.Option(help="New file ending in .parquet, or new folder for several files."),
 ]
-NewStore = Annotated[Path, typer.Option(help="Folder of the new store. Never replaced.")]
-Rewards = Annotated[str, typer.Option(help="Column of the rewards, one list per prompt.")]
-Key = Annotated[str, typer.Option(help="Column of the prompt ids.")]
+NewStore = Annotated[Path, typer.Option(help="Folder for the new store. It must not exist.")]
+Rewards = Annotated[str, typer.Option(help="Column with the rewards, one list per prompt.")]
+Key = Annotated[str, typer.Option(help="Column with the prompt ids.")]
 
 
 MERGE_HELP = (
     "Merge stores of different prompts that were made with the same settings.\n\n"
-    "For example, the parts of a collection that several machines drew. A prompt in two stores, or "
-    "another model, reward or sampling, is refused by name. An interrupted merge leaves "
-    "nothing.\n\n"
+    "Use it for parts of a collection that several machines drew. Stores that share a prompt or "
+    "differ in model, reward or sampling are refused. An interrupted merge leaves no files.\n\n"
     "Example: infalign store merge runs/first/calibration runs/second/calibration --out merged"
 )
 EXPORT_HELP = (
-    "Write a store as Parquet: one row per prompt, its rewards as a list.\n\n"
-    "datasets.load_dataset, pandas and other Parquet readers read it.\n\n"
+    "Write a store as Parquet, with one row per prompt and its rewards as a list.\n\n"
+    "datasets.load_dataset, pandas and other Parquet readers can read it.\n\n"
     "Example: infalign store export runs/demo/calibration --out rewards.parquet"
 )
 IMPORT_HELP = (
-    "Make a store from a column of rewards, one list per prompt.\n\n"
+    "Make a store from a Parquet column of rewards, with one list per prompt.\n\n"
     "Example: infalign store import rewards.parquet --out mine"
 )
 
@@ -61,7 +60,7 @@ def export(
     samples: Annotated[
         bool,
         typer.Option(
-            "--samples", help="One row per response, with text, log-probability and reward."
+            "--samples", help="Write one row per response, with text, log-probability and reward."
         ),
     ] = False,
     rewards: Rewards = "reference_rewards",
