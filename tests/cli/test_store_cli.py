@@ -62,7 +62,7 @@ def test_show_shortens_fingerprints_for_people_only(cli, tmp_path):
 def test_check_of_a_sound_store_finds_nothing(cli, folder):
     code, out, _ = cli("store", "check", folder, "--procedure", "best-of-n:2")
     assert code == 0 and "all as written" in out and "no change during collection" in out
-    assert "K = 8 is enough for best-of-n:2 at 0.5 nats" in out and "lost with pooled" in out
+    assert "K = 8 is enough for best-of-n:2 at 0.5 nats" in out and "with pooled the" in out
     assert "Calibrator pooled: it predicts held-out samples of 60 prompts" in out
     found = json.loads(cli("store", "check", folder, "--json")[1])
     assert found["ties"] == 0 and found["p_shift"] >= 0.01
