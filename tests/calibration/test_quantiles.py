@@ -95,7 +95,7 @@ def test_rewards_that_are_none_are_refused(rewards, reference, message):
 def test_an_unknown_smoothing_is_refused_with_the_known_ones():
     with pytest.raises(ValueError) as caught:
         quantiles([[1.0]], [[1.0]], smoothing="laplace")
-    assert str(caught.value) == '`smoothing` must be "none" or "add-half"; got \'laplace\'.'
+    assert str(caught.value) == "`smoothing` must be one of none, add-half; got 'laplace'."
 
 
 def test_randomized_quantiles_by_hand():
