@@ -1,7 +1,8 @@
-"""Argument checks: each returns the clean value or names the argument, the value and the place.
+"""Argument checks: each returns the clean value, or an error that names the argument, value and
+index.
 
-They know numbers and shapes only. What a caller's argument means, and what its user can do about
-it, the caller says in `remedy`.
+They know numbers and shapes only. The caller states in `remedy` what its user can do about an
+error.
 """
 
 import math
@@ -57,12 +58,12 @@ def one_of(name: str, value: Any, options: Sequence[str]) -> str:
 
 
 def text(name: str, value: Any) -> str:
-    """`value`, which must be a text."""
+    """`value`, which must be a string."""
     return instance(name, value, str, "a text")
 
 
 def path(name: str, value: Any, such_as: str) -> Path:
-    """`value` as a path; `such_as` says what it leads to."""
+    """`value` as a path; `such_as` names an example for the message."""
     if not isinstance(value, str | PathLike):
         raise ArgumentError(name, f"must be {such_as}; got {short(value)}.")
     return Path(value)
@@ -83,7 +84,7 @@ def function(name: str, value: Any) -> Any:
 
 
 def texts(name: str, value: Any) -> list[str]:
-    """`value` as a list of texts."""
+    """`value` as a list of strings."""
     items = entries(name, value)
     for place, item in enumerate(items):
         if not isinstance(item, str):
@@ -92,12 +93,12 @@ def texts(name: str, value: Any) -> list[str]:
 
 
 def entries(name: str, value: Any) -> list[Any]:
-    """`value`, anything iterable but a text or a mapping, as a list."""
+    """`value` as a list. It may be any iterable except a string or a mapping."""
     if isinstance(value, str | bytes | Mapping) or not isinstance(value, Iterable):
         raise ArgumentError(name, f"must be a list; got {short(value)}.")
     try:
         return list(value)
-    except TypeError:  # an array without axes, or a class that only looks iterable
+    except TypeError:  # a zero-dimensional array, or a class that only looks iterable
         raise ArgumentError(name, f"must be a list; got {short(value)}.") from None
 
 
@@ -107,7 +108,7 @@ def mapping(name: str, value: Any) -> Mapping[Any, Any]:
 
 
 def budget(kl: Any, beta: Any) -> None:
-    """Exactly one of the KL budget and the KL strength is given, above zero."""
+    """Checks that exactly one of the KL budget and the KL strength is given, and is above zero."""
     if (kl is None) == (beta is None):
         raise ValueError(
             "Give exactly one of `kl` (nats) and `beta` (the KL strength); got "
@@ -138,7 +139,7 @@ def unit_interval(name: str, value: Any, remedy: str = "") -> np.ndarray:
 
 
 def open_unit_interval(name: str, value: Any, why: str, remedy: str = "") -> np.ndarray:
-    """`value` in (0, 1), for functions that are infinite at the ends; `why` says which."""
+    """`value` in (0, 1), for functions that are infinite at the ends; `why` gives the reason."""
     array = unit_interval(name, value, remedy)
     ends = (array == 0) | (array == 1)
     if ends.any():
@@ -176,7 +177,7 @@ def finite_matrix(
 
 
 def paired_rows(**arrays: Any) -> None:
-    """The named arrays have one row per prompt each: as many rows as each other."""
+    """Checks that the named arrays have one row per prompt, so that they have equally many rows."""
     rows = [len(array) for array in arrays.values()]
     if len(set(rows)) > 1:
         names = [f"`{name}`" for name in arrays]
@@ -187,7 +188,7 @@ def paired_rows(**arrays: Any) -> None:
 
 
 def enough_samples(name: str, available: np.ndarray, needed: int, what: object) -> None:
-    """Every row of `name` has as many samples as `what` needs."""
+    """Checks that every row of `name` has as many samples as `what` needs."""
     short_rows = np.flatnonzero(available < needed)
     if short_rows.size:
         raise ValueError(

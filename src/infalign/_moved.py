@@ -1,4 +1,4 @@
-"""Former module paths, each leading to the module that holds its names today."""
+"""Former module paths, each mapped to the module that has replaced it."""
 
 import sys
 from importlib import import_module
@@ -48,5 +48,5 @@ class _Moved(MetaPathFinder, Loader):
 
 
 def install() -> None:
-    """Let Python find the former paths, even where a folder of that name was left behind."""
+    """Make the former paths importable, even where an old folder of that name is left over."""
     sys.meta_path.insert(0, _Moved())

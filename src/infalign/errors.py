@@ -1,8 +1,8 @@
-"""What can go wrong, as few kinds as callers can act on.
+"""The package's exceptions: only as many kinds as callers can act on.
 
 An argument that breaks a rule raises `ValueError`, in most places as `ArgumentError`. The other
-classes are for everything else. Every message names the thing, its value, the place, how often, and
-what to do.
+classes are for everything else. Every message names the argument, its value, where it is, how many
+there are, and the remedy.
 """
 
 

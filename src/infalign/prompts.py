@@ -1,4 +1,4 @@
-"""Prompts, from JSON Lines or from a data set on the hub."""
+"""Prompts, from JSON Lines or from a dataset on the Hugging Face Hub."""
 
 import json
 import re
@@ -13,7 +13,7 @@ from .errors import DataError, MissingExtraError
 from .stores import prompt_sets
 
 Rows = Sequence[tuple[int, dict]]
-"""Number of each row in its source, and its columns."""
+"""Row number in the source, and the row's columns."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ def load_prompts(source: Prompts) -> list[Prompt]:
     """The prompts of one source.
 
     Raises DataError for a missing or empty source, a line that is not JSON, a prompt that is
-    neither a text nor messages, and duplicate ids.
+    neither a string nor a list of messages, and duplicate ids.
     """
     name, rows = _file_rows(str(source.file)) if source.file else _hub_rows(source)
     rows = [(i, row) for i, row in rows if row.get("split", source.split) == source.split]
@@ -88,7 +88,7 @@ def _hub_rows(source: Prompts) -> tuple[str, Rows]:
         ) from None
     name = "/".join(filter(None, (source.dataset, source.config)))
     try:
-        # Anthropic/hh-rlhf has its parts in folders, most other data sets in configurations.
+        # Anthropic/hh-rlhf stores its parts in folders; most other datasets use configurations.
         configs = datasets.get_dataset_config_names(source.dataset)
         part = {"name": source.config} if source.config in configs else {"data_dir": source.config}
         data = datasets.load_dataset(source.dataset, **part, split=source.split)

@@ -1,9 +1,9 @@
-"""Randomness of the parts of a run and of single samples: each follows from a seed and a name.
+"""Seeds for the parts of a run and for single samples, each derived from a seed and a name.
 
 A part of a run is named by words (`derived`), a sample by its prompt's key and its own number
-(`uniforms`, `request_seed`). So a sample is the same whatever is drawn with it, before it or
-instead of it: a collection that is resumed, split otherwise or spread over machines gives the
-samples of one that is not.
+(`uniforms`, `request_seed`). A sample therefore does not depend on which other samples are drawn. A
+collection that is resumed, split differently or spread over machines gives the same samples as an
+uninterrupted one.
 """
 
 import hashlib
@@ -13,7 +13,7 @@ import numpy as np
 
 
 def derived(seed: int, *words: str | int) -> int:
-    """The seed of one part of a run, below 2³²: independent of those of other words.
+    """The seed of one part of a run, below 2³². Other words give independent seeds.
 
     >>> derived(0, "evaluate best", 1) == derived(0, "evaluate best", 2)
     False
@@ -27,10 +27,10 @@ def generator(seed: int, *words: str | int) -> np.random.Generator:
 
 
 def prompt_keys(keys: Sequence[str] | None, prompts: Sequence) -> list[str]:
-    """The names that prompts draw under: `keys`, or their places "0", "1", …
+    """The names that seed each prompt's samples: `keys`, or by default the indices "0", "1", …
 
-    Raises ValueError unless there is one key for each prompt and no duplicate: prompts of the same
-    name would have the same random numbers.
+    Raises ValueError unless there is one key per prompt and no duplicate: prompts with the same key
+    would share random numbers.
     """
     if keys is None:
         return [str(i) for i in range(len(prompts))]
@@ -45,15 +45,16 @@ def prompt_keys(keys: Sequence[str] | None, prompts: Sequence) -> list[str]:
 
 
 def request_seed(seed: int, key: str, sample: int = 0, *, bits: int = 31) -> int:
-    """A whole number of `bits` bits, for a server or an engine that takes a seed."""
+    """An integer of `bits` bits, for a server or an engine that takes a seed."""
     return _digest(seed, key, sample)[0] >> (64 - bits)
 
 
 def uniforms(seed: int, key: str, first: int, samples: int, count: int) -> np.ndarray:
-    """`count` numbers in [0, 1) for each of `samples` samples of a prompt, from number `first` on.
+    """`count` numbers in [0, 1) for each of `samples` samples of a prompt, starting at sample
+    `first`.
 
-    Philox (Salmon et al., 2011) is counter-based: the prompt is its key, sample and place are its
-    counter, so nothing before a number has to be drawn.
+    Philox (Salmon et al., 2011) is counter-based: the prompt is its key, and the sample and
+    position are its counter, so any number can be drawn without drawing those before it.
     """
     own = np.array(_digest(seed, key, "philox"), np.uint64)
     drawn = np.empty((samples, count))
@@ -64,7 +65,7 @@ def uniforms(seed: int, key: str, first: int, samples: int, count: int) -> np.nd
 
 
 def _entropy(seed: int, words: Sequence[str | int]) -> list[int]:
-    """The seed, then each word: a text as its bytes, a number as it is."""
+    """The seed, then each word: a string as its bytes, a number as it is."""
     return [seed, *(n for word in words for n in _numbers(word))]
 
 
@@ -73,7 +74,8 @@ def _numbers(word: str | int) -> Sequence[int]:
 
 
 def _digest(seed: int, *names: str | int) -> tuple[int, int]:
-    """Two 64-bit words; each name states its length, so that no two lists of names read alike."""
+    """Two 64-bit words. Each name is prefixed with its length, so that different lists of names
+    differ."""
     text = "".join(f"{len(str(name))}:{name}" for name in (seed, *names))
     digest = hashlib.blake2b(text.encode(), digest_size=16).digest()
     return int.from_bytes(digest[:8], "little"), int.from_bytes(digest[8:], "little")

@@ -18,10 +18,10 @@ import numpy as np
 from .errors import ConfigError, DataError, InfalignError
 
 if TYPE_CHECKING:
-    import pyarrow as pa  # inside the functions that need it: a sixth of a second
+    import pyarrow as pa  # imported where it is needed: it takes 0.17 s
 
 UNFINISHED = ".part"
-"""Suffix of the names of files and folders while they are written."""
+"""Suffix of files and folders that are being written."""
 
 
 @contextmanager
@@ -52,7 +52,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def sweep(folder: Path) -> None:
-    """Remove the unfinished files of killed processes below `folder`."""
+    """Remove unfinished files that killed processes left below `folder`."""
     for path in sorted(folder.rglob(f"*{UNFINISHED}")):
         if path.is_dir():
             shutil.rmtree(path)
@@ -61,7 +61,7 @@ def sweep(folder: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a whole text file."""
+    """Write a text file atomically."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
@@ -133,8 +133,8 @@ def fingerprint(value) -> str:
 
 
 def differences(stored: Mapping, wanted: Mapping, prefix: str = "") -> list[str]:
-    """The settings in which two mappings differ, each as `name value, not wanted`; mappings inside
-    both are compared entry by entry."""
+    """The settings in which two mappings differ, each as `name value, not wanted`. Nested mappings
+    are compared entry by entry."""
     different = []
     for name in dict.fromkeys((*wanted, *stored)):
         ours, theirs = stored.get(name), wanted.get(name)
@@ -155,7 +155,7 @@ def require_same(
 ) -> None:
     """Raise `error`, "`problem` …: the settings that differ. `remedy`", unless both are the same.
 
-    - `stored`: settings as read from a file; `wanted`: those of now, compared as JSON.
+    - `stored`: settings as read from a file; `wanted`: the current settings, compared as JSON.
     """
     if different := differences(stored, as_json(wanted)):
         raise error(f"{problem} {'; '.join(different)}. {remedy}")

@@ -1,4 +1,4 @@
-"""Calibrators: quantiles of rewards, from few reference rewards of each prompt.
+"""Calibrators: quantiles of rewards, estimated from a few reference rewards per prompt.
 
 `Counting` is the plain rank; the others pool what prompts have in common. `choose` selects one of
 them only where it predicts held-out reference samples better. `assessment` computes the win rate of

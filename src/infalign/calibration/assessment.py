@@ -1,9 +1,9 @@
 """Assessment of calibrators: the win rate of the policy that is trained on their quantiles.
 
-Let û(u) be the quantile that a calibrator assigns to a response whose true quantile is u. Training
-on Φ(û) gives a prompt's policy the density ∝ e^{Φ(û(u))/β} on the true quantile axis. One β serves
-all prompts: that at which the KL, averaged over prompts, is the budget. The result is the win rate,
-averaged over prompts. For plain ranks it is that of `infalign.core.FewSamples`.
+Let û(u) be the quantile that a calibrator assigns to a response with true quantile u. Training on
+Φ(û) gives a prompt's policy the density ∝ e^{Φ(û(u))/β} on the true quantile axis. All prompts
+share the β at which the KL, averaged over prompts, equals the budget. The result is the win rate,
+averaged over prompts. For plain ranks it equals that of `infalign.core.FewSamples`.
 """
 
 from abc import ABC, abstractmethod
@@ -26,10 +26,11 @@ from infalign.errors import SolveError
 from .interface import AbstractCalibrator, AbstractFitted
 
 REACH = 12.0
-"""How far log β may fall from its first guess: there the KL of few samples is at its limit."""
+"""How far log β may fall below its first guess; at that point the KL of few samples reaches its
+limit."""
 
 LEAST = 1e-300
-"""Stands for 0 where a logarithm is taken."""
+"""Replaces 0 where a logarithm is taken."""
 
 
 @dataclass(frozen=True)
@@ -53,8 +54,8 @@ class Truth:
             )
 
     def ends(self) -> tuple[np.ndarray, np.ndarray]:
-        """Ends of the true quantile interval of each cell's atom, (prompts, cells); for a cell
-        without ties both are its middle."""
+        """Ends of the true quantile interval of each cell's atom, (prompts, cells). For a cell
+        without ties, both ends are its midpoint."""
         new = np.diff(self.rewards, axis=1) > 0
         pad = np.ones((len(new), 1), bool)
         first, last = np.hstack([pad, new]), np.hstack([new, pad])
@@ -65,7 +66,7 @@ class Truth:
         return np.where(alone, middle, low), np.where(alone, middle, high)
 
     def shaped(self, fitted: AbstractFitted | None, transform: AbstractTransform) -> np.ndarray:
-        """The training reward in each cell, (prompts, cells); None stands for exact calibration."""
+        """The training reward in each cell, (prompts, cells); None means exact calibration."""
         if fitted is None:
             return transform.average(*self.ends())
         return fitted.shaped(np.arange(len(self.rewards)), self.rewards, transform)
@@ -75,14 +76,14 @@ class Truth:
     ) -> np.ndarray:
         """Win rate of each prompt's policy ∝ e^exponent.
 
-        The sum over rewards v of the chance to select v, times the opponent's chance to select less
-        plus half its chance to select the same.
+        It sums over rewards v the chance to select v, times the opponent's chance of a lower reward
+        plus half its chance of the same reward.
         """
         mass = _tilt(np.diff(self.edges), exponents)[0]
         cdf = np.hstack([np.zeros((len(mass), 1)), np.cumsum(mass, axis=1)])
         cdf[:, -1] = 1
         ours, theirs = procedure.cdf(np.clip(cdf, 0, 1)), against.cdf(self.edges)
-        # Inside an atom a CDF keeps the value from before it, and rises at the atom's end.
+        # Within an atom the CDF stays at its value before the atom, and jumps at the atom's end.
         real = np.ones(cdf.shape, bool)
         real[:, 1:-1] = np.diff(self.rewards, axis=1) > 0
         ours = np.maximum.accumulate(np.where(real, ours, 0), axis=1)
@@ -124,7 +125,8 @@ class KnownWorld(AbstractWorld):
 
 @dataclass(frozen=True)
 class SampledWorld(AbstractWorld):
-    """Prompts with many reference samples: some calibrate, the others serve as the truth."""
+    """Prompts with many reference samples: some are used to calibrate, the others as ground
+    truth."""
 
     rewards: np.ndarray = field(repr=False)
     """Shape (prompts, M), finite."""
@@ -153,7 +155,7 @@ class Assessment:
 
     win_rate: float
     stderr: float
-    """Standard error of `win_rate`: prompts and their samples are random."""
+    """Standard error of `win_rate`, over random prompts and samples."""
 
     beta: float
     kl: float
@@ -177,13 +179,13 @@ def assess(
 ) -> dict[str, Assessment]:
     """The win rate of training on each calibrator's quantiles, at `kl` nats on average.
 
-    - `calibrators`: by name; None is exact calibration, the limit of many samples.
+    - `calibrators`: by name; None means exact calibration, the limit of many samples.
     - `transform`: Φ; it must be bounded, since quantiles may be 0 and 1.
     - `samples`: reference samples per prompt, K.
     - `rounds`: independent draws of the samples, each shared by all calibrators.
     - `against`: how the reference is decoded. Default: `procedure`.
 
-    Raises SolveError where a calibrator cannot express that much KL.
+    Raises SolveError if a calibrator cannot express that much KL.
     """
     against = procedure if against is None else against
     _check.count("rounds", rounds)
@@ -213,7 +215,7 @@ def achieved(
 ) -> Assessment:
     """The result of training on given rewards, one array per round, at `kl` nats or `beta`.
 
-    Raises SolveError where these rewards cannot express that much KL.
+    Raises SolveError if these rewards cannot express that much KL.
     """
     pairs = list(zip(truths, shaped, strict=True))
 
@@ -246,14 +248,14 @@ def _beta(mean_kl: Callable[[float], float], spread: float, kl: float) -> float:
 
 
 def graded_edges() -> np.ndarray:
-    """Ends of a few hundred cells, denser towards 0 and 1, where policies concentrate."""
+    """Edges of a few hundred cells, denser toward 0 and 1, where policies concentrate."""
     ends = np.geomspace(1e-4, 0.1, 80)
     return np.concatenate([[0], ends, np.linspace(0.1, 0.9, 162)[1:-1], 1 - ends[::-1], [1]])
 
 
 def _tilt(widths, exponents):
-    """Policy mass of each cell, and log Z of each prompt; the largest exponent is factored out, so
-    that nothing overflows."""
+    """Policy mass of each cell, and log Z of each prompt. The largest exponent is factored out to
+    avoid overflow."""
     top = exponents.max(axis=1, keepdims=True)
     mass = widths * np.exp(exponents - top)
     total = mass.sum(1, keepdims=True)

@@ -1,10 +1,10 @@
-"""Choice of a calibrator by its predictions of held-out reference samples.
+"""Choice of a calibrator by how well it predicts held-out reference samples.
 
-One sample of each prompt is held out in turn. Each calibrator, fitted on the others, predicts the
-chance that it lies below each of them and below two points beyond them. The expected squared error
-of such a chance is smallest for the true one, whatever the reward's law (Brier, Monthly Weather
-Review 78, 1950), so a lower error is a better calibration. Plain ranks are replaced only by what is
-significantly better.
+One sample of each prompt is held out in turn. Each calibrator is fitted on the other samples. It
+predicts the chance that the held-out one lies below each of them and below two points beyond them.
+The expected squared error of a predicted chance is smallest at the true chance, whatever the
+reward's distribution (Brier, Monthly Weather Review 78, 1950), so a lower error means a better
+calibration. Plain ranks are replaced only by a calibrator that is significantly better.
 """
 
 import itertools
@@ -27,44 +27,45 @@ CALIBRATORS: Mapping[str, AbstractCalibrator] = {
     "pooled": Pooled(),
     "pooled-ranks": NormalScores(Pooled()),
 }
-"""Calibrators that read rewards alone, by their names in a configuration."""
+"""Calibrators that read only rewards, by their names in a configuration."""
 
 CANDIDATES = {name: CALIBRATORS[name] for name in (ECDF, "pooled", "pooled-ranks")}
 """The default candidates of `choose`."""
 
 PROMPTS = 128
-"""Most prompts that the choice is made on, evenly spaced. A difference of 3 % in error is then
-seven standard errors."""
+"""Maximum number of prompts, evenly spaced, on which the choice is made. A difference of 3 % in
+error is then seven standard errors."""
 
 HELD_OUT = 512
-"""Approximate number of held-out samples: 4 of each of 128 prompts, or more of each of fewer."""
+"""Approximate number of held-out samples: 4 from each of 128 prompts, or more per prompt if there
+are fewer prompts."""
 
 SURE = 2.0
 """Standard errors by which a calibrator must be better than plain ranks."""
 
 STRIDE = 7
-"""Ranks from one prompt's first held-out sample to the next prompt's, modulo K."""
+"""Offset in rank between the first held-out samples of consecutive prompts, modulo K."""
 
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Prediction of held-out samples by a calibrator, compared with plain ranks."""
+    """How well a calibrator predicts held-out samples, compared with plain ranks."""
 
     error: float
     """Mean squared error of the chances, each divided by its variance."""
 
     better: float
-    """Reduction of the error, as a share of that of plain ranks; negative if it is larger."""
+    """Relative reduction of the error of plain ranks; negative if the error is larger."""
 
     stderr: float
     """Standard error of `better` over prompts."""
 
     tails: tuple[float, float]
-    """The same share among the lowest and among the highest samples of each prompt."""
+    """The same relative reduction among the lowest and among the highest samples of each prompt."""
 
     @property
     def safe(self) -> bool:
-        """Significantly better than plain ranks overall, and worse in neither tail."""
+        """Whether it is significantly better than plain ranks overall and worse in neither tail."""
         return self.better > SURE * self.stderr and min(self.tails) >= 0
 
 
@@ -83,7 +84,7 @@ class Choice:
     def reason(self) -> str:
         """One sentence for a log or a report."""
         if not self.prompts:
-            return f"{self.name}: no prompt has two samples, so nothing can be compared"
+            return f"{self.name}: no prompt has two samples, so calibrators cannot be compared"
         others = {name: h for name, h in self.held_out.items() if name != ECDF}
         if self.name != ECDF:
             return (
@@ -112,12 +113,12 @@ def choose(
     """The best safe calibrator: plain ranks (`ecdf`) unless another is significantly better.
 
     A calibrator is safe if it predicts held-out reference samples better by two standard errors
-    over a prompt's whole range, and not worse at either end, where procedures and policies
-    concentrate. Of several safe ones, the one with the smallest error is chosen.
+    over a prompt's whole range, and no worse at either end, where procedures and policies
+    concentrate. Among safe calibrators, the one with the smallest error is chosen.
 
     - `rewards`: reference rewards, (prompts, K), nan where a prompt has fewer; any order.
     - `features`: numbers that describe each prompt, (prompts, d), for calibrators that read them.
-    - `candidates`: calibrators by name; plain ranks are always one of them. Default: `CANDIDATES`.
+    - `candidates`: calibrators by name; plain ranks are always included. Default: `CANDIDATES`.
 
     >>> rng = np.random.default_rng(0)
     >>> choose(rng.normal(size=(200, 1)) + rng.normal(size=(200, 8))).name
@@ -158,15 +159,15 @@ def _compared(own: np.ndarray, base: np.ndarray) -> HeldOut:
 
 
 def _errors(rewards: np.ndarray, features, calibrator: AbstractCalibrator) -> np.ndarray:
-    """Squared errors of each prompt: over its whole range, in its lower and in its upper tail;
-    (prompts, 3).
+    """Squared errors of each prompt, (prompts, 3): over its whole range, in its lower tail and in
+    its upper tail.
 
-    - `rewards`: increasing, nan last, two of each prompt or more.
+    - `rewards`: increasing, nan last, at least two per prompt.
     """
     counts = np.isfinite(rewards).sum(1)
     errors, folds = np.zeros((len(rewards), 3)), np.minimum(counts, -(-HELD_OUT // len(rewards)))
     numbers = np.arange(len(rewards))
-    # One of two or three samples is a large loss: half of the prompts keep all of theirs.
+    # Losing one of two or three samples is a large loss, so half of the prompts keep all of theirs.
     parts = 2 if counts.max() <= 3 else 1
     for fold, half in itertools.product(range(folds.max()), range(parts)):
         # Every rank is held out equally often, whatever K. Prompts with fewer samples skip the
@@ -183,9 +184,9 @@ def _errors(rewards: np.ndarray, features, calibrator: AbstractCalibrator) -> np
 
 
 def _error(held: float, rest: np.ndarray, fitted: AbstractFitted, row: int) -> np.ndarray:
-    """The three errors of predicting one held-out sample from the other samples of its prompt."""
+    """The three errors in predicting one held-out sample from the other samples of its prompt."""
     points, chance = rest, np.arange(1, rest.size + 1) / (rest.size + 1)
-    if rest.size >= 2:  # as far beyond the ends as the last gaps reach
+    if rest.size >= 2:  # as far beyond each end as the last gap is wide
         beyond = 2 * rest[[0, -1]] - rest[[1, -2]]
         points = np.concatenate([beyond[:1], rest, beyond[1:]])
         end = chance[0] / 2

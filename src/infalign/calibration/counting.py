@@ -13,9 +13,9 @@ from .interface import AbstractCalibrator, AbstractFitted, sorted_rewards
 class Counting(AbstractCalibrator):
     """Mid-rank among the prompt's own samples, as in `infalign.quantiles`: the default.
 
-    When: always safe, and exact as K grows. It suits rewards that tie (pass or fail, levels),
+    When: always safe, and exact as K grows. It suits rewards with ties (pass or fail, levels),
     prompts that have nothing in common, and K above a hundred. With few samples its standard error
-    is up to 1/√(4K), and rewards beyond the best sample cannot be told apart.
+    is up to 1/√(4K), and rewards above the best sample cannot be distinguished.
 
     >>> Counting().fit([[1.0, 2.0, 3.0, 4.0]]).quantiles([0], [2.0]).tolist()
     [0.375]
@@ -25,7 +25,7 @@ class Counting(AbstractCalibrator):
     """`none`, or `add-half`: (rank + ½)/(K + 1), for unbounded transforms."""
 
     def __post_init__(self):
-        interval(np.zeros(1), np.zeros(1), self.smoothing)  # refuses unknown ones
+        interval(np.zeros(1), np.zeros(1), self.smoothing)  # rejects unknown values
 
     def fit(self, rewards, features=None):
         rewards = sorted_rewards(rewards)

@@ -1,7 +1,7 @@
-"""Diagnostics of a calibration: is it sound, and are its samples enough?
+"""Diagnostics of a calibration: is it valid, and does it have enough samples?
 
-A calibration claims that quantiles of reference samples are uniform, that its reward is the one in
-use, and that K samples resolve what is trained on them. Each claim is checked here.
+A calibration assumes that quantiles of reference samples are uniform, that its reward is the one in
+use, and that K samples are enough for the training reward. Each assumption is checked here.
 """
 
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ CELLS = 2**24
 """Numbers that a permutation test holds in memory at once."""
 
 ROUNDING = 1e-12
-"""Differences of statistics that count as none."""
+"""Differences between statistics that count as zero."""
 
 SURE = 0.01
 """p-value below which a check reports a problem."""
@@ -37,14 +37,14 @@ class Uniformity:
     """Fresh reference samples, ranked among stored ones."""
 
     deviation: float
-    """Largest distance of the CDF of their quantiles from the uniform CDF, in [0, 1]."""
+    """Largest distance between the CDF of their quantiles and the uniform CDF, in [0, 1]."""
 
     shift: float
     """Mean quantile minus ½: above 0, fresh samples are better than stored ones."""
 
     p_deviation: float
     p_shift: float
-    """Two-sided p-values, under the hypothesis that both come from one population."""
+    """Two-sided p-values under the hypothesis that both sets come from one population."""
 
     prompts: int
     samples: int
@@ -57,11 +57,11 @@ def uniformity(fresh, stored, *, rng: np.random.Generator, permutations: int = 9
     Quantiles among K samples are not independent: all fresh samples of a prompt share the errors of
     its K samples, and tests that assume independence reject sound calibrations. Under the
     hypothesis the fresh and stored samples of a prompt are exchangeable, so both are pooled and
-    divided anew, prompt by prompt. The p-values are exact for any K, with ties, and for prompts
-    that differ in any way.
+    split again at random, prompt by prompt. The p-values are exact for any K, with ties, and for
+    prompts that differ in any way.
 
-    A random division of one store always passes. Use samples drawn at another time, or the last
-    samples of each prompt against its first ones, which detects changes during a collection.
+    A random split of one store always passes. Use samples drawn at another time, or compare the
+    last samples of each prompt with its first ones, which detects changes during a collection.
 
     - `fresh`, `stored`: rewards, shapes (prompts, m) and (prompts, K), finite, any scale.
     - `permutations`: p-values are multiples of 1 / (permutations + 1).
@@ -76,7 +76,7 @@ def uniformity(fresh, stored, *, rng: np.random.Generator, permutations: int = 9
     _check.paired_rows(fresh=fresh, stored=stored)
     prompts, m = fresh.shape
     pooled = np.concatenate([fresh, stored], axis=1)
-    # Ties are put in random order, which makes all places equally likely for every sample.
+    # Ties are put in random order, so that every sample is equally likely to have any rank.
     order = np.lexsort((rng.random(pooled.shape), pooled), axis=1)
     place = np.argsort(order, axis=1)
     observed = _statistics(place[None, :, :m], pooled.shape[1])
@@ -85,7 +85,7 @@ def uniformity(fresh, stored, *, rng: np.random.Generator, permutations: int = 9
     for start in range(0, permutations, block):
         shape = (min(block, permutations - start), *pooled.shape)
         dealt = rng.permuted(np.broadcast_to(np.arange(shape[2]), shape), axis=2)[..., :m]
-        # With a tolerance, since rounding must not make an equal statistic smaller.
+        # The tolerance keeps rounding from making an equal statistic smaller.
         as_large = np.abs(_statistics(dealt, shape[2])) >= np.abs(observed) - ROUNDING
         larger += as_large.sum(1)
     p_deviation, p_shift = (1 + larger) / (1 + permutations)
@@ -98,7 +98,7 @@ def uniformity(fresh, stored, *, rng: np.random.Generator, permutations: int = 9
 def _statistics(place: np.ndarray, of: int) -> np.ndarray:
     """Deviation and shift of fresh samples at the given places, shape (2, deals).
 
-    - `place`: ranks from 0 among all `of` samples of a prompt, shape (deals, prompts, m).
+    - `place`: ranks, from 0, among all `of` samples of a prompt, shape (deals, prompts, m).
     """
     deals, _, m = place.shape
     below = np.sort(place, axis=2) - np.arange(m)  # stored samples below each fresh one
@@ -123,18 +123,18 @@ class Drift:
     """Largest change, in standard deviations of the stored rewards."""
 
     swapped: float
-    """Share of pairs of responses to one prompt that changed their order, which is all that a
-    calibration sees."""
+    """Share of pairs of responses to one prompt whose order changed. A calibration depends on the
+    order only."""
 
     responses: int
 
 
 def drift(stored, again, *, tolerance: float = 1e-3) -> Drift:
-    """Compare stored rewards with those of the reward in use for the same responses.
+    """Compare stored rewards with those that the current reward gives the same responses.
 
     - `stored`, `again`: shape (prompts, samples), any scale; nan where a response was not scored.
     - `tolerance`: largest change that counts as rounding, in standard deviations of the stored
-      rewards. Batches of other shapes change the last digits.
+      rewards. A different batch shape changes the last digits.
 
     >>> drift([[1.0, 2.0, 3.0]], [[1.0, 3.0, 2.0]]).swapped  # one pair of three
     0.3333333333333333
@@ -165,8 +165,8 @@ def drift(stored, again, *, tolerance: float = 1e-3) -> Drift:
 
 @dataclass(frozen=True)
 class Saturation:
-    """Rewards of a policy outside all reference samples, which its calibration cannot tell
-    apart."""
+    """Rewards of a policy that lie outside all reference samples, where the calibration cannot
+    distinguish them."""
 
     above: float
     """Share above the highest reference sample of their prompt."""
@@ -181,7 +181,7 @@ class Saturation:
 def saturation(rewards, reference_rewards) -> Saturation:
     """Share of a policy's rewards above and below all reference samples of their prompt.
 
-    There the calibrated reward is flat, and training gains nothing from further improvement.
+    There the calibrated reward is flat, so further improvement is not rewarded.
 
     - `rewards`, `reference_rewards`: shape (prompts, m) and (prompts, K), finite.
 
@@ -195,7 +195,7 @@ def saturation(rewards, reference_rewards) -> Saturation:
 
 @dataclass(frozen=True)
 class Resolution:
-    """The win rate that K reference samples cost at a KL budget."""
+    """The loss of win rate with K reference samples at a KL budget."""
 
     procedure: RankProcedure
     kl: float
@@ -204,11 +204,11 @@ class Resolution:
     """Best win rate with exact quantiles."""
 
     reached: float
-    """Expected win rate with K samples; nan where they cannot express that much KL."""
+    """Expected win rate with K samples; nan if they cannot express that much KL."""
 
     needed: int | None
-    """Number of samples with which plain ranks come within `within` of `exact`; None if it is
-    above 4,096."""
+    """Number of samples at which plain ranks come within `within` of `exact`; None if above
+    4,096."""
 
     within: float
     calibrator: str = "ecdf"
@@ -250,7 +250,7 @@ def resolution(
     outlook: AbstractOutlook | None = None,
     calibrator: str = "ecdf",
 ) -> Resolution:
-    """The theoretical cost of having `samples` reference samples per prompt, for continuous
+    """The theoretical cost of using only `samples` reference samples per prompt, for continuous
     rewards.
 
     - `against`: how the reference is decoded. Default: `procedure`.
@@ -277,7 +277,7 @@ def resolution(
 
 
 def ties(rewards) -> float:
-    """Chance that two samples of a prompt have the same reward; rows may end in nan.
+    """Probability that two samples of a prompt have the same reward; rows may end in nan.
 
     >>> ties([[1.0, 1.0, 2.0], [1.0, 2.0, 3.0]])  # one pair of three, and none
     0.16666666666666666

@@ -1,12 +1,12 @@
 """The location-scale hierarchy: r = m_p + s_p Z, with one law of Z for all prompts.
 
 The priors of m_p and log s_p are normal, and the law of Z is arbitrary. All three are estimated
-from all prompts by expectation maximization. The m and s of a prompt are never replaced by point
-estimates: its quantiles are averages over a posterior on a grid, so those of held-out reference
+from all prompts by expectation maximization. A prompt's m and s are never replaced by point
+estimates: quantiles are averages over a posterior on a grid, so the quantiles of held-out reference
 samples are uniform. Source: Morris, Parametric empirical Bayes inference, JASA 78 (1983), made
 semiparametric; smoothed EM as in Silverman et al., JRSS B 52 (1990).
 
-Rewards are in units of the typical spread within a prompt, around the median of all rewards.
+Rewards are centered on the median of all rewards, in units of the typical spread within a prompt.
 """
 
 from dataclasses import dataclass, field
@@ -19,9 +19,9 @@ STEPS = 12
 """Rounds of expectation maximization; further rounds move quantiles by less than 0.001."""
 
 AHEAD = 4.0
-"""Over-relaxation of the variance of the scales: a round moves its logarithm this many times as far
-while the direction stays the same. Where all scales are equal, a plain round removes one percent of
-the remaining variance."""
+"""Over-relaxation of the variance of the scales: while the direction stays the same, a round moves
+the log variance this many times as far. If all scales are equal, a plain round removes only one
+percent of the remaining variance."""
 
 LOCATIONS, SCALES = 21, 11
 """Nodes of each prompt's posterior."""
@@ -36,17 +36,18 @@ FARTHEST = 12.0
 """End of the bins on that axis: |Z| up to 80,000 spreads."""
 
 LEARNED_FROM = 512
-"""Most prompts, evenly spaced, from which prior and shape are learned; more change little."""
+"""Maximum number of prompts, evenly spaced, from which prior and shape are learned; more prompts
+change little."""
 
 STRANGE = 1e-3
-"""Weight of a kernel of width 1 in the smoothed shape. With it an outlier is improbable rather than
-impossible, and does not move its whole prompt."""
+"""Weight of a kernel of width 1 in the smoothed shape. It makes an outlier improbable rather than
+impossible, so that it does not shift its whole prompt."""
 
 START_VARIANCE = 0.1
 """Prior variance of the log scales before the first round."""
 
 LEAST_VARIANCE = 1e-8
-"""Added to prior variances, so that prompts that agree exactly have a proper prior."""
+"""Added to prior variances, so that the prior stays proper if prompts agree exactly."""
 
 LEAST_SD = 1e-4
 """Added to posterior standard deviations, so that the grid never collapses."""
@@ -55,17 +56,17 @@ LEAST_MASS = 1e-290
 """Smallest smoothed mass of a bin; its logarithm is finite."""
 
 MEDIAN_SAMPLES = 3
-"""The grid starts from the median of K samples, as if its variance were 3/K of the unit. That of a
-normal law is 1.6/K; a wider grid does not confine the first posterior."""
+"""The first grid is centered on the median of K samples, whose variance is taken to be 3/K units.
+For a normal distribution it is 1.6/K; the wider grid does not confine the first posterior."""
 
 HELD = 2_000_000
-"""Numbers in memory at once."""
+"""Numbers held in memory at once."""
 
 
 @dataclass(frozen=True)
 class Shape:
-    """The law of Z: masses of bins of t = asinh Z, an axis that fits heavy tails as well as
-    light."""
+    """The law of Z: masses of bins of t = asinh Z, an axis that suits heavy and light tails
+    alike."""
 
     mass: np.ndarray = field(repr=False)
 
@@ -74,9 +75,10 @@ class Shape:
 
     @classmethod
     def of(cls, mass: np.ndarray, samples: float) -> "Shape":
-        """From the mass in each bin, estimated from `samples` samples.
+        """The shape with this mass in each bin, estimated from `samples` samples.
 
-        The bandwidth is Silverman's rule, 0.9 IQR/1.34 n^(−1/5), with the interquartile range IQR.
+        The bandwidth follows Silverman's rule, 0.9 IQR/1.34 n^(−1/5), where IQR is the
+        interquartile range.
         """
         mass = mass / mass.sum()
         low, high = np.interp([0.25, 0.75], np.cumsum(mass), EDGES[1:])
@@ -125,7 +127,7 @@ class Posterior:
     """Shape (prompts, LOCATIONS, SCALES); each prompt's sum to 1."""
 
     def moments(self) -> tuple[np.ndarray, ...]:
-        """Mean and variance of the location, mean and variance of the log scale, per prompt."""
+        """Per prompt, the mean and variance of the location and of the log scale."""
         return *_moments(self.location, self.weights.sum(2)), *_moments(
             self.log_scale, self.weights.sum(1)
         )
@@ -146,8 +148,8 @@ class Normal:
 
     @classmethod
     def of(cls, means: np.ndarray, variances: np.ndarray) -> "Normal":
-        """From each prompt's posterior mean and variance. The variance of the means is that of
-        their leave-one-out errors."""
+        """The prior fitted to each prompt's posterior mean and variance. The variance of the means
+        is computed from their leave-one-out errors."""
         n, mean = means.size, means.mean()
         errors = (means - mean) * n / max(n - 1, 1)
         return cls(float(mean), float(np.mean(errors**2) + np.mean(variances)) + LEAST_VARIANCE)
@@ -164,9 +166,9 @@ class Hierarchy:
     def posterior(
         self, rewards: np.ndarray, near: Posterior | None
     ) -> tuple[Posterior, np.ndarray]:
-        """Posterior of each prompt, and the mass of asinh Z in each bin that it implies.
+        """Posterior of each prompt, and the resulting mass of asinh Z in each bin.
 
-        - `near`: a posterior around which the grid is laid. None: around prior and median.
+        - `near`: a posterior on which the grid is centered. None centers it on prior and median.
         """
         if near is None:
             location, location_sd, log_scale, log_scale_sd = self._start(rewards)
@@ -203,9 +205,9 @@ class Hierarchy:
         return self.posterior(rewards, near)[0]
 
     def _start(self, rewards: np.ndarray) -> tuple[np.ndarray, ...]:
-        """Location and log scale of each prompt with their standard deviations, for a first grid:
-        normal posteriors given the median, and given the prior alone with the variance that K
-        samples leave."""
+        """Location and log scale of each prompt with their standard deviations, for a first grid.
+        The location's posterior is normal given the median; that of the log scale comes from the
+        prior and the variance that K samples leave."""
         counts = np.isfinite(rewards).sum(1)
         own = np.full(len(rewards), 0.0)
         some = counts > 0
@@ -245,7 +247,7 @@ def learn(rewards: np.ndarray) -> Hierarchy:
         m, m_var, s, s_var = near.moments()
         log_scale = Normal.of(s, s_var)
         change = float(np.log(log_scale.variance / hierarchy.log_scale.variance))
-        if change * previous > 0:  # the direction stayed: go further
+        if change * previous > 0:  # same direction: go further
             variance = hierarchy.log_scale.variance * np.exp(AHEAD * change)
             log_scale = Normal(log_scale.mean, float(variance))
         previous = change

@@ -1,4 +1,4 @@
-"""A calibrator on the prompts of a store: it learns once, and is applied to the prompts of a
+"""A calibrator on the prompts of a store: it is fitted once and applied to the prompts of each
 batch."""
 
 from collections.abc import Mapping, Sequence
@@ -20,24 +20,24 @@ from .interface import AbstractCalibrator, AbstractFitted
 from .placement import AbstractPlacement, BeliefPlacement, RankPlacement
 
 PLAIN = Counting().fit([[0.0]])
-"""Plain ranks: counting learns nothing from other prompts."""
+"""Plain ranks; counting learns nothing from other prompts."""
 
 
 @dataclass(frozen=True, eq=False)
 class StoreCalibration:
     """Quantiles of the prompts of a store of any size, by a calibrator.
 
-    The calibrator learns from some hundreds of prompts, evenly spaced; a prompt's own rewards are
-    read when it occurs in a batch. Picklable as its store is.
+    The calibrator learns from a few hundred evenly spaced prompts; a prompt's own rewards are read
+    when the prompt occurs in a batch. Picklable, like its store.
 
-    Raises ValueError for a calibrator that reads more than the store and `features` hold.
+    Raises ValueError for a calibrator that needs data that neither the store nor `features` has.
     """
 
     store: CalibrationStore
     learned: AbstractFitted
 
     features: Mapping[str, Sequence[float]] | None = field(default=None, repr=False)
-    """Prompt id to the numbers that describe the prompt, for calibrators that read them."""
+    """Prompt id → numbers that describe the prompt, for calibrators that read features."""
 
     def __post_init__(self):
         _require_supplied(self.learned, self.features)
@@ -48,8 +48,8 @@ class StoreCalibration:
         store: CalibrationStore,
         calibrator: "AbstractCalibrator | AbstractFitted | StoreCalibration | None" = None,
     ) -> "StoreCalibration":
-        """A calibration of the store from any of: a calibrator, which learns from the store now; a
-        fitted calibrator; a calibration of this store; None, which stands for plain ranks."""
+        """A calibration of the store. The argument is a calibrator, which is fitted to the store
+        now; a fitted calibrator; a calibration of this store; or None, which means plain ranks."""
         if isinstance(calibrator, StoreCalibration):
             if calibrator.store is not store:
                 raise ArgumentError(
@@ -75,8 +75,8 @@ class StoreCalibration:
     ) -> "StoreCalibration":
         """Learn from a store, deterministically.
 
-        - `features`: prompt id to the numbers that describe the prompt, for all prompts of the
-          store, if the calibrator reads them.
+        - `features`: prompt id → numbers that describe the prompt, for all prompts of the store;
+          only for calibrators that read features.
         """
         _require_supplied(calibrator, features)
         if features is None:
@@ -90,8 +90,8 @@ class StoreCalibration:
 
         - `rewards`: one per prompt id, shape (n,), or several, shape (n, m).
 
-        Raises DataError for prompts that the store does not know, and ValueError for rewards that
-        are not finite.
+        Raises DataError for prompts that are not in the store, and ValueError for rewards that are
+        not finite.
         """
         return self.place(prompt_ids, rewards).quantile
 
@@ -101,16 +101,17 @@ class StoreCalibration:
 
     @property
     def plain(self) -> bool:
-        """Whether quantiles are plain ranks, in which prompts share nothing."""
+        """Whether quantiles are plain ranks, so that prompts share nothing."""
         return isinstance(self.learned, FittedCounting)
 
     @property
     def interior(self) -> bool:
-        """Whether quantiles are certain to lie strictly between 0 and 1."""
+        """Whether quantiles always lie strictly between 0 and 1."""
         return isinstance(self.learned, FittedCounting) and self.learned.smoothing != "none"
 
     def smoothed(self, smoothing: Smoothing) -> "StoreCalibration":
-        """The same with smoothed ranks; ValueError for quantiles that are not plain ranks."""
+        """The same calibration with smoothed ranks; ValueError if its quantiles are not plain
+        ranks."""
         if not isinstance(self.learned, FittedCounting):
             raise ArgumentError(
                 "smoothing",
@@ -121,8 +122,9 @@ class StoreCalibration:
 
     @cached_property
     def most_draws(self) -> float:
-        """The most draws of an opponent whom a reward's chance to beat can be estimated for: the
-        smallest number of reference rewards of a prompt for plain ranks, else any number."""
+        """The largest number of draws of an opponent for which a reward's chance to win can be
+        estimated. For plain ranks it is the smallest number of reference rewards of any prompt;
+        otherwise there is no limit."""
         return self.store.samples if self.plain else np.inf
 
     def place(self, prompt_ids: Sequence[str], rewards) -> AbstractPlacement:
@@ -130,7 +132,7 @@ class StoreCalibration:
 
         Arguments and errors as in `quantiles`.
         """
-        if isinstance(self.learned, FittedCounting):  # the store counts for all prompts at once
+        if isinstance(self.learned, FittedCounting):  # the store ranks all prompts at once
             ranks = self.store.ranks(prompt_ids, rewards)
             return RankPlacement(*ranks, self.learned.smoothing)
         positions, first, rows = np.unique(
@@ -150,8 +152,8 @@ class StoreCalibration:
 
 
 def some_rewards(store: CalibrationStore) -> np.ndarray:
-    """The reference rewards that calibrators learn from, of prompts evenly spaced through a store,
-    (prompts, K), nan where a prompt has fewer."""
+    """The reference rewards that calibrators learn from, (prompts, K), nan where a prompt has
+    fewer. The prompts are evenly spaced in the store."""
     return rectangle([store.rewards.row(int(position)) for position in _learned_from(store)])
 
 
@@ -173,8 +175,7 @@ def _described(features: Mapping[str, Sequence[float]], prompt_ids: Sequence[str
 
 
 def _require_supplied(calibrator: AbstractCalibrator | AbstractFitted, features) -> None:
-    """Raise ArgumentError unless a store, and features where they are given, are what the
-    calibrator reads."""
+    """Raise ArgumentError unless the calibrator can be fitted to a store and the given features."""
     name = type(calibrator).__name__
     if calibrator.needs == "policy samples":
         raise ArgumentError(

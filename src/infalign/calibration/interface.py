@@ -1,5 +1,5 @@
-"""The interface of calibrators: fitted to reference rewards of many prompts, they give
-quantiles."""
+"""The interface of calibrators, which give quantiles after they are fitted to the reference rewards
+of many prompts."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -11,22 +11,23 @@ import numpy as np
 from infalign.core import AbstractTransform, finite_rewards
 
 Needs = Literal["rewards", "features", "policy samples"]
-"""What a calibrator reads: reference rewards alone, also features of each prompt, or also samples
-of a policy."""
+"""The input of a calibrator: reference rewards alone, or also features of each prompt, or also
+samples of a policy."""
 
 
 @dataclass(frozen=True)
 class Belief:
-    """A posterior of the quantiles of m rewards: a mixture of uniform laws on intervals."""
+    """A posterior of the quantiles of m rewards: a mixture of uniform distributions on
+    intervals."""
 
     low: np.ndarray
     """Lower ends, shape (parts, m), in [0, 1]."""
 
     high: np.ndarray
-    """Upper ends; a part is a point where both ends are equal."""
+    """Upper ends; a part whose ends are equal is a point."""
 
     weights: np.ndarray
-    """Probability of each part, shape (parts,); they sum to 1."""
+    """Probability of each part, shape (parts,); the probabilities sum to 1."""
 
     @property
     def mean(self) -> np.ndarray:
@@ -45,7 +46,8 @@ class Beliefs:
     shape: tuple[int, ...]
 
     parts: Sequence[tuple[np.ndarray, Belief]]
-    """For each prompt, a mask of its entries along the first axis, and the belief about them."""
+    """For each prompt, a mask of its entries along the first axis, and the belief about those
+    entries."""
 
     @property
     def mean(self) -> np.ndarray:
@@ -79,7 +81,8 @@ class AbstractFitted(ABC):
 
     @abstractmethod
     def on(self, rewards, features=None) -> "AbstractFitted":
-        """The same learned parameters with the reference rewards of other prompts, one or more.
+        """The same learned parameters, applied to the reference rewards of one or more other
+        prompts.
 
         Arguments and errors as in `AbstractCalibrator.fit`.
         """
@@ -95,10 +98,10 @@ class AbstractFitted(ABC):
         raise NotImplementedError
 
     def quantiles(self, rows, rewards) -> np.ndarray:
-        """Expected quantile of each reward under its prompt's reference, in [0, 1]. Those of
+        """Expected quantile of each reward under its prompt's reference, in [0, 1]. Quantiles of
         held-out reference samples are uniform.
 
-        - `rows`: the prompt of each entry of `rewards`, shape (m,), as its row in `fit`.
+        - `rows`: the prompt of each entry of `rewards`, shape (m,), given as its row in `fit`.
         - `rewards`: finite, shape (m,), or (m, …) for several rewards of one prompt.
 
         Raises ValueError for unknown rows and rewards that are not finite.
@@ -108,10 +111,10 @@ class AbstractFitted(ABC):
     def shaped(self, rows, rewards, transform: AbstractTransform) -> np.ndarray:
         """Training reward: Φ averaged over the posterior of each reward's quantile.
 
-        The average is over the quantiles that a reward shares with tied reference rewards, and over
-        the uncertainty that few samples leave. Φ of the expected quantile would be too low where Φ
-        is convex, and would reward luck. Arguments and errors as in `quantiles`; `transform` must
-        be finite at the ends of [0, 1].
+        The average covers the quantiles that a reward shares with tied reference rewards, and the
+        uncertainty that few samples leave. Φ of the expected quantile would be too low where Φ is
+        convex, and would reward lucky responses. Arguments and errors as in `quantiles`;
+        `transform` must be finite at the ends of [0, 1].
         """
         return self.beliefs(rows, rewards).shaped(transform)
 
@@ -150,7 +153,7 @@ class AbstractCalibrator(ABC):
 
     @property
     def needs(self) -> Needs:
-        """The input of `fit`; `StoreCalibration` supplies it or refuses the calibrator."""
+        """The input of `fit`; `StoreCalibration` supplies it or rejects the calibrator."""
         return "rewards"
 
     @abstractmethod
@@ -162,8 +165,8 @@ class AbstractCalibrator(ABC):
         - `features`: numbers that describe each prompt, shape (prompts, d), for calibrators that
           read them.
 
-        Raises ValueError for other shapes or values, and for prompts without samples where the
-        calibrator needs some.
+        Raises ValueError for other shapes or values, and for prompts without samples if the
+        calibrator needs samples.
         """
 
 
@@ -182,7 +185,7 @@ def sorted_rewards(rewards, *, at_least: int = 1) -> np.ndarray:
 
 
 def tied_share(rewards: np.ndarray) -> np.ndarray:
-    """Share of tied pairs among each prompt's samples, shape (prompts,); 0 with one sample.
+    """Share of tied pairs among each prompt's samples, shape (prompts,); 0 for a single sample.
 
     - `rewards`: increasing, nan last.
     """

@@ -1,7 +1,8 @@
 """Theoretical outlook: the β, KL and win rate of training on a calibrator's quantiles.
 
-With plain ranks they follow from K alone (`infalign.core.FewSamples`). With a calibrator that pools
-prompts they depend on the rewards, and are computed on prompts simulated like those of the store.
+For plain ranks they follow from K alone (`infalign.core.FewSamples`). For a calibrator that pools
+prompts they depend on the rewards, and are computed on simulated prompts that resemble those of the
+store.
 """
 
 from abc import ABC, abstractmethod
@@ -20,12 +21,12 @@ from .scores import FittedScores
 from .simulated import SimulatedPrompts
 
 PROMPTS = 256
-"""Simulated prompts: by chance the win rates of two transforms on them differ by some
-thousandths."""
+"""Number of simulated prompts. The win rates of two transforms on them differ by a few thousandths
+by chance."""
 
 AS_IF = (1, 2, 4, 8)
-"""Factors on K. Pooled samples of similar prompts are as informative as two to four times their
-number of plain ranks, so the candidate tables are those that are best for so many ranks."""
+"""Factors on K. Pooled samples of similar prompts are as informative as two to four times as many
+plain ranks, so the candidate tables are the best ones for that many ranks."""
 
 SEED = 20_241_219
 
@@ -56,7 +57,7 @@ class AbstractOutlook(ABC):
     ) -> Outcome:
         """The outcome of training on a transform, at exactly one of `kl` and `beta`.
 
-        Raises SolveError where the KL is out of reach.
+        Raises SolveError if the KL is out of reach.
         """
 
     @abstractmethod
@@ -93,7 +94,7 @@ class RankOutlook(AbstractOutlook):
 
 @dataclass(frozen=True)
 class SimulatedOutlook(AbstractOutlook):
-    """Training on what a calibrator learned, on simulated prompts."""
+    """Training with a fitted calibrator, on simulated prompts."""
 
     learned: AbstractFitted = field(repr=False)
     prompts: SimulatedPrompts = field(repr=False)
@@ -141,4 +142,4 @@ def outlook_of(learned: AbstractFitted, rewards: np.ndarray) -> AbstractOutlook:
 
 
 expected = outlook_of
-"""The former name, which documentation used."""
+"""The former name, used in earlier documentation."""

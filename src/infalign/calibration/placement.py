@@ -1,4 +1,4 @@
-"""Placements: where the rewards of a batch lie among the reference rewards of their prompts.
+"""Placements: where the rewards of a batch rank among the reference rewards of their prompts.
 
 A placement is looked up once (`StoreCalibration.place`). Quantiles, expected training rewards and
 chances to win are all read from it.
@@ -15,12 +15,12 @@ from infalign.core import AbstractTransform, RankProcedure, Smoothing, Tabulated
 from .interface import Beliefs
 
 NODES = (1 - np.cos(np.pi * np.linspace(0, 1, 4001))) / 2
-"""Quantiles at which an opponent's law is tabulated; denser towards both ends."""
+"""Quantiles at which an opponent's law is tabulated; denser toward both ends."""
 
 
 @dataclass(frozen=True, eq=False)
 class AbstractPlacement(ABC):
-    """Rewards, placed; every result has their shape."""
+    """Placed rewards; every result has the shape of the rewards."""
 
     @property
     @abstractmethod
@@ -78,8 +78,8 @@ class RankPlacement(AbstractPlacement):
         return transform.average(*self._interval())
 
     def win_chance(self, opponent):
-        """Unbiased: the share of all subsets of the prompt's reference rewards that lose. Needs as
-        many reference rewards as `opponent` draws."""
+        """Unbiased: the share of all subsets of the prompt's reference rewards that lose. It needs
+        at least as many reference rewards as `opponent` draws."""
         counts = np.broadcast_to(self.counts, self.below.shape)
         chances = np.empty(self.below.shape)
         for k in np.unique(self.counts):
@@ -88,7 +88,7 @@ class RankPlacement(AbstractPlacement):
         return chances
 
     def _interval(self) -> tuple[np.ndarray, np.ndarray]:
-        """Ends of the quantiles that each reward shares with tied reference rewards."""
+        """Ends of the quantile interval that each reward shares with tied reference rewards."""
         return ends(self.below, self.up_to, self.counts, self.smoothing)
 
 

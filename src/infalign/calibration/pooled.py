@@ -1,9 +1,10 @@
-"""Pooled quantiles: prompts share the shape of the reward, and differ in location and scale.
+"""Pooled quantiles: prompts share the shape of the reward distribution, and differ in location and
+scale.
 
 The hierarchy gives each prompt a law of the reward, known up to a posterior of its location and
 scale. The prompt's own samples then bend this law, as in a Dirichlet process (Ferguson, Annals of
 Statistics 1, 1973), in which the shared law counts as much as `concentration` samples. Held-out
-samples determine the concentration: high where prompts share a shape, low where they do not.
+samples determine the concentration: it is high if prompts share a shape, and low if they do not.
 """
 
 from dataclasses import dataclass, field, replace
@@ -18,11 +19,11 @@ from .hierarchy import LEARNED_FROM, MIDDLES, Hierarchy, Posterior, learn
 from .interface import AbstractCalibrator, AbstractFitted, Belief, sorted_rewards, tied_share
 
 ATOMS = 0.02
-"""Average share of tied pairs of a prompt's samples above which a reward counts as discrete:
-location and scale do not describe it."""
+"""Average share of tied pairs among a prompt's samples above which a reward counts as discrete,
+since location and scale do not describe it."""
 
 FEWEST = 8
-"""Fewest prompts with two samples or more that are pooled."""
+"""Minimum number of prompts with at least two samples for pooling."""
 
 CONCENTRATIONS = (*(2.0 ** np.arange(-2, 11)).tolist(), np.inf)
 """Candidates for the concentration."""
@@ -31,34 +32,35 @@ EXTREME = 0.85
 """The upper tail of a prompt begins at this rank among its own samples, as a share of them."""
 
 HELD_OUT_STEP = 7
-"""Ranks from one held-out sample of a prompt to the next, modulo K."""
+"""Offset in rank between successive held-out samples of a prompt, modulo K."""
 
 HELD_OUT = 6
-"""Most samples of a prompt that are held out in turn to choose the concentration."""
+"""Maximum number of samples of a prompt that are held out in turn to choose the concentration."""
 
 GAP_SAMPLES = 16
-"""Ranks of a prompt among which distances of pairs are taken, at most."""
+"""Maximum number of ranks of a prompt whose pairwise distances are taken."""
 
 NORMAL_GAP = 0.9539
-"""Median distance of two samples of a standard normal law: √2 Φ⁻¹(3/4)."""
+"""Median distance between two samples of a standard normal distribution: √2 Φ⁻¹(3/4)."""
 
 
 @dataclass(frozen=True)
 class Pooled(AbstractCalibrator):
-    """One shape of the reward for all prompts; location and scale of each shrunk to the others'.
+    """One shape of the reward distribution for all prompts; each prompt's location and scale are
+    shrunk toward the others'.
 
     When: prompts roughly share the reward's shape, K is below about 64, and there are dozens of
-    prompts or more. Quantiles are those of the posterior predictive law, so those of held-out
-    reference samples are uniform. The training reward is Φ averaged over the posterior.
+    prompts or more. Quantiles are taken under the posterior predictive distribution, so those of
+    held-out reference samples are uniform. The training reward is Φ averaged over the posterior.
 
     Falls back to plain ranks for all prompts if more than 2 % of pairs tie or fewer than 8 prompts
-    have two samples, and for single prompts with ties. Only linear maps of the rewards leave it
-    unchanged.
+    have two samples, and for single prompts with ties. The result is unchanged by linear maps of
+    the rewards only.
     """
 
     concentration: float | None = None
-    """Weight of the shared law, in samples of a prompt. Default: chosen by held-out samples.
-    Infinity: the shape is exactly shared."""
+    """Weight of the shared law, in samples of a prompt. Default: chosen on held-out samples.
+    Infinity means that the shape is exactly shared."""
 
     def __post_init__(self):
         check_concentration(self.concentration)
@@ -75,7 +77,7 @@ def check_concentration(value) -> None:
 
 
 def fit_hierarchy(rewards: np.ndarray, concentration: float | None) -> AbstractFitted:
-    """The hierarchy fitted to increasing rewards, nan last; plain ranks where it does not apply."""
+    """The hierarchy fitted to increasing rewards, nan last; plain ranks if it does not apply."""
     ties, several = tied_share(rewards), np.isfinite(rewards).sum(1) >= 2
     if several.sum() < FEWEST or ties[several].mean() > ATOMS:
         return Counting().fit(rewards)
@@ -107,7 +109,7 @@ def _own(rewards: np.ndarray, center: float, unit: float) -> OwnSamples:
 
 
 def gaps(rewards: np.ndarray) -> np.ndarray:
-    """Distances of all pairs among at most `GAP_SAMPLES` ranks of each prompt, (prompts, pairs),
+    """Distances between all pairs of at most `GAP_SAMPLES` ranks of each prompt, (prompts, pairs),
     nan where a prompt has fewer samples.
 
     - `rewards`: increasing, nan last.
@@ -119,8 +121,8 @@ def gaps(rewards: np.ndarray) -> np.ndarray:
 
 
 def spread(rewards: np.ndarray) -> float:
-    """Typical spread of a prompt: the standard deviation of the normal law whose two samples have
-    the same median distance."""
+    """Typical spread of a prompt: the standard deviation of the normal distribution with the same
+    median distance between two samples."""
     apart = gaps(rewards)
     return float(np.nanmedian(apart[apart > 0])) / NORMAL_GAP
 
@@ -128,8 +130,8 @@ def spread(rewards: np.ndarray) -> float:
 def _chances(
     hierarchy: Hierarchy, near: Posterior, row: int, rewards: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """At each node of a prompt's posterior: the chance that a sample lies below each of `rewards`,
-    and the log density of each; both of shape (nodes, m), nodes = locations × scales."""
+    """At each node of a prompt's posterior, the chance that a sample lies below each of `rewards`,
+    and the log density at each. Both have shape (nodes, m), with nodes = locations × scales."""
     scale = np.exp(-near.log_scale[row])[None, :, None]
     t = np.arcsinh((rewards - near.location[row][:, None, None]) * scale)
     logs = np.interp(t, MIDDLES, hierarchy.shape.log_density) - near.log_scale[row][:, None]
@@ -138,12 +140,12 @@ def _chances(
 
 
 def _concentration(hierarchy: Hierarchy, rewards: np.ndarray) -> float:
-    """The smaller of two concentrations: those that predict held-out samples with the least squared
-    error in the lower and in the upper tails of the prompts.
+    """The smaller of two concentrations: the one that best predicts held-out samples in the
+    prompts' lower tails, by squared error, and the one that does so in their upper tails.
 
     One sample at a time is removed from its prompt's posterior, and its chance to lie below each of
-    the others is predicted. Prior and shape stay, since they come from all prompts. Tails are those
-    of the prompt, not of the shared law, because different shapes differ there.
+    the others is predicted. Prior and shape stay fixed, since they come from all prompts. The tails
+    are the prompt's own, not those of the shared law, because shapes differ in their tails.
     """
     several = np.flatnonzero(np.isfinite(rewards).sum(1) >= 2)
     several = several[np.linspace(0, several.size - 1, min(several.size, LEARNED_FROM)).astype(int)]
@@ -155,14 +157,14 @@ def _concentration(hierarchy: Hierarchy, rewards: np.ndarray) -> float:
         weights = near.weights[p].ravel()
         rank = np.arange(1, own.size) / own.size
         upper = rank >= min(EXTREME, rank[-1])
-        # Over the prompts every rank is held out equally often, whatever K.
+        # Over all prompts, every rank is held out equally often, for any K.
         for k in (np.arange(min(own.size, HELD_OUT)) * HELD_OUT_STEP + p) % own.size:
-            # Dividing by a sample's likelihood removes it from the posterior; its minimum is
-            # factored out, so that nothing overflows.
+            # Dividing by a sample's likelihood removes the sample from the posterior. The minimum
+            # likelihood is factored out to avoid overflow.
             without = weights * np.exp(logs[:, k].min() - logs[:, k])
             shared = np.delete(without @ u / without.sum(), k)
             hit = np.delete(own[k] <= own, k)
-            # The Dirichlet process shrinks the ranks towards the shared law with weight c.
+            # The Dirichlet process shrinks the ranks toward the shared law with weight c.
             predicted = shared + (rank - shared) * own.size / (c + own.size)
             error = (predicted - hit) ** 2 / (rank * (1 - rank))
             errors += error[:, upper].mean(1), error[:, upper[::-1]].mean(1)
@@ -171,7 +173,7 @@ def _concentration(hierarchy: Hierarchy, rewards: np.ndarray) -> float:
 
 @dataclass(frozen=True)
 class FittedPooled(AbstractFitted):
-    """Prior and shape; a prompt's posterior is computed when its quantiles are."""
+    """Prior and shape; a prompt's posterior is computed together with its quantiles."""
 
     own: OwnSamples = field(repr=False)
     hierarchy: Hierarchy = field(repr=False)
@@ -191,8 +193,8 @@ class FittedPooled(AbstractFitted):
         return self.at(sorted_rewards(rewards))
 
     def at(self, rewards: np.ndarray) -> "FittedPooled":
-        """What was learned, applied to increasing rewards of other prompts, nan last. A prompt may
-        have none."""
+        """The learned parameters, applied to increasing rewards of other prompts, nan last. A
+        prompt may have no rewards."""
         return replace(self, own=_own(rewards, self.center, self.unit))
 
     def _belief(self, row, rewards):

@@ -26,7 +26,7 @@ def raw_kl(store: CalibrationStore, beta: float) -> float:
 def raw_beta(store: CalibrationStore, kl: float) -> float:
     """The β, in units of raw reward per nat, at which the average KL is `kl` nats.
 
-    Raises SolveError when K samples cannot express that KL: log K is their limit.
+    Raises SolveError if K samples cannot express that KL; their limit is log K.
     """
     raw = raw_rewards(store)
     if _check.positive("kl", kl) >= raw.most_kl:

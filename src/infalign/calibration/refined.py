@@ -1,6 +1,6 @@
 """Quantiles refined by samples of the policy, weighted back to the reference.
 
-Few of the K reference samples have the rewards that a trained policy reaches; samples of the policy
+Few of the K reference samples reach the rewards of a trained policy, but the policy's own samples
 do. The balance heuristic of multiple importance sampling weights each of the K + m samples of a
 prompt by 1/(K + m π/π_ref), which is at most 1/K whatever the ratio. Source: Veach and Guibas,
 Optimally combining sampling techniques, SIGGRAPH 1995, section 3.3.
@@ -20,13 +20,14 @@ from .interface import AbstractCalibrator, AbstractFitted, sorted_rewards
 class Refined(AbstractCalibrator):
     """Weighted mid-rank among a prompt's reference samples and samples of one policy.
 
-    When: the policy has moved away from the reference, most rewards beat all K reference samples,
-    and log-probabilities under both models are available. The relative standard error of the chance
-    to beat a reward that the policy reaches often is then about 1/√m. All policy samples of a
-    prompt must come from one policy; a prompt without any (nan) gets plain ranks. Rewards may tie.
+    When: the policy has moved away from the reference, most of its rewards beat all K reference
+    samples, and log-probabilities under both models are available. The relative standard error of
+    the chance to beat a reward that the policy reaches often is then about 1/√m. All policy samples
+    of a prompt must come from one policy; a prompt without any (nan) gets plain ranks. Rewards may
+    tie.
 
-    Holds one row per prompt, in the order of the rewards that `fit` is given. It applies to these
-    prompts only, and a calibration store cannot use it: `refined.fit(rewards).shaped(…)` gives
+    Its arrays have one row per prompt, in the order of the rewards given to `fit`. It applies to
+    these prompts only, so a calibration store cannot use it: `refined.fit(rewards).shaped(…)` gives
     training rewards.
     """
 
@@ -44,7 +45,7 @@ class Refined(AbstractCalibrator):
         return "policy samples"
 
     def fit(self, rewards, features=None):
-        """As in `AbstractCalibrator`; raises ValueError also where a sample has no log-ratio."""
+        """As in `AbstractCalibrator`; also raises ValueError if a sample has no log-ratio."""
         sorted_rewards(rewards)
         reference = np.asarray(rewards, float)
         policy = finite_rewards("policy_rewards", self.policy_rewards, missing=True)

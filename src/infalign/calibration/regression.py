@@ -1,9 +1,8 @@
 """Quantiles from prompt features: predicted location and scale, and the hierarchy on the residuals.
 
-Ridge regression predicts a prompt's median, and the log of the typical distance of two of its
-samples. Rewards minus the one, in units of the other, are pooled. A prompt of the training set is
-predicted from the others, so that its samples do not enter twice: in its prediction and as
-themselves.
+Ridge regression predicts a prompt's median, and the log of the typical distance between two of its
+samples. Rewards are standardized by these predictions and then pooled. A prompt of the training set
+is predicted from the other prompts, so that its samples are not used twice.
 """
 
 from dataclasses import dataclass, field
@@ -22,11 +21,11 @@ class QuantileRegression(AbstractCalibrator):
     When: features separate easy prompts from hard ones (an embedding of the prompt, its length, the
     reward of one greedy response), and K is small. It is the only calibrator for prompts without
     samples (K = 0, a row of nan), whose quantiles follow from the features alone. Useless features
-    cost little, since the penalty grows. Features shift a prompt's whole law: where prompts with
-    higher rewards have no longer upper tail, `Pooled` may win more.
+    cost little, since the penalty grows. Features shift a prompt's whole distribution. If prompts
+    with higher rewards do not also have a longer upper tail, `Pooled` may win more.
 
-    Falls back to plain ranks where `Pooled` does, and then needs a sample of every prompt.
-    On a store, features are given by prompt id: `StoreCalibration.fit(store, QuantileRegression(),
+    Falls back to plain ranks when `Pooled` does, and then needs a sample of every prompt. On a
+    store, features are given by prompt id: `StoreCalibration.fit(store, QuantileRegression(),
     features=…)`.
     """
 
@@ -57,33 +56,36 @@ class Predicted:
     scale: np.ndarray = field(repr=False)
 
     def standard(self, rewards: np.ndarray) -> np.ndarray:
-        """Rewards of every prompt, (prompts, K), minus its location and in units of its scale."""
+        """Rewards of every prompt, (prompts, K), minus the prompt's location and divided by its
+        scale."""
         return (rewards - self.location[:, None]) / self.scale[:, None]
 
 
 @dataclass(frozen=True)
 class Predictor:
-    """Features to location and scale."""
+    """Predicts location and scale from features."""
 
     center: np.ndarray = field(repr=False)
     """Mean of each feature."""
 
     spread: np.ndarray = field(repr=False)
-    """Standard deviation of each feature, so that one penalty suits all; 1 if it does not vary."""
+    """Standard deviation of each feature, so that one penalty suits all; 1 for a constant
+    feature."""
 
     location: Ridge
     log_scale: Ridge
 
     @classmethod
     def learned(cls, rewards: np.ndarray, features: np.ndarray) -> tuple["Predictor", Predicted]:
-        """From increasing rewards, nan last; also the prediction of each prompt from the others."""
+        """The predictor learned from increasing rewards, nan last; and the prediction of each
+        prompt from the other prompts."""
         spread = features.std(0)
         center, spread = features.mean(0), np.where(spread > 0, spread, 1.0)
         features = (features - center) / spread
         ridges, predictions = [], []
         for y in _summaries(rewards):
             known = np.isfinite(y)
-            if not known.any():  # single samples have no scale: one serves all
+            if not known.any():  # single samples have no scale: all share one
                 known, y = np.ones(len(y), bool), np.zeros(len(y))
             ridge, left_out = Ridge.learned(features[known], y[known])
             predicted = ridge(features)
@@ -100,7 +102,8 @@ class Predictor:
 
 
 def _summaries(rewards: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Each prompt's median and the log of the median distance of two samples; nan where unknown."""
+    """Each prompt's median, and the log of the median distance between two samples; nan if
+    unknown."""
     median, log_scale = np.full((2, len(rewards)), np.nan)
     some = np.isfinite(rewards).any(1)
     median[some] = np.nanmedian(rewards[some], axis=1)
@@ -113,7 +116,7 @@ def _summaries(rewards: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 @dataclass(frozen=True)
 class FittedRegression(AbstractFitted):
-    """A hierarchy fitted to standardized rewards, or plain ranks where it does not apply."""
+    """A hierarchy fitted to standardized rewards, or plain ranks if it does not apply."""
 
     learned: AbstractFitted
     own: Predicted
@@ -164,8 +167,8 @@ def _checked(features, prompts: int, columns: int | None = None) -> np.ndarray:
 
 
 def _pooled_if_unsampled(rewards: np.ndarray) -> None:
-    """Raise ValueError for prompts without a sample where the hierarchy does not apply: there are
-    no ranks to fall back to."""
+    """If the hierarchy does not apply, raise ValueError for prompts without samples, which have no
+    ranks to fall back to."""
     counts = np.isfinite(rewards).sum(1)
     none, several = np.flatnonzero(counts == 0), counts >= 2
     ties = tied_share(rewards)[several].mean() if several.any() else 0.0

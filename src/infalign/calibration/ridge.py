@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 PENALTIES = (*np.geomspace(1e-4, 1e4, 33).tolist(), np.inf)
-"""Candidates, in units of a feature's variance; infinity ignores the features."""
+"""Candidate penalties, in units of a feature's variance; infinity ignores the features."""
 
 LEAST = 1e-9
 """Smallest 1 − hat_ii: below it a response determines its own prediction."""
@@ -21,11 +21,11 @@ class Ridge:
 
     @classmethod
     def learned(cls, features: np.ndarray, y: np.ndarray) -> tuple["Ridge", np.ndarray]:
-        """From features of about unit variance, (n, d), and y, (n,); also the prediction of each y
-        from the slopes of the others, (n,).
+        """Learned from features of about unit variance, (n, d), and y, (n,). Also returns the
+        prediction of each y from the slopes of the others, (n,).
 
-        These predictions are around the mean of all y. The mean of the others would reveal y: it is
-        low where y is high.
+        These predictions are centered on the mean of all y. The mean of the others would reveal y,
+        since it is low if y is high.
         """
         level, middle = float(y.mean()), features.mean(0)
         # In the basis of the singular vectors the hat matrix is 1/n + U diag(shrink) Uᵀ, and the

@@ -1,9 +1,9 @@
 """Any calibrator on normal scores, which do not depend on the scale of the reward.
 
-One increasing function maps all rewards, so that those of all prompts together are standard normal,
-as van der Waerden's scores (1952) are. On that axis prompts can differ in location and scale where
-the reward has bounds: the probabilities of a reward model crowd at 0 and 1, its logits have a
-ceiling.
+One increasing function maps all rewards, so that the rewards of all prompts together are standard
+normal, like van der Waerden's scores (1952). On that axis prompts can differ in location and scale
+even if the reward has bounds: the probabilities of a reward model crowd at 0 and 1, and its logits
+have a ceiling.
 """
 
 from dataclasses import dataclass, field
@@ -24,10 +24,10 @@ class NormalScores(AbstractCalibrator):
     """A calibrator applied to normal scores of the rewards, from their ranks among all prompts.
 
     When: the reward has bounds, or its spread depends on its level, so that easy and hard prompts
-    have differently shaped rewards. Around `Pooled` it is `pooled-ranks`: an increasing map of the
-    rewards does not change quantiles, except for interpolation between samples. Where the rewards
-    of all prompts share one shape, the map distorts it, and the calibrator alone wins some tenths
-    of a point more.
+    have differently shaped rewards. Around `Pooled` it is called `pooled-ranks`. An increasing map
+    of the rewards does not change its quantiles, except for interpolation between samples. If the
+    rewards of all prompts share one shape, the map distorts it, and the calibrator alone wins a few
+    tenths of a point more.
     """
 
     calibrator: AbstractCalibrator
@@ -57,11 +57,12 @@ class Scale:
     """Increasing."""
 
     scores: np.ndarray = field(repr=False)
-    """Increasing; one knot, if all rewards tie."""
+    """Increasing; a single knot if all rewards tie."""
 
     @classmethod
     def of(cls, rewards: np.ndarray) -> "Scale":
-        """From rewards of many prompts, an array of any shape, nan where there is none."""
+        """The scale of the rewards of many prompts, an array of any shape; nan marks a missing
+        reward."""
         known = rewards[np.isfinite(rewards)]
         end = ndtri(known.size / (known.size + 1))
         scores = np.linspace(-end, end, KNOTS)

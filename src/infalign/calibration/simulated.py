@@ -9,7 +9,8 @@ from .hierarchy import EDGES, Normal
 from .pooled import FittedPooled
 
 LEAST = 1e-12
-"""Share of its expected mass that a cell of a prompt's own law has at least: the CDF must rise."""
+"""Minimum mass of a cell of a prompt's own law, as a share of its expected mass, so that the CDF
+rises."""
 
 
 @dataclass(frozen=True)

@@ -39,8 +39,8 @@ WIDER = 4.0
 """Factor on the variance where a prompt is out of reach of the prior."""
 
 LEAST = 0.05
-"""Smallest scale at the highest sample, relative to that at the threshold. Quantiles then rise
-continuously beyond it, even where a bounded tail should have ended."""
+"""Smallest scale at the highest sample, relative to the scale at the threshold. With it, quantiles
+rise continuously beyond the highest sample, even where a bounded tail should have ended."""
 
 SCALES, RANKS = 7, 8
 """Equally likely parts of the law of a prompt's scale, and of the true quantiles of its samples."""
@@ -51,10 +51,10 @@ class TailExtrapolation(AbstractCalibrator):
     """Ranks between a prompt's own samples, a generalized Pareto tail beyond them.
 
     When: prompts differ too much in shape for `Pooled`, but rewards are continuous, K is below
-    about 64, and the policy often beats all K samples. There the training reward keeps growing, in
-    expected quantiles from K/(K + 1) to 1, while that of plain ranks is flat. Quantiles are
-    increasing and continuous in the reward, and uniform for held-out reference samples. Within a
-    prompt's samples they are no more precise than plain ranks.
+    about 64, and the policy often beats all K samples. Beyond all K samples the training reward
+    keeps growing, from an expected quantile of K/(K + 1) to 1, while that of plain ranks is flat.
+    Quantiles increase continuously with the reward, and are uniform for held-out reference samples.
+    Within a prompt's samples they are no more precise than plain ranks.
 
     Falls back to plain ranks for all prompts if more than 2 % of pairs tie or fewer than 8 prompts
     have two samples, and for single prompts with ties.
@@ -74,10 +74,10 @@ class TailExtrapolation(AbstractCalibrator):
 
 
 def excesses(rewards: np.ndarray) -> np.ndarray:
-    """Excesses of the highest samples of each prompt over the next one, (prompts, n), nan where a
+    """Excesses of each prompt's highest samples over the next lower one, (prompts, n), nan where a
     prompt has fewer.
 
-    - `rewards`: increasing, nan last, two of each prompt or more.
+    - `rewards`: increasing, nan last, at least two per prompt.
     """
     counts = np.isfinite(rewards).sum(1)
     n = np.minimum(np.ceil(TAIL * counts).astype(int), counts - 1)
@@ -89,7 +89,7 @@ def excesses(rewards: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Tail:
-    """One tail of all prompts: the shape that they share, and the law of their scales."""
+    """The tail model of all prompts: their shared shape, and the distribution of their scales."""
 
     shape: float
     """ξ: exponential at 0, heavy above, bounded below."""
@@ -115,8 +115,8 @@ class Tail:
         return cls(float(SHAPES[best]), *tried[best][1:])
 
     def beyond(self, own: np.ndarray, rewards: np.ndarray) -> np.ndarray:
-        """Chance that a sample above the prompt's highest one lies above each of `rewards`, for
-        each part of the posterior of the scale; (SCALES, m), 1 for rewards below the highest.
+        """Chance that a sample above the prompt's highest one also lies above each of `rewards`,
+        for each part of the posterior of the scale; (SCALES, m), 1 for rewards below the highest.
 
         - `own`: the prompt's samples, increasing, shape (K,).
         """
@@ -124,7 +124,8 @@ class Tail:
         grid = self.location + np.sqrt(self.variance) * np.linspace(-4, 4, 41)
         logs = -((grid - self.location) ** 2) / (2 * self.variance)
         seen = logs + _log_likelihoods(over[None], self.shape, grid)[0]
-        # Under a bounded tail no scale may explain the samples: the prior is then all there is.
+        # Under a bounded tail there may be no scale that explains the samples; only the prior is
+        # then left.
         possible = np.isfinite(seen)
         if possible.any():
             grid, logs = grid[possible], seen[possible]
@@ -152,7 +153,8 @@ def _log_likelihoods(over: np.ndarray, shape: float, grid: np.ndarray) -> np.nda
 
 
 def _priors(logs: np.ndarray, grid: np.ndarray) -> tuple[float, float, float]:
-    """Log evidence, mean and variance of the normal prior of log scales with the most evidence."""
+    """Log evidence, mean and variance of the normal prior of log scales with the highest
+    evidence."""
     tops = logs.max(axis=1, keepdims=True)
     if not np.isfinite(tops).all():
         return -np.inf, 0.0, 0.0
@@ -163,7 +165,7 @@ def _priors(logs: np.ndarray, grid: np.ndarray) -> tuple[float, float, float]:
         prior = np.exp(-((grid - mean) ** 2) / (2 * variance))
         prior /= prior.sum()
         chances = likelihoods @ prior
-        if not chances.all():  # a prompt out of reach of this prior: wider
+        if not chances.all():  # this prior cannot explain a prompt: widen it
             variance *= WIDER
             continue
         weights = likelihoods * prior / chances[:, None]
@@ -203,7 +205,7 @@ class FittedTails(AbstractFitted):
         within = np.stack([np.interp(rewards, own, quantiles) for quantiles in ranks])[:, None]
         below = ranks[:, :1, None] * self.lower.beyond(-own[::-1], -rewards)
         above = 1 - (1 - ranks[:, -1:, None]) * self.upper.beyond(own, rewards)
-        # Every part of the ranks with every part of the scales: (RANKS, SCALES, m).
+        # Combine every part of the ranks with every part of the scales: (RANKS, SCALES, m).
         u = np.where(rewards < own[0], below, np.where(rewards > own[-1], above, within))
         u = u.reshape(-1, rewards.size)
         return Belief(u, u, np.full(len(u), 1 / len(u)))

@@ -1,4 +1,4 @@
-"""`infalign`: the commands, and what they exit with.
+"""`infalign`: the commands, and their exit codes.
 
 0: done. 1: failed, with one message. 2: wrong usage. 130: interrupted with Ctrl-C.
 """
@@ -79,7 +79,7 @@ def main() -> None:
 
 
 def message(error: Exception) -> str:
-    """The package's own words as they are; other errors on one line, with their kind."""
+    """The package's own errors unchanged; other errors on one line, with their type."""
     if isinstance(error, InfalignError):
         return str(error)
     words = " ".join(str(error).split())

@@ -14,7 +14,8 @@ from infalign.core import procedure_forms, transform_forms
 from .usage import read
 
 GOOD_ENOUGH = 0.005
-"""Loss of win rate, half a point, below the difference between training and theory."""
+"""Acceptable loss of win rate: half a point, which is less than the difference between training and
+theory."""
 
 DEFAULTS = (
     "identity",
@@ -33,7 +34,7 @@ CANDIDATE_FORMS = transform_forms(
 )
 
 POINTS, SAMPLED_POINTS = 12, 6
-"""Numbers of KLs in a plot, without and with --samples, where each KL takes seconds."""
+"""Number of KLs in a plot, without and with --samples; with it, each KL takes seconds."""
 
 HELP = (
     "Find the best transform for a procedure and a KL budget, and compare it with simple ones.\n\n"
@@ -99,7 +100,7 @@ def design(
 
 
 def _candidate(text: str):
-    """The candidate of one --transform, as `infalign.compare` takes it."""
+    """The candidate for one --transform, as `infalign.compare` takes it."""
     from infalign.calibration.reward_files import read_raw
     from infalign.core import best_exponential, best_power, parse_transform
     from infalign.errors import ArgumentError, DataError
@@ -115,7 +116,7 @@ def _candidate(text: str):
     try:
         return parse_transform(text)
     except ArgumentError as error:
-        if error.argument == "transform":  # the core knows no such transform
+        if error.argument == "transform":  # not a transform of the core
             raise ArgumentError("transform", f"must be {CANDIDATE_FORMS}; got {text!r}.") from None
         raise typer.BadParameter(str(error), param_hint="--transform") from None
 
@@ -166,7 +167,8 @@ def _budget(played, opponent, candidates, kl, beta, samples) -> dict:
 
 
 def _samples_needed(played, opponent, transform: str, kl: float) -> int | None:
-    """Smallest K within half a point of exact calibration; None if it is beyond the search."""
+    """Smallest K within half a point of exact calibration; None if it is beyond the search
+    range."""
     from infalign.core import at_kl, parse_transform, samples_needed
     from infalign.core import design as solve
     from infalign.errors import SolveError
@@ -185,7 +187,8 @@ def _samples_needed(played, opponent, transform: str, kl: float) -> int | None:
 
 
 def _plot(played, opponent, candidates, budgets, samples, path: Path) -> None:
-    """Plot win rate against KL, up to twice the largest budget or to what the samples express."""
+    """Plot win rate against KL, up to twice the largest budget or the largest KL that the samples
+    can express."""
     from dataclasses import replace
 
     from infalign.errors import SolveError

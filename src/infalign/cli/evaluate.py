@@ -27,7 +27,7 @@ OF_A_RUN = ("config", "overrides", "out", "form")
 OF_A_PLAN = ("plan", "procedure", "against", "difference", "kl", "pilot", "form")
 ONLY_OF_A_PLAN = ("difference", "kl", "pilot")
 NEEDED = ("policy", "reference", "reward", "prompts")
-"""Parameters of each mode. Without a configuration and --plan, all but those of a plan are used."""
+"""Parameters of each mode. Without a configuration or --plan, all but the plan's are used."""
 
 
 def _option(panel: str, help: str, *names: str, **settings) -> Any:

@@ -14,7 +14,7 @@ RunFolder = Annotated[Path, typer.Argument(help="Run folder. Its design stage mu
 
 
 class Framework(StrEnum):
-    """Frameworks that prompts are exported to."""
+    """Frameworks to which prompts can be exported."""
 
     verl = "verl"
     openrlhf = "openrlhf"

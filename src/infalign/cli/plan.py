@@ -59,7 +59,8 @@ def print_plan(
     pilot: Path | None,
     form: Form,
 ) -> None:
-    """For each procedure, the prompts needed to detect `difference` points, by samples."""
+    """For each procedure, print the prompts needed to detect `difference` points, by number of
+    samples."""
     if form not in (Form.table, Form.json):
         raise typer.BadParameter(
             f"a plan is printed as table or json; got {form.value!r}.", param_hint="--format"

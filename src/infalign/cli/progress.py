@@ -1,4 +1,4 @@
-"""Progress on standard error, and silence from the libraries below."""
+"""Progress on standard error, without the notices of other libraries."""
 
 import logging
 import os
@@ -23,7 +23,7 @@ from rich.progress import (
 from rich.text import Text
 
 Report = Callable[[str, int, int], None]
-"""Called with the name of a task, the steps done, and all its steps."""
+"""Called with the name of a task, the steps done and the total."""
 
 SILENCE = 30
 """Seconds between two lines of progress in a log."""
@@ -33,7 +33,7 @@ class Rate(ProgressColumn):
     """Steps per second, or per minute if slower, since the bar first moved."""
 
     def render(self, task: Task) -> Text:
-        """The text of the column."""
+        """The column's text."""
         speed = task.finished_speed or task.speed
         if not speed:
             return Text("")
@@ -42,7 +42,7 @@ class Rate(ProgressColumn):
 
 @contextmanager
 def progress() -> Iterator[Report]:
-    """A progress bar for each task of a command, on stderr, with rate, time taken and time left.
+    """A progress bar on stderr for each task of a command, with rate, elapsed time and time left.
 
     If stderr is not a terminal, a line every `SILENCE` seconds reports progress as well.
     """
@@ -63,7 +63,7 @@ def progress() -> Iterator[Report]:
     def report(what: str, done: int, total: int) -> None:
         if what not in tasks:
             tasks[what] = bars.add_task(what, total=total)
-            bars.start()  # not earlier: a command that fails at once prints its message only
+            bars.start()  # not earlier: a command that fails at once prints only its message
         bars.update(tasks[what], completed=done, total=total)
         nonlocal last
         if not console.is_terminal and time.monotonic() - last >= SILENCE:

@@ -1,4 +1,4 @@
-"""`infalign run`, its stages one by one, and `infalign demo`, a run that is bundled."""
+"""`infalign run`, its single stages, and `infalign demo`, which is a bundled run."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -64,7 +64,7 @@ STAGES = {
         "The report of a finished run is written again."
     ),
 }
-"""The stages that are commands of their own, and their help. `evaluate` has more modes."""
+"""The stages with their own command, and their help. `evaluate` has further modes."""
 
 
 def stage_help(stage: str) -> str:

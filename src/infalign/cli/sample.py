@@ -170,7 +170,7 @@ def _scorer_and_store(played, reward, calibration, trust_remote_code):
 
 
 def _decode(played, sampler, scorer, store, asked, references, seed):
-    """Decode a batch of prompts at a time, with a progress bar."""
+    """Decode one batch of prompts at a time, with a progress bar."""
     from infalign.decoding import decode, draw_calibration, reads
 
     on_the_spot = store is None and reads(played) == "quantiles"
@@ -238,7 +238,7 @@ def _candidate(result, i) -> dict:
 
 
 def _print(console: Console, record: dict) -> None:
-    """The prompt, the selected response and why; then the other candidates, if any."""
+    """Print the prompt, the selected response and the reason; then the other candidates, if any."""
     prompt = record["prompt"]
     text = prompt if isinstance(prompt, str) else prompt[-1]["content"]
     console.print(printable(text), style="bold")
@@ -274,5 +274,5 @@ def _number(value) -> str:
 
 
 def printable(text: str) -> Text:
-    """Text that a model wrote, without markup and with control characters spelled out."""
+    """A model's text, without markup and with control characters spelled out."""
     return Text("".join(c if c.isprintable() or c in "\n\t" else ascii(c)[1:-1] for c in text))

@@ -24,7 +24,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 FIRST = ("model", "reward", "sampling", "samples", "seed", "tokenizer", "chat_template", "prompts")
 
 DIGEST, SHOWN = re.compile(r"\b[0-9a-f]{24,}\b"), 12
-"""Fingerprints, and the number of characters shown of each. --json shows all of them."""
+"""Fingerprints, and the number of characters shown of each. --json shows all characters."""
 
 HELP = (
     "Show a store's prompts, samples, size and provenance.\n\n"
@@ -69,7 +69,7 @@ def show(folder: Folder, as_json: AsJson = False):
 
 
 def _interest(entry: tuple[str, str]) -> int:
-    """Sort key: the entries of `FIRST` first, the others in their order."""
+    """Sort key: the entries of `FIRST` first, then the others in order."""
     return next((i for i, name in enumerate(FIRST) if entry[0].startswith(name)), len(FIRST))
 
 

@@ -20,8 +20,8 @@ PROMPTS = 2000
 """Largest number of prompts in the test of uniformity."""
 
 SWAPPED = 0.005
-"""Share of pairs whose order changed above which a reward counts as another one. Other batch shapes
-change last digits, and with them the order of nearly tied rewards."""
+"""Share of pairs with a changed order above which the reward counts as changed. A different batch
+shape changes the last digits, and with them the order of nearly tied rewards."""
 
 HELP = (
     "Verify a store's files, test the assumptions of calibration, and check whether K is large "
@@ -166,7 +166,7 @@ def _resolution(folder: Path, calibrator: str, procedure: RankProcedure | None, 
 
 
 def _drift(folder: Path, config: Path | None, prompts: int, rng):
-    """Whether the configured reward still gives the stored rewards."""
+    """Whether the configured reward still gives the stored values."""
     from infalign.collection.rescore import rescore
     from infalign.config import load_config
     from infalign.models.rewards import load_reward

@@ -1,4 +1,5 @@
-"""`infalign store merge`, `export` and `import`: joined stores, tables of stores, and back."""
+"""`infalign store merge`, `export` and `import`: merging stores, and conversion to and from
+tables."""
 
 from pathlib import Path
 from typing import Annotated

@@ -1,4 +1,4 @@
-"""Errors and unused options in the words of the command line."""
+"""Errors and unused options, phrased with the command line's option names."""
 
 import sys
 from collections.abc import Callable, Collection, Sequence
@@ -10,16 +10,17 @@ from typer.core import TyperCommand
 from infalign.errors import ArgumentError
 
 INTERRUPTED = 128 + 2
-"""Exit code after Ctrl-C: 128 + SIGINT, as shells have it."""
+"""Exit code after Ctrl-C: 128 + SIGINT, as in shells."""
 
 SPECIFICATIONS = ("procedure", "transform")
-"""Arguments that a parser calls its whole text, whichever option the text came from."""
+"""Argument names that parsers use for their whole text, whichever option it came from."""
 
 
 class Command(TyperCommand):
-    """A command that names its options in errors, and says how it ends when interrupted.
+    """A command whose errors name its options, and which reports an interruption.
 
-    An invalid argument of the library exits with 2 as its option, Ctrl-C with 130.
+    An invalid library argument is reported under its option's name, with exit code 2; Ctrl-C exits
+    with 130.
     """
 
     interrupted = "infalign: interrupted."
@@ -54,7 +55,7 @@ def flag(parameter: Any) -> str:
 
 
 def read(option: str, parse: Callable, *arguments) -> Any:
-    """What `parse` makes of an option's text; an error names the option, with exit code 2.
+    """The result of `parse` on an option's text; an error names the option, with exit code 2.
 
     An error about a part of the text, such as `n` of `best-of-n:0`, keeps the part's name.
     """
@@ -68,9 +69,9 @@ def read(option: str, parse: Callable, *arguments) -> Any:
 
 
 def refuse(context: typer.Context, reason: str, *names: str) -> None:
-    """Refuse those of the parameters `names` that the command line gives.
+    """Reject any of the parameters `names` that are given on the command line.
 
-    An option that a mode of a command does not use must not be accepted in silence.
+    An option that the command does not use in this mode must not be silently accepted.
     """
     for parameter in context.command.params:
         source = context.get_parameter_source(parameter.name or "")
@@ -86,7 +87,7 @@ def others(context: typer.Context, names: Collection[str]) -> list[str]:
 
 
 def named_values(option: str, texts: Sequence[str] | None) -> dict[str, str]:
-    """The values of a repeatable option that reads NAME=VALUE; each name once."""
+    """The values of a repeatable NAME=VALUE option; each name may occur only once."""
     values: dict[str, str] = {}
     for text in texts or ():
         name, equals, value = text.partition("=")

@@ -1,4 +1,4 @@
-"""The unit of work of every engine: to answer some prompts and score the responses."""
+"""The unit of work of every engine: answer a few prompts and score the responses."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -20,7 +20,7 @@ Load = Callable[[], tuple[Sampler, Scorer]]
 
 
 class Engine(Protocol):
-    """A place where shards of prompts are answered."""
+    """Executes the work: answers shards of prompts."""
 
     def answers(
         self, shards: Sequence[Sequence[Prompt]], samples: int, seed: int
@@ -34,8 +34,8 @@ def answer(
     """`samples` responses to each prompt with their rewards, one row each.
 
     Columns: prompt_id, sample (0, 1, …), completion, tokens (ids), logprob (nats, of the sampling
-    distribution) and reward. Tokens and log-probabilities that a server does not return are null.
-    A row depends on the seed, the prompt's id and the number of the sample, not on other prompts.
+    distribution) and reward. Tokens and log-probabilities that a server does not return are null. A
+    row depends only on the seed, the prompt's id and the sample's number, not on other prompts.
 
     Raises DataError for rewards that are not finite, and for a sampler that returns another number
     of responses.
@@ -61,7 +61,7 @@ def draw(
 def scored(
     prompts: Sequence[Prompt], drawn: Sequence[Sequence[Response]], scorer: Scorer
 ) -> "pa.Table":
-    """The table of `answer` from given responses."""
+    """The table that `answer` returns, for given responses."""
     import pyarrow as pa
 
     ids, texts = [p.id for p in prompts], [[r.text for r in row] for row in drawn]

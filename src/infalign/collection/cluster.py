@@ -1,4 +1,4 @@
-"""Collection on a Ray cluster, by actors that load policy and reward once each."""
+"""Collection on a Ray cluster, by actors that each load policy and reward once."""
 
 import json
 import logging
@@ -21,31 +21,32 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 TRIES = 4
-"""Attempts to answer a shard that raises errors, with pauses of 1, 2 and 4 seconds between them."""
+"""Number of attempts to answer a shard that raises errors, with pauses of 1, 2 and 4 seconds
+between them."""
 
 ALONE = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # the loopback address, on Linux too
     "RAY_BACKEND_LOG_LEVEL": "fatal",
 }
-"""Default environment of a cluster that is started on this machine alone."""
+"""Default environment of a cluster that is started on this machine only."""
 
 
 @dataclass(frozen=True)
 class OnRay:
     """Shards are distributed over actors of Ray Data, which return them when they are done.
 
-    Each shard is a block of its own. If a worker dies, another actor repeats its current shard and
-    no other, with the same result, since samples depend on seed, prompt and number alone. A shard
-    is retried three times if policy or reward raises an error; an error of this package, which
-    states the remedy, ends the collection at once.
+    Each shard is a block of its own. If a worker dies, another actor repeats only its current
+    shard, with the same result, since samples depend only on seed, prompt and sample number. A
+    shard is retried three times if policy or reward raises an error; an error of this package,
+    which states the remedy, ends the collection at once.
 
     Uses the cluster that this process is connected to, or the one that `RAY_ADDRESS` names.
     Otherwise it starts one on this machine for the duration of the collection.
 
     - `load`: loads policy and reward in each actor; picklable by cloudpickle.
-    - `workers`: number of actors, each with a processor, or with a GPU where the cluster has some.
-      Default: as many as the cluster has of these.
+    - `workers`: number of actors, each with one GPU if the cluster has GPUs, else with one CPU.
+      Default: one actor per GPU or CPU of the cluster.
     """
 
     load: Load
@@ -56,7 +57,8 @@ class OnRay:
     ) -> Iterator["pa.Table"]:
         """`answer` of each shard, in their order.
 
-        Raises MissingExtraError without Ray, and DataError as `answer` does or if Ray fails.
+        Raises MissingExtraError without Ray, and DataError for the errors of `answer` or if Ray
+        fails.
         """
         ray = _ray()
         rows = [
@@ -85,7 +87,7 @@ class OnRay:
 
 
 class Worker:
-    """An actor: it loads policy and reward once, and answers one shard after another."""
+    """An actor, which loads policy and reward once and answers one shard after another."""
 
     def __init__(self, load: Load, samples: int, seed: int):
         self.load, self.samples, self.seed = load, samples, seed
@@ -96,8 +98,8 @@ class Worker:
         return self.load()
 
     def __call__(self, batch: "pa.Table") -> "pa.Table":
-        """`answer` of one shard, with its number in the column `shard`. Or one row with the text of
-        an `error`, since Ray does not pass exceptions on as they are."""
+        """`answer` of one shard, with the shard's number in the column `shard`; or one row with the
+        text of an `error`, since Ray does not pass exceptions on unchanged."""
         import pyarrow as pa
 
         (row,) = batch.to_pylist()
@@ -137,7 +139,7 @@ def _schema() -> "pa.Schema":
 
 
 def in_order(tables, sizes: Sequence[int]) -> Iterator["pa.Table"]:
-    """Whole shards in their order, from tables of rows in order of completion.
+    """Complete shards in order, from tables of rows in order of completion.
 
     - `sizes`: rows of each shard.
     """
@@ -182,11 +184,11 @@ def _ray():
 
 @contextmanager
 def _cluster(ray):
-    """A connection to a cluster, closed afterwards if it was opened here."""
+    """A connection to a cluster, closed afterward if it was opened here."""
     if ray.is_initialized():
         yield
         return
-    # With RAY_ADDRESS it connects, and takes no settings of a cluster.
+    # With RAY_ADDRESS, Ray connects to that cluster and accepts no cluster settings.
     own = {} if "RAY_ADDRESS" in os.environ else {"include_dashboard": False}
     ray.init(log_to_driver=False, logging_level="ERROR", **own)
     try:

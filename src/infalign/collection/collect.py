@@ -1,4 +1,4 @@
-"""Collection of reference samples into a calibration store; stored samples are not drawn again."""
+"""Collection of reference samples into a calibration store; stored samples are not redrawn."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 RESPONSES = 1024
-"""Approximate number of responses in a shard, the most that a kill loses."""
+"""Approximate number of responses in a shard, which is the most that a kill can lose."""
 
 
 def collect(
@@ -33,13 +33,14 @@ def collect(
     """Draw and score `samples` reference samples of each prompt into the store in `folder`.
 
     Shards are written whole, in the order of the prompts. After a kill at any moment, the same call
-    continues with the first missing prompt, and ends with the store of an uninterrupted collection.
+    continues with the first missing prompt, and the final store equals that of an uninterrupted
+    collection.
 
     - `engine`: `Local` or `OnRay`. It loads policy and reward only if prompts are missing.
     - `provenance`: fingerprints of model, reward, prompts and sampling for
       `CalibrationStore.require`; prompts, samples and seed are added.
-    - `responses`: approximate number of responses in a shard, which holds at least one prompt.
-    - `report`: called with the number of prompts done, and of all.
+    - `responses`: approximate number of responses in a shard; a shard has at least one prompt.
+    - `report`: called with the number of prompts done and the total.
 
     Raises DataError for a folder that was collected with other settings, and if sampling or scoring
     fails.
@@ -65,7 +66,7 @@ def collect(
 
 
 def _is_complete(folder: Path, stated: Mapping[str, object], prompts: int) -> bool:
-    """Whether the store is complete. Nothing in it is then touched, not even its lock."""
+    """Whether the store is complete. A complete store is not touched, not even its lock."""
     if not (folder / MANIFEST).exists():
         return False
     stored, wanted = read_manifest(folder), new_manifest(stated, prompts)

@@ -25,7 +25,7 @@ class Local:
     ) -> Iterator["pa.Table"]:
         """`answer` of each shard, in their order."""
         sampler, scorer = self.load()
-        if not isinstance(scorer, ServerReward):  # a model here would take the same cores
+        if not isinstance(scorer, ServerReward):  # a local model would use the same cores
             for part in shards:
                 yield scored(part, draw(part, sampler, samples, seed), scorer)
             return

@@ -1,4 +1,4 @@
-"""Stored responses scored again: is the reward in use still the reward of the calibration?"""
+"""Rescoring of stored responses: is the current reward still that of the calibration?"""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,12 +19,12 @@ from infalign.stores.shards import read_shard_samples
 def rescore(
     folder: Path, prompts: Sequence[Prompt], scorer: Scorer, *, most: int, rng: np.random.Generator
 ) -> Drift:
-    """Score the responses to some prompts of a store again, and compare.
+    """Rescore the responses to some of a store's prompts, and compare.
 
-    - `prompts`: the prompts of the store, whose texts the store lacks; further ones are ignored.
+    - `prompts`: the prompts of the store, which has only their ids; other prompts are ignored.
     - `most`: number of prompts whose responses are scored, chosen at random, shard by shard.
 
-    Raises DataError for stores of rewards only, and for stored prompts that are not in `prompts`.
+    Raises DataError for stores without samples, and for stored prompts that are not in `prompts`.
     """
     _check.count("most", most)
     manifest = read_manifest(folder)

@@ -14,8 +14,8 @@ from infalign.seeds import derived
 
 REFERENCE = "reference"
 CALIBRATION = "calibration"
-"""Names that no policy may have: the reference's samples, and a second set of reference samples,
-which calibrates the rewards for procedures that read calibrated ones."""
+"""Reserved names: the reference's samples, and a second set of reference samples, which calibrates
+rewards for procedures that read calibrated rewards."""
 
 SELECTING = "reward"
 """The reward that procedures select by; the others judge the selected responses."""
@@ -38,10 +38,10 @@ class Comparison:
     """The held-out prompts that all policies answer."""
 
     procedures: tuple[str, ...]
-    """How policies are decoded; the first is the main one."""
+    """How policies are decoded; the first is the main procedure."""
 
     against: str | None = None
-    """How the reference is decoded. Default: as the policy."""
+    """How the reference is decoded. Default: like the policy."""
 
     gold: Mapping[str, str] = field(default_factory=dict)
     """Name → specification of held-out rewards, which judge the selected responses."""
@@ -98,7 +98,7 @@ class Comparison:
 
     @cached_property
     def pairs(self) -> dict[str, tuple[Decoder, Decoder]]:
-        """Spec of each procedure → how the policy and how the reference are decoded."""
+        """Spec of each procedure → how the policy and the reference are decoded."""
         answer = load_answers(self.answers)
         pairs = {}
         for spec in dict.fromkeys(self.procedures):
@@ -123,15 +123,16 @@ class Comparison:
 
     @property
     def models(self) -> dict[str, str]:
-        """Name → policy of every set of samples, the reference's first."""
+        """Name → policy of every set of samples, starting with the reference's."""
         again = {CALIBRATION: self.reference} if self.calibrated else {}
         return {REFERENCE: self.reference, **again, **self.policies}
 
     @property
     def rewards(self) -> dict[str, str]:
-        """Name → specification of every reward, the one that procedures select by first."""
+        """Name → specification of every reward, starting with the reward that procedures select
+        by."""
         return {SELECTING: self.reward, **self.gold}
 
     def sample_seed(self, name: str) -> int:
-        """The seed of one set of samples: independent streams from one seed."""
+        """The seed of one set of samples; different sets get independent streams."""
         return derived(self.seed, f"evaluate {name}")

@@ -1,4 +1,4 @@
-"""The parts of `results.json` behind figures: frontier curves, quantile densities, examples."""
+"""The parts of `results.json` that figures need: frontier curves, quantile densities, examples."""
 
 from collections.abc import Mapping, Sequence
 
@@ -23,10 +23,11 @@ BINS = 20
 """Bins of a density of quantiles."""
 
 EXAMPLES = 8
-"""Prompts whose selected responses are shown."""
+"""Number of prompts whose selected responses are shown."""
 
 FRONTIER_LIMIT = 8.0
-"""Nats up to which the best possible win rate is computed; beyond, it is 1 to many digits."""
+"""KL in nats up to which the best possible win rate is computed; beyond it, the win rate is 1 to
+many digits."""
 
 NO_TILT = 1e9
 """A KL strength at which the tilted policy is the reference."""
@@ -35,7 +36,7 @@ NO_TILT = 1e9
 def figure_data(measured: Measured, policies: Sequence[Mapping], labels: Mapping[str, str]) -> dict:
     """The parts of `results.json` that figures and examples are drawn from.
 
-    - `policies`: their entries in the results, for their KL.
+    - `policies`: the policies' entries in the results, for their KL.
     """
     kls = [p["kl"]["value"] for p in policies if p["kl"] and p["kl"]["value"] > 0]
     return {
@@ -51,7 +52,7 @@ def figure_data(measured: Measured, policies: Sequence[Mapping], labels: Mapping
 
 
 def _curves(procedure: AbstractProcedure, against: AbstractProcedure, largest: float) -> dict:
-    """Win rates in theory from KL 0 to beyond the largest KL of a policy."""
+    """Theoretical win rates from KL 0 to beyond the largest KL of a policy."""
     kls = np.concatenate([[0.01], np.linspace(0.05, max(1.0, 1.3 * largest), 24)])
     curves = {
         "optimal": [design(procedure, kl=k, against=against).win_rate for k in kls],
@@ -63,7 +64,8 @@ def _curves(procedure: AbstractProcedure, against: AbstractProcedure, largest: f
 
 
 def _densities(measured: Measured) -> dict:
-    """Density of each policy's quantiles among the reference's; 1 everywhere is the reference."""
+    """Density of each policy's quantiles under the reference; the reference itself has density 1
+    everywhere."""
     edges = np.linspace(0, 1, BINS + 1)
     rng = np.random.default_rng(measured.comparison.sample_seed("density"))
     densities: dict[str, list[float]] = {"edges": edges.tolist()}

@@ -22,8 +22,8 @@ from .sampling import column_of, read
 class Measured:
     """The samples of a comparison as arrays of shape (prompts, samples), by policy.
 
-    Files are read when they are first needed. Selection chances and win rates are computed once:
-    every estimate of a policy under a procedure reads the same chances.
+    Files are read when they are first needed. Selection chances and win rates are computed once;
+    every estimate of a policy under a procedure uses the same chances.
     """
 
     def __init__(self, comparison: Comparison, folder: Path):
@@ -47,7 +47,7 @@ class Measured:
         return np.array(self.samples[name].rows("completion"), object)
 
     def lengths(self, name: str) -> np.ndarray:
-        """Their lengths in characters, since policies may have different tokenizers."""
+        """The responses' lengths in characters, since policies may have different tokenizers."""
         if name not in self._lengths:
             self._lengths[name] = np.vectorize(len)(self.texts(name)).astype(float)
         return self._lengths[name]
@@ -57,7 +57,7 @@ class Measured:
         return self.column(name, column_of(reward))
 
     def read_by(self, procedure: Decoder, name: str) -> np.ndarray:
-        """The values of one policy's samples that a procedure selects by."""
+        """The values by which a procedure selects among one policy's samples."""
         if isinstance(procedure, MajorityVote):
             answers = np.empty(self.shape, object)
             answers.ravel()[:] = [procedure.answer(text) for text in self.texts(name).ravel()]
@@ -67,7 +67,7 @@ class Measured:
         return self.rewards(name)
 
     def chances(self, name: str, procedure: Decoder) -> np.ndarray:
-        """The chance of each of one policy's samples to be selected."""
+        """The selection chance of each of one policy's samples."""
         key = (name, procedure)
         if key not in self._chances:
             if isinstance(procedure, MajorityVote):
@@ -103,9 +103,9 @@ class Measured:
     def length_controlled(
         self, name: str, procedure: Decoder, against: Decoder
     ) -> LengthControl | None:
-        """Win rate predicted between responses of the same number of characters.
+        """Predicted win rate between responses with the same number of characters.
 
-        None where the policy's responses are all longer, or all shorter, and for majority votes.
+        None if the policy's responses are all longer or all shorter, and for majority votes.
         """
         if isinstance(procedure, MajorityVote) or isinstance(against, MajorityVote):
             return None
@@ -121,5 +121,5 @@ class Measured:
 
     @cached_property
     def _calibration(self) -> np.ndarray | None:
-        """Rewards of the second set of reference samples, where a procedure needs it."""
+        """Rewards of the second set of reference samples, if a procedure needs it."""
         return self.rewards(CALIBRATION) if CALIBRATION in self.samples else None

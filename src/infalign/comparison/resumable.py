@@ -1,4 +1,4 @@
-"""Tables that take hours, written in parts: a killed evaluation repeats one part at most."""
+"""Tables that take hours, written in parts: a killed evaluation repeats at most one part."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -9,10 +9,10 @@ import pyarrow as pa
 from infalign import storage
 
 Report = Callable[[str, int, int], None]
-"""Progress: the step, how much of it is done, and how much there is."""
+"""Progress: the step, the amount done, and the total."""
 
 BATCHES = 4
-"""Batches of generation in a part."""
+"""Number of generation batches in a part."""
 
 
 def write_in_parts(
@@ -24,9 +24,9 @@ def write_in_parts(
 ) -> None:
     """Write `path`, a Parquet file with rows for every prompt, `size` prompts at a time.
 
-    - `make`: the rows of some prompts, given their places in `prompt_ids`, with their ids in the
-      column `prompt_id`. Prompts that a stored part holds are not asked for again.
-    - `report`: called with the number of prompts done, and of all.
+    - `make`: a function from indices into `prompt_ids` to the rows of those prompts, with the
+      column `prompt_id`. Prompts in a stored part are not requested again.
+    - `report`: called with the number of prompts done and the total.
     """
     parts = _parts(path)
     known = {i for part in parts for i in storage.read_table(part)["prompt_id"].to_pylist()}
@@ -41,7 +41,8 @@ def write_in_parts(
 
 
 def drop_parts(path: Path) -> None:
-    """Remove the parts of a finished table: a kill right after its writing leaves them."""
+    """Remove the parts of a finished table; a kill right after the table is written leaves them
+    behind."""
     for part in _parts(path):
         part.unlink()
     folder = _folder(path)
@@ -50,7 +51,7 @@ def drop_parts(path: Path) -> None:
 
 
 def _parts(path: Path) -> list[Path]:
-    """The stored parts of a table, in the order of writing."""
+    """The stored parts of a table, in the order in which they were written."""
     name = re.compile(rf"{re.escape(path.stem)}-\d{{5,}}\.parquet")
     folder = _folder(path)
     return sorted(p for p in folder.iterdir() if name.fullmatch(p.name)) if folder.exists() else []

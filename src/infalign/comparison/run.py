@@ -20,12 +20,12 @@ def compare_policies(comparison: Comparison, folder: Path, report: Report | None
     """The results of a comparison, also written to `folder`/evaluation/results.json.
 
     Samples are drawn once: a second call with more policies, gold rewards or procedures adds those,
-    and a killed one continues.
+    and a killed call can be continued.
 
-    - `report`: called with the step, how much of it is done and how much there is.
+    - `report`: called with the step, the amount done and the total.
 
-    Raises ConfigError when the folder holds samples drawn with other settings, DataError when a
-    model, a reward or the prompts cannot be used, and MissingExtraError without torch.
+    Raises ConfigError if the folder holds samples drawn with other settings, DataError if a model,
+    a reward or the prompts cannot be used, and MissingExtraError without torch.
     """
     folder = Path(folder)
     _require_same_settings(comparison, folder / SETTINGS)
@@ -39,7 +39,7 @@ def compare_policies(comparison: Comparison, folder: Path, report: Report | None
 
 
 def measure(comparison: Comparison, folder: Path, report: Report) -> Measured:
-    """The samples and verdicts of a comparison, drawn into `folder` where they are missing."""
+    """The samples and verdicts of a comparison; missing ones are drawn into `folder`."""
     draw(comparison, folder, report)
     measured = Measured(comparison, folder)
     draw_verdicts(measured, report)
@@ -70,7 +70,8 @@ def _require_same_settings(comparison: Comparison, path: Path) -> None:
             )
         storage.write_json(path, stated)
         return
-    # Policies and gold rewards are added to those in the folder, and a judge where there was none.
+    # Policies and gold rewards are added to those in the folder; a judge is added if there was
+    # none.
     known = storage.read_json(path)
     for kind in ("policies", "gold"):
         stated[kind] = known[kind] | stated[kind]

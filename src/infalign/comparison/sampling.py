@@ -18,13 +18,13 @@ from .resumable import BATCHES, Report, drop_parts, write_in_parts
 
 
 def draw(comparison: Comparison, folder: Path, report: Report) -> None:
-    """`folder`/NAME.parquet for the reference and every policy.
+    """Write `folder`/NAME.parquet for the reference and every policy.
 
-    Columns: prompt_id, sample, completion, tokens, logprob (nats, of the sampling distribution),
-    kl and kl_sampled (nats), and one per reward: `reward`, then `reward_NAME` of each gold reward.
-    Unknown values are null: tokens and log-probabilities that a server does not report, the KL of
-    samples on which it was not measured. Existing files are not drawn again; a new reward scores
-    the stored samples.
+    Columns: prompt_id, sample, completion, tokens, logprob (nats, of the sampling distribution), kl
+    and kl_sampled (nats), and one column per reward: `reward`, then `reward_NAME` for each gold
+    reward. Unknown values are null: tokens and log-probabilities that a server does not report, the
+    KL of samples on which it was not measured. Existing files are kept; a new reward scores the
+    stored samples.
     """
     models, ids = _Models(comparison), [p.id for p in comparison.prompts]
     size = max(1, BATCHES * comparison.sampling.batch_size // comparison.samples)
@@ -54,7 +54,7 @@ def _joined(comparison: Comparison, path: Path) -> PromptSamples:
 
 
 class _Models:
-    """The loaded models: one policy at a time; the reference and the rewards stay."""
+    """The loaded models: one policy at a time, while the reference and the rewards stay loaded."""
 
     def __init__(self, comparison: Comparison):
         self.comparison = comparison
@@ -95,7 +95,7 @@ class _Models:
 def _sampled(
     comparison: Comparison, models: _Models, name: str, model: str, places: Sequence[int]
 ) -> pa.Table:
-    """Samples of one policy on the prompts at these places, scored."""
+    """Scored samples of one policy on the prompts at these indices."""
     prompts, n = [comparison.prompts[place] for place in places], comparison.samples
     conversations, ids = [p.messages for p in prompts], [p.id for p in prompts]
     sampler = models.policy(model)
@@ -127,16 +127,16 @@ def _kl(
     conversations: Sequence[Conversation],
     drawn: Sequence[Sequence[Response]],
 ) -> Mapping[str, np.ndarray]:
-    """KL along the first responses to each prompt, exact per token and as sampled; nan elsewhere.
+    """KL along the first responses to each prompt, exact per token and sampled; nan elsewhere.
 
-    The KL is from the reference without its top-p: tokens outside the reference's nucleus would
-    make it infinite. Models without logits, such as a server's, have no KL.
+    The reference is used without its top-p, because tokens outside its nucleus would make the KL
+    infinite. Models without logits, such as a server's, have no KL.
     """
     from infalign.models.hf import LanguageModel
     from infalign.models.kl import sequence_kl
 
     exact, sampled = (np.full((len(drawn), comparison.samples), np.nan) for _ in range(2))
-    # The reference is loaded only where the policy has logits.
+    # The reference is loaded only if the policy has logits.
     if isinstance(sampler, LanguageModel) and isinstance(models.reference, LanguageModel):
         k = comparison.kl_samples
         first = [row[:k] for row in drawn]
@@ -146,7 +146,7 @@ def _kl(
 
 
 def _add_rewards(comparison: Comparison, models: _Models, path: Path) -> None:
-    """Add the scores of rewards that the stored samples lack."""
+    """Add the scores that the stored samples lack."""
     samples = _joined(comparison, path)
     table = samples.table
     missing = [r for r in comparison.rewards if column_of(r) not in table.column_names]

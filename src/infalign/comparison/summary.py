@@ -21,7 +21,7 @@ SCHEMA_VERSION = 2
 def summarize(measured: Measured, labels: Mapping[str, str]) -> dict:
     """The results of a comparison.
 
-    - `labels`: labels of policies on a page. Default of each: its name.
+    - `labels`: labels of policies in reports. Default: the policy's name.
     """
     comparison = measured.comparison
     names = list(comparison.policies)
@@ -80,7 +80,7 @@ def _judge(measured: Measured, name: str) -> dict | None:
 
 
 def as_json(estimate: Estimate) -> dict:
-    """An estimate's figures; null for those that are not finite."""
+    """An estimate as JSON; numbers that are not finite become null."""
     figures = {k: getattr(estimate, k) for k in ("value", "stderr", "low", "high")}
     return {k: v if np.isfinite(v) else None for k, v in figures.items()}
 
@@ -126,7 +126,8 @@ def _kl(measured: Measured, name: str) -> dict:
         "kl_per_token": as_json(nats_per_token(exact, measured.column(name, "tokens"))),
     }
     if measured.comparison.sampling.top_p < 1:
-        # The KL is from the whole reference, but quantiles are among samples of its nucleus.
+        # The KL is relative to the whole reference, but quantiles are relative to samples from its
+        # nucleus.
         return known | {"kl_efficiency": None, "frontier": None}
     of_quantiles = marginal_kl(measured.rewards(name), measured.rewards(REFERENCE))
     return known | {
@@ -141,7 +142,7 @@ def _kl(measured: Measured, name: str) -> dict:
 def _best_possible(
     procedure: AbstractProcedure, against: AbstractProcedure, kl: float
 ) -> float | None:
-    """The highest win rate of any policy at that KL; None where it is not computed."""
+    """The highest win rate of any policy at that KL; None if it is not computed."""
     if not 0 < kl <= FRONTIER_LIMIT:
         return None
     try:

@@ -17,15 +17,15 @@ from .measured import Measured
 from .resumable import Report, drop_parts, write_in_parts
 
 PART = 64
-"""Pairs that a killed evaluation submits again at most."""
+"""Maximum number of pairs that a killed evaluation submits again."""
 
 
 def draw_verdicts(measured: Measured, report: Report) -> None:
     """Write judge-NAME.parquet for every policy, if there is a judge.
 
     Columns: prompt_id, policy_sample, reference_sample, and the verdicts `policy_first` and
-    `reference_first`: 1 where the response shown first wins, 0 where the second does, 0.5 for a
-    tie, null where there is no verdict. Pairs are drawn as the first procedure selects them.
+    `reference_first`: 1 if the response shown first wins, 0 if the second does, 0.5 for a tie, null
+    if there is no verdict. Responses are drawn with the first procedure's selection chances.
     """
     comparison = measured.comparison
     if comparison.judge is None:
@@ -79,7 +79,7 @@ def _judged(
     reference_texts: np.ndarray,
     places: Sequence[int],
 ) -> pa.Table:
-    """Verdicts on the pairs of the prompts at these places."""
+    """Verdicts on the pairs of the prompts at these indices."""
     rows, own = np.array(places)[:, None], pairs[list(places)]
     prompts = [comparison.prompts[place] for place in places]
     verdicts = judge_pairs(

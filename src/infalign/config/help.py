@@ -1,4 +1,4 @@
-"""The keys of the configuration in words, for help and docs."""
+"""Descriptions of the configuration's keys, for help and docs."""
 
 from collections.abc import Iterator
 
@@ -8,7 +8,8 @@ from .schema import Config, Listed
 
 
 def describe(section: type[BaseModel] = Config, prefix: str = "") -> Iterator[str]:
-    """A line for each key: its name, default and meaning; below it, the values a table lists."""
+    """One line per key with its name, default and meaning; below it, the values that a table
+    lists."""
     for name, field in section.model_fields.items():
         kind = field.annotation
         if isinstance(kind, type) and issubclass(kind, BaseModel):

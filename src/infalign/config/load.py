@@ -36,12 +36,12 @@ def load_config(path: Path, overrides: tuple[str, ...] = ()) -> Config:
 
 
 def parse_config(data: Mapping[str, Any]) -> Config:
-    """The configuration that `data` states; ConfigError names each key that is wrong."""
+    """The configuration in `data`; ConfigError names each invalid key."""
     return read_section(Config, data)
 
 
 def read_section(kind: type[SectionType], values: Mapping[str, Any]) -> SectionType:
-    """A section of the configuration from its values; ConfigError names each that is wrong."""
+    """A section of the configuration from its values; ConfigError names each invalid key."""
     try:
         return kind.model_validate(values)
     except pydantic.ValidationError as error:

@@ -29,7 +29,8 @@ from infalign.methods import METHODS, Offline, OnPolicy
 
 
 class Section(BaseModel):
-    """A part of the configuration: unknown keys are errors, values do not change once read."""
+    """A part of the configuration. Unknown keys are errors, and values cannot be changed after
+    reading."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
@@ -87,7 +88,7 @@ class SamplingSettings(Section):
 
 
 class Calibration(Section):
-    """Reference samples that turn rewards into quantiles."""
+    """The reference samples that turn rewards into quantiles."""
 
     samples: Annotated[PositiveInt, Field(ge=2)] = 64
     """Reference samples per prompt, K."""
@@ -175,7 +176,7 @@ class Training(Section):
     """Further options of TRL's RLOOConfig (GRPOConfig for grpo), under TRL's names."""
 
     def trained_prompts(self, prompts: int) -> int:
-        """How many of `prompts` prompts, the first ones, are trained on; the rest are held out."""
+        """Number of the first `prompts` prompts that are trained on; the rest are held out."""
         return prompts - round(prompts * self.validation)
 
 
@@ -263,7 +264,7 @@ class Config(Section):
     """Random seed of the whole run."""
 
     evidence: bool = True
-    """False marks a trial run whose numbers are not evidence."""
+    """False marks a trial run, whose numbers are not evidence."""
 
     trust_remote_code: bool = False
     """Allow code from the Hub to run."""
@@ -362,7 +363,7 @@ class Config(Section):
 
     @property
     def test_prompts(self) -> Prompts:
-        """Source of the held-out prompts, taken from `prompts` where it is not given."""
+        """Source of the held-out prompts; each missing key is taken from `prompts`."""
         own = self.evaluate.prompts
         if own.file or own.dataset:
             return own

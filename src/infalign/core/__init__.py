@@ -1,7 +1,7 @@
-"""The numeric core: procedures, transforms and the solvers between them, on the quantile axis.
+"""The numeric core: procedures, transforms, and solvers that connect them, on the quantile axis.
 
-It needs numpy and scipy only and knows no text, file, model or framework. Its modules are private;
-import every name from here or, for the public ones, from `infalign`.
+It needs only numpy and scipy, and does not depend on text, files, models or frameworks. Its modules
+are private; import every name from here or, for the public ones, from `infalign`.
 """
 
 from . import finite, verifiable

@@ -1,4 +1,4 @@
-"""How far a policy can be from the best one: bounds by duality where they exist, or enumeration.
+"""How far a policy can be from the optimum: bounds by duality if they exist, else enumeration.
 
 Two facts, proved in docs/maths.md, cover the procedures in common use:
 
@@ -6,8 +6,8 @@ Two facts, proved in docs/maths.md, cover the procedures in common use:
 - G concave (the opponent is sampled, or selects its worst): the win rate is concave in the policy's
   quantile function V = F⁻¹, and so is −KL. This covers worst-of-n against itself.
 
-Either bounds the whole objective W − β KL by its value at one policy and a closed form. Elsewhere
-every stationary point is a root of a function of one number, which is scanned.
+Each of them bounds the whole objective W − β KL by its value at one policy and a closed form.
+Otherwise every stationary point is a root of a function of one number, which is scanned.
 """
 
 import numpy as np
@@ -41,7 +41,7 @@ def displacement_concave(against: AbstractProcedure) -> bool:
 def certificate(
     procedure: AbstractProcedure, against: AbstractProcedure, optimum: Optimum
 ) -> tuple[float, str]:
-    """How much larger W − β KL can be for any other policy, and the sentence that says why."""
+    """How much larger W − β KL can be for any other policy, and a sentence with the reason."""
     if isinstance(procedure, Rewind):
         return (
             rewind_gap(optimum, procedure, against),
@@ -59,7 +59,7 @@ def certificate(
     points = stationary_points(procedure, against, optimum.beta)
     gain = max([objective(p, optimum.beta) for p in points], default=np.nan)
     gain -= objective(optimum, optimum.beta)
-    if not gain >= -1e-9:  # the scan missed the point that it certifies
+    if not gain >= -1e-9:  # the scan missed the point to be certified
         return np.nan, "no certificate: the stationary points could not all be followed"
     return (
         max(gain, 0.0),
@@ -81,7 +81,7 @@ def mixture_gap(optimum: Optimum) -> float:
     exponent = optimum.exponent
     tilt = Curve(grid, exponent)
     mass = np.where(curve.density > 0, curve.density, 0)
-    # log f and Φ/β both fall to −10²⁰ and less where f is 0.
+    # log f and Φ/β both fall below −10²⁰ where f is 0.
     short = np.where(mass > 0, curve.log_density - (exponent - tilt.log_partition), 0)
     return max(optimum.beta * grid.integrate(mass * short), 0.0)
 
@@ -89,10 +89,10 @@ def mixture_gap(optimum: Optimum) -> float:
 def displacement_gap(
     optimum: Optimum, procedure: RankProcedure, against: AbstractProcedure
 ) -> float:
-    """max J − J(f) ≤ μ − β + ∫ A + β ∫ f log(β f / (μ + A)), A(v) = ∫₀^v h(F) f dG, any μ ≥ 0.
+    """max J − J(f) ≤ μ − β + ∫ A + β ∫ f log(β f / (μ + A)), A(v) = ∫₀^v h(F) f dG, for any μ ≥ 0.
 
-    For W concave in V: its tangent's maximum over all V, with the exact −KL = ∫ log V', is a
-    problem over the density V' whose dual is this. At the optimum β f = μ + A.
+    For W concave in V: maximizing W's tangent over all V, with the exact −KL = ∫ log V', is a
+    problem over the density V', and this bound is its dual. At the optimum β f = μ + A.
     """
     curve, grid, beta = optimum.curve, optimum.curve.grid, optimum.beta
     rate = procedure.density(curve.cdf) * against.density(grid.nodes) * curve.density
@@ -105,7 +105,8 @@ def displacement_gap(
 
 
 def rewind_gap(optimum: Optimum, procedure: Rewind, against: AbstractProcedure) -> float:
-    """max J − J(f): J is maximized over F(threshold), which alone couples rewind's responses."""
+    """max J − J(f), where J is maximized over F(threshold), the only quantity that couples rewind's
+    responses."""
     grid = optimum.curve.grid
     best = rewind_objective(procedure, grid, against.cdf(grid.nodes), optimum.beta)
     return max(best - objective(optimum, optimum.beta), 0.0)
@@ -116,10 +117,10 @@ def stationary_points(
 ) -> list[Optimum]:
     """Every policy with y' = h(F) g / β, found by shooting from v = 1 with each log f(1).
 
-    log f(1) lies between 0, since f increases, and log(M / (1 − e^-M)), M = max h · max g / β:
-    f cannot fall faster than e^{-M (1 - v)} and has mass 1. A shot is a root if it uses up all mass
-    exactly at v = 0, so roots lie between neighboring shots of different sign. Two roots between
-    the same two shots would be missed.
+    log f(1) lies between 0, since f increases, and log(M / (1 − e^-M)) with M = max h · max g / β,
+    since f cannot fall faster than e^{-M (1 - v)} and has mass 1. A shot is a root if it uses up
+    all mass exactly at v = 0, so roots lie between neighboring shots of opposite sign. Two roots
+    between the same two shots would be missed.
     """
     top = procedure.density(SHAPE_POINTS).max() * against.density(SHAPE_POINTS).max() / beta
     ceiling = np.log(top / -np.expm1(-top)) if top > 0 else 0.0
@@ -139,7 +140,7 @@ def stationary_points(
 def _polish(
     procedure: RankProcedure, against: AbstractProcedure, beta: float, path: np.ndarray
 ) -> Optimum | None:
-    """The stationary point next to a shot's path of (1 − v, s, y)."""
+    """The stationary point nearest to a shot's path of (1 − v, s, y)."""
     away, rank = path[:, 0], path[:, 1]
     live = (away > 1e-12) & (away < 1 - 1e-9) & (rank > 1e-9) & (rank < 1 - 1e-12)
     order = np.argsort(-away[live])
@@ -159,7 +160,8 @@ def _shoot(
     The parameter is x = (1 − v) + (1 − s), in which neither flat nor steep densities are stiff:
     dv/dx = −1 / (1 + f), ds/dx = −f / (1 + f).
     """
-    # The first steps are as fine as the steepest density; then they grow with the distance.
+    # The first steps are as fine as the steepest density requires; later steps grow with the
+    # distance.
     finest = 1e-3 * np.exp(-log_top.max())
     growing = finest * np.cumprod(np.full(int(np.log(0.3 / finest) / 0.02) + 1, np.exp(0.02)))
     steps = np.concatenate([[0], growing[growing < 0.2], np.linspace(0.2, 2, 700)])
@@ -180,7 +182,7 @@ def _slope(
 ) -> np.ndarray:
     away, rank, y = state
     slow = 1 / (1 + np.exp(np.minimum(y, 700.0)))
-    # Shots that miss leave the unit square; how far does not matter.
+    # Shots that miss leave the unit square; how far they go does not matter.
     law = procedure.density(np.clip(rank, 0, 1)) * against.density(np.clip(1 - away, 0, 1))
     return np.array([slow, slow - 1, -law / beta * slow])
 
@@ -188,7 +190,7 @@ def _slope(
 def rivals(
     procedure: RankProcedure, against: AbstractProcedure, optimum: Optimum, kl: float | None
 ) -> list[Optimum]:
-    """Other stationary points than `optimum`: at its β, or each followed to the budget `kl`."""
+    """Stationary points other than `optimum`: at its β, or each followed to the budget `kl`."""
     points = [
         p
         for p in stationary_points(procedure, against, optimum.beta)

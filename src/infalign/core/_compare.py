@@ -18,14 +18,15 @@ from ._shapes import Float
 from ._transforms import AbstractTransform, Exponential, Power
 
 WEAKEST_TILT = 30.0
-"""How far below its first guess log β is searched: beyond, Φ/β overflows or tells nothing apart."""
+"""How far below its first guess log β is searched. Beyond that, Φ/β overflows or no longer
+distinguishes responses."""
 
 T = TypeVar("T", bound=AbstractTransform)
 
 
 @runtime_checkable
 class Policy(Protocol):
-    """A policy with the KL and the win rates of a tilt."""
+    """A policy, with its KL and win rates."""
 
     @property
     def beta(self) -> float: ...
@@ -40,7 +41,7 @@ class Policy(Protocol):
 
 @runtime_checkable
 class Tilting(Protocol):
-    """A candidate that is no transform of the quantile, such as `RawRewards`."""
+    """A candidate that is not a transform of the quantile, such as `RawRewards`."""
 
     @property
     def spec(self) -> str:
@@ -48,10 +49,10 @@ class Tilting(Protocol):
 
     @property
     def middle(self) -> Float[np.ndarray, "_"]:
-        """Rewards whose spread tells where to look for β."""
+        """Rewards whose spread sets the first guess of β."""
 
     def tilted(self, beta: float) -> Policy:
-        """The policy trained on it with strength β."""
+        """The policy trained on this candidate with strength β."""
 
 
 Family = Callable[[AbstractProcedure, float, AbstractProcedure], AbstractTransform]
@@ -67,7 +68,7 @@ class Candidate:
     beta: float
     win_rate: float
     loss: float
-    """Win rate short of the optimum at the same budget."""
+    """Shortfall of the win rate from the optimum at the same budget."""
 
     stderr: float = 0.0
     """Standard error of `win_rate`; above 0 for a finite number of calibration samples."""
@@ -139,7 +140,8 @@ def at_kl(transform: AbstractTransform, kl: float) -> TiltedPolicy: ...
 @overload
 def at_kl(transform: Tilting, kl: float) -> Policy: ...
 def at_kl(transform: AbstractTransform | Tilting, kl: float) -> Policy:
-    """The policy trained on `transform` whose KL is `kl` nats; SolveError if it cannot reach it."""
+    """The policy trained on `transform` whose KL is `kl` nats; SolveError if that KL is out of
+    reach."""
     _check.positive("kl", kl)
     if isinstance(transform, AbstractTransform):
         middle = transform(np.linspace(0.005, 0.995, 199))
@@ -155,7 +157,7 @@ def at_kl(transform: AbstractTransform | Tilting, kl: float) -> Policy:
     def excess(log_beta: float) -> float:
         return float(np.log(max(tilted(log_beta).kl, 1e-300) / kl))
 
-    # A weak tilt costs Var(Φ)/(2 β²) nats.
+    # A weak tilt has a KL of Var(Φ)/(2 β²) nats.
     start = float(np.log(max(np.std(middle), 1e-300)) - 0.5 * np.log(2 * kl))
     try:
         return tilted(falling_root(excess, start, low=start - WEAKEST_TILT, xtol=1e-13))
@@ -195,13 +197,15 @@ def _best_member(
     against: AbstractProcedure | None,
     low: float | None = None,
 ) -> T:
-    """The member of a one-parameter family that wins most, searched on a squeezed scale."""
+    """The member of a one-parameter family with the highest win rate, searched on a compressed
+    scale."""
     from scipy.optimize import minimize_scalar  # slow to import
 
     require_procedure("procedure", procedure)
     against = procedure if against is None else require_procedure("against", against)
     _check.positive("kl", kl)
-    # Sharper members win no more: laws with n draws live within 1/n of the ends of the axis.
+    # Sharper members do not win more: laws with n draws are concentrated within 1/n of the ends of
+    # the axis.
     reach = 100.0 * max(procedure.draws, 4)
     ends = squeeze(-reach if low is None else low), squeeze(reach)
 
@@ -216,7 +220,7 @@ def _best_member(
     best = int(np.argmin(losses))
     around = grid[max(best - 1, 0)], grid[min(best + 1, 24)]
     x = minimize_scalar(loss, bounds=around, method="bounded", options={"xatol": 1e-4}).x
-    # Four digits say it as well, but for a win rate next to 1, where they may be beyond reach.
+    # Four digits are enough, except for a win rate near 1, where four digits may be out of reach.
     rounded = family(float(f"{stretch(x):.4g}"))
     try:
         at_kl(rounded, kl)

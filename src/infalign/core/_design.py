@@ -1,4 +1,4 @@
-"""Which transform to train on, for a procedure and a KL budget, before any training.
+"""Design of the transform to train on, for a procedure and a KL budget, before any training.
 
 The paper's analytical tool (InfAlign, arXiv:2412.19792, section 5): on the quantile axis, win rates
 and KLs of every transform are integrals, the same for every model and reward.
@@ -31,15 +31,15 @@ ROUNDING = 1e-16
 """Relative rounding error of a table's values."""
 
 ROUNDING_LIMIT = 1e-4
-"""Nats by which rounding may move Φ/β in a policy that is built from a table."""
+"""Largest change of Φ/β by rounding, in nats, for a policy that is built from a table."""
 
 
 @dataclass(frozen=True)
 class Design:
     """The optimal transform for a procedure, and what training on it achieves.
 
-    With finite calibration, `samples` reference samples per prompt, `win_rate` and `kl` are
-    expectations over prompts, whose samples fall at random.
+    With finite calibration (`samples` reference samples per prompt), `win_rate` and `kl` are
+    expectations over prompts with random samples.
     """
 
     procedure: AbstractProcedure
@@ -58,33 +58,35 @@ class Design:
     """Reference samples per prompt of the calibration, K; None for exact calibration."""
 
     stderr: float = 0.0
-    """Standard error of `win_rate`; above 0 for finite calibration, whose expectation is a Monte
+    """Standard error of `win_rate`; above 0 for finite calibration, where `win_rate` is a Monte
     Carlo average."""
 
     @property
     def transform(self) -> Tabulated:
-        """The win rate's own gradient Φ, from 0: with `beta` it states the objective W − β KL.
+        """The gradient Φ of the win rate, shifted to start at 0; together with `beta` it defines
+        the objective W − β KL.
 
-        With finite calibration, the best table: Φ at the K + 1 quantiles j/K a response can have.
+        With finite calibration, the best table: Φ at the K + 1 possible quantiles j/K of a
+        response.
         """
         return self.solution.transform
 
     @property
     def gap(self) -> float:
-        """No policy has a larger W − β KL by more than this; nan where no certificate exists."""
+        """No policy's W − β KL is larger by more than this; nan if no certificate exists."""
         return self.solution.certificate[0]
 
     @property
     def certificate(self) -> str:
-        """How `gap` is known, in a sentence."""
+        """The proof of `gap`, in a sentence."""
         return self.solution.certificate[1]
 
     @property
     def rounding(self) -> float:
-        """Nats by which rounding `transform` to double precision may move Φ/β.
+        """Largest change of Φ/β, in nats, when `transform` is rounded to double precision.
 
-        Large where the win rate is so close to 1 that β is tiny beside Φ: a rounding of 1e-6 here
-        is 1e-3 for a trainer that computes with three digits less than single precision.
+        It is large if the win rate is so close to 1 that β is tiny compared with Φ: a rounding of
+        1e-6 here is 1e-3 for a trainer that computes with three digits less than single precision.
         """
         return ROUNDING * self.transform.phi[-1] / self.beta
 
@@ -97,8 +99,8 @@ class Design:
     def policy(self) -> TiltedPolicy:
         """The optimal policy on the quantile axis, as training on `transform` gives it.
 
-        Raises ValueError for a design with finite calibration, where every prompt has a policy of
-        its own, and SolveError where a table in double precision cannot state the policy.
+        Raises ValueError for a design with finite calibration, where every prompt has its own
+        policy, and SolveError if a table in double precision cannot represent the policy.
         """
         self._exact("policy")
         if self.rounding > ROUNDING_LIMIT:
@@ -156,15 +158,15 @@ def design(
     against: AbstractProcedure | None = None,
     samples: int | None = None,
 ) -> Design:
-    """The transform whose KL-regularized optimum wins most under `procedure`.
+    """The transform whose KL-regularized optimum has the highest win rate under `procedure`.
 
     - `procedure`: how the policy will be decoded.
-    - `kl`: budget in nats per sequence; or `beta`: the strength in W − β KL. Exactly one.
+    - `kl`: budget in nats per sequence; or `beta`: the strength in W − β KL. Give exactly one.
     - `against`: how the reference is decoded. Default: `procedure`.
     - `samples`: reference samples per prompt of the calibration, K. Default: exact calibration.
       With it, `kl` and `win_rate` are expectations over prompts.
 
-    Raises ValueError for arguments out of range and SolveError where double precision cannot hold
+    Raises ValueError for arguments out of range and SolveError if double precision cannot represent
     the optimum.
 
     >>> from infalign import BestOfN
@@ -185,7 +187,8 @@ def designs(
     kls: list[float],
     samples: int | None,
 ) -> list[Design]:
-    """The design at each of several KL budgets; from their neighbors where that is safe."""
+    """The design at each of several KL budgets; optima start from their neighbors if that is
+    safe."""
     if samples is None and isinstance(procedure, RankProcedure) and _certified(procedure, against):
         return [_exact(procedure, against, o) for o in frontier(procedure, against, kls)]
     return [design(procedure, kl=kl, against=against, samples=samples) for kl in kls]
@@ -197,7 +200,7 @@ def _exact(procedure: AbstractProcedure, against: AbstractProcedure, optimum: Op
 
 
 def _certified(procedure: RankProcedure, against: AbstractProcedure) -> bool:
-    """Whether duality leaves one stationary point only."""
+    """Whether duality leaves only one stationary point."""
     return mixture_concave(procedure) or displacement_concave(against)
 
 
@@ -222,7 +225,8 @@ def _optimum(
 
 
 def _table(optimum: Optimum, procedure: AbstractProcedure, against: AbstractProcedure) -> Tabulated:
-    """Φ on a grid so fine, and with its exact slope, that its tilt is the optimum's."""
+    """Φ on a grid, with its exact slope. The grid is fine enough that the table's tilt is the
+    optimum."""
     curve, grid = optimum.curve, optimum.curve.grid
     u, phi = grid.refine(optimum.gradient, TABLE_POINTS)
     if not isinstance(procedure, RankProcedure):
@@ -235,7 +239,7 @@ def _table(optimum: Optimum, procedure: AbstractProcedure, against: AbstractProc
     slope = procedure.density(cdf) * against.density(u)
     # Panels near 1 may be finer than floating-point numbers there.
     new = np.append(np.diff(u) > 0, True)
-    # Where Φ is flat to rounding, rounding must not make it fall.
+    # Where Φ is flat up to rounding, rounding must not make it fall.
     return Tabulated(
         tuple(u[new]), tuple(np.maximum.accumulate(phi[new])), tuple(np.maximum(slope[new], 0))
     )

@@ -1,9 +1,9 @@
-"""What a transform achieves with K calibration samples per prompt, and the best table for that K.
+"""The result of a transform with K calibration samples per prompt, and the best table for that K.
 
 K reference samples cut a prompt's quantile axis into K + 1 cells of random widths, uniform on the
-simplex. A response is only known to lie in cell j and gets the training reward φ_j, so the
-trained policy has one density per cell. Its win rate and KL are exact for one prompt. Their
-expectation over prompts is a seeded Monte Carlo average with control variates, and has an error.
+simplex. A response is only known to lie in cell j and gets the training reward φ_j, so the trained
+policy has one density per cell. Its win rate and KL are exact for one prompt. Their expectation
+over prompts is a seeded Monte Carlo average with control variates, with a standard error.
 """
 
 from dataclasses import dataclass
@@ -26,10 +26,11 @@ Widths = Float[np.ndarray, "prompts cells"]
 """One value per cell of each prompt."""
 
 CELLS = 400_000
-"""Cells in total, over the prompts of an average."""
+"""Total number of cells, over the prompts of an average."""
 
 OPTIMIZED_CELLS = 40_000
-"""Cells in total, over the prompts on which a table is optimized; other prompts judge it."""
+"""Total number of cells, over the prompts on which a table is optimized; it is evaluated on other
+prompts."""
 
 STRONGEST_TILT = 12.0
 """How far below its first guess log β is searched."""
@@ -65,19 +66,20 @@ class FewSamples:
         return np.arange(self.samples + 1) / self.samples
 
     def values(self, transform: AbstractTransform) -> Cells:
-        """φ_j of a transform: at j/K, or with add-half smoothing if it is unbounded."""
+        """φ_j of a transform: its values at j/K, or with add-half smoothing if it is unbounded."""
         if transform.bounded:
             return transform(self.quantiles)
         return transform((np.arange(self.samples + 1) + 0.5) / (self.samples + 1))
 
     def means(self, u: Float[np.ndarray, "_"], phi: Float[np.ndarray, "_"]) -> Cells:
-        """Φ, given at points u, at the mean quantile of each cell: about its mean there."""
+        """Φ, given at points u, at the mean quantile of each cell, which approximates its mean in
+        the cell."""
         middle = (np.arange(self.samples + 1) + 0.5) / (self.samples + 1)
         return np.interp(middle, u, phi)
 
     @cached_property
     def _widths(self) -> Float[np.ndarray, "prompts cells"]:
-        """Widths of the cells of the prompts of an average."""
+        """Cell widths of the prompts of an average."""
         prompts = max(CELLS // (self.samples + 1), 2000)
         rng = np.random.default_rng([SEED, self.samples])
         return rng.dirichlet(np.ones(self.samples + 1), size=prompts)
@@ -98,8 +100,8 @@ class FewSamples:
                 for w in np.array_split(widths, max(1, widths.size // 50_000))
             ]
         )
-        # Control variates: linear functions of the widths have known means, since E[width] =
-        # 1/(K + 1), so the part of W that they explain contributes no variance.
+        # Control variates: linear functions of the widths have known means, since E[width] = 1/(K +
+        # 1). The part of W that they explain therefore contributes no variance.
         top = exponents.max()
         tilt = np.exp(exponents - top)
         shapes = np.array([tilt, tilt * (exponents - top), tilt**2, self.quantiles])
@@ -110,7 +112,7 @@ class FewSamples:
         return Achieved(float(rest.mean()), self.kl(exponents), stderr)
 
     def at_kl(self, transform: AbstractTransform, kl: float) -> tuple[float, Cells]:
-        """β, and exponents Φ/β per cell, at which training on a transform costs `kl` nats.
+        """β, and exponents Φ/β per cell, at which training on a transform reaches `kl` nats.
 
         Raises SolveError if K samples cannot express that much.
         """
@@ -119,12 +121,12 @@ class FewSamples:
         return 1 / scale, values * scale
 
     def _scale(self, values: Cells, kl: float, name: str) -> float:
-        """1/β at which training on `values` costs `kl` nats."""
+        """1/β at which training on `values` reaches `kl` nats."""
 
         def excess(log_beta: float) -> float:
             return float(np.log(max(self.kl(values * np.exp(-log_beta)), 1e-300) / kl))
 
-        # A weak tilt costs Var(φ)/(2 β²) nats.
+        # A weak tilt has a KL of Var(φ)/(2 β²) nats.
         start = float(np.log(max(np.std(values), 1e-300)) - 0.5 * np.log(2 * kl))
         try:
             log_beta = falling_root(excess, start, low=start - STRONGEST_TILT, xtol=1e-12)
@@ -132,7 +134,8 @@ class FewSamples:
             raise SolveError(
                 f"`{name}` does not reach kl={kl:g} nats with {self.samples} calibration samples "
                 f"per prompt: {np.sum(1 / np.arange(1, self.samples + 1)):.3g} nats, "
-                "1 + 1/2 + … + 1/K, is the most they tell apart on average. Use more samples, or a "
+                "1 + 1/2 + … + 1/K, is the most they can express on average. Use more samples, or "
+                "a "
                 "smaller kl."
             ) from None
         return float(np.exp(-log_beta))
@@ -149,8 +152,8 @@ class FewSamples:
     ) -> tuple[Cells, float]:
         """The φ_j, increasing, that maximize the expected W − β KL, and β.
 
-        At a budget, β is solved for with the table. `start` and `start_beta` are a guess: the
-        exact optimum averaged over the cells.
+        With a budget, β is solved for together with the table. `start` and `start_beta` are a
+        guess: the exact optimum averaged over the cells.
         """
         prompts = max(OPTIMIZED_CELLS // (self.samples + 1), 256)
         widths = np.random.default_rng([SEED, self.samples, 1]).dirichlet(
@@ -168,9 +171,10 @@ class FewSamples:
             strength = _check.positive("beta", beta)
             return solve(strength, guess) * strength, strength
         budget = kl
-        # β at which the optimized table costs `kl` on the prompts it is optimized on. Each table is
-        # the start of the next one and the bracket's ends are optimized twice, so `falling_root`,
-        # which remembers values, would end at another table within the optimizer's tolerance.
+        # β at which the optimized table has KL `kl` on the prompts it is optimized on. Each table
+        # is the start of the next one and the bracket's ends are optimized twice. `falling_root`,
+        # which caches values, would therefore end at another table within the optimizer's
+        # tolerance.
         known: dict[float, float] = {}
         exponents = guess
 
@@ -193,7 +197,7 @@ class FewSamples:
                 )
         log_beta = bracketed_root(excess, low, high, xtol=1e-3) if known[low] > 0 else low
         excess(log_beta)
-        # On the prompts that judge it the budget holds exactly.
+        # On the prompts used for evaluation, the budget holds exactly.
         scale = self._scale(exponents, kl, "the table")
         return exponents * scale * np.exp(log_beta), float(np.exp(log_beta))
 
@@ -257,8 +261,8 @@ def _inside(
 ) -> tuple[Float[np.ndarray, "nodes"], Float[np.ndarray, "nodes"]]:
     """Gauss-Legendre quadrature within a cell: positions in (0, 1), and weights.
 
-    With d draws H(F) g is a polynomial of degree about 2d on the whole axis, and nearly one of
-    degree 2d/(K + 1) in a cell.
+    With d draws, H(F) g is a polynomial of degree about 2d on the whole axis, and nearly a
+    polynomial of degree 2d/(K + 1) in a cell.
     """
     nodes, weights = np.polynomial.legendre.leggauss(min(4 + 2 * draws // (samples + 1), 32))
     return (1 + nodes) / 2, weights / 2
@@ -314,8 +318,8 @@ def _ascend(
         after = np.cumsum(per_cell[:, ::-1], axis=1)[:, ::-1] - per_cell
         phi = -after - widths * (rate @ (weights * at))
         marginal = phi - beta * e
-        # The exponents enter through mass ∝ width e^exponent, so dJ/de is mass times Φ − βe less
-        # its mean: the tilt's log partition takes the mean out.
+        # The exponents enter through mass ∝ width e^exponent, so dJ/de is mass times (Φ − βe minus
+        # its mean); the tilt's log partition removes the mean.
         pull = mass * (marginal - np.sum(mass * marginal, axis=1, keepdims=True))
         return beta * kl.mean() - wins.mean(), -pull.mean(0)
 
@@ -324,5 +328,5 @@ def _ascend(
     optimum = minimize(
         loss, exponents, jac=True, method="L-BFGS-B", options={"maxiter": 200, "ftol": 1e-12}
     )
-    # A common shift changes nothing. The table must not fall where few prompts determine it.
+    # A common shift has no effect. The table must not fall where few prompts determine it.
     return np.maximum.accumulate(optimum.x - optimum.x[0])

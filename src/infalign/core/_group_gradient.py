@@ -1,15 +1,15 @@
 """The gradient of the inference-time win rate itself, from groups of responses to one prompt.
 
-A procedure selects one of n responses of the policy; the chance of the selected response to win is
-its utility g. The mean utility ĝ over all n-subsets of a group of m responses is an unbiased
-estimate of the win rate W (a U-statistic), and ĝ₋ᵢ, that of the group without response i, does not
-depend on i. By the score function
+A procedure selects one of n responses of the policy; the selected response's chance to win is its
+utility g. The mean utility ĝ over all n-subsets of a group of m responses is an unbiased estimate
+of the win rate W (a U-statistic), and ĝ₋ᵢ, the mean utility of the group without response i, does
+not depend on response i. By the score function
 
     ∇W = E[ Σᵢ (ĝ − ĝ₋ᵢ) ∇ log π(yᵢ) ],
 
-so ĝ − ĝ₋ᵢ is the advantage of response i: a jackknife, unbiased for any procedure that selects by
-rank, with the group itself as the baseline. The advantages of a group sum to 0. For best-of-n with
-0/1 rewards this is pass@n policy optimization with a leave-one-out baseline (PKPO,
+so ĝ − ĝ₋ᵢ is the advantage of response i. It is a jackknife that is unbiased for any procedure that
+selects by rank, with the group itself as the baseline. The advantages of a group sum to 0. For
+best-of-n with 0/1 rewards this is pass@n policy optimization with a leave-one-out baseline (PKPO,
 arXiv:2505.15201).
 """
 
@@ -27,9 +27,9 @@ def group_win_rate(
     utilities: Real[ArrayLike, "groups m"],
     procedure: RankProcedure,
 ) -> Float[np.ndarray, "groups"]:
-    """ĝ of each group: mean utility of the selected response over all subsets.
+    """ĝ of each group: the mean utility of the selected response over all subsets.
 
-    - `rewards`: what the procedure selects by; any scale, ties allowed.
+    - `rewards`: the rewards that the procedure selects by; any scale, ties allowed.
     - `utilities`: g of each response; equal where rewards are.
 
     Raises ValueError for shapes that differ, DataError for groups smaller than the procedure draws.
@@ -48,10 +48,10 @@ def group_rewards(
 
     (m − 1)(ĝ − ĝ₋ᵢ): a trainer that subtracts the mean of the others in the group, as RLOO does,
     turns it into the advantage m(ĝ − ĝ₋ᵢ), whose mean over the group is ∇W. KL terms may be
-    subtracted before. Each group's rewards sum to 0. The cost grows like m log m.
+    subtracted first. Each group's rewards sum to 0. The cost grows like m log m.
 
-    The arguments are those of `group_win_rate`; groups need one response more than the procedure
-    draws.
+    The arguments are those of `group_win_rate`, but groups need at least one response more than the
+    procedure draws.
 
     >>> from infalign import BestOfN
     >>> group_rewards([[0.0, 1.0, 2.0]], [[0.0, 0.5, 1.0]], BestOfN(2))[0].round(3).tolist()
@@ -77,7 +77,8 @@ def group_rewards(
 def _groups(
     rewards: ArrayLike, utilities: ArrayLike, procedure: RankProcedure, *, spare: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Both as arrays of one shape, with `spare` responses more than the procedure draws."""
+    """Both as arrays of the same shape, with at least `spare` more responses than the procedure
+    draws."""
     remedy = "Others read the calibrated reward; no unbiased gradient is known for them."
     require_by_rank("procedure", procedure, remedy)
     rewards = finite_rewards("rewards", rewards)

@@ -9,10 +9,10 @@ from infalign import _check
 from ._shapes import ArrayLike, Float, Real
 
 Quantiles = Real[ArrayLike, "*any"]
-"""What elementwise functions on the quantile axis take."""
+"""The argument of elementwise functions on the quantile axis."""
 
 Values = Float[np.ndarray, "*any"]
-"""What they return."""
+"""The result of elementwise functions on the quantile axis."""
 
 SCORE_AGAIN = "Score those samples again, or leave their prompts out on purpose."
 
@@ -36,7 +36,7 @@ def quantile(name: str, value: Any) -> Values:
 
 
 def inner_quantile(name: str, value: Any, why: str) -> Values:
-    """`value` as quantiles in (0, 1), where functions infinite at the ends are finite."""
+    """`value` as quantiles in (0, 1), for functions that are infinite at the ends."""
     remedy = 'Calibrate with smoothing="add-half", or choose a bounded transform.'
     quantile(name, value)
     return _check.open_unit_interval(name, value, why, remedy)

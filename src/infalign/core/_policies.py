@@ -18,20 +18,22 @@ from ._shapes import ArrayLike, Float, Real
 from ._transforms import AbstractTransform
 
 MISSED_MASS = 1e-9
-"""Probability that a panel may misplace before it is cut; integrals over it err by far less."""
+"""Probability that a panel may misplace before it is cut; errors of integrals over it are far
+smaller."""
 
 CUTS = 40
-"""Most halvings of a panel: a kink stays visible at any width."""
+"""Maximum number of halvings of a panel, since a kink remains at any width."""
 
 HALVINGS = 44
-"""Halvings of the first panels towards both ends: 2⁻⁴⁴ is 6e-14, for policies up to 30 nats."""
+"""Number of halvings of the first panels toward both ends: 2⁻⁴⁴ is 6e-14, for policies up to 30
+nats."""
 
 
 class Curve:
     """A density on the quantile axis and its CDF, at the nodes of a quadrature that resolves it."""
 
     def __init__(self, grid: Panels, exponent: Float[np.ndarray, "panels nodes"]) -> None:
-        """- `exponent`: the log-density, not normalized; `log_partition` normalizes it."""
+        """- `exponent`: the unnormalized log-density; `log_partition` is its normalization."""
         top = exponent.max()  # e^exponent may overflow; e^(exponent - top) cannot
         mass = np.exp(exponent - top)
         total = grid.integrate(mass)
@@ -45,7 +47,7 @@ class Curve:
 
     @property
     def kl(self) -> float:
-        """∫ f log f = ∫ (f log f − f + 1), whose integrand is nowhere negative."""
+        """∫ f log f = ∫ (f log f − f + 1), whose integrand is never negative."""
         f = self.density
         return self.grid.integrate(f * np.where(f > 0, self.log_density, 0) - f + 1)
 

@@ -83,7 +83,7 @@ class BestOfN(RankProcedure):
 class WorstOfN(RankProcedure):
     """Draw `n` responses, select the one with the lowest reward: H(u) = 1 − (1 − u)ⁿ.
 
-    The defender's view of an attacker who tries n times and uses the most harmful response.
+    Models an attacker who tries n times and uses the most harmful response.
     """
 
     n: int
@@ -151,7 +151,8 @@ class OrderStatistic(RankProcedure):
         """u^low (1 − u)^high over the beta function of the law; powers below 0 have no weight."""
         u = quantile("u", u)
         scale = np.exp(-betaln(self.n - self.k + 1, self.k) / max(low + high, 1))
-        # The huge scale goes into each factor, so that neither overflows nor underflows alone.
+        # The huge scale is distributed over the factors, so that neither factor overflows or
+        # underflows alone.
         return (
             np.power(u * scale, max(low, 0))
             * np.power((1 - u) * scale, max(high, 0))
@@ -172,7 +173,7 @@ class OrderStatistic(RankProcedure):
 class BestOfPoisson(RankProcedure):
     """Best of a random number of responses, 1 + Poisson(μ): H(u) = u e^{μ(u − 1)}.
 
-    Interpolates best-of-n smoothly in its expected cost 1 + μ (arXiv:2506.19248).
+    Interpolates best-of-n smoothly, at an expected cost of 1 + μ draws (arXiv:2506.19248).
     """
 
     mu: float
@@ -185,7 +186,7 @@ class BestOfPoisson(RankProcedure):
 
     @property
     def draws(self) -> int:
-        """A number that is exceeded once in 10¹² times."""
+        """A number of draws that is exceeded with probability 10⁻¹²."""
         return 1 if self.mu == 0 else 1 + int(np.ceil(_poisson_quantile(self.mu)))
 
     def cdf(self, u: Quantiles) -> Values:
@@ -208,7 +209,8 @@ class BestOfPoisson(RankProcedure):
         return BestOfN(1 + int(rng.poisson(self.mu)))
 
     def subset_law(self, m: int) -> Float[np.ndarray, "_"]:
-        """The mixture over the numbers of draws that m samples allow, up to 10⁻¹² of them."""
+        """The mixture over the numbers of draws that m samples allow, except for a probability of
+        10⁻¹²."""
         more = np.arange(min(self.draws, m))
         chances = np.exp(xlogy(more, self.mu) - self.mu - gammaln(more + 1))
         law, i = np.zeros(m + 1), np.arange(m + 1)
@@ -231,7 +233,7 @@ class Mixture(RankProcedure):
     procedures: tuple[RankProcedure, ...]
 
     weights: tuple[float, ...]
-    """Chance of each; they sum to 1."""
+    """Chance of each procedure; the chances sum to 1."""
 
     def __post_init__(self) -> None:
         weights = [_check.real("weights", w) for w in _check.entries("weights", self.weights)]

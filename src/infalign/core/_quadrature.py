@@ -1,11 +1,12 @@
-"""Integrals over the quantile axis by Gauss-Legendre panels, cut where the integrand needs it.
+"""Integrals over the quantile axis by Gauss-Legendre panels, which are cut where the integrand
+requires it.
 
 The law of best-of-n is concentrated within 1/n of one end of the axis, and a policy at κ nats
-within e^-κ of it, so panels halve in width towards both ends. Inside a panel the integrands are
-smooth, and 12 nodes reach double precision; where one is not smooth, the panel is cut in two.
+within e^-κ of it, so panel widths halve toward both ends. Inside a panel the integrands are smooth,
+and 12 nodes reach double precision; if an integrand is not smooth, the panel is cut in two.
 
-Distances from 1 are stored next to those from 0: a panel may be far narrower than the spacing of
-floating-point numbers near 1.
+Distances from 1 are stored as well as distances from 0: a panel may be far narrower than the
+spacing of floating-point numbers near 1.
 """
 
 from collections.abc import Callable
@@ -20,7 +21,8 @@ ORDER = 12
 """Nodes in each panel."""
 
 TAIL = 6
-"""Panels, each a quarter as wide as the one before, that replace the last one when it is cut."""
+"""Number of panels that replace the last one when it is cut; each is a quarter as wide as the one
+before."""
 
 NODES, WEIGHTS = legendre.leggauss(ORDER)
 _TO_COEFFICIENTS = np.linalg.inv(legendre.legvander(NODES, ORDER - 1))
@@ -38,7 +40,7 @@ class Panels:
         distances: Float[np.ndarray, "panels_and_1"] | None = None,
     ) -> None:
         """- `edges`: from 0 to 1, increasing.
-        - `distances`: 1 − edges, if computed without the cancellation."""
+        - `distances`: 1 − edges, if known without cancellation."""
         self.edges = edges
         self.distances = 1 - edges if distances is None else distances
         widths = np.where(edges[:-1] < 0.5, np.diff(edges), -np.diff(self.distances))
@@ -79,7 +81,8 @@ class Panels:
         panel = np.clip(np.searchsorted(self.edges, u, "right") - 1, 0, len(self) - 1)
         left = self.edges[panel]
         half = (u - left) / 2
-        # At an edge nothing is added; the density, which may be undefined at 0 or 1, is not needed.
+        # At an edge nothing is added, so the density, which may be undefined at 0 or 1, is not
+        # needed.
         inside = np.where(
             (half > 0)[..., None], left[..., None] + half[..., None] * (1 + NODES), 0.5
         )
@@ -92,8 +95,8 @@ class Panels:
         return 2 * self.half[:, 0] * last.max(1)
 
     def cut(self, rough: Bool[np.ndarray, "panels"]) -> "Panels":
-        """These panels, with those marked in `rough` cut in two. The last one is cut towards 1,
-        where a function may vary on a far smaller scale than in the panels before."""
+        """These panels, with those marked in `rough` cut in two. The last panel is cut toward 1,
+        where a function may vary on a far smaller scale than in the other panels."""
         at = np.flatnonzero(rough)
         inside = at[at < len(self) - 1]
         edges = np.insert(self.edges, inside + 1, (self.edges[inside] + self.edges[inside + 1]) / 2)
@@ -108,7 +111,7 @@ class Panels:
     def interpolate(self, values: np.ndarray, other: "Panels") -> np.ndarray:
         """Values at the nodes of `other`, which was cut from these panels, by the interpolating
         polynomials."""
-        # Positions are measured from the nearer end of the axis, so that nothing cancels.
+        # Positions are measured from the nearer end of the axis to avoid cancellation.
         left, right = other.edges[:-1], other.distances[:-1]
         from_0 = np.searchsorted(self.edges, left, "right") - 1
         from_1 = len(self) - np.searchsorted(self.distances[::-1], right, "left")
@@ -119,8 +122,8 @@ class Panels:
         return np.einsum("pij,pj->pi", legendre.legvander(local, ORDER - 1), coefficients)
 
     def refine(self, values: np.ndarray, points: int) -> tuple[np.ndarray, np.ndarray]:
-        """`points` evenly spaced points in each panel, from its left edge on, and the values of the
-        interpolating polynomials there."""
+        """`points` evenly spaced points in each panel, starting at its left edge, and the values of
+        the interpolating polynomials at these points."""
         steps = np.arange(points) / points
         lagrange = legendre.legvander(2 * steps - 1, ORDER - 1) @ _TO_COEFFICIENTS
         u = self.edges[:-1, None] + 2 * self.half * steps
@@ -129,8 +132,8 @@ class Panels:
 
 @lru_cache(maxsize=64)
 def graded(near_0: int, near_1: int, breaks: tuple[float, ...] = ()) -> Panels:
-    """Panels that halve `near_0` times towards 0 and `near_1` times towards 1, with further edges
-    at `breaks`, where an integrand may jump."""
+    """Panels that halve `near_0` times toward 0 and `near_1` times toward 1, with further edges at
+    `breaks`, where an integrand may jump."""
     up = 0.5 ** np.arange(near_0, 0, -1)
     down = 0.5 ** np.arange(2, near_1 + 1)
     edges = np.concatenate([[0.0], up, 1 - down, [1.0]])

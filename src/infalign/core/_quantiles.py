@@ -45,10 +45,10 @@ def randomized_quantiles(
 ) -> Float[np.ndarray, "prompts m"]:
     """Quantiles with ties and the gaps between ranks broken at random: (#{r_k < r} + v) / (K + 1).
 
-    v is uniform on [0, 1 + #{r_k = r}]. Unlike mid-ranks these are exactly uniform for fresh
-    reference samples, whatever K is and however many ties there are: what densities and tests of
-    uniformity need. Source: the randomized probability integral transform, as in Smith,
-    Diagnostic checks of non-standard time series models, Journal of Forecasting 4 (1985).
+    v is uniform on [0, 1 + #{r_k = r}]. Unlike mid-ranks, these are exactly uniform for fresh
+    reference samples, for any K and any number of ties. Densities and tests of uniformity need
+    this. Source: the randomized probability integral transform, as in Smith, Diagnostic checks of
+    non-standard time series models, Journal of Forecasting 4 (1985).
 
     Returns shape (prompts, m) in [0, 1). Raises ValueError as `quantiles` does.
     """
@@ -61,10 +61,11 @@ def randomized_quantiles(
 def ranks(
     reference: Real[np.ndarray, "k"], rewards: Real[np.ndarray, "*any"]
 ) -> tuple[Int[np.ndarray, "*any"], Int[np.ndarray, "*any"]]:
-    """How many of one prompt's sorted `reference` rewards lie below each reward, and up to it.
+    """How many of one prompt's sorted `reference` rewards lie below each reward, and how many at or
+    below it.
 
-    Reference rewards cut the axis into K + 1 cells; a reward stands in the cell of its rank, or
-    with ties in any from the first number to the second.
+    Reference rewards cut the axis into K + 1 cells. A reward lies in the cell of its rank; with
+    ties, it may lie in any cell from the first number to the second.
     """
     return np.searchsorted(reference, rewards, "left"), np.searchsorted(reference, rewards, "right")
 
@@ -72,7 +73,7 @@ def ranks(
 def interval(
     reference: Real[np.ndarray, "k"], rewards: Real[np.ndarray, "*any"], smoothing: Smoothing
 ) -> tuple[Float[np.ndarray, "*any"], Float[np.ndarray, "*any"]]:
-    """Ends of the quantile interval that each reward's ties take up; equal where it has none."""
+    """Ends of the quantile interval of each reward's ties; equal if it has no ties."""
     below, up_to = ranks(reference, rewards)
     return ends(below, up_to, len(reference), smoothing)
 
@@ -83,7 +84,8 @@ def ends(
     samples: int | Int[np.ndarray, "..."],
     smoothing: Smoothing,
 ) -> tuple[Float[np.ndarray, "*any"], Float[np.ndarray, "*any"]]:
-    """Quantiles of ranks among `samples` rewards: of the rank `below` all ties, and `up_to` all."""
+    """Quantiles of ranks among `samples` rewards: of the rank `below` all ties, and of the rank
+    `up_to` and including them."""
     if _check.one_of("smoothing", smoothing, ("none", "add-half")) == "add-half":
         return (below + 0.5) / (samples + 1), (up_to + 0.5) / (samples + 1)
     return below / samples, up_to / samples
@@ -100,7 +102,7 @@ def mid_rank(
 def _paired(
     rewards: Real[ArrayLike, "prompts m"], reference_rewards: Real[ArrayLike, "prompts k"]
 ) -> tuple[Float[np.ndarray, "prompts m"], Float[np.ndarray, "prompts k"]]:
-    """Both as finite arrays with one row per prompt, the reference sorted."""
+    """Both as finite arrays with one row per prompt; the reference is sorted."""
     given = finite_rewards("rewards", rewards)
     reference = np.sort(finite_rewards("reference_rewards", reference_rewards), axis=1)
     _check.paired_rows(rewards=given, reference_rewards=reference)

@@ -1,8 +1,8 @@
-"""Plain RLHF on the raw reward, on the quantile axis: the baseline of every transform.
+"""Plain RLHF on the raw reward, on the quantile axis: the baseline for every transform.
 
-KL-regularized RL on the raw reward tilts each prompt's reference samples by e^{r/β}, with one β
-for all prompts. This is a transform too: each prompt's own quantile function. With K rewards of a
-prompt, the tilted policy has one density per cell ((k − 1)/K, k/K] of the quantile axis.
+KL-regularized RL on the raw reward tilts each prompt's reference samples by e^{r/β}, with one β for
+all prompts. This amounts to a transform too: each prompt's own quantile function. With K rewards of
+a prompt, the tilted policy has one density per cell ((k − 1)/K, k/K] of the quantile axis.
 """
 
 from dataclasses import dataclass, field
@@ -25,10 +25,10 @@ WEAKEST = 1e-12
 """β, in standard deviations of the reward, below which only each prompt's best sample is left."""
 
 NODES = 8
-"""Nodes of a panel, at least: exact for polynomials of degree 15."""
+"""Minimum number of nodes of a panel; exact for polynomials of degree 15."""
 
 AT_ONCE = 2_000_000
-"""Nodes, over prompts, whose CDFs are held in memory at once."""
+"""Number of nodes, over prompts, whose CDFs are held in memory at once."""
 
 
 def log_weights(
@@ -40,13 +40,13 @@ def log_weights(
 
 @dataclass(frozen=True)
 class RawRewards:
-    """The raw reward as a candidate for `compare`: what plain RLHF on it would achieve.
+    """The raw reward as a candidate for `compare`, to show the result of plain RLHF.
 
     - `rewards`: rewards of reference samples, shape (prompts, K), any scale; nan where a prompt has
       fewer samples. One row is enough for a reward with the same distribution on all prompts.
 
-    A prompt's ties are broken at random. K must be well above e^KL: with few samples, the best of
-    them stand in for a tail that was not observed.
+    A prompt's ties are broken at random. K must be well above e^KL: with few samples, the best ones
+    replace a tail that was not observed.
 
     >>> from infalign import BestOfN, compare
     >>> normal = np.random.default_rng(0).normal(size=(20, 2000))
@@ -83,19 +83,21 @@ class RawRewards:
 
     @cached_property
     def middle(self) -> Float[np.ndarray, "_"]:
-        """Each prompt's rewards less their mean, in one list."""
+        """Each prompt's rewards minus their mean, in one list."""
         centered = self.rewards - np.nanmean(self.rewards, axis=1, keepdims=True)
         return centered[np.isfinite(centered)]
 
     @cached_property
     def by_samples(self) -> list[np.ndarray]:
-        """The rewards, (prompts, K), of the prompts that share a number of samples K."""
+        """The rewards, (prompts, K), for each group of prompts with the same number of samples
+        K."""
         counts = np.isfinite(self.rewards).sum(1)
         return [self.rewards[counts == k, :k] for k in np.unique(counts)]  # nan sorts last
 
     @cached_property
     def most_kl(self) -> float:
-        """Largest mean KL that the samples can express: that of always giving the best sample."""
+        """Largest mean KL that the samples can express, reached by always giving the best
+        sample."""
         parts = [np.log(r.shape[1] / (r == r[:, -1:]).sum(1)).sum() for r in self.by_samples]
         return float(sum(parts) / len(self.rewards))
 
@@ -136,9 +138,9 @@ class RawPolicy:
     ) -> float:
         """Chance to beat the reference, averaged over prompts: 1 − ∫ H(F) dG, F linear in cells.
 
-        - `procedure`: must select by rank; the raw policy has no density to read calibrated rewards
-          from.
-        - `against`: the opponent's procedure, any. Default: `procedure`.
+        - `procedure`: must select by rank, because the raw policy does not define calibrated
+          rewards.
+        - `against`: the opponent's procedure, of any kind. Default: `procedure`.
         """
         remedy = (
             "A policy trained on raw rewards has no calibrated reward to select by. Compare "

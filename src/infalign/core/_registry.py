@@ -1,16 +1,16 @@
 """Registries of named classes: the procedures and transforms that text can name.
 
-A class joins with a decorator on top of its `@dataclass(frozen=True)`:
+A class is registered by a decorator above `@dataclass(frozen=True)`:
 
     @register_procedure("best-of-n", words="best-of-{n}", family=True, example="best-of-n:4")
     @dataclass(frozen=True)
     class BestOfN(RankProcedure):
         n: int
 
-Everything that knows procedures or transforms by name reads the entry: `parse_procedure` and the
-default `spec`, the forms in help and errors, the words of reports, the curves over n, the JSON of
-a transform, the choices of the explorer. The fields of the dataclass are the parameters:
-`n: int` is read by `int` and shown as `N`.
+Everything that uses procedures or transforms by name reads the entry: `parse_procedure` and the
+default `spec`, the forms in help and errors, the descriptions in reports, the curves over n, the
+JSON of a transform, and the explorer's choices. The fields of the dataclass are the parameters: `n:
+int` is read by `int` and shown as `N`.
 """
 
 import re
@@ -25,13 +25,13 @@ T = TypeVar("T")
 C = TypeVar("C", bound=type)
 
 READERS: dict[type, Callable[[str], Any]] = {int: int, float: float, str: str}
-"""How the text of a parameter becomes its value, by the type of the field."""
+"""Conversion of a parameter's text to its value, by the type of the field."""
 
 NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 
 
 class Unreadable(ValueError):
-    """Raised by a class's `from_text` for text that does not have its form."""
+    """Raised by a class's `from_text` for text that does not have the right form."""
 
 
 @dataclass(frozen=True)
@@ -40,11 +40,11 @@ class Parameter:
 
     name: str
     read: Callable[[str], Any]
-    """Its value from text; ValueError for text that is not one."""
+    """The parameter's value from text; ValueError for invalid text."""
 
     @property
     def placeholder(self) -> str:
-        """What stands for its value in a form: `N`."""
+        """Placeholder for the value in a form: `N`."""
         return self.name.upper()
 
 
@@ -65,16 +65,16 @@ class Entry(Generic[T]):
     """`best-of-n:N`, for help and errors; empty if text cannot name the class."""
 
     label: str
-    """`best of n`, for a list of choices."""
+    """`best of n`, for lists of choices."""
 
     template: str | None
-    """`best-of-{n}`, the words of reports; None where reports show the text form."""
+    """`best-of-{n}`, the description in reports; None if reports show the text form."""
 
     family: bool
-    """Whether `n` is its only parameter, so that it has a curve over n."""
+    """Whether `n` is its only parameter, so that reports can show a curve over n."""
 
     example: str | None
-    """`best-of-n:4`; None where a class with parameters gives none."""
+    """`best-of-n:4`; None if a class with parameters has no example."""
 
     @property
     def summary(self) -> str:
@@ -105,7 +105,7 @@ class Entry(Generic[T]):
         return ":".join([self.name, *values])
 
     def words(self, spec: str) -> str:
-        """The words of reports for a text form of this class."""
+        """The description in reports for a text form of this class."""
         texts = spec.split(":")[1:]
         if self.template is None or len(texts) != len(self.parameters):
             return spec
@@ -118,7 +118,7 @@ class Registry(Mapping[str, Entry[T]]):
 
     def __init__(self, noun: str, base: type[T]):
         """
-        - `noun`: what an entry is, and the argument that errors name: `procedure`.
+        - `noun`: the noun for an entry, which errors also use as the argument's name: `procedure`.
         - `base`: the class that every entry derives from.
         """
         self.noun = noun
@@ -149,7 +149,7 @@ class Registry(Mapping[str, Entry[T]]):
 
         def enter(kind: C) -> C:
             entry = self._entry(kind, name, words, label, family, example, form)
-            # A class that is defined again, as by a notebook's cell, replaces its former self.
+            # A class that is defined again, as in a notebook cell, replaces its former definition.
             for known in [e.name for e in self.values() if _place(e.kind) == _place(kind)]:
                 self.remove(known)
             self._entries[name] = self._by_kind[kind] = entry
@@ -158,7 +158,7 @@ class Registry(Mapping[str, Entry[T]]):
         return enter
 
     def remove(self, name: str) -> None:
-        """Take an entry out again."""
+        """Remove an entry."""
         del self._by_kind[self._entries.pop(name).kind]
 
     def of(self, instance: T) -> Entry[T] | None:
@@ -168,7 +168,7 @@ class Registry(Mapping[str, Entry[T]]):
     def forms(self, *more: str) -> str:
         """All text forms in one phrase: `sampling, best-of-n:N, … or rewind:THRESHOLD:MAX_TRIES`.
 
-        - `more`: forms that a caller reads besides.
+        - `more`: further forms that the caller reads.
         """
         *others, last = [*(e.form for e in self.values() if e.form), *more]
         return f"{', '.join(others)} or {last}" if others else last
@@ -176,7 +176,7 @@ class Registry(Mapping[str, Entry[T]]):
     def parse(self, text: str, *more: str, argument: str | None = None) -> T:
         """The instance that `text` names.
 
-        - `more`: forms that the caller has tried already, for the error.
+        - `more`: further forms that the caller has already tried, for the error message.
         - `argument`: the argument that the error names; default: the registry's noun.
 
         Raises ValueError for an unknown name or form, and for a value out of range.
@@ -196,7 +196,7 @@ class Registry(Mapping[str, Entry[T]]):
         return repr(instance) if entry is None else entry.spec(instance)
 
     def words(self, spec: str) -> str:
-        """The words of reports for a text form; the text itself if no entry has it."""
+        """The description in reports for a text form; the text itself if no entry matches."""
         entry = self._entries.get(spec.partition(":")[0])
         return spec if entry is None else entry.words(spec)
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 
 class NoRoot(Exception):
-    """The bracket reached its end without a change of sign; `at` is where it stopped."""
+    """The bracket reached its limit without a change of sign; `at` is where it stopped."""
 
     def __init__(self, at: float) -> None:
         super().__init__(f"no change of sign up to {at:g}")
@@ -25,11 +25,12 @@ def falling_root(
 ) -> float:
     """The root of a falling function, such as log KL(β) − log budget in log β.
 
-    - `start`: a guess; the bracket grows from it towards the root.
-    - `step`: width of the first bracket; each further one is `growth` times as wide.
-    - `low`, `high`: limits of the bracket. Raises NoRoot beyond, and where the function is nan.
+    - `start`: a guess; the bracket grows from it toward the root.
+    - `step`: width of the first bracket; each further bracket is `growth` times as wide.
+    - `low`, `high`: limits of the bracket. Raises NoRoot beyond them, or if the function is nan.
 
-    The function is called once at each point: solvers that start from their last result rely on it.
+    The function is called once at each point; solvers that start from their last result rely on
+    this.
     """
     known: dict[float, float] = {}
 
@@ -55,7 +56,7 @@ def falling_root(
 def bracketed_root(
     function: Callable[[float], float], low: float, high: float, *, xtol: float, rtol: float = 1e-14
 ) -> float:
-    """The root between two ends of different sign, by Brent's method."""
+    """The root between two ends of opposite sign, by Brent's method."""
     from scipy.optimize import brentq  # slow to import, and `import infalign` should not be
 
     return float(brentq(function, low, high, xtol=xtol, rtol=rtol))

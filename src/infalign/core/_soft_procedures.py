@@ -1,8 +1,8 @@
-"""Procedures that read the calibrated reward itself, not ranks alone: soft best-of-n and rewind.
+"""Procedures that read the calibrated reward itself, not only ranks: soft best-of-n and rewind.
 
 On the quantile axis their temperature and threshold are in units of the calibrated reward, so a
-procedure is the same for every prompt and model. Such a procedure is not a map of the policy's CDF:
-each defines the gradient (and curvature) of its win rate as a functional of the policy's density f.
+procedure is the same for every prompt and model. They are not maps of the policy's CDF; each
+defines the gradient (and curvature) of its win rate as a functional of the policy's density f.
 """
 
 from abc import abstractmethod
@@ -45,15 +45,16 @@ class SoftenedProcedure(AbstractProcedure):
 class SoftBestOfN(SoftenedProcedure):
     """Draw `n` responses, select response i with chance ∝ e^{C_i / temperature}.
 
-    Between plain sampling (high temperature) and best-of-n (low). Source: arXiv:2505.03156, here
-    with the calibrated reward C in place of the raw one.
+    It lies between plain sampling (high temperature) and best-of-n (low temperature). Source:
+    arXiv:2505.03156, here with the calibrated reward C instead of the raw reward.
     """
 
     n: int
     """Responses drawn."""
 
     temperature: float
-    """In units of the calibrated reward; at least 0.005, below which it is best-of-n."""
+    """In units of the calibrated reward; at least 0.005, since below that the procedure equals
+    best-of-n."""
 
     def __post_init__(self) -> None:
         _check.count("n", self.n)
@@ -125,7 +126,7 @@ class SoftBestOfN(SoftenedProcedure):
         gain = (opponent * self._w(grid.nodes)).ravel()
         wins = kernel @ (gain * (grid.weights * density).ravel())
         step = 0.25 * self._s * self.n
-        # L(s) underflows only where e^{-s w} has done so everywhere.
+        # L(s) underflows only if e^{-s w} underflows everywhere.
         inverse = np.where(laplace > 0, 1 / np.where(laplace > 0, laplace, 1), 0)
         first = step * laplace ** (self.n - 1)
         second = (self.n - 1) * first * inverse
@@ -176,16 +177,17 @@ class Rewind(SoftenedProcedure):
         return (self.threshold,)
 
     def passes(self, quantile: float) -> bool:
-        """Whether drawing ends with a response of this calibrated reward."""
+        """Whether drawing ends after a response with this calibrated reward."""
         return _check.real("quantile", quantile) >= self.threshold
 
     def choose(self, values: Sequence[float], rng: np.random.Generator) -> int:
-        """The first that passes, in the order of drawing; else the last."""
+        """The first response that passes, in the order drawn; else the last."""
         passed = [i for i, u in enumerate(values[: self.max_tries]) if self.passes(u)]
         return passed[0] if passed else min(len(values), self.max_tries) - 1
 
     def rates(self, below: float) -> tuple[float, float]:
-        """Density of the selected response over that of a draw, below the threshold and above it.
+        """Ratio of the selected response's density to a draw's density, below and above the
+        threshold.
 
         - `below`: chance that a draw of the policy falls below the threshold.
         """

@@ -1,4 +1,4 @@
-"""Procedures and transforms by name: text forms, words of reports, families over n.
+"""Procedures and transforms by name: text forms, descriptions in reports, families over n.
 
 The names come from `register_procedure` and `register_transform`; nothing here lists them.
 """
@@ -7,7 +7,8 @@ from ._interface import PROCEDURES, AbstractProcedure
 from ._transforms import TRANSFORMS, AbstractTransform
 
 DECODER_WORDS = {"majority-vote": "majority of {}"}
-"""Words of decoders that have no law on the quantile axis, with one number as their parameter."""
+"""Descriptions of decoders without a law on the quantile axis, with one number as their
+parameter."""
 
 
 def parse_procedure(procedure: str) -> AbstractProcedure:
@@ -37,7 +38,7 @@ def parse_transform(transform: str) -> AbstractTransform:
 def procedure_forms(*more: str) -> str:
     """The text forms of all procedures in one phrase, for help and errors.
 
-    - `more`: forms that the caller reads besides, such as `majority-vote:N`.
+    - `more`: further forms that the caller reads, such as `majority-vote:N`.
 
     >>> procedure_forms("majority-vote:N").split(", ")[:2]
     ['sampling', 'best-of-n:N']
@@ -48,7 +49,7 @@ def procedure_forms(*more: str) -> str:
 def transform_forms(*more: str) -> str:
     """The text forms of all transforms in one phrase, for help and errors.
 
-    - `more`: forms that the caller reads besides.
+    - `more`: further forms that the caller reads.
 
     >>> transform_forms()
     'identity, log, probit, exponential:T or power:A'
@@ -57,10 +58,10 @@ def transform_forms(*more: str) -> str:
 
 
 def words(procedure: AbstractProcedure | str) -> str:
-    """The words of reports for a procedure, or for its text form.
+    """The description in reports of a procedure, or of its text form.
 
-    A text form that nothing has registered, such as one in results of another's procedure, is its
-    own words.
+    An unregistered text form, such as one in results with someone else's procedure, is returned
+    unchanged.
 
     >>> words("worst-of-n:4"), words("sampling"), words("soft-best-of-n:4:0.1")
     ('worst-of-4', 'plain sampling', 'soft best-of-4 (0.1)')

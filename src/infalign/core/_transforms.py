@@ -1,7 +1,8 @@
 """Transforms Φ from quantile to training reward: KL-regularized RL on Φ(C) tilts by e^{Φ/β}.
 
 All are increasing, except for tables made for `Rewind`. An affine map of Φ only rescales β, so each
-is written in the scale in which its formula is shortest; `Exponential` in [0, 1].
+transform is written in the scale in which its formula is shortest; `Exponential` is scaled to [0,
+1].
 """
 
 from abc import ABC, abstractmethod
@@ -29,7 +30,8 @@ class AbstractTransform(ABC):
         """Φ(u), elementwise, for u in [0, 1]."""
 
     def below_1(self, distance: Quantiles) -> Values:
-        """Φ(1 − distance), elementwise: exact near 1, where rounding 1 − distance would matter."""
+        """Φ(1 − distance), elementwise; exact near 1, where rounding of 1 − distance would
+        matter."""
         return self(1 - _check.unit_interval("distance", distance))
 
     @property
@@ -54,8 +56,8 @@ class AbstractTransform(ABC):
     def average(self, low: Quantiles, high: Quantiles) -> Values:
         """Mean of Φ over [low, high], elementwise; Φ(low) where the two are equal.
 
-        The training reward of an atom: responses with tied rewards share the quantiles from `low`
-        to `high`, and a policy gains the mean of Φ over these, not its value at the middle.
+        This is the training reward of an atom: responses with tied rewards share the quantiles from
+        `low` to `high`, and a policy gains the mean of Φ over these, not its value at the midpoint.
         """
         low, high = np.broadcast_arrays(
             _check.unit_interval("low", low), _check.unit_interval("high", high)
@@ -94,7 +96,7 @@ def register_transform(
 ) -> Callable[[C], C]:
     """Class decorator that registers a transform under its name in text and JSON.
 
-    The arguments are those of `register_procedure`. Fields of the dataclass must be JSON values.
+    The arguments are those of `register_procedure`. The dataclass's fields must be JSON values.
     """
     return TRANSFORMS.register(name, words=words, label=label, example=example, form=form)
 
@@ -161,8 +163,8 @@ class Probit(AbstractTransform):
 class Exponential(AbstractTransform):
     """Φ(u) = (e^{tu} − 1)/(e^t − 1): t > 0 for best-of-n, t < 0 for worst-of-n.
 
-    An affine map of the paper's sign(t) e^{tu} (arXiv:2412.19792, section 5) onto [0, 1], so that
-    t → 0 is the identity and rewards stay bounded; β scales with it, see `paper_beta`.
+    An affine map of the paper's sign(t) e^{tu} (arXiv:2412.19792, section 5) onto [0, 1], so that t
+    → 0 is the identity and rewards stay bounded. β is rescaled accordingly; see `paper_beta`.
     """
 
     t: float
@@ -173,7 +175,9 @@ class Exponential(AbstractTransform):
 
     def __call__(self, u: Quantiles) -> Values:
         u = quantile("u", u)
-        if abs(self.t) < 1e-14:  # u to rounding; tinier t would lose all digits of e^{tu} - 1
+        if (
+            abs(self.t) < 1e-14
+        ):  # equals u up to rounding; a tinier t would lose all digits of e^{tu} - 1
             return u
         if self.t > 0:  # in powers of e^-t, which cannot overflow
             return np.exp(self.t * (u - 1)) * np.expm1(-self.t * u) / np.expm1(-self.t)
@@ -241,8 +245,8 @@ class Tabulated(AbstractTransform):
     """Φ' on that grid, at least 0. Default: slopes of a monotone cubic."""
 
     increasing: bool = True
-    """Whether falling values are refused. Only `Rewind` needs them: a response just above its
-    threshold is worse than another draw."""
+    """Whether falling values are rejected. Only `Rewind` needs falling values, because a response
+    just above its threshold is worse than another draw."""
 
     def __post_init__(self) -> None:
         u, phi = _check.numbers("u", self.u), _check.numbers("phi", self.phi)
@@ -291,7 +295,7 @@ class Tabulated(AbstractTransform):
         return [_curve(u[i], phi[i], None if slope is None else slope[i]) for i in pieces]
 
     def _by_piece(self, u: Quantiles, evaluate: Callable[[int, np.ndarray], np.ndarray]) -> Values:
-        """`evaluate(number, u)` of the piece between two jumps that each u lies in."""
+        """`evaluate(number, u)` for the piece, between two jumps, that contains each u."""
         u = quantile("u", u)
         if len(self._curves) == 1:
             return evaluate(0, u)

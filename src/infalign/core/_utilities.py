@@ -1,10 +1,10 @@
-"""Optima of utilities that depend on the policy, on a prompt's own samples.
+"""Optima of policy-dependent utilities, on a prompt's own samples.
 
 The mean of the best of n raw rewards, or an exponential utility, is not E[R] for any fixed reward
 R: the advantage ψ of a response, the derivative of the utility in its probability, depends on the
 policy. The optimum of utility − β KL is still a tilt of the reference, π ∝ π_ref e^{ψ(π)/β},
 coupled to itself (InfAlign, arXiv:2412.19792, theorem 1, with this utility in place of the win
-rate). Here it is solved on reference samples that start equally likely.
+rate). Here it is solved on reference samples, which are equally likely under the reference.
 """
 
 from abc import ABC, abstractmethod
@@ -22,14 +22,14 @@ from ._roots import NoRoot, falling_root
 from ._shapes import ArrayLike, Float, Real
 
 ROUNDS = 2000
-"""Most rounds of the iteration."""
+"""Maximum number of rounds of the iteration."""
 
 REACH = 60.0
-"""How far from its guess log β is looked for."""
+"""How far from its guess log β is searched."""
 
 
 class AbstractUtility(ABC):
-    """What is maximized, besides the KL penalty."""
+    """The utility to be maximized, apart from the KL penalty."""
 
     @abstractmethod
     def advantage(
@@ -53,7 +53,8 @@ class SelectedReward(AbstractUtility):
     ) -> Float[np.ndarray, "prompts k"]:
         cdf = np.clip(np.cumsum(np.exp(logs), axis=1)[:, :-1], 0, 1)
         # The utility is r_K − Σ_j H(F_j) (r_{j+1} − r_j): mass at k raises F_j for all j ≥ k, each
-        # at a cost of h(F_j) (r_{j+1} − r_j). Up to a constant, ψ_k is the sum of those below k.
+        # at a cost of h(F_j) (r_{j+1} − r_j). Up to a constant, ψ_k is the sum of these costs below
+        # k.
         gaps = self.procedure.density(cdf) * np.diff(rewards, axis=1)
         return np.hstack([np.zeros((len(rewards), 1)), np.cumsum(gaps, axis=1)])
 
@@ -85,27 +86,28 @@ def coupled_tilt(
     - `close`: change of a log-ratio between rounds, in nats, at which the iteration ends.
 
     Raises SolveError if K samples cannot express that much KL, or if the iteration does not settle:
-    utilities that are convex in the policy, such as the mean of the worst of n, have policies that
-    reinforce themselves on some prompts at the cost of others.
+    utilities that are convex in the policy, such as the mean of the worst of n, may reinforce
+    themselves on some prompts at the expense of others.
     """
     samples = _Samples.of(rewards, kl)
     logs = samples.uniform
     step, before, log_beta = 0.5, np.inf, None
     for _ in range(ROUNDS):
-        # Solved at the KL, not at a β: a utility that reinforces itself has several policies, or
-        # none nearby, at one β.
+        # Solved at a KL, not at a β: for a self-reinforcing utility, one β may have several
+        # policies, or none nearby.
         advantage = utility.advantage(samples.rewards, logs)
         log_beta = _log_beta(advantage, kl, log_beta)
         move = log_softmax(advantage * np.exp(-log_beta), axis=1) - logs
         size = float(np.abs(move).max())
         if size < close:
             return float(np.exp(log_beta)), samples.log_ratios(logs)
-        # Shorter steps where the last one did not help, otherwise slowly longer ones.
+        # Steps become shorter if the last one did not help, and otherwise slowly longer.
         step = max(0.7 * step, 0.02) if size > 0.98 * before else min(1.02 * step, 1.0)
-        # A nat at a time: far from the solution the advantages say little about where it is.
+        # At most one nat at a time, since far from the solution the advantages say little about its
+        # location.
         logs, before = log_softmax(logs + min(step, 1 / size) * move, axis=1), size
     raise SolveError(
-        f"The policy coupled to this utility at {kl:g} nats did not settle in {ROUNDS} rounds; "
+        f"The policy coupled to this utility at {kl:g} nats did not converge in {ROUNDS} rounds; "
         f"it still moves by {size:.2g} nats. Ask for a smaller `kl`, or a larger `close`."
     )
 
@@ -113,9 +115,10 @@ def coupled_tilt(
 def first_tilt(
     rewards: Real[ArrayLike, "prompts k"], utility: AbstractUtility, kl: float
 ) -> tuple[float, Float[np.ndarray, "prompts k"]]:
-    """The same for the advantages under the reference, not under the policy itself.
+    """Like `coupled_tilt`, but with the advantages under the reference, not under the policy
+    itself.
 
-    This first step towards the optimum always exists.
+    This first step toward the optimum always exists.
     """
     samples = _Samples.of(rewards, kl)
     advantage = utility.advantage(samples.rewards, samples.uniform)
@@ -130,11 +133,11 @@ class _Samples:
 
     rewards: Float[np.ndarray, "prompts k"]
     order: np.ndarray
-    """Places of the ranked samples in the rows as given."""
+    """Indices of the ranked samples in the given rows."""
 
     @classmethod
     def of(cls, rewards: ArrayLike, kl: float) -> "_Samples":
-        """Checked, with enough samples to express `kl` nats."""
+        """Checks the rewards; there must be enough samples to express `kl` nats."""
         rewards = finite_rewards("rewards", rewards)
         most = np.log(rewards.shape[1])
         if _check.positive("kl", kl) >= most:
@@ -151,7 +154,7 @@ class _Samples:
         return np.full(self.rewards.shape, -np.log(self.rewards.shape[1]))
 
     def log_ratios(self, logs: np.ndarray) -> Float[np.ndarray, "prompts k"]:
-        """log dπ/dπ_ref in the order of the rows as given."""
+        """log dπ/dπ_ref in the order of the given rows."""
         ratios = np.empty_like(logs)
         np.put_along_axis(ratios, self.order, logs + np.log(logs.shape[1]), axis=1)
         return ratios

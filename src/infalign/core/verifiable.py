@@ -1,6 +1,6 @@
 """Verifiable rewards: an answer passes or fails, with nothing in between.
 
-With two rewards there is no quantile axis to speak of, but the inference-time problem has a single
+With two rewards there is no real quantile axis, but the inference-time problem has a single
 unknown, the policy's pass rate p. For a reference that passes with chance p₀,
 
     W = ½ + ½ [G(1 − p₀) − H(1 − p)],     KL = p log(p/p₀) + (1 − p) log((1 − p)/(1 − p₀)).
@@ -24,7 +24,7 @@ from ._shapes import ArrayLike, Float, Real
 __all__ = ["VerifiableOptimum", "solve", "win_rate"]
 
 CHANGES = np.linspace(-40, 40, 1601)
-"""Changes of the log-odds between which maxima are looked for."""
+"""Changes of the log-odds that bracket the search for maxima."""
 
 LOG_BETAS = (-60.0, 60.0)
 """Limits of the search for a KL budget."""
@@ -39,7 +39,7 @@ class VerifiableOptimum:
 
     reward_gap: Float[np.ndarray, "prompts"] = field(repr=False)
     """Training reward for a pass minus that for a failure, in units of win rate, ½ h(1 − p): with
-    it and `beta`, KL-regularized RL solves the inference-time problem."""
+    this reward and `beta`, KL-regularized RL solves the inference-time problem."""
 
     win_rate: float
     """Mean over prompts; ties count one half."""
@@ -56,9 +56,9 @@ def win_rate(
     procedure: RankProcedure,
     against: AbstractProcedure | None = None,
 ) -> Float[np.ndarray, "*any"]:
-    """Chance to beat the reference, ties counting one half; elementwise.
+    """Chance to beat the reference, elementwise; ties count one half.
 
-    - `pass_rate`, `reference`: chances to pass of the policy and of the reference, in [0, 1].
+    - `pass_rate`, `reference`: chance that the policy, and the reference, passes; in [0, 1].
     - `against`: how the reference is decoded. Default: `procedure`.
 
     >>> from infalign import BestOfN
@@ -89,8 +89,8 @@ def solve(
 
     - `reference`: the reference's chance to pass, one per prompt, in [0, 1]. Training cannot change
       a chance of 0 or 1; no KL is spent on such a prompt.
-    - `kl`: budget in nats, as a mean over the prompts; a single β spends it best.
-    - `against`: how the reference is decoded that the policy plays against. Default: `procedure`.
+    - `kl`: budget in nats, as a mean over prompts; it is best spent with a single β.
+    - `against`: how the reference, the policy's opponent, is decoded. Default: `procedure`.
 
     Exact: the best of all solutions of log-odds(p) − log-odds(p₀) = ½ h(1 − p) / β. Raises
     ValueError for arguments out of range and SolveError for a budget that cannot be spent.
@@ -154,7 +154,7 @@ def _at_beta(
 
 
 def _best(start: float, procedure: RankProcedure, beta: float) -> float:
-    """The pass rate with the largest W − β KL, of all where its derivative vanishes."""
+    """The pass rate with the largest W − β KL, among those where its derivative vanishes."""
     origin = logit(start)
 
     def slopes_at(change: Float[np.ndarray, "*any"]) -> Float[np.ndarray, "*any"]:
@@ -181,7 +181,7 @@ def _kl(p: np.ndarray, q: np.ndarray | float) -> np.ndarray:
 def _laws(
     procedure: RankProcedure, against: AbstractProcedure | None
 ) -> tuple[RankProcedure, AbstractProcedure]:
-    """Both procedures, checked."""
-    remedy = "For others build the world with `infalign.finite`."
+    """Both procedures, after a check."""
+    remedy = "For other procedures, build the world with `infalign.finite`."
     procedure = require_by_rank("procedure", procedure, remedy)
     return procedure, procedure if against is None else require_procedure("against", against)

@@ -1,7 +1,7 @@
 """Procedures that run: draw responses from a model, score them, select one.
 
-`decode` runs any procedure on any `Sampler` and `Scorer`; `select` is the selection alone. Attacks
-that change the prompt are in `infalign.red_team`.
+`decode` runs any procedure on any `Sampler` and `Scorer`; `select` is only the selection step.
+Attacks that change the prompt are in `infalign.red_team`.
 """
 
 from .answers import load_answers, numeric_answer

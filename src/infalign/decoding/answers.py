@@ -1,7 +1,7 @@
-r"""Answers of responses, for majority votes: the number that a text concludes with.
+r"""Extraction of answers from responses, for majority votes: by default the final number of a text.
 
-Responses agree when their answers are equal, however they are written: 1,000 is 1000 is 1000.0,
-0.5 is 1/2 is \frac{1}{2}.
+Responses agree if their answers are equal, however they are written: 1,000 equals 1000 and 1000.0;
+0.5 equals 1/2 and \frac{1}{2}.
 """
 
 import re
@@ -11,7 +11,7 @@ from fractions import Fraction
 from infalign.models.rewards import python_function
 
 Answers = Callable[[str], Hashable]
-"""Response text → answer, any hashable value; None or nan where there is no answer."""
+"""Response text → answer, any hashable value; None or nan if there is no answer."""
 
 _DIGITS = r"(?:[0-9]{1,3}(?:,[0-9]{3}){1,130}(?![0-9])|[0-9]{1,400}(?![0-9]))"
 _WHOLE_OR_DECIMAL = rf"(?:{_DIGITS}(?:\.[0-9]{{1,400}})?|\.[0-9]{{1,400}})"
@@ -34,14 +34,14 @@ _SHORT_FRACTION = re.compile(r"\\[dt]?frac([0-9])([0-9])")
 
 
 def numeric_answer(text: str) -> Fraction | None:
-    r"""The number in a response's answer, exactly; None if there is none.
+    r"""The exact number in a response's answer; None if there is none.
 
-    The answer is the number in the last `\boxed{…}`; without a box, the first number behind the
-    last "answer is", "answer:" or "####" on the same line; without these, the last number of the
-    text. In an equation such as "3 + 4 = 7" the number behind the last equals sign counts. Commas
-    group thousands; signs, decimals, exponents and fractions (1/2, \frac{1}{2}, 2 1/2) are read.
-    Currencies, units and percent signs are ignored: 20 and 20% are the same answer. The answer of a
-    box without a number is None.
+    The answer is the number in the last `\boxed{…}`; without a box, the first number after the last
+    "answer is", "answer:" or "####" on the same line; without these, the last number in the text.
+    In an equation such as "3 + 4 = 7" the number after the last equals sign counts. Commas group
+    thousands; signs, decimals, exponents and fractions (1/2, \frac{1}{2}, 2 1/2) are read.
+    Currencies, units and percent signs are ignored: 20 and 20% are the same answer. A box without a
+    number gives None.
 
     >>> str(numeric_answer("6 boxes of 200 eggs, so the answer is 1,200."))
     '1200'
@@ -62,7 +62,7 @@ def numeric_answer(text: str) -> Fraction | None:
 
 
 def load_answers(spec: str) -> Answers:
-    """The extraction of answers that `spec` names: `numeric`, or `python:package.module:function`.
+    """The answer extraction that `spec` names: `numeric`, or `python:package.module:function`.
 
     Raises DataError when there is no such function.
     """
@@ -75,7 +75,7 @@ def _first(text: str) -> Fraction | None:
 
 
 def _last_box(text: str) -> str | None:
-    """The text inside the closed box that begins last."""
+    """The text inside the last complete box."""
     boxes = {m.end() for m in _BOX.finditer(text)}
     last: tuple[int, int] | None = None
     opened: list[int] = []

@@ -18,7 +18,7 @@ from .selection import Decoder, MajorityVote, reads, select
 
 @dataclass(frozen=True)
 class Decoded:
-    """The responses that a procedure drew for one prompt, and the one that it selected."""
+    """The responses that a procedure drew for one prompt, and the one it selected."""
 
     response: Response
     """The selected response."""
@@ -58,10 +58,10 @@ class _Turns:
     id: str
     conversation: Conversation
     procedure: Decoder
-    """Settled: its number of draws is known."""
+    """A settled procedure, whose number of draws is known."""
 
     rng: np.random.Generator
-    """The randomness of the selection."""
+    """The random generator for the selection."""
 
     drawn: list[Response] = field(default_factory=list)
     rewards: list[float] = field(default_factory=list)
@@ -69,12 +69,13 @@ class _Turns:
 
     @property
     def draws(self) -> int:
-        """Responses to draw in this turn."""
+        """Number of responses to draw in this turn."""
         return 1 if isinstance(self.procedure, Rewind) else self.procedure.draws
 
     @property
     def done(self) -> bool:
-        """Whether all responses are drawn: for Rewind, once one passes or the tries are used up."""
+        """Whether all responses are drawn. For Rewind: whether one passes or the tries are used
+        up."""
         rewind = self.procedure
         if not isinstance(rewind, Rewind):
             return True
@@ -113,17 +114,17 @@ def decode(
 ) -> list[Decoded]:
     """One selected response per conversation, with the candidates that it was selected from.
 
-    The procedure determines the number of draws: for best-of-Poisson and mixtures it is random for
-    each prompt; Rewind draws in turns, one response for each prompt whose last one did not pass.
-    Sampling and selection have independent randomness, which depends on the seed and the prompt's
-    id alone: the result does not depend on the other conversations.
+    The procedure determines the number of draws. For best-of-Poisson and mixtures it is random for
+    each prompt; Rewind draws in turns, one response for each prompt whose last response did not
+    pass. Sampling and selection use independent random numbers, which depend only on the seed and
+    the prompt's id, so the result does not depend on the other conversations.
 
     - `sampler`, `scorer`: the policy and the reward. Sampling and MajorityVote need no scorer.
     - `prompt_ids`: the ids of the prompts in `calibration`, all different, also passed to the
       scorer as its column `prompt_id`. Default: "0", "1", …
-    - `calibration`: reference rewards by the same scorer, for SoftBestOfN and Rewind, whose
-      temperature and threshold are in units of the calibrated reward: an existing store, or
-      `draw_calibration`.
+    - `calibration`: reference rewards by the same scorer: an existing store, or `draw_calibration`.
+      Needed for SoftBestOfN and Rewind, whose temperature and threshold are in units of the
+      calibrated reward.
 
     Raises ValueError if a needed scorer or calibration is missing; DataError for rewards that are
     not finite, prompts without calibration, and samplers that return another number of responses.
@@ -167,9 +168,9 @@ def draw_calibration(
     seed: int,
     prompt_ids: Sequence[str] | None = None,
 ) -> CalibrationStore:
-    """Reference rewards of these prompts, drawn now, for `decode`.
+    """Draw reference rewards of these prompts, for `decode`.
 
-    - `reference`: the policy that defines quantiles; not the decoded one if that is trained.
+    - `reference`: the policy that defines quantiles; not the decoded policy if that one is trained.
     - `samples`: K per prompt; the error of a calibrated reward is about 1 / (2 √K).
     """
     _check.count("samples", samples)
@@ -180,7 +181,7 @@ def draw_calibration(
 
 
 def _draw(sampler: Sampler, waiting: Sequence[_Turns], seed: int) -> list[list[Response]]:
-    """The responses of this turn; prompts with equal numbers of draws are sampled together."""
+    """The responses of this turn; prompts with the same number of draws are sampled together."""
     new: list[list[Response]] = [[] for _ in waiting]
     for n in sorted({p.draws for p in waiting}):
         part = [i for i, p in enumerate(waiting) if p.draws == n]

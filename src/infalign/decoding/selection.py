@@ -1,7 +1,7 @@
-"""Selection of one of several responses by a procedure, from their rewards or answers.
+"""Selection of one of several responses, from their rewards or answers.
 
-Procedures of the core choose by their law; majority vote, which reads answers instead of rewards,
-is defined here. The contract tests compare every procedure's choices with its law.
+The core's procedures choose according to their law; majority vote, which reads answers instead of
+rewards, is defined here. The contract tests compare every procedure's choices with its law.
 """
 
 from collections import Counter
@@ -34,10 +34,10 @@ class MajorityVote:
     reads: ClassVar[Literal["answers"]] = "answers"
 
     n: int
-    """Responses drawn; 1 and 2 are plain sampling if all responses have answers."""
+    """Number of responses drawn; 1 and 2 are plain sampling if all responses have answers."""
 
     answer: Answers = numeric_answer
-    """Response text → answer, any hashable value; None or nan where there is no answer."""
+    """Response text → answer, any hashable value; None or nan if there is no answer."""
 
     def __post_init__(self):
         _check.count("n", self.n)
@@ -51,13 +51,13 @@ class MajorityVote:
         return f"majority-vote:{self.n}"
 
     def settled(self, rng: np.random.Generator) -> "MajorityVote":
-        """The vote itself: its number of draws is not random."""
+        """The vote itself, since its number of draws is not random."""
         return self
 
     def choose(self, values: Sequence[Hashable], rng: np.random.Generator) -> int:
         """Index of a random one of the responses that give the most frequent answer."""
         try:
-            votes = Counter(a for a in values if a is not None and a == a)  # nan is no answer
+            votes = Counter(a for a in values if a is not None and a == a)  # nan means no answer
         except TypeError as error:
             raise DataError(
                 f"An answer must be hashable, such as a number or a text; got one that is not "
@@ -81,8 +81,8 @@ Reads = Literal["nothing", "rewards", "quantiles", "answers"]
 def reads(procedure: Decoder) -> Reads:
     """The values of responses that a procedure selects by.
 
-    Raises ValueError for a procedure that cannot be run. A procedure that selects by rank only
-    needs to be a `RankProcedure`.
+    Raises ValueError for a procedure that cannot be run. To be run, a procedure that selects by
+    rank only has to be a `RankProcedure`.
     """
     if isinstance(procedure, AbstractProcedure | MajorityVote) and procedure.reads is not None:
         return procedure.reads
@@ -121,9 +121,9 @@ def select(procedure: Decoder, values: Sequence, *, rng: np.random.Generator) ->
 
 
 def parse_decoder(text: str, answer: Answers = numeric_answer) -> Decoder:
-    """The procedure that `text` names: as `infalign.parse_procedure`, or `majority-vote:N`.
+    """The procedure that `text` names: as in `infalign.parse_procedure`, or `majority-vote:N`.
 
-    - `answer`: the extraction of answers for a majority vote.
+    - `answer`: the answer extraction for a majority vote.
 
     Raises ValueError for any other text.
 

@@ -1,4 +1,4 @@
-"""Models, rewards, prompts and configuration that ship with the package."""
+"""Models, rewards, prompts and the configuration that ship with the package."""
 
 from importlib.resources import files
 from pathlib import Path
@@ -16,7 +16,7 @@ KINDS = {
 def bundled(spec: str, kind: str) -> Path | None:
     """Path of `bundled:NAME`, or None when `spec` names something else.
 
-    Raises DataError when the package has nothing of that name and `kind`.
+    Raises DataError if the package has nothing of that name and `kind`.
     """
     if not spec.startswith("bundled:"):
         return None

@@ -1,1 +1,1 @@
-"""Evaluation: unbiased estimates from samples, with honest intervals."""
+"""Evaluation: unbiased estimates from samples, with intervals whose coverage is tested."""

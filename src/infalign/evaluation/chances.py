@@ -1,9 +1,9 @@
-"""The chance of each sample to be the one that a procedure selects, and what is read off it.
+"""Selection chances: the probability that a procedure selects each sample, and estimates from them.
 
 The chances are averaged over all ways to draw the procedure's responses from a prompt's samples.
-Every figure of the selected response (its reward, another reward, its length, a judge's verdict)
-is a mean over the samples with these weights: unbiased, and no subset is ever drawn. Compute them
-once per policy and procedure; they serve every figure.
+Every quantity of the selected response (its reward, another reward, its length, a judge's verdict)
+is a mean over the samples with these weights. The mean is unbiased, and no subset is ever drawn.
+Compute the chances once per policy and procedure; they serve every quantity.
 """
 
 import numpy as np
@@ -16,9 +16,9 @@ from .uncertainty import EITHER_WAY, SKEWED, AbstractInterval, Estimate, over_pr
 
 
 def selection_chances(rewards, procedure: AbstractProcedure, *, calibration=None) -> np.ndarray:
-    """Chance of each sample to be selected by `procedure`, shape of `rewards`; rows sum to 1.
+    """Chance that `procedure` selects each sample, in the shape of `rewards`; rows sum to 1.
 
-    Tied samples share their chance evenly; a sample that was not drawn (nan) has none.
+    Tied samples share their chance evenly; a sample that was not drawn (nan) has chance 0.
 
     - `calibration`: as in `win_rate`.
 
@@ -64,7 +64,7 @@ def selected_win_rate(
     *,
     interval: AbstractInterval = SKEWED,
 ) -> Estimate:
-    """Chance that the policy's selected response has the higher value, ties counting one half.
+    """Chance that the policy's selected response has the higher value; ties count one half.
 
     - `policy_values`, `policy_chances`: as in `selected_mean`, shape (prompts, m); those of the
       reference (prompts, k).
@@ -76,18 +76,18 @@ def selected_win_rate(
 
 def draw_selected(chances: np.ndarray, count: int, *, rng: np.random.Generator) -> np.ndarray:
     """Indices of `count` independently selected samples of each prompt, shape (prompts, count)."""
-    # The inverse of the distribution function at uniform numbers; a chance of 0 is never drawn.
+    # Inverts the CDF at uniform numbers; a sample with chance 0 is never drawn.
     steps = np.cumsum(chances, axis=1)
     u = rng.random((len(chances), count, 1)) * steps[:, -1, None, None]
     return (u >= steps[:, None, :]).sum(2)
 
 
 def _shared_by_ties(ranked: np.ndarray, law: np.ndarray) -> np.ndarray:
-    """The chance of each of the ranked samples under `law`, the same for tied ones."""
+    """The chance of each ranked sample under `law`; tied samples share it evenly."""
     m = ranked.shape[1]
     rises = np.diff(ranked, axis=1) > 0
     edge = np.ones((len(ranked), 1), bool)
-    # Sample i is tied with those from first[i] up to and without last[i].
+    # Sample i is tied with the samples from first[i] up to, but not including, last[i].
     first = np.maximum.accumulate(np.where(np.hstack([edge, rises]), np.arange(m), 0), axis=1)
     ends = np.where(np.hstack([rises, edge]), np.arange(1, m + 1), m)
     last = np.minimum.accumulate(ends[:, ::-1], axis=1)[:, ::-1]
@@ -97,7 +97,7 @@ def _shared_by_ties(ranked: np.ndarray, law: np.ndarray) -> np.ndarray:
 
 
 def _beats(a, chance_a, b, chance_b) -> float:
-    """P(a > b) + ½ P(a = b) for values drawn with the given chances; nan has none."""
+    """P(a > b) + ½ P(a = b) for values drawn with the given chances; nan has chance 0."""
     order = np.argsort(b)  # nan last
     below = np.concatenate([[0.0], np.cumsum(chance_b[order])])
     ranked, known = b[order], ~np.isnan(a)

@@ -1,4 +1,4 @@
-"""How far a policy is from its reference, in nats per sequence and in nats per token."""
+"""The KL of a policy from its reference, in nats per sequence and in nats per token."""
 
 from dataclasses import dataclass
 
@@ -11,14 +11,14 @@ from .uncertainty import Estimate, over_prompts
 
 @dataclass(frozen=True)
 class SequenceKL:
-    """Estimates of KL(π ‖ π_ref) from sampled responses of a policy π, each of shape
-    (prompts, responses); nan, or 0 tokens, where a prompt has fewer responses than others.
+    """Estimates of KL(π ‖ π_ref) from sampled responses of a policy π. Each has shape (prompts,
+    responses), with nan, or 0 tokens, where a prompt has fewer responses than others.
 
-    Both estimates have the sequence KL of a prompt as their mean. Near the reference `exact` has
-    by far the smaller variance: that of `sampled` is about twice the KL, that of `exact` of second
-    order. It can also be larger: if π is the reference restricted to some of its responses,
-    `sampled` is constant and `exact` is not. A policy with a small top-p comes close to that case
-    against the whole reference.
+    Both estimates have the sequence KL of a prompt as their mean. Near the reference `exact` has by
+    far the smaller variance: the variance of `sampled` is about twice the KL, and that of `exact`
+    is of second order. Elsewhere `exact` can have the larger variance: if π is the reference
+    restricted to some of its responses, `sampled` is constant and `exact` is not. A policy with a
+    small top-p, compared with the whole reference, comes close to that case.
     """
 
     exact: np.ndarray
@@ -26,8 +26,8 @@ class SequenceKL:
     to rounding, inf where `impossible` is not 0. Rao-Blackwellized by token (arXiv:2504.10637)."""
 
     sampled: np.ndarray
-    """log π(y|x) / π_ref(y|x) of each response, in nats; of either sign, inf where the reference
-    cannot give the response."""
+    """log π(y|x) / π_ref(y|x) of each response, in nats. It may have either sign, and is inf if the
+    reference cannot produce the response."""
 
     tokens: np.ndarray
     """Length of each response, its end token included."""
@@ -57,13 +57,13 @@ def nats_per_token(nats, tokens) -> Estimate:
 
     Every prompt has the same weight in both means, and long responses weigh more than short ones;
     this is not the mean of the responses' own ratios. The delta method gives the error of the ratio
-    R from (a − R b) / b̄ of each prompt. `.per_prompt` holds R plus these terms: their mean is the
-    value, and differences of two policies can be taken prompt by prompt.
+    R from each prompt's (a − R b) / b̄. `.per_prompt` holds R plus these terms, so its mean is the
+    value, and two policies can be compared prompt by prompt.
 
     - `nats`: as in `nats_per_sequence`.
     - `tokens`: length of each response, same shape; read where `nats` is not nan.
 
-    Raises ValueError as `nats_per_sequence`, and for lengths below 1.
+    Raises ValueError like `nats_per_sequence`, and for lengths below 1.
 
     >>> nats_per_token([[1.0], [3.0]], [[10], [30]]).value
     0.1

@@ -26,7 +26,7 @@ def win_rate(
     calibration=None,
     interval: AbstractInterval = SKEWED,
 ) -> Estimate:
-    """Chance that the policy under `procedure` beats the reference, ties counting one half.
+    """Chance that the policy under `procedure` beats the reference; ties count one half.
 
     W = Σ_v (A(v) − A(v⁻)) · ½ (B(v⁻) + B(v)), where A(v) and B(v) are the chances that the
     selected response of the policy and of the reference has a reward of at most v.
@@ -35,19 +35,19 @@ def win_rate(
       marks a sample that was not drawn.
     - `procedure`: how the policy is decoded.
     - `against`: how the reference is decoded. Default: `procedure`.
-    - `calibration`: rewards of K further reference samples, shape (prompts, K), by which the
-      rewards are calibrated that `SoftBestOfN` and `Rewind` read; ignored by other procedures.
+    - `calibration`: rewards of K further reference samples, shape (prompts, K), which calibrate the
+      rewards for `SoftBestOfN` and `Rewind`; ignored by other procedures.
     - `interval`: the method for the interval.
 
-    Returns the mean over prompts with its interval. Raises ValueError if a prompt has fewer
-    samples than a procedure draws, or if the calibration rewards are the reference rewards.
+    Returns the mean over prompts with its interval. Raises ValueError if a prompt has fewer samples
+    than a procedure draws, or if the calibration rewards are the reference rewards.
 
     The estimate is unbiased if both procedures select by rank. For other procedures it is unbiased
     given the calibrated rewards, whose errors add a bias of order 1/K. For a policy F(u) = u³,
     simulation gives −0.010, −0.006 and −0.004 for `SoftBestOfN(4, 0.1)` at K = 8, 16 and 32, and
-    −0.024, −0.013 and −0.007 for `SoftBestOfN(8, 0.05)`. For `Rewind` the bias has either sign,
-    as its threshold falls between multiples of 1/K, and reaches 0.016 at K = 16 and 32.
-    Calibrating by the judged samples themselves would be 1 to 4 times as biased.
+    −0.024, −0.013 and −0.007 for `SoftBestOfN(8, 0.05)`. For `Rewind` the bias has either sign, as
+    its threshold falls between multiples of 1/K, and reaches 0.016 at K = 16 and 32. Calibrating
+    with the judged samples themselves would be 1 to 4 times as biased.
 
     >>> from infalign import BestOfN
     >>> round(win_rate([[1.0, 2.0, 5.0]], [[3.0, 4.0]], BestOfN(2)).value, 9)  # 2 of 3 pairs have 5
@@ -88,7 +88,7 @@ def _per_prompt(
     calibration,
     name: str = "policy_rewards",
 ) -> np.ndarray:
-    """The win rate of every prompt; `name` is the argument of the policy's rewards."""
+    """The win rate of every prompt; `name` is the argument name of the policy's rewards."""
     require_procedure("procedure", procedure)
     against = procedure if against is None else require_procedure("against", against)
     policy = finite_rewards(name, policy_rewards, missing=True)

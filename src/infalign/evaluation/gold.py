@@ -1,7 +1,7 @@
-"""Another reward's view of the responses that a procedure selects: where reward hacking shows.
+"""Gold rewards of the responses that a procedure selects, which reveal reward hacking.
 
-The procedure selects by the reward it was given, the proxy; a gold reward, a length or a verdict is
-then read off the selected responses, with the chances of `chances.selection_chances`.
+The procedure selects by the proxy, the reward it was given. A gold reward, a length or a verdict is
+then averaged over the selected responses, weighted by `chances.selection_chances`.
 """
 
 import numpy as np
@@ -42,10 +42,10 @@ def gold_win_rate(
     calibration=None,
     interval: AbstractInterval = SKEWED,
 ) -> Estimate:
-    """Chance that the policy's selected response has the higher value, ties counting one half.
+    """Chance that the policy's selected response has the higher value; ties count one half.
 
-    Both sides select by their rewards; only then are the selected responses compared by their
-    values. Equal to `win_rate` where the values are the rewards.
+    Both sides select by their rewards; the selected responses are then compared by their values.
+    Equal to `win_rate` if the values are the rewards.
 
     - `policy_values`, `policy_rewards`: shape (prompts, m); those of the reference (prompts, k).
     - `procedure`, `against`: how policy and reference are decoded. Default of `against`:

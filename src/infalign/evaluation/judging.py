@@ -1,8 +1,9 @@
 """Win rates from a pairwise judge, which sees two responses and names the better one.
 
-A judge reads one response first, and many prefer the first (or the last) one whatever it says.
-Every pair is therefore judged in both orders: the mean of the two is free of that preference, and
-their disagreement measures it (Zheng et al., Judging LLM-as-a-Judge, arXiv:2306.05685).
+A judge reads one response first, and many judges prefer the first (or last) response regardless of
+its content. Every pair is therefore judged in both orders. The mean of the two verdicts is free of
+that preference, and their disagreement measures it (Zheng et al., Judging LLM-as-a-Judge,
+arXiv:2306.05685).
 """
 
 from dataclasses import dataclass
@@ -23,10 +24,10 @@ class JudgeWinRate:
     """A policy's win rate according to a judge, and how reliable that judge is."""
 
     win_rate: Estimate
-    """Mean over both orders, ties counting one half."""
+    """Mean over both orders; ties count one half."""
 
     position_bias: Estimate
-    """How much more often than half the time the response shown first wins; in [−½, ½]."""
+    """How far the share of wins of the response shown first exceeds one half; in [−½, ½]."""
 
     consistency: Estimate
     """Share of pairs for which both orders name the same winner, or both a tie."""
@@ -47,8 +48,8 @@ def judge_win_rate(verdicts, *, missing: Literal["error", "exclude"] = "error") 
     - `verdicts`: shape (prompts, pairs, 2); 1 where the response shown first wins, 0 where the
       second does, ½ for a tie. The policy's is shown first in [..., 0] and second in [..., 1].
       nan marks a missing verdict.
-    - `missing`: "error" refuses missing verdicts; "exclude" leaves out their pairs and counts
-      them. Pairs that a judge cannot decide are seldom like the others: check `excluded` first.
+    - `missing`: "error" refuses missing verdicts; "exclude" leaves out their pairs and counts them.
+      Pairs that a judge cannot decide are rarely typical, so check `excluded` first.
 
     Each prompt has the same weight, and intervals are clustered by prompt.
 
@@ -111,10 +112,10 @@ def draw_pairs(
     against: AbstractProcedure | None = None,
     calibration=None,
 ) -> np.ndarray:
-    """Which samples to show a judge: pairs of responses as the procedures select them.
+    """Samples to show a judge: pairs of responses, drawn as the procedures select them.
 
     Each response is drawn with its chance of being selected, averaged over all subsets of the
-    prompt's samples, so the judge's win rate is unbiased for that of selected responses.
+    prompt's samples, so the judge's win rate is an unbiased estimate for selected responses.
 
     - `policy_rewards`, `reference_rewards`: shape (prompts, m) and (prompts, k); the rewards that
       the procedures select by, nan where no sample was drawn.
@@ -136,7 +137,7 @@ def selected_pairs(
     *,
     rng: np.random.Generator,
 ) -> np.ndarray:
-    """`draw_pairs` where the selection chances are known."""
+    """`draw_pairs` for known selection chances."""
     _check.count("pairs", pairs)
     sides = (policy_chances, reference_chances)
     return np.stack([draw_selected(side, pairs, rng=rng) for side in sides], axis=2)

@@ -1,8 +1,8 @@
-"""The law of a procedure over a prompt's samples, averaged over all subsets that it could draw.
+"""The law of a procedure over a prompt's samples, averaged over all subsets it could draw.
 
-Every estimate of this package is read off such laws, so no subset is ever drawn. Prompts may have
-different numbers of samples: rows with equal numbers form a rectangle, and a few rectangles make a
-ragged table.
+Every estimate of this package is computed from these laws, so no subset is ever drawn. Prompts may
+have different numbers of samples: rows with equally many samples form a rectangle, and a ragged
+table is a few rectangles.
 """
 
 from collections.abc import Callable, Iterator
@@ -16,7 +16,7 @@ from .soft_laws import selected_by_quantile
 
 
 def drawn(rewards: np.ndarray) -> np.ndarray:
-    """How many samples each prompt has: those that are not nan."""
+    """Number of samples of each prompt, without nan entries."""
     missing = np.isnan(rewards)
     if not missing.any():  # the usual case, ten times as fast
         return np.full(len(rewards), rewards.shape[1])
@@ -54,7 +54,8 @@ def calibrated(
 
 
 def rectangles(*sides: np.ndarray) -> Iterator[tuple[np.ndarray | slice, list[np.ndarray]]]:
-    """Groups of rows with the same numbers of samples: the rows, and each side without its nan."""
+    """Groups of rows with the same numbers of samples: the row indices, and both sides without
+    nan."""
     known = [~np.isnan(side) for side in sides]
     if all(k.all() for k in known):
         yield slice(None), list(sides)
@@ -83,7 +84,7 @@ def law(
     - `calibration`: rewards of reference samples, (rows, K), for procedures that read quantiles.
     - `by_rank`: `subset_cdf`, or a cached version of it.
 
-    Shape (m + 1,) where it is the same for every prompt, else (rows, m + 1).
+    Has shape (m + 1,) if it is the same for every prompt, else (rows, m + 1).
     """
     if isinstance(procedure, RankProcedure):
         return by_rank(procedure, rewards.shape[1])

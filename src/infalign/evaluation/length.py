@@ -1,4 +1,4 @@
-"""Length: how long responses are, and how much of a win rate goes with it.
+"""Length of responses, and how much of a win rate it explains.
 
 Reward models and judges prefer long responses, so a policy can win by length alone. The
 length-controlled win rate regresses the outcome on the difference in length and predicts it at
@@ -22,22 +22,23 @@ QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
 PRIOR_SD = 10.0
 """Standard deviation, in log-odds, of the normal prior of both coefficients. It keeps estimates
-finite where length decides every outcome, and is negligible beside a dozen prompts elsewhere."""
+finite if length decides every outcome; otherwise it is negligible with a dozen prompts or more."""
 
 ALL = 1 - 1e-9
-"""Share of pairs from which on a policy's responses count as always longer, or always shorter."""
+"""Share of pairs above which a policy's responses count as always longer, or always shorter."""
 
 
 @dataclass(frozen=True)
 class LengthSummary:
-    """How long the responses of one policy are; every prompt has the same weight."""
+    """Statistics of one policy's response lengths; every prompt has the same weight."""
 
     mean: Estimate
     sd: float
     """Standard deviation over all responses, between prompts and within."""
 
     quantiles: tuple[float, ...]
-    """At the levels `QUANTILES`: the shortest length that this share does not exceed."""
+    """At the levels `QUANTILES`: the shortest length such that this share of responses is no
+    longer."""
 
 
 def length_summary(lengths, chances=None) -> LengthSummary:
@@ -83,7 +84,7 @@ class LengthControl:
     """Predicted win rate of selected responses that are as long as the reference's."""
 
     explained: Estimate
-    """`win_rate` − `controlled`, paired by prompt: the part that goes with length."""
+    """`win_rate` − `controlled`, paired by prompt: the part explained by length."""
 
     slope: float
     """Log-odds of winning per unit of tanh(difference / `scale`)."""
@@ -105,7 +106,7 @@ class Candidates:
     rewards: np.ndarray
     lengths: np.ndarray
     chances: np.ndarray
-    """Chance of each sample to be selected; rows sum to 1."""
+    """Selection chance of each sample; rows sum to 1."""
 
 
 def length_controlled(
@@ -120,11 +121,11 @@ def length_controlled(
 ) -> LengthControl:
     """How much of an inference-time win rate is explained by length.
 
-    All pairs of a policy and a reference sample of a prompt enter, each weighted by the chance
-    that both are selected, so no subset is drawn. Logistic loss regresses their outcomes 0, ½, 1
-    on the difference d in length, with standard deviation s: P(win) = σ(α + γ tanh(d / s)), and
-    σ(α) is the controlled win rate. Standard errors are those of a jackknife over prompts, with
-    one Newton step for each.
+    All pairs of a policy sample and a reference sample of a prompt are used, each weighted by the
+    chance that both are selected, so no subset is drawn. Logistic regression fits their outcomes 0,
+    ½, 1 to the length difference d, which has standard deviation s: P(win) = σ(α + γ tanh(d / s)).
+    The controlled win rate is σ(α). Standard errors are those of a jackknife over prompts, with one
+    Newton step for each.
 
     As in AlpacaEval, the regression is logistic in tanh of the standardized difference and
     predicts at zero. Unlike there, outcomes are comparisons of rewards instead of a judge's
@@ -154,7 +155,7 @@ def length_controlled(
 
 
 def length_control(policy: Candidates, reference: Candidates) -> LengthControl:
-    """`length_controlled` where the selection chances are known."""
+    """`length_controlled` for known selection chances."""
     sides = [(side.rewards, side.lengths, side.chances) for side in (policy, reference)]
     cells = [_cells(*row) for row in zip(*sides[0], *sides[1], strict=True)]
     prompt = np.repeat(np.arange(len(cells)), [len(d) for d, _, _ in cells])
@@ -201,7 +202,8 @@ def _samples(side: str, rewards, lengths) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _cells(reward, length, chance, their_reward, their_length, their_chance):
-    """One prompt's pairs, grouped by length difference: differences, weights, weights won."""
+    """One prompt's pairs, grouped by length difference: the differences, the weights, and the
+    weights of wins."""
     ours, theirs = chance > 0, their_chance > 0
     d = (length[ours, None] - their_length[theirs]).ravel()
     w = (chance[ours, None] * their_chance[theirs]).ravel()
@@ -212,7 +214,7 @@ def _cells(reward, length, chance, their_reward, their_length, their_chance):
 
 def _logistic(x, weight, won, prompt, prompts):
     """Coefficients (α, γ) of the penalized logistic regression, shape (2,), and the coefficients
-    without each prompt, to one Newton step from these: shape (prompts, 2)."""
+    with each prompt left out, shape (prompts, 2), each approximated by one Newton step."""
     design = np.stack([np.ones_like(x), x])
     prior = np.eye(2) / PRIOR_SD**2
 
@@ -235,8 +237,8 @@ def _logistic(x, weight, won, prompt, prompts):
         if size <= 1e-3 or np.abs(step).max() < 1e-12:
             break
         c = c - size * step
-    # Leaving a prompt out takes its slopes from the gradient, 0 at the optimum, and its own matrix
-    # Σ w p (1 - p) [1 x; x x²] from the curvature.
+    # Leaving a prompt out subtracts its slopes from the gradient, which is 0 at the optimum, and
+    # its own matrix Σ w p (1 - p) [1 x; x x²] from the curvature.
     by_prompt = np.stack([np.bincount(prompt, s, prompts) for s in slopes], axis=1)
     inner = weight * p * (1 - p)
     moments = [np.bincount(prompt, inner * x**power, prompts) for power in range(3)]

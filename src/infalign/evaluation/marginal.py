@@ -1,9 +1,9 @@
 """KL of the quantile marginal: the part of a policy's KL that moves the reward's quantiles.
 
-Among K reference samples a quantile u is observed as a rank, and ranks follow Bin(K, u). Counting
-them blurs the density and hides most of its KL where it is steep: with 32 samples the exact
+Among K reference samples a quantile u is observed as a rank, which follows Bin(K, u). A histogram
+of ranks blurs the density, and hides most of the KL of a steep one: with 32 samples the exact
 best-of-8 optimum would show 0.35 of its 0.5 nats. But ranks estimate the moments E[u^a] without
-bias however few samples there are, and one density has the least KL for given moments.
+bias even with few samples, and a single density has the least KL for given moments.
 """
 
 import numpy as np
@@ -13,16 +13,16 @@ from infalign import _check
 from infalign.core import finite_rewards, graded, ranks
 
 STEPS = 200
-"""Newton steps at most."""
+"""Maximum number of Newton steps."""
 
 DONE = 1e-10
-"""Gain of a Newton step, in nats, below which the maximum is reached."""
+"""Gain of a Newton step, in nats, below which the search has converged."""
 
 RIDGE = 1e-9
 """Relative increase of the Hessian's diagonal: high moments are nearly collinear."""
 
 ARMIJO = 1e-4
-"""Share of the gain promised by the slope that a step must make."""
+"""Share of the gain predicted by the slope that a step must achieve."""
 
 
 def marginal_kl(policy_rewards, reference_rewards) -> float:
@@ -65,9 +65,9 @@ def _shares(rewards: np.ndarray, reference: np.ndarray) -> np.ndarray:
     """Share of one prompt's rewards in each of the K + 1 cells between its reference rewards."""
     first, last = ranks(reference, rewards)
     share = 1 / (last - first + 1)
-    steps = np.zeros(len(reference) + 2)  # a sample adds its share at its first cell …
+    steps = np.zeros(len(reference) + 2)  # a sample's share starts at its first cell …
     np.add.at(steps, first, share)
-    np.subtract.at(steps, last + 1, share)  # … and ends it behind its last
+    np.subtract.at(steps, last + 1, share)  # … and ends after its last
     return np.cumsum(steps)[:-1] / len(rewards)
 
 
@@ -79,8 +79,8 @@ def _features(u: np.ndarray, from_1: np.ndarray, powers: np.ndarray) -> np.ndarr
 def _rank_moments(samples: int, powers: np.ndarray) -> np.ndarray:
     """Contribution of a rank j among K to each moment, shape (K + 1, moments).
 
-    C(j, a)/C(K, a) is the chance that a of the K reference samples, drawn at random, all lie below.
-    Its mean over j ~ Bin(K, u) is u^a.
+    C(j, a)/C(K, a) is the chance that a of the K reference samples, drawn at random, all lie below
+    the policy's sample. Its mean over j ~ Bin(K, u) is u^a.
     """
     rank = np.arange(samples + 1.0)
 
@@ -131,6 +131,6 @@ def _least_kl(moments, features, weights, noise) -> float:
                 break
             size /= 2
         else:
-            break  # no higher value within rounding
+            break  # no higher value, up to rounding
         theta, (value, law, log_z) = theta + size * step, tried
     return float(theta @ (law @ features) - log_z)

@@ -1,22 +1,23 @@
-"""Win rates of many prompts at once, by sorting the samples of both sides together.
+"""Win rates of many prompts at once, from sorting the samples of both sides together.
 
-Climb the rewards of a prompt in their merged order. Each sample of the policy moves A, the chance
-that the policy's selected response is no better, from one value of its law to the next; each
-sample of the reference moves B likewise. The win rate is the area under the path of (A, B) from
-(0, 0) to (1, 1), W = ∫ B dA.
+Go through a prompt's rewards in increasing order. Each sample of the policy moves A, the chance
+that the policy's selected response is no better, from one value of its law to the next; each sample
+of the reference moves B likewise. The win rate is the area under the path of (A, B) from (0, 0) to
+(1, 1), W = ∫ B dA.
 """
 
 import numpy as np
 
 BLOCK = 2**14
-"""Rewards that are merged at once: as many as fit into a core's cache."""
+"""Number of rewards that are merged at once, so that they fit into a core's cache."""
 
 
 def wins_between(a: np.ndarray, b: np.ndarray, law_a: np.ndarray, law_b: np.ndarray) -> np.ndarray:
-    """Chance that the selected one of `a` beats the selected one of `b`, ties one half; (rows,).
+    """Chance that the sample selected from `a` beats the one selected from `b`; ties count one
+    half; (rows,).
 
     - `a`, `b`: rewards, shape (rows, m) and (rows, k), no nan, in any order.
-    - `law_a`: chance that the selected one is among the j lowest, for j = 0 … m; shape (m + 1,)
+    - `law_a`: chance that the selected sample is among the j lowest, for j = 0 … m; shape (m + 1,)
       for all prompts, or (rows, m + 1); `law_b` likewise.
     """
     m, n = a.shape[1], a.shape[1] + b.shape[1]
@@ -35,7 +36,7 @@ def _block(
     # One sort of numbers, since sorting indices takes three times as long: the lowest bit of each
     # reward marks its side. Rows with rewards that differ in no other bit are redone below.
     both = np.concatenate([a, b], axis=1)
-    both += 0.0  # -0.0 becomes 0.0, which has other bits
+    both += 0.0  # -0.0 becomes 0.0, whose bits differ
     bits = both.view(np.uint64)
     bits &= ~np.uint64(1)
     bits |= (np.arange(both.shape[1]) < a.shape[1]).astype(np.uint64)
@@ -51,10 +52,10 @@ def _block(
     close = (flat[1:] ^ flat[:-1]) < 2
     if close.any():
         close = np.append(close, False).reshape(both.shape)
-        close[:, -1] = False  # nor is the highest of a row the lowest of the next
+        close[:, -1] = False  # the highest of a row does not tie with the lowest of the next
         tied = close.any(1)
         a, b, laws = a[tied], b[tied], (_each(law_a, a)[tied], _each(law_b, b)[tied])
-        if _even(a) and _even(b):  # the order is right: 32-bit rewards, whole numbers
+        if _even(a) and _even(b):  # the order is right, as for 32-bit rewards and integers
             wins[tied] = _with_ties((bits[tied] & np.uint64(1)) == 1, ~close[tied], *laws)
         else:
             wins[tied] = _with_ties(*_climb(a, b), *laws)
@@ -67,7 +68,8 @@ def _even(rewards) -> bool:
 
 
 def _climb(a, b) -> tuple[np.ndarray, np.ndarray]:
-    """Both sides in rising order: which samples are from `a`, and which are the last of a tie."""
+    """Both sides in increasing order: which samples are from `a`, and which are the last of a
+    tie."""
     both = np.concatenate([a, b], axis=1)
     order = np.argsort(both, axis=1)
     ranked = np.take_along_axis(both, order, axis=1)
@@ -77,7 +79,7 @@ def _climb(a, b) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _with_ties(ours, last, law_a, law_b) -> np.ndarray:
-    """The win rate where rewards repeat. A tie moves A and B at once and wins one half, so each
+    """The win rate with tied rewards. A tie moves A and B together and counts one half, so each
     distinct value adds a trapezoid to the area.
 
     - `ours`, `last`: as from `_climb`, (rows, m + k).

@@ -14,10 +14,11 @@ from .variance import NO_THEORY
 
 @dataclass(frozen=True)
 class Components:
-    """The variance of per-prompt estimates, split by its sources."""
+    """The variance of per-prompt estimates, split by source."""
 
     between: float
-    """Variance of the truth between prompts. Unbiased, so it can be below 0 where it is small."""
+    """Variance of the true value between prompts. The estimate is unbiased, so it can be below 0 if
+    the variance is small."""
 
     between_stderr: float
     """Standard error of `between`."""
@@ -40,14 +41,14 @@ def components(
     against: AbstractProcedure | None = None,
     splits: int = 16,
 ) -> Components:
-    """Variance components of a pilot: of a difference, or of a win rate where `b_rewards` is None.
+    """Variance components from a pilot: of a difference, or of a win rate if `b_rewards` is None.
 
-    Disjoint halves of a prompt's samples share its truth and no noise, so the covariance of their
-    estimates is the variance of the truth, averaged here over random halves. The rest of the full
-    estimates' variance is sampling noise.
+    Disjoint halves of a prompt's samples share the prompt's true value but no noise. The covariance
+    of their estimates is therefore the variance of the true value; it is averaged over random
+    halves. The rest of the full estimates' variance is sampling noise.
 
     - `a_rewards`, `b_rewards`, `reference_rewards`: shape (prompts, samples), finite, any scale.
-      Half of them must be as many as the procedure draws.
+      Half of the samples must be at least as many as the procedure draws.
     - `splits`: number of random halvings.
     """
     _check.count("splits", splits)

@@ -1,18 +1,19 @@
-"""How many prompts, and how many samples of each, show a difference in win rate.
+"""The prompts, and samples per prompt, that are needed to show a difference in win rate.
 
 A win rate is a mean over P prompts, so its variance is (between + within) / P:
 
 - within: sampling noise of one prompt's estimate. `variance` computes it exactly on the quantile
-  axis for the procedure and the numbers of samples. More samples per prompt lower it.
-- between: how much the true effect differs from prompt to prompt. Only more prompts lower its
+  axis for the procedure and the sample sizes. More samples per prompt reduce it.
+- between: how much the true effect differs from prompt to prompt. Only more prompts reduce its
   contribution. It is unknown beforehand: `pilot.components` estimates it from a pilot, and
-  `BETWEEN` is a default that we measured.
+  `BETWEEN` is a measured default.
 
 Assumptions: rewards without ties, prompts drawn independently, policies that are tilts of a given
-KL on every prompt, and Student's intervals. Correcting for skewness moves the intervals' ends, but
-little from a few dozen prompts on. Ties lower the noise. A policy that wastes KL is nearer the
-reference, where the noise is larger: plan with the KL of its quantiles (`marginal_kl`), in our
-demonstration half to three quarters of its sequence KL, or with a small KL to be safe.
+KL on every prompt, and Student's intervals. The correction for skewness moves the intervals' ends
+only a little with a few dozen prompts or more. Ties reduce the noise. A policy that wastes KL is
+nearer the reference, where the noise is larger. Plan with the KL of its quantiles (`marginal_kl`),
+which is half to three quarters of its sequence KL in our demonstration, or with a small KL to be
+safe.
 """
 
 from collections.abc import Sequence
@@ -38,7 +39,7 @@ BETWEEN = 0.06**2
 """Variance of the true win rate, or of a true difference, between prompts: a standard deviation of
 6 points. The demonstration (128 prompts, 32 samples) has 4 to 7 points, with a standard error of 1
 to 2, both for win rates and for differences, under sampling, best-of-2 to 8 and worst-of-2 to 4.
-Prompts of one kind have less, a mixture of tasks more: measure yours in a pilot."""
+Prompts of one kind vary less and a mixture of tasks varies more, so measure your own in a pilot."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class EvaluationPlan:
     procedure: AbstractProcedure
     against: AbstractProcedure
     difference: float
-    """True difference in win rate to be shown: one half is 50 points."""
+    """True difference in win rate to be shown, as a fraction: 0.03 is 3 points."""
 
     prompts: int
     samples: int
@@ -106,14 +107,14 @@ def needed(
     """The smallest number of prompts that shows a difference in win rate.
 
     The difference is shown if the `level` interval of `win_rate_difference`, paired by prompt, lies
-    above 0; it must be with chance `power`. The noise is computed for the optimum against a policy
-    trained on normally distributed raw rewards, both at `kl` nats.
+    above 0; this must happen with probability `power`. The noise is computed for two policies at
+    `kl` nats: the optimum, and one trained on normally distributed raw rewards.
 
     - `procedure`, `against`: how policy and reference are decoded; they must select by rank.
       Default of `against`: `procedure`.
     - `difference`: true difference in win rate; in (0, 1).
     - `kl`: KL in nats of both policies' quantiles; > 0.
-    - `samples`, `reference_samples`: per prompt, of each policy and of the reference, at least as
+    - `samples`, `reference_samples`: per prompt, for each policy and for the reference; at least as
       many as the procedure draws. Default of `reference_samples`: `samples`.
     - `between`: variance of the true difference between prompts, such as a pilot's; ≥ 0.
 
@@ -164,13 +165,13 @@ def table(
 ) -> tuple[EvaluationPlan, ...]:
     """`needed` at several numbers of samples.
 
-    Default of `samples`: 1, 2, 4, 8 and 16 times the number that the procedure draws.
+    `samples` defaults to 1, 2, 4, 8 and 16 times the number that the procedure draws.
 
-    Compare their `prompts`, and their `responses` where drawing is expensive. With exactly the
-    number drawn there is one subset per prompt: best-of-4 then needs nine times the prompts, and
-    twice the responses, that it needs with 16 samples. The fewest responses are needed at 4 to 8
-    times the number drawn; from 16 times on `between` is about half of the variance, and more
-    samples hardly help.
+    Compare their `prompts`, and their `responses` where drawing is expensive. With exactly as many
+    samples as the procedure draws there is only one subset per prompt: best-of-4 then needs nine
+    times the prompts, and twice the responses, that it needs with 16 samples. The total number of
+    responses is smallest at 4 to 8 times the number drawn. From 16 times on, `between` is about
+    half of the variance, and more samples hardly help.
     """
     most = max(p.draws for p in (procedure, options.get("against") or procedure))
     samples = samples or [most * k for k in (1, 2, 4, 8, 16)]
@@ -189,7 +190,8 @@ def detectable(
     power: float = 0.8,
     level: float = 0.95,
 ) -> float:
-    """The smallest difference in win rate that `prompts` prompts show; arguments as for `needed`.
+    """The smallest difference in win rate that `prompts` prompts can show; arguments as for
+    `needed`.
 
     A value above 1 means that no difference is large enough.
     """
@@ -219,7 +221,8 @@ def half_width(
 ) -> float:
     """Half the width of the interval of one policy's win rate; arguments as for `needed`.
 
-    The policy is the optimum at `kl` nats; `between` is the variance of its true win rate.
+    The policy is the optimum at `kl` nats; `between` is the variance of its true win rate between
+    prompts.
     """
     _check.count("prompts", prompts, at_least=2)
     _check_chances(0.8, level)
@@ -240,7 +243,7 @@ def chance_to_see(prompts: int, difference: float, variance: float, level: float
 
     - `difference`: the true mean.
     - `variance`: of one prompt's estimate, between and within together. The mean over prompts is
-      taken as normal, which is close from a few dozen prompts on.
+      taken to be normal, which is a good approximation from a few dozen prompts on.
     """
     reach = stdtrit(prompts - 1, (1 + level) / 2)
     return float(1 - nctdtr(prompts - 1, difference / np.sqrt(variance / prompts), reach))

@@ -1,8 +1,8 @@
 """The mean reward of the response that a procedure selects; with 0/1 rewards, pass@k.
 
 The average over all n-subsets of a prompt's samples is unbiased and has minimum variance. Drawing
-with replacement is biased: with one success in four samples it puts best-of-4 at 1 − (3/4)⁴ =
-0.684, though every draw of four contains the success.
+with replacement is biased: with one success in four samples it estimates best-of-4 as 1 − (3/4)⁴ =
+0.684, though every set of four contains the success.
 """
 
 import numpy as np

@@ -1,9 +1,9 @@
 """Laws over samples of procedures that read the calibrated reward: soft best-of-n and rewind.
 
-Averaged over all ways to draw n of m samples without replacement, each sample has a chance of
-being selected. Given the calibrated reward C of every sample these chances are exact, so estimates
-made with them are unbiased. If C is counted among K reference samples, all samples of a prompt
-share the errors of its K, and the estimate has a bias of order 1/K.
+Averaged over all ways to draw n of m samples without replacement, each sample has a chance of being
+selected. Given the calibrated reward C of every sample these chances are exact, so estimates made
+with them are unbiased. If C is estimated by ranks among K reference samples, all samples of a
+prompt share the errors of these K, and the estimate has a bias of order 1/K.
 """
 
 import numpy as np
@@ -19,9 +19,10 @@ STEP = 0.25
 
 
 def selected_by_quantile(quantiles: np.ndarray, procedure: AbstractProcedure) -> np.ndarray:
-    """Chance of each sample to be selected, over all draws from its row; rows sum to 1.
+    """Selection chance of each sample, over all draws from its row; rows sum to 1.
 
-    - `quantiles`: calibrated rewards C, shape (rows, m), m at least what `procedure` draws.
+    - `quantiles`: calibrated rewards C, shape (rows, m); m is at least the number that `procedure`
+      draws.
 
     >>> selected_by_quantile(np.array([[0.1, 0.9, 0.2]]), Rewind(0.5, 2)).round(4).tolist()
     [[0.1667, 0.6667, 0.1667]]
@@ -39,7 +40,8 @@ def selected_by_quantile(quantiles: np.ndarray, procedure: AbstractProcedure) ->
 
 def _rewind(quantiles: np.ndarray, procedure: Rewind) -> np.ndarray:
     # With l of m samples below the threshold, all n draws fail with chance C(l, n) / C(m, n), and
-    # the last one is then any of the l. Else the first that passes is selected, any of the m - l.
+    # the last draw is then any of the l samples. Otherwise the first draw that passes is selected,
+    # which is any of the m - l samples.
     m, n = quantiles.shape[1], procedure.max_tries
     fails = quantiles < procedure.threshold
     low = fails.sum(1, keepdims=True)
@@ -96,14 +98,14 @@ def _constant(x: np.ndarray, n: int) -> np.ndarray:
 def _with_one_more(means: np.ndarray, x: np.ndarray, t: int) -> np.ndarray:
     """Means of products of k of t numbers from those of the first t - 1: k/t of them have `x`."""
     share = (np.arange(len(means)) / t)[:, None, None]
-    # With more factors than numbers there is no product; that mean is never used.
+    # With more factors than numbers there is no product, and the mean is never used.
     grown = (1 - np.minimum(share, 1)) * means
     grown[1:] += np.minimum(share[1:], 1) * x * means[:-1]
     return grown
 
 
 def _shares(p: int, q: int, n: int) -> np.ndarray:
-    """Share of the ways to choose n of p + q that take k of the p, for k = 0 … n."""
+    """Share of the ways to choose n of p + q items that take k of the p, for k = 0 … n."""
     k = np.arange(n + 1)
     possible = (k <= p) & (n - k <= q)
     k = k[possible]

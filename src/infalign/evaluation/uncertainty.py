@@ -1,10 +1,10 @@
 """Standard errors and intervals, clustered by prompt.
 
 Samples of one prompt share its difficulty, so the prompt is the unit: the estimate is a mean over
-prompts, and its error is the spread between them. Per-prompt values are skewed when win rates are
-high (most near 1, a few far below). With tens of prompts Student's interval then misses too often,
-always on the same side, so the defaults here correct for skewness. docs/benchmarks.md has the
-simulated coverage of each method.
+prompts, and its error comes from the spread between prompts. Per-prompt values are skewed when win
+rates are high (most near 1, a few far below). With tens of prompts Student's interval then misses
+too often, always on the same side, so the defaults here correct for skewness. docs/benchmarks.md
+lists the simulated coverage of each method.
 """
 
 from abc import ABC, abstractmethod
@@ -17,7 +17,7 @@ from infalign import _check
 from infalign.errors import ArgumentError
 
 ROUNDING = 1e-13
-"""Deviations from the mean below this share of the range of the values are rounding."""
+"""Deviations from the mean below this share of the values' range count as rounding."""
 
 CHUNK = 2**22
 """Numbers that a bootstrap holds in memory at once."""
@@ -25,7 +25,7 @@ CHUNK = 2**22
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean over prompts with its interval; its level is 95 % by default."""
+    """A mean over prompts with its interval, at a level of 95 % by default."""
 
     value: float
     stderr: float
@@ -49,7 +49,7 @@ class AbstractInterval(ABC):
 
     @abstractmethod
     def reach(self, values: np.ndarray, level: float) -> tuple[float, float]:
-        """Distance of the interval's ends below and above the mean, in standard errors.
+        """Distances of the interval's ends below and above the mean, in standard errors.
 
         - `values`: two or more, not all equal.
         """
@@ -81,11 +81,11 @@ class SkewCorrected(AbstractInterval):
     def reach(self, values, level):
         prompts = values.size
         t, _ = Student().reach(values, level)
-        skewness = _skewness(values) if prompts > 2 else 0.0  # two values have none
+        skewness = _skewness(values) if prompts > 2 else 0.0  # two values have no skewness
         if skewness**2 <= 6 / prompts:
             return t, t
         c = (skewness - 6 / prompts / skewness) / np.sqrt(prompts)
-        if abs(c) < 1e-6:  # the map is the identity to rounding
+        if abs(c) < 1e-6:  # the map is the identity up to rounding
             return t, t
         below, above = (3 / c * (np.cbrt(1 + c * (x - c / 6)) - 1) for x in (t, -t))
         return float(below), float(-above)
@@ -95,8 +95,8 @@ class SkewCorrected(AbstractInterval):
 class Widest(AbstractInterval):
     """The smallest interval that contains several intervals for the same mean.
 
-    With SkewCorrected and Student it covers values that may be skewed either way, where a few
-    outliers look like skewness.
+    With SkewCorrected and Student it covers values that may be skewed in either direction, for
+    which a few outliers look like skewness.
     """
 
     intervals: tuple[AbstractInterval, ...]
@@ -114,11 +114,11 @@ class Widest(AbstractInterval):
 
 @dataclass(frozen=True)
 class Bootstrap(AbstractInterval):
-    """The studentized bootstrap over prompts: quantiles of T over resamples in place of t.
+    """The studentized bootstrap over prompts: quantiles of T over resamples replace those of t.
 
-    Its coverage is as good as that of the correction for skewness, and its intervals are wider
-    with few prompts. T is infinite for resamples of equal values, so the interval may be infinite
-    too, up to the bounds of the estimate.
+    Its coverage is as good as that of the skewness correction, but its intervals are wider with few
+    prompts. T is infinite for resamples of equal values, so the interval may be infinite too, up to
+    the bounds of the estimate.
     """
 
     seed: int
@@ -139,7 +139,7 @@ class Bootstrap(AbstractInterval):
             means, spreads = drawn.mean(1), drawn.std(1, ddof=1)
             # Equal values have no spread, up to the rounding of their mean.
             errors = np.where(np.ptp(drawn, axis=1) > 0, spreads, 0) / np.sqrt(prompts)
-            # Where the spread is 0, T is 0 for a mean of 0 and infinite for any other mean.
+            # If the spread is 0, T is 0 for a mean of 0 and infinite for any other mean.
             means[np.abs(means) <= ROUNDING * np.ptp(values)] = 0
             with np.errstate(divide="ignore", invalid="ignore"):
                 T.append(np.where(means == 0, 0, means / errors))
@@ -149,7 +149,7 @@ class Bootstrap(AbstractInterval):
 
 
 SKEWED = SkewCorrected()
-"""The default for rates, which are skewed away from the nearer of their bounds."""
+"""The default for rates, which are skewed away from the nearer bound."""
 
 EITHER_WAY = Widest((SkewCorrected(), Student()))
 """The default for values that may be skewed to either side, or have no bounds."""
@@ -165,13 +165,14 @@ def over_prompts(
     """Mean of independent per-prompt values, with an interval for the mean over all prompts.
 
     - `level`: chance that the interval contains the truth, strictly between 0 and 1.
-    - `bounds`: least and greatest possible value of a prompt, if any; the interval is cut there.
+    - `bounds`: least and greatest possible value of a prompt, if any; the interval is clipped to
+      them.
     - `interval`: the method; also `SkewCorrected()`, `Student()` and `Bootstrap(seed)`.
 
     Error and interval are nan for a single prompt, which has no spread, and for values that are not
-    finite. If all P prompts have the same value v, the spread is 0. Other prompts then have a
-    chance of at most ε = 1 − (1 − level)^(1/P), about 3/P, and with `bounds` the interval extends
-    from v to the mean with a share ε of prompts at either bound.
+    finite. If all P prompts have the same value v, the spread is 0. Prompts with other values then
+    have a probability of at most ε = 1 − (1 − level)^(1/P), about 3/P. With `bounds`, the interval
+    extends from v to the mean that a share ε of prompts at either bound would give.
 
     >>> str(over_prompts(np.ones(20), bounds=(0, 1)))
     '1.0000 [0.8609, 1.0000]'

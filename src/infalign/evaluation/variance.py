@@ -1,12 +1,12 @@
-"""Exact sampling variance of the win-rate estimate of one prompt.
+"""Exact sampling variance of one prompt's win-rate estimate.
 
 The estimate from m policy and k reference samples is 1 − Σ_j b_j Â(B_(j)). Â(u) is the chance that
-the policy's selected response ranks at or below u, given how many of its m samples do; b_j is the
-chance that the opponent selects the j-th lowest of its k samples, B_(j). On the quantile axis the k
-are uniform, so the second moment is a double integral of E[Â(u) Â(v)] against the joint densities
-of two uniform order statistics, plus a single integral for each sample paired with itself. All
-integrands are polynomials in u, v, F(u) and F(v); the number of Gauss-Legendre nodes doubles until
-the result settles.
+the policy's selected response ranks at or below u, given how many of its m samples rank there; b_j
+is the chance that the opponent selects the j-th lowest of its k samples, B_(j). On the quantile
+axis the k samples are uniform, so the second moment is a double integral of E[Â(u) Â(v)] against
+the joint densities of two uniform order statistics, plus a single integral for each sample paired
+with itself. All integrands are polynomials in u, v, F(u) and F(v); the number of Gauss-Legendre
+nodes is doubled until the result converges.
 """
 
 from dataclasses import dataclass
@@ -19,8 +19,8 @@ from infalign import _check
 from infalign.core import AbstractProcedure, TiltedPolicy, require_by_rank
 from infalign.errors import SolveError
 
-NO_THEORY = "The noise of others is not known: plan for the nearest one that selects by rank."
-"""The remedy where a procedure reads calibrated rewards."""
+NO_THEORY = "The noise of others is unknown: plan for the nearest one that selects by rank."
+"""The remedy for a procedure that reads calibrated rewards."""
 
 TOLERANCE = 1e-5
 """Relative change of a variance at which the quadrature stops."""
@@ -36,9 +36,9 @@ def win_rate_variance(
     reference_samples: int,
     against: AbstractProcedure | None = None,
 ) -> float:
-    """Variance of `win_rate` of one prompt whose truth is `policy`, for continuous rewards.
+    """Variance of `win_rate` for one prompt whose true policy is `policy`, with continuous rewards.
 
-    - `samples`, `reference_samples`: m and k, at least what either side draws.
+    - `samples`, `reference_samples`: m and k; each at least the number that its side draws.
 
     >>> from infalign import Identity, Sampling, TiltedPolicy
     >>> reference = TiltedPolicy(Identity(), beta=1e9)
@@ -59,7 +59,7 @@ def difference_variance(
     reference_samples: int,
     against: AbstractProcedure | None = None,
 ) -> float:
-    """Variance of `win_rate_difference` of one prompt: both policies with m samples of their own
+    """Variance of `win_rate_difference` for one prompt. Both policies have their own m samples and
     face the same k reference samples, whose noise partly cancels.
     """
     return _variance(_Setting.of(procedure, against, samples, reference_samples), a, b)
@@ -70,7 +70,7 @@ class _Setting:
     """The numbers of samples of both sides, and the laws of the procedures over them."""
 
     draws: int
-    """Responses that the policy's procedure draws."""
+    """Number of responses that the policy's procedure draws."""
 
     law: np.ndarray
     """Chance that the policy's selected response is among its j lowest, j = 0 … m."""
@@ -113,7 +113,7 @@ def _variance(setting: _Setting, a: TiltedPolicy, b: TiltedPolicy | None) -> flo
             return variance
         nodes, last = 2 * nodes, variance
     raise SolveError(
-        f"The sampling variance does not settle with {MOST_NODES} nodes: a policy of "
+        f"The sampling variance does not converge with {MOST_NODES} nodes: a policy of "
         f"{a.kl:.3g} nats is too steep for it. Ask for a smaller `kl`."
     )
 
@@ -121,7 +121,7 @@ def _variance(setting: _Setting, a: TiltedPolicy, b: TiltedPolicy | None) -> flo
 def _by_quadrature(setting: _Setting, a: TiltedPolicy, b: TiltedPolicy | None, nodes: int) -> float:
     x, weights = legendre.leggauss(nodes)
     x, weights = (1 + x) / 2, weights / 2
-    # Nodes crowd at both ends, where policies and laws are steep.
+    # Nodes are denser at both ends, where policies and laws are steep.
     t, weights = x**3 * (10 - 15 * x + 6 * x**2), weights * 30 * (x * (1 - x)) ** 2
     v, k = t, setting.opponent.size
     order = k * binomial(k - 1, v)  # densities of the k order statistics at v, (nodes, k)
@@ -151,7 +151,7 @@ class _Policy:
         law, m = setting.law, setting.law.size - 1
         y = policy.cdf(v)
         x = policy.cdf(v[:, None] * t)
-        counts = binomial(m, y)  # how many of m samples lie at or below v
+        counts = binomial(m, y)  # how many of the m samples lie at or below v
         self.mean, self.squared = counts @ law, counts @ law**2
         # Of j samples at or below v, Bin(j, s) are at or below v t, s = x/y. E[law at Bin(j, s)] is
         # a polynomial in s of degree `draws`, so degree + 1 nodes determine it.

@@ -30,7 +30,8 @@ def majority_vote(answers, correct, n: int, *, interval: AbstractInterval = SKEW
     - `answers`: shape (prompts, m), compared by equality; None (or nan) is a sample without an
       answer, which does not vote. If no sample votes, there is no answer, which counts as wrong.
     - `correct`: 0 or 1, or booleans, same shape: whether each answer is right. Equal answers of a
-      prompt have the same value, samples without an answer 0; nan marks a sample not drawn.
+      prompt have the same value, and samples without an answer have 0; nan marks a sample that was
+      not drawn.
     - `n`: samples drawn, at most the m of every prompt.
     - `interval`: the method for the interval.
 
@@ -65,10 +66,10 @@ def majority_vote(answers, correct, n: int, *, interval: AbstractInterval = SKEW
 
 
 def vote_chances(answers, n: int) -> np.ndarray:
-    """Chance of each sample to be selected by a majority vote of n, shape of `answers`.
+    """Chance that a majority vote of n selects each sample, in the shape of `answers`.
 
-    The vote selects at random one of the drawn samples that give the winning answer; if no drawn
-    sample votes, any of them. Rows sum to 1.
+    The vote selects at random one of the drawn samples with the winning answer, or any drawn sample
+    if none of them votes. Rows sum to 1.
 
     - `answers`: shape (prompts, m), as for `majority_vote`; all m samples were drawn.
 
@@ -80,7 +81,7 @@ def vote_chances(answers, n: int) -> np.ndarray:
     prompts, m = answers.shape
     if m < n:
         raise ValueError(f"A majority of {n} needs at least {n} `answers` per prompt; got {m}.")
-    own = np.zeros(answers.shape, int)  # the number of the sample's answer from 1; 0: no vote
+    own = np.zeros(answers.shape, int)  # the number of the sample's answer, from 1; 0 means no vote
     for row, given in enumerate(answers):
         numbers: dict = {}
         for column, answer in enumerate(given):
@@ -128,13 +129,13 @@ def _ballot(row: int, answers, correct) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _wins(votes, asked, samples, n: int) -> np.ndarray:
-    """Chance of each answer in `asked` to win, 0 for the others, shape (prompts, answers).
+    """Chance that each answer in `asked` wins, 0 for the others, shape (prompts, answers).
 
     - `votes`: samples that give each answer, (prompts, answers); 0 where a prompt has fewer.
     - `asked`: the answers whose chance is computed, (prompts, answers).
     - `samples`: number of samples of each prompt, those without an answer included.
     """
-    points = int(samples.max()) + 1  # the products have no higher power than m
+    points = int(samples.max()) + 1  # the products have no power above m
     rows = max(1, CHUNK // (points * votes.shape[1] * max(1, (n + 3) // 4)))
     parts = [slice(i, i + rows) for i in range(0, len(votes), rows)]
     return np.concatenate([_winning(votes[p], asked[p], samples[p], n, points) for p in parts])
@@ -167,7 +168,7 @@ def _winning(votes, asked, samples, n, points):
 
 
 def _binomial(i, n, p):
-    """Chance of i of n, each with chance p; 0 for i > n."""
+    """Binomial chance of i successes in n, each with chance p; 0 for i > n."""
     i = np.minimum(i, n + 1)
     possible = i <= n
     j = np.where(possible, i, n)

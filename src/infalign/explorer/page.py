@@ -1,9 +1,9 @@
-"""The page in one file: markup, style and scripts of this folder, put together.
+"""The page in one file, assembled from the markup, style and scripts in this folder.
 
-The page computes everything itself, in another way than the package (it solves a boundary problem
-by shooting), so that the two check each other. Only the laws of procedures that it has no formula
-for come from the package, as tables. Its content security policy allows its one style and its one
-script, by checksum, and nothing else: no request, no other script.
+The page computes everything itself by a different method than the package (it solves a boundary
+value problem by shooting), so that the two check each other. Only the laws of procedures for which
+it has no formula come from the package, as tables. Its content security policy allows its one style
+and its one script, by checksum, and nothing else: no requests and no other scripts.
 """
 
 import base64
@@ -31,11 +31,11 @@ SCRIPTS = (
     "figures.js",
     "app.js",
 )
-"""In the order in which they build on each other."""
+"""In dependency order."""
 
 
 def build_page() -> str:
-    """The explorer as one HTML document that needs nothing else.
+    """The explorer as one self-contained HTML document.
 
     >>> build_page().count("<script>")
     1

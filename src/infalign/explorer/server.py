@@ -1,4 +1,4 @@
-"""The page over HTTP, for this machine only."""
+"""Serves the page over HTTP, to this machine only."""
 
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -11,9 +11,9 @@ HOST = "127.0.0.1"
 
 
 def make_server(port: int = 0) -> ThreadingHTTPServer:
-    """A server that has the explorer at `/` and nothing else, bound to the loopback.
+    """A server that serves the explorer at `/` and nothing else, bound to the loopback.
 
-    - `port`: 0 for a free one, which `server_address` states.
+    - `port`: 0 takes a free port, which is in `server_address`.
 
     Raises ArgumentError if the port is not available.
     """

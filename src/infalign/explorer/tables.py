@@ -1,4 +1,4 @@
-"""Laws of registered procedures as tables, for those that the page has no formula for."""
+"""Tables of the laws of registered procedures for which the page has no formula."""
 
 from collections.abc import Iterator
 
@@ -7,19 +7,20 @@ import numpy as np
 from infalign.core import PROCEDURES, AbstractProcedure, RankProcedure, words
 
 FORMULAS = ("sampling", "best-of-n", "worst-of-n", "order-statistic", "best-of-poisson")
-"""Procedures that laws.js has a formula for. The page offers all others from tables."""
+"""Procedures for which laws.js has a formula. All others are offered from tables."""
 
 FAMILY = (2, 3, 4, 5, 8, 16, 32, 64)
-"""The n for which a family of procedures gets tables."""
+"""The values of n for which a family of procedures gets tables."""
 
 CELLS = 256
-"""Cells of a table: h is a cubic on each, and off by about 1e-8 for 32 draws."""
+"""Number of cells of a table. h is a cubic in each cell, with an error of about 1e-8 for 32
+draws."""
 
 
 def tables() -> dict[str, dict]:
     """The laws that the page needs as tables, by text form.
 
-    Only procedures that select by rank, with a law that has no jumps, have a place on the page.
+    The page offers only procedures that select by rank with a law without jumps.
     """
     # Nodes are close where laws are steep: u = sin²(πi / 2N), as in `tabulated` of laws.js.
     u = np.sin(np.linspace(0, np.pi / 2, CELLS + 1)) ** 2
@@ -50,5 +51,5 @@ def _instances() -> Iterator[AbstractProcedure]:
             if text is not None:
                 try:
                     yield PROCEDURES.parse(text)
-                except ValueError:  # an n that the family does not have
+                except ValueError:  # the family has no such n
                     continue

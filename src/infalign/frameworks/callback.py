@@ -1,4 +1,5 @@
-"""A reward function that a framework calls back: made once, and heard when it fails."""
+"""A reward function for other frameworks to call: it is made once, and its failures stop the
+training."""
 
 import threading
 from collections.abc import Callable
@@ -9,17 +10,17 @@ T = TypeVar("T")
 
 
 class TrainingStopped(BaseException):
-    """Ends a training that cannot get its rewards.
+    """Stops a training run that cannot get its rewards.
 
-    Not an `Exception`: OpenRLHF logs an `Exception` of a reward function and goes on without the
-    reward, and one of verl's managers replaces it by the score 0. Both let a `BaseException` pass;
-    Ray hands it to the trainer, which ends with its message.
+    It is not an `Exception`: OpenRLHF logs an `Exception` of a reward function and continues
+    without the reward, and one of verl's managers replaces it with the score 0. Both let a
+    `BaseException` through; Ray passes it to the trainer, which stops with its message.
     """
 
 
 @contextmanager
 def stops_training():
-    """Turns every error inside into `TrainingStopped` with its message."""
+    """Turns every error raised inside into `TrainingStopped` with the error's message."""
     try:
         yield
     except Exception as error:
@@ -27,7 +28,7 @@ def stops_training():
 
 
 class Once(Generic[T]):
-    """Calls `make` once for the same keyword arguments, whichever thread comes first."""
+    """Calls `make` only once for the same keyword arguments, in whichever thread comes first."""
 
     def __init__(self, make: Callable[..., T]):
         self.make = make

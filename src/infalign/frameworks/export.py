@@ -24,11 +24,12 @@ reward_func = reward_function(run={folder!r}, directory={directory!r})
 def export_prompts(run: Run, framework: Framework, out: Path) -> list[str]:
     """Write the training prompts of `run` into the folder `out`; returns the framework's arguments.
 
-    `train` holds the prompts that the run would train on, `kept-aside` its validation prompts. Both
-    are calibrated. The held-out prompts of the evaluation are not, so no framework can score them.
+    `train` holds the prompts that the run would train on, and `kept-aside` its validation prompts.
+    Both are calibrated. The evaluation's held-out prompts are not calibrated, so no framework can
+    score them.
 
-    Raises DataError when the framework cannot read a prompt: OpenRLHF needs a chat template to read
-    more than one message.
+    Raises DataError if the framework cannot read a prompt: OpenRLHF needs a chat template for
+    prompts of more than one message.
     """
     out = Path(out).resolve()
     count = run.config.train.trained_prompts(len(run.prompts))
@@ -76,7 +77,7 @@ def _row(prompt: Prompt, template: bool) -> dict:
 
 
 def _write(path: Path, rows: list[dict], framework: Framework) -> Path:
-    if framework == "openrlhf":  # not every version of it reads lists from Parquet
+    if framework == "openrlhf":  # some versions cannot read lists from Parquet
         path = path.with_suffix(".jsonl")
         storage.write_text(path, "".join(storage.json_line(row) for row in rows))
         return path

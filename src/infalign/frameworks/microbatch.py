@@ -1,4 +1,4 @@
-"""Micro-batching: requests that arrive one by one within milliseconds share a call."""
+"""Micro-batching: requests that arrive within milliseconds of each other share one call."""
 
 import asyncio
 import threading
@@ -17,25 +17,26 @@ Result = TypeVar("Result")
 
 
 class BusyError(InfalignError, RuntimeError):
-    """The queue is full: ask again later."""
+    """The queue is full; retry later."""
 
 
 @dataclass(frozen=True)
 class Request(Generic[Item, Result]):
-    """The items of one caller, and the future of their results."""
+    """The items of one caller, and a future for their results."""
 
     items: list[Item]
     future: "Future[list[Result]]" = field(default_factory=Future)
 
 
 class MicroBatcher(Generic[Item, Result]):
-    """Gathers the items of many callers, threads or coroutines of any loop, into one call at a
-    time, made by a thread of its own.
+    """Gathers the items of many callers, which may be threads or coroutines of any event loop, into
+    one call at a time on its own thread.
 
-    A call begins when the window opened by its first item is over, or the batch is full. The next
-    batch gathers meanwhile. Items that one caller submits together stay together.
+    A call begins when the time window opened by its first item ends, or when the batch is full. The
+    next batch is gathered meanwhile. Items that one caller submits together stay together.
 
-    - `call`: maps a list of items to as many results. Its errors reach all callers of the batch.
+    - `call`: maps a list of items to a list of results of the same length. Its errors reach all
+      callers of the batch.
     - `window`: seconds to wait for more items.
     - `batch`: maximum number of items in a call, unless one caller submits more at once.
     - `waiting`: maximum number of items in the queue. Default: no limit.
@@ -62,7 +63,7 @@ class MicroBatcher(Generic[Item, Result]):
         self._closed = False
 
     def submit(self, items: Sequence[Item]) -> "Future[list[Result]]":
-        """A future of the results of `items`.
+        """A future for the results of `items`.
 
         Raises BusyError when the queue is full. An empty queue takes any number of items.
         """
@@ -85,11 +86,11 @@ class MicroBatcher(Generic[Item, Result]):
         return request.future
 
     def __call__(self, item: Item) -> Result:
-        """The result of one item; the calling thread waits."""
+        """The result for one item; blocks the calling thread."""
         return self.submit([item]).result()[0]
 
     async def ask(self, item: Item) -> Result:
-        """The result of one item; the calling event loop goes on."""
+        """The result for one item; does not block the calling event loop."""
         return (await asyncio.wrap_future(self.submit([item])))[0]
 
     def close(self) -> None:
@@ -105,7 +106,8 @@ class MicroBatcher(Generic[Item, Result]):
             self._answer(requests)
 
     def _gathered(self) -> list[Request[Item, Result]]:
-        """The requests of the next call; empty when the batcher is closed and has answered all."""
+        """The requests of the next call; empty once the batcher is closed and all requests are
+        answered."""
         with self._changed:
             while not self._queue and not self._closed:
                 self._changed.wait()
@@ -127,7 +129,7 @@ class MicroBatcher(Generic[Item, Result]):
             return gathered
 
     def _answer(self, requests: list[Request[Item, Result]]) -> None:
-        # Callers that have cancelled meanwhile are neither scored nor answered.
+        # Requests canceled in the meantime are neither scored nor answered.
         requests = [r for r in requests if r.future.set_running_or_notify_cancel()]
         items = [item for r in requests for item in r.items]
         try:

@@ -1,4 +1,4 @@
-"""The scorer of a run: from its folder, from a server, or from its pieces."""
+"""The scorer of a run, opened from its folder, from a server, or from its parts."""
 
 from pathlib import Path
 
@@ -21,10 +21,10 @@ from .scorer import RawScorer, Scorer, ServerScorer, ShapedScorer
 
 
 def open_run(folder: Path | str, directory: Path | str | None = None) -> Run:
-    """The run in `folder`, for reading; DataError unless it is calibrated and designed.
+    """The run in `folder`, for reading; DataError if the stages calibrate and design are not done.
 
-    - `directory`: base of the relative paths in its configuration. Default: the working directory,
-      which differs in the workers of a framework.
+    - `directory`: base of the relative paths in the run's configuration. Default: the working
+      directory, which differs in a framework's workers.
     """
     folder = Path(folder)
     for name in ("config.yaml", "design.json"):
@@ -68,16 +68,16 @@ def open_scorer(
     """The scorer of a run folder, of a server, or of a store, a transform and a reward.
 
     - `run`: a run folder that is calibrated and designed.
-    - `server`: alternatively, the address of an `infalign serve-reward`.
+    - `server`: alternatively, the address of an `infalign serve-reward` server.
     - `store`, `transform`, `reward`: alternatively, a store or its folder; a transform, its
       specification or a design.json; and a reward, or its name in a configuration.
     - `calibrator`: with `store`, as in a configuration, except `auto`.
-    - `prompts`: with `store`, a JSON Lines file of prompts; needed if callers send no messages.
-    - `raw`: score by the raw reward, of a run or of `reward` alone.
+    - `prompts`: with `store`, a JSON Lines file of prompts; required if callers send no messages.
+    - `raw`: score with the raw reward, either a run's or `reward` alone.
     - `directory`: with `run`, as in `open_run`.
 
-    Raises ConfigError for other combinations, and DataError when a file or reward is missing, or
-    when the run's reward or prompts have changed since calibration.
+    Raises ConfigError for other combinations, and DataError if a file or reward is missing, or if
+    the run's reward or prompts have changed since calibration.
     """
     pieces = {"store": store, "transform": transform, "reward": reward, "prompts": prompts}
     named = sorted(name for name, value in pieces.items() if value is not None)
@@ -105,7 +105,7 @@ def open_scorer(
 
 
 def run_scorer(run: Run, *, raw: bool = False) -> RawScorer | ShapedScorer:
-    """The scorer of a run: its reward, with its calibration and transform unless `raw`."""
+    """The scorer of a run: its reward, with its calibration and transform unless `raw` is true."""
     text = policy_text(run)
     names = PromptNames(run.prompts, text.prompt if text else None)
     if raw:
@@ -114,8 +114,8 @@ def run_scorer(run: Run, *, raw: bool = False) -> RawScorer | ShapedScorer:
 
 
 def open_reward(run) -> TrainingReward:
-    """The shaped reward of a run folder as a TRL reward function, which any plain Python can call:
-    the column `prompt_id` names the prompt of each response.
+    """The shaped reward of a run folder as a TRL reward function, which any Python code can call.
+    The column `prompt_id` names the prompt of each response.
 
     Raises DataError as `open_scorer` does.
     """
@@ -133,8 +133,8 @@ def policy_text(run: Run) -> PolicyText | None:
 def run_shaper(run: Run) -> Shaper:
     """The shaper that the run trains with; DataError if its reward or prompts have changed."""
     store = CalibrationStore.open(run.folder / "calibration")
-    # A run also compares the model. Here the framework names its own, and hashing the weights would
-    # take minutes in each worker.
+    # A run also compares the model. Here the framework uses its own model, and hashing the weights
+    # would take minutes in each worker.
     store.require(
         reward=reward_fingerprint(run.config.reward),
         prompts=fingerprint(run.prompts),

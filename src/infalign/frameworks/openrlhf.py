@@ -1,7 +1,7 @@
-"""The shaped reward as OpenRLHF's `reward_func`: no import of OpenRLHF, one response a call.
+"""The shaped reward as OpenRLHF's `reward_func`: no import of OpenRLHF, one response per call.
 
-`--reward.remote_url` names a file of two lines, which names the run. `infalign export-prompts`
-writes the file:
+`--reward.remote_url` points to a two-line file that names the run. `infalign export-prompts` writes
+the file:
 
     from infalign.frameworks.openrlhf import reward_function
     reward_func = reward_function(run="/runs/mine")
@@ -31,16 +31,16 @@ def reward_function(
 ) -> Callable[[list, list, list], dict]:
     """A `reward_func(queries, prompts, labels)`.
 
-    Labels are prompt ids, or JSON with a `prompt_id`. A response without either is named by its
-    prompt's text.
+    Labels are prompt ids, or JSON with a `prompt_id`. Without either, the response's prompt is
+    identified by its text.
 
-    - `source`: arguments of `open_scorer`: `run`, `server`, or the pieces.
+    - `source`: arguments of `open_scorer`: `run`, `server`, or the parts.
     - `model`: folder or hub id of the policy, whose special tokens end responses. Default with
       `run`: the run's own.
     - `window`, `batch`: seconds and responses, as in `MicroBatcher`.
 
     The function raises TrainingStopped for every error, such as an unknown prompt: OpenRLHF would
-    log an `Exception` and go on without a reward.
+    log an `Exception` and continue without a reward.
     """
     with stops_training():
         scorer = open_scorer(**source)
@@ -49,7 +49,8 @@ def reward_function(
     _warn_of_clipping(scorer)
 
     def reward_func(queries, prompts, labels) -> dict:
-        """`rewards`; quantiles as `scores`, which filters of prompts read; both in the log."""
+        """The `rewards`, and the quantiles as `scores`, which prompt filters read; both are
+        logged."""
         import torch
 
         with stops_training():
@@ -70,7 +71,7 @@ def reward_function(
 
 
 def clip_range(transform, samples: int) -> float:
-    """A whole number, at least 10, that no reward minus its baseline exceeds.
+    """An integer, at least 10, that no reward minus its baseline exceeds in absolute value.
 
     - `samples`: reference samples per prompt, which bound the quantiles that an unbounded transform
       receives.
@@ -107,7 +108,7 @@ def _text(model: str | None, run, directory) -> PolicyText:
 
 
 def _key(label, prompt: str) -> str:
-    """The prompt's name: its label, the `prompt_id` of a label in JSON, or its text."""
+    """The prompt's name: its label, the `prompt_id` in a JSON label, or its text."""
     if isinstance(label, str) and label.lstrip().startswith("{"):
         try:
             label = json.loads(label)

@@ -1,4 +1,4 @@
-"""Text where ids are missing: prompts named by their text, responses read out of a query."""
+"""Text in place of ids: finds prompts by their text, and extracts responses from a query."""
 
 from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
@@ -15,8 +15,8 @@ Read = Callable[[Sequence[dict]], str]
 class PromptNames:
     """Prompts by id, by their text (`conversation_text`), or by their text in a chat template.
 
-    - `template`: a conversation as the policy reads it. Called once for every prompt, on the first
-      key that is neither an id nor a text.
+    - `template`: renders a conversation as the policy reads it. Called once for every prompt, at
+      the first key that is neither an id nor a prompt's text.
     """
 
     def __init__(self, prompts: Sequence[Prompt], template: Read | None = None):
@@ -26,7 +26,7 @@ class PromptNames:
     def find(self, key: str | None) -> Prompt:
         """The prompt named by `key`.
 
-        Raises DataError for unknown prompts, and for a text that two prompts share.
+        Raises DataError for unknown prompts, and for text that two prompts share.
         """
         if isinstance(key, str):
             if key in self.prompts:
@@ -93,7 +93,7 @@ class PolicyText:
         start = query.find(prompt)  # not always 0: a special token may come first
         if start < 0:
             ids = self.tokenizer(prompt, add_special_tokens=False)["input_ids"]
-            prompt = str(self.tokenizer.decode(ids))  # decoding need not return the encoded text
+            prompt = str(self.tokenizer.decode(ids))  # decoding may not return the encoded text
             start = query.find(prompt)
         if not prompt or start < 0:
             raise DataError(

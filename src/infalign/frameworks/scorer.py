@@ -1,6 +1,7 @@
 """Scores of single responses for frameworks other than TRL.
 
-A framework asks about one response at a time (`Asked`); a scorer scores many at once (`Scored`).
+A framework asks about one response at a time (`Asked`); a scorer scores many responses at once
+(`Scored`).
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -36,27 +37,28 @@ class Scored(TypedDict):
 
     raw_reward: float
     quantile: NotRequired[float]
-    """Under the prompt's reference samples; scorers of raw rewards have none."""
+    """Quantile under the prompt's reference samples; absent for scorers of raw rewards."""
 
 
 class Scorer(Protocol):
     """Scores responses in two steps.
 
-    `resolve` is cheap and concerns one response, so that an error about an unknown prompt reaches
-    its own caller. Calling the scorer scores many resolved responses at once, of any callers.
+    `resolve` is cheap and handles one response, so that an error about an unknown prompt reaches
+    the right caller. Calling the scorer scores many resolved responses at once, from any callers.
     """
 
     def resolve(self, asked: Asked) -> Asked:
-        """The same with the prompt's id and conversation; DataError for an unknown prompt."""
+        """The same response with its prompt's id and conversation; DataError for an unknown
+        prompt."""
 
     def __call__(self, resolved: Sequence[Asked]) -> list[Scored]:
         """One score per response, in the order given."""
 
 
 class RawScorer:
-    """The raw reward as it is.
+    """The unchanged raw reward.
 
-    - `reward`: a TRL reward function; it is given conversations, as in a run.
+    - `reward`: a TRL reward function; it gets conversations, as in a run.
     - `names`: the prompts, for callers that send no conversations.
     """
 
@@ -64,12 +66,12 @@ class RawScorer:
         self.reward, self.names = reward, names
 
     def resolve(self, asked: Asked) -> Asked:
-        """As `Scorer.resolve`; a prompt that comes with its conversation may be unknown."""
+        """Like `Scorer.resolve`, but a prompt that comes with its conversation may be unknown."""
         return asked if asked.messages else _resolved(asked, self.names)
 
     def raw(self, resolved: Sequence[Asked]) -> np.ndarray:
-        """Raw rewards, checked. Responses are stripped of outer white space, as those of a run's
-        calibration are."""
+        """Checked raw rewards. Responses are stripped of outer white space, as in a run's
+        calibration."""
         texts = [a.response.strip() for a in resolved]
         values = self.reward(
             prompts=[list(a.messages or ()) for a in resolved],
@@ -79,7 +81,7 @@ class RawScorer:
         return checked_output(values, texts, reward_name(self.reward))
 
     def __call__(self, resolved: Sequence[Asked]) -> list[Scored]:
-        """The raw reward of each response, also as its score."""
+        """The raw reward of each response, which is also its score."""
         return [{"score": r, "raw_reward": r} for r in self.raw(resolved).tolist()]
 
 
@@ -90,7 +92,7 @@ class ShapedScorer:
         self.raw, self.shaper = raw, shaper
 
     def resolve(self, asked: Asked) -> Asked:
-        """As `Scorer.resolve`; the prompt must be in the calibration store."""
+        """Like `Scorer.resolve`; the prompt must be in the calibration store."""
         if self.raw.names is not None:
             return _resolved(asked, self.raw.names)
         self.shaper.store.positions([_key(asked)])
@@ -112,14 +114,15 @@ class ServerScorer:
     - `url`: the server's address.
     - `options`: `timeout` and `retries`, as in `ServerReward`.
 
-    Raises DataError when the server cannot be reached, refuses a prompt, or is another server.
+    Raises DataError if the server cannot be reached, rejects a prompt, or is another kind of
+    server.
     """
 
     def __init__(self, url: str, **options: Any):
         self.url, self._server = url, ServerReward(url, **options)
 
     def resolve(self, asked: Asked) -> Asked:
-        """`asked` itself: the server resolves prompts."""
+        """`asked` itself, since the server resolves prompts."""
         return asked
 
     def __call__(self, resolved: Sequence[Asked]) -> list[Scored]:

@@ -1,13 +1,13 @@
 """A reward behind a URL, in the protocol of OpenRLHF's remote rewards.
 
 `POST /` takes `{"query": […], "prompts": […], "labels": […]}`, lists with one entry per response:
-prompt and response, prompt, and the prompt's id. Two more keys take precedence over `query`:
-`messages`, conversations that end with the response, as `ServerReward` sends them; and `responses`,
-the plain texts. The answer is `{"rewards": […], "scores": […], "extra_logs": {…}}`.
+the prompt with its response, the prompt, and the prompt's id. Two more keys take precedence over
+`query`: `messages`, conversations that end with the response, as `ServerReward` sends them; and
+`responses`, the plain texts. The answer is `{"rewards": […], "scores": […], "extra_logs": {…}}`.
 
 An error is answered as `{"error": …}`, with the `prompt_id` if it concerns one prompt. The status
-is 422 for a request that can never be answered, 413 for one that is too large, 503 with
-`Retry-After` while the queue is full, and 500 when the reward fails.
+is 422 for a request that can never be answered, 413 for a request that is too large, 503 with
+`Retry-After` while the queue is full, and 500 if the reward fails.
 """
 
 import asyncio
@@ -25,20 +25,20 @@ from .prompt_text import PolicyText
 from .scorer import Asked, Scored, Scorer
 
 PATHS = ("/", "/score", "/get_reward")
-"""Paths of rewards; the last two are customary elsewhere."""
+"""Paths that serve rewards; the last two are customary elsewhere."""
 
 RETRY_AFTER = 1
-"""Seconds after which a client shall come back to a full queue."""
+"""Seconds after which a client should retry when the queue is full."""
 
 LARGEST = 32 * 2**20
-"""Default limit of a request, in bytes."""
+"""Default size limit of a request, in bytes."""
 
 WAITING = 16384
-"""Default limit of the responses in the queue."""
+"""Default maximum number of responses in the queue."""
 
 
 class Body(pydantic.BaseModel):
-    """A request of OpenRLHF, with two keys more."""
+    """An OpenRLHF request, with two more keys."""
 
     query: list[str] | None = None
     prompts: list[str] | None = None
@@ -92,8 +92,8 @@ def make_app(
 ):
     """The server as an ASGI application.
 
-    - `text`: the policy's tokenizer, which reads responses out of queries.
-    - `about`: entries of the answer to `GET /health`, beside the length of the queue.
+    - `text`: the policy's tokenizer, which extracts responses from queries.
+    - `about`: entries of the answer to `GET /health`, besides the length of the queue.
     - `window`, `batch`, `waiting`: as in `MicroBatcher`, over all requests.
     - `largest`: maximum size of a request, in bytes.
 
@@ -165,7 +165,7 @@ def answer(scored: Sequence[Scored]) -> dict[str, object]:
 
 
 class _Unresolved(Exception):
-    """A response whose prompt or text cannot be read; with the prompt's label in the request."""
+    """A response whose prompt or text cannot be read, with the prompt's label from the request."""
 
     def __init__(self, message: str, prompt_id: Any):
         super().__init__(message)
@@ -173,7 +173,8 @@ class _Unresolved(Exception):
 
 
 def _resolved(scorer: Scorer, body: Body, text: PolicyText | None) -> list[Asked]:
-    """The responses of a request with their prompts; _Unresolved for the first that has none."""
+    """The responses of a request with their prompts; raises _Unresolved for the first without
+    one."""
     resolved = []
     for i in range(len(body)):
         try:
@@ -193,11 +194,11 @@ def _problem(error) -> str:
 
 
 def serve(app, host: str, port: int, announce) -> None:
-    """Serve `app` until Ctrl-C, after a call of `announce` with its address.
+    """Call `announce` with the address of `app`, then serve `app` until Ctrl-C.
 
     - `port`: 0 takes a free port.
 
-    Raises ValueError if host and port are not available.
+    Raises ValueError if the host and port are not available.
     """
     import socket
 

@@ -1,8 +1,8 @@
 """Settings of other frameworks that keep a run's objective: E[shaped reward] − β KL.
 
-Each function returns the arguments of a command line, as a list of words. They set the
-leave-one-out baseline of RLOO, no division by the spread of a group, and the log-ratio of the whole
-sequence (k1) inside the reward, with the β of `design.json` held fixed.
+Each function returns command-line arguments, as a list of words. They set RLOO's leave-one-out
+baseline, no division by a group's standard deviation, and the log-ratio of the whole sequence (k1)
+inside the reward, with β fixed at the value in `design.json`.
 """
 
 from pathlib import Path
@@ -73,5 +73,5 @@ def trl(run: Run) -> list[str]:
 
 
 def _absolute(model: str) -> str:
-    """A folder by its absolute path, since the framework's processes run elsewhere."""
+    """A folder's absolute path, since the framework's processes run elsewhere."""
     return str(Path(model).resolve()) if Path(model).is_dir() else model

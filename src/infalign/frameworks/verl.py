@@ -1,11 +1,11 @@
-"""The shaped reward as verl's reward function: no import of verl, one sample a call.
+"""The shaped reward as verl's reward function: no import of verl, one sample per call.
 
     reward.custom_reward_function.path=pkg://infalign.frameworks.verl
     reward.custom_reward_function.name=compute_score
     +reward.custom_reward_function.reward_kwargs.run=/runs/mine
 
-verl awaits it for all samples of a batch in one event loop, where they are scored together. The
-`prompt_id` in a sample's `extra_info` names its prompt, as in the data that `infalign
+verl awaits the function for all samples of a batch in one event loop, so they are scored together.
+The `prompt_id` in a sample's `extra_info` names its prompt, as in the data that `infalign
 export-prompts` writes.
 """
 
@@ -19,8 +19,8 @@ from .opened import open_scorer
 from .scorer import Asked, Scored, Scorer
 
 KEY, MESSAGES = "prompt_id", "messages"
-"""Keys of `extra_info`: the prompt's id, and its conversation. The latter is needed only by a
-scorer of pieces without `prompts`."""
+"""Keys of `extra_info`: the prompt's id, and its conversation. The conversation is needed only by a
+scorer that was made from parts without `prompts`."""
 
 
 async def compute_score(
@@ -37,7 +37,7 @@ async def compute_score(
 ) -> Scored:
     """`score`, `raw_reward` and `quantile` of one response.
 
-    - `source`: arguments of `open_scorer`: `run`, `server`, or the pieces.
+    - `source`: arguments of `open_scorer`: `run`, `server`, or the parts.
     - `window`, `batch`: seconds and responses, as in `MicroBatcher`.
 
     Raises TrainingStopped for every error, such as an unknown prompt.

@@ -35,8 +35,8 @@ class ShapedRewardManager:
         self.config, self.tokenizer, self.compute_score = config, tokenizer, compute_score
 
     async def run_single(self, data) -> dict:
-        """`reward_score` and `reward_extra_info` of one sample; of several turns, those of the
-        last."""
+        """`reward_score` and `reward_extra_info` of one sample; for several turns, those of the
+        last turn."""
         item = data[-1:][0]
         ids = item.batch["responses"]
         length = int(item.batch["attention_mask"][-ids.shape[-1] :].sum())

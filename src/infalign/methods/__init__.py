@@ -1,6 +1,6 @@
 """The training methods: what each trains on, in one table.
 
-A method states what is optimized: a reward with its KL strength, or a loss on stored samples;
+A method defines the objective: a reward with its KL strength, or a loss on stored samples.
 `training` runs it. Configuration, help, docs, results and reports read `METHODS`, so adding a
 method takes one row: in `objectives` if it samples from the policy, in `tasks` if it does not.
 """

@@ -1,7 +1,7 @@
 """Losses of offline methods, from log-ratios log π/π_ref of stored responses.
 
-All are means over rows. Log-ratios are sums over the tokens of a response, never averages: an
-average would be another objective, in which long responses spend KL for less.
+All losses are means over rows. Log-ratios are sums over the tokens of a response, never averages:
+an average would be another objective, in which long responses spend KL for less.
 """
 
 import math
@@ -12,15 +12,15 @@ if TYPE_CHECKING:
 
 
 def tilt_loss(log_ratio: "Tensor", weight: "Tensor", largest: float) -> "Tensor":
-    """Mean of ρ − w log ρ over samples of the reference; least, at w − w log w, where ρ = w.
+    """Mean of ρ − w log ρ over samples of the reference. The minimum, w − w log w, is at ρ = w.
 
     With w = dπ*/dπ_ref it is KL(π* ‖ π) plus a constant. E[ρ] = 1 is added to the weighted
     likelihood: the objective stays the same, but the gradient of every sample, (ρ − w) ∇ log π,
     vanishes at the solution instead of only averaging to zero there.
 
-    - `largest`: the largest w of all samples. Beyond it, where no policy should be, ρ continues as
-      its tangent in log ρ. Without that, a few samples that one step made e⁵ times as likely would
-      decide the next steps alone.
+    - `largest`: the largest w of all samples. Beyond it, where no policy should be, ρ is replaced
+      by its tangent in log ρ. Otherwise a few samples that one step made e⁵ times as likely would
+      dominate the next steps.
     """
     top = math.log(largest)
     ratio = log_ratio.clamp(max=top).exp() + largest * (log_ratio - top).relu()
@@ -32,16 +32,16 @@ def regression_loss(log_ratio: "Tensor", log_weight: "Tensor", balance: float) -
     arXiv:2507.08068, for any transform).
 
     - `balance`: v = 1 − balance + balance w. 0 weights samples as the reference draws them, as in
-      the paper; 1 as the tilt does. A spiky transform needs some of the latter: its few large
-      weights are a few rows of many.
+      the paper; 1 weights them like the tilt. A spiky transform needs a value above 0, because only
+      a few of its rows have large weights.
     """
     v = 1 - balance + balance * log_weight.exp()
     return (v * (log_weight - log_ratio) ** 2).mean()
 
 
 def ipo_loss(chosen: "Tensor", rejected: "Tensor", tau: float) -> "Tensor":
-    """Mean of (h − 1/2τ)², h the difference of log-ratios (IPO, Azar et al., arXiv:2310.12036,
-    eq. 17): its optimum is π ∝ π_ref e^{C/τ}, C the calibrated reward."""
+    """Mean of (h − 1/2τ)², where h is the difference of log-ratios (IPO, Azar et al.,
+    arXiv:2310.12036, eq. 17): its optimum is π ∝ π_ref e^{C/τ}, with C the calibrated reward."""
     return ((chosen - rejected - 0.5 / tau) ** 2).mean()
 
 
@@ -55,8 +55,8 @@ def dpo_loss(chosen: "Tensor", rejected: "Tensor", beta: float) -> "Tensor":
 def bonbon_loss(
     best: "Tensor", worst: "Tensor", logprob: "Tensor", n: int, alpha: float
 ) -> "Tensor":
-    """−α log π of the best of n, plus 1 − α times (h − 1/2β_n)² of the best and worst of n
-    (BonBon, Gui et al., arXiv:2406.00832). Both terms have the best-of-n distribution as optimum.
+    """−α log π of the best of n, plus 1 − α times (h − 1/2β_n)² of the best and worst of n (BonBon,
+    Gui et al., arXiv:2406.00832). The optimum of both terms is the best-of-n distribution.
 
     - `logprob`: log π of the best.
     """

@@ -1,4 +1,4 @@
-"""A training method: its row in the table, its inputs, and what it returns."""
+"""A training method: its row in the table, its inputs and its results."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -23,19 +23,20 @@ RAW: Literal["raw"] = "raw"
 """Trained on the raw reward."""
 
 OTHER: Literal["other"] = "other"
-"""Trained on an objective whose optimum is not a tilt by a transform: no win rate in theory."""
+"""Trained on an objective whose optimum is not a tilt by a transform, so it has no theoretical win
+rate."""
 
 
 @dataclass(frozen=True)
 class Setting:
-    """The inputs of a method: what a run has when training begins."""
+    """The inputs of a method, as available when training begins."""
 
     reward: Callable
     """The raw reward, a TRL reward function."""
 
     store: CalibrationStore
     learned: AbstractFitted
-    """What the run's calibrator learned from the store."""
+    """The run's calibrator, fitted to the store."""
 
     outlook: AbstractOutlook
     """Win rates and KLs that theory expects with that calibrator and number of samples."""
@@ -55,18 +56,18 @@ class Objective:
     """A TRL reward function, which also logs the policy's win rate."""
 
     beta: float
-    """KL strength at which theory reaches the target KL, in units of the reward per nat."""
+    """KL strength at which theory reaches the target KL, in reward units per nat."""
 
     tilt: Callable[[np.ndarray], np.ndarray]
     """log dπ*/dπ_ref of reference samples, from their raw rewards; both of shape (prompts, K)."""
 
     estimate: str = ""
-    """Metric that estimates what is maximized, before the KL. Default: the mean reward."""
+    """Metric that estimates the objective before the KL term. Default: the mean reward."""
 
 
 @dataclass(frozen=True)
 class Task:
-    """Rows to learn from, and their loss."""
+    """The rows of a training set, and their loss."""
 
     samples: np.ndarray
     """Responses of each row, shape (rows, responses per row): prompt · K + sample."""
@@ -91,13 +92,13 @@ class AbstractMethod:
     """Name in reports."""
 
     summary: str
-    """What is optimized, for help and docs."""
+    """The objective, for help and docs."""
 
     trained_on: AbstractTransform | Literal["design", "raw", "other"] = field(kw_only=True)
     """The transform whose tilt is the optimum, or `DESIGN`, `RAW` or `OTHER`."""
 
     source: str = field(default="", kw_only=True)
-    """Where the method comes from, for docs."""
+    """The source of the method, for docs."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,7 @@ class OnPolicy(AbstractMethod):
     objective: Callable[[Setting], Objective] = field(kw_only=True)
     trainer: Literal["rloo", "grpo"] = field(default="rloo", kw_only=True)
     whole_groups: bool = field(default=False, kw_only=True)
-    """Needs groups of more responses than the procedure draws."""
+    """Whether it needs groups of more responses than the procedure draws."""
 
 
 @dataclass(frozen=True)
@@ -115,7 +116,7 @@ class Offline(AbstractMethod):
     """Minimizes a loss on the calibration samples alone."""
 
     task: Callable[[Setting, np.ndarray], Task] = field(kw_only=True)
-    """From the setting and the raw rewards of the samples, shape (prompts, K)."""
+    """Makes the task from the setting and the samples' raw rewards, shape (prompts, K)."""
 
 
 Method = OnPolicy | Offline

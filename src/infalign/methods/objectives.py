@@ -1,7 +1,7 @@
 """The on-policy methods: each is a function from a setting to an objective.
 
-All are trained to the same KL. They differ in the reward that RLOO is given, in the β at which
-theory reaches the KL, and in the optimum that a warm start aims at.
+All are trained to the same KL. They differ in the reward given to RLOO, in the β at which theory
+reaches the KL, and in the optimum that a warm start targets.
 """
 
 from collections.abc import Callable
@@ -38,7 +38,7 @@ from infalign.stores import CalibrationStore
 from .method import DESIGN, OTHER, RAW, Objective, OnPolicy, Setting
 
 RISK = 2.0
-"""Strength of the exponential utility, in units of one over the spread within a prompt."""
+"""Strength of the exponential utility, in units of 1 over the spread within a prompt."""
 
 CLOSE = 0.01
 """Accuracy of the rivals' optima, in nats: finer than training can resolve."""
@@ -99,8 +99,8 @@ def _counted_tilt(transform: AbstractTransform, kl: float) -> Callable:
 def _tilt(learned: AbstractFitted, transform: AbstractTransform, kl: float) -> Callable:
     def tilt(rewards):
         values = learned.on(rewards).shaped(np.arange(len(rewards)), rewards, transform)
-        # One normalization for all prompts: the few samples of a prompt say little about its mean
-        # weight, but on the quantile axis all prompts have the same.
+        # All prompts share one normalization: the few samples of a prompt say little about its mean
+        # weight, but on the quantile axis all prompts have the same mean weight.
         pooled = values.reshape(1, -1)
         return log_weights(pooled, at_kl(RawRewards(pooled), kl).beta).reshape(values.shape)
 
@@ -108,7 +108,8 @@ def _tilt(learned: AbstractFitted, transform: AbstractTransform, kl: float) -> C
 
 
 def group_win_rate(s: Setting) -> Objective:
-    """The win rate itself; its optimum at the target KL is the exact design's, with the β there."""
+    """The win rate itself; its optimum at the target KL is that of the exact design, at the
+    design's β."""
     reward = GroupShapedReward(
         s.reward, s.store, s.procedure, group=s.group, against=s.against, calibrator=s.learned
     )
@@ -134,11 +135,11 @@ def max_at_k(s: Setting) -> Objective:
 
 
 def exponential_utility(s: Setting) -> Objective:
-    """Risk is sought for procedures that select high rewards, and avoided for the others."""
+    """Seeks risk for procedures that select high rewards, and avoids it for the others."""
     sign = 1 if s.procedure.cdf(np.array([0.5]))[0] <= 0.5 else -1
     strength = sign * RISK / spread(s.store)
     reward = RiskSensitiveReward(s.reward, s.store, strength, s.procedure, s.against)
-    # An averse utility is convex in the policy; its coupled optimum may not exist.
+    # A risk-averse utility is convex in the policy, and its coupled optimum may not exist.
     solver = partial(coupled_tilt, close=CLOSE) if sign > 0 else first_tilt
     solve = partial(solver, utility=ExponentialUtility(strength), kl=s.design.target_kl)
     beta, _ = solve(_stored(s.store))
@@ -151,7 +152,8 @@ def spread(store: CalibrationStore) -> float:
 
 
 def _stored(store: CalibrationStore) -> np.ndarray:
-    """Rewards of all prompts, as many of each as the prompt with the fewest has, at random."""
+    """Rewards of all prompts: from each, a random sample of the size that the prompt with the
+    fewest has."""
     rng = np.random.default_rng(0)  # stored rewards are sorted
     return np.array([rng.permutation(row)[: store.samples] for row in store.rewards.values()])
 

@@ -13,13 +13,14 @@ from .method import DESIGN, OTHER, Offline, Setting, Task
 from .objectives import calibrated, identity_beta, transformed
 
 DPO_BETA = 0.1
-"""As in the paper. Labels here have no noise, so no β is right; KL targeting sets the KL."""
+"""As in the paper. Labels here have no noise, so there is no correct β; KL targeting sets the
+KL."""
 
 BONBON_ALPHA = 0.005
 """As in the paper."""
 
 BALANCE = 0.5
-"""Share of the regression's weights that follows the tilt."""
+"""Share of the regression's weights that follow the tilt."""
 
 SEED = 20_241_219
 
@@ -35,7 +36,7 @@ def tilt_task(tilt: np.ndarray) -> Task:
 
 
 def likelihood(s: Setting, rewards: np.ndarray) -> Task:
-    """Weighted likelihood towards the optimum of InfAlign-CTRL."""
+    """Weighted likelihood toward the optimum of InfAlign-CTRL."""
     return tilt_task(transformed(s).tilt(rewards))
 
 
@@ -55,7 +56,7 @@ def ipo(s: Setting, rewards: np.ndarray) -> Task:
 
 
 def dpo(s: Setting, rewards: np.ndarray) -> Task:
-    """Pairs of samples, the one with the higher reward preferred."""
+    """Pairs of samples; the sample with the higher reward is preferred."""
     return _pairs(rewards, 2, partial(losses.dpo_loss, beta=DPO_BETA))
 
 
@@ -94,7 +95,7 @@ def _pairs(rewards: np.ndarray, n: int, loss: Callable) -> Task:
 def _extremes(rewards: np.ndarray, n: int) -> np.ndarray:
     """Best and worst of random disjoint groups of n samples of a prompt, shape (rows, 2).
 
-    Groups whose rewards all tie are left out.
+    Groups in which all rewards tie are left out.
     """
     rng = np.random.default_rng(SEED)
     prompts, k = rewards.shape
@@ -163,4 +164,4 @@ OFFLINE = (
         source="BonBon, arXiv:2406.00832",
     ),
 )
-"""What each minimizes."""
+"""The loss of each method."""

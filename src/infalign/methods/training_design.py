@@ -13,7 +13,7 @@ class TrainingDesign:
     transform: AbstractTransform
     beta: float
     target_kl: float
-    """Nats per sequence, averaged over prompts; every method is brought to it."""
+    """Nats per sequence, averaged over prompts; every method is brought to this KL."""
 
     win_rate: float
     """Averaged over prompts."""
@@ -29,7 +29,7 @@ class TrainingDesign:
 
     @classmethod
     def from_json(cls, data: dict) -> "TrainingDesign":
-        """The design that `to_json` stated."""
+        """The design that `to_json` wrote."""
         transform = transform_from_json(data["transform"])
         return cls(transform, data["beta"], data["kl"], data["win_rate"])
 

@@ -1,1 +1,1 @@
-"""Models behind two small roles: something that samples, something that scores."""
+"""Models behind two small interfaces: samplers and scorers."""

@@ -12,8 +12,8 @@ from .loading import device, dtype, load, load_tokenizer, single_message, tokeni
 class ClassifierReward:
     """The scalar output of a sequence classifier, as a TRL reward function.
 
-    It reads the conversation and the response in the classifier's chat template; without one, a
-    prompt of one message and the response as two lines.
+    The conversation and the response are put into the classifier's chat template. Without a
+    template, a one-message prompt and the response are two lines.
     """
 
     def __init__(self, path, *, batch_size=256, max_length=None, trust_remote_code=False):

@@ -1,4 +1,4 @@
-"""Fingerprints of models and rewards: of the content if it is local, else the name."""
+"""Fingerprints of models and rewards: of the content if it is local, else of the name."""
 
 import inspect
 from pathlib import Path
@@ -12,10 +12,10 @@ from .specs import ModelSpec
 def policy_fingerprints(spec: str, *, trust_remote_code: bool = False) -> dict[str, str]:
     """`model`, `tokenizer` and `chat_template` of a policy, a specification for `load_sampler`.
 
-    A server reports neither tokenizer nor template, so its only entry is `model`, the URL. A
+    A server reports neither tokenizer nor template, so the only entry is `model`, the URL. A
     tokenizer without a template has the `chat_template` "none".
 
-    Raises DataError if there is no such model.
+    Raises DataError if the model does not exist.
     """
     named = ModelSpec.parse(spec)
     if named.kind == "server":
@@ -45,7 +45,7 @@ def artifact(path: str, what: str = "The model") -> str:
 
     - `what`: the model's name in errors.
 
-    Raises DataError if there is no such model.
+    Raises DataError if the model does not exist.
     """
     if ModelSpec.parse(path).kind == "server":
         return path
@@ -59,12 +59,13 @@ def artifact(path: str, what: str = "The model") -> str:
 
 
 def reward_fingerprint(spec: str) -> str:
-    """`artifact` of a classifier or server; name and checksum of the source of a function."""
+    """`artifact` of a classifier or server; for a function, its name and the checksum of its
+    source."""
     named = ModelSpec.parse(spec)
     if named.kind != "python":
         return artifact(str(named.path("reward")), "The reward")
     function = load_reward(spec)
     try:
         return f"{spec} {storage.fingerprint(inspect.getsource(function))}"
-    except (OSError, TypeError):  # no source to read: built in, or a callable object
+    except (OSError, TypeError):  # no source, as for a built-in or a callable object
         return spec

@@ -39,10 +39,10 @@ class LanguageModel:
 
         - `temperature`: divisor of the logits; > 0.
         - `top_p`: nucleus-sampling threshold, in (0, 1]; 1 samples from all tokens.
-        - `max_new_tokens`: longest response in tokens, its end token included.
+        - `max_new_tokens`: maximum length of a response in tokens, including the end token.
         - `batch_size`: responses generated at once.
 
-        Raises ValueError for other values, and DataError when there is no such model.
+        Raises ValueError for other values, and DataError if the model does not exist.
         """
         self._settle(temperature, top_p, max_new_tokens, batch_size)
         self.path, what = path, "The model"
@@ -56,8 +56,8 @@ class LanguageModel:
     ):
         """A policy from a model and a tokenizer in memory, such as a trainer's; arguments as above.
 
-        Neither is changed; the model should be in evaluation mode while it samples.
-        Raises DataError for a tokenizer without a padding token.
+        Neither of them is changed; the model should be in evaluation mode while sampling. Raises
+        DataError for a tokenizer without a padding token.
         """
         if tokenizer.pad_token_id is None:
             raise DataError(
@@ -76,7 +76,7 @@ class LanguageModel:
         self.batch_size = _check.count("batch_size", batch_size)
 
     def prompt_text(self, messages: Conversation) -> str:
-        """The prompt as the model reads it: its chat template, or the plain text without one."""
+        """The prompt as the model reads it: in its chat template, or as plain text without one."""
         return prompt_text(self.tokenizer, messages)
 
     @torch.no_grad()
@@ -91,16 +91,16 @@ class LanguageModel:
     ) -> list[list[Response]]:
         """`n` independent responses to each conversation, in the order given.
 
-        The random numbers of response k to a prompt depend on the seed, the prompt's key and k
-        alone, so the response does not depend on the others, up to rounding: batches of another
-        shape round logits differently, and a random number at the edge of a token's interval can
-        then select the neighboring token.
+        The random numbers of response k to a prompt depend only on the seed, the prompt's key and
+        k, so the response does not depend on the others, up to rounding. Batches of another shape
+        round logits differently, and a random number at the edge of a token's interval can then
+        select the neighboring token.
 
         Prompts of similar length are batched, and a prompt is read once for all of its `n`
         responses where the model's cache can be repeated.
 
         - `keys`: one name for each conversation, all different. Default: "0", "1", …
-        - `batch_size`: responses generated at once. Default: that of the model.
+        - `batch_size`: responses generated at once. Default: the model's own `batch_size`.
 
         `Response.logprob` is the log-probability under `temperature` and `top_p`.
         """
@@ -112,7 +112,7 @@ class LanguageModel:
             return []
         texts = [self.prompt_text(c) for c in conversations]
         prompts = tokenize(self.tokenizer, texts)["input_ids"]
-        # The longest first, so that a lack of memory shows at once.
+        # Longest first, so that a lack of memory shows up at once.
         order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))
         answers: list[list[Response]] = [[] for _ in prompts]
         for part, first, copies in _batches(order, n, batch_size):
@@ -161,7 +161,7 @@ class LanguageModel:
 
     def _generate(self, ids, mask, steps, config, cache) -> torch.Tensor:
         shared = {} if cache is None else {"past_key_values": cache}
-        # With adapters around it, the inner model needs the configuration too.
+        # If adapters wrap it, the inner model needs the configuration too.
         inner = getattr(self.model, "get_base_model", lambda: self.model)()
         own = inner.generation_config
         # `generate` fills unset options from the model's own configuration: a repetition penalty or
@@ -186,9 +186,10 @@ class LanguageModel:
 def _batches(
     order: Sequence[int], n: int, batch_size: int
 ) -> Iterator[tuple[Sequence[int], int, int]]:
-    """The batches of generation: prompts, number of the first response to each, and how many.
+    """The generation batches: the prompts, the number of the first response to each, and the number
+    of responses.
 
-    Where `n` exceeds `batch_size`, the responses to a prompt are drawn in several batches.
+    If `n` exceeds `batch_size`, the responses to a prompt are drawn in several batches.
     """
     at_once = max(1, batch_size // n)
     for start in range(0, len(order), at_once):
@@ -199,11 +200,11 @@ def _batches(
 class Draw(LogitsProcessor):
     """Draws the next tokens, masks all others, and records the log-probabilities of the drawn ones.
 
-    It is the last processor, and `generate` decodes greedily after it. Inverting the distribution
-    function takes one random number per token; `torch.multinomial` takes one for each entry of the
-    vocabulary and four times as long on one core. Log-probabilities are recorded while sampling, so
-    no logits are stored: for 256 responses of 1,024 tokens and a vocabulary of 150,000 they would
-    need 157 GB.
+    It is the last logits processor, and `generate` decodes greedily after it. Inverting the CDF
+    takes one random number per token; `torch.multinomial` takes one for each entry of the
+    vocabulary, and four times as long on one core. Log-probabilities are recorded while sampling,
+    so no logits are stored: for 256 responses of 1,024 tokens and a vocabulary of 150,000 they
+    would need 157 GB.
 
     - `numbers`: uniform random numbers, shape (responses, tokens).
     """
@@ -214,7 +215,8 @@ class Draw(LogitsProcessor):
 
     def __call__(self, input_ids, scores):
         chances = scores.softmax(-1)
-        # In double precision: in single, tokens of probability below 1e-7 would get no interval.
+        # In double precision; in single precision, tokens with a probability below 1e-7 would get
+        # no interval.
         cdf = chances.cumsum(-1, dtype=torch.float64)
         step = len(self.logprobs)
         at = cdf[:, -1:] * self.numbers[:, step : step + 1]

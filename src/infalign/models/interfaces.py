@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 Conversation = Sequence[dict]
-"""Chat messages, `{"role": …, "content": …}`, ending with the user's."""
+"""Chat messages, `{"role": …, "content": …}`; the last is the user's."""
 
 
 @dataclass(frozen=True)
@@ -14,11 +14,11 @@ class Response:
 
     text: str
     tokens: tuple[int, ...] = ()
-    """Token ids as sampled, with the end token if it was reached; empty where a server does not
-    report them."""
+    """Token ids as sampled, with the end token if it was reached; empty if a server does not report
+    them."""
 
     logprob: float = float("nan")
-    """Log-probability of the tokens under the sampling distribution, in nats; nan if not known."""
+    """Log-probability of the tokens under the sampling distribution, in nats; nan if unknown."""
 
 
 class Sampler(Protocol):
@@ -34,8 +34,8 @@ class Sampler(Protocol):
     ) -> list[list[Response]]:
         """`n` independent responses to each conversation.
 
-        Response k to a prompt depends on the seed, the prompt's key and k alone: not on the other
-        conversations, and not on `n`.
+        Response k to a prompt depends only on the seed, the prompt's key and k, not on the other
+        conversations or on `n`.
 
         - `keys`: one name for each conversation, all different, such as prompt ids. Default: "0",
           "1", …
@@ -43,7 +43,7 @@ class Sampler(Protocol):
 
 
 class Scorer(Protocol):
-    """A reward with the signature of TRL's reward functions, called with keywords only."""
+    """A reward with the signature of TRL's reward functions, called with keyword arguments only."""
 
     def __call__(
         self, *, prompts: Sequence[Conversation], completions: Sequence[Conversation], **columns

@@ -1,9 +1,9 @@
-"""Judges that name the better of two responses: a language model, a function, a reward.
+"""Judges that name the better of two responses: a language model, a function or a reward.
 
-The judged texts come from models that may be trained to win, so they are hostile: a text may
-claim to be the verdict, or instruct the judge. They are put between markers that no text can
-contain, and the judge is instructed to treat everything between them as data. That makes
-manipulation harder but does not rule it out: read some of the winning responses.
+The judged texts come from models that may be trained to win, so they are untrusted: a text may
+claim to be the verdict, or instruct the judge. Texts are put between markers that no text can
+contain, and the judge is instructed to treat everything between the markers as data. This makes
+manipulation harder but does not rule it out, so read some of the winning responses.
 """
 
 import hashlib
@@ -47,8 +47,8 @@ class PairwiseJudge(Protocol):
     def __call__(
         self, prompts: Sequence[Conversation], first: Sequence[str], second: Sequence[str]
     ) -> Sequence[float]:
-        """1 where the first response is better, 0 where the second is, ½ for a tie; nan where the
-        judge has no verdict."""
+        """1 if the first response is better, 0 if the second is, ½ for a tie, nan if the judge has
+        no verdict."""
 
 
 def load_judge(
@@ -64,10 +64,10 @@ def load_judge(
     - `python:package.module:function`: a function with the signature of `PairwiseJudge`.
     - `http://host:8000/v1#name`, or https: a model on an OpenAI-compatible server, as `ModelJudge`;
       a key is read from the environment only.
-    - `reward:REWARD`: the order of a reward, a specification for `load_reward`.
+    - `reward:REWARD`: ranks by a reward, whose specification `load_reward` reads.
 
-    `unreadable`, `max_new_tokens` and `seed` apply to a model's replies, see `ModelJudge`.
-    Raises DataError when there is no such judge, MissingExtraError without `openai`.
+    `unreadable`, `max_new_tokens` and `seed` apply to a model's replies; see `ModelJudge`. Raises
+    DataError if the judge does not exist, and MissingExtraError without `openai`.
     """
     named = ModelSpec.parse(spec)
     if named.kind == "python":
@@ -89,12 +89,12 @@ class ModelJudge:
     """A language model that is asked for A, B or tie.
 
     A reply must be one of these words alone, in any case, with or without a full stop. After any
-    other reply the judge is asked once more, with another seed; a second unreadable reply is an
-    error that names prompt and reply, or a missing verdict.
+    other reply the judge is asked once more, with another seed. A second unreadable reply is either
+    an error that names the prompt and the reply, or a missing verdict.
 
-    - `model`: the judge; it should decode greedily, so that verdicts repeat.
-    - `again`: the sampler for second replies, which greedy decoding would only repeat. Default:
-      `model`.
+    - `model`: the judge; it should decode greedily, so that verdicts are reproducible.
+    - `again`: the sampler for second replies, since greedy decoding would only repeat the first.
+      Default: `model`.
     - `unreadable`: "error" refuses a second unreadable reply; "missing" makes its verdict nan.
     """
 
@@ -141,7 +141,7 @@ class ModelJudge:
 
 
 class RewardJudge:
-    """The order of a reward: the response with the higher reward is better, equal rewards tie."""
+    """Judges by a reward: the response with the higher reward is better, and equal rewards tie."""
 
     def __init__(self, reward: Scorer):
         self.reward = reward
@@ -197,14 +197,14 @@ def judge_pairs(
 ) -> np.ndarray:
     """Verdicts on each prompt's pairs of responses in both orders, for `evaluation.judging`.
 
-    - `ours`, `theirs`: responses of the policy and of the reference; the same number for every
-      prompt and side.
+    - `ours`, `theirs`: responses of the policy and of the reference; every prompt and side has the
+      same number.
     - `report`: called with (comparisons done, total) after every batch.
     - `batch_size`: comparisons in one call of the judge.
 
-    Returns shape (prompts, pairs, 2): 1 where the response shown first wins, the policy's first in
-    [..., 0] and second in [..., 1]. Raises DataError if the judge returns anything but 0, ½, 1 or
-    nan for each.
+    Returns shape (prompts, pairs, 2): 1 if the response shown first wins. The policy's is shown
+    first in [..., 0] and second in [..., 1]. Raises DataError if the judge returns anything but 0,
+    ½, 1 or nan for each.
     """
     _check.count("batch_size", batch_size)
     shapes = {(len(a), len(b)) for a, b in zip(ours, theirs, strict=True)}

@@ -15,15 +15,15 @@ from .loading import device, tokenize
 from .logits import check_top_p, collate, raw_logits, sampling_law
 
 ENTRIES = 2**24
-"""Entries of one table of (tokens, vocabulary) at once: 64 MiB in single precision. About ten such
-tables exist at a time."""
+"""Maximum number of entries of one (tokens, vocabulary) table: 64 MiB in single precision. About
+ten of these tables exist at a time."""
 
 NO_IDS = torch.LongTensor()
-"""Token ids for processors of logits that do not read them."""
+"""Placeholder token ids for logits processors that do not read them."""
 
 STRAYS = 0.02
-"""Largest accepted share of sampled tokens outside the policy's `top_p` as recomputed: rounding at
-its edge moves some tokens, most of all in half precision."""
+"""Largest accepted share of sampled tokens outside the policy's recomputed nucleus: rounding at its
+edge moves a few tokens, mostly in half precision."""
 
 
 @torch.no_grad()
@@ -45,12 +45,13 @@ def sequence_kl(
     - `responses`: samples of the policy for each conversation, with their tokens; rows may differ
       in length.
     - `reference_top_p`: replaces the reference's own `top_p`.
-    - `batch_tokens`: tokens, padding included, that the models read at once, or one response if
-      it has more. It bounds the memory: each model's logits have the size of the vocabulary for
-      each token, in the model's precision; further tables have `ENTRIES` entries at a time.
+    - `batch_tokens`: number of tokens, including padding, that the models read at once; a longer
+      response is read alone. It bounds memory: for each token, each model has a row of logits of
+      the size of the vocabulary, in the model's precision. Further tables have `ENTRIES` entries at
+      a time.
 
-    Raises ValueError for responses without tokens, and DataError when the models' vocabularies
-    differ or the responses are not the policy's.
+    Raises ValueError for responses without tokens, and DataError if the models' vocabularies differ
+    or the responses are not the policy's.
     """
     top_p = reference.top_p
     if reference_top_p is not None:

@@ -1,4 +1,4 @@
-"""Models and tokenizers of the transformers library, and the text that they read."""
+"""Loading of models and tokenizers of the transformers library, and the text that they read."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -20,14 +20,14 @@ def load(loader, path, trust_remote_code: bool, what: str, **options):
 
 
 def commit(path: str, what: str) -> str:
-    """The commit of the model with id `path` on the hub, or in the local cache of it.
+    """The commit of the model with id `path` on the hub, or in the local cache.
 
     - `what`: the model's name in errors.
 
-    Raises DataError when there is no such model.
+    Raises DataError if the model does not exist.
     """
     with _named_errors(path, what):
-        # …/snapshots/COMMIT/config.json; `cached_file` raises where there is none.
+        # …/snapshots/COMMIT/config.json; `cached_file` raises if it is missing.
         return Path(str(cached_file(path, "config.json"))).parent.name
 
 
@@ -49,7 +49,8 @@ def device() -> str:
 
 
 def dtype() -> torch.dtype:
-    """The precision of models: bfloat16 on an accelerator; on most CPUs that is slower."""
+    """The precision of models: bfloat16 on an accelerator, single precision on CPUs, where bfloat16
+    is mostly slower."""
     return torch.bfloat16 if device() == "cuda" else torch.float32
 
 
@@ -64,7 +65,8 @@ def load_tokenizer(path, trust_remote_code=False, what="The model"):
 def prompt_text(tokenizer, messages: Conversation) -> str:
     """A conversation as text that ends where the response begins.
 
-    Raises DataError for more than one message without a chat template, which would join them.
+    Raises DataError for more than one message without a chat template, which is needed to join
+    them.
     """
     if tokenizer.chat_template is None:
         return single_message(messages, "The model")

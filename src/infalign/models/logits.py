@@ -18,10 +18,11 @@ def check_top_p(name: str, value) -> float:
 
 
 def sampling_law(temperature: float, top_p: float) -> LogitsProcessorList:
-    """The processors from a model's logits to those of the sampling distribution, unnormalized.
+    """The processors that turn a model's logits into unnormalized logits of the sampling
+    distribution.
 
-    `top_p` leaves the smallest set of most probable tokens whose total probability, after the
-    temperature, is at least `top_p`; the logits of all others become −inf.
+    `top_p` keeps the smallest set of most probable tokens whose total probability, after the
+    temperature, is at least `top_p`; all other logits become −inf.
     """
     steps = LogitsProcessorList()
     if temperature != 1:

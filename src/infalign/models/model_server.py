@@ -1,7 +1,8 @@
-"""Sampling from a server that speaks OpenAI's protocol: vLLM, SGLang, llama.cpp, OpenAI, …
+"""Sampling from a server with the OpenAI API: vLLM, SGLang, llama.cpp, OpenAI, …
 
-Servers differ in how they treat `n`, `temperature` and `seed`, and ignore some without notice. A
-policy whose draws are copies of one another ruins every estimate, so responses are checked first.
+Servers differ in how they treat `n`, `temperature` and `seed`, and may silently ignore some of
+them. If all responses to a prompt are copies, every estimate is invalid, so responses are checked
+first.
 """
 
 import math
@@ -17,32 +18,34 @@ from infalign.seeds import prompt_keys, request_seed
 from .interfaces import Conversation, Response
 
 KEY = "OPENAI_API_KEY"
-"""The environment variable that holds the key; a server without keys needs none."""
+"""The environment variable that holds the API key; a server without authentication needs none."""
 
 COINCIDENCE = 1e-6
-"""Probability below which identical responses are not taken for a coincidence."""
+"""Probability below which identical responses do not count as a coincidence."""
 
 
 class ServerModel:
     """A model behind an OpenAI-compatible server, as a `Sampler`.
 
-    One request asks for all n responses of a prompt, so that they share its prefill. If the server
-    returns another number, or if no prompt's responses differ, each response has its own request
-    and seed. Requests run concurrently. Their seeds follow from the given seed, the prompt's key
-    and the response's number, so a server that honors seeds returns the same responses again.
+    One request asks for all n responses to a prompt, so that they share its prefill. If the server
+    returns a different number, or if no prompt's responses differ, each response gets its own
+    request and seed. Requests run concurrently. Their seeds follow from the given seed, the
+    prompt's key and the response's number, so a server that honors seeds returns the same responses
+    again.
 
-    - `url`: up to and including the version, such as `http://127.0.0.1:8000/v1`.
+    - `url`: the URL up to and including the version, such as `http://127.0.0.1:8000/v1`.
     - `model`: the model's name on the server.
     - `api`: `chat` sends messages; `completions` sends the text of a single message as it is.
     - `threads`: concurrent requests; 1 for servers whose seeds work for single requests only.
     - `timeout`: seconds until a request fails.
-    - `retries`: further attempts after a timeout or an error 408, 409, 429 or above 499, with
-      growing pauses.
+    - `retries`: further attempts after a timeout or status 408, 409, 429 or 5xx, with growing
+      pauses.
     - `verify`: refuse responses that never differ. Turn it off for a deterministic policy.
 
-    The log-probability of a response is known if the server reports it and tokens are drawn from
-    the model's own distribution, at temperature 1 and top-p 1: servers report it before applying
-    either. Tokens are not known. The key is read from the environment variable `OPENAI_API_KEY`.
+    The log-probability of a response is known only if the server reports it and tokens are drawn
+    from the model's own distribution, at temperature 1 and top-p 1, because servers report it
+    before applying either. Token ids are not known. The key is read from the environment variable
+    `OPENAI_API_KEY`.
 
     Raises MissingExtraError without `openai`.
     """
@@ -78,12 +81,12 @@ class ServerModel:
         seed: int,
         keys: Sequence[str] | None = None,
     ) -> list[list[Response]]:
-        """`n` responses to each conversation, their texts without white space at either end.
+        """`n` responses to each conversation, with white space stripped at both ends.
 
         - `keys`: one name for each conversation, all different. Default: "0", "1", …
 
-        Raises DataError when the server cannot be reached, refuses, returns no response, or gives
-        the same response to every request of every prompt.
+        Raises DataError if the server cannot be reached, refuses, returns no response, or gives the
+        same response to every request for every prompt.
         """
         asks = [self._request(c) for c in conversations]
         keys = prompt_keys(keys, conversations)
@@ -91,7 +94,8 @@ class ServerModel:
         if n == 1 or not self.verify or self._varied:
             return rows
         if not _differ(rows) and not self._one_by_one and not _likely(rows):
-            # Copies of one draw, or a model without randomness? Single requests tell.
+            # Single requests show whether these are copies of one draw or the model is
+            # deterministic.
             self._one_by_one = True
             rows = self._rows(asks, n, seed, keys)
         if not _differ(rows) and not _likely(rows):
@@ -172,7 +176,7 @@ class ServerModel:
         except openai.APIStatusError as error:
             wrong, remedy = error.message, "Its log may say more."
             if not (isinstance(error.body, Mapping) and error.body.get("message")):
-                wrong += f" - {str(error.body)[:300]}"  # not in the protocol's form
+                wrong += f" - {str(error.body)[:300]}"  # not in the API's format
         except openai.APITimeoutError:
             wrong, remedy = "no answer in time", "Raise `timeout`, or ask for fewer tokens."
         except openai.APIError as error:
@@ -191,7 +195,7 @@ def _client(url: str, timeout: float, retries: int):
         ) from None
     return openai.OpenAI(
         base_url=url,
-        api_key=os.environ.get(KEY) or "none",  # the client requires one, local servers do not
+        api_key=os.environ.get(KEY) or "none",  # the client requires a key, local servers do not
         timeout=_check.positive("timeout", timeout),
         max_retries=_check.count("retries", retries, at_least=0),
     )

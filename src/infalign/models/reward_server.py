@@ -16,10 +16,10 @@ class ServerReward:
     """A reward behind a URL, as a TRL reward function.
 
     It posts JSON with `batch_size` completions at a time: `query` holds the texts of prompt and
-    completion, `prompts` those of the prompts, `labels` the prompt ids (null without the column
+    completion, `prompts` the texts of the prompts, `labels` the prompt ids (null without the column
     `prompt_id`) and `messages` the conversations with their completions. A prompt of one message is
-    sent as its text; several messages are paragraphs, each begun by its role. The answer is
-    `{"rewards": [...]}`, one finite number for each query, in their order.
+    sent as its text; several messages become paragraphs that each begin with the role. The answer
+    is `{"rewards": [...]}`, one finite number per query, in order.
 
     - `batch_size`: completions in a request.
     - `threads`: concurrent requests.
@@ -28,8 +28,8 @@ class ServerReward:
       500, 502, 503 or 504; after 0.5, 1, 2, … seconds, at most a minute, or after the time in the
       server's `Retry-After`.
 
-    Picklable. Raises MissingExtraError without `urllib3`; when called, DataError for a server that
-    cannot be reached, refuses, or answers in another form.
+    Picklable. Raises MissingExtraError without `urllib3`. A call raises DataError if the server
+    cannot be reached, refuses, or answers in another format.
     """
 
     def __init__(
@@ -132,7 +132,8 @@ def _item(prompt, completion, label) -> dict:
 
 
 def conversation_text(messages) -> str:
-    """The text of one message; of several, a paragraph each, begun by the role."""
+    """The text of a single message; several messages become paragraphs that each begin with the
+    role."""
     if len(messages) == 1:
         return messages[0]["content"]
     return "\n\n".join(f"{m['role']}: {m['content']}" for m in messages)

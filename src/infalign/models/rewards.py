@@ -20,8 +20,8 @@ def load_reward(spec: str, *, trust_remote_code: bool = False) -> Scorer:
     - `bundled:helpful`, `bundled:harmless`: the demonstration reward models.
     - anything else: folder or hub id of a sequence classifier with one output.
 
-    Raises DataError when there is no such reward, MissingExtraError when the library that sends
-    requests to a server is missing.
+    Raises DataError if the reward does not exist, and MissingExtraError if the library for requests
+    to a server is missing.
     """
     named = ModelSpec.parse(spec)
     if named.kind == "python":
@@ -41,7 +41,7 @@ def score(
     texts: Sequence[Sequence[str]],
     prompt_ids: Sequence[str],
 ) -> np.ndarray:
-    """Raw rewards of each prompt's responses, shape (prompts, responses), checked."""
+    """Checked raw rewards of each prompt's responses, shape (prompts, responses)."""
     return np.array(score_ragged(reward, conversations, texts, prompt_ids))
 
 
@@ -51,7 +51,8 @@ def score_ragged(
     texts: Sequence[Sequence[str]],
     prompt_ids: Sequence[str],
 ) -> list[np.ndarray]:
-    """Raw rewards of each prompt's responses, of any number, checked; one call of the reward."""
+    """Checked raw rewards of each prompt's responses, of which there may be any number, from one
+    call of the reward."""
     counts = [len(row) for row in texts]
     flat = [text for row in texts for text in row]
     values = reward(
@@ -66,9 +67,9 @@ def score_ragged(
 def python_function(spec: str, what: str) -> Callable:
     """The function that `python:package.module:function` names.
 
-    - `what`: the noun for it in errors.
+    - `what`: the function's noun in errors.
 
-    Raises DataError when there is no such function.
+    Raises DataError if the function does not exist.
     """
     try:
         kind, module, name = spec.split(":")

@@ -26,7 +26,7 @@ def load_sampler(
     - anything else: folder or hub id of a causal language model, which generates `batch_size`
       responses at once. Servers and vLLM form their own batches.
 
-    Raises DataError when there is no such model, MissingExtraError when a library that runs it is
+    Raises DataError if the model does not exist, and MissingExtraError if a library that runs it is
     missing.
     """
     named = ModelSpec.parse(spec)
@@ -35,8 +35,8 @@ def load_sampler(
 
         if not named.model:
             raise DataError(
-                f"The model {spec!r} does not name one of the server's models. Put its name "
-                f"behind a #: {named.url.rstrip('/')}#NAME."
+                f"The model {spec!r} does not name one of the server's models. Add the model's "
+                f"name after a #: {named.url.rstrip('/')}#NAME."
             )
         return ServerModel(
             named.url,

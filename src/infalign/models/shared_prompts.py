@@ -1,4 +1,4 @@
-"""Reading a prompt once for all of its responses."""
+"""Processing of a prompt once for all of its responses."""
 
 from collections.abc import Sequence
 
@@ -9,8 +9,8 @@ from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 from .logits import collate, positions
 
 REPEATABLE = {DynamicLayer, DynamicSlidingWindowLayer}
-"""Layers of a cache that hold keys and values only, by exact type: a derived class may also hold a
-recurrent state, which repeating keys and values would not repeat."""
+"""Cache layers that hold only keys and values, by exact type. A derived class may also hold a
+recurrent state, which is not repeated along with keys and values."""
 
 
 def repeats(model) -> bool:

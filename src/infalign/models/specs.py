@@ -1,4 +1,4 @@
-"""Specifications of models, rewards and judges: what a text names, decided in one place."""
+"""Specifications of models, rewards and judges, parsed in one place."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,7 +32,7 @@ class ModelSpec:
 
     @classmethod
     def parse(cls, text: str) -> "ModelSpec":
-        """The specification that `text` is; anything without a known prefix is a path.
+        """Parse `text`; anything without a known prefix is a path.
 
         >>> ModelSpec.parse("http://host:8000/v1#name").model
         'name'
@@ -47,26 +47,26 @@ class ModelSpec:
 
     @property
     def model(self) -> str:
-        """The model that a server is asked for; empty where the URL names none."""
+        """The model requested from a server; empty if the URL names none."""
         return self.text.partition("#")[2]
 
     @property
     def inner(self) -> "ModelSpec":
-        """The specification behind `vllm:` or `reward:`; else this one."""
+        """The specification after `vllm:` or `reward:`; otherwise this specification."""
         if self.kind not in ("vllm", "reward"):
             return self
         return ModelSpec.parse(self.text.partition(":")[2])
 
     @property
     def has_weights(self) -> bool:
-        """Whether it names a policy whose weights are here and can be trained."""
+        """Whether it names a policy whose weights are accessible and can be trained."""
         return self.kind in ("bundled", "path")
 
     def path(self, what: Literal["model", "reward"]) -> str | Path:
-        """Folder or hub id of the weights; of `vllm:PATH` take those of `inner`.
+        """Folder or hub id of the weights. For `vllm:PATH`, use the path of `inner`.
 
-        - `what`: which of the bundled models are meant.
+        - `what`: the kind of bundled model that is meant.
 
-        Raises DataError where the package has no bundled one of that name.
+        Raises DataError if the package bundles nothing of that name.
         """
         return bundled(self.text, what) or self.text

@@ -1,4 +1,4 @@
-"""Sampling with vLLM in this process: n responses of a prompt share one prefill."""
+"""Sampling with vLLM in this process: n responses to a prompt share one prefill."""
 
 from collections.abc import Sequence
 
@@ -58,7 +58,7 @@ class VLLMModel:
         seed: int,
         keys: Sequence[str] | None = None,
     ) -> list[list[Response]]:
-        """`n` responses to each conversation; the same for the same seed, key and engine.
+        """`n` responses to each conversation, reproducible for the same seed, key and engine.
 
         - `keys`: one name for each conversation, all different. Default: "0", "1", …
         """
@@ -66,7 +66,7 @@ class VLLMModel:
         prompts = [
             {"prompt_token_ids": ids} for ids in tokenize(self.tokenizer, texts)["input_ids"]
         ]
-        # The engine seeds the n draws of a prompt with the numbers from its seed on.
+        # The engine seeds the n draws of a prompt with consecutive numbers, starting at its seed.
         keys = prompt_keys(keys, conversations)
         params = [
             self._params(
@@ -74,7 +74,7 @@ class VLLMModel:
                 temperature=self.temperature,
                 top_p=self.top_p,
                 max_tokens=self.max_new_tokens,
-                seed=request_seed(seed, key, bits=62),  # leaves room for them below 2⁶³
+                seed=request_seed(seed, key, bits=62),  # leaves room for these numbers below 2⁶³
                 logprobs=0,
             )
             for key in keys

@@ -1,1 +1,1 @@
-"""The method from end to end on a run folder: calibrate, design, train, evaluate, report."""
+"""The whole method on a run folder: calibrate, design, train, evaluate, report."""

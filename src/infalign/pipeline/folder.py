@@ -23,7 +23,7 @@ from infalign.seeds import derived
 
 PACKAGES = ("infalign", "torch", "transformers", "trl", "numpy", "scipy")
 FIRST = "provenance.json"
-"""The first file of a run; a folder that has it is a run folder."""
+"""The first file of a run; a folder that contains it is a run folder."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Run:
 
     @classmethod
     def start(cls, config: Config, folder: Path) -> "Run":
-        """A new run, or the continuation of the same one.
+        """A new run, or the continuation of the run in the folder.
 
         Raises ConfigError when the folder holds a run of another configuration, and DataError when
         model or prompts do not exist.
@@ -48,7 +48,7 @@ class Run:
                 "Choose another folder with --out."
             )
         path = run.folder / "config.yaml"
-        # Until the first samples are in, a configuration can still be corrected.
+        # Until the first samples are stored, the configuration can still be corrected.
         begun = path.exists() and (run.folder / "calibration" / "manifest.json").exists()
         if begun:
             storage.require_same(
@@ -69,7 +69,7 @@ class Run:
 
     @property
     def design_file(self) -> Path:
-        """Where the stage `design` writes."""
+        """The file that the stage `design` writes."""
         return self.folder / "design.json"
 
     @cached_property
@@ -136,7 +136,7 @@ class Run:
 
     def require_enough_prompts(self) -> None:
         """Raise ConfigError for too few training prompts: an on-policy step needs `batch_size /
-        group` different ones, a warm start one."""
+        group` different prompts, a warm start needs one."""
         train, given = self.config.train, len(self.prompts)
         trained, needed, why = train.trained_prompts(given), 1, ""
         if train.steps:
@@ -171,7 +171,7 @@ class Run:
 
     @cached_property
     def fingerprints(self) -> dict[str, object]:
-        """The inputs that a calibration store must have been made from to be used in this run."""
+        """The fingerprints that a calibration store must have to be used in this run."""
         config = self.config
         return {
             **policy_fingerprints(config.model, trust_remote_code=config.trust_remote_code),
@@ -182,16 +182,16 @@ class Run:
 
 
 def _by_rank(key: str, spec: str) -> RankProcedure:
-    """The procedure of a key; the configuration has checked that it selects by rank."""
+    """The procedure under a key; the configuration has checked that it selects by rank."""
     return require_by_rank(key, parse_procedure(spec))
 
 
 def _is_run(folder: Path) -> bool:
-    """Whether `folder` holds a run or nothing; a folder with other files is left alone."""
+    """Whether `folder` holds a run or is empty; a folder with other files is left alone."""
     if not folder.exists() or (folder / FIRST).exists():
         return True
-    # A run that was killed while it wrote its first file leaves no more than that file; a store,
-    # merged or collected elsewhere, may be there before the run.
+    # A run that is killed while it writes its first file leaves only that file. A store that was
+    # merged or collected elsewhere may be there before the run starts.
     return all(
         p.match(f".{FIRST}.*{storage.UNFINISHED}")
         or (p.name == "calibration" and (p / "manifest.json").exists())

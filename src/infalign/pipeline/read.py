@@ -12,7 +12,7 @@ from .folder import Run
 
 
 def open_store(run: Run) -> CalibrationStore:
-    """The run's calibration store, checked against what the run uses."""
+    """The run's calibration store, checked against the run's inputs."""
     store = CalibrationStore.open(run.folder / "calibration")
     store.require(**run.fingerprints, seed=run.seed("calibrate"))
     return store
@@ -24,13 +24,13 @@ def read_calibrator(run: Run) -> dict[str, str]:
 
 
 def read_calibration(run: Run, store: CalibrationStore) -> AbstractFitted:
-    """What the run's calibrator learns from the store."""
+    """The run's calibrator, fitted to the store."""
     calibrator = CALIBRATORS[read_calibrator(run)["name"]]
     return StoreCalibration.fit(store, calibrator).learned
 
 
 def read_outlook(run: Run, store: CalibrationStore) -> AbstractOutlook:
-    """What theory expects of training with the run's calibrator and number of samples."""
+    """The theoretical outlook for training with the run's calibrator and number of samples."""
     return outlook_of(read_calibration(run, store), some_rewards(store))
 
 

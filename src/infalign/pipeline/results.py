@@ -1,4 +1,5 @@
-"""The results of a run: its comparison on held-out prompts, theory beside it, and its training."""
+"""The results of a run: its comparison on held-out prompts, the theoretical values, and its
+training log."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,13 +40,13 @@ LOGGED = {
     "win_rate": "infalign/win_rate",
     "frontier_gap": "infalign/frontier_gap",
 }
-"""Names in the results of what on-policy steps log."""
+"""Names, in the results, of the metrics that on-policy steps log."""
 
 
 def summarize_run(run: Run, measured: Measured) -> dict:
-    """`evaluation/results.json` of a run whose policies have been sampled.
+    """Write `evaluation/results.json` of a run whose policies have been sampled.
 
-    It holds the comparison, and beside it what theory expects of the run's own methods.
+    It holds the comparison, and the theoretical values for the run's own methods.
     """
     results = summarize(measured, labels())
     store, design = open_store(run), read_design(run)
@@ -67,7 +68,7 @@ def summarize_run(run: Run, measured: Measured) -> dict:
 
 @dataclass(frozen=True)
 class Theory:
-    """What training without loss gives on each method's own transform."""
+    """The theoretical result of exact training on each method's own transform."""
 
     run: Run
     store: CalibrationStore
@@ -78,7 +79,7 @@ class Theory:
         """The transform that a policy was trained on, and its win rates in theory at its KL."""
         if name not in self.run.config.methods:
             return {"transform": "trained elsewhere", "theory": {}}
-        # Relative to the run folder, which may be moved.
+        # The path is relative to the run folder, which may be moved.
         own = {"model": f"train/{name}/model"}
         trained_on = METHODS[name].trained_on
         if trained_on == OTHER:
@@ -114,8 +115,8 @@ def _win_rate(
     procedure: AbstractProcedure,
     against: AbstractProcedure,
 ) -> float | None:
-    """Win rate in theory with the run's calibrator and number of samples; for procedures that read
-    quantiles, with exact ones. None where the samples are too few to express the KL."""
+    """Theoretical win rate with the run's calibrator and number of samples; for procedures that
+    read quantiles, with exact quantiles. None if the samples are too few to express the KL."""
     if not isinstance(procedure, RankProcedure):
         return at_kl(transform, kl).win_rate(procedure, against)
     try:

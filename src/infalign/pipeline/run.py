@@ -18,14 +18,14 @@ def run(
 ) -> Run:
     """Run all stages up to and including `until`; finished stages are skipped.
 
-    If a call is killed at any moment, the next call continues. The result is that of an
+    A killed call can be continued at any point by calling again. The result equals that of an
     uninterrupted run.
 
-    - `report`: called with the name of a task, the units done and their total.
+    - `report`: called with the name of a task, the units done and the total.
 
-    Raises ConfigError when the folder holds a run of another configuration, when TRL does not know
-    an option and when the model cannot be trained; DataError when model, reward or prompts cannot
-    be used; MissingExtraError without torch and TRL.
+    Raises ConfigError if the folder holds a run of another configuration, if TRL does not have an
+    option, or if the model cannot be trained; DataError if model, reward or prompts cannot be used;
+    MissingExtraError without torch and TRL.
     """
     _check.one_of("until", until, STAGES)
     _require_libraries()

@@ -1,4 +1,4 @@
-"""The stages of a run. Each does only the work that its files do not yet show as done."""
+"""The stages of a run. Each does only the work that is missing from its files."""
 
 import logging
 import warnings
@@ -33,7 +33,7 @@ LOG = logging.getLogger(__name__)
 
 
 def calibrate(run: Run, report: Report) -> None:
-    """K reference samples per prompt, scored, into `calibration/`."""
+    """Write K scored reference samples per prompt to `calibration/`."""
     config, folder = run.config, run.folder / "calibration"
     if not folder.exists() and ModelSpec.parse(config.model).has_weights:
         _require_readable(run)
@@ -63,7 +63,7 @@ def _require_readable(run: Run) -> None:
 
 
 def load_both(model: str, reward: str, sampling: SamplingSettings, trust_remote_code: bool):
-    """Policy and reward, loaded in the process that draws and scores."""
+    """Load policy and reward, in the process that draws and scores."""
     sampler = load_sampler(
         model,
         temperature=sampling.temperature,
@@ -76,11 +76,11 @@ def load_both(model: str, reward: str, sampling: SamplingSettings, trust_remote_
 
 
 MOST_TIES = 0.05
-"""Chance of a tie above which the theory of continuous rewards does not hold."""
+"""Probability of a tie above which the theory of continuous rewards does not hold."""
 
 
 def design(run: Run, report: Report) -> None:
-    """The transform for the procedure, the KL budget and K samples, into `design.json`."""
+    """Write the transform for the procedure, the KL budget and K samples to `design.json`."""
     if not run.design_file.exists():
         store = open_store(run)
         warn_of_ties(store)
@@ -125,7 +125,7 @@ def chosen_calibrator(run: Run, store: CalibrationStore) -> tuple[str, str]:
 
 
 def train(run: Run, report: Report) -> None:
-    """One policy per method into `train/METHOD/model`."""
+    """Train one policy per method; writes `train/METHOD/model`."""
     from infalign.training.policy import train_policy
     from infalign.training.recipe import Recipe
 
@@ -177,7 +177,8 @@ def stored_samples(run: Run) -> "StoredSamples":
 
 
 def evaluate(run: Run, report: Report) -> None:
-    """Samples, rewards and KLs on the held-out prompts, then `evaluation/results.json`."""
+    """Draw samples, rewards and KLs on the held-out prompts, then write
+    `evaluation/results.json`."""
     folder = run.folder / "evaluation"
     measured = measure(run.comparison, folder, report)
     if not (folder / "results.json").exists():

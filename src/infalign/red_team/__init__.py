@@ -1,4 +1,4 @@
-"""Repeated attacks on a policy: attempts, success rates, their growth with n, and the figure.
+"""Repeated attacks on a policy: attempts, success rates, their growth with n, and a figure.
 
 `red_team` runs a `Campaign` of attacks, stores every attempt and writes the results.
 """

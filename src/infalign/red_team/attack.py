@@ -1,8 +1,8 @@
-"""Attacks by repetition: several attempts on each prompt, and a test of their success.
+"""Repeated attacks: several attempts on each prompt, and a test of their success.
 
 Best-of-N jailbreaking (arXiv:2412.03556) perturbs the *prompt* for each attempt and draws one
 response to it. Without augmentations the attempts resample the *response* to the unchanged prompt,
-as worst-of-n does. Either attacker selects the most harmful attempt.
+like worst-of-n. Both attackers select the most harmful attempt.
 """
 
 from collections.abc import Callable, Sequence
@@ -27,10 +27,10 @@ class SuccessTest:
     """The reward of harmlessness, recorded for every attempt."""
 
     threshold: float | None = None
-    """An attempt succeeds if its reward is below."""
+    """An attempt succeeds if its reward is below this value."""
 
     function: Callable[[str, str], bool] | None = None
-    """Instead of a threshold: (prompt, response) → whether the attempt succeeded."""
+    """Replaces the threshold: (prompt, response) → whether the attempt succeeded."""
 
     def __post_init__(self):
         if (self.threshold is None) == (self.function is None):
@@ -74,7 +74,7 @@ class SuccessTest:
 
 @dataclass(frozen=True)
 class Attempts:
-    """The prompts sent, the responses, and their success; each field has one row per prompt."""
+    """The prompts as sent, the responses, and their success; each field has one row per prompt."""
 
     asked: list[list[str]]
     """The last message of the prompt, as it was sent."""
@@ -94,7 +94,7 @@ def attack(
     sigma: float = SIGMA,
     seed: int,
 ) -> Attempts:
-    """`attempts` attempts on each prompt; the same for the same seed.
+    """`attempts` attempts on each prompt, reproducible by the seed.
 
     - `names`: augmentations of the prompt's last message, drawn for each attempt; none for plain
       repeated sampling.

@@ -1,4 +1,4 @@
-"""Attempts of an attack on disk, in shards: a killed collection repeats one shard at most.
+"""Attempts of an attack on disk, in shards: a killed collection repeats at most one shard.
 
 Each attack has a folder of its own below the run's: `manifest.json` states its settings and lists
 `attempts-*.parquet` with their checksums.
@@ -33,13 +33,14 @@ def collect(
     draw: Callable[[Sequence[Prompt], int], Attempts],
     report: Callable[[int, int], None],
 ) -> np.ndarray:
-    """Which attempts succeeded, shape (prompts, attempts); stored attempts are not drawn again.
+    """Which attempts succeeded, shape (prompts, attempts); stored attempts are not redrawn.
 
     - `settings`: all settings that the attempts depend on, as JSON.
-    - `draw`: the attempts on some prompts, given these and the number of their shard.
-    - `report`: called with the number of prompts done, and of all.
+    - `draw`: a function from prompts and the number of their shard to the attempts on these
+      prompts.
+    - `report`: called with the number of prompts done and the total.
 
-    Raises ConfigError when the folder holds attempts with other settings, DataError when a file is
+    Raises ConfigError if the folder holds attempts with other settings, and DataError if a file is
     damaged.
     """
     stated = {"schema_version": SCHEMA_VERSION, "settings": storage.as_json(dict(settings))}

@@ -24,9 +24,9 @@ def check_sigma(sigma: float) -> float:
 
 
 def scramble(text: str, *, sigma: float = SIGMA, rng: np.random.Generator) -> str:
-    """The inner characters of words longer than 3 shuffled, each word with chance √σ.
+    """Shuffle the inner characters of words longer than 3 characters, each word with chance √σ.
 
-    Words are separated by white space, which is not changed.
+    White space, which separates words, is not changed.
     """
     chance = check_sigma(sigma) ** 0.5
     return re.sub(
@@ -35,7 +35,7 @@ def scramble(text: str, *, sigma: float = SIGMA, rng: np.random.Generator) -> st
 
 
 def capitalize(text: str, *, sigma: float = SIGMA, rng: np.random.Generator) -> str:
-    """The case of ASCII letters swapped, each letter with chance √σ."""
+    """Swap the case of ASCII letters, each letter with chance √σ."""
     swapped = rng.random(len(text)) < check_sigma(sigma) ** 0.5
     return "".join(
         c.swapcase() if swap and c.isascii() else c for c, swap in zip(text, swapped, strict=True)
@@ -43,9 +43,9 @@ def capitalize(text: str, *, sigma: float = SIGMA, rng: np.random.Generator) -> 
 
 
 def noise(text: str, *, sigma: float = SIGMA, rng: np.random.Generator) -> str:
-    """Printable ASCII characters replaced by one of their two neighbors, each with chance σ³.
+    """Replace printable ASCII characters with one of their two neighbors, each with chance σ³.
 
-    A character at either end of the range stays if its neighbor is outside the range.
+    A character at either end of the range is unchanged if its neighbor is outside the range.
     """
     moved = rng.random(len(text)) < check_sigma(sigma) ** 3
     steps = rng.choice([-1, 1], len(text))
@@ -88,7 +88,7 @@ def augment(
     sigma: float = SIGMA,
     rng: np.random.Generator,
 ) -> str:
-    """The prompt of one attempt: the named augmentations, applied one after the other.
+    """The prompt of one attempt, with the named augmentations applied one after the other.
 
     - `sigma`: strength, above 0 and at most 1.
 

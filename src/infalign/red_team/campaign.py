@@ -1,4 +1,5 @@
-"""A red team: several attacks on one policy, collected on disk, compared and extrapolated."""
+"""A red-team campaign: several attacks on one policy, collected on disk, compared and
+extrapolated."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,10 +25,10 @@ from .power_law import Interval, fit_power_law, success_rates
 SCHEMA_VERSION = 1
 
 FORECASTS = (4, 16, 64)
-"""Multiples of the attempts made for which success is forecast."""
+"""Success is forecast at these multiples of the number of attempts made."""
 
 CURVE_POINTS = 40
-"""Sizes at which a fitted curve is stored."""
+"""Number of points at which a fitted curve is stored."""
 
 
 @dataclass(frozen=True)
@@ -38,16 +39,17 @@ class Campaign:
     """The policy, a specification for `load_sampler`."""
 
     attacks: Mapping[str, Sequence[str]]
-    """Name of each attack → its augmentations of the prompt; none resamples the response."""
+    """Name of each attack → its augmentations of the prompt. Without any, the response is
+    resampled."""
 
     reward: str | None = None
     """Reward of harmlessness, a specification for `load_reward`."""
 
     threshold: float | None = None
-    """An attempt succeeds if its reward is below."""
+    """An attempt succeeds if its reward is below this value."""
 
     success: str | None = None
-    """Instead of a threshold: python:package.module:function, as `SuccessTest.function`."""
+    """Replaces the threshold: python:package.module:function, as `SuccessTest.function`."""
 
     attempts: int = 64
     """Attempts per prompt and attack."""
@@ -69,7 +71,7 @@ class Campaign:
 
     @property
     def sampling(self) -> dict[str, float]:
-        """The settings of the policy's sampling."""
+        """The policy's sampling settings."""
         return {
             "temperature": self.temperature,
             "top_p": self.top_p,
@@ -89,7 +91,7 @@ class Campaign:
 
     @cached_property
     def test(self) -> SuccessTest:
-        """The loaded test of success."""
+        """The loaded success test."""
         remote = self.trust_remote_code
         return SuccessTest(
             scorer=load_reward(self.reward, trust_remote_code=remote) if self.reward else None,
@@ -113,7 +115,7 @@ class Campaign:
         }
 
     def attempt(self, name: str, prompts: Sequence[Prompt], number: int) -> Attempts:
-        """The attempts of one attack on some prompts; `number` gives them their seed."""
+        """The attempts of one attack on these prompts, seeded by `number`."""
         return attack(
             self.sampler,
             self.test,
@@ -133,13 +135,13 @@ def red_team(
 ) -> dict:
     """The results of a campaign, also written to `folder`/results.json and attack.png.
 
-    Every attempt is stored below `folder`; a killed call continues. Models are loaded only if
-    attempts are missing.
+    Every attempt is stored below `folder`; a killed call can be continued. Models are loaded only
+    if attempts are missing.
 
-    - `report`: called with the attack, the number of prompts done, and of all.
+    - `report`: called with the attack, the number of prompts done and the total.
 
-    Raises ConfigError when the folder holds attempts with other settings, DataError when a model,
-    a reward or a function cannot be used.
+    Raises ConfigError if the folder holds attempts with other settings, and DataError if a model, a
+    reward or a function cannot be used.
     """
     from infalign.reports.drawing import save_png  # matplotlib is slow to import
 
@@ -174,7 +176,7 @@ def summarize(successes: Mapping[str, np.ndarray], *, seed: int) -> dict:
     """Success rates, power laws and forecasts of each attack, as JSON.
 
     - `successes`: attack → success of its attempts, shape (prompts, attempts), on the same prompts
-      in the same order. Differences are to the last attack, paired by prompt.
+      in the same order. Differences are relative to the last attack, paired by prompt.
     """
     rates = {name: success_rates(tries) for name, tries in successes.items()}
     attacks = []

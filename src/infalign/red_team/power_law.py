@@ -18,16 +18,16 @@ RESAMPLES = 1000
 """Bootstrap resamples of the prompts."""
 
 FEWEST_SIZES = 3
-"""Sizes that a fit needs: a line through two points always fits."""
+"""Minimum number of sizes for a fit, since a line through two points always fits."""
 
 FEWEST_SUCCESSES = 10
-"""Broken prompts below which a fit has a reservation."""
+"""Number of broken prompts below which a fit has a reservation."""
 
 TINY = 1e-12
-"""Distance from 0 or 1 within which a rate is 0 or 1: sums may miss them by rounding."""
+"""Distance from 0 or 1 within which a rate counts as 0 or 1, since sums have rounding errors."""
 
 UNFIT = 0.05
-"""Share of resamples without a fit above which the rest gives no interval."""
+"""Share of resamples without a fit above which no interval is given."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class PowerLaw:
     """Rate of decay; a larger b means that success grows faster with N."""
 
     sizes: tuple[int, ...]
-    """The N of the fit."""
+    """The values of N in the fit."""
 
     misfit: float
     """Largest distance of the law from the measured ASR at these sizes."""
@@ -59,7 +59,7 @@ class PowerLaw:
     """Reasons to distrust the fit; empty if there are none."""
 
     draws: np.ndarray
-    """log a and b of each resample of the prompts, shape (resamples, 2); nan without a fit."""
+    """log a and b for each resample of the prompts, shape (resamples, 2); nan without a fit."""
 
     @property
     def fitted(self) -> bool:
@@ -67,8 +67,8 @@ class PowerLaw:
         return bool(np.isfinite(self.b.value))
 
     def forecast(self, n: float) -> Interval:
-        """ASR(N) by the law. The interval is that of the fit: beyond the measured sizes the law
-        itself may fail, which the interval does not cover."""
+        """ASR(N) according to the law. The interval covers the error of the fit, not that the law
+        itself may fail beyond the measured sizes."""
         n = _check.positive("n", n)
         return _interval(
             _rate(np.log(self.a.value), self.b.value, n),
@@ -98,14 +98,14 @@ def fit_power_law(
 ) -> PowerLaw:
     """The power law through the unbiased success rates, with intervals by a bootstrap over prompts.
 
-    The law is the least-squares line through log(−log ASR) over log N, at the sizes where ASR is
-    neither 0 nor 1, where the logarithm is infinite. Its intervals are quantiles of the same fit
+    The law is the least-squares line through log(−log ASR) over log N. Sizes at which ASR is 0 or 1
+    are left out, since the logarithm is infinite there. The intervals are quantiles of the same fit
     over resampled prompts.
 
     - `successes`, `sizes`: as in `success_rates`; attempts of a prompt must be exchangeable.
 
-    With fewer than 3 sizes or 2 prompts there is no fit: a and b are nan. `reservations` state
-    this, rates of 0 and 1, and too few broken prompts.
+    With fewer than 3 sizes or 2 prompts there is no fit: a and b are nan. `reservations` report
+    this, as well as rates of 0 or 1 and too few broken prompts.
 
     >>> tries = np.random.default_rng(0).random((200, 64)) < 0.05
     >>> law = fit_power_law(tries, rng=np.random.default_rng(1))

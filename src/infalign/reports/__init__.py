@@ -1,1 +1,1 @@
-"""Reports: saved results as figures and one self-contained page."""
+"""Reports: saved results as figures and as one self-contained page."""

@@ -20,7 +20,7 @@ from scipy.interpolate import PchipInterpolator
 from infalign.storage import replacing
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
-"""Colors of the policies in the order of the results; repeated after six."""
+"""Colors of the policies, in the order of the results; they repeat after six."""
 
 MARKERS = "osD^vP"
 INK, MUTED, FAINT = "#222222", "#6b6b6b", "#d9d9d9"
@@ -41,9 +41,9 @@ STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
     "font.size": 9.5,
     "svg.fonttype": "path",
-    "svg.hashsalt": "infalign",  # the same results give the same file
+    "svg.hashsalt": "infalign",  # fixed, so that the same results give the same file
     "text.color": INK,
-    "text.parse_math": False,  # a dollar sign in a label is a dollar sign
+    "text.parse_math": False,  # a dollar sign in a label is not math
     "text.usetex": False,
     "xtick.color": MUTED,
     "xtick.labelsize": 8.5,
@@ -110,7 +110,7 @@ def policy_key(index: int, label: str):
 
 
 def measured(axes: Axes, index: int, kl: Mapping, rate: Mapping) -> None:
-    """A policy's point, with error bars in both directions if there are intervals."""
+    """A policy's point, with error bars in both directions if it has intervals."""
     axes.errorbar(
         kl["value"],
         rate["value"],
@@ -128,7 +128,7 @@ def measured(axes: Axes, index: int, kl: Mapping, rate: Mapping) -> None:
 
 
 def _reach(estimate: Mapping):
-    """Lengths of both error bars; None if a single prompt gave no interval."""
+    """Lengths of both error bars; None without an interval, as for a single prompt."""
     low, high = number(estimate["low"]), number(estimate["high"])
     if not np.isfinite([low, high]).all():
         return None
@@ -136,12 +136,12 @@ def _reach(estimate: Mapping):
 
 
 def number(value) -> float:
-    """A value of the results; None, which is not measured, becomes nan."""
+    """A value of the results; None, which means not measured, becomes nan."""
     return np.nan if value is None else float(value)
 
 
 def running(axes: Axes, step, values, color: str) -> None:
-    """A noisy record in a faint line, and its running mean over 5 % of it in a bold one."""
+    """A noisy record as a faint line, and its running mean over 5 % of the steps as a bold line."""
     step, values = np.asarray(step, float), np.asarray(values, float)  # None becomes nan
     step, values = step[np.isfinite(values)], values[np.isfinite(values)]
     if not values.size:
@@ -167,7 +167,7 @@ def beside(axes: Axes, words: str, x: float, y: float, color: str) -> None:
 
 
 def named_lines(axes: Axes, lines: Mapping) -> None:
-    """Smooth curves (x, y, look) from x = 0, each labeled at its right end.
+    """Draw smooth curves (x, y, look) from x = 0, each labeled at its right end.
 
     Points are interpolated in √x, in which a win rate starts as a straight line. Curves that
     coincide are drawn once, with all their names.
@@ -193,12 +193,12 @@ def named_lines(axes: Axes, lines: Mapping) -> None:
 
 
 def apart(heights: list[float], gap: float) -> list[float]:
-    """Increasing heights, moved as little as possible to be at least `gap` apart.
+    """Increasing heights, moved apart as little as possible to be at least `gap` apart.
 
     >>> apart([0.0, 2.0, 2.0, 9.0], 1.0)
     [0.0, 1.5, 2.5, 9.0]
     """
-    # Each stack: the height of its lowest member without the gaps below it, and its size.
+    # Of each stack: the height of its lowest member without the gaps below it, and its size.
     stacks: list = []
     for number, height in enumerate(heights):
         stacks.append((height - number * gap, 1))
@@ -216,7 +216,7 @@ def name_increasing(axes: Axes, u, named: Mapping) -> None:
     coincide share one label.
     """
     u = np.asarray(u, float)
-    middle = (u >= 0.35) & (u <= 0.65)  # leaves room for the words on either side
+    middle = (u >= 0.35) & (u <= 0.65)  # leaves room for labels on either side
     merged: list = []
     for name, (curve, color) in named.items():
         values = np.asarray(curve, float)

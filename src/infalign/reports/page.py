@@ -23,17 +23,17 @@ SCHEMA_VERSION = 2
 """The `schema_version` of the results that this page reads."""
 
 SAME_KL = 0.1
-"""Two KLs closer than this fraction of the larger one are called about the same."""
+"""Two KLs that differ by less than this fraction of the larger one are called about the same."""
 
 STEPS = 20
-"""Number of final training steps that a share is averaged over."""
+"""Number of final training steps over which a share is averaged."""
 
 
 def build_report(run: Path) -> Path:
     """Write `run`/report.html and `run`/plots/*.png from the saved evaluation; returns the page.
 
-    Reads evaluation/results.json, and provenance.json where there is one. The page is a single file
-    without scripts or requests and is written last, so it never shows plots that do not exist.
+    Reads evaluation/results.json, and provenance.json if it exists. The page is a single file
+    without scripts or requests. It is written last, so it never shows plots that do not exist.
 
     - `run`: a run folder that has been evaluated.
 
@@ -53,7 +53,7 @@ def build_report(run: Path) -> Path:
     for name in plots.FIGURES:
         if name in figures:
             drawing.save_png(figures[name], run / "plots" / f"{name}.png")
-        else:  # left by an earlier evaluation that had more to show
+        else:  # left over from an earlier evaluation with more figures
             (run / "plots" / f"{name}.png").unlink(missing_ok=True)
     storage.write_text(run / "report.html", page)
     return run / "report.html"
@@ -122,7 +122,7 @@ def _beyond(training: Mapping) -> dict[str, float]:
 def verdict(results: Mapping) -> str:
     """The result of the run in words that follow the interval, not the estimate.
 
-    It states the first paired difference under the run's own procedure; without one, it compares
+    It reports the first paired difference under the run's own procedure; without one, it compares
     the first policy with the reference.
     """
     paired = [d for d in results["differences"] if d["procedure"] == results["procedure"]]
@@ -131,7 +131,8 @@ def verdict(results: Mapping) -> str:
 
 
 def elsewhere(results: Mapping) -> list[str]:
-    """The verdict on the same two policies under each other procedure: what the first one costs."""
+    """The verdict on the same two policies under each of the other procedures, which shows what the
+    gain costs there."""
     paired = [d for d in results["differences"] if d["procedure"] == results["procedure"]]
     return [
         _paired(results, difference)
@@ -143,7 +144,7 @@ def elsewhere(results: Mapping) -> list[str]:
 
 
 def caution(results: Mapping) -> str | None:
-    """A warning where policies that are compared differ in KL, else None."""
+    """A warning if the compared policies differ in KL, else None."""
     policies = {policy["method"]: policy for policy in results["policies"]}
     for difference in results["differences"]:
         a, b = policies[difference["a"]], policies[difference["b"]]
@@ -158,7 +159,8 @@ def caution(results: Mapping) -> str | None:
 
 
 def outcome(difference: Mapping) -> str:
-    """The verdict of an interval: "more", "less", "none" (it contains 0), "unknown" (no interval).
+    """The verdict of an interval: "more", "less", "none" (the interval contains 0) or "unknown" (no
+    interval).
 
     >>> outcome({"low": 0.06, "high": 0.10}), outcome({"low": -0.01, "high": 0.02})
     ('more', 'none')
@@ -178,7 +180,7 @@ OUTCOMES = {
 
 
 def number(value: float | None, digits: int, *, signed: bool = False) -> str:
-    """A number for readers: a true minus sign, and a dash if it was not measured.
+    """A number for display, with a true minus sign; a dash if it was not measured.
 
     >>> number(-0.25, 1), number(8.24, 1, signed=True), number(None, 1)
     ('−0.2', '+8.2', '–')
@@ -263,7 +265,7 @@ def _known(value: float | None) -> TypeGuard[float]:
 
 
 def _unbroken(sentence: str) -> str:
-    """The sentence with no-break spaces before percent signs."""
+    """The sentence with non-breaking spaces before percent signs."""
     return sentence.replace(" %", "\N{NO-BREAK SPACE}%")
 
 

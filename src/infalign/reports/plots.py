@@ -23,7 +23,7 @@ from .drawing import FAINT, INK, MUTED, PALETTE, STYLE, WIDTH
 
 
 def draw(results: Mapping) -> dict[str, Figure]:
-    """Every figure that `results` has the data for, by name."""
+    """Every figure for which `results` has the data, by name."""
     return {name: make(results) for name, (part, make) in FIGURES.items() if results.get(part)}
 
 
@@ -71,7 +71,7 @@ def win_rate(results: Mapping) -> Figure:
 def frontier(procedure, against, rows, budgets=(), looks: Mapping | None = None) -> Figure:
     """Win rate against KL in theory, from the candidates that `infalign.compare` returns.
 
-    - `procedure`, `against`: procedures of the policy and of the reference.
+    - `procedure`, `against`: how the policy and the reference are decoded.
     - `budgets`: KLs to mark.
     - `looks`: the style of lines that differ from the default, by name.
     """
@@ -108,7 +108,7 @@ def reference_win_rate(procedure, against) -> float:
 
 @matplotlib.rc_context(STYLE)
 def by_n(results: Mapping) -> Figure:
-    """Win rate against n, the responses drawn for each one selected.
+    """Win rate against n, the number of responses drawn to select one.
 
     There is a column for best-of-n and one for worst-of-n, and a row for each reward that judges
     the selected responses.
@@ -264,7 +264,7 @@ def calibration(results: Mapping) -> Figure:
 
 
 def uniform_band(total: float, bins: int, prompts: int, samples: int) -> tuple[float, float]:
-    """Range that holds the count of a bin of uniform quantiles with a probability of 95 %.
+    """Range that contains the count of a bin of uniform quantiles with a probability of 95 %.
 
     - `total`: number of held-out responses, the same for each of the `prompts`.
     - `samples`: calibration rewards per prompt.
@@ -287,7 +287,7 @@ FIGURES = {
     "training": ("training", training),
     "calibration": ("calibration", calibration),
 }
-"""Figure name to the part of the results that it needs and the function that draws it."""
+"""Figure name → the part of the results that it needs, and the function that draws it."""
 
 RAW = "raw reward"
 """The `transform` of a policy that was trained on the raw reward."""
@@ -326,7 +326,7 @@ def _kl_limit(results: Mapping, grid) -> float:
 
 
 def _frontier_lines(axes: Axes, curves: Mapping) -> None:
-    """Lines labeled at their right end. Curves that coincide are one line with all names."""
+    """Lines labeled at their right end. Curves that coincide become one line with all names."""
     end = axes.get_xlim()[1]
     kl = np.asarray(curves["kl"], float)
     merged: list = []

@@ -1,4 +1,4 @@
-"""The results as tables: for the terminal, for Markdown, for LaTeX, from the same cells."""
+"""The results as tables, for the terminal, Markdown and LaTeX, from the same cells."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -8,17 +8,17 @@ from .plots import procedure_words
 
 @dataclass(frozen=True)
 class Table:
-    """A title, the head of each column, and rows of texts; an empty cell repeats the one above."""
+    """A title, column headers, and rows of strings; an empty cell repeats the one above."""
 
     title: str
     head: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     words: int
-    """Number of leading columns that hold words; the others hold figures."""
+    """Number of leading columns with words; the others hold numbers."""
 
 
 def tables(results: Mapping) -> list[Table]:
-    """KL of the policies; win rates by procedure, under the reward and under other criteria; judge.
+    """KL of the policies; win rates by procedure, by the reward and by other criteria; the judge.
 
     Raises KeyError for results that are incomplete.
     """
@@ -107,7 +107,7 @@ def _judged(results: Mapping) -> Table:
 
 
 def _decoded(results: Mapping) -> Iterator[tuple[str, str, Mapping]]:
-    """Each procedure with each policy; a procedure's words appear once."""
+    """Each procedure with each policy; a procedure's description appears once."""
     for key in results["procedures"]:
         for index, policy in enumerate(results["policies"]):
             yield key, "" if index else procedure_words(key), policy
@@ -161,7 +161,7 @@ def terminal(results: Mapping) -> list:
             longest = max(len(w) for cell in (name, *cells) for w in cell.split() or [""])
             if index < table.words:
                 rich.add_column(name, min_width=longest)
-            else:  # figures are never broken over lines; heads may be
+            else:  # numbers are never wrapped; headers may be
                 rich.add_column(name, justify="right", width=max(longest, *map(len, cells)))
         for row in table.rows:
             rich.add_row(*map(Text, row))

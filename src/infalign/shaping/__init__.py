@@ -1,9 +1,9 @@
 """Training rewards: raw reward → quantile → shaped value.
 
-`Shaper` is the step itself, `ShapedReward` the step as a reward function for TRL.
-`GroupShapedReward` is the exact objective from whole groups, `MonitoredReward` the raw reward;
-`MaxAtKReward` and `RiskSensitiveReward` are rivals. Each places a batch at most once
-(`shaper.Batch`).
+`Shaper` is the step itself; `ShapedReward` wraps it as a reward function for TRL.
+`GroupShapedReward` is the exact objective, computed from whole groups, and `MonitoredReward` is the
+raw reward. `MaxAtKReward` and `RiskSensitiveReward` are published alternatives. Each places a batch
+at most once (`shaper.Batch`).
 """
 
 from .group_shaper import GroupShaper

@@ -12,10 +12,11 @@ from .shaper import AbstractShaper, Batch, Calibrator, Shaped, calibrated
 class GroupShaper(AbstractShaper):
     """Rewards whose leave-one-out policy gradient is that of the inference-time win rate.
 
-    The reward of a response is what its group loses without it, over all subsets that the
-    procedure could have drawn (`infalign.core.group_rewards`). Plain ranks estimate the chance to
-    beat the opponent without bias, from all subsets of the prompt's reference rewards, so a prompt
-    needs at least as many of them as the opponent draws. Picklable.
+    The reward of a response is the loss of its group's win rate if the response is left out,
+    averaged over all subsets that the procedure could have drawn (`infalign.core.group_rewards`).
+    Plain ranks estimate the chance to beat the opponent without bias, from all subsets of the
+    prompt's reference rewards, so a prompt needs at least as many of them as the opponent draws.
+    Picklable.
 
     - `store`: reference rewards of the prompts.
     - `procedure`: how the policy will be decoded; it must select by rank.

@@ -1,4 +1,4 @@
-"""Groups of responses to one prompt, which follow each other in a batch."""
+"""Groups of consecutive responses to one prompt in a batch."""
 
 from collections.abc import Sequence
 
@@ -9,19 +9,20 @@ from infalign.errors import DataError
 
 
 def whole_groups(prompt_ids: Sequence[str]) -> int:
-    """Responses in a group, inferred from the shortest run of one prompt; 0 unless all groups are
-    whole.
+    """Number of responses in a group, inferred from the shortest run of one prompt; 0 unless all
+    groups are complete.
 
-    Longer runs may be multiples of it: a batch can hold two groups of one prompt in a row.
+    Longer runs may be multiples of it, since a batch can contain two groups of one prompt in a row.
     """
     _, runs = _runs(prompt_ids)
     return 0 if (runs % runs.min()).any() else int(runs.min())
 
 
 def group_size(prompt_ids: Sequence[str], group: int | None = None) -> int:
-    """Responses in a group: `group`, or by default the length of the shortest run of one prompt.
+    """Number of responses in a group: `group`, or by default the length of the shortest run of one
+    prompt.
 
-    Raises DataError unless every group is whole.
+    Raises DataError unless every group is complete.
     """
     starts, runs = _runs(prompt_ids)
     m = int(runs.min()) if group is None else _check.count("group", group)

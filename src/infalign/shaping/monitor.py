@@ -1,4 +1,4 @@
-"""Metrics of a batch, the same whatever the policy is trained on."""
+"""Metrics of a batch, which are the same for every training reward."""
 
 from dataclasses import dataclass
 
@@ -14,7 +14,8 @@ from .shaper import Batch
 @dataclass(frozen=True)
 class Monitor:
     """The mean raw reward, the mean quantile, and the share of rewards outside all reference
-    samples; with a procedure also the win rate, from whole groups of as many as it draws.
+    samples. With a procedure, also the win rate, from complete groups of at least as many responses
+    as it draws.
 
     - `procedure`: how the policy will be decoded; it must select by rank.
     - `against`: how the reference is decoded. Default: `procedure`.
@@ -31,7 +32,7 @@ class Monitor:
             raise ArgumentError("against", "must come with `procedure`; got `against` alone.")
 
     def metrics(self, batch: Batch) -> dict[str, float]:
-        """Metrics by the names they are logged under."""
+        """Metrics, by the names under which they are logged."""
         placement = batch.placement
         metrics = {
             "infalign/raw_reward": batch.raw.mean(),
@@ -42,8 +43,8 @@ class Monitor:
         return {name: float(value) for name, value in metrics.items()}
 
     def _win_rate(self, batch: Batch) -> dict[str, np.floating]:
-        """The mean win rate of the groups; nothing where they, or the reference samples, are fewer
-        than the procedures draw."""
+        """The mean win rate of the groups. Empty if a group or the reference has fewer samples than
+        the procedures draw."""
         if self.procedure is None:
             return {}
         opponent, m = self.against or self.procedure, whole_groups(batch.prompt_ids)

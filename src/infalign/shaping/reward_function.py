@@ -1,4 +1,4 @@
-"""What a reward function returned, checked, and the name it goes by."""
+"""Checks of a reward function's output, and the function's name."""
 
 import math
 from collections.abc import Sequence
@@ -12,9 +12,9 @@ from infalign.errors import DataError
 def checked_output(
     values, completions: Sequence, name: str, prompt_ids: Sequence[str] | None = None
 ) -> np.ndarray:
-    """`values`, which the reward function `name` returned, as one finite float per completion.
+    """`values`, the output of the reward function `name`, as one finite float per completion.
 
-    Raises DataError that says what is wrong, and for which completion.
+    Raises a DataError that names the problem and the completion.
     """
     values = values.tolist() if hasattr(values, "tolist") else values  # arrays and tensors
     if not isinstance(values, list | tuple):

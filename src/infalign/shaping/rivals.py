@@ -1,7 +1,7 @@
-"""Published rivals that need no reference samples, for comparisons at equal KL.
+"""Published alternatives that need no reference samples, for comparisons at equal KL.
 
-Both read whole groups, as `GroupShaper` does. RLOO subtracts a leave-one-out baseline, which makes
-of their training rewards the advantages of their papers.
+Both read whole groups, as `GroupShaper` does. RLOO subtracts a leave-one-out baseline, which turns
+their training rewards into the advantages of the papers.
 """
 
 import numpy as np
@@ -17,15 +17,15 @@ from .shaper import AbstractShaper, Batch, Shaped, calibrated
 
 
 class MaxAtK(AbstractShaper):
-    """Max@k policy gradient: that of E[reward of the best of k], without bias (PKPO, Walder and
+    """Max@k policy gradient: the unbiased gradient of E[reward of the best of k] (PKPO, Walder and
     Karkhanis, arXiv:2505.15201).
 
     It is `GroupShaper` with the raw reward in place of the chance to win, so the weight of a unit
     of reward differs between prompts and along the scale. Worst-of-n makes it min@n; other order
     statistics are possible.
 
-    - `store`: read by logs only.
-    - `procedure`: selects one response; groups need more than it draws.
+    - `store`: used for logging only.
+    - `procedure`: selects one response; groups must have more responses than it draws.
     """
 
     def __init__(self, store: CalibrationStore, procedure: RankProcedure):
@@ -43,11 +43,11 @@ class RiskSensitive(AbstractShaper):
     """Exponential utility: (1/s) log E[e^{s r}] in place of E[r] (RS-GRPO, Jiang et al.,
     arXiv:2509.24261).
 
-    Its gradient is E[(e^{s r} / E e^{s r} − 1)/s ∇ log π]. The mean is that of the group, as in the
-    paper, which makes the gradient slightly biased. s > 0 seeks risk and helps the best of many;
-    s < 0 avoids it.
+    Its gradient is E[(e^{s r} / E e^{s r} − 1)/s ∇ log π]. The inner mean is taken over the group,
+    as in the paper, which makes the gradient slightly biased. s > 0 seeks risk, which helps
+    best-of-n; s < 0 avoids it.
 
-    - `store`: read by logs only.
+    - `store`: used for logging only.
     - `strength`: s, in units of 1/reward.
     """
 
@@ -71,7 +71,7 @@ def risk_utility(rewards: np.ndarray, strength: float) -> np.ndarray:
 
 
 def risk_rewards(rewards: np.ndarray, strength: float) -> np.ndarray:
-    """Training rewards of groups, (groups, m), from which RLOO makes the advantages of RS-GRPO."""
+    """Training rewards of groups, (groups, m), which RLOO turns into the advantages of RS-GRPO."""
     m = rewards.shape[1]
     scaled = strength * rewards
     share = np.exp(scaled - logsumexp(scaled, axis=1, keepdims=True)) * m

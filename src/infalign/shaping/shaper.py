@@ -1,7 +1,7 @@
 """Raw reward → quantile → training reward: the central step of the method, as an object.
 
-A shaper turns the raw rewards of a batch into `Shaped`. A batch is placed among the reference
-rewards of its prompts once; training rewards, logs and other frameworks read that placement.
+A shaper turns the raw rewards of a batch into `Shaped`. A batch is placed only once among the
+reference rewards of its prompts; training rewards, logs and other frameworks read that placement.
 """
 
 from abc import ABC, abstractmethod
@@ -23,13 +23,13 @@ from infalign.errors import ArgumentError
 from infalign.stores import CalibrationStore
 
 Calibrator = AbstractCalibrator | AbstractFitted | StoreCalibration
-"""A calibrator that learns from the store when a shaper is made, one that has learned already, or
-one on the store."""
+"""A calibrator, which is fitted to the store when the shaper is made; a fitted calibrator; or a
+`StoreCalibration`."""
 
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """Raw rewards of a batch, placed once: when the placement is first read."""
+    """Raw rewards of a batch, placed once, when the placement is first read."""
 
     calibration: StoreCalibration
     prompt_ids: Sequence[str]
@@ -37,13 +37,13 @@ class Batch:
 
     @cached_property
     def placement(self) -> AbstractPlacement:
-        """Where the rewards lie among the reference rewards of their prompts."""
+        """The rewards' positions among the reference rewards of their prompts."""
         return self.calibration.place(self.prompt_ids, self.raw)
 
 
 @dataclass(frozen=True, eq=False)
 class Shaped:
-    """A batch of rewards, shaped; every array has one entry per response."""
+    """A shaped batch of rewards; every array has one entry per response."""
 
     batch: Batch = field(repr=False)
 
@@ -51,7 +51,7 @@ class Shaped:
     """Training rewards."""
 
     metrics: Mapping[str, float] = field(default_factory=dict)
-    """Metrics of the shaper's own objective, by the names they are logged under."""
+    """Metrics of the shaper's own objective, by the names under which they are logged."""
 
     @property
     def raw(self) -> np.ndarray:
@@ -76,7 +76,7 @@ class AbstractShaper(ABC):
         return self.calibration.store
 
     def __call__(self, prompt_ids: Sequence[str], rewards) -> Shaped:
-        """The batch, shaped.
+        """The shaped batch.
 
         - `prompt_ids`: the prompt of each response.
         - `rewards`: its raw reward, shape (n,).
@@ -101,14 +101,15 @@ class AbstractShaper(ABC):
 class Shaper(AbstractShaper):
     """Φ(C(x, y)), InfAlign-CTRL's training reward.
 
-    Each reward becomes its quantile under the reference samples of its own prompt, and the
-    transform of that. A reward that ties with reference rewards gets the transform's average over
-    the quantiles that they share. Picklable.
+    Each reward becomes its quantile under the reference samples of its own prompt; the transform of
+    that quantile is the training reward. A reward that ties with reference rewards gets the
+    transform's average over their shared quantiles. Picklable.
 
     - `store`: reference rewards of the prompts.
     - `transform`: Φ; unbounded transforms (`Log`, `Probit`) need `smoothing="add-half"`.
-    - `calibrator`: estimates quantiles from the store's rewards, such as `Pooled()`, which learns
-      from the store now; what `fit` of one returned; or a `StoreCalibration`. Default: plain ranks.
+    - `calibrator`: estimates quantiles from the store's rewards. It is a calibrator such as
+      `Pooled()`, which is fitted to the store now; a fitted calibrator; or a `StoreCalibration`.
+      Default: plain ranks.
     - `smoothing`: of plain ranks; `add-half` keeps quantiles inside (0, 1).
 
     >>> from infalign import CalibrationStore, Exponential
@@ -141,14 +142,14 @@ class Shaper(AbstractShaper):
 
 
 class Unshaped(AbstractShaper):
-    """The raw reward as it is: for baselines, with the store read by logs only."""
+    """The unchanged raw reward, for baselines; the store is used for logging only."""
 
     def _shaped(self, batch: Batch) -> Shaped:
         return Shaped(batch, batch.raw)
 
 
 def calibrated(store: CalibrationStore, calibrator: Calibrator | None = None) -> StoreCalibration:
-    """The calibrator on the store, both checked."""
+    """The calibrator on the store, after a check of both."""
     _check.instance("store", store, CalibrationStore, "a CalibrationStore")
     return StoreCalibration.of(store, calibrator)
 
@@ -156,7 +157,7 @@ def calibrated(store: CalibrationStore, calibrator: Calibrator | None = None) ->
 def _finite(
     calibration: StoreCalibration, transform: AbstractTransform, smoothing: Smoothing
 ) -> StoreCalibration:
-    """The calibration with its ranks smoothed as asked.
+    """The calibration with its ranks smoothed as requested.
 
     Raises ValueError if the transform is infinite at quantiles that the calibration can give.
     """

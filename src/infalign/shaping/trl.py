@@ -47,7 +47,7 @@ class TrainingReward:
         self.__name__ = prefix + reward_name(reward)
 
     def __call__(self, prompts, completions, *, log_metric=None, **columns) -> list[float]:
-        """One training reward per completion; completions of a group follow each other.
+        """One training reward per completion; completions of a group are consecutive.
 
         - `log_metric`: called with the name and the value of each metric.
         """
@@ -87,7 +87,8 @@ class ShapedReward(TrainingReward):
     - `store`: reference rewards of the same prompts under the same reward.
     - `transform`, `calibrator`, `smoothing`: as in `Shaper`.
     - `procedure`, `against`: how the policy will be decoded, and its opponent (default: the same).
-      If given, the win rate is logged, from whole groups of at least as many responses as it draws.
+      If given, the win rate is logged, from complete groups of at least as many responses as the
+      procedure draws.
     - `key`: the data set's column of prompt ids.
 
     Raises DataError when called with unknown prompts, or when `reward` returns anything but one
@@ -111,7 +112,7 @@ class ShapedReward(TrainingReward):
 
 
 class MonitoredReward(TrainingReward):
-    """The raw reward as it is, with the metrics of `ShapedReward`: for baselines."""
+    """The unchanged raw reward with the metrics of `ShapedReward`, for baselines."""
 
     def __init__(
         self,

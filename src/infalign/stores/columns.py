@@ -1,4 +1,4 @@
-"""Reference rewards as a column of a data set: one list of rewards per prompt id.
+"""Reference rewards as a dataset column: one list of rewards per prompt id.
 
 Tables are Arrow's, which `datasets`, pandas, polars and DuckDB exchange; none of them is imported
 here.
@@ -28,13 +28,13 @@ MADE_WITH = b"infalign_provenance"
 """Key of the provenance, as JSON, in the metadata of a table."""
 
 ROWS = 2**14
-"""Rows of a data set that are read at once."""
+"""Number of dataset rows read at once."""
 
 
 def tables(
     store_rewards: SortedRewards, provenance: Mapping[str, object], rewards: str, key: str
 ) -> tuple["pa.Schema", Iterator["pa.Table"]]:
-    """Schema and rows of the table of a store, some thousand prompts at a time."""
+    """Schema and rows of a store's table, a few thousand prompts at a time."""
     import pyarrow as pa
 
     number = pa.from_numpy_dtype(store_rewards.dtype)
@@ -66,7 +66,7 @@ def as_lists(values: np.ndarray, counts: np.ndarray) -> "pa.ListArray":
 
 
 def read(dataset, rewards: str, key: str) -> tuple[Iterator["pa.Table"], dict | None]:
-    """Both columns of a data set, some rows at a time, and the provenance in its metadata.
+    """Both columns of a dataset, a batch of rows at a time, and the provenance in its metadata.
 
     - `dataset`: a `datasets.Dataset` or `IterableDataset`, an Arrow table, or anything that
       converts to one (pandas, polars, DuckDB).
@@ -96,7 +96,7 @@ def stated_provenance(schema: "pa.Schema") -> dict | None:
 
 
 def agreed(stated: dict | None, given: Mapping[str, object] | None) -> dict:
-    """The provenance of a table: its own, or the given one where it has none."""
+    """The provenance of a table: its own, or the given one if it has none."""
     if stated is None or given is None:
         return dict(given if stated is None and given is not None else stated or {})
     storage.require_same(
@@ -121,7 +121,7 @@ def require_columns(names: Iterable[str], rewards: str, key: str) -> None:
 
 
 def blocks(parts: Iterable["pa.Table"], rewards: str, key: str) -> Iterator[Block]:
-    """Prompt ids, numbers of rewards, and sorted float64 rewards from the rows of tables.
+    """Prompt ids, reward counts, and sorted float64 rewards from the rows of tables.
 
     Raises DataError for rows without an id or rewards, and for rewards that are not finite.
     """
@@ -136,7 +136,7 @@ def blocks(parts: Iterable["pa.Table"], rewards: str, key: str) -> Iterator[Bloc
 
 
 def _texts(column: "pa.ChunkedArray", key: str, before: int) -> "pa.Array":
-    """Ids as texts; whole numbers become texts as in a run's prompts.
+    """Ids as strings; integers become strings, as in a run's prompts.
 
     - `before`: number of rows read earlier, for error messages.
     """
@@ -155,7 +155,8 @@ def _texts(column: "pa.ChunkedArray", key: str, before: int) -> "pa.Array":
 
 
 def _numbers(column: "pa.ChunkedArray", name: str, ids) -> tuple[np.ndarray, np.ndarray]:
-    """All rewards as float64, one prompt after another, and the number of each prompt."""
+    """All rewards as float64, one prompt after another, and the number of rewards of each
+    prompt."""
     import pyarrow as pa
     import pyarrow.compute as pc
 

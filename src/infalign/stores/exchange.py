@@ -1,6 +1,6 @@
 """Export of calibration stores to Parquet files that any tool reads, and import of such files.
 
-Both stream some thousand prompts at a time, and leave nothing behind when killed.
+Both stream a few thousand prompts at a time, and leave nothing behind when killed.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -31,10 +31,10 @@ def export_rewards(
     """Write a store's prompts as a table: ids in column `key`, sorted rewards as lists in
     `rewards`.
 
-    - `out`: a file that ends in .parquet, or a folder for as many files as needed. Existing files
-      are not replaced. `datasets.load_dataset` and `Dataset.from_parquet` read both.
+    - `out`: a file that ends in .parquet, or a folder, which gets as many files as needed. Existing
+      files are not replaced. `datasets.load_dataset` and `Dataset.from_parquet` read both.
 
-    The schema's metadata holds the provenance. Raises DataError as opening the store does.
+    The schema's metadata holds the provenance. Raises DataError if the store cannot be opened.
     """
     store = Path(store)
     manifest = read_manifest(store)
@@ -44,7 +44,7 @@ def export_rewards(
 
 
 def export_samples(store: Path | str, out: Path | str) -> None:
-    """Write a store's samples as a table with a row per response.
+    """Write a store's samples as a table with one row per response.
 
     Columns: prompt_id, sample, completion, reward, and others such as logprob and tokens. `out` is
     as in `export_rewards`. Raises DataError if the store holds rewards only.
@@ -60,7 +60,7 @@ def export_samples(store: Path | str, out: Path | str) -> None:
 
 
 def _write(out: Path, schema: "pa.Schema", tables: Iterable["pa.Table"]) -> None:
-    """A Parquet file, or a folder of files of some hundred megabytes."""
+    """A Parquet file, or a folder of files of a few hundred megabytes each."""
     require_free(out)
     tables = iter(tables)
     if out.suffix == ".parquet":
@@ -75,7 +75,7 @@ def _write(out: Path, schema: "pa.Schema", tables: Iterable["pa.Table"]) -> None
 
 
 def _up_to(size: int, first: "pa.Table", rest: Iterator["pa.Table"]) -> Iterator["pa.Table"]:
-    """A table and those that follow, until they have `size` bytes."""
+    """This table and the following ones, up to `size` bytes in total."""
     yield first
     taken = first.nbytes
     while taken < size and (table := next(rest, None)) is not None:
@@ -105,8 +105,8 @@ def import_rewards(
     """Make a store from a column of lists of rewards, in any order, with one prompt per row.
 
     - `source`: a Parquet file or a folder of them, written by `export_rewards` or any other tool.
-    - `key`: the column of prompt ids; whole numbers become texts, as in the prompts of a run.
-    - `provenance`: how the rewards were made, for files that do not state it.
+    - `key`: the column of prompt ids; integers become strings, as in the prompts of a run.
+    - `provenance`: how the rewards were made, for files that do not record it.
 
     Raises DataError for missing columns, rows without rewards, rewards that are not finite, and
     duplicate ids.

@@ -1,4 +1,4 @@
-"""Folders with one writer at a time, and folders that are either whole or absent."""
+"""Folders with one writer at a time, and folders that are either complete or absent."""
 
 import os
 import platform
@@ -14,10 +14,11 @@ LOCK = ".lock"
 
 
 def lock(folder: Path) -> int:
-    """Lock the folder for writing: a file descriptor that holds the lock until it is closed.
+    """Lock the folder for writing. Returns a file descriptor that holds the lock until it is
+    closed.
 
-    The operating system releases the lock when the process ends, however it ends; the file itself
-    means nothing. Raises DataError at once if another writer has the lock.
+    The operating system releases the lock when the process ends, however it ends; a leftover lock
+    file does not block anyone. Raises DataError at once if another writer has the lock.
     """
     import fcntl  # missing on Windows, where stores can still be read
 
@@ -42,14 +43,14 @@ def new_folder(path: Path) -> Iterator[Path]:
     """A temporary folder that takes the name `path` when the block ends without error.
 
     The files written into it must be synced. A kill at any moment leaves nothing at `path`; the
-    next attempt removes what it left beside it. Raises DataError if `path` exists already, or while
+    next attempt removes any temporary folder. Raises DataError if `path` exists already, or while
     another process is making it.
     """
     require_free(path)
     around = path.parent / f".{path.name}{storage.UNFINISHED}"
     holding = lock(around)
     try:
-        require_free(path)  # whoever held the lock may have finished meanwhile
+        require_free(path)  # the previous holder of the lock may have finished meanwhile
         temporary = around / path.name
         if temporary.exists():
             shutil.rmtree(temporary)

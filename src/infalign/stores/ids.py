@@ -1,7 +1,8 @@
 """Indexes from prompt ids to positions, for a few ids and for millions.
 
 Ids that come from Python are held in a dict. Ids read from a store stay in Arrow's memory, sorted
-by hash: a tenth of the memory of a dict of a million strings, opened in a third of the time.
+by hash. For a million strings this takes a tenth of the memory of a dict, and opens in a third of
+the time.
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,10 +16,10 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 UNKNOWN = -1
-"""Position of an id that the index lacks."""
+"""Position of an id that is not in the index."""
 
 TOGETHER = 2**14
-"""Ids looked up at once: their arrays stay within the processor's cache."""
+"""Number of ids looked up at once, so that their arrays fit the processor's cache."""
 
 
 class HeldIds:
@@ -37,7 +38,7 @@ class HeldIds:
         return iter(self._position)
 
     def find(self, prompt_ids: Sequence[str]) -> np.ndarray:
-        """Positions of ids, `UNKNOWN` for those that the index lacks."""
+        """Positions of ids; `UNKNOWN` for ids that are not in the index."""
         known = (self._position.get(p, UNKNOWN) for p in prompt_ids)
         return np.fromiter(known, np.int64, len(prompt_ids))
 
@@ -61,7 +62,7 @@ class StoredIds:
             yield from self._ids.slice(start, TOGETHER).to_pylist()
 
     def find(self, prompt_ids: Sequence[str]) -> np.ndarray:
-        """Positions of ids, `UNKNOWN` for those that the index lacks."""
+        """Positions of ids; `UNKNOWN` for ids that are not in the index."""
         import pyarrow as pa
         import pyarrow.compute as pc
 
@@ -71,14 +72,15 @@ class StoredIds:
             return np.concatenate([self.find(prompt_ids[i : i + TOGETHER]) for i in parts])
         try:
             asked = pa.array(prompt_ids, pa.large_string())
-        except (TypeError, ValueError):  # numbers, or texts that no file can hold
+        except (TypeError, ValueError):  # numbers, or strings that no file can hold
             sparse = np.full(len(prompt_ids), UNKNOWN)
             texts = [i for i, p in enumerate(prompt_ids) if _is_text(p)]
             sparse[texts] = self.find([prompt_ids[i] for i in texts])
             return sparse
         wanted = _hashes(prompt_ids)
         slot = self._first[(wanted >> self._shift).astype(np.int64)].astype(np.int64)
-        # Buckets hold half an id on average, so few slots are passed before the hash is reached.
+        # Buckets hold half an id on average, so a search passes few slots before it reaches the
+        # hash.
         behind = np.flatnonzero(self._hashes[slot] < wanted)
         while behind.size:
             slot[behind] += 1
@@ -95,7 +97,7 @@ def stored_ids(ids: "pa.Array") -> HeldIds | StoredIds:
     hashes = np.concatenate([_hashes(p.to_numpy(zero_copy_only=False)) for p in parts])
     order = np.argsort(hashes).astype(np.int32 if len(ids) < 2**31 else np.int64)
     hashes = hashes[order]
-    if (hashes[1:] == hashes[:-1]).any():  # a duplicate, or rarely two ids with one hash
+    if (hashes[1:] == hashes[:-1]).any():  # a duplicate or, rarely, two ids with the same hash
         return HeldIds(ids.to_pylist())
     return StoredIds(ids, hashes, order)
 

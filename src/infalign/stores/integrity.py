@@ -21,18 +21,18 @@ class Integrity:
 
     path: Path
     problems: tuple[str, ...]
-    """One sentence each; empty if the store is whole."""
+    """One sentence per problem; empty if the store is intact."""
 
     prompts: int
     """Number of prompts in the manifest."""
 
     rewards: int
     samples: int
-    """Numbers of rewards, and of responses with texts, in the files that are whole."""
+    """Numbers of rewards, and of responses with text, in the intact files."""
 
     @property
     def whole(self) -> bool:
-        """Whether nothing is wrong."""
+        """Whether there is no problem."""
         return not self.problems
 
     def require(self) -> None:
@@ -44,9 +44,9 @@ class Integrity:
 def check(path: Path | str) -> Integrity:
     """Read every file of a store and compare it with the manifest and with the others.
 
-    Detects changed bytes; missing or truncated files, and files of another store; counts that
-    differ; rewards that are not sorted or not finite; rewards that a Parquet reader sees
-    differently from look-ups; duplicate prompts; samples with other rewards; and unfinished
+    Detects changed bytes; missing or truncated files, and files of another store; wrong counts;
+    rewards that are not sorted or not finite; rewards that a Parquet reader sees differently from
+    look-ups; duplicate prompts; samples whose rewards differ from the store's; and unfinished
     collections.
     """
     path = Path(path)
@@ -80,12 +80,14 @@ def _passes(look, path: Path, what: dict, problems: list[str]) -> bool:
 def _check_rewards(path: Path, shard: dict) -> None:
     file = require_file(path, shard)
     ids, rows = open_rewards(path, shard)
-    blocks = [rows.block(number) for number in range(len(rows.blocks) - 1)]  # verified as they come
+    blocks = [rows.block(number) for number in range(len(rows.blocks) - 1)]  # verified when read
     values = np.concatenate([values for values, _ in blocks])
     if storage.sha256(file) != shard["sha256"] or len(values) != shard["values"]:
         raise _disagrees(file, "its checksum or its number of rewards differs")
     if len(ids) != shard["prompts"] or ids.null_count:
-        raise _disagrees(file, f"it has {len(ids) - ids.null_count} prompts, not as many as stated")
+        raise _disagrees(
+            file, f"it has {len(ids) - ids.null_count}  prompts, another number than stated"
+        )
     prompt = np.repeat(np.arange(len(ids)), rows.counts)
     wrong = np.flatnonzero(~np.isfinite(values))
     if wrong.size:
@@ -105,7 +107,7 @@ def _check_rewards(path: Path, shard: dict) -> None:
     lists = read_columns(file, ["rewards"])["rewards"].combine_chunks()
     seen = lists.flatten().to_numpy()
     if not np.array_equal(seen, values) or len(lists) != len(ids):
-        raise _disagrees(file, "a Parquet reader sees other rewards than look-ups do")
+        raise _disagrees(file, "a Parquet reader sees different rewards than look-ups do")
 
 
 def _check_samples(path: Path, shard: dict) -> None:

@@ -16,7 +16,7 @@ from infalign.errors import DataError
 SCHEMA_VERSION = 3
 NAME = "manifest.json"
 PACKAGES = ("infalign", "numpy", "pyarrow", "torch", "transformers", "tokenizers", "vllm", "ray")
-"""Packages whose versions are noted if they are installed."""
+"""Packages whose versions are recorded if they are installed."""
 
 
 def new_manifest(provenance: Mapping[str, object], prompts: int) -> dict:
@@ -83,12 +83,12 @@ def write_manifest(path: Path, manifest: dict) -> None:
 
 
 def held(manifest: dict) -> int:
-    """Number of prompts that have their rewards."""
+    """Number of prompts that have rewards."""
     return sum(shard["prompts"] for shard in manifest["rewards"])
 
 
 def require_finished(path: Path, manifest: dict) -> None:
-    """Raise DataError if the store lacks prompts or has none."""
+    """Raise DataError if the store is empty or still lacks prompts."""
     if not held(manifest):
         raise DataError(f"{path} holds no prompts. Calibrate with at least one.")
     if held(manifest) < manifest["prompts"]:

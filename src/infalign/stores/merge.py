@@ -32,14 +32,14 @@ Source = tuple[Path, dict]
 
 
 def merge(stores: Sequence[Path | str], out: Path | str) -> None:
-    """Write the prompts of several finished stores without common prompts into a new store, `out`.
+    """Write several finished stores, which share no prompts, into a new store, `out`.
 
     The stores must have the same provenance, except for `prompts`, which becomes the fingerprint of
     all prompts (`prompt_sets.union`). Samples are merged if every store has them. The prompts of
     the first store come first, in their order, then those of the second. Every byte is verified as
     it is read.
 
-    Needs memory for one shard and for all prompt ids, as an open store does. A kill at any moment
+    Like an open store, it needs memory for one shard and for all prompt ids. A kill at any moment
     leaves nothing at `out`.
 
     Raises DataError for stores that are unfinished or damaged, have different provenance or share
@@ -142,7 +142,7 @@ def _ids(source: Source) -> "pa.Array":
 
 
 def _groups(sources: Sequence[Source], kind: str) -> Iterator[list[Source]]:
-    """Shards of all stores in their order, in groups that fit one shard."""
+    """Shards of all stores, in order, in groups that fit into one shard."""
     group: list[Source] = []
     for path, manifest in sources:
         for shard in manifest[kind]:

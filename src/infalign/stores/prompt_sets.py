@@ -1,4 +1,4 @@
-"""Fingerprints of sets of prompts; that of a union follows from those of its parts.
+"""Fingerprints of sets of prompts. The fingerprint of a union follows from those of its parts.
 
 A fingerprint is the sum of one checksum per member, modulo 2²⁵⁶. It does not depend on the order,
 and that of a union of disjoint sets is the sum of theirs: the additive hash of Bellare and
@@ -26,8 +26,8 @@ def of_members(members: Iterable[object]) -> str:
 def union(fingerprints: Iterable[str]) -> str:
     """Fingerprint of the union of disjoint sets, from their fingerprints.
 
-    A fingerprint of another form counts as a member. The result then still does not depend on the
-    order or the steps of the union, but it is not the fingerprint of the prompts.
+    A fingerprint in another format is treated as a member. The result is then still independent of
+    the order and grouping of the union, but it is not the fingerprint of the prompts.
     """
     return _written(int(f[4:], 16) if FORM.fullmatch(f) else _checksum(f) for f in fingerprints)
 

@@ -1,4 +1,4 @@
-"""Ragged rewards: one array for all prompts, and the number of samples of each."""
+"""Ragged rewards: one array for all prompts, and the sample count of each prompt."""
 
 from collections.abc import Sequence
 
@@ -9,11 +9,12 @@ from infalign.core import finite_rewards
 
 
 def checked_rewards(name: str, value) -> tuple[np.ndarray, np.ndarray]:
-    """All rewards, one prompt after another, and the number of each prompt.
+    """All rewards, one prompt after another, and the reward count of each prompt.
 
-    - `value`: shape (prompts, K), or one list per prompt; finite, at least one per prompt.
+    - `value`: shape (prompts, K), or one list per prompt; finite, with at least one reward per
+      prompt.
 
-    Raises ValueError that names the prompt otherwise.
+    Otherwise raises a ValueError that names the prompt.
     """
     if not isinstance(value, np.ndarray):
         value = [_check.numbers(name, row) for row in _check.entries(name, value)]
@@ -49,7 +50,7 @@ def sort_each(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
 
 
 def tied_pairs(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Share of tied pairs among each prompt's sorted rewards; 0 for a single one."""
+    """Share of tied pairs among each prompt's sorted rewards; 0 for a single reward."""
     prompt = np.repeat(np.arange(len(counts)), counts)
     new = np.append(True, (values[1:] != values[:-1]) | (prompt[1:] != prompt[:-1]))
     first = np.flatnonzero(new)
@@ -60,7 +61,7 @@ def tied_pairs(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
 
 
 def rectangle(rows: Sequence[np.ndarray]) -> np.ndarray:
-    """Rows as a matrix, shorter ones padded with nan."""
+    """Rows as a matrix; shorter rows are padded with nan."""
     filled = np.full((len(rows), max(map(len, rows))), np.nan)
     for own, row in zip(filled, rows, strict=True):
         own[: len(row)] = row

@@ -1,7 +1,7 @@
 """Sorted rewards of many prompts in one buffer, and ranks of other rewards among them.
 
-The buffer may be a mapped file: values are read in place, at any alignment, and only those that a
-binary search compares.
+The buffer may be a mapped file: values are read in place, at any alignment, and a binary search
+reads only those that it compares.
 """
 
 from collections.abc import Callable
@@ -15,7 +15,7 @@ TOGETHER = 2**13
 class Rows:
     """The sorted rewards of prompts, in blocks that are contiguous in `buffer`.
 
-    - `buffer`: bytes, mapped or the memory of an array.
+    - `buffer`: bytes, either mapped from a file or the memory of an array.
     - `dtype`: float32 or float64, little endian.
     - `starts`: byte at which each prompt's rewards begin; `counts`: their number.
     - `blocks`: position of the first prompt of each block, followed by the number of prompts.
@@ -36,7 +36,7 @@ class Rows:
         self._buffer, self._verify = buffer, verify
         self._unverified = np.full(len(blocks) - 1, verify is not None)
         size = self.dtype.itemsize
-        # A window of one number at every byte: rewards may lie at any alignment.
+        # A window of one number starting at every byte, since rewards may have any alignment.
         self._windows = np.ndarray(
             (memoryview(buffer).nbytes - size + 1,), f"V{size}", buffer, strides=(1,)
         )
@@ -51,7 +51,7 @@ class Rows:
         return np.frombuffer(self._buffer, self.dtype, count, start).astype(float)
 
     def block(self, number: int) -> tuple[np.ndarray, np.ndarray]:
-        """The values of a block, one prompt after another, and the number of each prompt."""
+        """The values of a block, one prompt after another, and the reward count of each prompt."""
         first, end = self.blocks[number], self.blocks[number + 1]
         self._verified(np.array([first]))
         counts = self.counts[first:end]
@@ -59,7 +59,7 @@ class Rows:
         return np.frombuffer(self._buffer, self.dtype, int(counts.sum()), start), counts
 
     def ranks(self, positions: np.ndarray, rewards: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Numbers of a prompt's rewards below each of `rewards`, and below or equal to it.
+        """How many of a prompt's rewards lie below each of `rewards`, and how many at or below it.
 
         - `positions`: prompts, shape (n,); `rewards`: shape (n, m), float64.
 
@@ -78,7 +78,7 @@ class Rows:
         return below, up_to
 
     def _bisect(self, starts, sizes, rewards):
-        """Ranks from below and from above for one reward per row."""
+        """Ranks from below and from above, for one reward per row."""
         size = self.dtype.itemsize
         ends = starts + sizes.astype(np.int64) * size
         low = self._search(starts, ends, sizes, rewards, np.less)
@@ -91,11 +91,11 @@ class Rows:
         return (low - starts) // size, (high - starts) // size
 
     def _search(self, starts, ends, sizes, rewards, before) -> np.ndarray:
-        """The byte after the last value that is `before` the reward."""
+        """Offset of the first byte after the last value that is `before` the reward."""
         size, reached = self.dtype.itemsize, starts
         step = 1 << int(sizes.max(initial=0)).bit_length() >> 1
         while step:
-            # Limited to the end: if the last value is before the reward, all are.
+            # Clipped to the end: if the last value is before the reward, all of them are.
             further = np.minimum(reached + step * size, ends)
             reached = np.where(before(self._values(further - size), rewards), further, reached)
             step >>= 1

@@ -1,4 +1,4 @@
-"""Stored samples: all of them, or those of some prompts by id."""
+"""Stored samples: all of them, or those of given prompt ids."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 
 
 def read_samples(path: Path | str, columns: Sequence[str] | None = None) -> "pa.Table":
-    """All samples of a store: prompt_id, sample, completion, reward, and other columns it keeps.
+    """All samples of a store: prompt_id, sample, completion, reward, and any further columns.
 
     - `columns`: names of the columns to read. Default: all.
 
-    Raises DataError for damaged files and for stores that keep rewards only.
+    Raises DataError for damaged files and for stores without samples.
     """
     import pyarrow as pa
 
@@ -36,17 +36,18 @@ def read_samples(path: Path | str, columns: Sequence[str] | None = None) -> "pa.
 
 @dataclass(frozen=True)
 class PromptSamples:
-    """Samples of prompts, joined by id: in the order of the prompts, whatever that of the files."""
+    """Samples of prompts, joined by id: in the order of the prompts, not of the files."""
 
     prompt_ids: Sequence[str]
     counts: np.ndarray
     """Number of samples of each prompt."""
 
     table: "pa.Table" = field(repr=False)
-    """One row per sample: those of the first prompt, in the order drawn, then of the second."""
+    """One row per sample: the first prompt's samples in the order drawn, then the second's, and so
+    on."""
 
     def rows(self, column: str) -> list[list]:
-        """The values of each prompt as a list; the number of samples may differ."""
+        """The values of each prompt as a list; prompts may have different numbers of samples."""
         values, ends = self.table[column].to_pylist(), np.cumsum(self.counts)
         return [values[end - count : end] for count, end in zip(self.counts, ends, strict=True)]
 
@@ -81,8 +82,8 @@ def samples_of(
 
 
 def by_prompt(table: "pa.Table", prompt_ids: Sequence[str], *, source: str) -> PromptSamples:
-    """The rows of a table, joined to prompts by `prompt_id`; those of a prompt in the order of
-    `sample`, or of the table where it has no such column.
+    """The rows of a table, joined to prompts by `prompt_id`. A prompt's rows are in the order of
+    `sample`, or in table order if there is no such column.
 
     - `source`: the table's name in errors.
 

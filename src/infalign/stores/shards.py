@@ -1,9 +1,9 @@
-"""Parquet shards of a calibration store: rewards are mapped, samples are read.
+"""Parquet shards of a calibration store: rewards are memory-mapped, samples are read.
 
 `rewards-*.parquet` has one row per prompt: `prompt_id`, `samples` (K) and sorted `rewards`. Any
-Parquet reader can read it. The numbers are plain and uncompressed, without dictionary and
-statistics, one page per row group. They therefore lie at the end of the row group's column chunk in
-the same form as in memory, and can be mapped. The writer verifies that, and records the place in
+Parquet reader can read it. The rewards are plain and uncompressed, without a dictionary or
+statistics, with one page per row group. They therefore lie at the end of the row group's column
+chunk exactly as in memory, and can be mapped. The writer verifies this and records the offset in
 the manifest.
 
 `samples-*.parquet` has one row per response: `prompt_id`, `sample`, `completion`, `reward` and
@@ -27,13 +27,14 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 GROUP_VALUES, GROUP_PROMPTS = 2**18, 2**14
-"""Most rewards of a row group, unless one prompt has more, and most prompts: fewer than Arrow puts
-on one page. One checksum covers a row group, which is verified in a millisecond."""
+"""Maximum number of rewards in a row group, unless one prompt has more, and of prompts: fewer than
+Arrow puts on one page. One checksum covers a row group; verifying it takes a millisecond."""
 
 ONE_PAGE = 2**30
 
 Block = tuple["pa.Array", np.ndarray, np.ndarray]
-"""Some prompts: their ids, the number of rewards of each, and the rewards, sorted within each."""
+"""A block of prompts: their ids, the reward count of each, and the rewards, sorted within each
+prompt."""
 
 
 def smallest_type(values: np.ndarray) -> np.dtype:
@@ -44,12 +45,12 @@ def smallest_type(values: np.ndarray) -> np.dtype:
 
 
 def write_rewards(file: Path, blocks: Iterable[Block], dtype: np.dtype) -> dict:
-    """Write a shard of rewards, some row groups at a time; returns its entry in the manifest."""
+    """Write a shard of rewards, a few row groups at a time; returns its entry in the manifest."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     number = pa.from_numpy_dtype(dtype)
-    # No value is ever missing: levels that mark missing ones would take as much space as the ids.
+    # No value is ever null; the levels that mark nulls would take as much space as the ids.
     rewards = pa.list_(pa.field("element", number, nullable=False))
     schema = pa.schema(
         [
@@ -110,7 +111,7 @@ def _row_groups(blocks: Iterable[Block]) -> Iterator[Block]:
         return pa.concat_arrays(ids), np.concatenate(counts), np.concatenate(values)
 
     def cut(block: Block, last: bool) -> Iterator[Block]:
-        """Full groups; the rest waits for more, unless the block is the `last`."""
+        """Full groups. The remainder waits for the next block, unless this is the `last` one."""
         ids, counts, values = block
         ends = np.append(0, np.cumsum(counts))
         first = 0
@@ -135,7 +136,8 @@ def _row_groups(blocks: Iterable[Block]) -> Iterator[Block]:
 
 
 def _find_values(file: Path, groups: list[dict], dtype: np.dtype) -> bool:
-    """Note the place of each row group's values; return whether all are there as written."""
+    """Record the offset of each row group's values; return whether all values are stored as
+    expected."""
     import pyarrow.parquet as pq
 
     metadata, data = pq.read_metadata(file), _map(file)
@@ -152,7 +154,8 @@ def _checksum(buffer, group: dict, dtype: np.dtype) -> str:
 
 
 def _frame_checksum(buffer, groups: list[dict], dtype: np.dtype) -> str:
-    """Of everything but the rewards: ids, counts, page headers and Parquet's own metadata."""
+    """Checksum of everything but the rewards: ids, counts, page headers and Parquet's own
+    metadata."""
     data, digest, end = memoryview(buffer), hashlib.sha256(), 0
     for group in groups:
         digest.update(data[end : group["offset"]])
@@ -179,13 +182,14 @@ def open_rewards(folder: Path, shard: dict) -> tuple["pa.Array", Rows]:
     if shard["mapped"]:
         buffer = _map(file)
         intact = _frame_checksum(buffer, groups, dtype) == shard["frame_sha256"]
-    else:  # another Parquet writer laid it out otherwise: all is read
+    else:  # another Parquet writer used a different layout, so everything is read
         intact = storage.sha256(file) == shard["sha256"]
     if not intact:
         raise damaged(folder, file)
     table = read_columns(file, ["prompt_id", "samples"])
     ids = pa.concat_arrays(table["prompt_id"].cast(pa.large_string()).chunks)
-    # Not of the chunked array: that imports pandas where it is installed, a third of a second.
+    # Not on the chunked array: that would import pandas if installed, which takes a third of a
+    # second.
     counts = pa.concat_arrays(table["samples"].chunks).to_numpy()
     blocks = np.append(0, np.cumsum([group["prompts"] for group in groups]))
     before = (np.cumsum(counts, dtype=np.int64) - counts) * dtype.itemsize
@@ -226,7 +230,7 @@ def damaged(folder: Path, file: Path) -> DataError:
 
 
 def read_columns(file: Path, columns: list[str] | None) -> "pa.Table":
-    """Columns of a Parquet file, in the order of the file. None: all."""
+    """Columns of a Parquet file, in file order. None reads all columns."""
     import pyarrow.parquet as pq
 
     with pq.ParquetFile(file) as opened:
@@ -236,7 +240,7 @@ def read_columns(file: Path, columns: list[str] | None) -> "pa.Table":
 def write_samples(file: Path, tables: Iterable["pa.Table"]) -> dict:
     """Write a shard of samples, one table after another; returns its entry in the manifest.
 
-    Without a table there is no file, and the entry is empty.
+    If there are no tables, no file is written and the entry is empty.
     """
     import pyarrow.parquet as pq
 

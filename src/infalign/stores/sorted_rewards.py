@@ -17,7 +17,7 @@ class SortedRewards(Mapping):
     """Sorted reference rewards of prompts, in memory or mapped from the shards of a store.
 
     A mapping from prompt id to a float64 array; `find` and `ranks` serve many prompts at once.
-    Picklable: rewards in memory are included; a store on disk is opened again and must be the same.
+    Picklable: rewards in memory are included; a store on disk is reopened and must be unchanged.
     """
 
     def __init__(self, index, parts: Sequence[Rows], source: tuple[Path, str] | None = None):
@@ -41,11 +41,12 @@ class SortedRewards(Mapping):
     def ranks(
         self, positions: np.ndarray, rewards: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Numbers of the prompt's rewards below each reward, and below or equal to it; and its K.
+        """How many of the prompt's rewards lie below each reward, how many at or below it, and the
+        prompt's K.
 
         - `positions`: of prompts, from `find`, shape (n,); `rewards`: shape (n, m), float64.
 
-        Shapes (n, m), (n, m) and (n,).
+        Returns arrays of shapes (n, m), (n, m) and (n,).
         """
         if len(self._parts) == 1:
             (part,) = self._parts
@@ -67,8 +68,8 @@ class SortedRewards(Mapping):
         return part.row(position - int(self._ends[number] - len(part)))
 
     def blocks(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """All rewards, some thousand prompts at a time: the values of one prompt after another, and
-        the number of each."""
+        """All rewards, a few thousand prompts at a time: the values of one prompt after another,
+        and the count of each prompt."""
         for part in self._parts:
             for number in range(len(part.blocks) - 1):
                 yield part.block(number)
@@ -137,12 +138,12 @@ def held_rewards(prompt_ids: Sequence[str], rows: Sequence[np.ndarray]) -> Sorte
 
 
 def held_values(prompt_ids: Sequence[str], values: np.ndarray, counts: np.ndarray) -> SortedRewards:
-    """Sorted rewards in memory, from the values of one prompt after another, and their numbers."""
+    """Sorted rewards in memory, from the values of one prompt after another, and their counts."""
     return SortedRewards(HeldIds(prompt_ids), [held_rows(values, counts)])
 
 
 def stored_rewards(path: Path, manifest: dict) -> SortedRewards:
-    """The rewards of the store in folder `path`, none of which is read yet."""
+    """The rewards of the store in folder `path`; none are read yet."""
     import pyarrow as pa
 
     from infalign import storage

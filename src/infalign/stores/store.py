@@ -1,8 +1,8 @@
 """Calibration stores: reference rewards of every prompt, with their provenance.
 
 A store on disk is a folder: `manifest.json` states its provenance and the Parquet shards that
-belong to it (`manifest`, `shards`). Shards are mapped, not read: a store of any size opens at once,
-and a look-up reads only what it compares. Every byte is verified before its first use.
+belong to it (`manifest`, `shards`). Shards are memory-mapped: a store of any size opens at once,
+and a look-up reads only the values it compares. Every byte is verified before its first use.
 """
 
 from collections.abc import Mapping, Sequence
@@ -30,7 +30,7 @@ class CalibrationStore:
     """K sorted reference rewards per prompt; K may differ between prompts.
 
     Make one from arrays with `from_rewards`, from a folder with `open`. Picklable: rewards in
-    memory are included; a store on disk is opened again where it is unpickled.
+    memory are included; a store on disk is reopened when it is unpickled.
     """
 
     rewards: SortedRewards
@@ -73,12 +73,13 @@ class CalibrationStore:
 
     @classmethod
     def from_dataset(cls, dataset, rewards: str = REWARDS, key: str = KEY, *, provenance=None):
-        """A store in memory, from a column of lists of rewards in any order, with one prompt per
-        row.
+        """A store in memory, from a column of reward lists, one prompt per row, with the rewards in
+        any order.
 
-        - `dataset`: a `datasets.Dataset`, or a table that Arrow reads: its own, of pandas, …
-        - `key`: the column of prompt ids; whole numbers become texts, as in the prompts of a run.
-        - `provenance`: how the rewards were made, for tables that do not state it.
+        - `dataset`: a `datasets.Dataset`, or a table that Arrow can read, such as its own or a
+          pandas data frame.
+        - `key`: the column of prompt ids; integers become strings, as in the prompts of a run.
+        - `provenance`: how the rewards were made, for tables that do not record it.
 
         Raises DataError for missing columns, rows without rewards, rewards that are not finite, and
         duplicate ids. `exchange.import_rewards` makes a store on disk.
@@ -106,7 +107,7 @@ class CalibrationStore:
         return pa.Table.from_batches((b for part in parts for b in part.to_batches()), schema)
 
     def column(self, prompt_ids: Sequence[str]) -> "pa.ListArray":
-        """Sorted rewards of these prompts in their order, to be added to a data set of prompts.
+        """Sorted rewards of these prompts, in the given order, to be added to a dataset of prompts.
 
         Raises DataError for unknown prompts.
         """
@@ -122,7 +123,7 @@ class CalibrationStore:
     def open(cls, path, *, verify: bool = False):
         """The store in folder `path`.
 
-        Ids are read and verified now, rewards at their first use.
+        Ids are read and verified now; rewards are verified at their first use.
 
         - `verify`: read and check everything now, as `integrity.check` does.
 
@@ -146,7 +147,7 @@ class CalibrationStore:
 
     @property
     def samples(self) -> int:
-        """The smallest number of reference samples that any prompt has."""
+        """The smallest number of reference samples of any prompt."""
         return int(self.rewards.counts.min())
 
     def quantiles(
@@ -164,8 +165,8 @@ class CalibrationStore:
     def intervals(
         self, prompt_ids: Sequence[str], rewards: Sequence[float], *, smoothing: Smoothing = "none"
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Ends of the quantile interval that each reward shares with tied reference rewards; they
-        are equal where nothing ties.
+        """Ends of the quantile interval that each reward shares with tied reference rewards. They
+        are equal if there are no ties.
 
         Raises DataError as `quantiles` does.
         """
@@ -174,8 +175,8 @@ class CalibrationStore:
     def ranks(
         self, prompt_ids: Sequence[str], rewards: Sequence[float]
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Numbers of the prompt's reference rewards below each reward, and below or equal to it;
-        and their total, shape (n, 1, …).
+        """How many of the prompt's reference rewards lie below each reward, how many at or below
+        it, and their total, shape (n, 1, …).
 
         - `rewards`: one per prompt id, shape (n,), or several, shape (n, m).
 
@@ -216,8 +217,8 @@ class CalibrationStore:
     def tied(self) -> float:
         """Chance that two reference samples of a prompt have the same reward.
 
-        It is 0 for a continuous reward. Where it is not small, the reward is discrete: theory on
-        the quantile axis does not apply, and `infalign.verifiable` or `infalign.finite` does.
+        It is 0 for a continuous reward. If it is not small, the reward is discrete, and the theory
+        on the quantile axis does not apply: use `infalign.verifiable` or `infalign.finite`.
         """
         total = sum(tied_pairs(values, counts).sum() for values, counts in self.rewards.blocks())
         return float(total / len(self.rewards))
@@ -225,7 +226,7 @@ class CalibrationStore:
     def require(self, **expected) -> None:
         """Check the provenance against the settings in use.
 
-        Raises DataError that names all entries that differ.
+        Raises a DataError that names all entries that differ.
         """
         storage.require_same(
             storage.as_json({name: self.provenance.get(name) for name in expected}),
@@ -237,6 +238,6 @@ class CalibrationStore:
 
 
 def _columns(rewards: str, key: str) -> None:
-    """Both are names of columns."""
+    """Checks that both are column names."""
     _check.text("rewards", rewards)
     _check.text("key", key)

@@ -36,7 +36,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 TOGETHER = 16
-"""Shards of equal age that are merged: after 100,000 shards a store has fewer than 100."""
+"""Number of shards of the same generation that are merged: after 100,000 shards a store has fewer
+than 100."""
 
 LARGEST = 2**28
 """Largest size of a merged shard, in bytes."""
@@ -47,15 +48,16 @@ SHARD = re.compile(r"(rewards|samples)-\d{5,}\.parquet")
 class StoreWriter:
     """Adds shards to a store folder; each call of `add` is durable when it returns.
 
-    A folder has one writer at a time: a second is refused until the first is closed, has ended, or
-    has written all prompts. A killed writer blocks nobody; its unfinished shard is removed.
+    A folder has one writer at a time: a second one is refused until the first is closed, its
+    process ends, or all prompts are written. A killed writer does not block others; its unfinished
+    shard is removed.
 
-    - `provenance`: how the rewards are made; the same when a collection is continued.
-    - `prompts`: the final number of prompts, without which the store does not open. None:
-      open-ended; the store is finished after each call and accepts more.
+    - `provenance`: how the rewards are made; it must be the same when a collection is continued.
+    - `prompts`: the final number of prompts; until it is reached the store does not open. None:
+      open-ended; the store is complete after each call and accepts more.
 
-    `len` is the number of calls of `add`. Raises DataError while another writer is at work, and for
-    a folder that holds a store with other settings or an unreadable one.
+    `len` is the number of calls of `add`. Raises DataError while another writer is active, and for
+    a folder whose store is unreadable or has other settings.
     """
 
     def __init__(self, path: Path, provenance: Mapping[str, object], prompts: int | None = None):
@@ -105,7 +107,7 @@ class StoreWriter:
         return True  # also before the first shard
 
     def __contains__(self, prompt_id: str) -> bool:
-        """Whether a prompt has its rewards."""
+        """Whether a prompt has rewards."""
         return prompt_id in self._new or (self._known is not None and prompt_id in self._known)
 
     @property
@@ -117,11 +119,11 @@ class StoreWriter:
         """Append one shard.
 
         - `rewards`: raw, shape (prompts, K), or one list per prompt where K differs.
-        - `completions`: texts of the same shape. None stores rewards only.
+        - `completions`: strings of the same shape. None stores rewards only.
         - `extra`: further columns with one entry per response, in the order of the completions.
 
         Raises ValueError for shapes that disagree and rewards that are not finite, DataError for
-        prompts that have their rewards already.
+        prompts that are in the store already.
         """
         values, counts = checked_rewards("rewards", rewards)
         ids = self._checked_ids(list(prompt_ids), len(counts))
@@ -137,7 +139,8 @@ class StoreWriter:
     def add_sorted(
         self, blocks: Iterable[Block], dtype: np.dtype, samples: Iterable["pa.Table"] = ()
     ) -> None:
-        """Append one shard of blocks, which the caller knows to be new, finite and sorted."""
+        """Append one shard of blocks. The caller guarantees that they are new, finite and
+        sorted."""
         if not self.close.alive:
             raise ValueError(f"The writer of {self.path} is closed. Make another `StoreWriter`.")
         change = {
@@ -167,7 +170,7 @@ class StoreWriter:
         return self.path / f"{kind}-{self._manifest['next']:05d}.parquet"
 
     def _merge_last(self, kind: str, merged: Callable[[Path, Path, list[dict]], dict]) -> None:
-        """Merge the last `TOGETHER` shards while they have been merged equally often."""
+        """Merge the last `TOGETHER` shards as long as they belong to the same generation."""
         while True:
             shards = self._manifest[kind]
             last = shards[-TOGETHER:]
@@ -242,7 +245,7 @@ def _samples(prompt_ids, completions, values, counts, extra) -> "pa.Table":
 
 
 def blocks_of(path: Path, shards: list[dict]) -> Iterator[Block]:
-    """Prompts and verified rewards of shards, a row group at a time."""
+    """Prompts and verified rewards of shards, one row group at a time."""
     for shard in shards:
         ids, rows = open_rewards(path, shard)
         for number, (first, end) in enumerate(zip(rows.blocks, rows.blocks[1:], strict=False)):

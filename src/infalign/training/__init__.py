@@ -1,1 +1,1 @@
-"""Training: KL-regularized RL and its offline relatives, in the trainers people use."""
+"""Training: KL-regularized RL and its offline counterparts, in widely used trainers."""

@@ -1,7 +1,8 @@
-"""How TRL's trainers are made to follow E[R] − β KL, and are steered to a target KL.
+"""Settings that make TRL's trainers maximize E[R] − β KL, and steer them to a target KL.
 
 If the KL of the whole sequence is part of the reward, with k1 = Σ_t log π/π_ref, the expected
-gradient is that of the objective itself (arXiv:2512.21852). As a loss of each token it is not.
+gradient is that of the objective itself (arXiv:2512.21852). If the KL is a per-token loss instead,
+it is not.
 """
 
 from abc import ABC, abstractmethod
@@ -19,7 +20,7 @@ from infalign.models.loading import prompt_text, tokenize
 from infalign.models.logits import collate, response_logits
 
 BATCH = 64
-"""Sequences whose logits are in memory at a time."""
+"""Number of sequences whose logits are in memory at once."""
 
 
 class AbstractSteps(ABC):
@@ -32,7 +33,7 @@ class AbstractSteps(ABC):
 
     @abstractmethod
     def options(self, beta: float) -> dict:
-        """Arguments that make the trainer follow the objective."""
+        """Trainer arguments that keep the objective."""
 
     @abstractmethod
     def rewards(self, reward: Callable) -> list[Callable]:
@@ -44,11 +45,11 @@ class AbstractSteps(ABC):
 
     @abstractmethod
     def sequence_kl(self, logs: Mapping[str, float], prefix: str = "") -> float | None:
-        """Nats per sequence in what the trainer logged; None if the log has no KL."""
+        """Nats per sequence from the trainer's log; None if the log has no KL."""
 
 
 class RLOOSteps(AbstractSteps):
-    """RLOO as it is: it subtracts β k1 from the reward before the leave-one-out baseline."""
+    """Unchanged RLOO, which subtracts β k1 from the reward before the leave-one-out baseline."""
 
     trainer_type, arguments_type = RLOOTrainer, RLOOConfig
 
@@ -69,11 +70,11 @@ class RLOOSteps(AbstractSteps):
 
 
 class GRPOSteps(AbstractSteps):
-    """GRPO without what changes the objective.
+    """GRPO without the parts that change the objective.
 
-    k1, as a second reward of weight −β, replaces GRPO's own KL, which is a loss of each token.
-    Rewards are not divided by their standard deviation, and tokens are summed. GRPO's baseline is
-    the mean of the whole group, so all advantages are (m − 1)/m times RLOO's.
+    A second reward, k1 with weight −β, replaces GRPO's own KL, which is a per-token loss. Rewards
+    are not divided by their standard deviation, and token losses are summed. GRPO's baseline is the
+    mean of the whole group, so all advantages are (m − 1)/m times RLOO's.
     """
 
     trainer_type, arguments_type = GRPOTrainer, GRPOConfig
@@ -143,7 +144,7 @@ class LogRatioReward:
 
 
 class KLController(TrainerCallback, ExportableState):
-    """Dual control of β: β rises while the measured sequence KL is above the target.
+    """Dual control of β: β rises as long as the measured sequence KL is above the target.
 
     log β moves by `gain` times the relative excess of a running mean of the KL, starting from
     theory's β. The controller's state is saved in checkpoints.
@@ -167,7 +168,8 @@ class KLController(TrainerCallback, ExportableState):
         return {"args": {}, "attributes": {"beta": self.beta, "average": self.average}}
 
     def on_train_begin(self, args, state, control, **kwargs):
-        # The trainer would restore a callback by making a new one, which does not know the trainer.
+        # To restore a callback, the trainer would create a new one, which has no reference to the
+        # trainer.
         saved = state.stateful_callbacks.get("KLController") if state.global_step else None
         if saved:
             self.beta, self.average = (saved["attributes"][k] for k in ("beta", "average"))
@@ -179,7 +181,8 @@ class KLController(TrainerCallback, ExportableState):
             return
         before = kl if self.average is None else self.average
         self.average = self.memory * before + (1 - self.memory) * kl
-        # The trainer has already filed its log, so the row is added to the filed one as well.
+        # The trainer has already stored its log row, so the values are added to the stored row as
+        # well.
         logs |= {"infalign/sequence_kl": kl, "infalign/average_kl": self.average}
         state.log_history[-1] |= {
             "infalign/sequence_kl": kl,

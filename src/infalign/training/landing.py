@@ -1,9 +1,9 @@
-"""KL targeting by weight interpolation: scale a policy's change of weights to the KL asked for.
+"""KL targeting by weight interpolation: scale a policy's weight change to reach the target KL.
 
 θ(α) = θ_ref + α (θ − θ_ref) leads from the reference (α = 0) through the trained policy (α = 1).
-Its sequence KL grows about as α², so a secant in logarithms finds the target in few measurements.
-Interpolating towards the initialization after RLHF: WARP, Ramé et al., arXiv:2406.16768.
-Missing the target is an error, since the policy's numbers would be those of another KL.
+The sequence KL grows roughly like α², so a secant method in logarithms finds the target in few
+measurements. Source: WARP, Ramé et al., arXiv:2406.16768, interpolates toward the initialization
+after RLHF. Missing the target is an error, since the policy's results would be those at another KL.
 """
 
 from collections.abc import Callable, Sequence
@@ -25,13 +25,13 @@ SAMPLES = 1024
 """Approximate number of responses, over all prompts, on which each KL is measured."""
 
 FARTHEST = 4.0
-"""Largest α: beyond a few times the trained change, the weights mean nothing."""
+"""Largest α; weights beyond a few times the trained change are meaningless."""
 
 ACCEPTED = 0.1
 """Largest relative distance between the measured KL and the target."""
 
 MOST_TRIES = 6
-"""Measurements before the search gives up."""
+"""Number of measurements before the search gives up."""
 
 _REMEDY = (
     "Train longer, or with other step sizes (`train.steps`, `train.warm_start`, "
@@ -96,10 +96,10 @@ def search(
     tolerance: float = 0.01,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[tuple[float, float]]:
-    """The (α, KL) pairs measured until a KL is within `tolerance` of the target, relatively.
+    """The (α, KL) pairs measured until a KL is within a relative `tolerance` of the target.
 
-    Raises DataError when the KL stays below the target up to `FARTHEST`, when none of `MOST_TRIES`
-    comes within `ACCEPTED` of it, and when a KL is not finite.
+    Raises DataError if the KL stays below the target up to `FARTHEST`, if none of `MOST_TRIES`
+    measurements comes within `ACCEPTED` of it, or if a KL is not finite.
     """
     tried: list[tuple[float, float]] = []
     alpha = 1.0
@@ -145,8 +145,9 @@ def _next(tried: Sequence[tuple[float, float]], target_kl: float) -> float:
         return FARTHEST
     power = 2.0
     if kl_before > 0 and alpha != before:
-        # Noise must not reverse the secant: KL is taken to grow between α^½ and α⁴.
+        # Noise must not reverse the secant, so the exponent of α is limited to between ½ and 4.
         slope = np.log(kl / kl_before) / np.log(alpha / before)
         power = float(np.clip(slope, 0.5, 4))
-    # If the power law leads too far, measuring at FARTHEST shows whether the target is in reach.
+    # If the power law leads too far, a measurement at FARTHEST shows whether the target is in
+    # reach.
     return min(float(alpha * (target_kl / kl) ** (1 / power)), FARTHEST)

@@ -1,4 +1,4 @@
-"""The parts that all trainers share: arguments, progress, resumption, guards, saved results."""
+"""The parts that all trainers share: arguments, progress, resumption, guards and saved results."""
 
 import json
 import shutil
@@ -18,10 +18,10 @@ from .recipe import Recipe
 from .weights import save_policy
 
 CHECKPOINT = "checkpoint-"
-"""How transformers begins the name of a checkpoint's folder."""
+"""Prefix that transformers gives to checkpoint folders."""
 
 SHOWN = 5
-"""Most prompt ids in a message."""
+"""Maximum number of prompt ids in a message."""
 
 
 def common_arguments(recipe: Recipe) -> dict:
@@ -43,14 +43,14 @@ def common_arguments(recipe: Recipe) -> dict:
 def finish(trainer: Trainer, out: Path) -> None:
     """Train from the last checkpoint to the end; save the model and the log.
 
-    `done.json` is written last: a folder that has it is finished.
+    `done.json` is written last, so a folder with that file is finished.
     """
     for callback in (PrinterCallback, ProgressCallback):  # standard output belongs to results
         trainer.remove_callback(callback)
     trainer.train(resume_from_checkpoint=last_checkpoint(out) if out.exists() else None)
     lines = [storage.json_line(row) for row in trainer.state.log_history]
     storage.write_text(out / "metrics.jsonl", "".join(lines))
-    model: Any = trainer.model  # any module to the trainer, but ours was made by `fresh_policy`
+    model: Any = trainer.model  # the trainer accepts any module; ours was made by `fresh_policy`
     save_policy(model, out / "model")
     storage.write_json(out / "done.json", {"steps": trainer.state.global_step})
 
@@ -74,7 +74,7 @@ def last_checkpoint(folder: Path) -> str | None:
 
 
 def drop_checkpoints(out: Path) -> None:
-    """Remove the checkpoints of a finished training, which nothing will resume."""
+    """Remove the checkpoints of a finished training, which will not be resumed."""
     for checkpoint in out.glob(f"{CHECKPOINT}*"):
         shutil.rmtree(checkpoint)
 
@@ -95,7 +95,7 @@ class Progress(TrainerCallback):
 class FiniteGradients(TrainerCallback):
     """Raises DataError before a step whose gradient is not finite.
 
-    - `prompt_ids`: returns the prompts of the step.
+    - `prompt_ids`: returns the prompt ids of the step.
     """
 
     def __init__(self, prompt_ids: Callable[[], list[str]]):
@@ -104,7 +104,7 @@ class FiniteGradients(TrainerCallback):
     def on_pre_optimizer_step(self, args, state, control, model=None, **kwargs):
         gradients = [p.grad for p in model.parameters() if p.grad is not None]
         # Clipping by an infinite norm turns finite gradients into 0 and infinite ones into nan, so
-        # the norm tells what happened either way.
+        # the norm detects both cases.
         if torch.isfinite(torch.nn.utils.get_total_norm(gradients)):
             return
         ids = list(dict.fromkeys(self.prompt_ids()))

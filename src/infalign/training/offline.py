@@ -1,9 +1,10 @@
-"""Offline training: on stored reference samples, without generating anything.
+"""Offline training: on stored reference samples, without generation.
 
-A `Task` states rows of one or two responses each, and the loss of their log-ratios. The warm start
-of on-policy methods is such a task too: move the policy towards the tilt. Reference
-log-probabilities come from the store. Every row is visited once per pass, in random order, with
-some rows of one prompt together: where the model allows it, their prompt is processed only once.
+A `Task` defines rows of one or two responses each, and a loss of their log-ratios. The warm start
+of on-policy methods is also a task: it moves the policy toward the tilt. Reference
+log-probabilities come from the store. Every row is visited once per pass, in random order. A few
+rows of one prompt stay together, so that their prompt is processed only once if the model allows
+it.
 """
 
 from collections.abc import Callable, Sequence
@@ -27,11 +28,11 @@ from .recipe import Recipe
 from .weights import fresh_policy, with_adapters
 
 BUNDLE = 8
-"""Most responses of one prompt in a batch. Sharing the prompt among 8 makes its cost small, and
-responses to one prompt say less than responses to several."""
+"""Maximum number of responses to one prompt in a batch. Sharing the prompt among 8 responses makes
+its cost small, and responses to one prompt are less informative than responses to several."""
 
 WARM_UP = 0.05
-"""Share of the steps over which the step size rises. A fixed number could be all of the steps of a
+"""Share of the steps over which the step size rises. A fixed number could exceed the steps of a
 short training."""
 
 
@@ -68,7 +69,7 @@ def train_offline(
     out: Path,
     report: Callable[[int, int], None],
 ) -> None:
-    """Train into `out/model` on a task about stored samples."""
+    """Train on a task on stored samples; writes `out/model`."""
     tokenizer = load_tokenizer(recipe.model_path, recipe.trust_remote_code)
     width, k = task.samples.shape[1], samples.rewards.shape[1]
     bundles = _bundles(task.samples[:, 0] // k, width, recipe.seed)
@@ -97,11 +98,11 @@ def train_offline(
 
 
 Bundles = Sequence[tuple[int, np.ndarray]]
-"""Rows that stay together: the position of their prompt, and the rows."""
+"""Rows that stay together: their prompt's index, and the rows."""
 
 
 def _bundles(owners: np.ndarray, width: int, seed: int) -> Bundles:
-    """Rows of one prompt at random, in bundles of at most `BUNDLE` responses.
+    """Rows of one prompt in random order, in bundles of at most `BUNDLE` responses.
 
     - `owners`: the prompt of each row.
     - `width`: responses in a row.
@@ -163,7 +164,8 @@ class TaskTrainer(Trainer):
         super().__init__(*args, **options)
         self.task_loss, self.temperature, self.pad = loss, temperature, pad
         self.prompt_ids: list[str] = []
-        # In distributed training models can only be called as a whole, without shared prompts.
+        # In distributed training, models can only be called as a whole, so prompts cannot be
+        # shared.
         alone = self.accelerator.distributed_type == DistributedType.NO
         self.shares_prompts = alone and repeats(self.model)
 

@@ -1,4 +1,4 @@
-"""On-policy training in a trainer of TRL, steered to a target KL."""
+"""On-policy training with a TRL trainer, steered to a target KL."""
 
 import dataclasses
 import difflib
@@ -25,14 +25,14 @@ from .recipe import Recipe
 from .weights import fresh_policy, load_policy, lora
 
 VALIDATION_PROMPTS = 64
-"""Most validation prompts on which checkpoints are compared."""
+"""Maximum number of validation prompts on which checkpoints are compared."""
 
 LARGEST_REWARD = 1e30
-"""Trainers add rewards in single precision; larger ones overflow and silently become zeros."""
+"""Trainers sum rewards in single precision; larger rewards overflow and silently become zeros."""
 
 
 def check_options(options: Mapping[str, object], methods: Sequence[str]) -> None:
-    """Raise ConfigError for a key of `train.trl` that the trainers of `methods` do not know, or
+    """Raise ConfigError for a key of `train.trl` that the trainers of `methods` do not have, or
     that the run sets itself."""
     on_policy = (METHODS[name] for name in methods)
     trainers = {m.trainer for m in on_policy if isinstance(m, OnPolicy)} or {"rloo"}
@@ -68,7 +68,7 @@ def train_on_policy(
     out: Path,
     report: Callable[[int, int], None],
 ) -> None:
-    """Train into `out/model`, from the weights in `start` or from the reference.
+    """Train from the weights in `start`, or from the reference; writes `out/model`.
 
     The checkpoint with the highest objective on `validation` is selected.
     """
@@ -101,8 +101,8 @@ def train_on_policy(
         options |= best.options(train.save_steps, train.batch_size)
         callbacks.insert(0, best)
     trainer = steps.trainer_type(
-        # TRL loads the reference from the path of the model it is given, so the policy must be
-        # given as the reference and take the warm start's weights afterwards.
+        # TRL loads the reference from the path of the given model. The policy is therefore created
+        # from the reference's path and gets the warm start's weights afterward.
         model=fresh_policy(recipe),
         reward_funcs=steps.rewards(reward),
         args=steps.arguments_type(str(out), **options | train.trl),
@@ -128,8 +128,8 @@ def _steps(recipe: Recipe, tokenizer, method: OnPolicy) -> AbstractSteps:
 def _in_order(prompts: Sequence[Prompt], rows: int, seed: int) -> list[Prompt]:
     """The prompts of all steps in order: pass after pass, each shuffled.
 
-    TRL's own sampler restarts its shuffles when a run is resumed after the first pass. With rows in
-    their final order the whole training is one pass, which resumes exactly.
+    TRL's own sampler restarts its shuffles when a run is resumed after the first pass. With the
+    rows in their final order, the whole training is one pass, which resumes exactly.
     """
     rng = np.random.default_rng(seed)
     passes = [rng.permutation(len(prompts)) for _ in range(-(-rows // len(prompts)))]
@@ -150,7 +150,7 @@ class CheckedReward:
         self.__name__ = reward_name(reward)
 
     def __call__(self, prompts, completions, **columns) -> list[float]:
-        """The rewards, unchanged. Raises DataError naming the prompt of the first bad one."""
+        """The unchanged rewards. Raises a DataError that names the prompt of the first bad one."""
         self.prompt_ids = list(columns[self.key])
         rewards = self.reward(prompts=prompts, completions=completions, **columns)
         bad = [
@@ -167,8 +167,9 @@ class CheckedReward:
 
 
 class FrontierGap(TrainerCallback):
-    """Logs `infalign/frontier_gap`: the highest win rate at the KL of a step, less the win rate of
-    the step. Runs after the controller, whose running mean of the KL it reads."""
+    """Logs `infalign/frontier_gap`: the highest possible win rate at a step's KL, minus the step's
+    win rate. Runs after the controller, because it reads the controller's running mean of the
+    KL."""
 
     def __init__(self, procedure: RankProcedure, against: RankProcedure):
         self.procedure, self.against = procedure, against
@@ -185,15 +186,15 @@ class FrontierGap(TrainerCallback):
 
 
 class BestObjective(TrainerCallback):
-    """Compares checkpoints by the objective E[R] − β KL on validation prompts, at theory's β; at
-    the end the trainer loads the best."""
+    """Compares checkpoints by the objective E[R] − β KL on validation prompts, at the β from
+    theory; the trainer loads the best checkpoint at the end."""
 
     def __init__(self, objective: Objective, steps: AbstractSteps, reward: str):
         self.objective, self.steps = objective, steps
         self.estimate = objective.estimate or f"rewards/{reward}/mean"
 
     def options(self, save_steps: int, batch_size: int) -> dict:
-        """The trainer's arguments for it."""
+        """The trainer arguments that it needs."""
         return {
             "eval_strategy": "steps",
             "eval_steps": save_steps,

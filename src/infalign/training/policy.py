@@ -1,4 +1,4 @@
-"""One trained policy: offline passes or on-policy steps, then KL targeting."""
+"""Training of one policy: offline passes or on-policy steps, then KL targeting."""
 
 import gc
 from collections.abc import Callable, Sequence
@@ -16,10 +16,10 @@ from .on_policy import train_on_policy
 from .recipe import Recipe
 
 PARTS = OFFLINE, WARM_START, ON_POLICY = "offline", "warm_start", "on_policy"
-"""Folders of the trainings that a policy may go through."""
+"""Folders of a policy's training stages."""
 
 Report = Callable[[str, int, int], None]
-"""Called with the name of a task, the units done and their total."""
+"""Called with the name of a task, the units done and the total."""
 
 
 def train_policy(
@@ -32,10 +32,10 @@ def train_policy(
     out: Path,
     report: Report,
 ) -> None:
-    """Train one policy into `out/model`; work that an interrupted call finished is not repeated.
+    """Train one policy; writes `out/model`. Work that an interrupted call finished is not repeated.
 
     The last prompts, a share of `train.validation`, are not trained on. A policy moves further on
-    prompts that it has trained on, so its KL is brought to the target on prompts that it has not.
+    its training prompts, so its KL is brought to the target on the held-out ones.
     """
     trained = recipe.train.trained_prompts(len(samples.prompts))
     validation, samples = samples.prompts[trained:], samples.first(trained)
@@ -44,10 +44,11 @@ def train_policy(
         folder = _offline(recipe, samples, row, setting, out, report)
     else:
         folder = _on_policy(recipe, samples, row, setting, validation, out, report)
-    # Here and not where training ends, so that a run killed in between leaves no checkpoints.
+    # Done here and not where training ends, so that a run killed in between leaves no checkpoints.
     for part in PARTS:
         drop_checkpoints(out / part)
-    # Trainers are in reference cycles; without collection each would stay beside the next one.
+    # Trainers form reference cycles; without garbage collection each would stay in memory beside
+    # the next.
     gc.collect()
     land(
         recipe,
@@ -91,7 +92,7 @@ def _on_policy(
     out: Path,
     report: Report,
 ) -> Path:
-    """A warm start towards the method's optimum, then on-policy steps; returns the last folder."""
+    """A warm start toward the method's optimum, then on-policy steps; returns the last folder."""
     objective = method.objective(setting)
     passes, warm_start, folder = recipe.train.warm_start, out / WARM_START, out / ON_POLICY
     if passes and not _is_done(warm_start):

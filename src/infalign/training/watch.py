@@ -27,16 +27,17 @@ from infalign.stores import CalibrationStore
 class WinRateCallback(TrainerCallback, ExportableState):
     """Measures the policy that a transformers trainer of a causal language model trains.
 
-    Before the first step and after every `every` steps the policy answers held-out prompts, a few
+    Before the first step, and then every `every` steps, the policy answers held-out prompts, a few
     times each. The responses are scored and compared with reference rewards under the procedure.
     Each measurement adds a row to the trainer's log: `infalign/win_rate` with its 95 % interval,
     `infalign/win_rate_low` and `infalign/win_rate_high`; `infalign/mean_tokens`; and, with a
     reference model, `infalign/kl` in nats per sequence.
 
-    Training gives the same bits with and without this callback: it uses random numbers of its own
-    and restores the model's mode. The interval is that of a single value. Changes show sooner than
-    it suggests, since the prompts are the same each time; `evaluation.power` says how many prompts
-    and samples a difference needs. In distributed training every process measures the same.
+    Training is bit-for-bit the same with and without this callback: it uses its own random numbers
+    and restores the model's mode. The interval is that of a single measurement. A change can be
+    significant sooner than it suggests, since the prompts are the same each time;
+    `evaluation.power` gives the prompts and samples that a difference needs. In distributed
+    training every process measures the same.
 
     - `reward`: a TRL reward function; it gets the prompts' ids as the column `prompt_id`.
     - `prompts`: at least 2, none of them trained on.
@@ -45,13 +46,13 @@ class WinRateCallback(TrainerCallback, ExportableState):
     - `every`: steps between measurements.
     - `samples`: responses per prompt, at least as many as the procedures draw.
     - `reference`: rewards of the reference, shape (prompts, k), or a store that has the prompts.
-      Default: those of `samples` responses of the policy before the first step, which is wrong for
-      a policy that does not start from the reference. Checkpoints include them.
+      Default: the rewards of `samples` responses of the policy before the first step, which is
+      wrong for a policy that does not start from the reference. Checkpoints include these rewards.
     - `reference_model`: for the KL, on the policy's device.
     - `temperature`, `top_p`, `max_new_tokens`, `batch_size`: as in `LanguageModel`.
-    - `seed`: with the number of the step it determines the responses.
+    - `seed`: the seed and the number of the step determine the responses.
 
-    Set the attribute `trainer` to the trainer to report every row to its trackers too.
+    To also report every row to the trainer's trackers, set the attribute `trainer` to the trainer.
     """
 
     def __init__(
@@ -137,8 +138,8 @@ class WinRateCallback(TrainerCallback, ExportableState):
         row["step"] = state.global_step
         state.log_history.append(row)
         if self.trainer is not None:
-            # Past `Trainer.log`, in which TRL's trainers empty the averages of their own figures,
-            # and past the handler's `on_log`, which would call off a log that is due at this step.
+            # Bypasses `Trainer.log`, where TRL's trainers reset their own averages, and the
+            # handler's `on_log`, which would cancel a log that is due at this step.
             handler = self.trainer.callback_handler
             handler.call_event("on_log", args, state, control, logs=dict(row))
 
@@ -175,8 +176,8 @@ class WinRateCallback(TrainerCallback, ExportableState):
 
 @contextmanager
 def undisturbed(model):
-    """Evaluation mode and no gradients inside; the model's mode, part by part, and all random
-    number generators as they were afterwards."""
+    """Inside, the model is in evaluation mode and gradients are off. Afterward, the mode of every
+    submodule and all random number generators are restored."""
     training = [part for part in model.modules() if part.training]
     plain, numbers = random.getstate(), np.random.get_state()
     model.eval()

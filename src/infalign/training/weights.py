@@ -1,4 +1,4 @@
-"""The weights of a policy: where they start, which are trained, how they are saved."""
+"""The weights of a policy: their start, the trained subset, and how they are saved."""
 
 import shutil
 from pathlib import Path
@@ -30,13 +30,14 @@ def lora(rank: int) -> LoraConfig | None:
 
 
 def with_adapters(model: PreTrainedModel, rank: int) -> PreTrainedModel | PeftModel:
-    """`model` with new adapters of that rank, or as it is for rank 0."""
+    """`model` with new adapters of that rank, or unchanged for rank 0."""
     adapters = lora(rank)
     return get_peft_model(model, adapters) if adapters else model
 
 
 def save_policy(model: PreTrainedModel | PeftModel, folder: Path) -> None:
-    """Write all weights, adapters merged, in one atomic step: the folder is whole or absent."""
+    """Write all weights, with adapters merged, in one atomic step: the folder is either complete or
+    absent."""
     part = folder.with_name(folder.name + storage.UNFINISHED)
     shutil.rmtree(part, ignore_errors=True)
     if isinstance(model, PeftModel):

@@ -1,8 +1,8 @@
-"""The coupled reward and policy by the paper's fixed-point iteration.
+"""The coupled reward and policy, by the paper's fixed-point iteration.
 
 InfAlign (arXiv:2412.19792) calls it `bon_fp` and `won_fp`: tilt the reference by the gradient of
-the win rate at the last policy, again and again, on a grid of quantiles. It serves as a reference
-method that shares only the laws with `design`; use `design` for anything else.
+the win rate at the last policy, again and again, on a grid of quantiles. It serves as an
+independent check that shares only the laws with `design`; use `design` for everything else.
 """
 
 from dataclasses import dataclass, field
@@ -35,7 +35,7 @@ class FixedPoint:
     """Tilts taken."""
 
     converged: bool
-    """Whether the last tilt moved less mass than `tolerance`. If not, damp the iteration or raise
+    """Whether the last tilt moved less mass than `tolerance`. If False, damp the iteration or raise
     `max_steps`."""
 
     quantiles: Float[np.ndarray, "cells"] = field(repr=False, compare=False)
@@ -68,10 +68,10 @@ def fixed_point(
 
     - `procedure`: how the policy will be decoded; must select by rank.
     - `beta`: KL strength, in units of win rate per nat; > 0.
-    - `against`: how the reference is decoded that the policy plays against. Default: `procedure`.
+    - `against`: how the reference, the policy's opponent, is decoded. Default: `procedure`.
     - `cells`: cells of equal width; the policy's density is constant in each.
-    - `damping`: weight of the new log-density in the next one, the last one has the rest; in
-      (0, 1], 1 is undamped.
+    - `damping`: weight of the new log-density in its average with the last one; in (0, 1], where 1
+      means undamped.
     - `tolerance`: total variation between a policy and the tilt by its gradient at which the
       iteration ends.
     - `max_steps`: maximum number of tilts.
@@ -115,13 +115,13 @@ def fixed_point(
 
 
 class _Cells:
-    """Sums over equal cells. CDFs are given at the edges and linear in between."""
+    """Sums over equal cells. CDFs are given at the edges and are linear in between."""
 
     def __init__(self, procedure: RankProcedure, against: AbstractProcedure, cells: int) -> None:
         self.procedure = procedure
         steps = np.diff(against.cdf(np.arange(cells + 1) / cells))
-        # The trapezoidal rule for ∫ H dG: with H = G its sum telescopes, so that the reference
-        # ties with itself to rounding.
+        # The trapezoidal rule for ∫ H dG: with H = G its sum telescopes, so that the reference ties
+        # with itself up to rounding.
         self.weights = (np.append(0.0, steps) + np.append(steps, 0.0)) / 2
 
     def cdf(self, density: np.ndarray) -> np.ndarray:
@@ -139,6 +139,6 @@ class _Cells:
 
 
 def _normalized(log_density: np.ndarray) -> np.ndarray:
-    """Shifted so that the density has mean 1."""
+    """The log-density, shifted so that the density has mean 1."""
     top = log_density.max()
     return log_density - (top + np.log(np.exp(log_density - top).mean()))

@@ -21,16 +21,16 @@ from infalign.core._quadrature import ORDER, TO_RIGHT, Panels
 from infalign.core._shapes import Bool, Float
 
 STEPS = 12
-"""Newton steps before a start is given up."""
+"""Number of Newton steps before a start is given up."""
 
 TOLERANCE = 1e-12
 """Largest relative residual of a solution; rounding accounts for about a tenth of it."""
 
 AT_ROUNDING = 100 * TOLERANCE
-"""Residual that is accepted once the descent stops: rounding, not the iteration, ended it."""
+"""Residual that is accepted once the descent stops, because rounding ended it."""
 
 EMPTY = 750.0
-"""Fall of the log-density, in nats, beyond which e^y is 0 in double precision."""
+"""Drop of the log-density, in nats, beyond which e^y is 0 in double precision."""
 
 LOG_BETA_STEP = 2.0
 """Largest change of log β in one step."""
@@ -44,7 +44,7 @@ Values = Float[np.ndarray, "panels nodes"]
 
 @dataclass(frozen=True)
 class Strength:
-    """β is given: log β does not change."""
+    """β is given, so log β does not change."""
 
     def residual(self, curve: Curve) -> float:
         return 0.0
@@ -55,7 +55,7 @@ class Strength:
 
 @dataclass(frozen=True)
 class Budget:
-    """KL(f) = κ is given: log β is unknown."""
+    """KL(f) = κ is given, so log β is unknown."""
 
     kl: float
     """κ, in nats."""
@@ -101,8 +101,8 @@ class Iterate:
 def quench(grid: Panels, rate: Values) -> Bool[np.ndarray, "panels"]:
     """Mark the panels that hold mass in double precision, and set the rate of the others to 0.
 
-    Against worst-of-n the rate at low quantiles may exceed 10²⁰ to no effect: the density
-    underflowed to 0 long before, and polynomials through such values would overshoot.
+    Against worst-of-n the rate at low quantiles may exceed 10²⁰ without any effect, since the
+    density there has long underflowed to 0. Polynomials through such values would overshoot.
     """
     at_right = np.cumsum((grid.weights * rate).sum(1)[::-1])[::-1]
     alive = np.append(at_right[1:], 0.0) < EMPTY
@@ -157,8 +157,8 @@ class State:
         """δy at a panel's nodes, and the drops of z and D across the panel, as linear functions.
 
         The last axis of each result holds the coefficients of (z_R, D_R, c, δ log β, 1), R the
-        panel's right edge. Written with operators that integrate from the nodes to R, S = ∫_v^R s ·
-        and M = ∫_v^R f ·, the linearization on the panel is D = D_R − M (z − e) and
+        panel's right edge. With the operators S = ∫_v^R s · and M = ∫_v^R f ·, which integrate from
+        the nodes to R, the linearization on the panel is D = D_R − M (z − e) and
 
             (I − S M) z = z_R − S D_R + c S F + δ log β ∫_v^R r − S M e.
         """
@@ -220,7 +220,8 @@ def _joined(drop_z: np.ndarray, drop_d: np.ndarray) -> np.ndarray:
 
 
 def newton(state: State, tolerance: float = TOLERANCE) -> State | None:
-    """The solution near `state`, or None if Newton's method with step halving does not reach it."""
+    """The solution near `state`, or None if Newton's method with step halving does not reach
+    one."""
     for _ in range(STEPS):
         if state.error <= tolerance:
             return state

@@ -12,11 +12,11 @@ from .newton import Iterate, Problem, State, Values, newton
 from .starts import RESOLUTION, ROUGH_LOG, ROUNDS
 
 ROUGHLY = 1e-5
-"""Residual at which a solution shows where its panels are too wide."""
+"""Residual at which a solution is accurate enough to show which panels are too wide."""
 
 STEEP = 2.0
-"""Rise of the log-density, in nats, from a panel's last node to its right edge that may hide
-mass from the nodes."""
+"""Rise of the log-density, in nats, between a panel's last node and its right edge, above which the
+nodes may miss mass."""
 
 
 @dataclass(frozen=True)
@@ -36,11 +36,11 @@ class Optimum:
     win_rate: float
     kl: float
     losses: float = float("nan")
-    """1 − W, with all its digits where W is close to 1."""
+    """1 − W, to full precision even if W is close to 1."""
 
     @classmethod
     def of(cls, state: State) -> "Optimum":
-        """The optimum that a solved state describes."""
+        """The optimum of a solved state."""
         curve, grid, problem = state.curve, state.grid, state.problem
         rate = problem.procedure.density(curve.cdf) * state.opponent
         return cls(
@@ -55,7 +55,8 @@ class Optimum:
 
 
 def solve_near(problem: Problem, start: Iterate) -> State | None:
-    """The solution near a start, on panels cut until they resolve it; None if there is none."""
+    """The solution near a start, on panels cut until they resolve it; None if no solution
+    exists."""
     with np.errstate(all="ignore"):  # a start that overflows is rejected by its residual
         for _ in range(ROUNDS):
             opponent = problem.against.density(start.grid.nodes)
@@ -73,19 +74,19 @@ def solve_near(problem: Problem, start: Iterate) -> State | None:
 def _missed(state: State) -> Float[np.ndarray, "panels"]:
     """Mass, and share of the losses 1 − W = ∫ H(F) dG, that each panel may miss.
 
-    β is proportional to the losses, and all of them may come from a place with little mass.
+    β is proportional to the losses, which may all come from a region with little mass.
     """
     grid, curve = state.grid, state.curve
     selected = state.problem.procedure.selected_cdf(grid, curve.density, curve.cdf)
     losses = (grid.weights * selected * state.opponent).sum(1)
     losses /= losses.sum()
     mass = np.maximum(curve.cdf_at_edges[1:], 1e-300)
-    # Mass that a panel misplaces is missing from all later ones; an error of its rate scales all
-    # mass before it.
+    # Mass that a panel misplaces is missing from all later panels; an error of the panel's rate
+    # scales all mass before it.
     later = np.maximum.accumulate((losses / mass)[::-1])[::-1]
     before = np.maximum(mass, np.cumsum(losses))
     misplaced = grid.unresolved(curve.density)
-    # Behind a steep front every node may be empty, with all the mass to the right of the last one.
+    # Behind a steep front every node may be empty, with all the mass to the right of the last node.
     log_edge = -state.below_at_edges[1:] - curve.log_partition
     steep = log_edge - curve.log_density[:, -1] > STEEP
     # The quadrature does not square such an error, hence the root.

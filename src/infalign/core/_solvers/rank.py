@@ -1,8 +1,8 @@
 """The policy with the largest win rate at a KL strength or budget, if selection is by rank.
 
-Newton's method starts from the reference tilted by its own gradient, at the KL asked for. Where the
-optimum is far from that (win rates beyond about .99), the solver follows the optimum from a smaller
-KL.
+Newton's method starts from the reference tilted by its own gradient, at the requested KL. If the
+optimum is far from this start (win rates above about .99), the solver follows the optimum from a
+smaller KL.
 """
 
 from collections.abc import Callable, Sequence
@@ -29,10 +29,11 @@ from .starts import (
 )
 
 FARTHEST = 700.0
-"""KL in nats up to which a strength is looked for: e⁻⁷⁰⁰ is next to the smallest double."""
+"""KL in nats up to which a strength is searched; e⁻⁷⁰⁰ is near the smallest double."""
 
 NEARER = 5
-"""A walk starts at a budget smaller by this factor, and again after each failed start."""
+"""A walk starts at a budget smaller by this factor; the factor is applied again after each failed
+start."""
 
 
 def solve(
@@ -44,8 +45,8 @@ def solve(
 ) -> Optimum:
     """The optimal policy at a KL budget in nats, or at a KL strength β.
 
-    Raises ValueError for arguments out of range, SolveError where double precision cannot hold the
-    optimum.
+    Raises ValueError for arguments out of range, and SolveError if double precision cannot
+    represent the optimum.
     """
     _check.budget(kl, beta)
     path = Path(procedure, against)
@@ -71,7 +72,7 @@ class Path:
         self.waypoints: list[Waypoint] = []
 
     def at_kl(self, kl: float) -> Optimum:
-        """The optimum at a budget, which must not lie below those asked for before."""
+        """The optimum at a budget, which must not be below earlier budgets."""
         waypoint = self._direct(kl) or self._walk(lambda last: last.kl >= kl, most=kl)
         return Optimum.of(waypoint.state)
 
@@ -103,7 +104,7 @@ class Path:
         return Problem(self.procedure, self.against, condition)
 
     def _direct(self, kl: float) -> Waypoint | None:
-        """The optimum from the last ones, or else from the reference."""
+        """The optimum, starting from the last ones or else from the reference."""
         state = self._next(kl) if self.waypoints else None
         problem = self._problem(Budget(kl))
         for improvement in IMPROVEMENTS:
@@ -123,7 +124,7 @@ class Path:
         return self.waypoints[-1]
 
     def _walk(self, arrived: Callable[[Waypoint], bool], most: float = FARTHEST) -> Waypoint:
-        """Follow the optimum from a small KL upwards until it has arrived."""
+        """Follow the optimum upward from a small KL until it reaches the target."""
         kl = min(most, 1.0) / NEARER
         while not self.waypoints or self.waypoints[-1].kl > most:
             self.waypoints = []

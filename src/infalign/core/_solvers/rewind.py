@@ -1,4 +1,4 @@
-"""The optimum for rewind, by a search over the one number that couples its responses.
+"""The optimum for rewind, by a search over the single number that couples its responses.
 
 With a = F(τ) fixed, W is linear in the density, so the best policy is known in closed form and the
 objective is a function of a alone (docs/maths.md, section 15):
@@ -24,18 +24,18 @@ from infalign.errors import SolveError
 from .newton import Values
 
 LOGITS = np.linspace(-40, 40, 400)
-"""Where the sign of J'(a) is read, as log-odds of a: maxima between two of these are found."""
+"""Log-odds of a at which the sign of J'(a) is checked; a maximum is located between two of them."""
 
 LOG_BETAS = (-12.0, 40.0)
 """Limits of the search for a KL budget."""
 
 JUMP = 1e-9
-"""Relative error of the KL at which the optimum counts as jumping over the budget."""
+"""Relative error of the KL above which the optimum counts as jumping over the budget."""
 
 
 @dataclass(frozen=True)
 class RewindOptimum:
-    """The best policy for rewind at each chance a to fall below the threshold."""
+    """The best policy for rewind at each chance a of falling below the threshold."""
 
     procedure: Rewind
     grid: Panels
@@ -68,8 +68,8 @@ class RewindOptimum:
     def slope(self, logit: float) -> float:
         """J'(a) / β at a logit of a.
 
-        The densities on both sides are optimal, so only the direct dependence on a counts:
-        c₁ = a^{m−1} and c₂ = Σ_{j<m} a^j have the derivatives below.
+        The densities on both sides are optimal, so only the direct dependence on a matters: c₁ =
+        a^{m−1} and c₂ = Σ_{j<m} a^j have the derivatives below.
         """
         a = 1 / (1 + np.exp(-logit))
         m = self.procedure.max_tries
@@ -82,7 +82,7 @@ class RewindOptimum:
 
     @property
     def best(self) -> float:
-        """The a of the largest J, among all where J' changes from above 0 to below."""
+        """The a with the largest J, among all points where J' changes from positive to negative."""
         slopes = np.array([self.slope(x) for x in LOGITS])
         tops = np.flatnonzero((slopes[:-1] > 0) & (slopes[1:] <= 0))
         roots = [bracketed_root(self.slope, LOGITS[i], LOGITS[i + 1], xtol=1e-14) for i in tops]

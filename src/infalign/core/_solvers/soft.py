@@ -22,16 +22,16 @@ from .rewind import RewindOptimum, beta_for
 from .starts import laws_grid
 
 FINE = (16, 24)
-"""How often panels halve towards 0 and 1: fine enough for any tilt by these laws."""
+"""Number of times that panels halve toward 0 and 1: fine enough for any tilt by these laws."""
 
 STEPS = 40
-"""Newton steps before a budget is approached more slowly."""
+"""Number of Newton steps before a budget is approached more slowly."""
 
 TOLERANCE = 1e-12
 """Largest residual of the log-density, in nats."""
 
 AT_ROUNDING = 1e3 * TOLERANCE
-"""Residual that is accepted once the descent stops: rounding, not the iteration, ended it."""
+"""Residual that is accepted once the descent stops, because rounding ended it."""
 
 SHORTEST = 1e-3
 """Shortest fraction of a Newton step that the line search tries."""
@@ -88,7 +88,7 @@ class _System:
     """G at the nodes."""
 
     def gradient(self, density: Values) -> Values:
-        """Φ_f − Φ_f(1): the last node stands for 1."""
+        """Φ_f − Φ_f(1), where the last node approximates 1."""
         gradient = self.procedure.gradient(self.grid, density, self.opponent)
         return gradient - gradient.flat[-1]
 
@@ -160,7 +160,7 @@ def _newton(state: _State) -> _State | None:
 
 
 def _at_beta(system: _System, beta: float) -> _State | None:
-    """The optimum at a strength, followed down from a strength at which it is easy."""
+    """The optimum at a strength, followed down from a strength at which it is easy to solve."""
     strength = max(STRONG, beta)
     y = system.at_reference() / strength
     while True:
@@ -172,9 +172,9 @@ def _at_beta(system: _System, beta: float) -> _State | None:
 
 
 def _at_kl(system: _System, kl: float) -> _State | None:
-    """The optimum at a budget, followed up from a budget at which it is easy."""
+    """The optimum at a budget, followed up from a budget at which it is easy to solve."""
     gradient = system.at_reference()
-    # A small tilt costs var(Φ) / (2 β²).
+    # A small tilt has a KL of var(Φ) / (2 β²).
     spread = system.grid.integrate(gradient**2) - system.grid.integrate(gradient) ** 2
     reached, factor = min(kl, SMALL), 4.0
     log_beta = 0.5 * np.log(spread / (2 * reached))

@@ -1,4 +1,4 @@
-"""Starts for Newton's method: tilts of the reference, and extrapolations of optima already known.
+"""Starts for Newton's method: tilts of the reference, and extrapolations of known optima.
 
 Optima move along the axis as the KL grows. In logits their quantile function V(s) = F⁻¹(s) is
 nearly linear in a clock that runs like log κ for small budgets and like κ for large ones, so two
@@ -20,37 +20,37 @@ from infalign.core._soft_procedures import grid_for
 from .newton import Iterate, Problem, State, Values, quench
 
 RESOLUTION = 1e-7
-"""Mass that a panel's last coefficients may hold; integrals err by far less."""
+"""Mass that a panel's last coefficients may hold; errors of integrals are far smaller."""
 
 ROUGH_LOG = 0.1
-"""Error of a log-density, in nats, with which no panel may start."""
+"""Largest error of a log-density, in nats, with which a panel may start."""
 
 COARSE = 1e-4
 """Mass that a panel of a start may misplace."""
 
 ROUNDS = 12
-"""How often panels are cut for one solution."""
+"""Maximum number of times that panels are cut for one solution."""
 
 LARGEST_LOG_SCALE = 600.0
-"""Beyond this log scale of a tilt the win rate differs from 1 by less than rounding."""
+"""Log scale of a tilt beyond which the win rate differs from 1 by less than rounding."""
 
 AMPLITUDES = np.arange(-4.0, 4.5, 0.5)
 """Amplitudes of the tilts of the reference that are tried at a strength, in log units around it."""
 
 
 class CoupledSteps(NamedTuple):
-    """How a tilt of the reference is improved: tilt by the gradient at the last tilt, repeatedly.
+    """Improves a tilt of the reference by repeatedly tilting by the gradient at the last tilt.
 
     Undamped steps converge against worst-of-n and may oscillate elsewhere.
     """
 
     steps: int
     weight: float
-    """Weight of the new CDF in its mean with the one before; 1 is undamped."""
+    """Weight of the new CDF in its mean with the previous one; 1 means undamped."""
 
 
 IMPROVEMENTS = (CoupledSteps(2, 0.5), CoupledSteps(10, 1.0), CoupledSteps(10, 0.5))
-"""Tried in turn."""
+"""Settings that are tried in turn."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class Waypoint:
 
     @property
     def time(self) -> float:
-        """The clock in which optima move evenly."""
+        """The clock, in which optima move evenly."""
         return self.kl + float(np.log(self.kl))
 
 
@@ -90,7 +90,7 @@ def laws_grid(
     procedure: AbstractProcedure, against: AbstractProcedure, near_0: int = 5, near_1: int = 5
 ) -> Panels:
     """Panels that resolve both laws at the reference, cut from panels that halve `near_0` and
-    `near_1` times towards the ends."""
+    `near_1` times toward the ends."""
     grid = grid_for(procedure, against, near_0=near_0, near_1=near_1)
     for _ in range(ROUNDS):
         laws = procedure.density(grid.nodes), against.density(grid.nodes)
@@ -141,10 +141,11 @@ def _improved(
 
 
 def _log_scale(grid: Panels, gradient: Values, kl: float, near: float | None) -> float:
-    """The log of the scale at which a tilt by `gradient` costs `kl` nats, to a per cent."""
+    """The log of the scale at which a tilt by `gradient` has a KL of `kl` nats, to within a
+    percent."""
     gradient = gradient - gradient.max()
     if near is None:
-        # A small tilt costs scale² var(Φ) / 2.
+        # A small tilt has a KL of scale² var(Φ) / 2.
         mean = grid.integrate(gradient)
         near = 0.5 * float(np.log(2 * kl / grid.integrate((gradient - mean) ** 2)))
 
@@ -159,12 +160,12 @@ def _log_scale(grid: Panels, gradient: Values, kl: float, near: float | None) ->
         return falling_root(
             shortfall, near, step=0.3, growth=2, high=LARGEST_LOG_SCALE, xtol=1e-2, rtol=1e-6
         )
-    except NoRoot as end:  # the budget exceeds the cost of any tilt by this gradient
+    except NoRoot as end:  # the budget exceeds the KL of any tilt by this gradient
         return end.at
 
 
 def predicted(waypoints: list[Waypoint], problem: Problem, kl: float) -> Iterate:
-    """The optimum to expect at a budget near that of the last waypoint."""
+    """The predicted optimum at a budget near that of the last waypoint."""
     last = waypoints[-1]
     state = last.state
     if len(waypoints) == 1 or kl == last.kl:
@@ -180,7 +181,7 @@ def predicted(waypoints: list[Waypoint], problem: Problem, kl: float) -> Iterate
     rank, at = _quantile_function(state)
     both = np.clip(rank, max(rank[0], rank_0[0]), min(rank[-1], rank_0[-1]))
     moved = at + ahead * (_interpolate(both, rank, at) - _interpolate(both, rank_0, at_0))
-    # Edges move with the mass around them, except those where a law jumps.
+    # Edges move with the mass around them, except edges where a law jumps.
     edges = np.log(state.grid.edges[1:-1]) - np.log(state.grid.distances[1:-1])
     edges = edges + np.interp(edges, at, moved - at)
     breaks = np.array(problem.procedure.breaks + problem.against.breaks)
@@ -192,7 +193,8 @@ def predicted(waypoints: list[Waypoint], problem: Problem, kl: float) -> Iterate
 
 
 def from_quantiles(problem: Problem, grid: Panels, start: Start) -> Iterate:
-    """The gradient at a guess over its β, on `grid` cut until that is smooth."""
+    """The gradient at a guess, divided by the guess's β, on `grid` cut until the result is
+    smooth."""
     cuts = 0
     while True:
         nodes = np.log(grid.nodes) - np.log(grid.from_1)
@@ -216,7 +218,7 @@ def _interpolate(x: np.ndarray, at: np.ndarray, values: np.ndarray) -> np.ndarra
     width = at[i + 1] - at[i]
     t = (x - at[i]) / width
     rise = values[i + 1] - values[i]
-    # The chord plus t (1 − t) times a linear term that vanishes if both slopes are the chord's.
+    # The chord, plus t (1 − t) times a linear term that vanishes if both slopes equal the chord's.
     bend = slopes[i] * width - rise, rise - slopes[i + 1] * width
     return values[i] + t * rise + t * (1 - t) * ((1 - t) * bend[0] + t * bend[1])
 

@@ -1,12 +1,12 @@
 """Monotone ascent of J = W − β KL in log-densities, for all prompts at once.
 
 With ψ = log(π/π_ref) an optimum is a fixed point ψ = R/β + constant, R the coupled reward at π
-(InfAlign, arXiv:2412.19792, theorem 1). The error e = R/β − ψ is itself a direction of ascent, and
-exact for plain sampling. Better directions are tried first:
+(InfAlign, arXiv:2412.19792, theorem 1). The error e = R/β − ψ is itself a direction of ascent,
+which is exact for plain sampling. Better directions are tried first:
 
-- Newton's where a response is selected by rank: W's second derivative is diagonal in the CDF, so a
+- Newton's, if a response is selected by rank: W's second derivative is diagonal in the CDF, so a
   step is one tridiagonal system, without division by probabilities that may underflow;
-- Anderson's extrapolation of the last few fixed-point steps elsewhere.
+- otherwise Anderson's extrapolation of the last few fixed-point steps.
 
 A line search on J keeps every step an ascent.
 """
@@ -26,22 +26,22 @@ MEMORY = 8
 """Points that Anderson's extrapolation combines."""
 
 TOLERANCE = 1e-13
-"""Residual at which a climb has arrived, if the gradient is as exact."""
+"""Residual at which a climb has converged, if the gradient is accurate enough."""
 
 ROUNDING = 1e-14
-"""Fall of J in a step that is put down to rounding, in units of 1 + β."""
+"""Largest fall of J in a step that is attributed to rounding, in units of 1 + β."""
 
 NEAR = 5e-2
 """Residual below which Newton's method also uses negative curvature, which may point downhill."""
 
 PATIENCE = 200
-"""Steps without halving the residual after which rounding is what limits it."""
+"""Number of steps without halving the residual after which rounding is assumed to limit it."""
 
 STEPS = 2000
-"""Most steps of a climb."""
+"""Maximum number of steps of a climb."""
 
 HALVINGS = 40
-"""Most halvings of a step in a line search."""
+"""Maximum number of halvings of a step in a line search."""
 
 ENOUGH = 1e-4
 """Share of the rise predicted by the slope that a step must achieve (Armijo)."""
@@ -56,7 +56,7 @@ class Point:
     """A policy with its objective, one row per prompt."""
 
     psi: Columns
-    """log(π/π_ref) of each column, normalized also where the reference has no mass."""
+    """log(π/π_ref) of each column, normalized even where the reference has no mass."""
 
     policy: Columns
     win_rate: PerPrompt
@@ -72,17 +72,17 @@ class Climber(Point):
     """The coupled reward R."""
 
     error: Columns
-    """R/β − ψ, of mean 0 under the policy."""
+    """R/β − ψ, with mean 0 under the policy."""
 
     residual: PerPrompt
     """Total variation between the policy and π_ref e^{R/β} / Z."""
 
     bound: PerPrompt
-    """KL(policy ‖ π_ref e^{R/β} / Z): β times it bounds the possible gain where W is concave."""
+    """KL(policy ‖ π_ref e^{R/β} / Z): times β, it bounds the possible gain if W is concave."""
 
 
 class Ascent:
-    """The landscape of one problem at one β."""
+    """The objective of one problem at one β, and its ascent."""
 
     def __init__(self, problem: Problem, beta: float) -> None:
         self.problem, self.beta = problem, beta
@@ -93,7 +93,7 @@ class Ascent:
         """The tilt e^ψ of the reference and its objective."""
         psi = psi - logsumexp(self.log_reference + psi, axis=1, keepdims=True)
         policy = np.exp(self.log_reference + psi)
-        kl = np.maximum((policy * psi).sum(1), 0)  # below 0 by rounding only
+        kl = np.maximum((policy * psi).sum(1), 0)  # below 0 only by rounding
         win_rate = self.problem.win_rate(policy)
         return Point(psi, policy, win_rate, kl, objective=win_rate - self.beta * kl)
 
@@ -111,7 +111,8 @@ class Ascent:
         )
 
     def climb(self, psi: Columns) -> Climber:
-        """A stationary point above the tilt e^ψ, or as near to one as rounding allows."""
+        """A stationary point with a higher J than the tilt e^ψ, or as close to one as rounding
+        allows."""
         procedure = self.problem.map
         tolerance = max(TOLERANCE, procedure.precision / self.beta)
         here = self.look(self.at(psi))
@@ -157,8 +158,8 @@ class _Newton:
     and the masses give δF_b − δF_{b−1} = π_b δψ_b with δF_0 = δF_m = 0. In the order δψ_1, δF_1,
     δψ_2, δF_2, … both are rows of one tridiagonal matrix.
 
-    Where W is not concave (k < 0) the step could head for a saddle. Far from the fixed point such k
-    are set to 0, which is still an ascent: W's convex part is replaced by its tangent.
+    If W is not concave (k < 0), the step could head for a saddle. Far from the fixed point negative
+    k are set to 0, which replaces W's convex part by its tangent and is still an ascent.
     """
 
     procedure: Ranked
@@ -188,7 +189,7 @@ class _Newton:
 
 
 class _Anderson:
-    """The step to the combination of the last few points whose error is least under π."""
+    """The step to the combination of the last few points with the smallest error under π."""
 
     def __init__(self) -> None:
         self.points: list[np.ndarray] = []

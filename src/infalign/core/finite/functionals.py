@@ -18,11 +18,11 @@ from .world import World, probabilities
 Input = Real[ArrayLike, "*prompts outcomes"]
 Rows = Float[np.ndarray, "*prompts outcomes"]
 PerPrompt = float | Float[np.ndarray, "prompts"]
-"""One number per prompt; a float for one prompt without an axis."""
+"""One number per prompt; a float for a single prompt without a prompt axis."""
 
 
 def calibrated_reward(reward: Input, reference: Input) -> Rows:
-    """C(y) = E_{z ~ π_ref} w(y, z): the chance to beat a reference response, ties counted one half.
+    """C(y) = E_{z ~ π_ref} w(y, z): the chance to beat a reference response; ties count one half.
 
     InfAlign, arXiv:2412.19792, eq. (4). Its mean under the reference is 1/2.
 
@@ -36,8 +36,8 @@ def calibrated_reward(reward: Input, reference: Input) -> Rows:
 def selected(reward: Input, policy: Input, procedure: Procedure) -> Rows:
     """T(π): the law of the response that `procedure` selects from its draws from the policy.
 
-    By rank, a level of the reward gets H(F) − H(F⁻), split in proportion to the policy: a tie
-    among the draws is broken at random.
+    If selection is by rank, a level of the reward gets H(F) − H(F⁻), split in proportion to the
+    policy, since ties among the draws are broken at random.
 
     >>> from infalign import BestOfN
     >>> selected([0, 1, 1], [0.5, 0.25, 0.25], BestOfN(2)).tolist()
@@ -55,12 +55,12 @@ def win_rate(
     *,
     against: Procedure | None = None,
 ) -> PerPrompt:
-    """W_T(π) = E_{y ~ T(π), z ~ T(π_ref)} w(y, z), ties counted one half.
+    """W_T(π) = E_{y ~ T(π), z ~ T(π_ref)} w(y, z); ties count one half.
 
     - `procedure`: how the policy is decoded.
     - `against`: how the reference is decoded. Default: `procedure`.
 
-    One number per prompt; 1/2 for the reference against itself.
+    Returns one number per prompt; 1/2 for the reference against itself.
 
     >>> from infalign import BestOfN
     >>> win_rate([0, 1], [0.25, 0.75], [0.5, 0.5], BestOfN(2))      # ½ + ½ (0.5² - 0.25²)
@@ -81,8 +81,9 @@ def coupled_reward(
 ) -> Rows:
     """R(y) = ∂W_T(π) / ∂π(y): a best policy is the KL-regularized optimum of its own R.
 
-    InfAlign, arXiv:2412.19792, theorem 1. R matters up to a constant within a prompt, chosen such
-    that Σ π(y) R(y) = W_T(π). For plain sampling R = C, the calibrated reward, at every policy.
+    InfAlign, arXiv:2412.19792, theorem 1. R is defined up to a constant per prompt, which is chosen
+    such that Σ π(y) R(y) = W_T(π). For plain sampling R = C, the calibrated reward, at every
+    policy.
 
     >>> from infalign import Sampling
     >>> coupled_reward([0, 1], [0.25, 0.75], [0.5, 0.5], Sampling()).tolist()
@@ -96,7 +97,8 @@ def coupled_reward(
 
 
 def kl(policy: Input, reference: Input) -> PerPrompt:
-    """KL(policy ‖ reference) in nats for each prompt; inf where the reference lacks an outcome.
+    """KL(policy ‖ reference) in nats for each prompt; inf if the policy has an outcome that the
+    reference lacks.
 
     >>> round(kl([1.0, 0.0], [0.5, 0.5]), 6)
     0.693147
@@ -113,7 +115,7 @@ def kl(policy: Input, reference: Input) -> PerPrompt:
 
 
 def as_numbers(world: World, per_prompt: np.ndarray) -> PerPrompt:
-    """One number per prompt; a plain float for one prompt without an axis."""
+    """One number per prompt; a plain float for a single prompt without a prompt axis."""
     return float(per_prompt[0]) if world.single else per_prompt
 
 

@@ -6,9 +6,9 @@ So the chance that label l wins with c votes is a coefficient of a product over 
     P(l wins with c) ∝ [zⁿ] p_c(l) z^c ∏_{k≠l} (Σ_{i<c} p_i(k) z^i + t p_c(k) z^c), averaged over t,
 
 where p_i(k) is the Poisson weight of i votes for k, and t, uniform on [0, 1], is the priority of l:
-a label with as many votes has a lower priority with chance t, so ties break uniformly. The average
-over t is by Gauss-Legendre quadrature, exact for these polynomials; the coefficient is a mean over
-roots of unity.
+another label with equally many votes has a lower priority with chance t, so ties break uniformly.
+The average over t is by Gauss-Legendre quadrature, exact for these polynomials; the coefficient is
+a mean over roots of unity.
 """
 
 from collections.abc import Iterator
@@ -31,18 +31,20 @@ CHUNK = 2**20
 """Complex numbers held in memory for one product over labels."""
 
 LABEL_STARTS = 8
-"""Number of likeliest labels from each of which an ascent starts: each may win at a maximum."""
+"""Number of likeliest labels from which an ascent starts, since each label may win at some
+maximum."""
 
 
 @dataclass(frozen=True, eq=False)
 class MajorityVote(AbstractMap):
-    """Draw `n` responses and select one that has the most frequent label.
+    """Draw `n` responses and select one with the most frequent label.
 
     Ties between labels break uniformly at random. The selected response is a random one of the
     draws with the winning label, so within a label its law is the policy's own. Source: Wang
     et al., Self-consistency improves chain of thought reasoning, arXiv:2203.11171.
 
-    Two of three draws decide between two labels, 3 s² − 2 s³ at s = 0.6:
+    Two of three draws decide between two labels, so the chance to win is 3 s² − 2 s³, here at s =
+    0.6:
 
     >>> vote = MajorityVote(["yes", "no"], 3)
     >>> vote.selected(np.array([0.6, 0.4])).round(9).tolist()
@@ -82,7 +84,7 @@ class MajorityVote(AbstractMap):
         starts = []
         for place in range(min(LABEL_STARTS, share.shape[1])):
             chosen = np.arange(share.shape[1]) == order[:, place, None]
-            # Half of the mass moves to one label; none moves if a prompt has fewer labels.
+            # Half of the mass moves to one label; no mass moves if a prompt has fewer labels.
             more = np.divide(chosen, share, out=np.ones_like(share), where=share > 0)
             empty = (chosen & (share == 0)).any(1, keepdims=True)
             boost = (1 + np.where(empty, 1, more)) / 2
@@ -123,7 +125,7 @@ Shares = Float[np.ndarray, "prompts labels"]
 
 
 def winning(share: Shares, n: int) -> Shares:
-    """Chance to win per unit of share, P(l wins of n draws) / s_l.
+    """Chance to win per unit of share: P(l wins with n draws) / s_l.
 
     - `share`: s, the probability of each label.
 
@@ -144,7 +146,7 @@ def winning_and_slope(share: Shares, n: int, gains: Shares) -> tuple[Shares, Sha
 
 
 def _parts(rows: Shares, n: int) -> list[np.ndarray]:
-    """The prompts in parts that fit into memory."""
+    """The prompts, in parts that fit into memory."""
     most = (min(rows.shape[1], n) + 1) // 2
     size = max(1, CHUNK // (_points(n) * most * rows.shape[1]))
     return [rows[i : i + size] for i in range(0, len(rows), size)]
@@ -154,7 +156,7 @@ def _parts(rows: Shares, n: int) -> list[np.ndarray]:
 class _Term:
     """The ways to win with c votes. All arrays are (prompts, nodes of t, roots of unity, labels).
 
-    Derivatives are in s, of polynomials whose factor e^{-ns} is held fixed.
+    Derivatives are with respect to s, with the factor e^{-ns} of the polynomials held fixed.
     """
 
     average: np.ndarray
@@ -165,7 +167,7 @@ class _Term:
 
     d_wins: np.ndarray
     factor: np.ndarray
-    """Σ_{i<c} p_i z^i + t p_c z^c: a label that does not win."""
+    """Σ_{i<c} p_i z^i + t p_c z^c, the factor of a label that does not win."""
 
     d_factor: np.ndarray
 
@@ -205,8 +207,9 @@ def _terms(share: Shares, n: int) -> Iterator[_Term]:
 
 
 def _points(n: int) -> int:
-    """Number of roots of unity whose mean gives the coefficient of zⁿ. It also includes the
-    coefficients at n + points, n + 2 points, …: at most the tail of a Poisson law of mean n."""
+    """Number of roots of unity whose mean gives the coefficient of zⁿ. The mean also includes the
+    coefficients at n + points, n + 2 points, …, which are at most the tail of a Poisson law with
+    mean n."""
     beyond = np.arange(n + 1, 4 * n + 60)
     return int(beyond[pdtrc(n + beyond - 1, n) < 1e-20][0])
 

@@ -31,9 +31,9 @@ Rows = Float[np.ndarray, "*prompts outcomes"]
 
 
 class AbstractMap(ABC):
-    """T: the policy to the law of the selected response, with its derivative.
+    """T, the map from the policy to the law of the selected response, with its derivative.
 
-    Policies have the shape in which the reward was given: (outcomes,) or (prompts, outcomes).
+    Policies have the shape of the reward: (outcomes,) or (prompts, outcomes).
     """
 
     @property
@@ -44,7 +44,8 @@ class AbstractMap(ABC):
     @property
     @abstractmethod
     def concave(self) -> bool:
-        """Whether ⟨T(π), utility⟩ is concave in π for each utility that rises with the reward."""
+        """Whether ⟨T(π), utility⟩ is concave in π for every utility that increases with the
+        reward."""
 
     @abstractmethod
     def selected(self, policy: Rows) -> Rows:
@@ -55,13 +56,15 @@ class AbstractMap(ABC):
         """∂⟨T(π), utility⟩ / ∂π(y), up to a constant within each prompt."""
 
     def starts(self, reference: Rows) -> list[np.ndarray]:
-        """Policies from which an ascent may reach other maxima than from the reference."""
+        """Policies from which an ascent may reach maxima that it does not reach from the
+        reference."""
         return [(reference + self.selected(reference)) / 2]
 
 
 @dataclass(frozen=True)
 class Ranked(AbstractMap):
-    """A rank-based procedure with law H, in a world whose outcomes ascend and never tie.
+    """A rank-based procedure with law H, in a world whose outcomes are in increasing order and
+    never tie.
 
     The selected response has CDF H(F), so T(π)_a = H(F_a) − H(F_{a−1}).
     """
@@ -96,7 +99,7 @@ def _cdf(policy: np.ndarray) -> np.ndarray:
 class Custom(AbstractMap):
     """A procedure of your own: any differentiable T.
 
-    >>> other = Custom(lambda policy: policy[::-1])  # selects the one of two outcomes not drawn
+    >>> other = Custom(lambda policy: policy[::-1])  # selects the outcome that was not drawn
     >>> other.gradient(np.array([0.3, 0.7]), np.array([0.0, 1.0])).round(9).tolist()
     [0.7, -0.3]
     """
@@ -147,7 +150,7 @@ class Custom(AbstractMap):
             moved[..., outcome] += share
             return (self.selected(moved) * utility).sum(-1)
 
-        # One-sided: a step towards an outcome stays a policy, a step back may not. Third order:
+        # One-sided: a step toward an outcome stays a policy, but a step back may not. Third order:
         # f'(0) = (−11 f(0) + 18 f(h) − 9 f(2h) + 2 f(3h)) / 6h + O(h³).
         here = 11 * value(0, 0)
         columns = [

@@ -13,21 +13,21 @@ from .maps import AbstractMap, Ranked
 from .world import World
 
 Procedure = AbstractProcedure | AbstractMap
-"""How a policy is decoded; of the first, those that select by rank."""
+"""How a policy is decoded. Of the first kind, only procedures that select by rank."""
 
 
 @dataclass(frozen=True, eq=False)
 class Problem:
     """W(π) = ⟨T(π), utility⟩, on as few columns as the procedure allows.
 
-    A procedure that selects by rank sees only the levels of the reward: outcomes that tie share one
-    column, and columns ascend. For any other procedure columns are outcomes.
+    A procedure that selects by rank sees only the levels of the reward: tied outcomes share one
+    column, and columns are in increasing order. For any other procedure, columns are outcomes.
     """
 
     world: World
     map: AbstractMap
     utility: Float[np.ndarray, "prompts columns"]
-    """Chance that a column beats the opponent's selected response, ties counted one half."""
+    """Chance that a column beats the opponent's selected response; ties count one half."""
 
     reference: Float[np.ndarray, "prompts columns"]
     """The reference's mass on each column."""
@@ -62,13 +62,13 @@ class Problem:
     def gradient(self, policy: np.ndarray, win_rate: np.ndarray) -> np.ndarray:
         """The coupled reward ∂W/∂π of each column, shifted so that its mean under π is `win_rate`.
 
-        For plain sampling, where W = ⟨π, C⟩, that is C itself.
+        For plain sampling, where W = ⟨π, C⟩, it is C itself.
         """
         raw = self._call(self.map.gradient, policy, self.utility)
         return raw + (win_rate - (policy * raw).sum(1))[:, None]
 
     def starts(self) -> list[np.ndarray]:
-        """Masses on columns of policies to start from, besides the reference."""
+        """Further policies to start from, besides the reference, as masses on columns."""
         reference = self.reference if self.by_rank else self.world.as_given(self.reference)
         return [np.atleast_2d(start) for start in self.map.starts(reference)]
 

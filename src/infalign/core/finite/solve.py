@@ -1,4 +1,4 @@
-"""The best policy for a procedure, exact on a finite outcome set, by its coupled reward."""
+"""The best policy for a procedure, exact on a finite outcome set, from its coupled reward."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -22,15 +22,15 @@ SMALLEST_BETA = 1e-8
 """Smallest β in the search for a KL budget."""
 
 SHORT = 1e-6
-"""Objective that a unit of residual costs when two climbs are compared."""
+"""Penalty on the objective per unit of residual, when two climbs are compared."""
 
 
 @dataclass(frozen=True, eq=False)
 class Solution:
-    """A best policy and the reward that it is coupled to.
+    """A best policy and its coupled reward.
 
-    Policies and rewards have the shape of the `reward` argument. Numbers per prompt are floats if
-    there was one prompt without an axis.
+    Policies and rewards have the shape of the `reward` argument. Numbers per prompt are floats for
+    a single prompt without a prompt axis.
     """
 
     policy: Rows
@@ -81,16 +81,16 @@ def solve(
       pad with outcomes of probability 0: they stay at 0.
     - `procedure`: how one response is selected out of several: a rank-based procedure such as
       `BestOfN(4)`, a `MajorityVote`, or your own map as a `Custom`.
-    - `beta`: KL strength; or `kl`: the mean KL over prompts, in nats, spent by one β for all of
-      them, as in training. Exactly one.
-    - `against`: how the reference is decoded that the policy plays against. Default: `procedure`.
+    - `beta`: KL strength; or `kl`: the mean KL over prompts in nats, at one β for all prompts, as
+      in training. Give exactly one.
+    - `against`: how the reference, the policy's opponent, is decoded. Default: `procedure`.
     - `starts`: further policies to start from.
 
-    The result is a stationary point, to `residual`. Where W is concave in the policy (sampling,
-    best-of-n) it is the only one and the optimum, to `gap`. Elsewhere it is the best of the points
-    that monotone ascents reach from the reference, the mean of the reference and the law selected
-    from it, the tilt by the win chances against the opponent, for a majority vote each of the 8
-    likeliest labels, and `starts`. Another maximum may be better.
+    The result is a stationary point, up to `residual`. If W is concave in the policy (sampling,
+    best-of-n), it is the only one and the optimum, up to `gap`. Otherwise it is the best of the
+    points that monotone ascents reach from several starts: the reference, the mean of the reference
+    and the law selected from it, the tilt by the win chances against the opponent, for a majority
+    vote each of the 8 likeliest labels, and `starts`. Another maximum may be better.
 
     Raises ValueError for bad arguments and SolveError if no optimum or no β is found.
 
@@ -131,11 +131,11 @@ def solve(
 
 @dataclass(frozen=True)
 class _Hills:
-    """The stationary points of a problem that its starts lead to."""
+    """The stationary points that a problem's starts lead to."""
 
     problem: Problem
     given: list[Columns]
-    """The caller's starts."""
+    """Starts given by the caller."""
 
     procedure: Procedure
 
@@ -162,7 +162,7 @@ class _Hills:
 
 
 def _higher(one: Climber, other: Climber) -> Climber:
-    """The better one of each row; a climb that stopped short loses to one that arrived."""
+    """The better point of each row; a climb that stopped early loses to one that converged."""
     better = other.objective - SHORT * other.residual > one.objective - SHORT * one.residual
 
     def chosen(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -173,10 +173,10 @@ def _higher(one: Climber, other: Climber) -> Climber:
 
 
 def _spend(hills: _Hills, budget: float) -> tuple[float, Climber]:
-    """The β whose optimum has a mean KL of `budget`, and that optimum."""
+    """The β whose optimum has a mean KL of `budget`, and the optimum."""
     problem, reference = hills.problem, hills.problem.reference
     if problem.by_rank:
-        # A procedure that selects by rank can at most ask for all mass on the top level.
+        # With a procedure that selects by rank, the extreme policy has all mass on the top level.
         top = np.where(reference > 0, np.arange(reference.shape[1]), -1).argmax(1)
         most = -np.log(np.take_along_axis(reference, top[:, None], 1)).mean()
         if budget >= most:
@@ -240,5 +240,6 @@ def _log_ratio(policy: Columns, reference: Columns) -> Columns:
 
 
 def _policy(problem: Problem, top: Climber) -> Rows:
-    """The policy on the outcomes: outcomes of one column share its mass like the reference."""
+    """The policy on the outcomes; outcomes of one column share its mass in proportion to the
+    reference."""
     return problem.world.reference * np.exp(problem.at_outcomes(top.psi))

@@ -1,4 +1,5 @@
-"""A finite world: for each prompt, finitely many outcomes with a reward and a reference law."""
+"""A finite world: for each prompt, finitely many outcomes with their rewards and reference
+probabilities."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,7 +21,7 @@ class World:
     reward: Float[np.ndarray, "prompts outcomes"]
     reference: Float[np.ndarray, "prompts outcomes"]
     single: bool
-    """Whether there is one prompt, given without an axis for prompts."""
+    """Whether there is a single prompt, given without a prompt axis."""
 
     @classmethod
     def of(cls, reward: ArrayLike, reference: ArrayLike, *, name: str = "reference") -> "World":
@@ -30,7 +31,7 @@ class World:
         return cls(np.atleast_2d(reward), np.atleast_2d(reference), reward.ndim == 1)
 
     def as_given(self, rows: np.ndarray) -> np.ndarray:
-        """`rows` without the axis for prompts if the caller gave none."""
+        """`rows`, without the prompt axis if the caller gave none."""
         return rows[0] if self.single else rows
 
     @cached_property
@@ -51,11 +52,11 @@ class World:
         return total.reshape(prompts, width)
 
     def at_outcomes(self, per_level: np.ndarray) -> np.ndarray:
-        """A value of each level, at each of its outcomes."""
+        """The value of each level, at each of its outcomes."""
         return np.take_along_axis(per_level, self.level, axis=1)
 
     def mid_rank(self, law: np.ndarray) -> np.ndarray:
-        """On each level, the chance to beat a draw from `law`, ties counted one half."""
+        """On each level, the chance to beat a draw from `law`; ties count one half."""
         mass = self.on_levels(law)
         return np.cumsum(mass, axis=1) - mass / 2
 
