@@ -295,11 +295,11 @@ def page(results: dict) -> str:
         "",
         "`infalign.collection.collect` writes a store to disk. The bare loop calls "
         "`model.generate(num_return_sequences=K)` on left-padded batches of prompts of similar "
-        "length, and the same classifier in batches, and stores nothing. Both use the bundled "
+        "length, then the same classifier in batches, and stores nothing. Both use the bundled "
         f"models, the same prompts, batches of {plan['batch_size']}, and {plan['max_new_tokens']} "
         f"tokens per response; they run alternately in one process, {plan['repetitions']} times "
         "each. The ratio is the median over pairs of runs, with the smallest and the largest in "
-        "parentheses. Ratios are below 1 because `collect` reads each prompt once for all its "
+        "parentheses. Ratios are below 1 because `collect` processes each prompt once for all its "
         f"samples, and the bare loop K times. Aim: at most {OVERHEAD:.2f}. "
         f"{sum(r[1] <= OVERHEAD for r in ratios)} of {len(ratios)} cases meet it; the others are "
         "bold.",
@@ -317,12 +317,12 @@ def page(results: dict) -> str:
         )
     lines += [
         "",
-        "## Batches of another size",
+        "## Other batch sizes",
         "",
-        "Each sample has its own random numbers, so other batches draw the same responses up to "
-        "rounding: the logits of a batch of another shape differ in their last digits. The table "
-        f"counts responses of up to {plan['max_new_tokens']} tokens that differ from those of "
-        f"batch size {plan['sizes'][0]} in any token; the row of that size repeats the same call.",
+        "Each sample has its own random numbers, so a different batch size gives the same "
+        "responses up to rounding: the last digits of logits depend on the batch shape. The table "
+        f"counts responses of up to {plan['max_new_tokens']} tokens that differ in any token from "
+        f"those of batch size {plan['sizes'][0]}; the row for that size repeats the same call.",
         "",
         "| precision | batch size | responses | different |",
         "| --- | ---: | ---: | ---: |",
@@ -335,9 +335,9 @@ def page(results: dict) -> str:
     lines += [
         "",
         "The same call therefore gives the same store, resumed or not, on any number of workers, "
-        "since shards and batches are the same. Another batch size changes the shares of responses "
-        "above, but not their distribution; run folders and stores with another batch size are "
-        "refused.",
+        "since shards and batches are the same. Another batch size changes the shares of "
+        "responses shown above, but not their distribution. Run folders and stores with another "
+        "batch size are rejected.",
         "",
         "## Workers on Ray",
         "",
@@ -349,8 +349,8 @@ def page(results: dict) -> str:
     lines += [
         f"{plan['shards']} shards of CPU-bound work, of about {plan['seconds']} s each, on a "
         "cluster of this machine with one thread per worker. Rates are measured from the first "
-        "finished shard to the last, without the start of the workers. One and two workers "
-        "alternate; the load is that before each pair. "
+        "finished shard to the last, so they exclude the workers' start. Runs with one and two "
+        "workers alternate; the load is measured before each pair. "
         f"Two workers are {middle:.2f} times as fast as one (median; "
         f"{min(speed):.2f} to {max(speed):.2f}). Aim: at least {SPEED_UP}; "
         + ("met." if middle >= SPEED_UP else "**missed**."),

@@ -57,61 +57,61 @@ def page(results: dict) -> str:
 PAGE = """# Benchmarks
 
 `make bench` measures and writes this page. Each time is the minimum of up to nine repetitions after
-a warm-up; the medians are in `benchmarks/results.json`.
+a warm-up; medians are in `benchmarks/results.json`.
 
 {machine}
 
 ## One design
 
-Time of `infalign.design(procedure, kl=…)`, without earlier results, in milliseconds. In brackets:
-with its `.transform`, the table that training uses.
+Time of `infalign.design(procedure, kl=…)`, without earlier results, in milliseconds. In
+parentheses: the time including `.transform`, the table that training uses.
 
 {designs}
 
-† The win rate is within 1e-12 of 1, and β is even smaller. The solver follows such an optimum from
-a smaller budget, and training has fewer digits than it needs.
+† The win rate is within 1e-12 of 1, and β is even smaller. The solver reaches this optimum by
+following it from a smaller budget. Training at this β would need more digits than it has.
 
 ![Time of one design against n and against KL](images/bench_growth.png)
 
 ## A frontier
 
-`infalign.core.frontier`, in which each optimum is the start of the next, compared with the same
-number of calls of `design`, and with `infalign.compare(procedure, [], kl=…)`, the function that
+Time of `infalign.core.frontier`, which starts each optimum from the previous one, compared with the
+same number of `design` calls and with `infalign.compare(procedure, [], kl=…)`, the function that
 users call.
 
 {frontiers}
 
 ## Comparison with the paper's fixed-point iteration
 
-The iteration of `bon_fp` and `won_fp` is `infalign.fixed_point` here. It runs at the β of a design,
-with the best damping of 1 (none), 1/2, 1/4, …; undamped it does not converge for most best-of-n.
+The paper's `bon_fp` and `won_fp` iterations are `infalign.fixed_point` here. The iteration runs at
+the β of a design, with the best damping among 1 (none), 1/2, 1/4, …; without damping it does not
+converge for most best-of-n procedures.
 
 - *Own grid*: {cells:,} equal cells. The iteration stops when its win rate is within 1e-9 of its
   limit *on that grid*. The grid's own error is in the next column, so this result is less accurate
   than the design.
-- *Equal accuracy*: the number of cells makes the grid's error 1e-9 too. The design's error is even
-  smaller: `gap` bounds the distance of its W − β KL from the optimum, and *two roads* is the
-  difference between its win rate and the fixed point extrapolated from two grids, most of it the
-  error of the extrapolation.
-- A time marked ~ is extrapolated from the first steps; all steps take the same time.
+- *Equal accuracy*: enough cells for a grid error of 1e-9. The design's error is even smaller: `gap`
+  bounds the distance of its W − β KL from the optimum. *Difference* is that between its win rate
+  and the fixed point extrapolated from two grids; it is mostly the error of the extrapolation.
+- A time marked ~ is extrapolated from the first steps, since all steps take the same time.
 
 {fixed_points}
 
 Users have a budget in nats, which does not determine β directly: the iteration must be run for one
-β after another. Here it gets β to within a factor of 1.5, and stops when the KL is correct to 1e-9,
-on {cells:,} cells.
+β after another. Here the search for β starts within a factor of 1.5 of the solution and stops when
+the KL is correct to 1e-9, on {cells:,} cells.
 
 {budgets}
 
 For worst-of-n against itself the iteration works well: it needs no damping, never lowers W − β KL,
-and a step reduces the error to at most 0.37 of it. A design still has three advantages: it takes a
-budget in place of a β, bounds its own error, and is more accurate. For best-of-n the mass lies
-within 1/n of the top, where equal cells are few, and larger n needs stronger damping.
+and each step multiplies the error by at most 0.37. A design still has three advantages: it takes a
+budget instead of β, bounds its own error, and is more accurate. For best-of-n the mass lies within
+1/n of the top, where there are few equal cells, and a larger n needs stronger damping.
 
 ![Error against time](images/bench_accuracy.png)
 
-Stars: designs, at the difference between their win rate and the extrapolation from the two finest
-grids.
+Stars are designs; their error is the difference between their win rate and the extrapolation from
+the two finest grids.
 
 ## Finite outcome sets
 
@@ -122,8 +122,8 @@ Time of `infalign.finite.solve` with distinct rewards at β = 0.2, in millisecon
 ## Win rates from samples
 
 Time of `infalign.win_rate`, including its interval, compared with `np.sort` of both sides along
-their samples, and with resampling: the best of n samples drawn with replacement, 1,000 times per
-prompt and side. Resampling draws either all samples of a prompt in one array, or one after another
+their samples, and with resampling: the best of n samples is drawn with replacement, 1,000 times per
+prompt and side. Resampling draws all samples of a prompt either in one array or one after another
 in a loop (`~`: extrapolated from two prompts). The estimate is the exact mean over all subsets;
 resampling is noisy, and biased for any number of resamples.
 
@@ -133,11 +133,11 @@ resampling is noisy, and biased for any number of resamples.
 
 ## Coverage of intervals
 
-Share of simulated evaluations whose 95 % interval contains the truth, in per cent. In brackets: the
-shares of intervals entirely above it and entirely below it. *Default* is the estimate's own
-interval: `SkewCorrected()` for rates; for differences and rewards, the wider of that and
-`Student()`, the t interval. *Bootstrap* is studentized, `Bootstrap(seed)`. The docstrings of
-`benchmarks/intervals.py` describe the cases.
+Share of simulated evaluations whose 95 % interval contains the truth, in percent. In parentheses:
+the shares of intervals entirely above and entirely below the truth. *Default* is the estimate's own
+interval: `SkewCorrected()` for rates, and for differences and rewards the wider of
+`SkewCorrected()` and `Student()`, the t interval. *Bootstrap* is studentized, `Bootstrap(seed)`.
+The docstrings of `benchmarks/intervals.py` describe the cases.
 
 {coverage}
 """
@@ -146,7 +146,7 @@ interval: `SkewCorrected()` for rates; for differences and rewards, the wider of
 def _machine(machine: dict) -> str:
     load = machine["load_at_start"]
     shared = (
-        " Other work shared the machine: times, and ratios of times, may be off by a factor of 2."
+        " Other work shared the machine, so times and ratios of times may be off by a factor of 2."
         if load > QUIET
         else ""
     )
@@ -220,7 +220,7 @@ def _frontiers(rows: list[dict]) -> str:
 
 
 def _fixed_points(rows: list[dict]) -> str:
-    head = ["", "KL", "design, ms", "gap", "two roads", "damping", "steps", "own grid, ms"]
+    head = ["", "KL", "design, ms", "gap", "difference", "damping", "steps", "own grid, ms"]
     head += ["its error", "ratio", "cells for 1e-9", "ms", "ratio"]
     lines = []
     for row in rows:

@@ -44,8 +44,8 @@ SAMPLES = (4, 8, 16, 32, 64, 128, 256)
 PAGE = """# Figures of the theory
 
 All figures are computed from the theory, without training, by `make figures`.
-`infalign design --plot` draws the first kind for any procedure and candidates. Numbers are win
-rates against the reference at {budget} nats.
+`infalign design --plot` draws figures of the first kind for any procedure and candidates. Numbers
+are win rates against the reference at {budget} nats.
 
 {sections}"""
 
@@ -71,7 +71,7 @@ def wrapped(text: str) -> str:
 
 
 def percent(value: float) -> str:
-    """A win rate in per cent."""
+    """A win rate in percent."""
     return f"{100 * value:.1f} %"
 
 
@@ -96,8 +96,8 @@ def frontier_section(procedure) -> str:
         the calibrated reward itself (identity) reaches {percent(rates["identity"])}, and on a
         normally distributed raw reward (probit) {percent(rates["probit"])}. The best of the simple
         transforms shown is `{simple.transform}`, with {percent(simple.win_rate)}. The exponential
-        at its best t, {t:.3g}, is {100 * others[-1].loss:.2f} points below the optimum. A sign of t
-        that does not fit the procedure costs up to {100 * max(r.loss for r in others):.1f}
+        at its best t, {t:.3g}, is {100 * others[-1].loss:.2f} points below the optimum. A t with
+        the wrong sign for the procedure costs up to {100 * max(r.loss for r in others):.1f}
         points.""",
     )
 
@@ -183,12 +183,12 @@ def samples_section() -> str:
         "calibration_samples",
         figure,
         f"""Expected win rate of best-of-4 at {BUDGET} nats when quantiles are estimated from K
-        reference samples per prompt. The best table for each K reaches {percent(gain[16])} at
-        K = 16 and {percent(gain[128])} at K = 128; exact calibration reaches {percent(exact)}. The
-        identity hardly loses anything ({percent(flat[16])} at K = 16): a sharper transform needs a
-        finer calibration. The exponential at its best t for exact calibration,
-        {exponential.t:.3g}, is within half a point of its own exact value from {needed} samples
-        on.""",
+        reference samples per prompt. The best table for each K reaches {percent(gain[16])} at K =
+        16 and {percent(gain[128])} at K = 128; exact calibration reaches {percent(exact)}. The
+        identity loses hardly anything ({percent(flat[16])} at K = 16), while a sharper transform
+        needs a finer calibration. The exponential at its best t for exact calibration,
+        {exponential.t:.3g}, is within half a point of its own exact value with {needed} samples or
+        more.""",
     )
 
 

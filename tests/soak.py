@@ -212,7 +212,7 @@ def page(results: list[dict]) -> str:
             f"| {r['case']} | {r['shards']} | {r['uninterrupted']:.2f} s | {r['runs']} "
             f"| {r['killed']} | {r['kills']} | {r['most']} | {r['equal']} |"
         )
-    lines += ["", "Moments of the kills, by the files that the process left:", ""]
+    lines += ["", "When the kills happened, judging by the files that the process left:", ""]
     lines += ["| policy | " + " | ".join(MOMENTS) + " |", "| --- |" + " ---: |" * len(MOMENTS)]
     for r in results:
         counts = " | ".join(str(r["moments"].get(m, 0)) for m in MOMENTS)
