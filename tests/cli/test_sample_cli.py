@@ -201,4 +201,4 @@ def test_what_cannot_be_found_fails_with_one_message(refused, tmp_path):
         code, message = refused(*FAST, *arguments)
         assert code == 1 and message.startswith("infalign: ") and words in message
     code, message = refused("--model", "http://127.0.0.1:9/v1", "--procedure", "sampling", "x")
-    assert code == 1 and "behind a #" in message
+    assert code == 1 and "after a #" in message

@@ -27,7 +27,7 @@ Nodes = Float[np.ndarray, "panels nodes"]
 """Values at the nodes of a quadrature."""
 
 Reads = Literal["nothing", "rewards", "quantiles"]
-"""What a procedure looks at to select a response."""
+"""The values by which a procedure selects a response."""
 
 BERNSTEIN_LIMIT = 16
 """Largest number of draws for which chances by rank are computed from a law: the conversion loses
@@ -35,15 +35,15 @@ about one decimal digit for every two draws."""
 
 
 class AbstractProcedure(ABC):
-    """Selects one response out of several draws."""
+    """Selects one of several drawn responses."""
 
     reads: ClassVar[Reads | None] = None
-    """What `choose` gets of each response; None for a procedure that only has a law."""
+    """The value of each response that `choose` gets; None for a procedure that only has a law."""
 
     @property
     @abstractmethod
     def draws(self) -> int:
-        """Responses drawn to select one; the largest number, if it varies."""
+        """Number of responses drawn to select one; the largest number if it varies."""
 
     @property
     def spec(self) -> str:
@@ -78,8 +78,8 @@ class AbstractProcedure(ABC):
     def choose(self, values: Sequence[float], rng: np.random.Generator) -> int:
         """Index of the response that a settled procedure selects.
 
-        - `values`: what the procedure `reads` of each of `draws` responses, in random order, so
-          that a choice of the first among equals is a random one.
+        - `values`: the values that the procedure `reads` for each of `draws` responses, in random
+          order, so that choosing the first of several equal values is a random choice.
         """
         raise NotImplementedError(f"{type(self).__name__} has a law but no `choose`")
 
@@ -102,21 +102,21 @@ def register_procedure(
     """Class decorator that registers a procedure under the name of its text form.
 
     `parse_procedure`, `spec`, configurations, the command line with its help and errors, reports
-    and the explorer then know it. Fields of the dataclass of type int, float or str are its
-    parameters. A class with other fields has a classmethod `from_text`, which reads the text after
-    `name:`, and its own `spec`.
+    and the explorer then recognize it. The dataclass's fields, of type int, float or str, are the
+    parameters. A class with other fields needs a classmethod `from_text`, which reads the text
+    after `name:`, and its own `spec`.
 
     - `name`: lower-case words joined by hyphens.
-    - `words`: the words of reports, with a field per parameter such as `best-of-{n}`; default: the
-      text form.
+    - `words`: the description in reports, with a placeholder per parameter, such as `best-of-{n}`;
+      default: the text form.
     - `label`: a short name for lists of choices; default: the name with spaces.
     - `family`: whether reports show the procedure as a curve over its only parameter, `n: int`.
-    - `example`: a text form such as `best-of-n:4`; default: the name, if there are no parameters.
+    - `example`: a text form such as `best-of-n:4`; default: the name if there are no parameters.
     - `form`: the text form in help and errors; default: `name:N` with all parameters. Empty if text
       cannot name the class.
 
-    Raises ValueError for a name that is taken. A class that is defined again, as by running a
-    notebook's cell twice, replaces its former definition.
+    Raises ValueError for a name that is taken. A class that is defined again, for example by
+    running a notebook cell twice, replaces its former definition.
 
     >>> from infalign import BestOfN, register_procedure
     >>> @register_procedure("better-of-two", words="the better of two")
@@ -140,16 +140,17 @@ def register_procedure(
 class RankProcedure(AbstractProcedure):
     """Selects by rank only: a policy with CDF F becomes one with CDF H(F).
 
-    A new one needs `draws`, `cdf`, `density` and `slope`; solver, win rates, contract tests and,
-    for up to 16 draws, the unbiased estimator and decoding follow from them. `register_procedure`
-    gives it a name.
+    A new procedure needs `draws`, `cdf`, `density` and `slope`. The solver, win rates and contract
+    tests follow from them, and so do the unbiased estimator and decoding for up to 16 draws.
+    `register_procedure` gives it a name.
     """
 
     reads: ClassVar[Reads | None] = "rewards"
 
     @property
     def fewest(self) -> int:
-        """The fewest samples from which the procedure can be estimated: `draws`, if fixed."""
+        """The minimum number of samples from which the procedure can be estimated: `draws`, if
+        fixed."""
         return self.draws
 
     @abstractmethod
@@ -161,19 +162,19 @@ class RankProcedure(AbstractProcedure):
 
     def subset_cdf(self, m: int) -> Float[np.ndarray, "_"]:
         """Chance that the response selected from a random subset of m samples is among the j
-        lowest, for j = 0 … m: the law an unbiased estimate from m samples uses.
+        lowest, for j = 0 … m: the law for an unbiased estimate from m samples.
 
         Subsets have `draws` samples, drawn without replacement. The array is computed once and
         must not be changed.
 
-        Raises DataError if the law is not that of a fixed number of draws, or of more than 16:
-        such a procedure has to define its `subset_law`.
+        Raises DataError if the law is not that of a fixed number of draws, or is that of more than
+        16 draws; the procedure then has to define `subset_law`.
         """
         m = _check.count("m", m, at_least=self.fewest)
         return _subset_law(self, m) if isinstance(self, Hashable) else self.subset_law(m)
 
     def subset_law(self, m: int) -> Float[np.ndarray, "_"]:
-        """`subset_cdf`, computed. Here from the law H; override it for more than 16 draws."""
+        """Computes `subset_cdf`, here from the law H; override it for more than 16 draws."""
         n = self.draws
         if n > BERNSTEIN_LIMIT:
             raise DataError(
@@ -198,7 +199,7 @@ class RankProcedure(AbstractProcedure):
 
     def choose(self, values: Sequence[float], rng: np.random.Generator) -> int:
         place = rng.choice(len(values), p=_rank_chances(self))
-        # The order is random, so a sort that keeps it among equals breaks their ties.
+        # The order is random, so a stable sort breaks ties at random.
         return int(np.argsort(values, kind="stable")[place])
 
 
@@ -211,16 +212,16 @@ def _subset_law(procedure: RankProcedure, m: int) -> np.ndarray:
 
 @lru_cache
 def _rank_chances(procedure: RankProcedure) -> np.ndarray:
-    """Chance of each rank, the lowest first, to be the selected one of all draws."""
+    """Chance that each rank among all draws is selected, lowest rank first."""
     chances = np.diff(procedure.subset_cdf(procedure.draws))
-    chances = np.maximum(chances, 0)  # a law solved for its chances may miss 0 by rounding
+    chances = np.maximum(chances, 0)  # chances solved from a law may miss 0 by rounding
     return chances / chances.sum()
 
 
 def order_statistic_law(n: int, k: int, m: int) -> Float[np.ndarray, "_"]:
     """Chance that the k-th best of a random n-subset of m samples is among the j lowest."""
-    # Of m samples, the i-th lowest is selected from C(i - 1, n - k) C(m - i, k - 1) subsets.
-    # The ratio of that at i + 1 to that at i falls with i: products from the largest one on.
+    # Of m samples, the i-th lowest is selected from C(i - 1, n - k) C(m - i, k - 1) subsets. The
+    # ratio of the counts at i + 1 and i falls with i, so the products start from the largest count.
     low = n - k
     i = np.arange(low + 1, m - k + 1)
     up, down = i * (m - i - k + 1.0), (i - low) * (m - i + 0.0)

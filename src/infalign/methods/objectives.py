@@ -90,8 +90,8 @@ def shaped(
 
 
 def _counted_tilt(transform: AbstractTransform, kl: float) -> Callable:
-    # Ranked among themselves the stored samples have no calibration error: their β is another one.
-    # Neither can such a rank be 0 or 1, so an unbounded transform stays finite.
+    # When ranked among themselves, the stored samples have no calibration error, so their β
+    # differs. These ranks cannot be 0 or 1 either, so an unbounded transform stays finite.
     tilted = at_kl(transform, kl)
     return lambda rewards: np.log(tilted.density(quantiles(rewards, rewards)))
 
