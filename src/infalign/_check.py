@@ -187,14 +187,20 @@ def paired_rows(**arrays: Any) -> None:
         )
 
 
-def enough_samples(name: str, available: np.ndarray, needed: int, what: object) -> None:
+def enough_samples(
+    name: str,
+    available: np.ndarray,
+    needed: int,
+    what: object,
+    remedy: str = "Draw more samples, or choose a procedure that draws fewer.",
+) -> None:
     """Checks that every row of `name` has as many samples as `what` needs."""
     short_rows = np.flatnonzero(available < needed)
     if short_rows.size:
         raise ValueError(
             f"`{what}` needs at least {needed} samples per prompt in `{name}`; prompt "
             f"{short_rows[0]} has {available[short_rows[0]]} ({short_rows.size} of "
-            f"{available.size} prompts are short). Draw more samples, or use a smaller n."
+            f"{available.size} prompts are short)." + _after(remedy)
         )
 
 

@@ -196,7 +196,15 @@ def test_text_cut_inside_a_character_does_not_stop_the_report(build):
 
 def test_the_tables_hold_the_numbers(build):
     text = Page(build(results(), {"seed": 7, "model": {"sha": "abc123"}})).text
-    for value in ("0.492", "0.472 to 0.512", "61.0 %", "70.2 %", "91.2 %", "89.4 to 93.0", "95.1 %"):
+    for value in (
+        "0.492",
+        "0.472 to 0.512",
+        "61.0 %",
+        "70.2 %",
+        "91.2 %",
+        "89.4 to 93.0",
+        "95.1 %",
+    ):
         assert value in text
     for value in ("+8.2", "6.1 to 10.3", "−3.9", "−5.5 to −2.3", "wins more", "wins less"):
         assert value in text

@@ -77,7 +77,8 @@ def pass_at(correct, k: int, *, interval: AbstractInterval = SKEWED) -> Estimate
     procedure = BestOfN(_check.count("k", k))
     correct = zero_or_one("correct", correct)
     samples = drawn(correct)
-    _check.enough_samples("correct", samples, k, procedure)
+    remedy = "Draw more samples, or use a smaller `k`."
+    _check.enough_samples("correct", samples, k, f"k={k}", remedy)
     failures = np.count_nonzero(correct == 0, axis=1)
     passes = np.empty(len(correct))
     for m in np.unique(samples):
