@@ -59,7 +59,7 @@ def one_of(name: str, value: Any, options: Sequence[str]) -> str:
 
 def text(name: str, value: Any) -> str:
     """`value`, which must be a string."""
-    return instance(name, value, str, "a text")
+    return instance(name, value, str, "a string")
 
 
 def path(name: str, value: Any, such_as: str) -> Path:
@@ -88,7 +88,7 @@ def texts(name: str, value: Any) -> list[str]:
     items = entries(name, value)
     for place, item in enumerate(items):
         if not isinstance(item, str):
-            raise ArgumentError(name, f"must hold texts; got {short(item)} at place {place}.")
+            raise ArgumentError(name, f"must hold strings; got {short(item)} at index {place}.")
     return items
 
 

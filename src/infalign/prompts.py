@@ -112,8 +112,8 @@ def _prompt(name: str, number: int, row: dict, column: str) -> Prompt:
         messages = [{"role": m["role"], "content": m["content"]} for m in value]
     else:
         raise DataError(
-            f"{name}, row {number}: `{column}` must be a text or a list of messages with role and "
-            f"content; got {str(value)[:60]!r}. Its columns are {sorted(row)}; "
+            f"{name}, row {number}: `{column}` must be a string or a list of messages with role "
+            f"and content; got {str(value)[:60]!r}. Its columns are {sorted(row)}; "
             "name another one with `prompts.column`."
         )
     # If another split of a data set has ids, those of this split are None.

@@ -90,7 +90,7 @@ def test_the_mean_kl_over_prompts_is_the_one_asked_for():
 def test_what_cannot_be_expressed_is_refused():
     with pytest.raises(SolveError, match=r"4 samples per prompt reach at most 1\.39 nats"):
         coupled_tilt(RNG(4).normal(size=(3, 4)), SelectedReward(BestOfN(2)), 2.0)
-    with pytest.raises(SolveError, match="did not settle in 2000 rounds"):
+    with pytest.raises(SolveError, match="did not converge in 2000 rounds"):
         coupled_tilt(3 * RNG(5).normal(size=(30, 32)), ExponentialUtility(-3.0), 1.0)
     with pytest.raises(ValueError, match="`rewards` must hold finite"):
         first_tilt([[1.0, np.inf]], SelectedReward(BestOfN(2)), 0.1)

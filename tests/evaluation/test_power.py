@@ -127,7 +127,7 @@ def test_steep_optima_and_many_draws_are_resolved():
 def test_a_policy_too_steep_for_the_quadrature_is_refused(monkeypatch):
     monkeypatch.setattr(variance, "MOST_NODES", 64)
     step = TiltedPolicy(Tabulated((0, 0.41234, 0.41235, 1), (0, 0, 5, 5)), 1.0)
-    with pytest.raises(SolveError, match=r"does not settle with 64 nodes.*Ask for a smaller `kl`"):
+    with pytest.raises(SolveError, match=r"does not converge with 64 nodes.*smaller `kl`"):
         win_rate_variance(step, Sampling(), samples=4, reference_samples=4)
 
 

@@ -368,7 +368,7 @@ def test_samplers_are_loaded_by_name():
     assert (server.url, server.model) == ("http://127.0.0.1:9/v1", "org/name")
     assert (server.temperature, server.top_p) == (0.5, 0.8)
     server._client.close()
-    with pytest.raises(DataError, match=r"behind a #: https://host/v1#NAME\."):
+    with pytest.raises(DataError, match=r"after a #: https://host/v1#NAME\."):
         load_sampler("https://host/v1/")
     with pytest.raises(DataError, match="no bundled model 'nothing'"):
         load_sampler("bundled:nothing")

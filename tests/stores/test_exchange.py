@@ -178,7 +178,7 @@ BAD = [
     ({"a": ["1"]}, r"must be a column of lists of numbers; it holds list<(item|element): string>"),
     ({"a": [2**53 + 1]}, r"holds a number that float64 cannot represent"),
     ({"a": [1.0], None: [2.0]}, r"'prompt_id' has no value in row 1 \(1 such"),
-    ({1.5: [1.0]}, r"'prompt_id' must be a column of texts or whole numbers; it holds double"),
+    ({1.5: [1.0]}, r"'prompt_id' must be a column of strings or whole numbers; it holds double"),
 ]  # fmt: skip
 
 

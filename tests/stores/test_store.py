@@ -498,8 +498,8 @@ def test_there_are_no_more_prompts_than_there_were_to_be(tmp_path):
         (["d"], [["x"]], [[1.0]], {"tokens": [1, 2]}, "`extra` must have one entry per response"),
         (["d"], None, [[1.0]], {"tokens": [1]}, "`extra` must come with `completions`"),
         (["d", "d"], None, [[1.0], [2.0]], None, "`prompt_ids` must be unique, one per row"),
-        ([7], None, [[1.0]], None, r"`prompt_ids` must be texts; got 7\. Use str"),
-        (["\ud800"], None, [[1.0]], None, "`prompt_ids` must be texts"),
+        ([7], None, [[1.0]], None, r"`prompt_ids` must be strings; got 7\. Use str"),
+        (["\ud800"], None, [[1.0]], None, "`prompt_ids` must be strings"),
         (["d"], [[object()]], [[1.0]], None, "object"),
     ],
 )

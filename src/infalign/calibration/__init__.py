@@ -1,7 +1,7 @@
 """Calibrators: quantiles of rewards, estimated from a few reference rewards per prompt.
 
 `Counting` is the plain rank; the others pool what prompts have in common. `choose` selects one of
-them only where it predicts held-out reference samples better. `assessment` computes the win rate of
+them only if it predicts held-out reference samples better. `assessment` computes the win rate of
 the policy that is trained on a calibrator.
 """
 

@@ -1,8 +1,8 @@
 """Choice of a calibrator by how well it predicts held-out reference samples.
 
 One sample of each prompt is held out in turn. Each calibrator is fitted on the other samples. It
-predicts the chance that the held-out one lies below each of them and below two points beyond them.
-The expected squared error of a predicted chance is smallest at the true chance, whatever the
+predicts the chance that the held-out sample lies below each of these, and below two points beyond
+them. The expected squared error of a predicted chance is smallest at the true chance, whatever the
 reward's distribution (Brier, Monthly Weather Review 78, 1950), so a lower error means a better
 calibration. Plain ranks are replaced only by a calibrator that is significantly better.
 """
@@ -170,8 +170,8 @@ def _errors(rewards: np.ndarray, features, calibrator: AbstractCalibrator) -> np
     # Losing one of two or three samples is a large loss, so half of the prompts keep all of theirs.
     parts = 2 if counts.max() <= 3 else 1
     for fold, half in itertools.product(range(folds.max()), range(parts)):
-        # Every rank is held out equally often, whatever K. Prompts with fewer samples skip the
-        # later folds, and only contribute their rewards.
+        # Every rank is held out equally often, for any K. Prompts with fewer samples skip the later
+        # folds, and only contribute their rewards.
         out = (numbers // parts * STRIDE + fold * np.maximum(counts // folds, 1)) % counts
         part = (fold < folds) & (numbers % parts == half)
         rest = rewards.copy()

@@ -96,7 +96,7 @@ def uniformity(fresh, stored, *, rng: np.random.Generator, permutations: int = 9
 
 
 def _statistics(place: np.ndarray, of: int) -> np.ndarray:
-    """Deviation and shift of fresh samples at the given places, shape (2, deals).
+    """Deviation and shift of fresh samples at the given ranks, shape (2, deals).
 
     - `place`: ranks, from 0, among all `of` samples of a prompt, shape (deals, prompts, m).
     """
@@ -181,7 +181,8 @@ class Saturation:
 def saturation(rewards, reference_rewards) -> Saturation:
     """Share of a policy's rewards above and below all reference samples of their prompt.
 
-    There the calibrated reward is flat, so further improvement is not rewarded.
+    Outside the reference samples the calibrated reward is flat, so further improvement is not
+    rewarded.
 
     - `rewards`, `reference_rewards`: shape (prompts, m) and (prompts, K), finite.
 

@@ -3,8 +3,8 @@
 The priors of m_p and log s_p are normal, and the law of Z is arbitrary. All three are estimated
 from all prompts by expectation maximization. A prompt's m and s are never replaced by point
 estimates: quantiles are averages over a posterior on a grid, so the quantiles of held-out reference
-samples are uniform. Source: Morris, Parametric empirical Bayes inference, JASA 78 (1983), made
-semiparametric; smoothed EM as in Silverman et al., JRSS B 52 (1990).
+samples are uniform. Source: Morris, Parametric empirical Bayes inference, JASA 78 (1983), here
+semiparametric, with smoothed EM as in Silverman et al., JRSS B 52 (1990).
 
 Rewards are centered on the median of all rewards, in units of the typical spread within a prompt.
 """

@@ -128,7 +128,7 @@ class StoreCalibration:
         return self.store.samples if self.plain else np.inf
 
     def place(self, prompt_ids: Sequence[str], rewards) -> AbstractPlacement:
-        """Where rewards lie among the reference rewards of their prompts, looked up once.
+        """The rewards' positions among the reference rewards of their prompts, looked up once.
 
         Arguments and errors as in `quantiles`.
         """

@@ -93,8 +93,8 @@ class AbstractFitted(ABC):
         return Belief(low[None], high[None], np.ones(1))
 
     def _intervals(self, row: int, rewards: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Ends of the quantile interval of each of one prompt's rewards, for calibrators whose
-        belief is that interval. A subclass implements this method or `_belief`."""
+        """Ends of the quantile interval of each reward of one prompt, for calibrators whose belief
+        is that interval. A subclass implements this method or `_belief`."""
         raise NotImplementedError
 
     def quantiles(self, rows, rewards) -> np.ndarray:

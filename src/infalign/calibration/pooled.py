@@ -205,9 +205,9 @@ class FittedPooled(AbstractFitted):
         weights, c = near.weights[0].ravel(), self.concentration
         if c == np.inf:
             return Belief(u, u, weights)
-        # Given the shared law's quantile v, the prompt's own is Beta(c v + rank, c (1 − v) + K −
-        # rank). The interval has the mean and standard deviation of that law: a uniform law on
-        # mean ± √3 sd.
+        # Given the shared law's quantile v, the prompt's own quantile is Beta(c v + rank, c (1 − v)
+        # + K − rank). The interval mean ± √3 sd is that of the uniform law with the same mean and
+        # standard deviation.
         k = self.own.counting.counts[row]
         below_up_to = ranks(self.own.counting.rewards[row, :k], rewards)
         low, high = ((c * u + rank) / (c + k) for rank in below_up_to)

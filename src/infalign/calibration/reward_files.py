@@ -26,7 +26,7 @@ def read_raw(path: Path | str) -> RawRewards:
     - any other name is text: one number per line, or the rewards of one prompt per line, separated
       by spaces or commas.
 
-    Raises DataError that names the file for other content.
+    For other content, raises a DataError that names the file.
     """
     path, source = Path(path), str(path)
     if path.is_dir():

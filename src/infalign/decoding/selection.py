@@ -60,7 +60,7 @@ class MajorityVote:
             votes = Counter(a for a in values if a is not None and a == a)  # nan means no answer
         except TypeError as error:
             raise DataError(
-                f"An answer must be hashable, such as a number or a text; got one that is not "
+                f"An answer must be hashable, such as a number or a string; got one that is not "
                 f"({error}). Return another type from the function that extracts it."
             ) from None
         if not votes:

@@ -1,7 +1,7 @@
 """Losses of offline methods, from log-ratios log π/π_ref of stored responses.
 
 All losses are means over rows. Log-ratios are sums over the tokens of a response, never averages:
-an average would be another objective, in which long responses spend KL for less.
+an average would be a different objective, in which KL is cheaper for long responses.
 """
 
 import math

@@ -62,7 +62,7 @@ def identity_beta(s: Setting) -> float:
 
 def log_quantile(s: Setting) -> Objective:
     """E[log C] − β KL: at β = 1/(n − 1) its optimum is the best-of-n distribution (vBoN, Amini et
-    al., arXiv:2407.06057; BOND, arXiv:2407.14622); here β is that of the target KL."""
+    al., arXiv:2407.06057; BOND, arXiv:2407.14622); here β is the one at the target KL."""
     counted = Counting().fit(np.zeros((1, 1)))  # log 0 needs smoothed ranks
     few = RankOutlook(s.store.samples)
     outcome = few.achieved(Log(), s.procedure, s.against, kl=s.design.target_kl)

@@ -51,7 +51,7 @@ def quantile_regression(s: Setting, rewards: np.ndarray) -> Task:
 
 
 def ipo(s: Setting, rewards: np.ndarray) -> Task:
-    """τ is the β of the calibrated reward at the target KL: IPO maximizes that reward."""
+    """IPO maximizes the calibrated reward, so τ is the β of that reward at the target KL."""
     return _pairs(rewards, 2, partial(losses.ipo_loss, tau=identity_beta(s)))
 
 

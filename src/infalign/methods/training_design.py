@@ -8,7 +8,8 @@ from infalign.core import AbstractTransform, RankProcedure, parse_transform, tra
 
 @dataclass(frozen=True)
 class TrainingDesign:
-    """The transform that a run trains on, and what theory expects with its number of samples."""
+    """The transform that a run trains on, with its theoretical results for the run's number of
+    samples."""
 
     transform: AbstractTransform
     beta: float

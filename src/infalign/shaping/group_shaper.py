@@ -10,7 +10,7 @@ from .shaper import AbstractShaper, Batch, Calibrator, Shaped, calibrated
 
 
 class GroupShaper(AbstractShaper):
-    """Rewards whose leave-one-out policy gradient is that of the inference-time win rate.
+    """Rewards whose leave-one-out policy gradient is the gradient of the inference-time win rate.
 
     The reward of a response is the loss of its group's win rate if the response is left out,
     averaged over all subsets that the procedure could have drawn (`infalign.core.group_rewards`).

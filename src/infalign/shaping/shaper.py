@@ -110,7 +110,7 @@ class Shaper(AbstractShaper):
     - `calibrator`: estimates quantiles from the store's rewards. It is a calibrator such as
       `Pooled()`, which is fitted to the store now; a fitted calibrator; or a `StoreCalibration`.
       Default: plain ranks.
-    - `smoothing`: of plain ranks; `add-half` keeps quantiles inside (0, 1).
+    - `smoothing`: smoothing of plain ranks; `add-half` keeps quantiles inside (0, 1).
 
     >>> from infalign import CalibrationStore, Exponential
     >>> store = CalibrationStore.from_rewards(["a"], [[1.0, 2.0, 3.0, 4.0]])

@@ -146,7 +146,7 @@ def _texts(column: "pa.ChunkedArray", key: str, before: int) -> "pa.Array":
     kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
     texts = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
     if not any(fits(kind) for fits in (*texts, pa.types.is_integer)):
-        raise DataError(f"{key!r} must be a column of texts or whole numbers; it holds {kind}.")
+        raise DataError(f"{key!r} must be a column of strings or whole numbers; it holds {kind}.")
     missing = column.null_count
     if missing:
         row = before + pc.index(column.is_null(), True).as_py()

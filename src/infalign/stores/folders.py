@@ -43,8 +43,8 @@ def new_folder(path: Path) -> Iterator[Path]:
     """A temporary folder that takes the name `path` when the block ends without error.
 
     The files written into it must be synced. A kill at any moment leaves nothing at `path`; the
-    next attempt removes any temporary folder. Raises DataError if `path` exists already, or while
-    another process is making it.
+    next attempt removes what is left of the temporary folder. Raises DataError if `path` exists
+    already, or while another process is making it.
     """
     require_free(path)
     around = path.parent / f".{path.name}{storage.UNFINISHED}"

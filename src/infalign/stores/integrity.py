@@ -86,7 +86,7 @@ def _check_rewards(path: Path, shard: dict) -> None:
         raise _disagrees(file, "its checksum or its number of rewards differs")
     if len(ids) != shard["prompts"] or ids.null_count:
         raise _disagrees(
-            file, f"it has {len(ids) - ids.null_count}  prompts, another number than stated"
+            file, f"it has {len(ids) - ids.null_count}   prompts, not the number stated"
         )
     prompt = np.repeat(np.arange(len(ids)), rows.counts)
     wrong = np.flatnonzero(~np.isfinite(values))

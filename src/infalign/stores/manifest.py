@@ -52,8 +52,8 @@ def _versions() -> dict[str, str]:
 def read_manifest(path: Path) -> dict:
     """The manifest in folder `path`.
 
-    Raises DataError for a missing manifest, one of another schema version, and one that has changed
-    since it was written.
+    Raises DataError if the manifest is missing, has another schema version, or has changed since it
+    was written.
     """
     file = path / NAME
     if not file.exists():

@@ -1,8 +1,8 @@
 """Fingerprints of sets of prompts. The fingerprint of a union follows from those of its parts.
 
 A fingerprint is the sum of one checksum per member, modulo 2²⁵⁶. It does not depend on the order,
-and that of a union of disjoint sets is the sum of theirs: the additive hash of Bellare and
-Micciancio (EUROCRYPT 1997). It detects accidents; it does not resist attacks.
+and the fingerprint of a union of disjoint sets is the sum of their fingerprints: the additive hash
+of Bellare and Micciancio (EUROCRYPT 1997). It detects accidents; it does not resist attacks.
 """
 
 import hashlib

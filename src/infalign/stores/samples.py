@@ -54,7 +54,7 @@ class PromptSamples:
     def matrix(self, column: str) -> np.ndarray:
         """The numbers of each prompt, shape (prompts, K), null as nan.
 
-        Raises DataError where prompts have different numbers of samples.
+        Raises DataError if prompts have different numbers of samples.
         """
         other = np.flatnonzero(self.counts != self.counts[0])
         if other.size:
@@ -75,7 +75,7 @@ def samples_of(
 
     - `columns`: as in `read_samples`.
 
-    Raises DataError as `read_samples` does, and for prompts that have no samples.
+    Raises DataError like `read_samples`, and for prompts without samples.
     """
     needed = None if columns is None else list(dict.fromkeys(("prompt_id", "sample", *columns)))
     return by_prompt(read_samples(path, needed), prompt_ids, source=str(path))

@@ -38,7 +38,8 @@ prompt."""
 
 
 def smallest_type(values: np.ndarray) -> np.dtype:
-    """float32 if it represents every value, else float64: rounding would create ties."""
+    """float32 if it represents every value exactly, else float64, since rounding would create
+    ties."""
     with np.errstate(over="ignore"):
         exact = values.dtype == np.float32 or np.array_equal(values, values.astype(np.float32))
     return np.dtype("<f4" if exact else "<f8")

@@ -44,7 +44,8 @@ class SortedRewards(Mapping):
         """How many of the prompt's rewards lie below each reward, how many at or below it, and the
         prompt's K.
 
-        - `positions`: of prompts, from `find`, shape (n,); `rewards`: shape (n, m), float64.
+        - `positions`: positions of prompts, from `find`, shape (n,); `rewards`: shape (n, m),
+          float64.
 
         Returns arrays of shapes (n, m), (n, m) and (n,).
         """

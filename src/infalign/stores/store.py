@@ -29,12 +29,12 @@ if TYPE_CHECKING:
 class CalibrationStore:
     """K sorted reference rewards per prompt; K may differ between prompts.
 
-    Make one from arrays with `from_rewards`, from a folder with `open`. Picklable: rewards in
-    memory are included; a store on disk is reopened when it is unpickled.
+    Make a store from arrays with `from_rewards`, or from a folder with `open`. Picklable: rewards
+    in memory are included; a store on disk is reopened when it is unpickled.
     """
 
     rewards: SortedRewards
-    """Prompt id to its sorted reference rewards. Any mapping to sorted rows becomes one."""
+    """Prompt id → sorted reference rewards. Any mapping to sorted rows is accepted."""
 
     provenance: Mapping[str, object]
     """How the rewards were made; compared by `require`."""

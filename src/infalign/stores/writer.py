@@ -112,7 +112,7 @@ class StoreWriter:
 
     @property
     def prompts(self) -> int:
-        """Number of prompts that have their rewards."""
+        """Number of prompts that have rewards."""
         return held(self._manifest)
 
     def add(self, prompt_ids: Sequence[str], completions, rewards, extra=None) -> None:
@@ -197,7 +197,7 @@ class StoreWriter:
             ids = None
         if ids is None or ids.null_count:
             wrong = next(p for p in prompt_ids if not isinstance(p, str) or not p.isprintable())
-            raise ValueError(f"`prompt_ids` must be texts; got {wrong!r}. Use str(…) of them.")
+            raise ValueError(f"`prompt_ids` must be strings; got {wrong!r}. Use str(…) of them.")
         again = [p for p in prompt_ids if p in self._new]
         if self._known is not None:
             again += [prompt_ids[i] for i in np.flatnonzero(self._known.find(prompt_ids) >= 0)]

@@ -104,8 +104,8 @@ class GRPOSteps(AbstractSteps):
 class LogRatioReward:
     """k1 = Σ_t log π/π_ref of each completion at the sampling temperature, in nats, as a reward.
 
-    Its mean over samples of π is KL(π ‖ π_ref). The policy is that of `trainer`, which is set when
-    training begins.
+    Its mean over samples of π is KL(π ‖ π_ref). The policy is the model of `trainer`, which is set
+    when training begins.
 
     - `reference`: the reference, or None for the policy without its adapters.
     """

@@ -2,8 +2,8 @@
 
 θ(α) = θ_ref + α (θ − θ_ref) leads from the reference (α = 0) through the trained policy (α = 1).
 The sequence KL grows roughly like α², so a secant method in logarithms finds the target in few
-measurements. Source: WARP, Ramé et al., arXiv:2406.16768, interpolates toward the initialization
-after RLHF. Missing the target is an error, since the policy's results would be those at another KL.
+measurements. WARP (Ramé et al., arXiv:2406.16768) also interpolates toward the initialization after
+RLHF. Missing the target is an error, since the policy's results would be those at another KL.
 """
 
 from collections.abc import Callable, Sequence
@@ -49,10 +49,11 @@ def land(
     out: Path,
     report: Callable[[int, int], None],
 ) -> None:
-    """Write the policy at the target KL to `out/model`, and the search for it to `landing.json`.
+    """Write the policy at the target KL to `out/model`, and the record of the search to
+    `landing.json`.
 
     The KL is measured on `prompts`. Every measurement draws with the same seed, so only α differs
-    between them. Raises DataError when the target is out of reach.
+    between them. Raises DataError if the target is out of reach.
     """
     reference, policy = (
         LanguageModel(

@@ -45,7 +45,7 @@ def finish(trainer: Trainer, out: Path) -> None:
 
     `done.json` is written last, so a folder with that file is finished.
     """
-    for callback in (PrinterCallback, ProgressCallback):  # standard output belongs to results
+    for callback in (PrinterCallback, ProgressCallback):  # standard output is for results only
         trainer.remove_callback(callback)
     trainer.train(resume_from_checkpoint=last_checkpoint(out) if out.exists() else None)
     lines = [storage.json_line(row) for row in trainer.state.log_history]

@@ -25,7 +25,7 @@ from infalign.stores import CalibrationStore
 
 
 class WinRateCallback(TrainerCallback, ExportableState):
-    """Measures the policy that a transformers trainer of a causal language model trains.
+    """Measures the causal language model that a transformers trainer trains.
 
     Before the first step, and then every `every` steps, the policy answers held-out prompts, a few
     times each. The responses are scored and compared with reference rewards under the procedure.
@@ -34,10 +34,10 @@ class WinRateCallback(TrainerCallback, ExportableState):
     reference model, `infalign/kl` in nats per sequence.
 
     Training is bit-for-bit the same with and without this callback: it uses its own random numbers
-    and restores the model's mode. The interval is that of a single measurement. A change can be
-    significant sooner than it suggests, since the prompts are the same each time;
-    `evaluation.power` gives the prompts and samples that a difference needs. In distributed
-    training every process measures the same.
+    and restores the model's mode. The interval is that of a single measurement. A change between
+    measurements can be significant sooner than the interval suggests, since the prompts are the
+    same each time; `evaluation.power` gives the prompts and samples that a difference needs. In
+    distributed training every process makes the same measurement.
 
     - `reward`: a TRL reward function; it gets the prompts' ids as the column `prompt_id`.
     - `prompts`: at least 2, none of them trained on.
