@@ -232,7 +232,8 @@ def test_one_prompt_has_no_interval():
             [[1.0, 2], [1, np.nan], [np.nan, np.nan]],
             [[1.0, 2]] * 3,
             r"`BestOfN\(n=2\)` needs at least 2 samples per prompt in `policy_rewards`; prompt 1 "
-            r"has 1 \(2 of 3 prompts are short\)\. Draw more samples, or choose a procedure that draws fewer",
+            r"has 1 \(2 of 3 prompts are short\)\. Draw more samples, or choose a procedure that "
+            r"draws fewer",
         ),
         ([[1.0, 2]], [[1.0]], r"`BestOfN\(n=2\)` needs .* in `reference_rewards`; prompt 0 has 1"),
     ],

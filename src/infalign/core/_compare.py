@@ -1,4 +1,4 @@
-"""Transforms side by side: the win rate of each at a KL budget, beside the optimum's."""
+"""Transforms side by side: the win rate of each at a KL budget, compared with the optimum's."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -45,7 +45,7 @@ class Tilting(Protocol):
 
     @property
     def spec(self) -> str:
-        """Its name in tables."""
+        """The candidate's name in tables."""
 
     @property
     def middle(self) -> Float[np.ndarray, "_"]:

@@ -36,7 +36,7 @@ ROUNDING_LIMIT = 1e-4
 
 @dataclass(frozen=True)
 class Design:
-    """The optimal transform for a procedure, and what training on it achieves.
+    """The optimal transform for a procedure, and the result of training on it.
 
     With finite calibration (`samples` reference samples per prompt), `win_rate` and `kl` are
     expectations over prompts with random samples.
@@ -85,8 +85,8 @@ class Design:
     def rounding(self) -> float:
         """Largest change of Φ/β, in nats, when `transform` is rounded to double precision.
 
-        It is large if the win rate is so close to 1 that β is tiny compared with Φ: a rounding of
-        1e-6 here is 1e-3 for a trainer that computes with three digits less than single precision.
+        It is large if the win rate is so close to 1 that β is tiny compared with Φ: a value of 1e-6
+        here becomes 1e-3 for a trainer with three digits less precision.
         """
         return ROUNDING * self.transform.phi[-1] / self.beta
 

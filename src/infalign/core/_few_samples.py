@@ -114,7 +114,7 @@ class FewSamples:
     def at_kl(self, transform: AbstractTransform, kl: float) -> tuple[float, Cells]:
         """β, and exponents Φ/β per cell, at which training on a transform reaches `kl` nats.
 
-        Raises SolveError if K samples cannot express that much.
+        Raises SolveError if K samples cannot express that much KL.
         """
         values = self.values(transform)
         scale = self._scale(values, kl, transform.spec)

@@ -44,11 +44,12 @@ def group_rewards(
     utilities: Real[ArrayLike, "groups m"],
     procedure: RankProcedure,
 ) -> Float[np.ndarray, "groups m"]:
-    """Training rewards whose leave-one-out policy gradient is that of W.
+    """Training rewards whose leave-one-out policy gradient is the gradient of W.
 
-    (m − 1)(ĝ − ĝ₋ᵢ): a trainer that subtracts the mean of the others in the group, as RLOO does,
-    turns it into the advantage m(ĝ − ĝ₋ᵢ), whose mean over the group is ∇W. KL terms may be
-    subtracted first. Each group's rewards sum to 0. The cost grows like m log m.
+    They are (m − 1)(ĝ − ĝ₋ᵢ). A trainer that subtracts the mean of the others in the group, as RLOO
+    does, turns them into the advantages m(ĝ − ĝ₋ᵢ). Their mean product with ∇ log π over the group
+    is an unbiased estimate of ∇W. KL terms may be subtracted first. Each group's rewards sum to 0.
+    The cost grows like m log m.
 
     The arguments are those of `group_win_rate`, but groups need at least one response more than the
     procedure draws.

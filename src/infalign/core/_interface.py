@@ -1,10 +1,11 @@
-"""What a procedure is: its law on the quantile axis, its name, and the response it selects.
+"""The interface of procedures: their law on the quantile axis, their name, and the choice of a
+response.
 
-A procedure draws responses and selects one. The calibrated reward of a reference response is
-u ~ Uniform(0, 1), so that of the selected one has some CDF H(u), the procedure's law. A procedure
-that selects by rank turns *any* policy with CDF F into one with CDF H(F), so design and evaluation
-need only its law (InfAlign, arXiv:2412.19792, section 4). Procedures that read the calibrated
-reward itself are in `_soft_procedures`.
+A procedure draws responses and selects one. The calibrated reward of a reference response is u ~
+Uniform(0, 1), so the calibrated reward of the selected response has some CDF H(u), the procedure's
+law. A procedure that selects by rank turns *any* policy with CDF F into a policy with CDF H(F), so
+design and evaluation need only its law (InfAlign, arXiv:2412.19792, section 4). Procedures that
+read the calibrated reward itself are in `_soft_procedures`.
 """
 
 from abc import ABC, abstractmethod
@@ -72,7 +73,7 @@ class AbstractProcedure(ABC):
         return ()
 
     def settled(self, rng: np.random.Generator) -> "AbstractProcedure":
-        """The procedure with its random parts drawn, such as a random number of responses."""
+        """The procedure after its random parts are drawn, such as a random number of responses."""
         return self
 
     def choose(self, values: Sequence[float], rng: np.random.Generator) -> int:
@@ -112,8 +113,8 @@ def register_procedure(
     - `label`: a short name for lists of choices; default: the name with spaces.
     - `family`: whether reports show the procedure as a curve over its only parameter, `n: int`.
     - `example`: a text form such as `best-of-n:4`; default: the name if there are no parameters.
-    - `form`: the text form in help and errors; default: `name:N` with all parameters. Empty if text
-      cannot name the class.
+    - `form`: the text form in help and errors; default: `name:N` with all parameters. Empty if the
+      class has no text form.
 
     Raises ValueError for a name that is taken. A class that is defined again, for example by
     running a notebook cell twice, replaces its former definition.

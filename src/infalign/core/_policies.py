@@ -1,4 +1,4 @@
-"""The solution of KL-regularized RL on the quantile axis: the reference, tilted.
+"""The solution of KL-regularized RL on the quantile axis: a tilt of the reference.
 
 Training on Φ(C) with strength β gives the density f(u) = e^{Φ(u)/β} / Z, Z = ∫₀¹ e^{Φ/β}, for
 every prompt, reward and model (InfAlign, arXiv:2412.19792).
@@ -111,7 +111,7 @@ class TiltedPolicy:
         return max(self._curve.kl, 0.0)
 
     def density(self, u: Real[ArrayLike, "*any"]) -> Float[np.ndarray, "*any"]:
-        """f(u), elementwise; 1 is the reference."""
+        """f(u), elementwise; the reference has density 1."""
         return np.exp(self.transform(quantile("u", u)) / self.beta - self.log_partition)
 
     def cdf(self, u: Real[ArrayLike, "*any"]) -> Float[np.ndarray, "*any"]:

@@ -5,7 +5,7 @@ The law of best-of-n is concentrated within 1/n of one end of the axis, and a po
 within e^-κ of it, so panel widths halve toward both ends. Inside a panel the integrands are smooth,
 and 12 nodes reach double precision; if an integrand is not smooth, the panel is cut in two.
 
-Distances from 1 are stored as well as distances from 0: a panel may be far narrower than the
+Distances from 1 are stored as well as distances from 0, since a panel may be far narrower than the
 spacing of floating-point numbers near 1.
 """
 

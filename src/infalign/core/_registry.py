@@ -1,4 +1,4 @@
-"""Registries of named classes: the procedures and transforms that text can name.
+"""Registries of named classes: the procedures and transforms with a text form.
 
 A class is registered by a decorator above `@dataclass(frozen=True)`:
 
@@ -62,7 +62,7 @@ class Entry(Generic[T]):
     """Empty for a class that reads its own text by `from_text`."""
 
     form: str
-    """`best-of-n:N`, for help and errors; empty if text cannot name the class."""
+    """`best-of-n:N`, for help and errors; empty if the class has no text form."""
 
     label: str
     """`best of n`, for lists of choices."""

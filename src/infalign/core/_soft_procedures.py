@@ -181,7 +181,7 @@ class Rewind(SoftenedProcedure):
         return _check.real("quantile", quantile) >= self.threshold
 
     def choose(self, values: Sequence[float], rng: np.random.Generator) -> int:
-        """The first response that passes, in the order drawn; else the last."""
+        """The first response that passes, in the order drawn; otherwise the last one."""
         passed = [i for i, u in enumerate(values[: self.max_tries]) if self.passes(u)]
         return passed[0] if passed else min(len(values), self.max_tries) - 1
 

@@ -16,7 +16,7 @@ SUM_TOLERANCE = 1e-9
 
 @dataclass(frozen=True, eq=False)
 class World:
-    """Rewards, the reference, and the levels that tied rewards share; rows are prompts."""
+    """Rewards, the reference probabilities, and the levels of tied rewards; rows are prompts."""
 
     reward: Float[np.ndarray, "prompts outcomes"]
     reference: Float[np.ndarray, "prompts outcomes"]
