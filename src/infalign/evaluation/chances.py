@@ -50,8 +50,8 @@ def selected_mean(
 ) -> Estimate:
     """Mean of `values` over the responses that are selected with these chances.
 
-    - `values`, `chances`: shape (prompts, samples). Rows of chances sum to 1, and are 0 where a
-      value is nan.
+    - `values`, `chances`: shape (prompts, samples). Rows of chances sum to 1, and chances are 0
+      where a value is nan.
     """
     return over_prompts(np.nansum(chances * values, axis=1), interval=interval)
 

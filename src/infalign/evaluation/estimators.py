@@ -69,9 +69,9 @@ def win_rate_difference(
 ) -> Estimate:
     """Win rate of policy a minus that of policy b, paired by prompt.
 
-    Both face the same reference samples, so the difficulty of prompts and the noise of the
-    reference cancel, and the interval is narrower than those of the two win rates. Arguments as
-    for `win_rate`.
+    Both policies face the same reference samples. The difficulty of prompts and the noise of the
+    reference therefore cancel, and the interval is narrower than the intervals of the two win
+    rates. Arguments as for `win_rate`.
     """
     a, b = (
         _per_prompt(rewards, reference_rewards, procedure, against, calibration, name)

@@ -26,7 +26,7 @@ def drawn(rewards: np.ndarray) -> np.ndarray:
 def calibrated(
     calibration, rewards: np.ndarray, *procedures: AbstractProcedure
 ) -> np.ndarray | None:
-    """The checked calibration rewards, or None where no procedure reads them.
+    """The checked calibration rewards, or None if no procedure reads them.
 
     - `rewards`: the rewards that are judged, from other samples.
     """

@@ -127,12 +127,13 @@ def length_controlled(
     The controlled win rate is σ(α). Standard errors are those of a jackknife over prompts, with one
     Newton step for each.
 
-    As in AlpacaEval, the regression is logistic in tanh of the standardized difference and
-    predicts at zero. Unlike there, outcomes are comparisons of rewards instead of a judge's
+    As in AlpacaEval, the regression is logistic in tanh of the standardized difference and predicts
+    at zero. Unlike in AlpacaEval, outcomes are comparisons of rewards instead of a judge's
     preferences; all prompts share one intercept instead of a difficulty estimated from other
     models; a weak normal prior replaces the cross-validated penalty; errors are clustered by
-    prompt. The controlled rate is descriptive, not causal: whatever makes responses both longer
-    and better counts as length, so it does not forecast a policy that is made to answer shorter.
+    prompt. The controlled rate is descriptive, not causal: whatever makes responses both longer and
+    better counts as length. It does not predict the win rate of a policy that is trained to give
+    shorter answers.
 
     - `policy_rewards`, `policy_lengths`: shape (prompts, m), nan where no sample was drawn; those
       of the reference (prompts, k). Lengths in any unit, tokens or characters.
@@ -140,8 +141,8 @@ def length_controlled(
       `procedure`.
     - `calibration`: as in `win_rate`.
 
-    Raises DataError when the policy's responses are always longer, or always shorter: the win rate
-    at equal length would be an extrapolation.
+    Raises DataError if the policy's responses are always longer or always shorter, since the win
+    rate at equal length would be an extrapolation.
     """
     ours = _samples("policy", policy_rewards, policy_lengths)
     theirs = _samples("reference", reference_rewards, reference_lengths)

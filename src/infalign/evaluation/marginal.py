@@ -28,11 +28,11 @@ ARMIJO = 1e-4
 def marginal_kl(policy_rewards, reference_rewards) -> float:
     """∫ f log f in nats, f the density of the policy's quantiles, averaged over prompts.
 
-    By the data-processing inequality a policy's sequence KL is at least this; the ratio of the two
-    is the KL efficiency, 1 for the exact tilt. The estimate is the least KL of a density whose
-    moments E[u^a] and E[(1 − u)^a], a = 1, 2, 4, … up to K/2, match those of the samples within
-    their noise; it is too low for a density sharper than u^(K/2). That density is exp Σ θ_a u^a,
-    and Newton's method on the concave dual finds it.
+    By the data-processing inequality a policy's sequence KL is at least this large. The ratio of
+    the two is the KL efficiency, which is 1 for the exact tilt. The estimate is the least KL of a
+    density whose moments E[u^a] and E[(1 − u)^a], a = 1, 2, 4, … up to K/2, match those of the
+    samples within their noise; it is too low for a density sharper than u^(K/2). The least-KL
+    density is exp Σ θ_a u^a, and Newton's method on the concave dual finds it.
 
     - `policy_rewards`, `reference_rewards`: shape (prompts, m) and (prompts, K), finite, any scale.
       A tied reward is spread evenly over the ranks that it shares.
