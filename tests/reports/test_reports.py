@@ -230,8 +230,8 @@ def test_only_a_quick_run_warns_that_it_is_not_evidence(build, evidence):
 
 def test_a_win_is_worded_as_one():
     assert verdict(results()) == (
-        "Decoded with worst-of-4, InfAlign-CTRL beats the reference in 91.2 % of comparisons "
-        "and Plain RLHF in 83.0 %, at about the same KL. The difference is 8.2 points "
+        "Decoded with worst-of-4, InfAlign-CTRL beats the reference in 91.2 % of comparisons, "
+        "and Plain RLHF does so in 83.0 %, at about the same KL. The difference is 8.2 points "
         "(95 % interval 6.1 to 10.3)."
     )
 
@@ -250,8 +250,8 @@ def test_a_loss_is_called_one(build):
     values["differences"][0] |= {"value": -0.03, "low": -0.05, "high": -0.01}
     assert verdict(values) == (
         "Decoded with worst-of-4, InfAlign-CTRL wins less than Plain RLHF. InfAlign-CTRL beats the "
-        "reference in 91.2 % of comparisons and Plain RLHF in 83.0 %, at about the same KL. "
-        "The difference is −3.0 points (95 % interval −5.0 to −1.0)."
+        "reference in 91.2 % of comparisons, and Plain RLHF does so in 83.0 %, at about the same "
+        "KL. The difference is −3.0 points (95 % interval −5.0 to −1.0)."
     )
 
 

@@ -111,7 +111,7 @@ def render(results: Mapping, provenance: Mapping, figures: Mapping) -> str:
 
 
 def _beyond(training: Mapping) -> dict[str, float]:
-    """Share of responses above all calibration responses in the last steps, by method."""
+    """Share of responses above or below all calibration responses in the last steps, by method."""
     shares = {
         method: [x for x in record.get("saturated", []) if x is not None][-STEPS:]
         for method, record in training.items()
@@ -222,7 +222,7 @@ def _paired(results: Mapping, difference: Mapping) -> str:
     elif not _same_kl(a, b):
         kl = f"at {number(a['kl']['value'], 2)} and {number(b['kl']['value'], 2)} nats of KL"
     both = f"{a['label']} beats the reference in {rate_a} of comparisons"
-    both += f" and {b['label']} in {rate_b}, {kl}."
+    both += f", and {b['label']} does so in {rate_b}, {kl}."
     points = number(100 * difference["value"], 1)
     shown = f"The difference is {points} points (95 % interval {interval(difference, 100, 1)})."
     match outcome(difference):
