@@ -61,7 +61,7 @@ def evaluate(
         str | None,
         _option(
             COMPARED,
-            "Reward that the procedures select by, given like `reward` in a configuration.",
+            "Reward that the procedures select by, as in a configuration's `reward`.",
         ),
     ] = None,
     gold: Annotated[
@@ -104,9 +104,7 @@ def evaluate(
     samples: Annotated[int, _option(SAMPLED, "Responses per prompt and policy.", min=1)] = 32,
     kl_samples: Annotated[
         int,
-        _option(
-            SAMPLED, "Maximum number of responses per prompt on which the KL is measured.", min=1
-        ),
+        _option(SAMPLED, "Maximum number of responses per prompt used to measure the KL.", min=1),
     ] = 8,
     temperature: Annotated[float, _option(SAMPLED, "Softmax temperature.")] = 1.0,
     top_p: Annotated[float, _option(SAMPLED, "Nucleus-sampling threshold (top-p).")] = 1.0,

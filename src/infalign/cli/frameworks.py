@@ -28,7 +28,7 @@ EXPORT_HELP = (
     "Example: infalign export-prompts runs/mine --for verl --out data"
 )
 SERVE_HELP = (
-    "Serve a run's reward over HTTP, for OpenRLHF and other runs.\n\n"
+    "Serve a run's reward over HTTP, for OpenRLHF or another infalign run.\n\n"
     "It prints the URL and a description of the reward as JSON. There is no password: anyone who "
     "can reach the URL can use the reward.\n\n"
     "Example: infalign serve-reward runs/mine --port 8000"

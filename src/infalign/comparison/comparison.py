@@ -61,7 +61,7 @@ class Comparison:
     """Responses per prompt and policy."""
 
     kl_samples: int = 8
-    """Largest number of responses per prompt on which the KL is measured."""
+    """Maximum number of responses per prompt used to measure the KL."""
 
     seed: int = 0
     trust_remote_code: bool = False

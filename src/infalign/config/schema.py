@@ -219,7 +219,7 @@ class Evaluation(Section):
     """Pairs per prompt and policy that the judge compares."""
 
     kl_samples: PositiveInt = 8
-    """Maximum number of responses per prompt on which the KL is measured."""
+    """Maximum number of responses per prompt used to measure the KL."""
 
 
 class Config(Section):
