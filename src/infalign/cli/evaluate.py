@@ -61,7 +61,7 @@ def evaluate(
         str | None,
         _option(
             COMPARED,
-            "Reward that the procedures select by, as in a configuration's `reward`.",
+            "Reward that the procedures select by, in the form of the configuration key `reward`.",
         ),
     ] = None,
     gold: Annotated[

@@ -95,9 +95,10 @@ class Calibration(Section):
 
     calibrator: Literal["auto", "ecdf", "tail", "pooled", "pooled-ranks"] = "auto"
     """How samples become quantiles. ecdf: the rank among the prompt's own samples. tail: ecdf with
-    a Pareto tail beyond the samples. pooled: prompts pool the shape of their reward distributions.
-    pooled-ranks: pooled, applied to ranks among the samples of all prompts. auto: ecdf, unless
-    pooled or pooled-ranks predicts held-out samples significantly better."""
+    a Pareto tail beyond the samples. pooled: the shape of the reward
+    distribution is learned from all prompts. pooled-ranks: pooled, applied to ranks among the
+    samples of all prompts. auto: ecdf, unless pooled or pooled-ranks predicts held-out samples
+    significantly better."""
 
 
 def _known_method(name: str) -> str:
