@@ -16,6 +16,7 @@ LEVELS = [
     {"errors", "_moved"},
     {"_check"},
     {"storage", "seeds"},
+    {"manifest"},
     {"core"},
     {"stores"},
     {"calibration"},

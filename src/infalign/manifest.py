@@ -1,0 +1,140 @@
+"""The manifest of a folder: checksums of its files, and fingerprints of what each was made from."""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from infalign import storage
+from infalign.errors import DataError
+
+FILE = "manifest.json"
+SCHEMA_VERSION = 1
+
+_verified: set[tuple] = set()
+"""Files that this process has verified: path, checksum, inode, size and time of modification."""
+
+
+class Manifest:
+    """The files of a folder that are read back, in `folder`/manifest.json.
+
+    Every entry has the checksums of a file, or of all files of a folder, the stage that wrote it,
+    and the fingerprints of what it was made from. A file that is not listed does not count as
+    written: a kill between a file and its entry repeats that file. The manifest carries a checksum
+    of its own. Only the holder of the folder's lock may write.
+
+    - `folder`: the folder, which need not exist before the first entry.
+    """
+
+    def __init__(self, folder: Path):
+        self.folder = Path(folder)
+
+    def __contains__(self, path: Path) -> bool:
+        """Whether `path` is listed; it may be damaged or missing."""
+        return self._name(path) in self._entries()
+
+    def made_from(self, path: Path) -> Mapping[str, object] | None:
+        """The fingerprints of what `path` was made from; None if it is not listed."""
+        entry = self._entries().get(self._name(path))
+        return None if entry is None else entry["made_from"]
+
+    @contextmanager
+    def recording(
+        self, path: Path, *, stage: str, made_from: Mapping[str, object] | None = None
+    ) -> Iterator[None]:
+        """List `path`, a file or folder that the block writes, when the block ends without error.
+
+        - `stage`: the stage that writes it, which errors tell to run again.
+        - `made_from`: names and fingerprints of what it is made from, as JSON.
+        """
+        self.forget(path)
+        yield
+        entry = {
+            "stage": stage,
+            "made_from": storage.as_json(dict(made_from or {})),
+            "sha256": checksums(path),
+        }
+        self._write({**self._entries(), self._name(path): entry})
+
+    def forget(self, *paths: Path) -> None:
+        """Remove entries; those that are not listed are ignored."""
+        entries, names = self._entries(), {self._name(path) for path in paths}
+        if names & entries.keys():
+            self._write({name: entry for name, entry in entries.items() if name not in names})
+
+    def require(self, path: Path) -> None:
+        """Raise DataError unless `path` is what was written.
+
+        Names the file that is missing, truncated, changed or foreign, and the stage to run again. A
+        process reads a file once, and again only if its inode, size or time of modification differ.
+        """
+        entry = self._entries().get(self._name(path))
+        if entry is None:
+            raise DataError(
+                f"{path} is not listed in {self.folder / FILE}: it was not finished, or comes from "
+                "elsewhere. Remove it, and run its stage again."
+            )
+        for name, checksum in entry["sha256"].items():
+            _verify(path / name if name else path, checksum, path, entry["stage"])
+        foreign = sorted(_names(path) - entry["sha256"].keys()) if path.is_dir() else []
+        if foreign:
+            raise _damaged(path / foreign[0], path, "was not written by it", entry["stage"])
+
+    def _name(self, path: Path) -> str:
+        return Path(path).relative_to(self.folder).as_posix()
+
+    def _entries(self) -> dict[str, dict]:
+        path = self.folder / FILE
+        if not path.exists():
+            return {}
+        stored = storage.read_json(path)
+        if not isinstance(stored, dict) or stored.get("sha256") != _own(stored.get("files")):
+            raise DataError(
+                f"{path} is not what was written: its checksum differs. Restore it, or remove it: "
+                "the stages whose files it lists then run again."
+            )
+        if stored.get("schema_version") != SCHEMA_VERSION:
+            raise DataError(
+                f"{path} has schema_version {stored.get('schema_version')!r}; this version reads "
+                f"{SCHEMA_VERSION}. Use the version of infalign that wrote it."
+            )
+        return stored["files"]
+
+    def _write(self, entries: Mapping[str, dict]) -> None:
+        files = dict(sorted(entries.items()))
+        stored = {"schema_version": SCHEMA_VERSION, "sha256": _own(files), "files": files}
+        storage.write_json(self.folder / FILE, stored)
+
+
+def checksums(path: Path) -> dict[str, str]:
+    """Relative name → checksum of every file of a folder; of a single file, with the name ""."""
+    if path.is_dir():
+        return {name: storage.sha256(path / name) for name in sorted(_names(path))}
+    return {"": storage.sha256(path)}
+
+
+def _names(folder: Path) -> set[str]:
+    return {p.relative_to(folder).as_posix() for p in folder.rglob("*") if not p.is_dir()}
+
+
+def _own(files: object) -> str:
+    return hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
+
+
+def _verify(file: Path, checksum: str, path: Path, stage: str) -> None:
+    if not file.is_file():
+        wrong = "is missing" if not os.path.lexists(file) else "is not a file"
+        raise _damaged(file, path, wrong, stage)
+    state = file.stat()
+    known = (file.absolute(), checksum, state.st_ino, state.st_size, state.st_mtime_ns)
+    if known in _verified:
+        return
+    if storage.sha256(file) != checksum:
+        raise _damaged(file, path, "is not what was written: its checksum differs", stage)
+    _verified.add(known)
+
+
+def _damaged(file: Path, path: Path, wrong: str, stage: str) -> DataError:
+    return DataError(f"{file} {wrong}. Restore it, or remove {path} and run `{stage}` again.")
