@@ -1,15 +1,19 @@
-"""Files that are either whole or absent, their checksums, and settings that must not change.
+"""Files that are either whole or absent, their checksums, folders with one writer at a time, and
+settings that must not change.
 
 A file is written under a temporary name, synced, and renamed into place.
 """
 
+import errno
 import hashlib
 import json
 import os
+import platform
 import shutil
+import stat
 import tempfile
-from collections.abc import Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +26,76 @@ if TYPE_CHECKING:
 
 UNFINISHED = ".part"
 """Suffix of files and folders that are being written."""
+
+LOCK = ".lock"
+"""Name of the file by which a process holds a folder."""
+
+
+def lock(folder: Path) -> int:
+    """Lock the folder for writing. Returns a file descriptor that holds the lock until it is
+    closed.
+
+    The operating system releases the lock when the process ends, however it ends; a leftover lock
+    file does not block anyone. Raises DataError at once if another writer has the lock, and if the
+    folder cannot be locked.
+    """
+    import fcntl  # missing on Windows, where stores can still be read
+
+    file = folder / LOCK
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        # A link could lead to any file, which the next lines would overwrite. Opening a pipe
+        # without O_NONBLOCK would wait for its other end.
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
+        descriptor = os.open(file, flags, 0o666)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENXIO, errno.EISDIR):
+            raise _no_lock_file(file) from None
+        raise DataError(f"{folder} cannot be locked for writing: {error.strerror}.") from None
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise _no_lock_file(file)
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        holder = os.read(descriptor, 200).decode(errors="replace")
+        os.close(descriptor)
+        if not (holder and holder.isprintable()):
+            holder = "another process"
+        raise DataError(
+            f"{folder} is being written by {holder}. Wait until that ends, or write to another "
+            "folder."
+        ) from None
+    except OSError as error:
+        os.close(descriptor)
+        raise DataError(
+            f"{folder} cannot be locked for writing: {error.strerror}. Its file system may lack "
+            "locks (flock), without which two processes could spoil each other's files. Write to "
+            "a local folder."
+        ) from None
+    except DataError:
+        os.close(descriptor)
+        raise
+    with suppress(OSError):  # on a full disk the lock holds without a name
+        os.ftruncate(descriptor, 0)
+        os.write(descriptor, f"process {os.getpid()} on {platform.node()}".encode())
+    return descriptor
+
+
+def _no_lock_file(file: Path) -> DataError:
+    return DataError(
+        f"{file} is not a regular file, so it cannot lock its folder. Remove it; infalign makes "
+        "its own."
+    )
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold the lock of `folder` inside the block; DataError as in `lock`."""
+    descriptor = lock(folder)
+    try:
+        yield
+    finally:
+        os.close(descriptor)
 
 
 @contextmanager

@@ -12,7 +12,6 @@ import numpy as np
 from infalign import _check, storage
 from infalign.errors import DataError
 
-from .folders import lock
 from .manifest import (
     NAME,
     held,
@@ -64,7 +63,7 @@ class StoreWriter:
         self.path = Path(path)
         self._open_ended = prompts is None
         fresh = new_manifest(provenance, 0 if prompts is None else _check.count("prompts", prompts))
-        self.close = weakref.finalize(self, os.close, lock(self.path))
+        self.close = weakref.finalize(self, os.close, storage.lock(self.path))
         """Releases the folder to other writers."""
         try:
             self._manifest = self._continued(fresh) if (self.path / NAME).exists() else fresh
