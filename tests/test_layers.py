@@ -14,7 +14,7 @@ from infalign import _moved
 ROOT = Path(infalign.__file__).parent
 LEVELS = [
     {"errors", "_moved"},
-    {"_check"},
+    {"_check", "disk"},
     {"storage", "seeds"},
     {"manifest"},
     {"core"},

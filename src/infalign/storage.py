@@ -9,23 +9,23 @@ import hashlib
 import json
 import os
 import platform
+import secrets
 import shutil
 import stat
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from . import disk
+from .disk import LEFT, UNFINISHED
 from .errors import ConfigError, DataError, InfalignError
 
 if TYPE_CHECKING:
     import pyarrow as pa  # imported where it is needed: it takes 0.17 s
-
-UNFINISHED = ".part"
-"""Suffix of files and folders that are being written."""
 
 LOCK = ".lock"
 """Name of the file by which a process holds a folder."""
@@ -39,46 +39,59 @@ def lock(folder: Path) -> int:
     file does not block anyone. Raises DataError at once if another writer has the lock, and if the
     folder cannot be locked.
     """
-    import fcntl  # missing on Windows, where stores can still be read
-
     file = folder / LOCK
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        # A link could lead to any file, which the next lines would overwrite. Opening a pipe
-        # without O_NONBLOCK would wait for its other end.
-        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
-        descriptor = os.open(file, flags, 0o666)
+        while True:
+            # A link could lead to any file, which the last lines would overwrite. Opening a pipe
+            # without O_NONBLOCK would wait for its other end.
+            flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
+            descriptor = os.open(file, flags, 0o666)
+            try:
+                if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                    raise _no_lock_file(file)
+                if not _hold(descriptor):
+                    raise _held(folder, descriptor)
+                if _is_at(descriptor, file):
+                    break
+            except BaseException:
+                os.close(descriptor)
+                raise
+            os.close(descriptor)  # its holder has removed it meanwhile
     except OSError as error:
         if error.errno in (errno.ELOOP, errno.ENXIO, errno.EISDIR):
             raise _no_lock_file(file) from None
-        raise DataError(f"{folder} cannot be locked for writing: {error.strerror}.") from None
-    try:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise _no_lock_file(file)
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        holder = os.read(descriptor, 200).decode(errors="replace")
-        os.close(descriptor)
-        if not (holder and holder.isprintable()):
-            holder = "another process"
-        raise DataError(
-            f"{folder} is being written by {holder}. Wait until that ends, or write to another "
-            "folder."
-        ) from None
-    except OSError as error:
-        os.close(descriptor)
-        raise DataError(
-            f"{folder} cannot be locked for writing: {error.strerror}. Its file system may lack "
-            "locks (flock), without which two processes could spoil each other's files. Write to "
-            "a local folder."
-        ) from None
-    except DataError:
-        os.close(descriptor)
-        raise
+        words = disk.reason(error) or error.strerror
+        remedy = (
+            " Its file system may lack locks (flock), without which two processes could spoil each "
+            "other's files. Write to a local folder."
+            if error.errno not in disk.REASONS or error.errno == errno.EIO
+            else ""
+        )
+        raise DataError(f"{folder} cannot be locked for writing: {words}.{remedy}") from None
     with suppress(OSError):  # on a full disk the lock holds without a name
         os.ftruncate(descriptor, 0)
         os.write(descriptor, f"process {os.getpid()} on {platform.node()}".encode())
     return descriptor
+
+
+def _hold(descriptor: int) -> bool:
+    """Lock an open file; False if another process has locked it."""
+    import fcntl  # missing on Windows, where stores can still be read
+
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _is_at(descriptor: int, file: Path) -> bool:
+    """Whether an open file still is the one of that name."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), os.lstat(file))
+    except FileNotFoundError:
+        return False
 
 
 def _no_lock_file(file: Path) -> DataError:
@@ -88,32 +101,97 @@ def _no_lock_file(file: Path) -> DataError:
     )
 
 
+def _held(folder: Path, descriptor: int) -> DataError:
+    holder = os.read(descriptor, 200).decode(errors="replace")
+    if not (holder and holder.isprintable()):
+        holder = "another process"
+    return DataError(
+        f"{folder} is being written by {holder}. Wait until that ends, or write to another folder."
+    )
+
+
+_locked: ContextVar[frozenset[Path]] = ContextVar("_locked", default=frozenset())
+"""Folders that the current call holds."""
+
+
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold the lock of `folder` inside the block; DataError as in `lock`."""
+    """Hold the lock of `folder` inside the block; DataError as in `lock`.
+
+    Inside the block the same thread may lock the folder again. If the block fails before it writes
+    anything, a folder that was made for the lock is removed.
+    """
+    own = folder.absolute()
+    if own in _locked.get():
+        yield
+        return
+    existed = folder.exists()
     descriptor = lock(folder)
+    token = _locked.set(_locked.get() | {own})
     try:
         yield
+    except BaseException:
+        if not existed and {p.name for p in folder.iterdir()} == {LOCK}:
+            (folder / LOCK).unlink()
+            folder.rmdir()
+        raise
     finally:
+        _locked.reset(token)
         os.close(descriptor)
 
 
 @contextmanager
-def replacing(path: Path):
-    """A temporary path beside `path` that takes its place when the block ends without error."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=UNFINISHED)
-    os.close(descriptor)
-    temporary = Path(name)
-    try:
-        yield temporary
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        temporary.chmod(0o644)  # mkstemp's 0600 would keep a shared run folder from being read
-        temporary.replace(path)
-        sync_folder(path.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path` that takes its place when the block ends without error.
+
+    What killed processes left of the same file is removed. Raises DataError if the file system
+    refuses to write.
+    """
+    with disk.writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_left(path)
+        temporary, descriptor = _unfinished(path)
+        try:
+            yield temporary
+            with temporary.open("rb+") as file:
+                os.fsync(file.fileno())
+            temporary.replace(path)
+            sync_folder(path.parent)
+        finally:
+            temporary.unlink(missing_ok=True)
+            os.close(descriptor)
+
+
+def unfinished_name(path: Path) -> Path:
+    """A new temporary name beside `path`, which `sweep` recognizes."""
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}{UNFINISHED}")
+
+
+def _unfinished(path: Path) -> tuple[Path, int]:
+    """A new temporary file beside `path`, and a descriptor that locks it while it is written."""
+    while True:
+        temporary = unfinished_name(path)
+        descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+        with suppress(OSError):  # a file system without locks
+            _hold(descriptor)
+        if _is_at(descriptor, temporary):
+            return temporary, descriptor
+        os.close(descriptor)  # removed by another process before it was locked
+
+
+def _remove_left(path: Path) -> None:
+    """Remove unfinished files of the same name that no process is writing."""
+    for name in os.listdir(path.parent):
+        own = LEFT.fullmatch(name)
+        if own is None or own["name"] != path.name:
+            continue
+        with suppress(OSError):
+            descriptor = os.open(path.parent / name, os.O_RDWR | os.O_NOFOLLOW)
+            try:
+                if _hold(descriptor):
+                    (path.parent / name).unlink()
+            finally:
+                os.close(descriptor)
 
 
 def sync_folder(folder: Path) -> None:
@@ -126,12 +204,17 @@ def sync_folder(folder: Path) -> None:
 
 
 def sweep(folder: Path) -> None:
-    """Remove unfinished files that killed processes left below `folder`."""
-    for path in sorted(folder.rglob(f"*{UNFINISHED}")):
-        if path.is_dir():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)  # its folder may have been removed already
+    """Remove unfinished files that killed processes left below `folder`, which must be locked.
+
+    Files that only end in `.part`, as downloads do, are left alone.
+    """
+    for parent, folders, files in os.walk(folder):
+        for name in filter(LEFT.fullmatch, files):
+            (Path(parent) / name).unlink(missing_ok=True)
+        for name in list(filter(LEFT.fullmatch, folders)):
+            if not (Path(parent) / name).is_symlink():
+                shutil.rmtree(Path(parent) / name)
+            folders.remove(name)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -161,16 +244,23 @@ def json_line(value) -> str:
 def read_json(path: Path):
     """The JSON value of a file; DataError if it is missing or cannot be read as JSON."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise DataError(f"{path} does not exist.") from None
-    except ValueError as error:
+        with disk.reading(path):
+            return json.loads(path.read_text(encoding="utf-8"))
+    except DataError:
+        raise
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{path} is not valid JSON ({error}). Remove it to make it anew.") from None
 
 
 def read_json_lines(path: Path) -> list[dict]:
-    """The rows of a JSON Lines file."""
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    """The rows of a JSON Lines file; DataError if it is missing or cannot be read as such."""
+    try:
+        with disk.reading(path):
+            return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    except DataError:
+        raise
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path} is not valid JSON Lines ({error}).") from None
 
 
 def write_table(path: Path, table: "pa.Table") -> None:
@@ -187,16 +277,15 @@ def read_table(path: Path) -> "pa.Table":
     import pyarrow.parquet as pq
 
     try:
-        return pq.read_table(path)
-    except FileNotFoundError:
-        raise DataError(f"{path} does not exist.") from None
-    except pa.ArrowInvalid as error:
+        with disk.reading(path):
+            return pq.read_table(path)
+    except (pa.ArrowException, OSError) as error:
         raise DataError(f"{path} is not a readable Parquet file ({error}).") from None
 
 
 def sha256(path: Path) -> str:
     """Checksum of a file's bytes."""
-    with path.open("rb") as file:
+    with disk.reading(path), path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from infalign import CalibrationStore, DataError, quantiles, storage
+from infalign import CalibrationStore, DataError, quantiles
 from infalign.core import randomized_quantiles
 
 tied = arrays(float, array_shapes(min_dims=2, max_dims=2, max_side=8), elements=st.integers(-9, 9))
@@ -157,55 +157,3 @@ def test_prompts_and_rewards_must_be_as_many():
     store = CalibrationStore.from_rewards(["a"], [[1.0, 2.0]])
     with pytest.raises(ValueError, match="`rewards`"):
         store.quantiles(["a", "a"], [1.0])
-
-
-# --- Files. ---
-
-
-def contents(folder):
-    return {file.name: file.read_bytes() for file in folder.iterdir()}
-
-
-def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
-    file = tmp_path / "deep" / "file.txt"
-    storage.write_text(file, "before")
-    with pytest.raises(RuntimeError, match="killed"), storage.replacing(file) as part:
-        part.write_text("half")
-        raise RuntimeError("killed")
-    assert contents(file.parent) == {"file.txt": b"before"}
-    storage.write_text(file, "after")
-    assert contents(file.parent) == {"file.txt": b"after"}
-    assert file.stat().st_mode & 0o777 == 0o644
-
-
-def test_what_a_killed_process_left_is_swept_away_and_nothing_else(tmp_path):
-    for name in ("a.json", ".a.json.x1.part", "train/model.part/weights", "train/model/weights"):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text("")
-    (tmp_path / "train/model.part/.weights.x2.part").write_text("")
-    storage.sweep(tmp_path)
-    left = {str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*") if p.is_file()}
-    assert left == {"a.json", "train/model/weights"}
-    assert not (tmp_path / "train/model.part").exists()
-
-
-def test_nan_is_no_json(tmp_path):
-    storage.write_json(tmp_path / "a.json", {"value": np.float64(0.5), "row": np.arange(2)})
-    assert storage.read_json(tmp_path / "a.json") == {"value": 0.5, "row": [0, 1]}
-    before = contents(tmp_path)
-    with pytest.raises(ValueError, match="not JSON compliant"):
-        storage.write_json(tmp_path / "a.json", {"value": float("nan")})
-    assert contents(tmp_path) == before
-
-
-def test_a_damaged_table_says_so(tmp_path):
-    (tmp_path / "a.parquet").write_bytes(b"no table")
-    with pytest.raises(DataError, match=r"a\.parquet is not a readable Parquet file"):
-        storage.read_table(tmp_path / "a.parquet")
-    with pytest.raises(DataError, match=r"b\.parquet does not exist"):
-        storage.read_table(tmp_path / "b.parquet")
-
-
-def test_a_fingerprint_ignores_the_order_of_keys_and_nothing_else():
-    assert storage.fingerprint({"a": 1, "b": [1, 2]}) == storage.fingerprint({"b": [1, 2], "a": 1})
-    assert storage.fingerprint({"a": 1, "b": [1, 2]}) != storage.fingerprint({"a": 1, "b": [2, 1]})

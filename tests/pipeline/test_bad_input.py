@@ -149,7 +149,7 @@ def test_a_folder_of_something_else_is_refused(run, tmp_path, name):
 
 def test_a_folder_that_was_killed_at_its_first_file_is_taken_and_swept(run, tmp_path):
     (tmp_path / "run").mkdir()
-    (tmp_path / "run" / ".provenance.json.abc.part").write_text("{")
+    (tmp_path / "run" / ".provenance.json.0123abcd.part").write_text("{")
     assert run("--until", "calibrate")[0] == 0
     assert not list((tmp_path / "run").rglob("*.part"))
 

@@ -284,7 +284,7 @@ def test_a_killed_collection_continues_and_ends_as_if_it_had_not_been(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         collect(tmp_path / "x", {"n": 1}, MANY, 256, killed, lambda *a: told.append(a))
     assert told == [(0, 7), (2, 7), (4, 7)]
-    (tmp_path / "x" / ".attempts-00002.parquet.abc.part").touch()
+    (tmp_path / "x" / ".attempts-00002.parquet.0123abcd.part").touch()
     drawn = []
 
     def rest(part, shard):

@@ -4,10 +4,11 @@ import errno
 import fcntl
 import os
 import socket
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from infalign import storage
+from infalign import disk, storage
 from infalign.errors import DataError
 
 
@@ -57,16 +58,17 @@ def test_a_file_system_without_locks_is_named(tmp_path, monkeypatch, number):
     opened = len(os.listdir("/proc/self/fd"))
     with pytest.raises(DataError) as caught:
         storage.lock(tmp_path)
-    assert str(tmp_path) in str(caught.value) and os.strerror(number) in str(caught.value)
+    assert str(tmp_path) in str(caught.value)
+    assert disk.REASONS.get(number, os.strerror(number)) in str(caught.value)
     assert "lack locks (flock)" in str(caught.value) and "local folder" in str(caught.value)
     assert len(os.listdir("/proc/self/fd")) == opened
 
 
 def test_a_folder_that_cannot_exist_is_named(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(DataError, match=r"file/run cannot be locked for writing: Not a directory"):
+    with pytest.raises(DataError, match=r"file/run cannot be locked for writing: a part of its"):
         storage.lock(tmp_path / "file" / "run")
-    with pytest.raises(DataError, match="cannot be locked for writing: File name too long"):
+    with pytest.raises(DataError, match="cannot be locked for writing: its name is too long"):
         storage.lock(tmp_path / ("x" * 300))
 
 
@@ -75,3 +77,25 @@ def test_the_holder_is_named_only_if_its_name_can_be_printed(tmp_path):
         (tmp_path / ".lock").write_text("process 1\x1b[2J")
         with pytest.raises(DataError, match="is being written by another process"):
             storage.lock(tmp_path)
+
+
+def test_a_thread_may_lock_its_folder_again_and_another_may_not(tmp_path):
+    with storage.locked(tmp_path / "run"), storage.locked(tmp_path / "run"):
+        with ThreadPoolExecutor(1) as pool:
+            refused = pool.submit(lambda: storage.locked(tmp_path / "run").__enter__()).exception()
+        assert isinstance(refused, DataError)
+    with storage.locked(tmp_path / "run"):
+        pass
+
+
+@pytest.mark.parametrize("existed", [True, False])
+def test_a_folder_that_was_made_for_the_lock_goes_with_a_failure(tmp_path, existed):
+    if existed:
+        (tmp_path / "run").mkdir()
+    with pytest.raises(RuntimeError), storage.locked(tmp_path / "run"):
+        raise RuntimeError
+    assert (tmp_path / "run").exists() == existed
+    with pytest.raises(RuntimeError), storage.locked(tmp_path / "run"):
+        (tmp_path / "run" / "file").write_text("")
+        raise RuntimeError
+    assert (tmp_path / "run" / "file").exists()

@@ -426,7 +426,7 @@ def test_a_killed_collection_continues_with_the_first_missing_shard(tmp_path):
     StoreWriter(tmp_path, PROVENANCE, 2).add(["a"], [["x"]], [[1.0]])
     # Killed between a shard and the manifest: the shard's file is there but does not count.
     (tmp_path / "rewards-00001.parquet").write_bytes(b"half")
-    (tmp_path / ".rewards-00001.parquet.x.part").write_bytes(b"half")
+    (tmp_path / ".rewards-00001.parquet.0123abcd.part").write_bytes(b"half")
     (tmp_path / "rewards-mine.parquet").write_bytes(b"of the user")
     writer = StoreWriter(tmp_path, PROVENANCE, 2)
     assert len(writer) == writer.prompts == 1 and "a" in writer and "b" not in writer and writer
