@@ -12,7 +12,15 @@ from enumerable import EnumerableModel
 
 from infalign import ConfigError, DataError, storage
 from infalign.config import parse_config
-from infalign.models.fingerprints import artifact, policy_fingerprints, reward_fingerprint
+from infalign.models import fingerprints
+from infalign.models.fingerprints import (
+    artifact,
+    judge_fingerprint,
+    policy_fingerprints,
+    reward_fingerprint,
+)
+from infalign.models.model_server import ServerModel
+from infalign.models.reward_server import ServerReward
 from infalign.pipeline.folder import Run
 from infalign.pipeline.read import open_store
 from infalign.pipeline.run import run
@@ -169,9 +177,33 @@ def test_the_name_of_a_folder_says_nothing_and_its_content_all(model, tmp_path):
     assert with_template["chat_template"] == storage.fingerprint(TEMPLATE)
 
 
-def test_servers_are_their_urls():
-    assert policy_fingerprints("http://127.0.0.1:9/v1#m") == {"model": "http://127.0.0.1:9/v1#m"}
-    assert reward_fingerprint("https://127.0.0.1:9/score") == "https://127.0.0.1:9/score"
+@pytest.fixture
+def answers(monkeypatch):
+    """What servers answer to a probe, by the class that asks."""
+    told = {ServerModel: "I am seven", ServerReward: "[0.5]"}
+    for kind in told:
+        monkeypatch.setattr(kind, "probe", lambda self: told[type(self)], raising=False)
+    return told
+
+
+def test_servers_are_their_urls_and_what_they_answer(answers):
+    url, reward = "http://127.0.0.1:9/v1#m", "https://127.0.0.1:9/score"
+    assert policy_fingerprints(url) == {"model": url, "probe": "I am seven"}
+    before = reward_fingerprint(reward), judge_fingerprint(url)
+    assert before[0].startswith(reward) and reward_fingerprint(reward) == before[0]
+    answers[ServerReward], answers[ServerModel] = "[0.6]", "I am eight"
+    assert policy_fingerprints(url)["probe"] == "I am eight"
+    after = reward_fingerprint(reward), judge_fingerprint(url)
+    assert before[0] != after[0] and before[1] != after[1]
+
+
+def test_a_judge_is_its_question_too(answers, monkeypatch):
+    before = judge_fingerprint("http://127.0.0.1:9/v1#m")
+    monkeypatch.setattr(fingerprints, "INSTRUCTION", "Which is longer? {material}")
+    assert judge_fingerprint("http://127.0.0.1:9/v1#m") != before
+    assert judge_fingerprint("reward:bundled:harmless") != judge_fingerprint(
+        "reward:bundled:helpful"
+    )
 
 
 def test_what_is_not_there_is_called_by_its_kind(tmp_path):

@@ -165,7 +165,7 @@ def _scorer_and_store(played, reward, calibration, trust_remote_code):
         return scorer, None
     store = CalibrationStore.open(calibration)
     if "reward" in store.provenance:
-        store.require(reward=reward_fingerprint(reward))
+        store.require(reward=reward_fingerprint(reward, trust_remote_code=trust_remote_code))
     return scorer, store
 
 

@@ -136,7 +136,9 @@ def run_shaper(run: Run) -> Shaper:
     # A run also compares the model. Here the framework uses its own model, and hashing the weights
     # would take minutes in each worker.
     store.require(
-        reward=reward_fingerprint(run.config.reward),
+        reward=reward_fingerprint(
+            run.config.reward, trust_remote_code=run.config.trust_remote_code
+        ),
         prompts=fingerprint(run.prompts),
     )
     return _shaper(store, read_design(run).transform, read_calibration(run, store))

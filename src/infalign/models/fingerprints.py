@@ -1,25 +1,54 @@
-"""Fingerprints of models and rewards: of the content if it is local, else of the name."""
+"""Fingerprints of policies, rewards and judges: of their content, wherever it is.
 
-import inspect
+| named by | fingerprint |
+|---|---|
+| folder, bundled model | the files that determine its behavior, and those of an adapter's base |
+| hub id | the id and its commit, and those of an adapter's base |
+| server | URL, model, and the server's answer to a probe |
+| python: | the source of the module and of the local modules that it imports |
+"""
+
+from collections.abc import Mapping
 from pathlib import Path
 
 from infalign import storage
 
-from .rewards import load_reward
+from .judges import INSTRUCTION
+from .model_files import ADAPTER, adapted, parts
+from .python_source import source_fingerprint
 from .specs import ModelSpec
+
+
+def policy_parts(spec: str, *, trust_remote_code: bool = False) -> dict[str, str]:
+    """What determines the samples of a policy, a specification for `load_sampler`: the noun of
+    each part, such as "weights" or "chat template", and its fingerprint.
+
+    The path of a folder does not count. Raises DataError if the model does not exist.
+    """
+    named = ModelSpec.parse(spec)
+    if named.kind == "server":
+        from .model_server import ServerModel
+
+        probe = _answer(ServerModel(named.url, named.model))
+        return {"server": spec, "answer to a probe": probe}
+    engine = {"engine": "vllm"} if named.kind == "vllm" else {}
+    path = (named.inner if engine else named).path("model")
+    return engine | _parts(str(path), "The model", trust_remote_code)
 
 
 def policy_fingerprints(spec: str, *, trust_remote_code: bool = False) -> dict[str, str]:
     """`model`, `tokenizer` and `chat_template` of a policy, a specification for `load_sampler`.
 
-    A server reports neither tokenizer nor template, so the only entry is `model`, the URL. A
-    tokenizer without a template has the `chat_template` "none".
+    `model` covers all of `policy_parts`. A server reports neither tokenizer nor template; it has
+    the entries `model`, its URL, and `probe`, its answer to a probe. A tokenizer without a template
+    has the `chat_template` "none".
 
     Raises DataError if the model does not exist.
     """
     named = ModelSpec.parse(spec)
     if named.kind == "server":
-        return {"model": spec}
+        own = policy_parts(spec)
+        return {"model": own["server"], "probe": own["answer to a probe"]}
     engine = "vllm:" if named.kind == "vllm" else ""
     path = str((named.inner if engine else named).path("model"))
     from .loading import load_tokenizer
@@ -27,7 +56,7 @@ def policy_fingerprints(spec: str, *, trust_remote_code: bool = False) -> dict[s
     tokenizer = load_tokenizer(path, trust_remote_code)
     template = tokenizer.chat_template
     return {
-        "model": engine + artifact(path),
+        "model": engine + artifact(path, trust_remote_code=trust_remote_code),
         "tokenizer": storage.fingerprint(_rules(tokenizer)),
         "chat_template": "none" if template is None else storage.fingerprint(template),
     }
@@ -40,32 +69,66 @@ def _rules(tokenizer) -> list:
     return [own, {name: str(value) for name, value in tokenizer.special_tokens_map.items()}]
 
 
-def artifact(path: str, what: str = "The model") -> str:
-    """Checksum of a folder's content, id and commit of a hub model, or the URL of a server.
+def artifact(path: str, what: str = "The model", *, trust_remote_code: bool = False) -> str:
+    """Fingerprint of the model in a folder, or id and commit of a hub model.
 
     - `what`: the model's name in errors.
 
     Raises DataError if the model does not exist.
     """
-    if ModelSpec.parse(path).kind == "server":
-        return path
-    folder = Path(path)
-    if folder.is_dir():
-        files = sorted(p for p in folder.rglob("*") if p.is_file())
-        return storage.fingerprint([(p.name, storage.sha256(p)) for p in files])
-    from .loading import commit
-
-    return f"{path}@{commit(path, what)}"
+    own = _parts(path, what, trust_remote_code)
+    return own[REVISION] if own.keys() == {REVISION} else storage.fingerprint(own)
 
 
-def reward_fingerprint(spec: str) -> str:
-    """`artifact` of a classifier or server; for a function, its name and the checksum of its
-    source."""
+REVISION = "revision on the hub"
+
+
+def _parts(path: str, what: str, trust_remote_code: bool) -> dict[str, str]:
+    def base(name: str) -> Mapping[str, str]:
+        return _parts(name, f"{what} is an adapter, whose base", trust_remote_code)
+
+    if Path(path).is_dir():
+        return parts(Path(path), base, code=trust_remote_code)
+    from .loading import commit, hub_file
+
+    own = {REVISION: f"{path}@{commit(path, what)}"}
+    adapter = hub_file(path, ADAPTER)
+    if adapter is not None and hub_file(path, "config.json") is None:
+        own["base model"] = storage.fingerprint(base(adapted(adapter)))
+    return own
+
+
+def reward_fingerprint(spec: str, *, trust_remote_code: bool = False) -> str:
+    """Fingerprint of a reward, a specification for `load_reward`.
+
+    Raises DataError if the reward does not exist.
+    """
     named = ModelSpec.parse(spec)
-    if named.kind != "python":
-        return artifact(str(named.path("reward")), "The reward")
-    function = load_reward(spec)
-    try:
-        return f"{spec} {storage.fingerprint(inspect.getsource(function))}"
-    except (OSError, TypeError):  # no source, as for a built-in or a callable object
-        return spec
+    if named.kind == "python":
+        return source_fingerprint(spec, "reward")
+    if named.kind == "server":
+        from .reward_server import ServerReward
+
+        return f"{spec} {storage.fingerprint(_answer(ServerReward(spec)))}"
+    path = str(named.path("reward"))
+    return artifact(path, "The reward", trust_remote_code=trust_remote_code)
+
+
+def _answer(server) -> str:
+    """The text by which a server identifies the model that answers."""
+    return server.probe() if hasattr(server, "probe") else ""
+
+
+def judge_fingerprint(spec: str, *, trust_remote_code: bool = False) -> str:
+    """Fingerprint of a judge, a specification for `load_judge`; that of a language model includes
+    the question that it is asked.
+
+    Raises DataError if the judge does not exist.
+    """
+    named = ModelSpec.parse(spec)
+    if named.kind == "python":
+        return source_fingerprint(spec, "judge")
+    if named.kind == "reward":
+        reward = reward_fingerprint(named.inner.text, trust_remote_code=trust_remote_code)
+        return f"reward:{reward}"
+    return storage.fingerprint([INSTRUCTION, policy_parts(spec)])

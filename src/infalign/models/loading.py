@@ -26,9 +26,20 @@ def commit(path: str, what: str) -> str:
 
     Raises DataError if the model does not exist.
     """
-    with _named_errors(path, what):
-        # …/snapshots/COMMIT/config.json; `cached_file` raises if it is missing.
-        return Path(str(cached_file(path, "config.json"))).parent.name
+    file = hub_file(path, "config.json") or hub_file(path, "adapter_config.json")
+    if file is None:
+        with _named_errors(path, what):
+            cached_file(path, "config.json")  # raises with the reason
+    return Path(str(file)).parent.name  # …/snapshots/COMMIT/config.json
+
+
+def hub_file(path: str, name: str) -> Path | None:
+    """A file of the model with id `path` on the hub; None if there is no such file or model."""
+    try:
+        file = cached_file(path, name)
+    except (OSError, ValueError):
+        return None
+    return None if file is None else Path(file)
 
 
 @contextmanager

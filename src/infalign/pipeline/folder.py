@@ -175,7 +175,7 @@ class Run:
         config = self.config
         return {
             **policy_fingerprints(config.model, trust_remote_code=config.trust_remote_code),
-            "reward": reward_fingerprint(config.reward),
+            "reward": reward_fingerprint(config.reward, trust_remote_code=config.trust_remote_code),
             "prompts": fingerprint(self.prompts),
             "sampling": config.sampling.model_dump(),
         }

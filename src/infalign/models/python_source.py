@@ -1,0 +1,175 @@
+"""Fingerprints of Python functions: the source of their module, and of the local modules that it
+imports."""
+
+import ast
+import logging
+import re
+import sys
+import sysconfig
+from collections.abc import Iterator, Sequence
+from importlib.machinery import ModuleSpec, PathFinder
+from pathlib import Path
+
+from infalign import storage
+from infalign.errors import DataError
+
+from .rewards import python_function
+
+LOG = logging.getLogger(__name__)
+
+UNKNOWN = "source unknown"
+"""What stands for the source of a function that has none."""
+
+OWN = Path(__file__).parents[1]
+INSTALLED = ("site-packages", "dist-packages")
+
+_running: dict[Path, tuple[ModuleSpec | None, str]] = {}
+"""File of a module → the module's specification, if it was imported, and the file's checksum, when
+they were last compared. Importing or reloading a module gives it a new specification."""
+
+
+def source_fingerprint(spec: str, what: str) -> str:
+    """The specification `python:package.module:function` with the checksum of its source.
+
+    The source is that of the whole module, and of every local module that it imports, directly or
+    through others, also inside functions. Local is what belongs neither to Python nor to infalign
+    nor to the folders of installed packages; of the function's own package everything is local.
+    No module is executed.
+
+    What cannot be known is not covered: data files and models that the code reads, environment
+    variables, servers, the versions of installed packages, and modules that it imports by a name
+    that is computed. A function without source, such as a built-in one, has the fingerprint of its
+    name only; a warning says so.
+
+    - `what`: the function's noun in errors.
+
+    Raises DataError if the function does not exist, and if a module has changed since this process
+    imported it: the old code would run under the new fingerprint.
+    """
+    words = spec.split(":")
+    if len(words) != 3 or not _mentions(words[1], words[2]):
+        python_function(spec, what)  # raises, unless the module finds the name in a way of its own
+    files = local_sources(words[1])
+    if not files:
+        LOG.warning(
+            "The %s %s has no source that can be read: when its code changes, its earlier results "
+            "are still used.",
+            what,
+            spec,
+        )
+        return f"{spec} ({UNKNOWN})"
+    return f"{spec} {storage.fingerprint(files)}"
+
+
+def _mentions(module: str, name: str) -> bool:
+    """Whether the source of a module contains a name."""
+    spec = _spec(module)
+    file = None if spec is None else _file(spec)
+    if file is None or file.suffix != ".py":
+        return False
+    return re.search(rf"\b{re.escape(name)}\b".encode(), file.read_bytes()) is not None
+
+
+def local_sources(module: str) -> list[tuple[str, str]]:
+    """Name and checksum of the module's file and of the local modules that it imports; empty if
+    the module has no file."""
+    start = _spec(module)
+    if start is None or not _file(start):
+        return []
+    package = module.partition(".")[0]
+    known: dict[str, str] = {}
+    waiting = _with_parents(module)
+    while waiting:
+        name = waiting.pop()
+        if name in known:
+            continue
+        spec = _spec(name)
+        file = None if spec is None else _file(spec)
+        if spec is None or file is None or not (name == module or _local(file, name, package)):
+            continue
+        known[name] = storage.sha256(file)
+        _require_running(name, file, known[name])
+        if file.suffix == ".py":
+            waiting += [n for i in _imports(file, name, spec) for n in _with_parents(i)]
+    return sorted(known.items())
+
+
+def _require_running(name: str, file: Path, checksum: str) -> None:
+    """Raise DataError if this process runs another version of a module than its file holds."""
+    loaded = getattr(sys.modules.get(name), "__spec__", None)
+    before, known = _running.get(file, (None, checksum))
+    if loaded is not None and known != checksum and (before is None or before is loaded):
+        raise DataError(
+            f"{file} has changed since this process imported it, so the process still runs its "
+            "old code. Start a new process, or reload the module with importlib.reload."
+        )
+    _running[file] = loaded, checksum
+
+
+def _with_parents(name: str) -> list[str]:
+    """A module's name and those of the packages around it, whose code runs before it."""
+    words = name.split(".")
+    return [".".join(words[: i + 1]) for i in range(len(words))]
+
+
+def _spec(name: str) -> ModuleSpec | None:
+    """Where Python finds a module, without running the packages around it."""
+    loaded = sys.modules.get(name)
+    if loaded is not None and getattr(loaded, "__file__", None):
+        # A script has no specification.
+        return loaded.__spec__ or ModuleSpec(name, None, origin=loaded.__file__)
+    spec, path = None, None
+    for part in _with_parents(name):
+        try:
+            spec = PathFinder.find_spec(part, path)
+        except (ImportError, ValueError):
+            return None
+        if spec is None:
+            return None
+        path = spec.submodule_search_locations
+    return spec
+
+
+def _file(spec: ModuleSpec) -> Path | None:
+    """The file of a module: its source, or a compiled one that has none."""
+    file = Path(spec.origin) if spec.origin else None
+    return file if file is not None and file.is_file() else None
+
+
+def _local(file: Path, name: str, package: str) -> bool:
+    if name.partition(".")[0] == package:
+        return True
+    return not (
+        any(part in INSTALLED for part in file.parts)
+        or file.is_relative_to(OWN)
+        or any(file.is_relative_to(sysconfig.get_path(k)) for k in ("stdlib", "platstdlib"))
+    )
+
+
+def _imports(file: Path, name: str, spec: ModuleSpec) -> Iterator[str]:
+    """Names of everything that a module's source imports; some of them are no modules."""
+    try:
+        tree = ast.parse(file.read_bytes())
+    except (SyntaxError, ValueError):  # loading it fails with a message of its own
+        return
+    around = name.split(".") if spec.submodule_search_locations else name.split(".")[:-1]
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            above = around[: len(around) - node.level + 1] if node.level else []
+            base = ".".join([*above, *([node.module] if node.module else [])])
+            if base:
+                yield base
+            for alias in node.names:
+                yield from _below(base, alias.name)
+
+
+def _below(base: str, name: str) -> Sequence[str]:
+    """The modules that `from base import name` may import; for * every module of the package,
+    because `__all__` may name them."""
+    if name != "*":
+        return [f"{base}.{name}" if base else name]
+    spec = _spec(base)
+    folders = (spec.submodule_search_locations if spec else None) or []
+    return [f"{base}.{f.stem}" for folder in folders for f in sorted(Path(folder).glob("*.py"))]
