@@ -6,7 +6,14 @@ from transformers import AutoModelForSequenceClassification
 
 from infalign.errors import DataError
 
-from .loading import device, dtype, load, load_tokenizer, single_message, tokenize
+from .loading import (
+    device,
+    dtype,
+    judged_text,
+    load_model,
+    load_tokenizer,
+    tokenize,
+)
 
 
 class ClassifierReward:
@@ -19,13 +26,8 @@ class ClassifierReward:
     def __init__(self, path, *, batch_size=256, max_length=None, trust_remote_code=False):
         what = "The reward"
         self.tokenizer = load_tokenizer(path, trust_remote_code, what)
-        self.model = load(
-            AutoModelForSequenceClassification,
-            path,
-            trust_remote_code,
-            what,
-            num_labels=1,
-            dtype=dtype(),
+        self.model = load_model(
+            AutoModelForSequenceClassification, path, trust_remote_code, what, dtype=dtype()
         )
         self.model.config.pad_token_id = self.tokenizer.pad_token_id
         self.model.to(device()).eval()
@@ -61,9 +63,5 @@ class ClassifierReward:
         return rewards.tolist()
 
     def _text(self, prompt, completion) -> str:
-        messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
         reply = completion if isinstance(completion, str) else completion[-1]["content"]
-        if self.tokenizer.chat_template is None:
-            return f"{single_message(messages, 'The reward model')}\n{reply}"
-        conversation = [*messages, {"role": "assistant", "content": reply}]
-        return self.tokenizer.apply_chat_template(conversation, tokenize=False)
+        return judged_text(self.tokenizer, prompt, reply, "The reward")

@@ -89,7 +89,8 @@ def _parts(path: str, what: str, trust_remote_code: bool) -> dict[str, str]:
 
     if Path(path).is_dir():
         return parts(Path(path), base, code=trust_remote_code)
-    from .loading import commit, hub_file
+    from .checkpoints import hub_file
+    from .loading import commit
 
     own = {REVISION: f"{path}@{commit(path, what)}"}
     adapter = hub_file(path, ADAPTER)

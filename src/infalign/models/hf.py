@@ -17,7 +17,7 @@ from infalign.errors import DataError
 from infalign.seeds import prompt_keys, uniforms
 
 from .interfaces import Conversation, Response
-from .loading import device, dtype, load, load_tokenizer, prompt_text, tokenize
+from .loading import device, dtype, load_model, load_tokenizer, prompt_text, tokenize
 from .logits import check_top_p, collate, sampling_law
 from .shared_prompts import prompt_cache, repeats
 
@@ -47,7 +47,7 @@ class LanguageModel:
         self._settle(temperature, top_p, max_new_tokens, batch_size)
         self.path, what = path, "The model"
         self.tokenizer = load_tokenizer(path, trust_remote_code, what)
-        self.model = load(AutoModelForCausalLM, path, trust_remote_code, what, dtype=dtype())
+        self.model = load_model(AutoModelForCausalLM, path, trust_remote_code, what, dtype=dtype())
         self.model.to(device()).eval()
 
     @classmethod

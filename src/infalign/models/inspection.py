@@ -1,0 +1,162 @@
+"""Whether models, rewards and judges can be what they are asked to be, before any work begins.
+
+Only configurations, tokenizers, templates and the names and shapes of weights are read, not the
+weights, so an inspection takes seconds. Servers are not contacted.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+from urllib.parse import urlsplit
+
+from infalign.errors import DataError
+
+from .interfaces import Conversation
+from .judges import FORMS as JUDGES
+from .rewards import python_function
+from .specs import ModelSpec
+
+QUESTION = {"role": "user", "content": "What is two plus two?"}
+ANSWER = {"role": "assistant", "content": "It makes four."}
+"""A conversation that every chat template must be able to write."""
+
+
+def inspect_policy(
+    spec: str,
+    *,
+    trust_remote_code: bool = False,
+    trained: bool = False,
+    conversations: Sequence[Conversation] = (),
+    keys: Sequence[str] | None = None,
+    max_new_tokens: int = 0,
+    what: str = "The model",
+) -> None:
+    """Raises DataError if `spec`, a specification for `load_sampler`, cannot be a policy.
+
+    - `trained`: whether it is to be trained, which takes weights of its own.
+    - `conversations`: prompts that it has to read, with room for `max_new_tokens` more tokens.
+    - `keys`: names of the prompts in errors. Default: "0", "1", …
+    - `what`: the policy's noun in errors.
+    """
+    named = ModelSpec.parse(spec)
+    if named.kind == "server":
+        _require_url(spec, what)
+        if not named.model:
+            raise DataError(
+                f"{what} {spec!r} does not name one of the server's models. Add the model's "
+                f"name after a #: {named.url.rstrip('/')}#NAME."
+            )
+        return
+    if named.kind in ("python", "reward"):
+        raise DataError(f"{what} {spec!r} is not a policy: a policy is a model that writes text.")
+    from transformers import AutoModelForCausalLM
+
+    from .checkpoints import adapter_of
+    from .limits import positions_of, require_known, require_room
+    from .loading import prompt_text, tokenize
+
+    path = (named.inner if named.kind == "vllm" else named).path("model")
+    who = f"{what} {str(path)!r}"
+    adapter = adapter_of(path, who)
+    if adapter and (trained or named.kind == "vllm"):
+        use = "be trained" if trained else "be run by vLLM"
+        raise DataError(
+            f"{who} is an adapter of {adapter.base!r}, which cannot {use} by itself. Merge it into "
+            "its base model: PeftModel.merge_and_unload, then save_pretrained."
+        )
+    tokenizer, model = _parts(AutoModelForCausalLM, path, trust_remote_code, what)
+    if tokenizer.chat_template is not None:
+        _require_in_text(prompt_text(tokenizer, [QUESTION]), [QUESTION], who)
+    asked = list(conversations) or [[QUESTION]]
+    rows = tokenize(tokenizer, [prompt_text(tokenizer, c) for c in asked])["input_ids"]
+    if model is not None:
+        names = [str(i) for i in range(len(rows))] if keys is None or not conversations else keys
+        require_known(model, tokenizer, rows, who)
+        require_room(rows, names, positions_of(model, tokenizer), max_new_tokens, who)
+
+
+def inspect_reward(
+    spec: str,
+    *,
+    trust_remote_code: bool = False,
+    conversations: Sequence[Conversation] = (),
+    what: str = "The reward",
+) -> None:
+    """Raises DataError if `spec`, a specification for `load_reward`, cannot be a reward.
+
+    - `conversations`: prompts that it has to read.
+    - `what`: the reward's noun in errors.
+    """
+    named = ModelSpec.parse(spec)
+    if named.kind == "python":
+        python_function(spec, _noun(what))
+        return
+    if named.kind == "server":
+        _require_url(spec, what)
+        return
+    if named.kind in ("vllm", "reward"):
+        raise DataError(f"{what} {spec!r} is not a reward. Write the reward without a prefix.")
+    from transformers import AutoModelForSequenceClassification
+
+    from .limits import require_known
+    from .loading import judged_text, tokenize
+
+    path = named.path("reward")
+    who = f"{what} {str(path)!r}"
+    tokenizer, model = _parts(AutoModelForSequenceClassification, path, trust_remote_code, what)
+    answer = ANSWER["content"]
+    probe = judged_text(tokenizer, [QUESTION], answer, what)
+    _require_in_text(probe, [QUESTION, ANSWER], who)
+    asked = [judged_text(tokenizer, c, answer, what) for c in conversations]
+    if model is not None:
+        require_known(model, tokenizer, tokenize(tokenizer, [probe, *asked])["input_ids"], who)
+
+
+def inspect_judge(spec: str, *, trust_remote_code: bool = False, what: str = "The judge") -> None:
+    """Raises DataError if `spec`, a specification for `load_judge`, cannot be a judge."""
+    named = ModelSpec.parse(spec)
+    if named.kind == "python":
+        python_function(spec, _noun(what))
+    elif named.kind == "reward":
+        inner = named.inner.text
+        inspect_reward(inner, trust_remote_code=trust_remote_code, what=f"{what}'s reward")
+    elif named.kind == "server" and named.model:
+        _require_url(spec, what)
+    else:
+        raise DataError(f"{what} {spec!r} cannot be loaded: it must be {JUDGES}.")
+
+
+def _noun(what: str) -> str:
+    return what.removeprefix("The ").lower()
+
+
+def _require_url(spec: str, what: str) -> None:
+    """Raises DataError for a URL without a host, with an invalid port, or with blanks."""
+    url = ModelSpec.parse(spec).url
+    try:
+        parts = urlsplit(url)
+        good = bool(parts.hostname) and not any(c.isspace() for c in url)
+        good = good and (parts.port is None or parts.port > 0)
+    except ValueError:
+        good = False
+    if not good:
+        raise DataError(f"{what} {spec!r} is not a URL such as http://127.0.0.1:8000/v1.")
+
+
+def _parts(loader: Any, path: Any, trust_remote_code: bool, what: str) -> tuple[Any, Any]:
+    """The tokenizer, and the model without data in its weights; no model if the names of its
+    weights cannot be read."""
+    from .loading import load_tokenizer, outline
+
+    model = outline(loader, path, trust_remote_code, what)
+    return load_tokenizer(path, trust_remote_code, what), model
+
+
+def _require_in_text(text: str, messages: Conversation, who: str) -> None:
+    """Raises DataError for a chat template that leaves out what a message says."""
+    lost = [m for m in messages if m["content"] not in text]
+    if lost:
+        raise DataError(
+            f"The chat template of {who[:1].lower()}{who[1:]} leaves out messages of the role "
+            f"{lost[0]['role']!r}: it writes {text[:120]!r} for a question and its answer. Correct "
+            "the template in chat_template.jinja."
+        )
