@@ -112,7 +112,7 @@ def bare(model, reward, asked, samples: int, batch_size: int, seed: int) -> list
         conversations += [list(asked[i].messages) for i in part for _ in range(samples)]
     return reward(
         prompts=conversations,
-        completions=[[{"role": "assistant", "content": text.strip()}] for text in texts],
+        completions=[[{"role": "assistant", "content": text}] for text in texts],
     )
 
 

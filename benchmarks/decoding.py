@@ -97,7 +97,7 @@ def bare(model, reward, prompts, n: int, batch_size: int, seed: int) -> list[str
         candidates += tokenizer.batch_decode(new, skip_special_tokens=True)
     rewards = reward(
         prompts=[p for p in prompts for _ in range(n)],
-        completions=[[{"role": "assistant", "content": text.strip()}] for text in candidates],
+        completions=[[{"role": "assistant", "content": text}] for text in candidates],
     )
     for i in range(len(prompts)):
         own = range(i * n, (i + 1) * n)

@@ -65,6 +65,7 @@ ROWS = {
     ),
     "CalibrationStore.ranks": (STORE.ranks, {"prompt_ids": ["a"], "rewards": [0.5]}),
     "CalibrationStore.require": (STORE.require, {}),
+    "CalibrationStore.require_strip": (STORE.require_strip, {"strip": False}),
     "CalibrationStore.tied": (STORE.tied, {}),
     "CalibrationStore.to_table": (
         STORE.to_table,

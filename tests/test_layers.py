@@ -15,7 +15,7 @@ ROOT = Path(infalign.__file__).parent
 LEVELS = [
     {"errors", "_moved"},
     {"_check", "disk"},
-    {"storage", "seeds"},
+    {"storage", "seeds", "text"},
     {"manifest"},
     {"core"},
     {"stores"},

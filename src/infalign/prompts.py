@@ -107,7 +107,7 @@ def _prompt(name: str, number: int, row: dict, column: str) -> Prompt:
     if value is None and isinstance(row.get("chosen"), str):
         value = _open_transcript(row["chosen"])  # preference pairs contain the prompt
     if isinstance(value, str) and value.strip():
-        messages = [{"role": "user", "content": value.strip()}]
+        messages = [{"role": "user", "content": value}]
     elif isinstance(value, list) and value and all({"role", "content"} <= set(m) for m in value):
         messages = [{"role": m["role"], "content": m["content"]} for m in value]
     else:
@@ -126,7 +126,7 @@ def _open_transcript(text: str) -> list[dict] | None:
     parts = re.split(r"\n\n(Human|Assistant): ?", text)[1:]
     roles = {"Human": "user", "Assistant": "assistant"}
     turns = [
-        {"role": roles[role], "content": content.strip()}
+        {"role": roles[role], "content": content}
         for role, content in zip(parts[::2], parts[1::2], strict=True)
     ]
     return turns[:-1] if len(turns) > 1 else None

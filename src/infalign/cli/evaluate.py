@@ -112,6 +112,9 @@ def evaluate(
         int, _option(SAMPLED, "Maximum length of a response, in tokens.")
     ] = 128,
     batch_size: Annotated[int, _option(SAMPLED, "Responses generated per batch.")] = 256,
+    strip: Annotated[
+        bool, _option(SAMPLED, "Remove white space at both ends of responses.", "--strip")
+    ] = False,
     seed: Annotated[int, _option(SAMPLED, "Random seed.", min=0)] = 0,
     trust_remote_code: Annotated[
         bool, _option(SAMPLED, "Allow code from the Hub to run.", "--trust-remote-code")
@@ -158,6 +161,7 @@ def evaluate(
         "top_p": top_p,
         "max_new_tokens": max_new_tokens,
         "batch_size": batch_size,
+        "strip": strip,
     }
     comparison = Comparison(
         reference=reference or "",

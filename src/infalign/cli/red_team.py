@@ -75,6 +75,9 @@ def red_team(
     max_new_tokens: Annotated[
         int, typer.Option(min=1, help="Maximum length of a response, in tokens.")
     ] = 128,
+    strip: Annotated[
+        bool, typer.Option("--strip", help="Remove white space at both ends of responses.")
+    ] = False,
     seed: Annotated[int, typer.Option(min=0, help="Random seed.")] = 0,
     out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("runs/red-team"),
     as_json: Annotated[bool, typer.Option("--json", help="Print results.json.")] = False,
@@ -115,6 +118,7 @@ def red_team(
         temperature=temperature,
         top_p=top_p,
         max_new_tokens=max_new_tokens,
+        strip=strip,
         seed=seed,
         trust_remote_code=trust_remote_code,
     )

@@ -65,6 +65,9 @@ def sample(
     max_new_tokens: Annotated[
         int, typer.Option(min=1, help="Maximum length of a response, in tokens.")
     ] = 128,
+    strip: Annotated[
+        bool, typer.Option("--strip", help="Remove white space at both ends of responses.")
+    ] = False,
     seed: Annotated[int, typer.Option(min=0, help="Random seed.")] = 0,
     calibration: Annotated[
         Path | None, typer.Option(help="Calibration store for the same prompts and reward.")
@@ -103,12 +106,13 @@ def sample(
     quiet_libraries()
     from infalign.models.samplers import load_sampler
 
-    scorer, store = _scorer_and_store(played, reward, calibration, trust_remote_code)
+    scorer, store = _scorer_and_store(played, reward, calibration, strip, trust_remote_code)
     sampler = load_sampler(
         model,
         temperature=temperature,
         top_p=top_p,
         max_new_tokens=max_new_tokens,
+        strip=strip,
         trust_remote_code=trust_remote_code,
     )
     rows = _decode(played, sampler, scorer, store, asked, references, seed)
@@ -138,14 +142,14 @@ def read_prompts(texts, source, split, limit):
     if source:
         return load_prompts(Prompts(file=source, split=split, limit=limit))
     if texts == ["-"]:
-        texts = [line.strip() for line in sys.stdin]
+        texts = [line.removesuffix("\n") for line in sys.stdin]
     texts = [text for text in texts if text.strip()][:limit]
     if not texts:
         raise typer.BadParameter("standard input has none.", param_hint="prompts")
     return [Prompt(str(i), ({"role": "user", "content": t},)) for i, t in enumerate(texts)]
 
 
-def _scorer_and_store(played, reward, calibration, trust_remote_code):
+def _scorer_and_store(played, reward, calibration, strip, trust_remote_code):
     from infalign.decoding import reads
     from infalign.models.fingerprints import reward_fingerprint
     from infalign.models.rewards import load_reward
@@ -166,6 +170,7 @@ def _scorer_and_store(played, reward, calibration, trust_remote_code):
     store = CalibrationStore.open(calibration)
     if "reward" in store.provenance:
         store.require(reward=reward_fingerprint(reward, trust_remote_code=trust_remote_code))
+    store.require_strip(strip)
     return scorer, store
 
 

@@ -88,6 +88,7 @@ class _Models:
             top_p=sampling.top_p,
             max_new_tokens=sampling.max_new_tokens,
             batch_size=sampling.batch_size,
+            strip=sampling.strip,
             trust_remote_code=self.comparison.trust_remote_code,
         )
 

@@ -86,6 +86,10 @@ class SamplingSettings(Section):
     batch_size: PositiveInt = 256
     """Responses generated per batch."""
 
+    strip: bool = False
+    """Remove white space at both ends of responses, before rewards, judges and answers read them.
+    Prompts keep theirs."""
+
 
 class Calibration(Section):
     """The reference samples that turn rewards into quantiles."""

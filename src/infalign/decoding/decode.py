@@ -39,6 +39,11 @@ class Decoded:
     """Answer of each candidate, if the procedure reads it; None for candidates without one."""
 
     @property
+    def kept(self) -> Response:
+        """The former name of `response`."""
+        return self.response
+
+    @property
     def reward(self) -> float | None:
         """Raw reward of the selected response."""
         return None if self.rewards is None else self.rewards[self.index]

@@ -5,6 +5,7 @@ import torch
 from transformers import AutoModelForSequenceClassification
 
 from infalign.errors import DataError
+from infalign.text import conversation_of, text_of
 
 from .loading import (
     device,
@@ -63,5 +64,5 @@ class ClassifierReward:
         return rewards.tolist()
 
     def _text(self, prompt, completion) -> str:
-        reply = completion if isinstance(completion, str) else completion[-1]["content"]
-        return judged_text(self.tokenizer, prompt, reply, "The reward")
+        messages, reply = conversation_of(prompt), text_of(completion)
+        return judged_text(self.tokenizer, messages, reply, "The reward")

@@ -15,6 +15,7 @@ from transformers import (
 from infalign import _check
 from infalign.errors import DataError
 from infalign.seeds import prompt_keys, uniforms
+from infalign.text import decoded
 
 from .interfaces import Conversation, Response
 from .loading import device, dtype, load_model, load_tokenizer, prompt_text, tokenize
@@ -33,6 +34,7 @@ class LanguageModel:
         top_p=1.0,
         max_new_tokens=128,
         batch_size=256,
+        strip=False,
         trust_remote_code=False,
     ):
         """Load the model at `path`, a folder or hub id.
@@ -41,10 +43,11 @@ class LanguageModel:
         - `top_p`: nucleus-sampling threshold, in (0, 1]; 1 samples from all tokens.
         - `max_new_tokens`: maximum length of a response in tokens, including the end token.
         - `batch_size`: responses generated at once.
+        - `strip`: remove white space at both ends of the responses' texts.
 
         Raises ValueError for other values, and DataError if the model does not exist.
         """
-        self._settle(temperature, top_p, max_new_tokens, batch_size)
+        self._settle(temperature, top_p, max_new_tokens, batch_size, strip)
         self.path, what = path, "The model"
         self.tokenizer = load_tokenizer(path, trust_remote_code, what)
         self.model = load_model(AutoModelForCausalLM, path, trust_remote_code, what, dtype=dtype())
@@ -52,7 +55,15 @@ class LanguageModel:
 
     @classmethod
     def of(
-        cls, model, tokenizer, *, temperature=1.0, top_p=1.0, max_new_tokens=128, batch_size=256
+        cls,
+        model,
+        tokenizer,
+        *,
+        temperature=1.0,
+        top_p=1.0,
+        max_new_tokens=128,
+        batch_size=256,
+        strip=False,
     ):
         """A policy from a model and a tokenizer in memory, such as a trainer's; arguments as above.
 
@@ -65,15 +76,24 @@ class LanguageModel:
                 "tokenizer.pad_token = tokenizer.eos_token"
             )
         self = cls.__new__(cls)
-        self._settle(temperature, top_p, max_new_tokens, batch_size)
+        self._settle(temperature, top_p, max_new_tokens, batch_size, strip)
         self.path, self.model, self.tokenizer = model.config.name_or_path, model, tokenizer
         return self
 
-    def _settle(self, temperature, top_p, max_new_tokens, batch_size):
+    def _settle(self, temperature, top_p, max_new_tokens, batch_size, strip):
         self.temperature = _check.positive("temperature", temperature)
         self.top_p = check_top_p("top_p", top_p)
         self.max_new_tokens = _check.count("max_new_tokens", max_new_tokens)
         self.batch_size = _check.count("batch_size", batch_size)
+        self.strip = _check.truth("strip", strip)
+
+    @property
+    def ends(self) -> list[int]:
+        """The tokens that end a response: the model's and the tokenizer's, as in TRL's trainers and
+        in vLLM."""
+        own = self.model.generation_config.eos_token_id
+        own = [] if own is None else own if isinstance(own, list) else [own]
+        return sorted({*own, self.tokenizer.eos_token_id} - {None})
 
     def prompt_text(self, messages: Conversation) -> str:
         """The prompt as the model reads it: in its chat template, or as plain text without one."""
@@ -129,8 +149,6 @@ class LanguageModel:
         """
         ids, mask, _ = collate(prompts, [()] * len(prompts), self.tokenizer.pad_token_id)
         ids, mask = ids.to(device()), mask.to(device())
-        ends = self.model.generation_config.eos_token_id
-        ends = self.tokenizer.eos_token_id if ends is None else ends
         draw = Draw(torch.from_numpy(numbers).to(ids.device))
         cache = None
         if copies > 1 and ids.shape[1] > 1 and self._repeats:
@@ -144,19 +162,20 @@ class LanguageModel:
                 do_sample=False,  # `draw` samples
                 max_new_tokens=self.max_new_tokens,
                 pad_token_id=self.tokenizer.pad_token_id,
-                eos_token_id=ends,
+                eos_token_id=self.ends or None,
             ),
             cache,
         )
         new = output[:, ids.shape[1] :]
-        end = torch.isin(new, torch.tensor(ends, device=new.device)).int()
+        ends = torch.tensor(self.ends, dtype=new.dtype, device=new.device)
+        end = torch.isin(new, ends).int()
         inside = end.cumsum(1) - end == 0  # only padding follows an end token
         lengths = inside.sum(1).tolist()
         tokens = [ids[:length] for ids, length in zip(new.tolist(), lengths, strict=True)]
-        decoded = self.tokenizer.batch_decode(tokens, skip_special_tokens=True)
+        texts = decoded(self.tokenizer, tokens, strip=self.strip)
         return [
-            Response(text.strip(), tuple(ids), total)
-            for text, ids, total in zip(decoded, tokens, draw.totals(inside), strict=True)
+            Response(text, tuple(ids), total)
+            for text, ids, total in zip(texts, tokens, draw.totals(inside), strict=True)
         ]
 
     def _generate(self, ids, mask, steps, config, cache) -> torch.Tensor:

@@ -13,6 +13,8 @@ class Response:
     """One sampled response."""
 
     text: str
+    """White space at both ends belongs to it, unless its sampler strips."""
+
     tokens: tuple[int, ...] = ()
     """Token ids as sampled, with the end token if it was reached; empty if a server does not report
     them."""
@@ -43,7 +45,11 @@ class Sampler(Protocol):
 
 
 class Scorer(Protocol):
-    """A reward with the signature of TRL's reward functions, called with keyword arguments only."""
+    """A reward with the signature of TRL's reward functions, called with keyword arguments only.
+
+    Prompts are lists of chat messages, and each completion is a list of one message of the
+    assistant, whether or not the policy has a chat template.
+    """
 
     def __call__(
         self, *, prompts: Sequence[Conversation], completions: Sequence[Conversation], **columns

@@ -16,6 +16,7 @@ import numpy as np
 from infalign import _check
 from infalign.errors import DataError
 from infalign.shaping import checked_output, reward_name
+from infalign.text import completion_of, conversation_of
 
 from .interfaces import Conversation, Sampler, Scorer
 from .rewards import load_reward, python_function
@@ -152,8 +153,8 @@ class RewardJudge:
         """One verdict per pair."""
         texts = [*first, *second]
         values = self.reward(
-            prompts=[list(p) for p in (*prompts, *prompts)],
-            completions=[[{"role": "assistant", "content": text}] for text in texts],
+            prompts=[conversation_of(p) for p in (*prompts, *prompts)],
+            completions=[completion_of(text) for text in texts],
         )
         a, b = np.split(checked_output(values, texts, reward_name(self.reward)), 2)
         return ((1 + np.sign(a - b)) / 2).tolist()

@@ -9,11 +9,13 @@ import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Literal
 
 from infalign import _check
 from infalign.errors import DataError, MissingExtraError
 from infalign.seeds import prompt_keys, request_seed
+from infalign.text import finished
 
 from .interfaces import Conversation, Response
 
@@ -41,6 +43,7 @@ class ServerModel:
     - `retries`: further attempts after a timeout or status 408, 409, 429 or 5xx, with growing
       pauses.
     - `verify`: refuse responses that never differ. Turn it off for a deterministic policy.
+    - `strip`: remove white space at both ends of the responses' texts.
 
     The log-probability of a response is known only if the server reports it and tokens are drawn
     from the model's own distribution, at temperature 1 and top-p 1, because servers report it
@@ -63,13 +66,14 @@ class ServerModel:
         timeout: float = 600.0,
         retries: int = 5,
         verify: bool = True,
+        strip: bool = False,
     ):
         _check.one_of("api", api, ("chat", "completions"))
         self.url, self.model, self.api, self.verify = url, model, api, verify
         self.temperature = _check.positive("temperature", temperature)
         self.top_p = _check.positive("top_p", top_p)
         self.max_new_tokens = _check.count("max_new_tokens", max_new_tokens)
-        self.threads = _check.count("threads", threads)
+        self.threads, self.strip = _check.count("threads", threads), _check.truth("strip", strip)
         self._client = _client(url, timeout, retries)
         self._one_by_one = self._varied = False
 
@@ -81,7 +85,7 @@ class ServerModel:
         seed: int,
         keys: Sequence[str] | None = None,
     ) -> list[list[Response]]:
-        """`n` responses to each conversation, with white space stripped at both ends.
+        """`n` responses to each conversation.
 
         - `keys`: one name for each conversation, all different. Default: "0", "1", …
 
@@ -161,7 +165,8 @@ class ServerModel:
             )
         )
         read = _chat_choice if chat else _completion_choice
-        return [read(choice, plain) for choice in answer.choices or ()]
+        responses = [read(choice, plain) for choice in answer.choices or ()]
+        return [replace(r, text=finished(r.text, strip=self.strip)) for r in responses]
 
     def _answer(self, send: Callable):
         """The result of `send`; DataError in place of the client's errors."""
@@ -214,7 +219,7 @@ def _completion_choice(choice, plain: bool) -> Response:
 def _response(text: str | None, logprobs: Sequence[float | None], plain: bool) -> Response:
     known = [p for p in logprobs if p is not None]
     complete = plain and len(known) == len(logprobs) > 0
-    return Response((text or "").strip(), (), math.fsum(known) if complete else math.nan)
+    return Response(text or "", (), math.fsum(known) if complete else math.nan)
 
 
 def _differ(rows: Sequence[Sequence[Response]]) -> bool:

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from infalign import _check
 from infalign.errors import DataError, MissingExtraError
 from infalign.shaping import checked_output
+from infalign.text import completion_of, conversation_of, text_of
 
 AGAIN = (408, 425, 429, 500, 502, 503, 504)
 """Statuses after which a request is sent again."""
@@ -119,10 +120,9 @@ class ServerReward:
 
 def _item(prompt, completion, label) -> dict:
     """The fields of one completion in a request."""
-    messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
-    reply = completion if isinstance(completion, str) else completion[-1]["content"]
+    messages, reply = conversation_of(prompt), text_of(completion)
     asked = conversation_text(messages)
-    answered = [*messages, {"role": "assistant", "content": reply}]
+    answered = [*messages, *completion_of(reply)]
     return {
         "query": conversation_text(answered) if len(messages) > 1 else f"{asked}\n{reply}",
         "prompts": asked,

@@ -7,6 +7,7 @@ import numpy as np
 
 from infalign.errors import DataError
 from infalign.shaping import checked_output, reward_name
+from infalign.text import completion_of, conversation_of
 
 from .interfaces import Conversation, Scorer
 from .specs import ModelSpec
@@ -56,8 +57,10 @@ def score_ragged(
     counts = [len(row) for row in texts]
     flat = [text for row in texts for text in row]
     values = reward(
-        prompts=[list(c) for c, n in zip(conversations, counts, strict=True) for _ in range(n)],
-        completions=[[{"role": "assistant", "content": text}] for text in flat],
+        prompts=[
+            conversation_of(c) for c, n in zip(conversations, counts, strict=True) for _ in range(n)
+        ],
+        completions=[completion_of(text) for text in flat],
         prompt_id=[i for i, n in zip(prompt_ids, counts, strict=True) for _ in range(n)],
     )
     checked = checked_output(values, flat, reward_name(reward))

@@ -16,6 +16,7 @@ def load_sampler(
     top_p: float = 1.0,
     max_new_tokens: int = 128,
     batch_size: int = 256,
+    strip: bool = False,
     trust_remote_code: bool = False,
 ) -> Sampler:
     """The policy that `spec` names.
@@ -25,6 +26,8 @@ def load_sampler(
     - `bundled:language-model`: the demonstration model.
     - anything else: folder or hub id of a causal language model, which generates `batch_size`
       responses at once. Servers and vLLM form their own batches.
+
+    - `strip`: remove white space at both ends of the responses' texts.
 
     Raises DataError if the model does not exist, and MissingExtraError if a library that runs it is
     missing.
@@ -44,6 +47,7 @@ def load_sampler(
             temperature=temperature,
             top_p=top_p,
             max_new_tokens=max_new_tokens,
+            strip=strip,
         )
     if named.kind == "vllm":
         from .vllm import VLLMModel
@@ -53,6 +57,7 @@ def load_sampler(
             temperature=temperature,
             top_p=top_p,
             max_new_tokens=max_new_tokens,
+            strip=strip,
             trust_remote_code=trust_remote_code,
         )
     from .hf import LanguageModel
@@ -63,5 +68,6 @@ def load_sampler(
         top_p=top_p,
         max_new_tokens=max_new_tokens,
         batch_size=batch_size,
+        strip=strip,
         trust_remote_code=trust_remote_code,
     )

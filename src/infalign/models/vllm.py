@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from infalign.errors import MissingExtraError
 from infalign.seeds import prompt_keys, request_seed
+from infalign.text import decoded
 
 from .interfaces import Conversation, Response
 from .loading import load_tokenizer, prompt_text, tokenize
@@ -16,6 +17,7 @@ class VLLMModel:
     the sampling distribution, so the two are interchangeable.
 
     - `path`: folder or hub id.
+    - `strip`: remove white space at both ends of the responses' texts.
     - `options`: further arguments of `vllm.LLM`, such as `gpu_memory_utilization`.
 
     Raises MissingExtraError without `vllm`. vLLM starts processes, so a script that uses it needs
@@ -29,6 +31,7 @@ class VLLMModel:
         temperature: float = 1.0,
         top_p: float = 1.0,
         max_new_tokens: int = 128,
+        strip: bool = False,
         trust_remote_code: bool = False,
         **options,
     ):
@@ -41,7 +44,7 @@ class VLLMModel:
             ) from None
         self._params = vllm.SamplingParams
         self.path, self.temperature, self.top_p = path, temperature, top_p
-        self.max_new_tokens = max_new_tokens
+        self.max_new_tokens, self.strip = max_new_tokens, strip
         self.tokenizer = load_tokenizer(path, trust_remote_code)
         self.engine = vllm.LLM(
             model=str(path),
@@ -86,5 +89,5 @@ class VLLMModel:
 
     def _response(self, output) -> Response:
         ids = tuple(output.token_ids)
-        text = self.tokenizer.decode(ids, skip_special_tokens=True).strip()
+        (text,) = decoded(self.tokenizer, [ids], strip=self.strip)
         return Response(text, ids, float(output.cumulative_logprob))

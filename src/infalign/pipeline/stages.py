@@ -70,6 +70,7 @@ def load_both(model: str, reward: str, sampling: SamplingSettings, trust_remote_
         top_p=sampling.top_p,
         max_new_tokens=sampling.max_new_tokens,
         batch_size=sampling.batch_size,
+        strip=sampling.strip,
         trust_remote_code=trust_remote_code,
     )
     return sampler, load_reward(reward, trust_remote_code=trust_remote_code)

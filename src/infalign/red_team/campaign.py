@@ -60,6 +60,9 @@ class Campaign:
     temperature: float = 1.0
     top_p: float = 1.0
     max_new_tokens: int = 128
+    strip: bool = False
+    """Remove white space at both ends of the responses."""
+
     seed: int = 0
     trust_remote_code: bool = False
 
@@ -70,12 +73,13 @@ class Campaign:
         check_sigma(self.sigma)
 
     @property
-    def sampling(self) -> dict[str, float]:
+    def sampling(self) -> dict[str, float | bool]:
         """The policy's sampling settings."""
         return {
             "temperature": self.temperature,
             "top_p": self.top_p,
             "max_new_tokens": self.max_new_tokens,
+            "strip": self.strip,
         }
 
     @cached_property
@@ -86,6 +90,7 @@ class Campaign:
             temperature=self.temperature,
             top_p=self.top_p,
             max_new_tokens=self.max_new_tokens,
+            strip=self.strip,
             trust_remote_code=self.trust_remote_code,
         )
 

@@ -24,6 +24,9 @@ from .sorted_rewards import SortedRewards, held_rewards, held_values, stored_rew
 if TYPE_CHECKING:
     import pyarrow as pa
 
+FORMER_SAMPLING = {"temperature", "top_p", "max_new_tokens", "batch_size"}
+"""The sampling settings that version 0.1 recorded. It removed white space from every response."""
+
 
 @dataclass(frozen=True, eq=False)
 class CalibrationStore:
@@ -235,6 +238,34 @@ class CalibrationStore:
             "Calibrate again, or restore these settings.",
             error=DataError,
         )
+
+    @property
+    def strip(self) -> bool | None:
+        """Whether the responses were scored without white space at their ends; None if the
+        provenance does not say."""
+        sampling = self.provenance.get("sampling")
+        if not isinstance(sampling, Mapping):
+            return None
+        if sampling.keys() == FORMER_SAMPLING:
+            return True
+        return sampling.get("strip")
+
+    def require_strip(self, strip: bool) -> None:
+        """Check that responses are scored as they were in this store: with white space at both
+        ends removed, or as they are.
+
+        Raises DataError if they are not. A store that does not say passes.
+        """
+        if self.strip not in (None, _check.truth("strip", strip)):
+            raise DataError(
+                f"The calibration store was made with `sampling.strip` {_word(self.strip)}, but "
+                f"it is {_word(strip)} here, so its rewards are of other texts. Calibrate again, "
+                f"or set `strip` to {_word(self.strip)}."
+            )
+
+
+def _word(value: object) -> str:
+    return str(value).lower()
 
 
 def _columns(rewards: str, key: str) -> None:

@@ -39,7 +39,8 @@ class WinRateCallback(TrainerCallback, ExportableState):
     same each time; `evaluation.power` gives the prompts and samples that a difference needs. In
     distributed training every process makes the same measurement.
 
-    - `reward`: a TRL reward function; it gets the prompts' ids as the column `prompt_id`.
+    - `reward`: a TRL reward function; it gets chat messages, whatever the trainer's data set has,
+      and the prompts' ids as the column `prompt_id`.
     - `prompts`: at least 2, none of them trained on.
     - `procedure`, `against`: how policy and reference are decoded; they must select by rank.
       Default of `against`: `procedure`.
@@ -49,7 +50,7 @@ class WinRateCallback(TrainerCallback, ExportableState):
       Default: the rewards of `samples` responses of the policy before the first step, which is
       wrong for a policy that does not start from the reference. Checkpoints include these rewards.
     - `reference_model`: for the KL, on the policy's device.
-    - `temperature`, `top_p`, `max_new_tokens`, `batch_size`: as in `LanguageModel`.
+    - `temperature`, `top_p`, `max_new_tokens`, `strip`, `batch_size`: as in `LanguageModel`.
     - `seed`: the seed and the number of the step determine the responses.
 
     To also report every row to the trainer's trackers, set the attribute `trainer` to the trainer.
@@ -69,6 +70,7 @@ class WinRateCallback(TrainerCallback, ExportableState):
         temperature: float = 1.0,
         top_p: float = 1.0,
         max_new_tokens: int = 128,
+        strip: bool = False,
         batch_size: int = 256,
         seed: int = 0,
     ):
@@ -87,6 +89,7 @@ class WinRateCallback(TrainerCallback, ExportableState):
             "temperature": _check.positive("temperature", temperature),
             "top_p": check_top_p("top_p", top_p),
             "max_new_tokens": _check.count("max_new_tokens", max_new_tokens),
+            "strip": _check.truth("strip", strip),
         }
         self.reference = None if reference is None else self._rewards(reference)
         drawn = np.full(len(self.prompts), self.samples)
