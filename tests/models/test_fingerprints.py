@@ -72,6 +72,7 @@ def test_a_store_notes_all_that_its_rewards_follow_from(config, tmp_path):
         "top_p": 1.0,
         "max_new_tokens": 3,
         "batch_size": 8,
+        "strip": False,
     }
     assert noted["samples"] == 4 and isinstance(noted["seed"], int)
     assert {"model", "tokenizer", "chat_template", "reward", "prompts"} <= set(noted)

@@ -20,6 +20,7 @@ from infalign.models.samplers import load_sampler
 
 PROMPTS = [[{"role": "user", "content": text}] for text in ("Name a color.", "Name a number.")]
 WORDS = ["red", "green", "blue", "one", "two"]
+SAID = {f" {word}\n" for word in WORDS}  # white space is part of what a server says
 
 
 def drawn(seed) -> tuple[str, float]:
@@ -133,7 +134,7 @@ def test_one_request_per_prompt_brings_all_its_responses(serve, api):
     rows = model.sample(PROMPTS, 6, seed=3)
     assert len(server.bodies) == 2 and [len(row) for row in rows] == [6, 6]
     for row in rows:
-        assert {r.text for r in row} <= set(WORDS) and {r.tokens for r in row} == {()}
+        assert {r.text for r in row} <= SAID and {r.tokens for r in row} == {()}
         assert [r.logprob for r in row] == pytest.approx([2 * math.log(0.5)] * 6)
     sent = sorted(server.bodies, key=lambda b: json.dumps(b))
     shared = {"model": "some/model", "n": 6, "temperature": 1.0, "top_p": 1.0, "max_tokens": 7}
@@ -146,6 +147,17 @@ def test_one_request_per_prompt_brings_all_its_responses(serve, api):
         assert {b["path"] for b in sent} == {"/v1/completions"}
         assert [b["prompt"] for b in sent] == [p[0]["content"] for p in PROMPTS]
         assert sent[0]["logprobs"] == 1
+
+
+@pytest.mark.parametrize("behave", [conforming, ignores_n])
+def test_white_space_is_removed_if_asked(serve, behave):
+    plain, stripped = (
+        serve(behave, strip=strip)[1].sample(PROMPTS, 4, seed=0) for strip in (False, True)
+    )
+    assert {r.text for row in plain for r in row} <= SAID
+    assert [[r.text.strip() for r in row] for row in plain] == [
+        [r.text for r in x] for x in stripped
+    ]
 
 
 @pytest.mark.parametrize("behave", [conforming, ignores_n, copies_one])
@@ -283,7 +295,7 @@ def test_the_command_line_samples_from_a_server(serve, cli):
     code, out, errors = cli("sample", *command, "How many?")
     assert code == 0, errors
     record = json.loads(out)
-    assert {c["text"] for c in record["candidates"]} <= set(WORDS) and record["votes"] == 0
+    assert {c["text"] for c in record["candidates"]} <= SAID and record["votes"] == 0
     assert [(b["model"], b["n"]) for b in server.bodies] == [("a/b", 5)]
 
 
