@@ -324,7 +324,7 @@ def test_a_law_that_is_no_law_of_so_many_draws_is_refused():
     [
         (lambda: OrderStatistic(4, 5), r"`k` must be at most `n`; got k=5 of n=4"),
         (lambda: OrderStatistic(4, 0), r"`k` must be a whole number of at least 1; got 0"),
-        (lambda: BestOfPoisson(-1.0), r"`mu` must be at least 0; got -1"),
+        (lambda: BestOfPoisson(-1.0), r"`mu` must be from 0 to 1,000,000; got -1"),
         (lambda: SoftBestOfN(4, 0), r"`temperature` must be above 0; got 0"),
         (lambda: SoftBestOfN(4, 0.001), r"at least 0.005; got 0.001. Use BestOfN\(4\)"),
         (lambda: Rewind(1.0, 4), r"`threshold` must lie strictly inside \(0, 1\)"),

@@ -119,11 +119,7 @@ def compare(
 
 
 def _candidates(transforms: object) -> list[AbstractTransform | Tilting | Family]:
-    if not isinstance(transforms, Iterable) or isinstance(transforms, str):
-        raise ArgumentError(
-            "transforms", f"must be a list such as [Identity()]; got {_check.short(transforms)}."
-        )
-    candidates = list(transforms)
+    candidates = _check.entries("transforms", transforms)
     for candidate in candidates:
         known = isinstance(candidate, AbstractTransform | Tilting) or callable(candidate)
         if isinstance(candidate, type) or not known:

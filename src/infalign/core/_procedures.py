@@ -7,6 +7,7 @@ import numpy as np
 from scipy.special import betainc, betaln, gammaln, pdtr, xlogy
 
 from infalign import _check
+from infalign.errors import ArgumentError
 
 from ._inputs import Quantiles, Values, quantile
 from ._interface import (
@@ -19,6 +20,9 @@ from ._interface import (
 )
 from ._registry import Unreadable
 from ._shapes import Float
+
+LARGEST_MU = 1_000_000
+"""Largest mean of `BestOfPoisson`, whose law is summed over that many numbers of draws."""
 
 
 @register_procedure("sampling", words="plain sampling", label="plain sampling")
@@ -180,9 +184,10 @@ class BestOfPoisson(RankProcedure):
     """Expected number of draws beyond the first; ≥ 0."""
 
     def __post_init__(self) -> None:
-        if _check.real("mu", self.mu) < 0:
-            raise ValueError(f"`mu` must be at least 0; got {self.mu:g}.")
-        object.__setattr__(self, "mu", float(self.mu))
+        mu = _check.real("mu", self.mu)
+        if not 0 <= mu <= LARGEST_MU:
+            raise ArgumentError("mu", f"must be from 0 to {LARGEST_MU:,}; got {mu:g}.")
+        object.__setattr__(self, "mu", mu)
 
     @property
     def draws(self) -> int:

@@ -5,7 +5,7 @@ reference rewards of its prompts; training rewards, logs and other frameworks re
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence, Sized
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -85,8 +85,11 @@ class AbstractShaper(ABC):
         finite, and incomplete groups where groups are needed.
         """
         raw = _check.numbers("rewards", rewards)
-        listed = isinstance(prompt_ids, Sized) and not isinstance(prompt_ids, str)
-        if not listed or raw.shape != (len(prompt_ids),):
+        try:
+            listed = not isinstance(prompt_ids, str) and raw.shape == (len(prompt_ids),)
+        except TypeError:  # a generator or a single value, which has no length
+            listed = False
+        if not listed:
             raise ValueError(
                 "`prompt_ids` and `rewards` must be lists with one entry per response; got "
                 f"{_check.short(prompt_ids)} and rewards of shape {raw.shape}."

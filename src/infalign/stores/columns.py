@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from infalign import storage
-from infalign.errors import DataError
+from infalign.errors import ArgumentError, DataError
 
 from .ragged import sort_each
 from .shards import Block
@@ -80,11 +80,17 @@ def read(dataset, rewards: str, key: str) -> tuple[Iterator["pa.Table"], dict | 
         return chosen.iter(ROWS), None
     if not isinstance(dataset, pa.Table):
         if not hasattr(dataset, "__arrow_c_stream__"):
-            raise ValueError(
-                "`dataset` must be a data set of `datasets` or a table that Arrow can read; got "
-                f"{type(dataset).__name__}. Make one with `pyarrow.table`."
+            raise ArgumentError(
+                "dataset",
+                "must be a data set of `datasets` or a table that Arrow can read; got "
+                f"{type(dataset).__name__}. Make one with `pyarrow.table`.",
             )
-        dataset = pa.table(dataset)
+        try:
+            dataset = pa.table(dataset)
+        except pa.ArrowException as error:  # a single column, such as a pandas series
+            raise ArgumentError(
+                "dataset", f"must be a table with columns; got {type(dataset).__name__} ({error})."
+            ) from None
     require_columns(dataset.column_names, rewards, key)
     return iter([dataset.select([key, rewards])]), stated_provenance(dataset.schema)
 

@@ -6,7 +6,7 @@ error.
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set, Sized
 from numbers import Integral, Real
 from os import PathLike
 from pathlib import Path
@@ -14,18 +14,29 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from .errors import ArgumentError
+from infalign.errors import ArgumentError
+
+from . import arrays
+from .shown import short as short
+from .shown import visible as visible
 
 T = TypeVar("T")
 
 
+MOST = 10**9
+"""Largest count of anything, and largest length of a list."""
+
+
 def count(name: str, value: Any, *, at_least: int = 1) -> int:
-    """`value` as an int of at least `at_least`."""
+    """`value` as an int of at least `at_least` and at most `MOST`."""
     if isinstance(value, bool) or not isinstance(value, Integral) or value < at_least:
         raise ArgumentError(
             name, f"must be a whole number of at least {at_least}; got {short(value)}."
         )
-    return int(value)
+    number = int(value)
+    if number > MOST:
+        raise ArgumentError(name, f"must be at most {MOST:,}; got {short(value)}.")
+    return number
 
 
 def positive(name: str, value: Any) -> float:
@@ -38,9 +49,12 @@ def positive(name: str, value: Any) -> float:
 
 def real(name: str, value: Any) -> float:
     """`value` as a finite float."""
-    if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
-        raise ArgumentError(name, f"must be a finite number; got {short(value)}.")
-    return float(value)
+    try:
+        if isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value):
+            return float(value)
+    except OverflowError:  # an integer or a fraction beyond the floats
+        pass
+    raise ArgumentError(name, f"must be a finite number; got {short(value)}.")
 
 
 def instance(name: str, value: Any, kind: type[T], such_as: str, remedy: str = "") -> T:
@@ -93,13 +107,16 @@ def texts(name: str, value: Any) -> list[str]:
 
 
 def entries(name: str, value: Any) -> list[Any]:
-    """`value` as a list. It may be any iterable except a string or a mapping."""
-    if isinstance(value, str | bytes | Mapping) or not isinstance(value, Iterable):
-        raise ArgumentError(name, f"must be a list; got {short(value)}.")
-    try:
-        return list(value)
-    except TypeError:  # a zero-dimensional array, or a class that only looks iterable
-        raise ArgumentError(name, f"must be a list; got {short(value)}.") from None
+    """`value` as a list. It may be anything with an order and a length, except a string or a
+    mapping; an iterator may have no end."""
+    refused = isinstance(value, str | bytes | bytearray | Mapping | Set)
+    if not refused and isinstance(value, Iterable) and isinstance(value, Sized):
+        try:
+            if len(value) <= MOST:
+                return list(value)
+        except Exception:  # a zero-dimensional array, or a class that only looks iterable
+            pass
+    raise ArgumentError(name, f"must be a list; got {short(value)}.")
 
 
 def mapping(name: str, value: Any) -> Mapping[Any, Any]:
@@ -117,12 +134,23 @@ def budget(kl: Any, beta: Any) -> None:
     positive("beta", beta) if kl is None else positive("kl", kl)
 
 
-def numbers(name: str, value: Any) -> np.ndarray:
-    """`value` as a float array of any shape."""
+def numbers(name: str, value: Any, *, padded: bool = False) -> np.ndarray:
+    """`value` as a float array of any shape: lists, and the arrays of NumPy, torch, pandas, Arrow
+    and others. None, `pandas.NA` and masked entries are nan.
+
+    - `padded`: shorter rows are filled with nan, which marks samples that were not drawn.
+    """
     try:
-        return np.asarray(value, dtype=float)
-    except (TypeError, ValueError):
-        raise ArgumentError(name, f"must be an array of numbers; got {short(value)}.") from None
+        return arrays.read(value, padded=padded)
+    except arrays.NotNumbers as error:
+        raise ArgumentError(name, f"must be an array of numbers; got {error}.") from None
+    except arrays.Ragged as ragged:
+        raise ArgumentError(
+            name,
+            f"must have rows of one length, but it is ragged: row {ragged.place[-1]} has "
+            f"{ragged.length} entries and row 0 has {ragged.others}. Where samples are missing, "
+            "fill the row with nan, if this argument may hold nan.",
+        ) from None
 
 
 def unit_interval(name: str, value: Any, remedy: str = "") -> np.ndarray:
@@ -159,7 +187,7 @@ def finite_matrix(
     - `of`: what the entries are, for the message.
     - `missing`: nan marks a sample that was not drawn (ragged rows); infinities never pass.
     """
-    array = numbers(name, value)
+    array = numbers(name, value, padded=missing)
     if array.ndim != 2 or array.size == 0:
         raise ArgumentError(
             name,
@@ -202,12 +230,6 @@ def enough_samples(
             f"{short_rows[0]} has {available[short_rows[0]]} ({short_rows.size} of "
             f"{available.size} prompts are short)." + _after(remedy)
         )
-
-
-def short(value: Any) -> str:
-    """`repr` of a value, shortened for a message."""
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "…"
 
 
 def _listed(words: list[str]) -> str:
