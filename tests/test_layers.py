@@ -14,7 +14,7 @@ from infalign import _moved
 ROOT = Path(infalign.__file__).parent
 LEVELS = [
     {"errors", "_moved"},
-    {"_check", "disk"},
+    {"_check", "disk", "thinking"},
     {"storage", "seeds", "text"},
     {"manifest"},
     {"core"},

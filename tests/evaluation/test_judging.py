@@ -243,7 +243,19 @@ def test_a_model_judge_reads_both_responses_of_every_pair():
         ("A", 1),
         ("b", 0),
         (" TIE.\n", 0.5),
-        *((reply, None) for reply in ("", "A or B", "[[A]]", "A\nB", "Response A", "AA", "tie!")),
+        ("tie!", 0.5),
+        ("**A**", 1),
+        ("[[B]]", 0),
+        ('"A"', 1),
+        ("A)", 1),
+        ("Response A", 1),
+        ("Answer: **B**", 0),
+        ("The better response is B.", 0),
+        ("Verdict: [[tie]]", 0.5),
+        ("<think>\nA is longer, B is right.\n</think>\n\nB", 0),
+        ("Neither? No: B.</think>A", 1),
+        *((reply, None) for reply in ("", "A or B", "A\nB", "AA", "C", "A and B", "A, B", "not A")),
+        *((reply, None) for reply in ("I think A", "A is better", "<think>A", "<think>A</think>")),
     ],
 )
 def test_replies_are_read_strictly(reply, expected):
@@ -260,9 +272,10 @@ def test_what_cannot_be_read_is_asked_again_and_then_refused():
         ModelJudge(first)(prompts(3), ["aa", "b", "c"], ["a", "bb", "c"])
     assert str(caught.value) == (
         "The judge must answer A, B or tie; to the prompt that ends 'Question 1?' it answered "
-        "'hm' after another unreadable reply (1 of 3 comparisons). Use a more capable "
-        'judge, or a larger `max_new_tokens` if it reasons first; unreadable="missing" makes such '
-        "verdicts missing."
+        "'hm' after another unreadable reply (1 of 3 comparisons). Use a more capable judge, or "
+        "more tokens for its replies if it thinks first (`judge_max_new_tokens`, "
+        "--judge-max-new-tokens); `judge_unreadable: missing`, --judge-unreadable missing, leaves "
+        "such verdicts out and counts them."
     )
     judge = ModelJudge(first, unreadable="missing")
     found = judge_pairs(judge, prompts(3), [["aa"]] * 3, [["a"]] * 3)
@@ -333,7 +346,6 @@ def server():
 
 
 def test_a_judge_on_a_server_decodes_greedily_and_is_asked_again_with_randomness(server):
-    pytest.importorskip("openai")
 
     def answer(body):
         if "Question 1" in body["messages"][0]["content"] and body["temperature"] == 0:
@@ -351,9 +363,8 @@ def test_a_judge_on_a_server_decodes_greedily_and_is_asked_again_with_randomness
 
 
 def test_a_judge_on_a_server_that_never_decides_is_an_error(server):
-    pytest.importorskip("openai")
     running = server(lambda body: None)
-    with pytest.raises(DataError, match=r"ends 'Question 0\?' it answered '' after another"):
+    with pytest.raises(DataError, match=r"ends 'Question 0\?' it gave no answer \(no content\)"):
         judge_pairs(load_judge(running.spec), prompts(1), [["a"]], [["b"]])
     judge = load_judge(running.spec, unreadable="missing", max_new_tokens=4)
     assert np.isnan(judge_pairs(judge, prompts(1), [["a"]], [["b"]])).all()

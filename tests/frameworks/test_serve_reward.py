@@ -68,7 +68,7 @@ def http():
 def client(url, **options):
     reward = ServerReward(url, **options)
     yield reward
-    reward._pool.clear()
+    reward.server.close()
 
 
 def asked(replies=REPLIES):
@@ -93,7 +93,7 @@ def test_a_server_of_raw_rewards_serves_a_run_by_its_url(folder):
         # Held-out prompts too: their conversations come along.
         unknown = [{"role": "user", "content": "Why?"}]
         assert score(reward, [unknown], [["So.", "No"]], ["new"]).tolist() == [[7.0, 6.0]]
-        reward._pool.clear()
+        reward.server.close()
 
 
 @pytest.mark.parametrize("label", ["c", "", None])
@@ -235,7 +235,7 @@ def test_frameworks_ask_the_server_instead_of_loading_the_reward(url, folder):
         assert f == pytest.approx(given.expected(*reply), abs=1e-12)
     with pytest.raises(DataError, match=r"prompt_id .*'nobody.* is not one"):
         scorer([Asked("nobody", "x")])
-    scorer._server._pool.clear()
+    scorer._server.server.close()
     text = policy_text(open_run(folder))
     reward_func = openrlhf.reward_function(server=url, model=text.path)
     prompt = text.prompt(given.messages("a"))
@@ -253,7 +253,7 @@ def test_another_server_is_recognized():
         scorer = open_scorer(server=url)
         with pytest.raises(DataError, match="not an answer of `infalign serve-reward RUN`"):
             scorer([Asked("a", "x")])
-        scorer._server._pool.clear()
+        scorer._server.server.close()
 
 
 def test_the_command_serves_until_it_is_interrupted(folder):

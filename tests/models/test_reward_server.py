@@ -69,7 +69,7 @@ def serve():
 
     yield start
     for server, reward in running:
-        reward._pool.clear()
+        reward.server.close()
         server.stop.set()
         server.shutdown()
         server.server_close()
@@ -134,9 +134,12 @@ def test_a_server_that_stays_silent_is_given_up_after_the_timeout(serve):
 @pytest.mark.parametrize(
     ("behave", "told"),
     [
-        (lambda body, number: 503, r"status 503, '\{\"detail\": \"no luck\"\}'\. Its log may say"),
+        (lambda body, number: 503, r'status 503, "\{"detail": "no luck"\}"\. Its log may say'),
         (lambda body, number: 404, r"status 404"),
-        (lambda body, number: "<html>", r"must answer with JSON, and answered b'<html>'"),
+        (
+            lambda body, number: "<html>",
+            r'must answer with JSON, and answered "<html>" \(status 200, app',
+        ),
         (
             lambda body, number: [1.0],
             r'answer \{"rewards": \[\.\.\.\]\}, and answered \[1\.0\]',
@@ -185,7 +188,7 @@ def test_it_is_loaded_by_its_url_and_survives_pickling(serve, monkeypatch):
     server, _ = serve(lengths)
     reward = pickle.loads(pickle.dumps(load_reward(server.url)))
     assert reward(prompts=["a"], completions=["bcd"]) == [3.0]
-    reward._pool.clear()
+    reward.server.close()
     for wrong in ({"batch_size": 0}, {"threads": 0}, {"timeout": 0}, {"retries": -1}):
         with pytest.raises(ValueError, match=f"`{next(iter(wrong))}` must be"):
             ServerReward(server.url, **wrong)

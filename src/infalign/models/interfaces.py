@@ -22,6 +22,10 @@ class Response:
     logprob: float = float("nan")
     """Log-probability of the tokens under the sampling distribution, in nats; nan if unknown."""
 
+    missing: str = ""
+    """Why there is no answer, such as `length` for a thought that was cut off; empty if there is
+    one. A sampler returns a response without an answer only where it is asked to."""
+
 
 class Sampler(Protocol):
     """A policy that answers conversations by independent sampling."""

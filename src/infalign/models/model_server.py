@@ -2,25 +2,26 @@
 
 Servers differ in how they treat `n`, `temperature` and `seed`, and may silently ignore some of
 them. If all responses to a prompt are copies, every estimate is invalid, so responses are checked
-first.
+first. A reply without content is not a response: it is never scored.
 """
 
 import math
-import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
-from typing import Literal
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 from infalign import _check
 from infalign.errors import DataError, MissingExtraError
 from infalign.seeds import prompt_keys, request_seed
-from infalign.text import finished
 
 from .interfaces import Conversation, Response
+from .unanswered import ANSWERS, Place, with_answers
 
-KEY = "OPENAI_API_KEY"
-"""The environment variable that holds the API key; a server without authentication needs none."""
+if TYPE_CHECKING:
+    from .chat_server import ChatServer
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 COINCIDENCE = 1e-6
 """Probability below which identical responses do not count as a coincidence."""
@@ -39,18 +40,31 @@ class ServerModel:
     - `model`: the model's name on the server.
     - `api`: `chat` sends messages; `completions` sends the text of a single message as it is.
     - `threads`: concurrent requests; 1 for servers whose seeds work for single requests only.
-    - `timeout`: seconds until a request fails.
-    - `retries`: further attempts after a timeout or status 408, 409, 429 or 5xx, with growing
-      pauses.
+    - `timeout`: seconds for a whole attempt.
+    - `retries`: further attempts after a failed connection, a timeout or status 408, 409, 425, 429,
+      500, 502, 503 or 504, with growing pauses.
     - `verify`: refuse responses that never differ. Turn it off for a deterministic policy.
     - `strip`: remove white space at both ends of the responses' texts.
+    - `answer`: `whole` takes the content of a reply; `after-thinking` the part after the thought,
+      where the content holds one. A thought that the server separates from the content, such as
+      `reasoning_content`, is never part of a response.
+    - `ask_again`: further requests, with other seeds, for a response that has no answer: a thought
+      or content that was cut off or filtered, or no content at all. This draws from the policy
+      under the condition that it answers, and a warning counts these responses. A refusal is an
+      answer.
+    - `unanswered`: "error" refuses a response that has no answer after all requests; "keep" returns
+      it with the reason in `missing`.
+
+    A parameter that the server refuses is done without from then on, and a warning says what is
+    lost: log-probabilities, `n`, seeds, the name of the maximum length, and top-p or temperature
+    if they are 1. Any other temperature or top-p must be accepted.
 
     The log-probability of a response is known only if the server reports it and tokens are drawn
     from the model's own distribution, at temperature 1 and top-p 1, because servers report it
     before applying either. Token ids are not known. The key is read from the environment variable
     `OPENAI_API_KEY`.
 
-    Raises MissingExtraError without `openai`.
+    Raises MissingExtraError without `urllib3`, and DataError if the URL is not one.
     """
 
     def __init__(
@@ -67,14 +81,21 @@ class ServerModel:
         retries: int = 5,
         verify: bool = True,
         strip: bool = False,
+        answer: Literal["whole", "after-thinking"] = "whole",
+        ask_again: int = 0,
+        unanswered: Literal["error", "keep"] = "error",
     ):
         _check.one_of("api", api, ("chat", "completions"))
-        self.url, self.model, self.api, self.verify = url, model, api, verify
+        _check.one_of("answer", answer, ANSWERS)
+        _check.one_of("unanswered", unanswered, ("error", "keep"))
+        self.url, self.model, self.verify = url, model, verify
+        self.answer, self.unanswered = answer, unanswered
         self.temperature = _check.positive("temperature", temperature)
         self.top_p = _check.positive("top_p", top_p)
         self.max_new_tokens = _check.count("max_new_tokens", max_new_tokens)
+        self.ask_again = _check.count("ask_again", ask_again, at_least=0)
         self.threads, self.strip = _check.count("threads", threads), _check.truth("strip", strip)
-        self._client = _client(url, timeout, retries)
+        self.chat = _chat_server(url, model, api, timeout=timeout, retries=retries, threads=threads)
         self._one_by_one = self._varied = False
 
     def sample(
@@ -89,25 +110,57 @@ class ServerModel:
 
         - `keys`: one name for each conversation, all different. Default: "0", "1", …
 
-        Raises DataError if the server cannot be reached, refuses, returns no response, or gives the
-        same response to every request for every prompt.
+        Raises DataError if the server cannot be reached, refuses, returns no response, gives the
+        same response to every request for every prompt, or gives no answer.
         """
-        asks = [self._request(c) for c in conversations]
+        asks = [self.chat.request(c) for c in conversations]
         keys = prompt_keys(keys, conversations)
+        rows = self._verified(asks, n, seed, keys)
+
+        def again(places: Sequence[Place], attempt: int) -> list[Response]:
+            def one(place: Place) -> Response:
+                i, k = place
+                return self._single(asks[i], request_seed(seed, f"{keys[i]} again {attempt}", k))
+
+            return self._each(one, places)
+
+        return with_answers(
+            rows,
+            again,
+            ask_again=self.ask_again,
+            unanswered=self.unanswered,
+            source=self.url,
+            keys=keys,
+            max_new_tokens=self.max_new_tokens,
+        )
+
+    def probe(self) -> str:
+        """A short text that identifies the model behind the URL: how the server lists it, and its
+        greedy answer to a fixed prompt, or what of these cannot be known.
+
+        Raises DataError if the server cannot be reached or refuses.
+        """
+        from .server_probe import probe
+
+        return probe(self.chat)
+
+    def _verified(self, asks, n, seed, keys) -> list[list[Response]]:
+        """The responses; DataError if they are copies of each other."""
         rows = self._rows(asks, n, seed, keys)
         if n == 1 or not self.verify or self._varied:
             return rows
-        if not _differ(rows) and not self._one_by_one and not _likely(rows):
+        if not self._one_by_one and _copies(rows):
             # Single requests show whether these are copies of one draw or the model is
             # deterministic.
             self._one_by_one = True
             rows = self._rows(asks, n, seed, keys)
-        if not _differ(rows) and not _likely(rows):
+        if _copies(rows):
             self._one_by_one = False
+            first = next(r for row in rows for r in row if not r.missing)
             raise DataError(
                 f"{self.url} gave {n} identical responses to each of {len(rows)} prompts at "
                 f"temperature {self.temperature:g}, to single requests with different seeds too; "
-                f"the first is {rows[0][0].text[:60]!r}. It decodes greedily whatever the request "
+                f"the first is {first.text[:60]!r}. It decodes greedily whatever the request "
                 "(transformers serve does, unless the model's generation_config.json has "
                 '"do_sample": true), or it caches. Repair that; for a deterministic policy '
                 "pass verify=False."
@@ -125,9 +178,13 @@ class ServerModel:
                 self._one_by_one = True
             return [self._single(ask, request_seed(seed, key, k)) for k in range(n)]
 
+        return self._each(row, range(len(asks)))
+
+    def _each(self, act: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
+        """The results for all items, in parallel requests."""
         pool = ThreadPoolExecutor(self.threads)
         try:
-            return list(pool.map(row, range(len(asks))))
+            return list(pool.map(act, items))
         finally:
             pool.shutdown(cancel_futures=True)  # after an error the other requests are not sent
 
@@ -137,96 +194,48 @@ class ServerModel:
             raise DataError(f"{self.url} returned {len(responses)} choices to a request for one.")
         return responses[0]
 
-    def _request(self, conversation: Conversation) -> dict:
-        if self.api == "chat":
-            return {"messages": [dict(m) for m in conversation]}
-        if len(conversation) > 1:
-            raise DataError(
-                'A request with api="completions" is one text; the prompt that begins '
-                f"{conversation[0]['content'][:60]!r} has {len(conversation)} messages. Use "
-                'api="chat", or prompts of one message.'
-            )
-        return {"prompt": conversation[0]["content"]}
-
     def _send(self, ask: dict, n: int, seed: int) -> list[Response]:
-        chat, plain = self.api == "chat", self.temperature == self.top_p == 1
-        create = (self._client.chat if chat else self._client).completions.create
-        options = {"logprobs": True if chat else 1} if plain else {}
-        answer = self._answer(
-            lambda: create(
-                **ask,
-                **options,
-                model=self.model,
-                n=n,
-                seed=seed,
-                temperature=self.temperature,
-                top_p=self.top_p,
-                max_tokens=self.max_new_tokens,
-            )
-        )
-        read = _chat_choice if chat else _completion_choice
-        responses = [read(choice, plain) for choice in answer.choices or ()]
-        return [replace(r, text=finished(r.text, strip=self.strip)) for r in responses]
+        """The responses to one request; none if the server refuses to draw several."""
+        wanted = {
+            "n": n,
+            "seed": seed,
+            "temperature": self.temperature,
+            "top_p": self.top_p,
+            "max_tokens": self.max_new_tokens,
+        }
+        plain = self.temperature == self.top_p == 1
+        if plain:
+            wanted["logprobs"] = True if self.chat.api == "chat" else 1
+        from .server_replies import response
 
-    def _answer(self, send: Callable):
-        """The result of `send`; DataError in place of the client's errors."""
-        import openai
-
-        try:
-            return send()
-        except openai.AuthenticationError as error:
-            wrong, remedy = error.message, f"Put its key into the environment variable {KEY}."
-        except openai.NotFoundError as error:
-            wrong, remedy = error.message, f"Check the model's name, {self.model!r}, and the path."
-        except openai.APIStatusError as error:
-            wrong, remedy = error.message, "Its log may say more."
-            if not (isinstance(error.body, Mapping) and error.body.get("message")):
-                wrong += f" - {str(error.body)[:300]}"  # not in the API's format
-        except openai.APITimeoutError:
-            wrong, remedy = "no answer in time", "Raise `timeout`, or ask for fewer tokens."
-        except openai.APIError as error:
-            cause = error.__cause__ or error
-            wrong, remedy = f"{type(cause).__name__}: {cause}", "Is it running, and the URL right?"
-        words = " ".join(wrong.split()).rstrip(".")
-        raise DataError(f"{self.url} cannot be sampled from: {words}. {remedy}")
+        said = self.chat.ask(ask, wanted, self.chat.parameters)
+        return [response(s, self.answer, strip=self.strip, plain=plain) for s in said]
 
 
-def _client(url: str, timeout: float, retries: int):
+def _chat_server(url: str, model: str, api: str, **options) -> "ChatServer":
     try:
-        import openai
+        import urllib3  # noqa: F401
+
+        from .chat_server import ChatServer
     except ImportError:
         raise MissingExtraError(
-            'Sampling from a server needs `openai`. Install it with: pip install "infalign[openai]"'
+            "Sampling from a server needs `urllib3`. Install it with: "
+            'pip install "infalign[openai]"'
         ) from None
-    return openai.OpenAI(
-        base_url=url,
-        api_key=os.environ.get(KEY) or "none",  # the client requires a key, local servers do not
-        timeout=_check.positive("timeout", timeout),
-        max_retries=_check.count("retries", retries, at_least=0),
-    )
-
-
-def _chat_choice(choice, plain: bool) -> Response:
-    tokens = getattr(choice.logprobs, "content", None) or ()
-    return _response(choice.message.content, [t.logprob for t in tokens], plain)
-
-
-def _completion_choice(choice, plain: bool) -> Response:
-    logprobs = getattr(choice.logprobs, "token_logprobs", None) or ()
-    return _response(choice.text, logprobs, plain)
-
-
-def _response(text: str | None, logprobs: Sequence[float | None], plain: bool) -> Response:
-    known = [p for p in logprobs if p is not None]
-    complete = plain and len(known) == len(logprobs) > 0
-    return Response(text or "", (), math.fsum(known) if complete else math.nan)
+    return ChatServer(url, model, api, **options)
 
 
 def _differ(rows: Sequence[Sequence[Response]]) -> bool:
-    """Whether the responses to any prompt differ."""
-    return any(len({r.text for r in row}) > 1 for row in rows)
+    """Whether the answers to any prompt differ."""
+    return any(len({r.text for r in row if not r.missing}) > 1 for row in rows)
 
 
-def _likely(rows: Sequence[Sequence[Response]]) -> bool:
-    """Whether identical responses may be a coincidence, by their log-probabilities."""
-    return sum((len(row) - 1) * row[0].logprob for row in rows) > math.log(COINCIDENCE)
+def _copies(rows: Sequence[Sequence[Response]]) -> bool:
+    """Whether all prompts' answers are identical, and by their log-probabilities that is no
+    coincidence."""
+    answers = [[r for r in row if not r.missing] for row in rows]
+    several = [row for row in answers if len(row) > 1]
+    if not several or _differ(several):
+        return False
+    logprob = sum((len(row) - 1) * row[0].logprob for row in several)
+    return not logprob > math.log(COINCIDENCE)  # nan if one is not known

@@ -1,16 +1,21 @@
 """Rewards from a server, in the protocol of OpenRLHF's remote rewards."""
 
-import json
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from infalign import _check
-from infalign.errors import DataError, MissingExtraError
+from infalign.errors import MissingExtraError
 from infalign.shaping import checked_output
 from infalign.text import completion_of, conversation_of, text_of
 
-AGAIN = (408, 425, 429, 500, 502, 503, 504)
-"""Statuses after which a request is sent again."""
+LARGEST = 16 * 2**20
+"""Maximum size of an answer, in bytes."""
+
+PROBE = (
+    ("Name a color.", "Blue, like the sky."),
+    ("How do I sharpen a knife?", "Hold it at 20 degrees and draw it along a wet stone."),
+)
+"""Prompts and responses whose rewards identify a reward."""
 
 
 class ServerReward:
@@ -24,10 +29,12 @@ class ServerReward:
 
     - `batch_size`: completions in a request.
     - `threads`: concurrent requests.
-    - `timeout`: seconds until a request fails.
-    - `retries`: further attempts after a timeout, a failed connection, or a status 408, 425, 429,
-      500, 502, 503 or 504; after 0.5, 1, 2, … seconds, at most a minute, or after the time in the
-      server's `Retry-After`.
+    - `timeout`: seconds for a whole attempt, up to the last byte of the answer.
+    - `retries`: further attempts after a timeout, a failed connection, or a status 408, 409, 425,
+      429, 500, 502, 503 or 504; after 0.5, 1, 2, … seconds, at most a minute, or after the time in
+      the server's `Retry-After`, at most ten minutes.
+
+    Redirects are followed on the server itself only. An answer may have 16 MiB.
 
     Picklable. Raises MissingExtraError without `urllib3`. A call raises DataError if the server
     cannot be reached, refuses, or answers in another format.
@@ -44,78 +51,77 @@ class ServerReward:
     ):
         self.url, self.__name__ = url, "reward_server"
         self.batch_size = _check.count("batch_size", batch_size)
-        self.threads = _check.count("threads", threads)
-        self.timeout = _check.positive("timeout", timeout)
-        self.retries = _check.count("retries", retries, at_least=0)
-        self._pool = _pool(self.threads)
-
-    def __getstate__(self):
-        return {k: v for k, v in self.__dict__.items() if k != "_pool"}
-
-    def __setstate__(self, state):
-        self.__dict__.update(state, _pool=_pool(state["threads"]))
+        self.server = json_server(url, timeout=timeout, retries=retries, threads=threads)
 
     def __call__(self, prompts, completions, *, prompt_id=None, **columns) -> list[float]:
         """One raw reward per completion."""
         labels = [None] * len(prompts) if prompt_id is None else prompt_id
         items = [_item(*parts) for parts in zip(prompts, completions, labels, strict=True)]
         batches = [items[i : i + self.batch_size] for i in range(0, len(items), self.batch_size)]
-        pool = ThreadPoolExecutor(self.threads)
+        pool = ThreadPoolExecutor(self.server.threads)
         try:
             return [reward for batch in pool.map(self._post, batches) for reward in batch]
         finally:
             pool.shutdown(cancel_futures=True)  # after an error the other requests are not sent
 
     def _post(self, items: Sequence[dict]) -> list[float]:
-        body = {key: [item[key] for item in items] for key in items[0]}
-        answer = self.ask(body)
+        body = _body(items)
+        return self._rewards(self.ask(body), body)
+
+    def _rewards(self, answer, body: dict) -> list[float]:
         rewards = answer.get("rewards") if isinstance(answer, dict) else None
         if not isinstance(rewards, list):
-            raise self._error(
-                f'it must answer {{"rewards": [...]}}, and answered {str(answer)[:120]}',
+            raise self.server.error(
+                f'it must answer {{"rewards": [...]}}, and answered {_check.short(answer)}',
                 "Is this the reward's path?",
             )
         return checked_output(rewards, body["query"], self.url).tolist()
 
     def ask(self, body: dict):
         """The server's answer to `body`, both JSON; DataError when there is none."""
-        import urllib3
+        return self._read(self.server.ask(body))
 
-        again = urllib3.Retry(
-            self.retries,
-            status_forcelist=AGAIN,
-            allowed_methods=None,  # scoring twice is harmless
-            backoff_factor=0.5,
-            backoff_max=60,
-            raise_on_status=False,  # the error quotes the last answer
-        )
-        try:
-            answer = self._pool.request(
-                "POST", self.url, json=body, retries=again, timeout=self.timeout
-            )
-        except urllib3.exceptions.HTTPError as error:
-            reason = getattr(error, "reason", None) or error
-            if isinstance(reason, urllib3.exceptions.ReadTimeoutError):
-                raise self._error(
-                    f"no answer within {self.timeout:g} seconds",
-                    "Raise `timeout`, or send less with a smaller `batch_size`.",
-                ) from error
-            raise self._error(
-                f"{type(reason).__name__}: {reason}", "Is it running, and the URL right?"
-            ) from error
+    def probe(self) -> str:
+        """A short text that identifies the reward behind the URL: its rewards of two fixed
+        responses, to three digits, or what cannot be known.
+
+        Raises DataError if the server cannot be reached or fails.
+        """
+        body = _body([_item(prompt, response, None) for prompt, response in PROBE])
+        seen = []
+        for _ in range(2):
+            answer = self.server.ask(body)
+            if 400 <= answer.status < 500:  # such as a reward that knows its own prompts only
+                return f"no rewards of other prompts (status {answer.status})"
+            seen.append(" ".join(f"{r:.3g}" for r in self._rewards(self._read(answer), body)))
+        return f"rewards {seen[0]}" if seen[0] == seen[1] else "rewards that differ between calls"
+
+    def _read(self, answer):
         if answer.status != 200:
-            said = " ".join(answer.data.decode(errors="replace").split())[:200]
-            raise self._error(f"status {answer.status}, {said!r}", "Its log may say more.")
-        try:
-            return json.loads(answer.data)
-        except ValueError as error:
-            raise self._error(
-                f"it must answer with JSON, and answered {answer.data[:120]!r}",
-                "Is this the reward's path?",
-            ) from error
+            raise self.server.error(
+                f'status {answer.status}, "{answer.words}"', "Its log may say more."
+            )
+        # No float holds JSON's largest whole numbers, and no int their digits.
+        return self.server.read(answer, parse_int=float)
 
-    def _error(self, wrong: str, remedy: str) -> DataError:
-        return DataError(f"{self.url} cannot be scored with: {wrong.rstrip('.')}. {remedy}")
+
+def json_server(url: str, *, timeout: float, retries: int, threads: int):
+    """The server of a reward; MissingExtraError without `urllib3`."""
+    try:
+        import urllib3  # noqa: F401
+
+        from .json_http import JSONServer
+    except ImportError:
+        raise MissingExtraError(
+            'A reward behind a URL needs `urllib3`. Install it with: pip install "infalign[http]"'
+        ) from None
+    return JSONServer(
+        url, "scored with", timeout=timeout, retries=retries, threads=threads, largest=LARGEST
+    )
+
+
+def _body(items: Sequence[dict]) -> dict[str, list]:
+    return {key: [item[key] for item in items] for key in items[0]}
 
 
 def _item(prompt, completion, label) -> dict:
@@ -137,13 +143,3 @@ def conversation_text(messages) -> str:
     if len(messages) == 1:
         return messages[0]["content"]
     return "\n\n".join(f"{m['role']}: {m['content']}" for m in messages)
-
-
-def _pool(threads: int):
-    try:
-        import urllib3
-    except ImportError:
-        raise MissingExtraError(
-            'A reward behind a URL needs `urllib3`. Install it with: pip install "infalign[http]"'
-        ) from None
-    return urllib3.PoolManager(maxsize=threads)

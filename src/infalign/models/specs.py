@@ -1,10 +1,13 @@
 """Specifications of models, rewards and judges, parsed in one place."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from infalign import _check
 from infalign.demo import bundled
+from infalign.errors import DataError
 
 Kind = Literal["python", "server", "vllm", "reward", "bundled", "path"]
 
@@ -16,6 +19,9 @@ _PREFIXES: dict[str, Kind] = {
     "reward:": "reward",
     "bundled:": "bundled",
 }
+
+_URL = re.compile(r"[a-z][a-z0-9+.-]*://|https?:")
+"""What a URL begins with, and what one begins with whose slashes are missing."""
 
 
 @dataclass(frozen=True)
@@ -34,11 +40,21 @@ class ModelSpec:
     def parse(cls, text: str) -> "ModelSpec":
         """Parse `text`; anything without a known prefix is a path.
 
+        Raises DataError for URLs of other kinds.
+
         >>> ModelSpec.parse("http://host:8000/v1#name").model
         'name'
         """
-        kinds = [kind for prefix, kind in _PREFIXES.items() if text.startswith(prefix)]
-        return cls(text, kinds[0] if kinds else "path")
+        lower = text.lower()  # the scheme of a URL has no case
+        for prefix, kind in _PREFIXES.items():
+            if text.startswith(prefix) or (kind == "server" and lower.startswith(prefix)):
+                return cls(text, kind)
+        if _URL.match(lower):
+            raise DataError(
+                f"{_check.short(text)} is a URL, and none that can be used: a server's begins "
+                "with http:// or https://."
+            )
+        return cls(text, "path")
 
     @property
     def url(self) -> str:
