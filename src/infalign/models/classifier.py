@@ -1,5 +1,7 @@
 """Sequence classifiers of the transformers library as rewards."""
 
+from collections.abc import Iterator, Sequence
+
 import numpy as np
 import torch
 from transformers import AutoModelForSequenceClassification
@@ -7,14 +9,12 @@ from transformers import AutoModelForSequenceClassification
 from infalign.errors import DataError
 from infalign.text import conversation_of, text_of
 
-from .loading import (
-    device,
-    dtype,
-    judged_text,
-    load_model,
-    load_tokenizer,
-    tokenize,
-)
+from .interfaces import ANSWER, QUESTION
+from .limits import positions_of, require_known
+from .loading import device, dtype, judged_text, load_model, load_tokenizer, tokenize
+
+LONGER = " That is so because two and two more are as many as one, one, one and one."
+"""Makes the second text of the probe longer than the first."""
 
 
 class ClassifierReward:
@@ -22,47 +22,129 @@ class ClassifierReward:
 
     The conversation and the response are put into the classifier's chat template. Without a
     template, a one-message prompt and the response are two lines.
+
+    The score of a text is the model's own for the text alone, without padding. Texts are scored in
+    batches nevertheless: a padding token that the model's configuration names is used as it is;
+    without one, a token that occurs in none of the texts of a batch, so that no end of a text is
+    taken for padding. When the model is loaded, two texts are scored alone and together. If these
+    scores differ by more than rounding, texts are only batched with others of the same length.
+
+    Raises DataError if the model is not a sequence classifier with one output, if its score of a
+    text is not reproducible, or if the score depends on other texts of the same length.
     """
 
     def __init__(self, path, *, batch_size=256, max_length=None, trust_remote_code=False):
         what = "The reward"
+        self.path, self.batch_size, self.__name__ = str(path), batch_size, "reward_model"
         self.tokenizer = load_tokenizer(path, trust_remote_code, what)
         self.model = load_model(
             AutoModelForSequenceClassification, path, trust_remote_code, what, dtype=dtype()
         )
-        self.model.config.pad_token_id = self.tokenizer.pad_token_id
         self.model.to(device()).eval()
-        self.batch_size = batch_size
-        longest = getattr(self.model.config, "max_position_embeddings", None)
-        self.max_length = max_length or longest
-        self.__name__ = "reward_model"
+        self.max_length = max_length or positions_of(self.model, self.tokenizer)
+        self.pads = True
+        self._probe()
 
-    @torch.no_grad()
     def __call__(self, prompts, completions, **columns) -> list[float]:
         """One raw reward per completion."""
         texts = [self._text(p, c) for p, c in zip(prompts, completions, strict=True)]
-        lengths = [len(ids) for ids in tokenize(self.tokenizer, texts)["input_ids"]]
+        rows = tokenize(self.tokenizer, texts)["input_ids"] if texts else []
+        require_known(self.model, self.tokenizer, rows, f"The reward {self.path!r}")
+        lengths = [len(ids) for ids in rows]
         if self.max_length and max(lengths, default=0) > self.max_length:
             longest = int(np.argmax(lengths))
             raise DataError(
-                f"The reward model reads at most {self.max_length} tokens; completion {longest} "
-                f"with its prompt has {lengths[longest]}. Use shorter prompts or responses."
+                f"The reward {self.path!r} reads at most {self.max_length} tokens; completion "
+                f"{longest} with its prompt has {lengths[longest]}. Use shorter prompts or "
+                "responses."
             )
-        rewards = np.empty(len(texts))
-        order = np.argsort(lengths)
-        for start in range(0, len(texts), self.batch_size):
-            index = order[start : start + self.batch_size]
-            inputs = tokenize(
-                self.tokenizer,
-                [texts[i] for i in index],
-                return_tensors="pt",
-                padding=True,
-                padding_side="right",
-            ).to(device())
-            logits = self.model(inputs["input_ids"], attention_mask=inputs["attention_mask"]).logits
-            rewards[index] = logits[:, 0].float().cpu().numpy()
+        rewards = np.empty(len(rows))
+        for index in self._batches(lengths):
+            rewards[index] = self._scores([rows[i] for i in index])
         return rewards.tolist()
 
     def _text(self, prompt, completion) -> str:
         messages, reply = conversation_of(prompt), text_of(completion)
         return judged_text(self.tokenizer, messages, reply, "The reward")
+
+    def _batches(self, lengths: Sequence[int]) -> Iterator[np.ndarray]:
+        """Indices of the texts of each batch, of similar lengths or of the same."""
+        order = np.argsort(lengths)
+        changes = np.flatnonzero(np.diff(np.array(lengths)[order])) + 1
+        for part in [order] if self.pads else np.split(order, changes):
+            for start in range(0, len(part), self.batch_size):
+                yield part[start : start + self.batch_size]
+
+    @torch.no_grad()
+    def _scores(self, rows: Sequence[Sequence[int]]) -> np.ndarray:
+        """The scores of one batch of token ids."""
+        pad = self._padding(rows)
+        if pad is None and len(rows) > 1:  # few tokens are left only in tiny vocabularies
+            half = len(rows) // 2
+            return np.concatenate([self._scores(rows[:half]), self._scores(rows[half:])])
+        width = max(map(len, rows))
+        ids = torch.tensor([[*row, *[pad or 0] * (width - len(row))] for row in rows])
+        mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows])
+        configs = (self.model.config, self.model.config.get_text_config())
+        own = [getattr(config, "pad_token_id", None) for config in configs]
+        for config in configs:
+            config.pad_token_id = pad
+        try:
+            logits = self.model(ids.to(device()), attention_mask=mask.to(device())).logits
+        finally:
+            for config, token in zip(configs, own, strict=True):
+                config.pad_token_id = token
+        return logits[:, 0].float().cpu().numpy()
+
+    def _padding(self, rows: Sequence[Sequence[int]]) -> int | None:
+        """The token that fills up the rows: the model's own, else one that is in none of them.
+
+        Many classifiers read the score at the last token that is not padding. If the model names
+        no padding token, its score is that of the last token, whichever it is.
+        """
+        size = self.model.get_input_embeddings().weight.shape[0]
+        own = getattr(self.model.config.get_text_config(), "pad_token_id", None)
+        if own is not None and 0 <= own < size:
+            return own
+        if len(rows) == 1:
+            return None
+        used = {token for row in rows for token in row}
+        candidates = (self.tokenizer.pad_token_id, *range(size))
+        return next((t for t in candidates if t is not None and t < size and t not in used), None)
+
+    def _probe(self) -> None:
+        """Checks that texts have the same scores alone and together."""
+        replies = (ANSWER["content"], ANSWER["content"] + LONGER)
+        try:
+            texts = [self._text([QUESTION], reply) for reply in replies]
+        except DataError:  # a template for other conversations than this one
+            texts = list(replies)
+        rows = tokenize(self.tokenizer, texts)["input_ids"]
+        require_known(self.model, self.tokenizer, rows, f"The reward {self.path!r}")
+        rows = [row for row in rows if not self.max_length or len(row) <= self.max_length]
+        alone = [float(self._scores([row])[0]) for row in rows]
+        for row, score in zip(rows, alone, strict=True):
+            again, beside = float(self._scores([row])[0]), self._scores([row, row])
+            if not self._same(again, score):
+                raise DataError(
+                    f"The reward {self.path!r} gives the same text different scores: {score:.6g}, "
+                    f"then {again:.6g}. A part of the model is random, such as dropout."
+                )
+            if not self._same(beside, score):
+                raise DataError(
+                    f"The reward {self.path!r} gives a text the score {score:.6g} alone and "
+                    f"{beside[0]:.6g} beside a copy of itself, so its scores depend on the batch. "
+                    "Use a model that scores every text by itself."
+                )
+        if len(rows) > 1:
+            self.pads = self._same(self._scores(rows), np.array(alone))
+
+    def _same(self, some, others) -> bool:
+        """Whether scores differ by no more than rounding."""
+        size = np.maximum(1, np.abs(others))
+        return bool(np.all(np.abs(some - others) <= _rounding(self.model.dtype) * size))
+
+
+def _rounding(precision: torch.dtype) -> float:
+    """Relative difference of scores that batches of another shape can cause."""
+    return max(1e-4, 16 * torch.finfo(precision).eps)

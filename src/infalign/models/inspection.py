@@ -10,14 +10,10 @@ from urllib.parse import urlsplit
 
 from infalign.errors import DataError
 
-from .interfaces import Conversation
+from .interfaces import ANSWER, QUESTION, Conversation
 from .judges import FORMS as JUDGES
 from .rewards import python_function
 from .specs import ModelSpec
-
-QUESTION = {"role": "user", "content": "What is two plus two?"}
-ANSWER = {"role": "assistant", "content": "It makes four."}
-"""A conversation that every chat template must be able to write."""
 
 
 def inspect_policy(

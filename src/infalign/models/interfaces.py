@@ -8,6 +8,11 @@ Conversation = Sequence[dict]
 """Chat messages, `{"role": …, "content": …}`; the last is the user's."""
 
 
+QUESTION = {"role": "user", "content": "What is two plus two?"}
+ANSWER = {"role": "assistant", "content": "It makes four."}
+"""A conversation that models are probed with before they are used."""
+
+
 @dataclass(frozen=True)
 class Response:
     """One sampled response."""
