@@ -229,13 +229,12 @@ def in_template(tokenizer, messages: Conversation, what: str, **options) -> str:
         ) from error
 
 
-def judged_text(tokenizer, prompt: Conversation | str, reply: str, what: str) -> str:
+def judged_text(tokenizer, messages: Conversation, reply: str, what: str) -> str:
     """A prompt and its response as a classifier reads them: in its chat template, or without one as
     two lines.
 
     - `what`: the classifier's noun in errors.
     """
-    messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
     if tokenizer.chat_template is None:
         return f"{single_message(messages, what + ' model')}\n{reply}"
     return in_template(tokenizer, [*messages, {"role": "assistant", "content": reply}], what)
