@@ -35,7 +35,7 @@ LEVELS = [
 
 CORE = [
     {"_shapes"},
-    {"_inputs", "_quadrature", "_registry", "_roots", "_quantiles"},
+    {"_inputs", "_order_statistics", "_quadrature", "_registry", "_roots", "_quantiles"},
     {"_interface", "_procedures", "_soft_procedures", "_transforms", "_specs"},
     {"_policies", "_raw_rewards", "_utilities", "_group_gradient", "_few_samples"},
     {"_solvers", "_certificates", "verifiable", "finite"},

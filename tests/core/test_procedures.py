@@ -65,6 +65,27 @@ def test_slope_is_the_derivative_of_the_density(procedure, a, b):
     assert area == pytest.approx(float(procedure.density(b) - procedure.density(a)), abs=1e-9)
 
 
+@by_rank
+@law
+@given(quantile, st.floats(0, 0.2))
+def test_the_range_of_the_slope_holds_it_and_tightens(procedure, a, width):
+    b = min(a + width, 1)
+    inside = procedure.slope(np.linspace(a, b, 33))
+    rounding = 1e-9 * (1 + np.abs(inside).max())
+    least, most = procedure.slope_range(np.array([a]), np.array([b]))
+    assert least[0] - rounding <= inside.min() and inside.max() <= most[0] + rounding
+    point = procedure.slope_range(np.array([a]), np.array([a]))
+    assert np.array(point)[:, 0] == pytest.approx(float(procedure.slope(a)), abs=rounding)
+
+
+@pytest.mark.parametrize("n, k", [(5, 2), (40, 1), (40, 40), (40, 17), (100, 99)])
+def test_the_range_of_an_order_statistic_s_slope_is_exact(n, k):
+    procedure, grid = OrderStatistic(n, k), np.linspace(0.1, 0.9, 200_001)
+    slopes = procedure.slope(grid)
+    bounds = np.array(procedure.slope_range(np.array([0.1]), np.array([0.9])))[:, 0]
+    assert bounds == pytest.approx([slopes.min(), slopes.max()], rel=1e-6, abs=1e-9)
+
+
 @every_procedure
 def test_the_density_is_one_distribution(procedure):
     assert (procedure.density(U) >= 0).all()

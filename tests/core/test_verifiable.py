@@ -5,7 +5,8 @@ import pytest
 from contracts import law
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.optimize import minimize_scalar
+from scipy.optimize import brentq, minimize_scalar
+from scipy.special import expit, logit, rel_entr
 
 import infalign as ia
 from infalign.core import verifiable
@@ -146,8 +147,14 @@ def test_unbounded_transforms_are_averaged_over_atoms_too():
         ({"reference": [1.2], "kl": 0.1}, r"`reference` must lie in \[0, 1\]; got 1.2"),
         ({"reference": [0.2]}, r"Give exactly one of `kl` \(nats\) and `beta`"),
         ({"reference": [0.2], "kl": -1.0}, r"`kl` must be above 0; got -1"),
-        ({"reference": [0.2], "kl": 9.0}, r"No pass rates cost kl=9 nats on average .*: at 1\.6"),
-        ({"reference": [0.0], "kl": 0.1}, r"No pass rates cost kl=0\.1 nats .* at 0 nothing"),
+        (
+            {"reference": [0.2], "kl": 9.0},
+            r"No pass rates cost kl=9 nats on average .* always passes costs 1\.6",
+        ),
+        (
+            {"reference": [0.0], "kl": 0.1},
+            r"No pass rates cost kl=0\.1 nats .* always passes costs 0\.",
+        ),
         (
             {"reference": [0.2], "kl": 0.1, "procedure": ia.Rewind(0.5, 2)},
             r"`procedure` must be a procedure that selects by rank, such as .*; got Rewind",
@@ -157,3 +164,93 @@ def test_unbounded_transforms_are_averaged_over_atoms_too():
 def test_bad_input_is_refused(arguments, message):
     with pytest.raises(ValueError if "No pass" not in message else ia.SolveError, match=message):
         verifiable.solve(**{"procedure": ia.BestOfN(4), **arguments})
+
+
+def drawn_procedure(rng):
+    """A procedure of a random family and size, mixtures of three families included."""
+    n = int(rng.integers(2, 80))
+    families = [
+        ia.WorstOfN(n),
+        ia.BestOfN(n),
+        ia.OrderStatistic(n, int(rng.integers(1, n + 1))),
+        ia.BestOfPoisson(float(rng.uniform(0, 30))),
+    ]
+    kind = rng.integers(5)
+    if kind < 4:
+        return families[kind]
+    weights = rng.dirichlet([1, 1, 1])
+    return ia.Mixture(tuple(families[:3]), tuple(weights / weights.sum()))
+
+
+def best_on_a_grid(start, procedure, beta):
+    """The largest objective over 30,000 changes of the log-odds, dense near 0 and up to 1,400."""
+    change = np.concatenate([np.linspace(0, 40, 25_000), np.geomspace(40, 1400, 5000)])
+    passing, failing = expit(logit(start) + change), expit(-logit(start) - change)
+    kl = rel_entr(passing, start) + rel_entr(failing, 1 - start)
+    ours, theirs = procedure.cdf(failing), procedure.cdf(1 - start)
+    return (0.5 + 0.5 * (theirs - ours) - beta * kl).max()
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_no_solution_is_missed_in_any_family(seed):
+    rng = np.random.default_rng(seed)
+    procedure, start = drawn_procedure(rng), float(expit(rng.normal(0, 2.5)))
+    beta = float(np.exp(rng.uniform(-6, 1)))
+    best = verifiable.solve([start], procedure, beta=beta)
+    assert best.win_rate - beta * best.kl >= best_on_a_grid(start, procedure, beta) - 1e-10
+    # The training reward leads to the pass rate.
+    change = logit(start) + best.reward_gap[0] / beta
+    assert expit(change) == pytest.approx(best.pass_rate[0], abs=1e-12)
+
+
+def test_a_small_beta_moves_worst_of_n_to_always_passing():
+    best = verifiable.solve([0.3], ia.WorstOfN(8), beta=0.05)
+    assert best.win_rate - 0.05 * best.kl == pytest.approx(0.93977, abs=1e-5)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_every_budget_of_one_prompt_is_answered(seed):
+    rng = np.random.default_rng(seed)
+    procedure, start = drawn_procedure(rng), float(expit(rng.normal(0, 2.5)))
+    budget = float(rng.uniform(0.01, 0.99)) * -np.log(start)
+    best = verifiable.solve([start], procedure, kl=budget)
+    assert best.kl == pytest.approx(budget, rel=1e-9) and best.gap == 0
+    assert best.pass_rate[0] > start
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_every_budget_of_several_prompts_is_answered_with_its_gap(seed):
+    rng = np.random.default_rng(seed)
+    procedure, start = drawn_procedure(rng), expit(rng.normal(0, 2, 3))
+    budget = float(rng.uniform(0.05, 0.95)) * -np.log(start).mean()
+    best = verifiable.solve(start, procedure, kl=budget)
+    assert best.kl == pytest.approx(budget, rel=1e-8)
+    # Random other divisions of the budget, each spent to the last nat.
+    rates = np.concatenate([np.full(1, start[0]), start[0] + (1 - start[0]) * rng.random(40)])
+    for first in rates:
+        left = 3 * budget - kl_of(first, start[0])
+        other = np.array([first, *spending(left, start[1:], rng)])
+        if np.isfinite(other).all():
+            mean = verifiable.win_rate(other, start, procedure).mean()
+            assert mean <= best.win_rate + best.gap + 1e-9
+
+
+def kl_of(rate, start):
+    return rel_entr(rate, start) + rel_entr(1 - rate, 1 - start)
+
+
+def spending(total, start, rng):
+    """Pass rates of two prompts whose KLs sum to `total`, divided at random; nan if none do."""
+    parts = total * rng.dirichlet([1, 1])
+    if total < 0 or (parts >= -np.log(start)).any():
+        return np.full(2, np.nan)
+    return [
+        brentq(lambda p, k=k, s=s: kl_of(p, s) - k, s, 1) for k, s in zip(parts, start, strict=True)
+    ]
+
+
+def test_the_best_pass_rates_at_a_jump_leave_a_gap_only_where_prompts_share_a_budget():
+    start = [0.3, 0.3, 0.3, 0.3]
+    inside = verifiable.solve(start, ia.WorstOfN(8), kl=0.4)
+    assert inside.gap > 0 and inside.kl == pytest.approx(0.4, rel=1e-9)
+    assert verifiable.solve(start[:1], ia.WorstOfN(8), kl=0.4).gap == 0

@@ -19,6 +19,7 @@ from scipy.special import binom
 from infalign import _check
 from infalign.errors import DataError
 
+from . import _order_statistics
 from ._inputs import Quantiles, Values
 from ._quadrature import Panels
 from ._registry import Registry
@@ -158,6 +159,21 @@ class RankProcedure(AbstractProcedure):
     def slope(self, u: Quantiles) -> Values:
         """h' = H'', elementwise."""
 
+    def slope_range(self, low: Quantiles, high: Quantiles) -> tuple[Values, Values]:
+        """The least and the largest H'' between two quantiles, elementwise, or bounds on them that
+        tighten to both as the quantiles approach each other.
+
+        Here from the chances of the ranks among a fixed number of draws. Raises DataError where
+        `subset_cdf` does; such a law overrides it.
+        """
+        ranges = [
+            chance * np.array(_order_statistics.slope_range(self.draws, k, low, high))
+            for k, chance in enumerate(_rank_chances(self)[::-1], start=1)
+            if chance > 0
+        ]
+        least, most = sum(ranges)
+        return least, most
+
     def selected_cdf(self, grid: Panels, density: Nodes, cdf: Nodes) -> Nodes:
         return self.cdf(cdf)
 
@@ -195,7 +211,7 @@ class RankProcedure(AbstractProcedure):
                 f"The law of `{self!r}` is not a polynomial of degree {n}, so it does not select "
                 f"one of {n} draws by rank. Correct `draws`, or write its `subset_law`."
             )
-        parts = [order_statistic_law(n, int(n - i), m) for i in j[:-1]]
+        parts = [_order_statistics.law(n, int(n - i), m) for i in j[:-1]]
         return np.diff(chances) @ parts
 
     def choose(self, values: Sequence[float], rng: np.random.Generator) -> int:
@@ -217,20 +233,6 @@ def _rank_chances(procedure: RankProcedure) -> np.ndarray:
     chances = np.diff(procedure.subset_cdf(procedure.draws))
     chances = np.maximum(chances, 0)  # chances solved from a law may miss 0 by rounding
     return chances / chances.sum()
-
-
-def order_statistic_law(n: int, k: int, m: int) -> Float[np.ndarray, "_"]:
-    """Chance that the k-th best of a random n-subset of m samples is among the j lowest."""
-    # Of m samples, the i-th lowest is selected from C(i - 1, n - k) C(m - i, k - 1) subsets. The
-    # ratio of the counts at i + 1 and i falls with i, so the products start from the largest count.
-    low = n - k
-    i = np.arange(low + 1, m - k + 1)
-    up, down = i * (m - i - k + 1.0), (i - low) * (m - i + 0.0)
-    top = np.count_nonzero(up > down)
-    rise = np.cumprod((down / up)[:top][::-1])[::-1]
-    fall = np.cumprod((up / down)[top:])
-    subsets = np.cumsum(np.concatenate([rise, [1.0], fall]))
-    return np.concatenate([np.zeros(low + 1), subsets / subsets[-1], np.ones(k - 1)])
 
 
 def require_procedure(name: str, value: object) -> AbstractProcedure:

@@ -4,17 +4,17 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.special import betainc, betaln, gammaln, pdtr, xlogy
+from scipy.special import betainc, gammaln, pdtr, xlogy
 
 from infalign import _check
 from infalign.errors import ArgumentError
 
+from . import _order_statistics
 from ._inputs import Quantiles, Values, quantile
 from ._interface import (
     PROCEDURES,
     AbstractProcedure,
     RankProcedure,
-    order_statistic_law,
     register_procedure,
     require_by_rank,
 )
@@ -45,6 +45,9 @@ class Sampling(RankProcedure):
     def slope(self, u: Quantiles) -> Values:
         return np.zeros_like(quantile("u", u))
 
+    def slope_range(self, low: Quantiles, high: Quantiles) -> tuple[Values, Values]:
+        return self.slope(low), self.slope(high)  # h' rises
+
     def subset_law(self, m: int) -> Float[np.ndarray, "_"]:
         return np.arange(m + 1) / m
 
@@ -73,6 +76,9 @@ class BestOfN(RankProcedure):
     def slope(self, u: Quantiles) -> Values:
         u = quantile("u", u)
         return np.zeros_like(u) if self.n == 1 else self.n * (self.n - 1) * u ** (self.n - 2)
+
+    def slope_range(self, low: Quantiles, high: Quantiles) -> tuple[Values, Values]:
+        return self.slope(low), self.slope(high)  # h' rises
 
     def subset_law(self, m: int) -> Float[np.ndarray, "_"]:
         # C(j, n) / C(m, n), all n among the j lowest, from the top down by C(j - 1, n) / C(j, n) =
@@ -111,6 +117,9 @@ class WorstOfN(RankProcedure):
     def slope(self, u: Quantiles) -> Values:
         return -BestOfN(self.n).slope(1 - quantile("u", u))
 
+    def slope_range(self, low: Quantiles, high: Quantiles) -> tuple[Values, Values]:
+        return self.slope(low), self.slope(high)  # h' rises
+
     def subset_law(self, m: int) -> Float[np.ndarray, "_"]:
         return 1 - BestOfN(self.n).subset_cdf(m)[::-1]
 
@@ -145,26 +154,16 @@ class OrderStatistic(RankProcedure):
         return betainc(self.n - self.k + 1, self.k, quantile("u", u))
 
     def density(self, u: Quantiles) -> Values:
-        return self._power(u, self.n - self.k, self.k - 1)
+        return _order_statistics.density(self.n, self.k, u)
 
     def slope(self, u: Quantiles) -> Values:
-        low, high = self.n - self.k, self.k - 1
-        return low * self._power(u, low - 1, high) - high * self._power(u, low, high - 1)
+        return _order_statistics.slope(self.n, self.k, u)
 
-    def _power(self, u: Quantiles, low: int, high: int) -> Values:
-        """u^low (1 − u)^high over the beta function of the law; powers below 0 have no weight."""
-        u = quantile("u", u)
-        scale = np.exp(-betaln(self.n - self.k + 1, self.k) / max(low + high, 1))
-        # The huge scale is distributed over the factors, so that neither factor overflows or
-        # underflows alone.
-        return (
-            np.power(u * scale, max(low, 0))
-            * np.power((1 - u) * scale, max(high, 0))
-            * (scale if low + high == 0 else 1.0)
-        )
+    def slope_range(self, low: Quantiles, high: Quantiles) -> tuple[Values, Values]:
+        return _order_statistics.slope_range(self.n, self.k, low, high)
 
     def subset_law(self, m: int) -> Float[np.ndarray, "_"]:
-        return order_statistic_law(self.n, self.k, m)
+        return _order_statistics.law(self.n, self.k, m)
 
 
 @register_procedure(
@@ -205,6 +204,9 @@ class BestOfPoisson(RankProcedure):
     def slope(self, u: Quantiles) -> Values:
         u = quantile("u", u)
         return self.mu * (2 + self.mu * u) * np.exp(self.mu * (u - 1))
+
+    def slope_range(self, low: Quantiles, high: Quantiles) -> tuple[Values, Values]:
+        return self.slope(low), self.slope(high)  # h' rises
 
     @property
     def fewest(self) -> int:
@@ -296,6 +298,11 @@ class Mixture(RankProcedure):
 
     def slope(self, u: Quantiles) -> Values:
         return self._mean("slope", u)
+
+    def slope_range(self, low: Quantiles, high: Quantiles) -> tuple[Values, Values]:
+        ranges = np.array([p.slope_range(low, high) for p in self.procedures])
+        least, most = np.tensordot(self.weights, ranges, 1)
+        return least, most
 
     def subset_law(self, m: int) -> Float[np.ndarray, "_"]:
         return self._mean("subset_cdf", m)

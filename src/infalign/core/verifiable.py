@@ -9,7 +9,9 @@ With best-of-n, W exceeds one half by ½ [(1 − p₀)ⁿ − (1 − p)ⁿ]: Inf
 (docs/maths.md, section 14).
 """
 
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 from scipy.special import expit, logit, rel_entr
@@ -20,14 +22,23 @@ from infalign.errors import ArgumentError, SolveError
 from ._interface import AbstractProcedure, RankProcedure, require_by_rank, require_procedure
 from ._roots import NoRoot, bracketed_root, falling_root
 from ._shapes import ArrayLike, Float, Real
+from ._solvers.binary import maxima
 
 __all__ = ["VerifiableOptimum", "solve", "win_rate"]
 
-CHANGES = np.linspace(-40, 40, 1601)
-"""Changes of the log-odds that bracket the search for maxima."""
-
-LOG_BETAS = (-60.0, 60.0)
+LOG_BETAS = (-690.0, 60.0)
 """Limits of the search for a KL budget."""
+
+MOST_CHANGE = 1500.0
+"""A change of the log-odds that makes any pass rate a double can hold 1."""
+
+BRANCH = 4.0
+"""Change of log β within which a maximum on one side of a jump is looked for."""
+
+SPENT = 1e-9
+"""Relative error of the KL below which a budget counts as spent."""
+
+PerPrompt = Float[np.ndarray, "prompts"]
 
 
 @dataclass(frozen=True)
@@ -48,6 +59,11 @@ class VerifiableOptimum:
     """Mean over prompts, in nats."""
 
     beta: float
+    """KL strength in units of win rate per nat; 0 where it is below the smallest number."""
+
+    gap: float = 0.0
+    """Upper bound on how much larger the mean win rate of any policy of the same mean KL is. 0 but
+    for budgets of several prompts over which the optimum jumps as β falls."""
 
 
 def win_rate(
@@ -92,8 +108,13 @@ def solve(
     - `kl`: budget in nats, as a mean over prompts; it is best spent with a single β.
     - `against`: how the reference, the policy's opponent, is decoded. Default: `procedure`.
 
-    Exact: the best of all solutions of log-odds(p) − log-odds(p₀) = ½ h(1 − p) / β. Raises
-    ValueError for arguments out of range and SolveError for a budget that cannot be spent.
+    At a β the result is exact: the best of all solutions of log-odds(p) − log-odds(p₀) = ½ h(1 −
+    p)/β, of which bounds on h′ prove that there are no others. Two solutions may be equally good;
+    then the mean KL jumps as β falls. A budget within the jump is answered too: exactly for one
+    prompt, and with a certified `gap` for several.
+
+    Raises ValueError for arguments out of range, SolveError for a budget that cannot be spent, and
+    DataError for a procedure of more than 16 draws whose law has no `slope_range`.
 
     >>> from infalign import BestOfN
     >>> best = solve([0.2], BestOfN(4), beta=0.5)
@@ -108,74 +129,206 @@ def solve(
         )
     _check.budget(kl, beta)
 
-    def at(log_beta: float) -> VerifiableOptimum:
-        return _at_beta(start, procedure, against, float(np.exp(log_beta)))
+    problem = _Binary(start, procedure, against)
+    if kl is not None:
+        return _spend(problem, _check.positive("kl", kl))
+    beta = _check.positive("beta", beta)
+    return problem.optimum(problem.changes(beta), beta)
 
-    if kl is None:
-        return _at_beta(start, procedure, against, _check.positive("beta", beta))
-    budget = _check.positive("kl", kl)
+
+@dataclass(frozen=True)
+class _Binary:
+    """Pass rates of a policy, by the change of the log-odds of each prompt that can change."""
+
+    start: PerPrompt
+    """The reference's pass rates."""
+
+    procedure: RankProcedure
+    against: AbstractProcedure
+
+    @cached_property
+    def free(self) -> np.ndarray:
+        """Indices of the prompts whose pass rate can change."""
+        return np.flatnonzero((self.start > 0) & (self.start < 1))
+
+    @cached_property
+    def origin(self) -> PerPrompt:
+        """Log-odds of the reference on those prompts."""
+        return logit(self.start[self.free])
+
+    @property
+    def most(self) -> float:
+        """Mean KL of the policy that passes wherever the reference can pass."""
+        return float(np.abs(np.log(self.start[self.free])).sum() / self.start.size)
+
+    def changes(self, beta: float, near: PerPrompt | None = None) -> PerPrompt:
+        """The highest maxima of W − β KL, or those nearest to `near`."""
+        tops = maxima(self.start[self.free], self.procedure, beta)
+        return tops.best() if near is None else tops.nearest(near)
+
+    def beta(self, prompt: int, change: float) -> float:
+        """The β at which the change of one prompt is stationary."""
+        failing = expit(-self.origin[prompt] - change)
+        return float(0.5 * self.procedure.density(failing) / change)
+
+    def kl(self, changes: PerPrompt) -> float:
+        """Mean KL over all prompts, those that cannot change included."""
+        start = self.start[self.free]
+        passing, failing = expit(self.origin + changes), expit(-self.origin - changes)
+        total = (rel_entr(passing, start) + rel_entr(failing, 1 - start)).sum()
+        return float(total / self.start.size)
+
+    def optimum(self, changes: PerPrompt, beta: float) -> VerifiableOptimum:
+        """The policy with these changes."""
+        failing = 1 - self.start
+        failing[self.free] = expit(-self.origin - changes)
+        passing = self.start.copy()
+        passing[self.free] = expit(self.origin + changes)
+        opponent = self.against.cdf(1 - self.start)
+        return VerifiableOptimum(
+            passing,
+            reward_gap=0.5 * self.procedure.density(failing),
+            win_rate=float(np.mean(0.5 + 0.5 * (opponent - self.procedure.cdf(failing)))),
+            kl=self.kl(changes),
+            beta=beta,
+        )
+
+
+def _spend(problem: _Binary, budget: float) -> VerifiableOptimum:
+    """The best policy of a mean KL `budget`."""
+    if not 0 < budget < problem.most:
+        raise SolveError(
+            f"No pass rates cost kl={budget:g} nats on average from these `reference` rates: the "
+            f"policy that always passes costs {problem.most:.4g}. Ask for a smaller `kl`."
+        )
+    if problem.free.size == 1:  # the pass rate that costs the budget is the only candidate
+        return _only(problem, budget)
+    by_log_beta: dict[float, PerPrompt] = {}
+
+    def excess(log_beta: float) -> float:
+        by_log_beta[log_beta] = problem.changes(float(np.exp(log_beta)))
+        return problem.kl(by_log_beta[log_beta]) / budget - 1
+
     low, high = LOG_BETAS
     try:
-        log_beta = falling_root(
-            lambda log_beta: at(log_beta).kl / budget - 1, 0.0, low=low, high=high, xtol=1e-14
-        )
+        log_beta = falling_root(excess, 0.0, low=low, high=high, growth=1.5, xtol=1e-14)
     except NoRoot as end:
-        reached = at(end.at).kl
         raise SolveError(
-            f"No pass rates cost kl={budget:g} nats on average from these `reference` rates: at "
-            f"{reached:.4g} nothing more can be won. Ask for a smaller `kl`."
-            if end.at < 0
-            else f"No pass rates cost as little as kl={budget:g} nats on average. Ask for a larger "
-            "`kl`."
+            f"kl={budget:g} nats on average need a `beta` "
+            + (
+                f"below {np.exp(low):.0e}: with more KL the win rate rises by less than a number "
+                "can hold. Ask for a smaller `kl`."
+                if end.at < 0
+                else f"above {np.exp(high):.0e}. Ask for a larger `kl`."
+            )
         ) from None
-    optimum = at(log_beta)
-    if abs(optimum.kl / budget - 1) > 1e-6:
-        raise SolveError(
-            f"The best pass rates jump over kl={budget:g} nats at beta={optimum.beta:.6g}, where "
-            f"two solutions are equally good. Ask for a `kl` outside the jump; {optimum.kl:.4g} is "
-            "next to it."
-        )
-    return optimum
+    if abs(excess(log_beta)) <= SPENT:
+        return problem.optimum(by_log_beta[log_beta], float(np.exp(log_beta)))
+    below = max(b for b, changes in by_log_beta.items() if problem.kl(changes) > budget)
+    above = min(b for b, changes in by_log_beta.items() if problem.kl(changes) < budget)
+    return _within_jump(problem, budget, by_log_beta[above], by_log_beta[below], np.exp(log_beta))
 
 
-def _at_beta(
-    start: np.ndarray, procedure: RankProcedure, against: AbstractProcedure, beta: float
-) -> VerifiableOptimum:
-    passing = start.copy()
-    for i in np.flatnonzero((start > 0) & (start < 1)):
-        passing[i] = _best(start[i], procedure, beta)
-    return VerifiableOptimum(
-        passing,
-        reward_gap=0.5 * procedure.density(1 - passing),
-        win_rate=float(np.mean(win_rate(passing, start, procedure, against))),
-        kl=float(np.mean(_kl(passing, start))),
-        beta=beta,
+def _only(problem: _Binary, budget: float) -> VerifiableOptimum:
+    """The pass rate of a single prompt that costs the budget."""
+    change = bracketed_root(
+        lambda c: problem.kl(np.full(1, c)) / budget - 1, 0.0, MOST_CHANGE, xtol=1e-15
     )
+    return problem.optimum(np.full(1, change), problem.beta(0, change))
 
 
-def _best(start: float, procedure: RankProcedure, beta: float) -> float:
-    """The pass rate with the largest W − β KL, among those where its derivative vanishes."""
-    origin = logit(start)
+def _within_jump(
+    problem: _Binary, budget: float, lower: PerPrompt, upper: PerPrompt, beta: float
+) -> VerifiableOptimum:
+    """A policy of a mean KL `budget` where the optimum jumps over it, at `beta`, from `lower` to
+    `upper`.
 
-    def slopes_at(change: Float[np.ndarray, "*any"]) -> Float[np.ndarray, "*any"]:
-        """dJ/dp over β: ½ h(1 − p)/β minus the change of the log-odds."""
-        return 0.5 * procedure.density(expit(-origin - change)) / beta - change
+    Best are pass rates that are stationary for one common β: with the prompts that jump all below,
+    all above, or one of them between.
+    """
+    before, after = lower.copy(), lower.copy()
+    for prompt in np.argsort(lower - upper):
+        after[prompt] = upper[prompt]
+        if problem.kl(after) >= budget:
+            break
+        before[prompt] = upper[prompt]
+    between = _Between(problem, budget, before, after, int(prompt))
+    candidates = [
+        _one_side(problem, budget, before, beta),
+        _one_side(problem, budget, after, beta),
+        between.common(),
+        between.alone(beta),
+    ]
+    spent = [c for c in candidates if c is not None and abs(c.kl / budget - 1) <= SPENT]
+    best = max(spent, key=lambda c: c.win_rate)
+    # No policy has a larger W − β KL than the ends of the jump.
+    end = problem.optimum(lower, beta)
+    bound = end.win_rate + beta * (budget - end.kl)
+    return replace(best, gap=max(bound - best.win_rate, 0.0))
 
-    def slope(change: float) -> float:
-        return float(slopes_at(np.asarray(change)))
 
-    slopes = slopes_at(CHANGES)
-    tops = np.flatnonzero((slopes[:-1] > 0) & (slopes[1:] <= 0))
-    if tops.size == 0:  # the odds change by more than e⁴⁰
-        return 1.0
-    changes = [bracketed_root(slope, CHANGES[i], CHANGES[i + 1], xtol=1e-15) for i in tops]
-    rates = expit(origin + np.array(changes))
-    objectives = -0.5 * procedure.cdf(1 - rates) - beta * _kl(rates, start)
-    return float(rates[np.argmax(objectives)])
+def _one_side(
+    problem: _Binary, budget: float, near: PerPrompt, beta: float
+) -> VerifiableOptimum | None:
+    """Every prompt at its maximum nearest to `near`, at the β that spends the budget; None if these
+    maxima end before."""
+
+    def excess(log_beta: float) -> float:
+        return problem.kl(problem.changes(float(np.exp(log_beta)), near)) / budget - 1
+
+    start = float(np.log(beta))
+    try:
+        log_beta = falling_root(
+            excess, start, step=0.1, growth=2.0, low=start - BRANCH, high=start + BRANCH, xtol=1e-14
+        )
+    except NoRoot:
+        return None
+    beta = float(np.exp(log_beta))
+    return problem.optimum(problem.changes(beta, near), beta)
 
 
-def _kl(p: np.ndarray, q: np.ndarray | float) -> np.ndarray:
-    return rel_entr(p, q) + rel_entr(1 - p, 1 - q)
+@dataclass(frozen=True)
+class _Between:
+    """Policies of a mean KL `budget` in which one prompt changes by less than from `before` to
+    `after`, which differ in that prompt only."""
+
+    problem: _Binary
+    budget: float
+    before: PerPrompt
+    after: PerPrompt
+    prompt: int
+
+    def alone(self, beta: float) -> VerifiableOptimum:
+        """The others change as at `beta`."""
+        return self.problem.optimum(self._spending(self._moved), beta)
+
+    def common(self) -> VerifiableOptimum | None:
+        """The others are at their maxima nearest to `before` for the β of this prompt; None if that
+        does not spend the budget."""
+        try:
+            changes = self._spending(self._with_others)
+        except ValueError:  # the others' maxima at both ends do not enclose the budget
+            return None
+        return self.problem.optimum(changes, self._beta(changes[self.prompt]))
+
+    def _spending(self, changes: Callable[[float], PerPrompt]) -> PerPrompt:
+        ends = float(self.before[self.prompt]), float(self.after[self.prompt])
+        excess = lambda change: self.problem.kl(changes(change)) / self.budget - 1  # noqa: E731
+        return changes(bracketed_root(excess, *ends, xtol=1e-15))
+
+    def _moved(self, change: float) -> PerPrompt:
+        changes = self.before.copy()
+        changes[self.prompt] = change
+        return changes
+
+    def _with_others(self, change: float) -> PerPrompt:
+        changes = self.problem.changes(self._beta(change), self.before)
+        changes[self.prompt] = change
+        return changes
+
+    def _beta(self, change: float) -> float:
+        """The β at which the change of the prompt is stationary."""
+        return self.problem.beta(self.prompt, change)
 
 
 def _laws(
