@@ -14,7 +14,7 @@ from infalign import _moved
 ROOT = Path(infalign.__file__).parent
 LEVELS = [
     {"errors", "_moved"},
-    {"_check", "disk", "thinking"},
+    {"_check", "disk", "_thinking"},
     {"storage", "seeds", "text"},
     {"manifest"},
     {"core"},

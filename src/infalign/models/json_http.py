@@ -171,7 +171,7 @@ def quoted(text: str, most: int = QUOTED) -> str:
     """
     line = " ".join(text[: 2 * most].split())
     line = line[:most] + ("…" if len(line) > most or len(text) > 2 * most else "")
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line)
+    return _check.visible(line)
 
 
 def _parsed(url: str):

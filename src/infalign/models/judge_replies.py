@@ -2,7 +2,7 @@
 
 import re
 
-from infalign.thinking import answer_after_thinking
+from infalign._thinking import answer_after_thinking
 
 VERDICTS = {"a": 1.0, "b": 0.0, "tie": 0.5}
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from infalign import _check
+from infalign._thinking import answer_after_thinking
 from infalign.text import finished
-from infalign.thinking import answer_after_thinking
 
 from .interfaces import Response
 
