@@ -68,6 +68,16 @@ def adapter_of(path: str | Path, who: str) -> Adapter | None:
     return Adapter(base)
 
 
+def require_merged(path: str | Path, who: str, use: str) -> None:
+    """Raises DataError for an adapter, which cannot `use` by itself."""
+    adapter = adapter_of(path, who)
+    if adapter:
+        raise DataError(
+            f"{who} is an adapter of {adapter.base!r}, which cannot {use} by itself. Merge it into "
+            "its base model: PeftModel.merge_and_unload, then save_pretrained."
+        )
+
+
 def _file(path: str | Path, name: str) -> Path | None:
     """A file of a folder or of a hub model; None if there is no such file or model."""
     if not Path(path).is_dir():

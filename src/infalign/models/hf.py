@@ -18,7 +18,8 @@ from infalign.seeds import prompt_keys, uniforms
 from infalign.text import decoded
 
 from .interfaces import Conversation, Response
-from .loading import device, dtype, load_model, load_tokenizer, prompt_text, tokenize
+from .limits import prompt_ids
+from .loading import device, dtype, load_model, load_tokenizer, prompt_text
 from .logits import check_top_p, collate, sampling_law
 from .shared_prompts import prompt_cache, repeats
 
@@ -99,6 +100,20 @@ class LanguageModel:
         """The prompt as the model reads it: in its chat template, or as plain text without one."""
         return prompt_text(self.tokenizer, messages)
 
+    def prompt_ids(
+        self, conversations: Sequence[Conversation], keys: Sequence[str]
+    ) -> list[list[int]]:
+        """Prompts as token ids.
+
+        - `keys`: the prompts' names in errors.
+
+        Raises DataError for prompts that the chat template refuses, and for prompts that leave no
+        room for `max_new_tokens` in the model's positions.
+        """
+        who = f"The model {str(self.path)!r}"
+        new = self.max_new_tokens
+        return prompt_ids(self.model, self.tokenizer, conversations, keys, new, who)
+
     @torch.no_grad()
     def sample(
         self,
@@ -130,8 +145,7 @@ class LanguageModel:
         keys = prompt_keys(keys, conversations)
         if not conversations:
             return []
-        texts = [self.prompt_text(c) for c in conversations]
-        prompts = tokenize(self.tokenizer, texts)["input_ids"]
+        prompts = self.prompt_ids(conversations, keys)
         # Longest first, so that a lack of memory shows up at once.
         order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))
         answers: list[list[Response]] = [[] for _ in prompts]

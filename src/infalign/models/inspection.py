@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
+from infalign import _check
 from infalign.errors import DataError
 
 from .interfaces import ANSWER, QUESTION, Conversation
@@ -46,28 +47,20 @@ def inspect_policy(
         raise DataError(f"{what} {spec!r} is not a policy: a policy is a model that writes text.")
     from transformers import AutoModelForCausalLM
 
-    from .checkpoints import adapter_of
-    from .limits import positions_of, require_known, require_room
-    from .loading import prompt_text, tokenize
+    from .checkpoints import require_merged
+    from .limits import prompt_ids
+    from .loading import prompt_text
 
     path = (named.inner if named.kind == "vllm" else named).path("model")
     who = f"{what} {str(path)!r}"
-    adapter = adapter_of(path, who)
-    if adapter and (trained or named.kind == "vllm"):
-        use = "be trained" if trained else "be run by vLLM"
-        raise DataError(
-            f"{who} is an adapter of {adapter.base!r}, which cannot {use} by itself. Merge it into "
-            "its base model: PeftModel.merge_and_unload, then save_pretrained."
-        )
+    if trained or named.kind == "vllm":
+        require_merged(path, who, "be trained" if trained else "be run by vLLM")
     tokenizer, model = _parts(AutoModelForCausalLM, path, trust_remote_code, what)
-    if tokenizer.chat_template is not None:
-        _require_in_text(prompt_text(tokenizer, [QUESTION]), [QUESTION], who)
     asked = list(conversations) or [[QUESTION]]
-    rows = tokenize(tokenizer, [prompt_text(tokenizer, c) for c in asked])["input_ids"]
-    if model is not None:
-        names = [str(i) for i in range(len(rows))] if keys is None or not conversations else keys
-        require_known(model, tokenizer, rows, who)
-        require_room(rows, names, positions_of(model, tokenizer), max_new_tokens, who)
+    texts = [prompt_text(tokenizer, c) for c in asked]
+    _require_in_text(texts[0], asked[0][-1:], who)
+    names = keys if keys is not None and conversations else [str(i) for i in range(len(asked))]
+    prompt_ids(model, tokenizer, asked, names, max_new_tokens, who)
 
 
 def inspect_reward(
@@ -100,11 +93,11 @@ def inspect_reward(
     who = f"{what} {str(path)!r}"
     tokenizer, model = _parts(AutoModelForSequenceClassification, path, trust_remote_code, what)
     answer = ANSWER["content"]
-    probe = judged_text(tokenizer, [QUESTION], answer, what)
-    _require_in_text(probe, [QUESTION, ANSWER], who)
-    asked = [judged_text(tokenizer, c, answer, what) for c in conversations]
+    asked = list(conversations) or [[QUESTION]]
+    texts = [judged_text(tokenizer, c, answer, what) for c in asked]
+    _require_in_text(texts[0], [*asked[0][-1:], ANSWER], who)
     if model is not None:
-        require_known(model, tokenizer, tokenize(tokenizer, [probe, *asked])["input_ids"], who)
+        require_known(model, tokenizer, tokenize(tokenizer, texts)["input_ids"], who)
 
 
 def inspect_judge(spec: str, *, trust_remote_code: bool = False, what: str = "The judge") -> None:
@@ -148,11 +141,19 @@ def _parts(loader: Any, path: Any, trust_remote_code: bool, what: str) -> tuple[
 
 
 def _require_in_text(text: str, messages: Conversation, who: str) -> None:
-    """Raises DataError for a chat template that leaves out what a message says."""
-    lost = [m for m in messages if m["content"] not in text]
-    if lost:
-        raise DataError(
-            f"The chat template of {who[:1].lower()}{who[1:]} leaves out messages of the role "
-            f"{lost[0]['role']!r}: it writes {text[:120]!r} for a question and its answer. Correct "
-            "the template in chat_template.jinja."
-        )
+    """Raises DataError for a chat template that leaves out what a message says.
+
+    Templates may strip and escape texts, so only their letters and digits are compared.
+    """
+    for message in messages:
+        if _letters(str(message["content"])) not in _letters(text):
+            raise DataError(
+                f"The chat template of {who[:1].lower()}{who[1:]} leaves out messages of the role "
+                f"{message['role']!r}: it writes {_check.short(text)} for a conversation that "
+                f"ends with {_check.short(message['content'])}. Correct the template in "
+                "chat_template.jinja."
+            )
+
+
+def _letters(text: str) -> str:
+    return "".join(c for c in text if c.isalnum())

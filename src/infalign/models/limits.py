@@ -5,6 +5,9 @@ from typing import Any
 
 from infalign.errors import DataError
 
+from .interfaces import Conversation
+from .loading import prompt_text, tokenize
+
 STATED = ("max_position_embeddings", "n_positions", "max_seq_len", "max_sequence_length")
 """Keys of configurations for the number of positions."""
 
@@ -29,6 +32,28 @@ def positions_of(model: Any, tokenizer: Any) -> int | None:
         return min(limits)
     own = getattr(tokenizer, "model_max_length", None)
     return own if isinstance(own, int) and 0 < own < UNBOUNDED else None
+
+
+def prompt_ids(
+    model: Any | None,
+    tokenizer: Any,
+    conversations: Sequence[Conversation],
+    keys: Sequence[str],
+    new: int,
+    who: str,
+) -> list[list[int]]:
+    """The token ids of prompts that `model` can read with room for `new` more tokens.
+
+    - `model`: only its configuration and modules are read, not its weights; None for a model that
+      is not known, whose limits are not checked.
+    - `keys`: the prompts' names in errors.
+    """
+    texts = [prompt_text(tokenizer, c) for c in conversations]
+    rows = tokenize(tokenizer, texts)["input_ids"] if texts else []
+    if model is not None:
+        require_known(model, tokenizer, rows, who)
+        require_room(rows, keys, positions_of(model, tokenizer), new, who)
+    return rows
 
 
 def require_known(model: Any, tokenizer: Any, rows: Sequence[Sequence[int]], who: str) -> None:

@@ -6,8 +6,10 @@ from infalign.errors import MissingExtraError
 from infalign.seeds import prompt_keys, request_seed
 from infalign.text import decoded
 
+from .checkpoints import require_merged
 from .interfaces import Conversation, Response
-from .loading import load_tokenizer, prompt_text, tokenize
+from .limits import prompt_ids
+from .loading import load_tokenizer, outline
 
 
 class VLLMModel:
@@ -35,6 +37,8 @@ class VLLMModel:
         trust_remote_code: bool = False,
         **options,
     ):
+        from transformers import AutoModelForCausalLM
+
         try:
             import vllm
         except ImportError:
@@ -45,6 +49,10 @@ class VLLMModel:
         self._params = vllm.SamplingParams
         self.path, self.temperature, self.top_p = path, temperature, top_p
         self.max_new_tokens, self.strip = max_new_tokens, strip
+        # The engine has no weights in this process: prompts are checked against the outline.
+        self._who = f"The model {str(path)!r}"
+        require_merged(path, self._who, "be run by vLLM")
+        self._outline = outline(AutoModelForCausalLM, path, trust_remote_code, "The model")
         self.tokenizer = load_tokenizer(path, trust_remote_code)
         self.engine = vllm.LLM(
             model=str(path),
@@ -65,12 +73,11 @@ class VLLMModel:
 
         - `keys`: one name for each conversation, all different. Default: "0", "1", …
         """
-        texts = [prompt_text(self.tokenizer, c) for c in conversations]
-        prompts = [
-            {"prompt_token_ids": ids} for ids in tokenize(self.tokenizer, texts)["input_ids"]
-        ]
-        # The engine seeds the n draws of a prompt with consecutive numbers, starting at its seed.
         keys = prompt_keys(keys, conversations)
+        new = self.max_new_tokens
+        rows = prompt_ids(self._outline, self.tokenizer, conversations, keys, new, self._who)
+        prompts = [{"prompt_token_ids": ids} for ids in rows]
+        # The engine seeds the n draws of a prompt with consecutive numbers, starting at its seed.
         params = [
             self._params(
                 n=n,

@@ -4,20 +4,29 @@ import shutil
 from pathlib import Path
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model, set_peft_model_state_dict
+from peft import (
+    LoraConfig,
+    PeftModel,
+    get_peft_model,
+    get_peft_model_state_dict,
+    set_peft_model_state_dict,
+)
 from peft.utils import load_peft_weights
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from infalign import storage
+from infalign.errors import DataError
+from infalign.models.checkpoints import require_merged
+from infalign.models.loading import load_model
 
 from .recipe import Recipe
 
 
 def fresh_policy(recipe: Recipe) -> PreTrainedModel:
     """The reference's weights in single precision, to be trained."""
-    return AutoModelForCausalLM.from_pretrained(
-        recipe.model_path, dtype=torch.float32, trust_remote_code=recipe.trust_remote_code
-    )
+    path, trusted, what = recipe.model_path, recipe.trust_remote_code, "The model"
+    require_merged(path, f"{what} {str(path)!r}", "be trained")
+    return load_model(AutoModelForCausalLM, path, trusted, what, dtype=torch.float32)
 
 
 def lora(rank: int) -> LoraConfig | None:
@@ -50,13 +59,41 @@ def save_policy(model: PreTrainedModel | PeftModel, folder: Path) -> None:
 
 
 def load_policy(model: PreTrainedModel | PeftModel, folder: Path) -> None:
-    """Load weights that `save_policy` wrote into a model that is about to be trained."""
+    """Load weights that `save_policy` wrote into a model that is about to be trained.
+
+    Raises DataError if they are not all of the weights that are trained.
+    """
     if isinstance(model, PeftModel):
-        set_peft_model_state_dict(model, load_peft_weights(str(folder / "adapter")))
+        stored = load_peft_weights(str(folder / "adapter"))
+        needed = get_peft_model_state_dict(model)
+        _require_same_weights(stored, needed, folder / "adapter")
+        set_peft_model_state_dict(model, stored)
     else:
-        model.load_state_dict(saved_state(folder))
+        stored = saved_state(folder)
+        _require_same_weights(stored, model.state_dict(), folder)
+        model.load_state_dict(stored)
 
 
 def saved_state(folder: Path) -> dict[str, torch.Tensor]:
     """All weights of a saved model, in single precision."""
-    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).state_dict()
+    loaded = load_model(
+        AutoModelForCausalLM, folder, False, "The trained policy", dtype=torch.float32
+    )
+    return loaded.state_dict()
+
+
+def _require_same_weights(
+    stored: dict[str, torch.Tensor], needed: dict[str, torch.Tensor], folder: Path
+) -> None:
+    """Raises DataError unless `stored` has the names and shapes of `needed`."""
+    other = sorted(
+        name
+        for name in stored.keys() | needed.keys()
+        if name not in stored or name not in needed or stored[name].shape != needed[name].shape
+    )
+    if other:
+        raise DataError(
+            f"The weights in {folder} are not those of the model that is trained: {len(other)} of "
+            f"{len(needed)} differ in name or shape, first {other[0]!r}. Delete the folder, and "
+            "train this stage again."
+        )
