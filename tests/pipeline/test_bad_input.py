@@ -184,11 +184,12 @@ def test_options_that_trl_does_not_know_are_named_before_anything_runs(
     assert not (tmp_path / "run").exists()
 
 
-def test_an_unexpected_error_is_one_line(run):
+def test_an_error_inside_a_reward_is_one_line(run):
     code, errors = run(reward="python:test_bad_input:broken_reward")
     assert code == 1 and "Traceback" not in errors
-    assert errors.splitlines()[-1] == (
-        "infalign: RuntimeError: out of luck in two lines (--debug shows where)"
+    assert errors.splitlines()[-1].startswith(
+        "infalign: The reward `broken_reward` (python:test_bad_input:broken_reward) failed: "
+        "RuntimeError: out of luck in two lines (test_bad_input.py, line "
     )
 
 

@@ -169,6 +169,7 @@ def _drift(folder: Path, config: Path | None, prompts: int, rng):
     """Whether the configured reward still gives the stored values."""
     from infalign.collection.rescore import rescore
     from infalign.config import load_config
+    from infalign.models.functions import beside
     from infalign.models.rewards import load_reward
     from infalign.prompts import load_prompts
 
@@ -180,7 +181,8 @@ def _drift(folder: Path, config: Path | None, prompts: int, rng):
             "prompts and reward. Name it with --config."
         )
     run = load_config(config)
-    reward = load_reward(run.reward, trust_remote_code=run.trust_remote_code)
+    with beside(run.folder):
+        reward = load_reward(run.reward, trust_remote_code=run.trust_remote_code)
     drift = rescore(folder, load_prompts(run.prompts), reward, most=prompts, rng=rng)
     verdict = (
         "the reward is the same"

@@ -32,7 +32,9 @@ def load_config(path: Path, overrides: tuple[str, ...] = ()) -> Config:
         raise ConfigError(f"{path} must hold `key: value` lines; got {type(data).__name__}.")
     for override in overrides:
         _apply(data, override)
-    return parse_config(data)
+    config = parse_config(data)
+    config._folder = Path(path).resolve().parent
+    return config
 
 
 def parse_config(data: Mapping[str, Any]) -> Config:

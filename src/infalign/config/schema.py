@@ -6,6 +6,7 @@ read from that table, in validation and in help.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -15,6 +16,7 @@ from pydantic import (
     Field,
     PositiveFloat,
     PositiveInt,
+    PrivateAttr,
     model_validator,
 )
 
@@ -235,8 +237,9 @@ class Config(Section):
     calibrate` also takes http(s)://HOST/v1#MODEL and vllm:PATH."""
 
     reward: str
-    """Folder or hub id of a sequence classifier, python:package.module:function,
-    http(s)://HOST/PATH of a reward server, or bundled:helpful, bundled:harmless."""
+    """Folder or hub id of a sequence classifier, python:package.module:function or
+    path/to/file.py:function (looked for beside the configuration first), http(s)://HOST/PATH of a
+    reward server, or bundled:helpful, bundled:harmless."""
 
     prompts: Prompts
     """Training prompts."""
@@ -360,6 +363,13 @@ class Config(Section):
     def _on_policy(self) -> list[OnPolicy]:
         methods = (METHODS[name] for name in self.methods)
         return [method for method in methods if isinstance(method, OnPolicy)]
+
+    _folder: Path | None = PrivateAttr(default=None)
+
+    @property
+    def folder(self) -> Path | None:
+        """Folder of the configuration's file, where Python rewards are looked for first."""
+        return self._folder
 
     @property
     def methods(self) -> tuple[str, ...]:

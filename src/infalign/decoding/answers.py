@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Hashable
 from fractions import Fraction
 
-from infalign.models.rewards import python_function
+from infalign.models.functions import python_function
 
 Answers = Callable[[str], Hashable]
 """Response text → answer, any hashable value; None or nan if there is no answer."""

@@ -7,6 +7,7 @@ from infalign.config import Config, Prompts, load_config
 from infalign.core import AbstractTransform, parse_transform, transform_from_json
 from infalign.errors import ConfigError, DataError
 from infalign.models.fingerprints import reward_fingerprint
+from infalign.models.functions import beside
 from infalign.models.rewards import load_reward
 from infalign.models.specs import ModelSpec
 from infalign.pipeline.folder import Run
@@ -34,6 +35,7 @@ def open_run(folder: Path | str, directory: Path | str | None = None) -> Run:
                 f"infalign run CONFIG.yaml --until design --out {folder}"
             )
     config = load_config(folder / "config.yaml")
+    config._folder = None if directory is None else Path(directory).resolve()
     return Run(config if directory is None else located(config, Path(directory)), folder)
 
 
@@ -135,12 +137,11 @@ def run_shaper(run: Run) -> Shaper:
     store = CalibrationStore.open(run.folder / "calibration")
     # A run also compares the model. Here the framework uses its own model, and hashing the weights
     # would take minutes in each worker.
-    store.require(
-        reward=reward_fingerprint(
+    with beside(run.config.folder):
+        reward = reward_fingerprint(
             run.config.reward, trust_remote_code=run.config.trust_remote_code
-        ),
-        prompts=fingerprint(run.prompts),
-    )
+        )
+    store.require(reward=reward, prompts=fingerprint(run.prompts))
     return _shaper(store, read_design(run).transform, read_calibration(run, store))
 
 

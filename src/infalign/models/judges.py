@@ -17,9 +17,10 @@ from infalign.errors import DataError
 from infalign.shaping import checked_output, reward_name
 from infalign.text import completion_of, conversation_of
 
+from .functions import python_function
 from .interfaces import Conversation, Response, Sampler, Scorer
 from .judge_replies import read_verdict
-from .rewards import load_reward, python_function
+from .rewards import load_reward
 from .specs import ModelSpec
 
 FORMS = "python:package.module:function, http(s)://HOST/v1#MODEL or reward:REWARD"

@@ -8,12 +8,13 @@ import sys
 import sysconfig
 from collections.abc import Iterator, Sequence
 from importlib.machinery import ModuleSpec, PathFinder
+from importlib.util import spec_from_file_location
 from pathlib import Path
 
 from infalign import storage
 from infalign.errors import DataError
 
-from .rewards import python_function
+from .functions import place, python_function, searched
 
 LOG = logging.getLogger(__name__)
 
@@ -46,10 +47,10 @@ def source_fingerprint(spec: str, what: str) -> str:
     Raises DataError if the function does not exist, and if a module has changed since this process
     imported it: the old code would run under the new fingerprint.
     """
-    words = spec.split(":")
-    if len(words) != 3 or not _mentions(words[1], words[2]):
+    module, file = place(spec, what)
+    if not _mentions(module, file, spec.rpartition(":")[2].partition(".")[0]):
         python_function(spec, what)  # raises, unless the module finds the name in a way of its own
-    files = local_sources(words[1])
+    files = local_sources(module, file)
     if not files:
         LOG.warning(
             "The %s %s has no source that can be read: when its code changes, its earlier results "
@@ -61,19 +62,24 @@ def source_fingerprint(spec: str, what: str) -> str:
     return f"{spec} {storage.fingerprint(files)}"
 
 
-def _mentions(module: str, name: str) -> bool:
+def _mentions(module: str, file: Path | None, name: str) -> bool:
     """Whether the source of a module contains a name."""
-    spec = _spec(module)
-    file = None if spec is None else _file(spec)
+    if file is None:
+        spec = _spec(module)
+        file = None if spec is None else _file(spec)
     if file is None or file.suffix != ".py":
         return False
     return re.search(rf"\b{re.escape(name)}\b".encode(), file.read_bytes()) is not None
 
 
-def local_sources(module: str) -> list[tuple[str, str]]:
+def local_sources(module: str, file: Path | None = None) -> list[tuple[str, str]]:
     """Name and checksum of the module's file and of the local modules that it imports; empty if
-    the module has no file."""
-    start = _spec(module)
+    the module has no file.
+
+    - `file`: the module's file. Default: where Python finds it.
+    """
+    start = _spec(module) if file is None else spec_from_file_location(module, file)
+    beside = [] if file is None else [str(file.parent)]
     if start is None or not _file(start):
         return []
     package = module.partition(".")[0]
@@ -83,14 +89,15 @@ def local_sources(module: str) -> list[tuple[str, str]]:
         name = waiting.pop()
         if name in known:
             continue
-        spec = _spec(name)
+        spec = start if name == module else _spec(name, beside)
         file = None if spec is None else _file(spec)
         if spec is None or file is None or not (name == module or _local(file, name, package)):
             continue
         known[name] = storage.sha256(file)
         _require_running(name, file, known[name])
         if file.suffix == ".py":
-            waiting += [n for i in _imports(file, name, spec) for n in _with_parents(i)]
+            imported = _imports(file, name, spec, beside)
+            waiting += [n for i in imported for n in _with_parents(i)]
     return sorted(known.items())
 
 
@@ -112,13 +119,23 @@ def _with_parents(name: str) -> list[str]:
     return [".".join(words[: i + 1]) for i in range(len(words))]
 
 
-def _spec(name: str) -> ModuleSpec | None:
-    """Where Python finds a module, without running the packages around it."""
+def _spec(name: str, beside: Sequence[str] = ()) -> ModuleSpec | None:
+    """Where Python finds a module, without running the packages around it.
+
+    - `beside`: folders that are searched first.
+    """
+    own = _spec_in(name, beside) if beside else None
+    if own is not None:
+        return own
     loaded = sys.modules.get(name)
     if loaded is not None and getattr(loaded, "__file__", None):
         # A script has no specification.
         return loaded.__spec__ or ModuleSpec(name, None, origin=loaded.__file__)
-    spec, path = None, None
+    return _spec_in(name, [*map(str, searched()), *sys.path])
+
+
+def _spec_in(name: str, path: Sequence[str] | None) -> ModuleSpec | None:
+    spec = None
     for part in _with_parents(name):
         try:
             spec = PathFinder.find_spec(part, path)
@@ -146,7 +163,7 @@ def _local(file: Path, name: str, package: str) -> bool:
     )
 
 
-def _imports(file: Path, name: str, spec: ModuleSpec) -> Iterator[str]:
+def _imports(file: Path, name: str, spec: ModuleSpec, beside: Sequence[str]) -> Iterator[str]:
     """Names of everything that a module's source imports; some of them are no modules."""
     try:
         tree = ast.parse(file.read_bytes())
@@ -162,14 +179,14 @@ def _imports(file: Path, name: str, spec: ModuleSpec) -> Iterator[str]:
             if base:
                 yield base
             for alias in node.names:
-                yield from _below(base, alias.name)
+                yield from _below(base, alias.name, beside)
 
 
-def _below(base: str, name: str) -> Sequence[str]:
+def _below(base: str, name: str, beside: Sequence[str]) -> Sequence[str]:
     """The modules that `from base import name` may import; for * every module of the package,
     because `__all__` may name them."""
     if name != "*":
         return [f"{base}.{name}" if base else name]
-    spec = _spec(base)
+    spec = _spec(base, beside)
     folders = (spec.submodule_search_locations if spec else None) or []
     return [f"{base}.{f.stem}" for folder in folders for f in sorted(Path(folder).glob("*.py"))]

@@ -1,22 +1,23 @@
 """A reward from its specification: a classifier, a Python function, a server, or a bundled one."""
 
-import importlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
-from infalign.errors import DataError
 from infalign.shaping import checked_output, reward_name
 from infalign.text import completion_of, conversation_of
 
+from .functions import python_function
 from .interfaces import Conversation, Scorer
+from .python_reward import PythonReward
 from .specs import ModelSpec
 
 
 def load_reward(spec: str, *, trust_remote_code: bool = False) -> Scorer:
     """The TRL reward function that `spec` names.
 
-    - `python:package.module:function`: called with `prompts`, `completions` and keyword columns.
+    - `python:package.module:function` or `path/to/file.py:function`: called with `prompts`,
+      `completions` and keyword columns, as far as it takes them.
     - `http://host:8000/path`, or https: a server, as `ServerReward`.
     - `bundled:helpful`, `bundled:harmless`: the demonstration reward models.
     - anything else: folder or hub id of a sequence classifier with one output.
@@ -26,7 +27,7 @@ def load_reward(spec: str, *, trust_remote_code: bool = False) -> Scorer:
     """
     named = ModelSpec.parse(spec)
     if named.kind == "python":
-        return python_function(spec, "reward")
+        return PythonReward(python_function(spec, "reward"))
     if named.kind == "server":
         from .reward_server import ServerReward
 
@@ -65,22 +66,3 @@ def score_ragged(
     )
     checked = checked_output(values, flat, reward_name(reward))
     return np.split(checked, np.cumsum(counts)[:-1])
-
-
-def python_function(spec: str, what: str) -> Callable:
-    """The function that `python:package.module:function` names.
-
-    - `what`: the function's noun in errors.
-
-    Raises DataError if the function does not exist.
-    """
-    try:
-        kind, module, name = spec.split(":")
-        if kind != "python":
-            raise ValueError
-        return getattr(importlib.import_module(module), name)
-    except ValueError:
-        wrong = "it must read python:package.module:function"
-    except (ImportError, AttributeError) as error:
-        wrong = str(error)
-    raise DataError(f"The {what} {spec!r} cannot be loaded: {wrong}.")

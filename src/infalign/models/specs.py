@@ -20,6 +20,7 @@ _PREFIXES: dict[str, Kind] = {
     "bundled:": "bundled",
 }
 
+_FILE = re.compile(r"\.py:[^/:]+$")
 _URL = re.compile(r"[a-z][a-z0-9+.-]*://|https?:")
 """What a URL begins with, and what one begins with whose slashes are missing."""
 
@@ -32,9 +33,10 @@ class ModelSpec:
     """The specification as it was given."""
 
     kind: Kind
-    """`python`: python:package.module:function; `server`: http(s)://HOST/PATH or, for one of its
-    models, http(s)://HOST/PATH#MODEL; `vllm`: vllm:PATH; `reward`: reward:REWARD, the order of a
-    reward; `bundled`: bundled:NAME; `path`: a folder or hub id."""
+    """`python`: python:package.module:function or path/to/file.py:function; `server`:
+    http(s)://HOST/PATH or, for one of its models, http(s)://HOST/PATH#MODEL; `vllm`: vllm:PATH;
+    `reward`: reward:REWARD, the order of a reward; `bundled`: bundled:NAME; `path`: a folder or hub
+    id."""
 
     @classmethod
     def parse(cls, text: str) -> "ModelSpec":
@@ -54,7 +56,7 @@ class ModelSpec:
                 f"{_check.short(text)} is a URL, and none that can be used: a server's begins "
                 "with http:// or https://."
             )
-        return cls(text, "path")
+        return cls(text, "python" if _FILE.search(text) else "path")
 
     @property
     def url(self) -> str:

@@ -17,6 +17,7 @@ from infalign.core import RankProcedure, Sampling, parse_procedure, require_by_r
 from infalign.demo import bundled
 from infalign.errors import ConfigError, DataError
 from infalign.models.fingerprints import policy_fingerprints, reward_fingerprint
+from infalign.models.functions import beside
 from infalign.models.rewards import load_reward
 from infalign.prompts import Prompt, fingerprint, load_prompts
 from infalign.seeds import derived
@@ -152,7 +153,9 @@ class Run:
     @cached_property
     def reward(self):
         """The raw reward as a TRL reward function."""
-        return load_reward(self.config.reward, trust_remote_code=self.config.trust_remote_code)
+        config = self.config
+        with beside(config.folder):
+            return load_reward(config.reward, trust_remote_code=config.trust_remote_code)
 
     def seed(self, stage: str, part: int = 0) -> int:
         """The seed of one part of one stage, independent of those of other parts."""
@@ -173,9 +176,12 @@ class Run:
     def fingerprints(self) -> dict[str, object]:
         """The fingerprints that a calibration store must have to be used in this run."""
         config = self.config
+        with beside(config.folder):
+            remote = config.trust_remote_code
+            reward = reward_fingerprint(config.reward, trust_remote_code=remote)
         return {
             **policy_fingerprints(config.model, trust_remote_code=config.trust_remote_code),
-            "reward": reward_fingerprint(config.reward, trust_remote_code=config.trust_remote_code),
+            "reward": reward,
             "prompts": fingerprint(self.prompts),
             "sampling": config.sampling.model_dump(),
         }

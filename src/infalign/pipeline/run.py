@@ -5,6 +5,7 @@ from pathlib import Path
 from infalign import _check
 from infalign.config import Config
 from infalign.errors import ConfigError, MissingExtraError
+from infalign.models.functions import beside
 from infalign.models.specs import ModelSpec
 
 from . import stages
@@ -42,16 +43,17 @@ def run(
             "not accessible. Give its folder or hub id, or stop with --until design."
         )
     report = report or (lambda what, done, total: None)
-    current = Run.start(config, folder)
-    for stage in STAGES[: STAGES.index(until) + 1]:
-        if stage == "report":
-            from infalign.reports.page import build_report
+    with beside(config.folder):
+        current = Run.start(config, folder)
+        for stage in STAGES[: STAGES.index(until) + 1]:
+            if stage == "report":
+                from infalign.reports.page import build_report
 
-            report(stage, 0, 1)
-            build_report(current.folder)
-            report(stage, 1, 1)
-        else:
-            getattr(stages, stage)(current, report)
+                report(stage, 0, 1)
+                build_report(current.folder)
+                report(stage, 1, 1)
+            else:
+                getattr(stages, stage)(current, report)
     return current
 
 

@@ -3,6 +3,7 @@
 import logging
 import warnings
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from infalign import storage
@@ -17,6 +18,7 @@ from infalign.comparison.run import measure
 from infalign.config import SamplingSettings
 from infalign.core import parse_transform
 from infalign.methods import Setting, training_design
+from infalign.models.functions import beside
 from infalign.models.rewards import load_reward
 from infalign.models.samplers import load_sampler
 from infalign.models.specs import ModelSpec
@@ -39,7 +41,12 @@ def calibrate(run: Run, report: Report) -> None:
         _require_readable(run)
     engine = {"local": Local, "ray": OnRay}[config.engine]
     load = partial(
-        load_both, config.model, config.reward, config.sampling, config.trust_remote_code
+        load_both,
+        config.model,
+        config.reward,
+        config.sampling,
+        config.trust_remote_code,
+        folder=config.folder,
     )
     collect(
         run.prompts,
@@ -62,8 +69,17 @@ def _require_readable(run: Run) -> None:
         prompt_text(tokenizer, prompt.messages)
 
 
-def load_both(model: str, reward: str, sampling: SamplingSettings, trust_remote_code: bool):
-    """Load policy and reward, in the process that draws and scores."""
+def load_both(
+    model: str,
+    reward: str,
+    sampling: SamplingSettings,
+    trust_remote_code: bool,
+    folder: Path | None = None,
+):
+    """Load policy and reward, in the process that draws and scores.
+
+    - `folder`: where a Python reward is looked for first.
+    """
     sampler = load_sampler(
         model,
         temperature=sampling.temperature,
@@ -73,7 +89,8 @@ def load_both(model: str, reward: str, sampling: SamplingSettings, trust_remote_
         strip=sampling.strip,
         trust_remote_code=trust_remote_code,
     )
-    return sampler, load_reward(reward, trust_remote_code=trust_remote_code)
+    with beside(folder):
+        return sampler, load_reward(reward, trust_remote_code=trust_remote_code)
 
 
 MOST_TIES = 0.05

@@ -11,8 +11,9 @@ import numpy as np
 from infalign import _check, storage
 from infalign.evaluation.uncertainty import Estimate, over_prompts
 from infalign.models.fingerprints import policy_fingerprints, reward_fingerprint
+from infalign.models.functions import python_function
 from infalign.models.interfaces import Sampler
-from infalign.models.rewards import load_reward, python_function
+from infalign.models.rewards import load_reward
 from infalign.models.samplers import load_sampler
 from infalign.prompts import Prompt, fingerprint
 from infalign.seeds import derived

@@ -1,11 +1,16 @@
-"""Checks of a reward function's output, and the function's name."""
+"""Calls of reward functions, checks of their output, and their names."""
 
+import asyncio
+import inspect
 import math
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from decimal import Decimal
 from numbers import Real
 
 import numpy as np
 
+from infalign import _check
 from infalign.errors import DataError
 
 
@@ -14,30 +19,73 @@ def checked_output(
 ) -> np.ndarray:
     """`values`, the output of the reward function `name`, as one finite float per completion.
 
+    As in TRL: a list, a tuple, or an array or tensor with one number per completion, also as a
+    column of shape (completions, 1). The entries of a list may be numbers of any library. The
+    output of an async function is awaited.
+
     Raises a DataError that names the problem and the completion.
     """
-    values = values.tolist() if hasattr(values, "tolist") else values  # arrays and tensors
+    values = awaited(values)
+    shape = getattr(values, "shape", None)
+    column = isinstance(shape, tuple) and shape[1:] == (1,)
+    if hasattr(values, "tolist"):  # arrays and tensors
+        values = values.tolist()
     if not isinstance(values, list | tuple):
         raise DataError(
             f"The reward function `{name}` must return a list of one number per completion; "
             f"got a {type(values).__name__}."
         )
+    if column:
+        values = [row[0] for row in values]
     if len(values) != len(completions):
         raise DataError(
             f"The reward function `{name}` must return one number per completion; got "
             f"{len(values)} for {len(completions)} completions."
         )
-    bad = [i for i, v in enumerate(values) if not (isinstance(v, Real) and math.isfinite(v))]
+    numbers = [_number(value) for value in values]
+    bad = [i for i, number in enumerate(numbers) if not math.isfinite(number)]
     if bad:
         prompt = f" of prompt {prompt_ids[bad[0]]!r}" if prompt_ids is not None else ""
         raise DataError(
-            f"The reward function `{name}` must return finite numbers; got {values[bad[0]]!r} for "
+            f"The reward function `{name}` must return finite numbers; got "
+            f"{_check.short(values[bad[0]])} for "
             f"completion {bad[0]}{prompt} ({len(bad)} of {len(values)} are not): "
             f"{str(completions[bad[0]])[:80]!r}. Repair the reward, or filter such completions."
         )
-    return np.array(values, dtype=float)
+    return np.array(numbers, dtype=float)
+
+
+def awaited(value):
+    """The result of an async function if `value` is a call of one; otherwise `value`."""
+    if not inspect.isawaitable(value):
+        return value
+
+    async def result():
+        return await value
+
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(result())
+    # A notebook runs a loop of its own in this thread.
+    with ThreadPoolExecutor(1) as other_thread:
+        return other_thread.submit(asyncio.run, result()).result()
 
 
 def reward_name(reward) -> str:
     """The name of a reward function in logs and messages."""
     return getattr(reward, "__name__", type(reward).__name__)
+
+
+def _number(value) -> float:
+    """One reward as a float; nan if it is not a real number."""
+    shape = getattr(value, "shape", None)
+    if not isinstance(value, Real | Decimal) and isinstance(shape, tuple) and math.prod(shape) == 1:
+        try:
+            value = value.item()  # NumPy's and torch's scalars
+        except (AttributeError, TypeError, ValueError, RuntimeError):
+            return math.nan
+    try:
+        return float(value) if isinstance(value, Real | Decimal) else math.nan
+    except (OverflowError, ValueError):
+        return math.nan
