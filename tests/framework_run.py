@@ -67,8 +67,11 @@ def expected(prompt_id: str, reply: str) -> dict:
     }
 
 
-def make_run(folder: Path) -> Path:
-    """A run of `PROMPTS` with the reward `length`, as `infalign run --until design` leaves it."""
+def make_run(folder: Path, **made_with) -> Path:
+    """A run of `PROMPTS` with the reward `length`, as `infalign run --until design` leaves it.
+
+    - `made_with`: more of the store's provenance.
+    """
     folder.mkdir()
     lines = [json.dumps({"prompt_id": i, "prompt": p}) for i, p in PROMPTS.items()]
     (folder / "prompts.jsonl").write_text("\n".join(lines))
@@ -83,7 +86,7 @@ def make_run(folder: Path) -> Path:
     }
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
     prompts = [Prompt(i, tuple(messages(i))) for i in PROMPTS]
-    made_with = {"reward": reward_fingerprint(REWARD), "prompts": fingerprint(prompts)}
+    made_with |= {"reward": reward_fingerprint(REWARD), "prompts": fingerprint(prompts)}
     pq.write_table(reference(made_with).to_table(), folder / "rewards.parquet")
     import_rewards(folder / "rewards.parquet", folder / "calibration")
     design = {

@@ -22,9 +22,8 @@ def decoded(tokenizer, responses: Sequence[Sequence[int]], *, strip: bool = Fals
     - `responses`: token ids up to the end token, without padding.
     - `strip`: remove white space at both ends.
     """
-    # A tokenizer takes an empty batch for one empty response.
-    texts = tokenizer.batch_decode(list(map(list, responses)), skip_special_tokens=True)
-    return [finished(text, strip=strip) for text in texts[: len(responses)]]
+    texts = (tokenizer.decode(list(ids), skip_special_tokens=True) for ids in responses)
+    return [finished(text, strip=strip) for text in texts]
 
 
 def finished(text: str, *, strip: bool) -> str:

@@ -48,8 +48,11 @@ def test_openrlhf_is_stopped_by_what_its_except_does_not_catch(folder, text):
 
 def test_responses_come_out_of_queries_without_special_tokens(text):
     prompt = text.prompt(given.messages("a"))
-    for query in (f"{prompt}red<|end|>", f"<|pad|>{prompt} red<|end|>\n", f"{prompt}red"):
-        assert text.response(query, prompt) == "red"
+    for reply in ("red", " red", "red \n", "", "\n"):
+        for query in (reply, f"{reply}<|end|>", f"{reply}<|end|><|pad|>", f"{reply}<|end|>more"):
+            assert text.response(prompt + query, prompt) == reply
+            assert text.response(f"<|pad|><|pad|>{prompt}{query}", prompt) == reply
+    assert text.response(f"{prompt}r<|user|>e<|pad|>d<|end|>", prompt) == "red"
     ids = text.tokenizer(prompt + "red<|end|>", add_special_tokens=False)["input_ids"]
     assert text.response(text.tokenizer.decode(ids), prompt) == "red"
 

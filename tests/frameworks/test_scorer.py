@@ -1,12 +1,14 @@
 """Scorers of a run, of its pieces and of a server; prompts by id, text and template."""
 
 import json
+import shutil
 import subprocess
 import sys
 
 import framework_run as given
 import numpy as np
 import pytest
+import yaml
 from framework_run import REPLIES, assert_scores, scores_of
 
 from infalign.errors import ConfigError, DataError
@@ -35,9 +37,53 @@ def test_a_run_scores_as_its_pieces_do_and_as_the_reward_for_trl(folder, calls):
     assert_scores(raw, [{"score": w["raw_reward"], "raw_reward": w["raw_reward"]} for w in wanted])
 
 
-def test_outer_white_space_is_not_scored_as_it_was_not_in_calibration(folder):
-    scorer = open_scorer(folder)
-    assert scores_of(scorer, [("a", " red\n")]) == scores_of(scorer, [("a", "red")])
+def test_white_space_at_the_ends_is_scored_unless_the_run_strips(folder, tmp_path):
+    spaced, plain = [("a", " red\n")], [("a", "red")]
+    assert scores_of(open_scorer(folder), spaced) == [given.expected("a", " red\n")]
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    stripping = shutil.copytree(folder, tmp_path / "stripping")
+    config["sampling"]["strip"] = True
+    (stripping / "config.yaml").write_text(yaml.safe_dump(config))
+    for raw in (False, True):
+        scorer = open_scorer(stripping, raw=raw)
+        assert scores_of(scorer, spaced) == scores_of(scorer, plain)
+    reward = open_reward(stripping)
+    values = reward(prompts=["", ""], completions=[" red\n", "red"], prompt_id=["a", "a"])
+    assert values[0] == values[1] == given.expected("a", "red")["score"]
+
+
+@pytest.mark.parametrize(
+    ("sampling", "strip"),
+    [
+        ({"temperature": 1.0, "strip": True}, True),
+        ({"temperature": 1.0, "strip": False}, False),
+        # As version 0.1 recorded it, which stripped every response.
+        ({"temperature": 1.0, "top_p": 1.0, "max_new_tokens": 8, "batch_size": 4}, True),
+        ({"temperature": 1.0}, None),
+        (None, None),
+    ],
+)
+def test_pieces_strip_as_their_store_was_made(sampling, strip):
+    store = given.reference(None if sampling is None else {"sampling": sampling})
+    prompts = {"messages": tuple(given.messages("a"))}
+    pieces = {"store": store, "transform": "exponential:3", "reward": given.length}
+    scorer = open_scorer(**pieces)
+    (scored,) = scorer([scorer.resolve(Asked("a", " red\n", **prompts))])
+    assert scored == given.expected("a", "red" if strip else " red\n")
+    for asked in (False, True):
+        if strip in (None, asked):
+            open_scorer(**pieces, strip=asked)
+            continue
+        made, wanted = str(strip).lower(), str(asked).lower()
+        with pytest.raises(DataError, match=f"`sampling.strip` {made}, but it is {wanted} here"):
+            open_scorer(**pieces, strip=asked)
+
+
+def test_a_run_that_strips_otherwise_than_its_store_is_refused(tmp_path):
+    run = given.make_run(tmp_path / "run", sampling={"strip": True})
+    for opened in (open_scorer, open_reward):
+        with pytest.raises(DataError, match="Calibrate again, or set `strip` to true"):
+            opened(run)
 
 
 def test_an_infinite_transform_stays_finite(folder):
@@ -65,11 +111,30 @@ def test_prompts_are_named_by_id_by_text_and_by_template(folder, text):
     assert scorer.resolve(Asked("e", "x")).key == "e"
 
 
-def test_an_id_wins_over_a_text():
-    names = PromptNames(
-        [Prompt("b", ({"role": "user", "content": "a"},)), Prompt("a", ({"content": "b"},))]
-    )
+def asks(prompt_id, text):
+    return Prompt(prompt_id, ({"role": "user", "content": text},))
+
+
+def test_an_id_wins_over_a_text_except_where_it_can_only_be_a_text():
+    names = PromptNames([asks("b", "a"), asks("a", "b")])
     assert names.find("a").id == "a" and names.find("b").id == "b"
+    assert names.find("a", by_text=True).id == "b" and names.find("b", by_text=True).id == "a"
+
+
+def test_prompts_that_differ_in_white_space_are_different_prompts():
+    texts = ["def f():\n", "def f():", " def f():", "def f():\n\n"]
+    names = PromptNames([asks(f"p{i}", text) for i, text in enumerate(texts)])
+    assert [names.find(text).id for text in texts] == ["p0", "p1", "p2", "p3"]
+    for unknown in ("def f(): ", "\tdef f():"):
+        with pytest.raises(DataError, match="is not one of the 4 prompts"):
+            names.find(unknown)
+
+
+def test_a_text_that_is_another_prompts_text_in_the_template_is_ambiguous():
+    names = PromptNames([asks("p", "Hi"), asks("q", "<Hi>")], lambda m: f"<{m[0]['content']}>")
+    assert names.find("Hi").id == "p" and names.find("<<Hi>>").id == "q"
+    with pytest.raises(DataError, match="2 prompts have the text '<Hi>', first 'p' and 'q'"):
+        names.find("<Hi>")
 
 
 @pytest.mark.parametrize("key", ["nobody", "", None, 3])

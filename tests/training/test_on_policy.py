@@ -13,6 +13,7 @@ from infalign import BestOfN, DataError, Identity, design
 from infalign.config import parse_config
 from infalign.methods import METHODS, Objective
 from infalign.prompts import Prompt
+from infalign.text import text_of
 from infalign.training.kl_control import GRPOSteps, RLOOSteps
 from infalign.training.on_policy import train_on_policy
 from infalign.training.recipe import Recipe
@@ -25,7 +26,8 @@ BEST = BestOfN(2)
 
 def value(prompts, completions, **columns):
     """All responses have different rewards."""
-    return [sum((" abc".index(c)) * 4.0**-i for i, c in enumerate(text)) for text in completions]
+    texts = map(text_of, completions)
+    return [sum((" abc".index(c)) * 4.0**-i for i, c in enumerate(text)) for text in texts]
 
 
 @pytest.fixture(scope="module")

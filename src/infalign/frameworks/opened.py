@@ -13,7 +13,7 @@ from infalign.models.specs import ModelSpec
 from infalign.pipeline.folder import Run
 from infalign.pipeline.read import read_calibration, read_design
 from infalign.prompts import fingerprint, load_prompts
-from infalign.shaping import Monitor, Shaper, TrainingReward
+from infalign.shaping import AsCalibrated, Monitor, Shaper, TrainingReward
 from infalign.storage import read_json
 from infalign.stores import CalibrationStore
 
@@ -64,6 +64,7 @@ def open_scorer(
     reward=None,
     calibrator: str = ECDF,
     prompts=None,
+    strip: bool | None = None,
     raw: bool = False,
     directory=None,
 ) -> Scorer:
@@ -75,6 +76,8 @@ def open_scorer(
       specification or a design.json; and a reward, or its name in a configuration.
     - `calibrator`: with `store`, as in a configuration, except `auto`.
     - `prompts`: with `store`, a JSON Lines file of prompts; required if callers send no messages.
+    - `strip`: with `store` or `reward`, remove white space at both ends of responses. Default: as
+      the responses of `store` were; False if it does not say.
     - `raw`: score with the raw reward, either a run's or `reward` alone.
     - `directory`: with `run`, as in `open_run`.
 
@@ -97,32 +100,38 @@ def open_scorer(
     if run is not None:
         return run_scorer(open_run(run, directory), raw=raw)
     names = None if prompts is None else PromptNames(load_prompts(Prompts(file=str(prompts))))
-    loaded = RawScorer(load_reward(reward) if isinstance(reward, str) else reward, names)
+    loaded = load_reward(reward) if isinstance(reward, str) else reward
     if raw:
-        return loaded
+        return RawScorer(loaded, names, strip=bool(strip))
     store = store if isinstance(store, CalibrationStore) else CalibrationStore.open(store)
+    strip = bool(store.strip) if strip is None else strip
+    store.require_strip(strip)
     if calibrator not in CALIBRATORS:
         raise ConfigError(f"`calibrator` must be {', '.join(CALIBRATORS)}; got {calibrator!r}.")
-    return ShapedScorer(loaded, _shaper(store, _transform(transform), CALIBRATORS[calibrator]))
+    raw_scorer = RawScorer(loaded, names, strip=strip)
+    return ShapedScorer(raw_scorer, _shaper(store, _transform(transform), CALIBRATORS[calibrator]))
 
 
 def run_scorer(run: Run, *, raw: bool = False) -> RawScorer | ShapedScorer:
     """The scorer of a run: its reward, with its calibration and transform unless `raw` is true."""
     text = policy_text(run)
     names = PromptNames(run.prompts, text.prompt if text else None)
-    if raw:
-        return RawScorer(run.reward, names)
-    return ShapedScorer(RawScorer(run.reward, names), run_shaper(run))
+    scorer = RawScorer(run.reward, names, strip=run.config.sampling.strip)
+    return scorer if raw else ShapedScorer(scorer, run_shaper(run))
 
 
-def open_reward(run) -> TrainingReward:
+def open_reward(run) -> AsCalibrated:
     """The shaped reward of a run folder as a TRL reward function, which any Python code can call.
     The column `prompt_id` names the prompt of each response.
 
-    Raises DataError as `open_scorer` does.
+    The run's reward gets the run's conversations and the text of each completion as one message,
+    whether prompts and completions come as strings or as messages. Raises DataError as
+    `open_scorer` does.
     """
     opened = open_run(run)
-    return TrainingReward(opened.reward, run_shaper(opened), Monitor(), prefix="shaped_")
+    shaped = TrainingReward(opened.reward, run_shaper(opened), Monitor(), prefix="shaped_")
+    conversations = {p.id: p.messages for p in opened.prompts}
+    return AsCalibrated(shaped, conversations, strip=opened.config.sampling.strip)
 
 
 def policy_text(run: Run) -> PolicyText | None:
@@ -142,6 +151,7 @@ def run_shaper(run: Run) -> Shaper:
             run.config.reward, trust_remote_code=run.config.trust_remote_code
         )
     store.require(reward=reward, prompts=fingerprint(run.prompts))
+    store.require_strip(run.config.sampling.strip)
     return _shaper(store, read_design(run).transform, read_calibration(run, store))
 
 

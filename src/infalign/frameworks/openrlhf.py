@@ -55,7 +55,7 @@ def reward_function(
 
         with stops_training():
             asked = [
-                scorer.resolve(Asked(_key(label, prompt), text.response(query, prompt)))
+                scorer.resolve(_asked(label, prompt, text.response(query, prompt)))
                 for query, prompt, label in zip(queries, prompts, labels, strict=True)
             ]
             scored = batcher.submit(asked).result()
@@ -107,8 +107,9 @@ def _text(model: str | None, run, directory) -> PolicyText:
     return text
 
 
-def _key(label, prompt: str) -> str:
-    """The prompt's name: its label, the `prompt_id` in a JSON label, or its text."""
+def _asked(label, prompt: str, response: str) -> Asked:
+    """A response to the prompt that its label names, or the `prompt_id` in a JSON label, or its
+    text."""
     if isinstance(label, str) and label.lstrip().startswith("{"):
         try:
             label = json.loads(label)
@@ -116,4 +117,6 @@ def _key(label, prompt: str) -> str:
             pass  # an id that begins with a brace
     if isinstance(label, dict):
         label = label.get("prompt_id")
-    return prompt if label is None or label == "" else str(label)
+    if label is None or label == "":
+        return Asked(prompt, response, by_text=True)
+    return Asked(str(label), response)

@@ -1,6 +1,7 @@
 """Text in place of ids: finds prompts by their text, and extracts responses from a query."""
 
-from collections.abc import Callable, Iterable, Sequence
+import re
+from collections.abc import Callable, Sequence
 from functools import cached_property
 
 from infalign import _check
@@ -15,24 +16,27 @@ Read = Callable[[Sequence[dict]], str]
 class PromptNames:
     """Prompts by id, by their text (`conversation_text`), or by their text in a chat template.
 
+    Texts are compared as they are: two prompts that differ in white space only are two prompts.
+
     - `template`: renders a conversation as the policy reads it. Called once for every prompt, at
-      the first key that is neither an id nor a prompt's text.
+      the first look-up of a text.
     """
 
     def __init__(self, prompts: Sequence[Prompt], template: Read | None = None):
         self.prompts = {p.id: p for p in prompts}
         self._template = template
 
-    def find(self, key: str | None) -> Prompt:
-        """The prompt named by `key`.
+    def find(self, key: str | None, *, by_text: bool = False) -> Prompt:
+        """The prompt named by `key`: by its id, or else by its text.
+
+        - `by_text`: by its text only, since an id may be the text of another prompt.
 
         Raises DataError for unknown prompts, and for text that two prompts share.
         """
         if isinstance(key, str):
-            if key in self.prompts:
+            if key in self.prompts and not by_text:
                 return self.prompts[key]
-            text = key.strip()
-            matches = self._by_text.get(text) or self._by_template.get(text) or []
+            matches = self._by_text.get(key, [])
             if len(matches) > 1:
                 raise DataError(
                     f"{len(matches)} prompts have the text {_check.short(key)}, first "
@@ -42,24 +46,20 @@ class PromptNames:
                 return matches[0]
         raise DataError(
             f"prompt_id {_check.short(key)} is not one of the {len(self.prompts)} prompts of the "
-            "run, by id or by text. Train on the prompts that were calibrated: `infalign "
-            "export-prompts` writes them."
+            f"run, by {'' if by_text else 'id or by '}text. Train on the prompts that were "
+            "calibrated: `infalign export-prompts` writes them."
         )
 
     @cached_property
     def _by_text(self) -> dict[str, list[Prompt]]:
-        return _by(conversation_text, self.prompts.values())
-
-    @cached_property
-    def _by_template(self) -> dict[str, list[Prompt]]:
-        return _by(self._template, self.prompts.values()) if self._template else {}
-
-
-def _by(read: Read, prompts: Iterable[Prompt]) -> dict[str, list[Prompt]]:
-    matches: dict[str, list[Prompt]] = {}
-    for prompt in prompts:
-        matches.setdefault(read(prompt.messages).strip(), []).append(prompt)
-    return matches
+        """The prompts of each text, plain or in the template: one may be the other of another
+        prompt."""
+        matches: dict[str, list[Prompt]] = {}
+        for prompt in self.prompts.values():
+            texts = {read(prompt.messages) for read in (conversation_text, self._template) if read}
+            for text in texts:
+                matches.setdefault(text, []).append(prompt)
+        return matches
 
 
 class PolicyText:
@@ -87,21 +87,55 @@ class PolicyText:
     def response(self, query: str, prompt: str) -> str:
         """The response in `query`, the decoded tokens of prompt and response.
 
-        Special tokens and outer white space are removed, as in a run's own samples. Raises
-        DataError when `query` does not contain `prompt`.
+        It is the text that `infalign.text.decoded` gives for the response's own tokens: up to the
+        end token, without special tokens, with its white space. Raises DataError when `query` does
+        not consist of `prompt` and a response, and when the text cannot be told: a character that
+        a special token splits into bytes.
         """
-        start = query.find(prompt)  # not always 0: a special token may come first
-        if start < 0:
-            ids = self.tokenizer(prompt, add_special_tokens=False)["input_ids"]
-            prompt = str(self.tokenizer.decode(ids))  # decoding may not return the encoded text
-            start = query.find(prompt)
-        if not prompt or start < 0:
+        text = query[self._end(query, prompt) :]
+        if self.tokenizer.eos_token:
+            text = text.partition(self.tokenizer.eos_token)[0]
+        if self._split_character.search(text):
             raise DataError(
-                f"The query {query[:80]!r} does not contain its prompt, {prompt[:80]!r}, so its "
-                "response cannot be read. Was the prompt truncated to the maximum length? Allow "
-                "more tokens, or leave long prompts out."
+                f"The response {_check.short(text)} has a special token inside a character, which "
+                "its decoded query does not show. Let the policy end at special tokens, or train "
+                "with a framework that passes token ids: TRL or verl."
             )
-        text = query[start + len(prompt) :]
-        for token in self.tokenizer.all_special_tokens:
-            text = text.replace(token, "")
-        return text.strip()
+        text = self._special.sub("", text)
+        return text.removeprefix(" ") if self._drops_space else text
+
+    def _end(self, query: str, prompt: str) -> int:
+        """Where `prompt` ends in `query`; only special tokens and white space may come first."""
+        texts = [prompt]
+        if prompt not in query:
+            ids = self.tokenizer(prompt, add_special_tokens=False)["input_ids"]
+            texts = [str(self.tokenizer.decode(ids))]  # decoding may not return the encoded text
+        for text in filter(None, texts):
+            start = query.find(text)
+            if start >= 0 and not self._special.sub("", query[:start]).strip():
+                return start + len(text)
+        raise DataError(
+            f"The query {query[:80]!r} does not contain its prompt, {prompt[:80]!r}, so its "
+            "response cannot be read. Was the prompt truncated to the maximum length? Allow "
+            "more tokens, or leave long prompts out."
+        )
+
+    @cached_property
+    def _special(self) -> re.Pattern:
+        """Any special token: those with a role, and all others that decoding leaves out."""
+        added = getattr(self.tokenizer, "added_tokens_decoder", {}).values()
+        tokens = {*self.tokenizer.all_special_tokens, *(t.content for t in added if t.special)}
+        longest_first = sorted(filter(None, tokens), key=len, reverse=True)
+        return re.compile("|".join(map(re.escape, longest_first)) or "(?!)")
+
+    @cached_property
+    def _split_character(self) -> re.Pattern:
+        return re.compile(f"\ufffd(?:{self._special.pattern})+\ufffd")
+
+    @cached_property
+    def _drops_space(self) -> bool:
+        """Whether a response that is decoded alone loses a first space, as with SentencePiece."""
+        ids = self.tokenizer("a a", add_special_tokens=False)["input_ids"]
+        read = self.tokenizer.decode
+        ends = [i for i in range(len(ids)) if read(ids[:i]) == "a"]
+        return bool(ends) and read(ids) == "a a" and read(ids[ends[0] :]) == "a"

@@ -13,6 +13,7 @@ import numpy as np
 from infalign.errors import DataError
 from infalign.models.reward_server import ServerReward
 from infalign.shaping import Shaper, checked_output, reward_name
+from infalign.text import completion_of, conversation_of, finished
 
 from .prompt_text import PromptNames
 
@@ -27,6 +28,9 @@ class Asked:
     response: str
     messages: tuple[dict, ...] | None = None
     """The prompt's conversation, if the caller has it."""
+
+    by_text: bool = False
+    """Whether `key` is the prompt's text, never its id."""
 
 
 class Scored(TypedDict):
@@ -60,22 +64,29 @@ class RawScorer:
 
     - `reward`: a TRL reward function; it gets conversations, as in a run.
     - `names`: the prompts, for callers that send no conversations.
+    - `strip`: remove white space at both ends of responses, as `sampling.strip` of a run does.
     """
 
-    def __init__(self, reward: Callable[..., Sequence[float]], names: PromptNames | None = None):
-        self.reward, self.names = reward, names
+    def __init__(
+        self,
+        reward: Callable[..., Sequence[float]],
+        names: PromptNames | None = None,
+        *,
+        strip: bool = False,
+    ):
+        self.reward, self.names, self.strip = reward, names, strip
 
     def resolve(self, asked: Asked) -> Asked:
         """Like `Scorer.resolve`, but a prompt that comes with its conversation may be unknown."""
         return asked if asked.messages else _resolved(asked, self.names)
 
     def raw(self, resolved: Sequence[Asked]) -> np.ndarray:
-        """Checked raw rewards. Responses are stripped of outer white space, as in a run's
+        """Checked raw rewards, of the same texts and in the same form as in a run's
         calibration."""
-        texts = [a.response.strip() for a in resolved]
+        texts = [finished(a.response, strip=self.strip) for a in resolved]
         values = self.reward(
-            prompts=[list(a.messages or ()) for a in resolved],
-            completions=[[{"role": "assistant", "content": text}] for text in texts],
+            prompts=[conversation_of(a.messages or ()) for a in resolved],
+            completions=[completion_of(text) for text in texts],
             prompt_id=[a.key for a in resolved],
         )
         return checked_output(values, texts, reward_name(self.reward))
@@ -127,7 +138,12 @@ class ServerScorer:
 
     def __call__(self, resolved: Sequence[Asked]) -> list[Scored]:
         """The server's scores."""
-        body = {"labels": [a.key for a in resolved], "responses": [a.response for a in resolved]}
+        body: dict[str, list] = {
+            "labels": [None if a.by_text else a.key for a in resolved],
+            "responses": [a.response for a in resolved],
+        }
+        if any(a.by_text for a in resolved):
+            body["prompts"] = [a.key if a.by_text else "" for a in resolved]
         answer = self._server.ask(body)
         try:
             columns = {"score": answer["rewards"], **answer["extra_logs"]}
@@ -148,7 +164,7 @@ def _scored(row: Mapping[str, float]) -> Scored:
 
 
 def _key(asked: Asked) -> str:
-    if asked.key is None:
+    if asked.key is None or asked.by_text:
         raise DataError(
             "A response came without a prompt_id, which names its reference rewards. Send the ids "
             "that `infalign export-prompts` writes."
@@ -167,5 +183,5 @@ def _resolved(asked: Asked, names: PromptNames | None) -> Asked:
             "A response came without a prompt_id and without the text of its prompt. Send one of "
             "them."
         )
-    prompt = names.find(asked.key)
-    return replace(asked, key=prompt.id, messages=prompt.messages)
+    prompt = names.find(asked.key, by_text=asked.by_text)
+    return replace(asked, key=prompt.id, messages=prompt.messages, by_text=False)

@@ -63,13 +63,14 @@ class Body(pydantic.BaseModel):
         """Response `i` and its prompt; DataError if the request does not contain them."""
         label = self.labels[i] if self.labels else None
         prompt = self.prompts[i] if self.prompts else None
-        key = prompt if label is None or label == "" else str(label)
+        unnamed = label is None or label == ""
+        key, by_text = (prompt, True) if unnamed else (str(label), False)
         *conversation, reply = self.messages[i] if self.messages else [{}]
         messages = tuple(conversation) or None
         if self.responses:
-            return Asked(key, self.responses[i], messages)
+            return Asked(key, self.responses[i], messages, by_text)
         if self.messages:
-            return Asked(key, reply["content"], messages)
+            return Asked(key, reply["content"], messages, by_text)
         if prompt is None:
             raise DataError("`query` does not say where its response begins: send `prompts` too.")
         if text is None:
@@ -77,7 +78,7 @@ class Body(pydantic.BaseModel):
                 "`query` cannot be read without the policy's tokenizer, which this server does not "
                 "have. Send `responses` or `messages`."
             )
-        return Asked(key, text.response((self.query or [])[i], prompt), messages)
+        return Asked(key, text.response((self.query or [])[i], prompt), messages, by_text)
 
 
 def make_app(

@@ -18,9 +18,9 @@ from .microbatch import MicroBatcher
 from .opened import open_scorer
 from .scorer import Asked, Scored, Scorer
 
-KEY, MESSAGES = "prompt_id", "messages"
-"""Keys of `extra_info`: the prompt's id, and its conversation. The conversation is needed only by a
-scorer that was made from parts without `prompts`."""
+KEY, MESSAGES, TEXT = "prompt_id", "messages", "prompt_text"
+"""Keys of `extra_info`: the prompt's id, its conversation, and its text if there is no id. The
+conversation is needed only by a scorer that was made from parts without `prompts`."""
 
 
 async def compute_score(
@@ -62,6 +62,8 @@ _opened = Once(_open)
 
 def _asked(response: str, extra_info: dict | None) -> Asked:
     info = extra_info or {}
+    if KEY not in info and TEXT in info:
+        return Asked(info[TEXT], response, by_text=True)
     if KEY not in info:
         raise DataError(
             f"A sample has no `extra_info[{KEY!r}]`, which names its prompt; it has "

@@ -14,8 +14,9 @@ and it names the prompt by its conversation if `extra_info` has no id.
 import asyncio
 
 from infalign.models.reward_server import conversation_text
+from infalign.text import decoded
 
-from .verl import KEY
+from .verl import KEY, TEXT
 
 
 class ShapedRewardManager:
@@ -40,13 +41,11 @@ class ShapedRewardManager:
         item = data[-1:][0]
         ids = item.batch["responses"]
         length = int(item.batch["attention_mask"][-ids.shape[-1] :].sum())
-        text = await asyncio.to_thread(
-            self.tokenizer.decode, ids[:length], skip_special_tokens=True
-        )
+        (text,) = await asyncio.to_thread(decoded, self.tokenizer, [ids[:length].tolist()])
         info = dict(item.non_tensor_batch.get("extra_info") or {})
         conversation = item.non_tensor_batch.get("raw_prompt")
         if KEY not in info and conversation is not None:
-            info[KEY] = conversation_text(list(conversation))
+            info[TEXT] = conversation_text(list(conversation))
         scored = await self.compute_score(
             data_source=item.non_tensor_batch.get("data_source"),
             solution_str=text,

@@ -3,9 +3,10 @@
 `Shaper` is the step itself; `ShapedReward` wraps it as a reward function for TRL.
 `GroupShapedReward` is the exact objective, computed from whole groups, and `MonitoredReward` is the
 raw reward. `MaxAtKReward` and `RiskSensitiveReward` are published alternatives. Each places a batch
-at most once (`shaper.Batch`).
+at most once (`shaper.Batch`). `AsCalibrated` gives a run's reward what calibration gave it.
 """
 
+from .as_calibrated import AsCalibrated
 from .group_shaper import GroupShaper
 from .monitor import Monitor
 from .reward_function import checked_output, reward_name
@@ -21,6 +22,7 @@ from .trl import (
 
 __all__ = [
     "AbstractShaper",
+    "AsCalibrated",
     "GroupShapedReward",
     "GroupShaper",
     "MaxAtKReward",

@@ -6,6 +6,7 @@ from infalign import _check
 from infalign.core import AbstractTransform, RankProcedure, Smoothing
 from infalign.errors import ArgumentError, DataError
 from infalign.stores import CalibrationStore
+from infalign.text import text_of
 
 from .group_shaper import GroupShaper
 from .monitor import Monitor
@@ -65,6 +66,7 @@ class TrainingReward:
             )
         if log_metric is not None:
             _check.function("log_metric", log_metric)
+        self._require_stripped(completions)
         output = self.reward(prompts=prompts, completions=completions, **columns)
         raw = checked_output(output, completions, reward_name(self.reward), ids)
         shaped = self.shaper(ids, raw)
@@ -73,6 +75,22 @@ class TrainingReward:
             for name, value in metrics.items():
                 log_metric(name, value)
         return shaped.value.tolist()
+
+    def _require_stripped(self, completions) -> None:
+        """Raise DataError for white space that was removed before the store's responses were
+        scored."""
+        if not self.shaper.store.strip:
+            return
+        texts = [text_of(c) for c in completions]
+        bad = [i for i, text in enumerate(texts) if text != text.strip()]
+        if bad:
+            raise DataError(
+                "`completions` must have no white space at their ends, as the responses of the "
+                f"calibration store, which were stripped; got {_check.short(texts[bad[0]])} at "
+                f"completion {bad[0]} ({len(bad)} of {len(texts)} have some). Calibrate again "
+                "without `sampling.strip`, or strip them with `AsCalibrated(reward, {}, "
+                "strip=True)` of infalign.shaping."
+            )
 
 
 class ShapedReward(TrainingReward):

@@ -17,7 +17,7 @@ from infalign.errors import ConfigError, DataError, SolveError
 from infalign.methods import METHODS, Objective, OnPolicy, Setting
 from infalign.models.loading import load_tokenizer, prompt_text
 from infalign.prompts import Prompt
-from infalign.shaping import reward_name
+from infalign.shaping import AsCalibrated, reward_name
 
 from .kl_control import AbstractSteps, GRPOSteps, KLController, LogRatioReward, RLOOSteps
 from .loop import FiniteGradients, Progress, common_arguments, finish
@@ -74,7 +74,15 @@ def train_on_policy(
     """
     train, tokenizer = recipe.train, load_tokenizer(recipe.model_path, recipe.trust_remote_code)
     steps = _steps(recipe, tokenizer, method)
-    reward = CheckedReward(objective.reward)
+    conversations = {p.id: p.messages for p in (*prompts, *validation)}
+    reward = CheckedReward(
+        AsCalibrated(
+            objective.reward,
+            conversations,
+            strip=recipe.sampling.strip,
+            tokenizer=tokenizer,
+        )
+    )
     rows = train.steps * train.batch_size // train.group
     options = {
         "learning_rate": train.learning_rate,
