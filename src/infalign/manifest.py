@@ -4,7 +4,8 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from infalign import storage
@@ -71,6 +72,12 @@ class Manifest:
         process reads a file once, and again only if its inode, size or time of modification differ.
         """
         entry = self._entries().get(self._name(path))
+        if entry is None and not (self.folder / FILE).exists():
+            raise DataError(
+                f"{path} has no checksum, since {self.folder / FILE} does not exist: infalign "
+                f"0.1.0 wrote none. Remove {path} and run its stage again, or use the version that "
+                "wrote it."
+            )
         if entry is None:
             raise DataError(
                 f"{path} is not listed in {self.folder / FILE}: it was not finished, or comes from "
@@ -81,6 +88,11 @@ class Manifest:
         foreign = sorted(_names(path) - entry["sha256"].keys()) if path.is_dir() else []
         if foreign:
             raise _damaged(path / foreign[0], path, "was not written by it", entry["stage"])
+
+    def listed(self, folder: Path) -> list[Path]:
+        """The paths below `folder` that are listed."""
+        names = (self.folder / name for name in self._entries())
+        return [path for path in names if path.is_relative_to(folder)]
 
     def _name(self, path: Path) -> str:
         return Path(path).relative_to(self.folder).as_posix()
@@ -106,6 +118,62 @@ class Manifest:
         files = dict(sorted(entries.items()))
         stored = {"schema_version": SCHEMA_VERSION, "sha256": _own(files), "files": files}
         storage.write_json(self.folder / FILE, stored)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What one stage of a run writes, and what it makes it from."""
+
+    manifest: Manifest
+    name: str
+    """The stage's command, which errors tell to run again."""
+
+    made_from: Mapping[str, object]
+    """Names and fingerprints of its inputs, as JSON."""
+
+    def recording(self, path: Path) -> AbstractContextManager[None]:
+        """List `path`, which the block writes."""
+        return self.manifest.recording(path, stage=self.name, made_from=self.made_from)
+
+    def is_current(self, path: Path) -> bool:
+        """Whether `path` exists and was made from the same inputs; it may be damaged."""
+        return os.path.lexists(path) and self.manifest.made_from(path) == storage.as_json(
+            dict(self.made_from)
+        )
+
+    def has(self, path: Path) -> bool:
+        """Whether `path` is finished. A path that was removed is not, and is made again.
+
+        Raises DataError if it was made from other inputs, and as `Manifest.require` does.
+        """
+        made_from = self.manifest.made_from(path)
+        if made_from is None or not os.path.lexists(path):
+            return False
+        storage.require_same(
+            made_from,
+            self.made_from,
+            f"{path} was made from other inputs:",
+            f"Restore them, or remove {path} and run `{self.name}` again.",
+            error=DataError,
+        )
+        self.manifest.require(path)
+        return True
+
+    def require_current(self, folder: Path) -> None:
+        """Raise DataError if anything below `folder` was made from other inputs."""
+        for path in self.manifest.listed(folder):
+            storage.require_same(
+                self.manifest.made_from(path) or {},
+                self.made_from,
+                f"{path} was made from other inputs:",
+                f"Restore them, or remove {folder} and run `{self.name}` again.",
+                error=DataError,
+            )
+
+    def forget_removed(self, folder: Path) -> None:
+        """Remove the entries of paths below `folder` that do not exist any more."""
+        gone = [path for path in self.manifest.listed(folder) if not os.path.lexists(path)]
+        self.manifest.forget(*gone)
 
 
 def checksums(path: Path) -> dict[str, str]:

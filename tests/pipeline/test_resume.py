@@ -73,6 +73,8 @@ def contents(folder: Path) -> dict:
             by_name[name] = {k: v.tobytes() for k, v in load_file(path).items()}
         elif path.suffix == ".json" and "model/" not in name:
             by_name[name] = json.loads(path.read_text())
-        elif path.suffix in (".html", ".png", ".jsonl"):
-            by_name[name] = path.suffix  # drawn from the results; logs carry wall-clock times
+        elif path.suffix == ".jsonl":
+            by_name[name] = path.read_text()
+        elif path.suffix in (".html", ".png"):
+            by_name[name] = path.suffix  # drawn from the results
     return by_name

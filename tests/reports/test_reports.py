@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from infalign import DataError
+from infalign.manifest import Manifest
 from infalign.reports import drawing, plots
 from infalign.reports.page import build_report, caution, outcome, verdict
 
@@ -129,9 +130,10 @@ def build(tmp_path):
 
     def run(values, provenance=None):
         (tmp_path / "evaluation").mkdir(exist_ok=True)
-        (tmp_path / "evaluation" / "results.json").write_text(json.dumps(values))
-        if provenance is not None:
-            (tmp_path / "provenance.json").write_text(json.dumps(provenance))
+        for name, content in (("evaluation/results.json", values), ("provenance.json", provenance)):
+            if content is not None:
+                with Manifest(tmp_path).recording(tmp_path / name, stage="evaluate"):
+                    (tmp_path / name).write_text(json.dumps(content))
         page = build_report(tmp_path)
         assert page == tmp_path / "report.html"
         return page.read_text(encoding="utf-8")
@@ -297,6 +299,24 @@ def test_missing_and_incomplete_results_are_refused(build, tmp_path):
         with pytest.raises(DataError, match=f"is incomplete .*{part}.*Evaluate again"):
             build(values)
     assert not (tmp_path / "report.html").exists()
+
+
+@pytest.mark.parametrize("name", ["evaluation/results.json", "provenance.json"])
+def test_files_that_have_changed_are_refused_by_name(build, tmp_path, name):
+    build(results(), {"seed": 1})
+    (tmp_path / "report.html").unlink()
+    text = (tmp_path / name).read_text()
+    (tmp_path / name).write_text(text.replace("1", "2", 1))
+    with pytest.raises(DataError, match=f"{name} is not what was written.* run `evaluate` again"):
+        build_report(tmp_path)
+    assert not (tmp_path / "report.html").exists()
+
+
+def test_results_without_checksums_are_refused(tmp_path):
+    (tmp_path / "evaluation").mkdir()
+    (tmp_path / "evaluation" / "results.json").write_text(json.dumps(results()))
+    with pytest.raises(DataError, match=r"has no checksum, since .*manifest\.json does not exist"):
+        build_report(tmp_path)
 
 
 def test_plots_of_an_earlier_evaluation_do_not_stay(build, tmp_path):

@@ -11,6 +11,7 @@ from method_settings import design_of, setting_of
 
 from infalign import BestOfN, DataError, Identity, design
 from infalign.config import parse_config
+from infalign.manifest import Manifest, Stage
 from infalign.methods import METHODS, Objective
 from infalign.prompts import Prompt
 from infalign.text import text_of
@@ -74,6 +75,7 @@ def train(reference, out, objective=None, method="rloo", **changed):
             validation=PROMPTS[4:],
             start=None,
             out=out,
+            stage=Stage(Manifest(out), "train", {}),
             report=lambda done, total: None,
         )
     return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]

@@ -1,5 +1,6 @@
 """The pieces of training, against closed forms on enumerable policies."""
 
+import re
 from types import SimpleNamespace
 
 import numpy as np
@@ -21,17 +22,19 @@ from infalign import (
     SolveError,
     WorstOfN,
     compare,
+    storage,
 )
 from infalign.calibration import Counting, Pooled
 from infalign.calibration.outlook import RankOutlook
 from infalign.calibration.raw_reward import raw_beta, raw_kl, raw_win_rate
 from infalign.core import at_kl, log_weights
+from infalign.manifest import Manifest, Stage
 from infalign.methods import METHODS, training_design
 from infalign.methods.losses import tilt_loss
 from infalign.prompts import Prompt
 from infalign.training.kl_control import KLController, RLOOSteps
 from infalign.training.landing import FARTHEST, nearest, search
-from infalign.training.loop import last_checkpoint
+from infalign.training.loop import drop_checkpoints, last_checkpoint, log_lines
 from infalign.training.on_policy import _dataset
 
 
@@ -248,9 +251,58 @@ def test_training_on_a_conversation_needs_a_chat_template():
         _dataset([three], Plain())
 
 
-def test_an_unfinished_checkpoint_is_removed_and_the_one_before_it_taken(tmp_path):
-    for step, state in ((2, "{}"), (10, '{"global_st')):
-        (tmp_path / f"checkpoint-{step}").mkdir()
-        (tmp_path / f"checkpoint-{step}" / "trainer_state.json").write_text(state)
-    assert last_checkpoint(tmp_path) == str(tmp_path / "checkpoint-2")
+@pytest.fixture
+def stage(tmp_path):
+    """A stage with checkpoints at steps 2 and 10, the best one before step 10 being 2."""
+    stage = Stage(Manifest(tmp_path), "train", {"design": "a"})
+    for step, best in ((2, None), (10, "/moved/checkpoint-2")):
+        folder = tmp_path / f"checkpoint-{step}"
+        with stage.recording(folder):
+            state = {"global_step": step, "best_model_checkpoint": best}
+            storage.write_json(folder / "trainer_state.json", state)
+    return stage
+
+
+def test_the_newest_checkpoint_is_taken_and_other_folders_are_left_alone(stage, tmp_path):
+    (tmp_path / "checkpoint-mine").mkdir()
+    assert last_checkpoint(tmp_path, stage) == str(tmp_path / "checkpoint-10")
+    drop_checkpoints(tmp_path, stage)
+    assert {p.name for p in tmp_path.iterdir()} == {"manifest.json", "checkpoint-mine"}
+    assert not stage.manifest.listed(tmp_path)
+    assert last_checkpoint(tmp_path, stage) is None
+
+
+def test_an_unfinished_checkpoint_is_removed_and_the_one_before_it_taken(stage, tmp_path):
+    stage.manifest.forget(tmp_path / "checkpoint-10")
+    assert last_checkpoint(tmp_path, stage) == str(tmp_path / "checkpoint-2")
     assert not (tmp_path / "checkpoint-10").exists()
+
+
+@pytest.mark.parametrize("step", [2, 10])
+def test_a_damaged_checkpoint_that_would_be_read_is_named(stage, tmp_path, step):
+    file = tmp_path / f"checkpoint-{step}" / "trainer_state.json"
+    file.write_text(file.read_text().replace("global", "globel"))
+    with pytest.raises(DataError, match=f"checkpoint-{step}/trainer_state.json is not what was wr"):
+        last_checkpoint(tmp_path, stage)
+
+
+def test_checkpoints_of_another_design_are_not_continued(stage, tmp_path):
+    other = Stage(stage.manifest, "train", {"design": "b"})
+    with pytest.raises(DataError, match=r"made from other inputs: design 'a', not 'b'\. Restore"):
+        last_checkpoint(tmp_path, other)
+    with pytest.raises(DataError, match=f"remove {re.escape(str(tmp_path))} and run `train` again"):
+        other.require_current(tmp_path)
+
+
+def test_the_log_has_neither_times_nor_the_summary_that_depends_on_interruptions():
+    rows = [
+        {
+            "step": 1,
+            "loss": 0.5,
+            "step_time": 3.1,
+            "eval_runtime": 1.0,
+            "eval_samples_per_second": 2.0,
+        },
+        {"train_runtime": 9.0, "train_loss": 0.4, "step": 1},
+    ]
+    assert list(log_lines(rows)) == ['{"loss": 0.5, "step": 1}\n']

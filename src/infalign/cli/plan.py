@@ -17,7 +17,7 @@ from infalign.core import AbstractProcedure, parse_procedure
 from infalign.errors import ArgumentError, DataError
 from infalign.evaluation.pilot import Components, components
 from infalign.evaluation.power import BETWEEN, EvaluationPlan, table
-from infalign.reports.page import read_results
+from infalign.reports.page import results_of
 from infalign.reports.plots import procedure_words
 from infalign.stores import by_prompt
 
@@ -87,7 +87,7 @@ def _pilot(
     folder: Path, procedure: AbstractProcedure, against: AbstractProcedure | None
 ) -> Components:
     """Variance components of the difference between the first two policies of an evaluation."""
-    results = read_results(folder / "evaluation" / "results.json")
+    results = results_of(folder)
     names = [p["method"] for p in results["policies"]][:2]
     if len(names) < 2:
         raise DataError(f"{folder} compares one policy; a pilot of a difference needs two.")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from infalign.reports.page import read_results
+from infalign.reports.page import results_of
 from infalign.reports.tables import NOTE, latex, markdown, terminal
 
 
@@ -21,7 +21,7 @@ class Form(StrEnum):
 
 def print_results(folder: Path, form: Form = Form.table) -> None:
     """Print the results of an evaluated run or comparison on standard output."""
-    results = read_results(folder / "evaluation" / "results.json")
+    results = results_of(folder)
     match form:
         case Form.json:
             print(json.dumps(results, ensure_ascii=False))

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from infalign import storage
 from infalign.errors import ConfigError
+from infalign.manifest import Manifest
 from infalign.prompts import fingerprint
 
 from .comparison import Comparison
@@ -28,14 +29,17 @@ def compare_policies(comparison: Comparison, folder: Path, report: Report | None
     a reward or the prompts cannot be used, and MissingExtraError without torch.
     """
     folder = Path(folder)
-    _require_same_settings(comparison, folder / SETTINGS)
-    storage.sweep(folder)
-    measured = measure(
-        comparison, folder / "evaluation", report or (lambda what, done, total: None)
-    )
-    results = summarize(measured, {})
-    storage.write_json(measured.folder / "results.json", results)
-    return results
+    with storage.locked(folder):
+        _require_same_settings(comparison, folder / SETTINGS)
+        storage.sweep(folder)
+        measured = measure(
+            comparison, folder / "evaluation", report or (lambda what, done, total: None)
+        )
+        results = summarize(measured, {})
+        path = measured.folder / "results.json"
+        with Manifest(folder).recording(path, stage="evaluate"):
+            storage.write_json(path, results)
+        return results
 
 
 def measure(comparison: Comparison, folder: Path, report: Report) -> Measured:
@@ -63,7 +67,7 @@ def _require_same_settings(comparison: Comparison, path: Path) -> None:
         }
     )
     if not path.exists():
-        if path.parent.exists() and any(path.parent.iterdir()):
+        if {p.name for p in path.parent.iterdir()} - {storage.LOCK}:
             raise ConfigError(
                 f"{path.parent} is not empty and holds no comparison (no {path.name}). "
                 "Choose another folder with --out."

@@ -6,6 +6,7 @@ from infalign.calibration.choice import CALIBRATORS, ECDF
 from infalign.config import Config, Prompts, load_config
 from infalign.core import AbstractTransform, parse_transform, transform_from_json
 from infalign.errors import ConfigError, DataError
+from infalign.manifest import Manifest
 from infalign.models.fingerprints import reward_fingerprint
 from infalign.models.functions import beside
 from infalign.models.rewards import load_reward
@@ -34,6 +35,7 @@ def open_run(folder: Path | str, directory: Path | str | None = None) -> Run:
                 f"{folder} is not a designed run: it has no {name}. Make it one with: "
                 f"infalign run CONFIG.yaml --until design --out {folder}"
             )
+        Manifest(folder).require(folder / name)
     config = load_config(folder / "config.yaml")
     config._folder = None if directory is None else Path(directory).resolve()
     return Run(config if directory is None else located(config, Path(directory)), folder)

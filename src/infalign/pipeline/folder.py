@@ -16,6 +16,7 @@ from infalign.config import Config
 from infalign.core import RankProcedure, Sampling, parse_procedure, require_by_rank
 from infalign.demo import bundled
 from infalign.errors import ConfigError, DataError
+from infalign.manifest import FILE, Manifest, Stage
 from infalign.models.fingerprints import policy_fingerprints, reward_fingerprint
 from infalign.models.functions import beside
 from infalign.models.rewards import load_reward
@@ -42,36 +43,73 @@ class Run:
         model or prompts do not exist.
         """
         run = cls(config, Path(folder))
+        require_run(run.folder)
         stated = config.model_dump(mode="json", exclude_none=True)
-        if not _is_run(run.folder):
-            raise ConfigError(
-                f"{run.folder} is not empty and holds no run (no {FIRST}). "
-                "Choose another folder with --out."
-            )
-        path = run.folder / "config.yaml"
-        # Until the first samples are stored, the configuration can still be corrected.
-        begun = path.exists() and (run.folder / "calibration" / "manifest.json").exists()
-        if begun:
-            storage.require_same(
-                yaml.safe_load(path.read_text()),
-                stated,
-                f"{run.folder} holds a run of another configuration:",
-                "Choose another folder with --out, or restore those values.",
-            )
+        begun = run._require_same(stated)
         # All checks of the input come before the first write.
         provenance = run.provenance
         _ = run.comparison
         run.require_enough_prompts()
         storage.sweep(run.folder)
-        if not begun:
-            storage.write_json(run.folder / FIRST, provenance)
-            storage.write_text(path, yaml.safe_dump(stated, sort_keys=False))
+        inputs = Stage(run.manifest, "calibrate", {"configuration": run.configuration})
+        if not (begun and inputs.has(run.folder / FIRST)):
+            with inputs.recording(run.folder / FIRST):
+                storage.write_json(run.folder / FIRST, provenance)
+        if not (begun and inputs.has(run.config_file)):
+            with inputs.recording(run.config_file):
+                storage.write_text(run.config_file, yaml.safe_dump(stated, sort_keys=False))
         return run
+
+    def _require_same(self, stated: dict) -> bool:
+        """Whether the run has begun: until the first samples are stored, the configuration can
+        still be corrected. Raises ConfigError if it began with another configuration."""
+        known = self.manifest.made_from(self.config_file)
+        if known is None or not (self.folder / "calibration" / "manifest.json").exists():
+            return False
+        if self.config_file.exists():
+            self.manifest.require(self.config_file)
+            storage.require_same(
+                yaml.safe_load(self.config_file.read_text(encoding="utf-8")),
+                stated,
+                f"{self.folder} holds a run of another configuration:",
+                "Choose another folder with --out, or restore those values.",
+            )
+        elif known["configuration"] != self.configuration:
+            raise ConfigError(
+                f"{self.folder} holds a run of another configuration, whose config.yaml was "
+                "removed. Choose another folder with --out, or restore that file."
+            )
+        return True
+
+    @cached_property
+    def manifest(self) -> Manifest:
+        """The checksums of the run's files."""
+        return Manifest(self.folder)
+
+    @cached_property
+    def configuration(self) -> str:
+        """Fingerprint of the configuration."""
+        return storage.fingerprint(self.config.model_dump(mode="json", exclude_none=True))
+
+    def stage(self, name: str, **inputs: object) -> Stage:
+        """A stage that works on the calibration, with what else it is made from."""
+        calibration = storage.sha256(self.folder / "calibration" / "manifest.json")
+        made_from = {"configuration": self.configuration, "calibration": calibration[:16]}
+        return Stage(self.manifest, name, made_from | inputs)
+
+    @property
+    def config_file(self) -> Path:
+        """The configuration that the run began with."""
+        return self.folder / "config.yaml"
 
     @property
     def design_file(self) -> Path:
         """The file that the stage `design` writes."""
         return self.folder / "design.json"
+
+    def model_folder(self, method: str) -> Path:
+        """The folder of the policy that a method trains."""
+        return self.folder / "train" / method / "model"
 
     @cached_property
     def procedure(self) -> RankProcedure:
@@ -110,7 +148,7 @@ class Run:
     def comparison(self) -> Comparison:
         """The trained policies, and those trained elsewhere, on the held-out prompts."""
         config = self.config
-        trained = {m: str(self.folder / "train" / m / "model") for m in config.methods}
+        trained = {m: str(self.model_folder(m)) for m in config.methods}
         elsewhere = config.evaluate.policies
         if shared := trained.keys() & elsewhere.keys():
             raise ConfigError(
@@ -192,14 +230,37 @@ def _by_rank(key: str, spec: str) -> RankProcedure:
     return require_by_rank(key, parse_procedure(spec))
 
 
+def require_run(folder: Path) -> None:
+    """Raise ConfigError unless `folder` holds a run or is empty, so that other files are left
+    alone; DataError if it holds a run without checksums."""
+    if not _is_run(folder):
+        raise ConfigError(
+            f"{folder} is not empty and holds no run (no {FIRST}). "
+            "Choose another folder with --out."
+        )
+    if (folder / FILE).exists():
+        return
+    unchecked = [n for n in ("design.json", "train", "evaluation") if (folder / n).exists()]
+    if unchecked:
+        raise DataError(
+            f"{folder} has no {FILE}, so nothing shows whether its files are what was written: "
+            "infalign 0.1.0 made it, or the file was removed. Continue with the version that made "
+            f"it; or remove {', '.join(unchecked)} and run the stages again. The calibration has "
+            "checksums of its own and is used again."
+        )
+
+
 def _is_run(folder: Path) -> bool:
     """Whether `folder` holds a run or is empty; a folder with other files is left alone."""
     if not folder.exists() or (folder / FIRST).exists():
         return True
+    if (folder / "config.yaml").exists() and (folder / FILE).exists():  # the first file is missing
+        return True
     # A run that is killed while it writes its first file leaves only that file. A store that was
     # merged or collected elsewhere may be there before the run starts.
-    return all(
-        p.match(f".{FIRST}.*{storage.UNFINISHED}")
+    return folder.is_dir() and all(
+        p.name == storage.LOCK
+        or storage.LEFT.fullmatch(p.name)
         or (p.name == "calibration" and (p / "manifest.json").exists())
         for p in folder.iterdir()
     )

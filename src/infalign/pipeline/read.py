@@ -20,7 +20,7 @@ def open_store(run: Run) -> CalibrationStore:
 
 def read_calibrator(run: Run) -> dict[str, str]:
     """The `name` of the run's calibrator, and the `reason` for it."""
-    return storage.read_json(run.design_file)["calibrator"]
+    return _design(run)["calibrator"]
 
 
 def read_calibration(run: Run, store: CalibrationStore) -> AbstractFitted:
@@ -36,4 +36,9 @@ def read_outlook(run: Run, store: CalibrationStore) -> AbstractOutlook:
 
 def read_design(run: Run) -> TrainingDesign:
     """The transform that the run trains on, with its β, target KL and expected win rate."""
-    return TrainingDesign.from_json(storage.read_json(run.design_file))
+    return TrainingDesign.from_json(_design(run))
+
+
+def _design(run: Run) -> dict:
+    run.manifest.require(run.design_file)
+    return storage.read_json(run.design_file)

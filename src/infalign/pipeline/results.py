@@ -62,7 +62,7 @@ def summarize_run(run: Run, measured: Measured) -> dict:
         "target_kl": design.target_kl,
         "calibration": _calibration(run, measured, theory),
         "transform": _transform_curves(design.transform, store),
-        "training": {m: _training(run, m) for m in run.config.methods if _metrics(run, m).exists()},
+        "training": {m: _training(run, m) for m in run.config.methods if has_metrics(run, m)},
     }
 
 
@@ -178,12 +178,18 @@ def _scaled(values: np.ndarray) -> list[float]:
     return ((values - values[0]) / (values[-1] - values[0])).tolist()
 
 
-def _metrics(run: Run, method: str) -> Path:
+def metrics_file(run: Run, method: str) -> Path:
     """The log of on-policy steps; absent for offline methods."""
     return run.folder / "train" / method / "on_policy" / "metrics.jsonl"
 
 
+def has_metrics(run: Run, method: str) -> bool:
+    """Whether on-policy steps of the method have finished."""
+    return metrics_file(run, method) in run.manifest
+
+
 def _training(run: Run, method: str) -> dict:
-    rows = storage.read_json_lines(_metrics(run, method))
+    run.manifest.require(metrics_file(run, method))
+    rows = storage.read_json_lines(metrics_file(run, method))
     steps = [row for row in rows if LOGGED["kl"] in row]
     return {short: [row.get(name) for row in steps] for short, name in LOGGED.items()}

@@ -2,14 +2,14 @@
 
 from pathlib import Path
 
-from infalign import _check
+from infalign import _check, storage
 from infalign.config import Config
 from infalign.errors import ConfigError, MissingExtraError
 from infalign.models.functions import beside
 from infalign.models.specs import ModelSpec
 
 from . import stages
-from .folder import Run
+from .folder import Run, require_run
 
 STAGES = ("calibrate", "design", "train", "evaluate", "report")
 
@@ -29,6 +29,12 @@ def run(
     MissingExtraError without torch and TRL.
     """
     _check.one_of("until", until, STAGES)
+    require_run(Path(folder))
+    with storage.locked(Path(folder)):  # before the libraries, which take seconds to load
+        return _run(config, Path(folder), until, report or (lambda what, done, total: None))
+
+
+def _run(config: Config, folder: Path, until: str, report: stages.Report) -> Run:
     _require_libraries()
     if config.train.trl:  # before the calibration, which may take hours
         from infalign.training.on_policy import check_options
@@ -42,7 +48,6 @@ def run(
             f"`model` is {config.model}, which can be calibrated but not trained: its weights are "
             "not accessible. Give its folder or hub id, or stop with --until design."
         )
-    report = report or (lambda what, done, total: None)
     with beside(config.folder):
         current = Run.start(config, folder)
         for stage in STAGES[: STAGES.index(until) + 1]:

@@ -26,7 +26,7 @@ from infalign.stores import CalibrationStore, samples_of
 
 from .folder import Run
 from .read import open_store, read_calibration, read_design
-from .results import summarize_run
+from .results import has_metrics, metrics_file, summarize_run
 
 if TYPE_CHECKING:
     from infalign.training.offline import StoredSamples
@@ -99,8 +99,8 @@ MOST_TIES = 0.05
 
 def design(run: Run, report: Report) -> None:
     """Write the transform for the procedure, the KL budget and K samples to `design.json`."""
-    if not run.design_file.exists():
-        store = open_store(run)
+    store, stage = open_store(run), run.stage("design")
+    if not stage.has(run.design_file):
         warn_of_ties(store)
         name, reason = chosen_calibrator(run, store)
         learned = StoreCalibration.fit(store, CALIBRATORS[name]).learned
@@ -114,7 +114,8 @@ def design(run: Run, report: Report) -> None:
             outlook=outlook_of(learned, some_rewards(store)),
         )
         calibrator = {"name": name, "reason": reason}
-        storage.write_json(run.design_file, {"calibrator": calibrator, **designed.to_json()})
+        with stage.recording(run.design_file):
+            storage.write_json(run.design_file, {"calibrator": calibrator, **designed.to_json()})
     report("design", 1, 1)
 
 
@@ -144,12 +145,18 @@ def chosen_calibrator(run: Run, store: CalibrationStore) -> tuple[str, str]:
 
 def train(run: Run, report: Report) -> None:
     """Train one policy per method; writes `train/METHOD/model`."""
+    from infalign.training.landing import LANDING
     from infalign.training.policy import train_policy
     from infalign.training.recipe import Recipe
 
+    stage = run.stage("train", design=storage.sha256(run.design_file)[:16])
     for method in run.config.methods:
         out, label = run.folder / "train" / method, f"train {method}"
-        if (out / "landing.json").exists():
+        stage.require_current(out)
+        files = [out / LANDING, run.model_folder(method)]
+        if has_metrics(run, method):
+            files.append(metrics_file(run, method))
+        if all(map(stage.has, files)):
             report(label, 1, 1)
             continue
         store = open_store(run)
@@ -161,6 +168,7 @@ def train(run: Run, report: Report) -> None:
             _setting(run, store),
             landing_seed=run.seed("landing"),
             out=out,
+            stage=stage,
             report=_under(label, report),
         )
 
@@ -199,5 +207,15 @@ def evaluate(run: Run, report: Report) -> None:
     `evaluation/results.json`."""
     folder = run.folder / "evaluation"
     measured = measure(run.comparison, folder, report)
-    if not (folder / "results.json").exists():
-        storage.write_json(folder / "results.json", summarize_run(run, measured))
+    logs = [metrics_file(run, m) for m in run.config.methods if has_metrics(run, m)]
+    read = {path.name: storage.sha256(path) for path in sorted(folder.glob("*.parquet"))}
+    stage = run.stage(
+        "evaluate",
+        design=storage.sha256(run.design_file)[:16],
+        training=storage.fingerprint([storage.sha256(log) for log in logs]),
+        samples=storage.fingerprint(read),
+    )
+    results = folder / "results.json"
+    if not (stage.is_current(results) and stage.has(results)):
+        with stage.recording(results):
+            storage.write_json(results, summarize_run(run, measured))

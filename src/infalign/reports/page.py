@@ -16,11 +16,15 @@ from jinja2 import Environment, StrictUndefined, UndefinedError
 
 from infalign import storage
 from infalign.errors import DataError
+from infalign.manifest import Manifest
 
 from . import drawing, plots
 
 SCHEMA_VERSION = 2
 """The `schema_version` of the results that this page reads."""
+
+RESULTS = Path("evaluation", "results.json")
+"""The results in the folder of a run or a comparison."""
 
 SAME_KL = 0.1
 """Two KLs that differ by less than this fraction of the larger one are called about the same."""
@@ -37,13 +41,19 @@ def build_report(run: Path) -> Path:
 
     - `run`: a run folder that has been evaluated.
 
-    Raises DataError when the results are missing, incomplete or of another schema version.
+    Raises DataError when the results are missing, damaged, incomplete or of another schema version,
+    and while another process writes the folder.
     """
     run = Path(run)
-    source = run / "evaluation" / "results.json"
-    results = read_results(source)
-    provenance = {}
+    results = results_of(run)
+    with storage.locked(run):
+        return _write(run, results)
+
+
+def _write(run: Path, results: dict) -> Path:
+    source, provenance = run / RESULTS, {}
     if (run / "provenance.json").exists():
+        Manifest(run).require(run / "provenance.json")
         provenance = storage.read_json(run / "provenance.json")
     try:
         figures = plots.draw(results)
@@ -57,6 +67,16 @@ def build_report(run: Path) -> Path:
             (run / "plots" / f"{name}.png").unlink(missing_ok=True)
     storage.write_text(run / "report.html", page)
     return run / "report.html"
+
+
+def results_of(run: Path) -> dict:
+    """The results of a run or a comparison; DataError as in `read_results`, and if the file is not
+    what was written."""
+    path = run / RESULTS
+    if not path.exists():
+        raise DataError(f"{path} does not exist. Evaluate first.")
+    Manifest(run).require(path)
+    return read_results(path)
 
 
 def read_results(path: Path) -> dict:

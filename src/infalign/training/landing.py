@@ -12,14 +12,18 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from infalign import storage
+from infalign import disk, storage
 from infalign.errors import DataError
+from infalign.manifest import Stage
 from infalign.models.hf import LanguageModel
 from infalign.models.kl import sequence_kl
 from infalign.prompts import Prompt
 
 from .recipe import Recipe
 from .weights import save_policy, saved_state
+
+LANDING = "landing.json"
+"""The last file of a method; a method that has it is trained."""
 
 SAMPLES = 1024
 """Approximate number of responses, over all prompts, on which each KL is measured."""
@@ -47,6 +51,7 @@ def land(
     *,
     seed: int,
     out: Path,
+    stage: Stage,
     report: Callable[[int, int], None],
 ) -> None:
     """Write the policy at the target KL to `out/model`, and the record of the search to
@@ -82,12 +87,14 @@ def land(
     tried = search(measure, target_kl, progress=report)
     alpha, kl = nearest(tried, target_kl)
     interpolate(alpha)
-    save_policy(policy.model, out / "model")
-    policy.tokenizer.save_pretrained(out / "model")
-    storage.write_json(
-        out / "landing.json",
-        {"alpha": alpha, "kl": kl, "target": target_kl, "tried": [list(t) for t in tried]},
-    )
+    with stage.recording(out / "model"), disk.writing(out / "model"):
+        save_policy(policy.model, out / "model")
+        policy.tokenizer.save_pretrained(out / "model")
+    with stage.recording(out / LANDING):
+        storage.write_json(
+            out / LANDING,
+            {"alpha": alpha, "kl": kl, "target": target_kl, "tried": [list(t) for t in tried]},
+        )
 
 
 def search(

@@ -1,8 +1,8 @@
 """The parts that all trainers share: arguments, progress, resumption, guards and saved results."""
 
-import json
+import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +10,9 @@ import torch
 from transformers import PrinterCallback, Trainer, TrainerCallback
 from transformers.trainer_callback import ProgressCallback
 
-from infalign import storage
+from infalign import disk, storage
 from infalign.errors import DataError
+from infalign.manifest import Stage
 from infalign.models.loading import device
 
 from .recipe import Recipe
@@ -19,6 +20,12 @@ from .weights import save_policy
 
 CHECKPOINT = "checkpoint-"
 """Prefix that transformers gives to checkpoint folders."""
+
+METRICS, DONE = "metrics.jsonl", "done.json"
+"""The log of a training, and its last file."""
+
+TIMES = re.compile("step_time$|_runtime$|_per_second$")
+"""Metrics that measure the wall clock."""
 
 SHOWN = 5
 """Maximum number of prompt ids in a message."""
@@ -40,43 +47,104 @@ def common_arguments(recipe: Recipe) -> dict:
     }
 
 
-def finish(trainer: Trainer, out: Path) -> None:
+def finish(trainer: Trainer, out: Path, stage: Stage) -> None:
     """Train from the last checkpoint to the end; save the model and the log.
 
-    `done.json` is written last, so a folder with that file is finished.
+    `done.json` is written last.
     """
     for callback in (PrinterCallback, ProgressCallback):  # standard output is for results only
         trainer.remove_callback(callback)
-    trainer.train(resume_from_checkpoint=last_checkpoint(out) if out.exists() else None)
-    lines = [storage.json_line(row) for row in trainer.state.log_history]
-    storage.write_text(out / "metrics.jsonl", "".join(lines))
+    trainer.add_callback(Checkpoints(out, stage))
+    _name_failed_saves(trainer, out)
+    trainer.train(resume_from_checkpoint=last_checkpoint(out, stage))
+    with stage.recording(out / METRICS):
+        storage.write_text(out / METRICS, "".join(log_lines(trainer.state.log_history)))
     model: Any = trainer.model  # the trainer accepts any module; ours was made by `fresh_policy`
-    save_policy(model, out / "model")
-    storage.write_json(out / "done.json", {"steps": trainer.state.global_step})
+    with stage.recording(out / "model"):
+        save_policy(model, out / "model")
+    with stage.recording(out / DONE):
+        storage.write_json(out / DONE, {"steps": trainer.state.global_step})
 
 
-def last_checkpoint(folder: Path) -> str | None:
-    """The newest complete checkpoint in `folder`; incomplete ones are removed.
+def is_done(out: Path, stage: Stage) -> bool:
+    """Whether a training has finished; DataError if its model or log is damaged."""
+    return all(stage.has(out / name) for name in (DONE, "model", METRICS))
 
-    A checkpoint's `trainer_state.json` is written last, so a checkpoint is complete if that file
-    can be read.
+
+def log_lines(rows: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+    """The trainer's log as JSON Lines, without all that depends on interruptions.
+
+    These are the times; the summary that ends the log, which averages over the steps since the last
+    resumption; and the order of names, since checkpoints sort them.
     """
-    checkpoints = sorted(
-        folder.glob(f"{CHECKPOINT}*"), key=lambda p: int(p.name.removeprefix(CHECKPOINT))
-    )
-    for path in reversed(checkpoints):
-        try:
-            json.loads((path / "trainer_state.json").read_text())
-            return str(path)
-        except (OSError, ValueError):
+    for row in rows:
+        if "train_runtime" not in row:
+            yield storage.json_line({k: row[k] for k in sorted(row) if not TIMES.search(k)})
+
+
+def _name_failed_saves(trainer: Any, out: Path) -> None:
+    """Checkpoints that the disk refuses raise a DataError that names `out`."""
+    save = trainer._save_checkpoint
+
+    def named(*arguments, **options):
+        with disk.writing(out):
+            return save(*arguments, **options)
+
+    trainer._save_checkpoint = named
+
+
+def last_checkpoint(folder: Path, stage: Stage) -> str | None:
+    """The newest complete checkpoint in `folder`; incomplete ones, which a kill leaves, are
+    removed.
+
+    Raises DataError if it is damaged, or the best one before it, whose weights the trainer loads at
+    the end.
+    """
+    for path in reversed(_checkpoints(folder)):
+        if not stage.has(path):
             shutil.rmtree(path)
+            continue
+        best = storage.read_json(path / "trainer_state.json")["best_model_checkpoint"]
+        if best is not None:
+            stage.manifest.require(folder / Path(best).name)
+        return str(path)
     return None
 
 
-def drop_checkpoints(out: Path) -> None:
+def drop_checkpoints(out: Path, stage: Stage) -> None:
     """Remove the checkpoints of a finished training, which will not be resumed."""
-    for checkpoint in out.glob(f"{CHECKPOINT}*"):
+    for checkpoint in _checkpoints(out):
         shutil.rmtree(checkpoint)
+    stage.forget_removed(out)
+
+
+def _checkpoints(folder: Path) -> list[Path]:
+    """The checkpoints in a folder, in the order of their steps."""
+    named = {p: p.name.removeprefix(CHECKPOINT) for p in folder.glob(f"{CHECKPOINT}*")}
+    return sorted((p for p, n in named.items() if n.isdecimal()), key=lambda p: int(named[p]))
+
+
+class Checkpoints(TrainerCallback):
+    """Lists every checkpoint with its checksums once it is complete, and verifies the best one
+    before the trainer loads it."""
+
+    def __init__(self, out: Path, stage: Stage):
+        self.out, self.stage = out, stage
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        # The trainer goes on silently with the last weights if the run folder was moved.
+        if state.best_model_checkpoint is not None:
+            best = Path(state.best_model_checkpoint).name
+            state.best_model_checkpoint = str(self.out / best)
+
+    def on_save(self, args, state, control, **kwargs):
+        if not state.is_world_process_zero:
+            return
+        with self.stage.recording(self.out / f"{CHECKPOINT}{state.global_step}"):
+            pass  # the trainer has written it already
+        self.stage.forget_removed(self.out)
+        if state.global_step >= state.max_steps and state.best_model_checkpoint is not None:
+            self.stage.manifest.require(self.out / Path(state.best_model_checkpoint).name)
 
 
 class Progress(TrainerCallback):

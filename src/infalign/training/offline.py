@@ -17,6 +17,7 @@ from accelerate.utils import DistributedType
 from datasets import Dataset
 from transformers import Trainer, TrainingArguments
 
+from infalign.manifest import Stage
 from infalign.methods import Task
 from infalign.models.loading import load_tokenizer, prompt_text, tokenize
 from infalign.models.logits import collate, raw_logits
@@ -67,6 +68,7 @@ def train_offline(
     *,
     passes: int,
     out: Path,
+    stage: Stage,
     report: Callable[[int, int], None],
 ) -> None:
     """Train on a task on stored samples; writes `out/model`."""
@@ -94,7 +96,7 @@ def train_offline(
         callbacks=[Progress(report)],
     )
     trainer.add_callback(FiniteGradients(lambda: trainer.prompt_ids))
-    finish(trainer, out)
+    finish(trainer, out, stage)
 
 
 Bundles = Sequence[tuple[int, np.ndarray]]

@@ -14,6 +14,7 @@ from trl import GRPOConfig, RLOOConfig
 
 from infalign.core import RankProcedure, design
 from infalign.errors import ConfigError, DataError, SolveError
+from infalign.manifest import Stage
 from infalign.methods import METHODS, Objective, OnPolicy, Setting
 from infalign.models.loading import load_tokenizer, prompt_text
 from infalign.prompts import Prompt
@@ -66,6 +67,7 @@ def train_on_policy(
     validation: Sequence[Prompt],
     start: Path | None,
     out: Path,
+    stage: Stage,
     report: Callable[[int, int], None],
 ) -> None:
     """Train from the weights in `start`, or from the reference; writes `out/model`.
@@ -123,7 +125,7 @@ def train_on_policy(
     steps.trainer = trainer
     if start is not None:
         load_policy(trainer.model, start)
-    finish(trainer, out)
+    finish(trainer, out, stage)
 
 
 def _steps(recipe: Recipe, tokenizer, method: OnPolicy) -> AbstractSteps:

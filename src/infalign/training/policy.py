@@ -5,12 +5,13 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
+from infalign.manifest import Stage
 from infalign.methods import METHODS, Offline, OnPolicy, Setting
 from infalign.methods.tasks import tilt_task
 from infalign.prompts import Prompt
 
 from .landing import land
-from .loop import drop_checkpoints
+from .loop import drop_checkpoints, is_done
 from .offline import StoredSamples, train_offline
 from .on_policy import train_on_policy
 from .recipe import Recipe
@@ -30,6 +31,7 @@ def train_policy(
     *,
     landing_seed: int,
     out: Path,
+    stage: Stage,
     report: Report,
 ) -> None:
     """Train one policy; writes `out/model`. Work that an interrupted call finished is not repeated.
@@ -41,12 +43,12 @@ def train_policy(
     validation, samples = samples.prompts[trained:], samples.first(trained)
     row = METHODS[method]
     if isinstance(row, Offline):
-        folder = _offline(recipe, samples, row, setting, out, report)
+        folder = _offline(recipe, samples, row, setting, out, stage, report)
     else:
-        folder = _on_policy(recipe, samples, row, setting, validation, out, report)
+        folder = _on_policy(recipe, samples, row, setting, validation, out, stage, report)
     # Done here and not where training ends, so that a run killed in between leaves no checkpoints.
     for part in PARTS:
-        drop_checkpoints(out / part)
+        drop_checkpoints(out / part, stage)
     # Trainers form reference cycles; without garbage collection each would stay in memory beside
     # the next.
     gc.collect()
@@ -57,6 +59,7 @@ def train_policy(
         setting.design.target_kl,
         seed=landing_seed,
         out=out,
+        stage=stage,
         report=partial(report, "KL targeting"),
     )
 
@@ -67,17 +70,19 @@ def _offline(
     method: Offline,
     setting: Setting,
     out: Path,
+    stage: Stage,
     report: Report,
 ) -> Path:
     """Passes over the stored samples; returns their folder."""
     folder = out / OFFLINE
-    if not _is_done(folder):
+    if not is_done(folder, stage):
         train_offline(
             recipe,
             samples,
             method.task(setting, samples.rewards),
             passes=recipe.train.passes,
             out=folder,
+            stage=stage,
             report=partial(report, "offline"),
         )
     return folder
@@ -90,36 +95,36 @@ def _on_policy(
     setting: Setting,
     validation: Sequence[Prompt],
     out: Path,
+    stage: Stage,
     report: Report,
 ) -> Path:
     """A warm start toward the method's optimum, then on-policy steps; returns the last folder."""
     objective = method.objective(setting)
     passes, warm_start, folder = recipe.train.warm_start, out / WARM_START, out / ON_POLICY
-    if passes and not _is_done(warm_start):
+    if recipe.train.steps and is_done(folder, stage):
+        return folder
+    if passes and not is_done(warm_start, stage):
         train_offline(
             recipe,
             samples,
             tilt_task(objective.tilt(samples.rewards)),
             passes=passes,
             out=warm_start,
+            stage=stage,
             report=partial(report, "warm start"),
         )
     if not recipe.train.steps:
         return warm_start
-    if not _is_done(folder):
-        train_on_policy(
-            recipe,
-            method,
-            objective,
-            setting,
-            prompts=samples.prompts,
-            validation=validation,
-            start=warm_start / "model" if passes else None,
-            out=folder,
-            report=partial(report, "on policy"),
-        )
+    train_on_policy(
+        recipe,
+        method,
+        objective,
+        setting,
+        prompts=samples.prompts,
+        validation=validation,
+        start=warm_start / "model" if passes else None,
+        out=folder,
+        stage=stage,
+        report=partial(report, "on policy"),
+    )
     return folder
-
-
-def _is_done(folder: Path) -> bool:
-    return (folder / "done.json").exists()

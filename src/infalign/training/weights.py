@@ -14,7 +14,7 @@ from peft import (
 from peft.utils import load_peft_weights
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from infalign import storage
+from infalign import disk, storage
 from infalign.errors import DataError
 from infalign.models.checkpoints import require_merged
 from infalign.models.loading import load_model
@@ -47,15 +47,19 @@ def with_adapters(model: PreTrainedModel, rank: int) -> PreTrainedModel | PeftMo
 def save_policy(model: PreTrainedModel | PeftModel, folder: Path) -> None:
     """Write all weights, with adapters merged, in one atomic step: the folder is either complete or
     absent."""
-    part = folder.with_name(folder.name + storage.UNFINISHED)
-    shutil.rmtree(part, ignore_errors=True)
-    if isinstance(model, PeftModel):
-        model.save_pretrained(str(part / "adapter"))
-        model = model.merge_and_unload()
-    model.save_pretrained(str(part))
-    shutil.rmtree(folder, ignore_errors=True)
-    part.rename(folder)
-    storage.sync_folder(folder.parent)
+    part = storage.unfinished_name(folder)
+    with disk.writing(folder):
+        try:
+            if isinstance(model, PeftModel):
+                model.save_pretrained(str(part / "adapter"))
+                model = model.merge_and_unload()
+            model.save_pretrained(str(part))
+            if folder.exists():
+                shutil.rmtree(folder)
+            part.rename(folder)
+            storage.sync_folder(folder.parent)
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
 
 
 def load_policy(model: PreTrainedModel | PeftModel, folder: Path) -> None:
