@@ -15,7 +15,7 @@ ROOT = Path(infalign.__file__).parent
 LEVELS = [
     {"errors", "_moved"},
     {"_check", "disk", "_thinking"},
-    {"storage", "seeds", "text"},
+    {"storage", "seeds", "text", "json_lines"},
     {"manifest"},
     {"core"},
     {"stores"},

@@ -252,17 +252,6 @@ def read_json(path: Path):
         raise DataError(f"{path} is not valid JSON ({error}). Remove it to make it anew.") from None
 
 
-def read_json_lines(path: Path) -> list[dict]:
-    """The rows of a JSON Lines file; DataError if it is missing or cannot be read as such."""
-    try:
-        with disk.reading(path):
-            return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    except DataError:
-        raise
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{path} is not valid JSON Lines ({error}).") from None
-
-
 def write_table(path: Path, table: "pa.Table") -> None:
     """Write a Parquet file."""
     import pyarrow.parquet as pq

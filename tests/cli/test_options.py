@@ -61,6 +61,7 @@ MODES: dict[str, dict[str, tuple[str, dict[str, str], dict[str, str]]]] = {
                 "--judge-pairs": "2",
                 "--prompts": "bundled:helpful",
                 "--split": "train",
+                "--column": "prompt_id",
                 "--limit": "3",
                 "--procedure": "sampling",
                 "--against": "sampling",
@@ -88,6 +89,7 @@ MODES: dict[str, dict[str, tuple[str, dict[str, str], dict[str, str]]]] = {
                 "--gold": "g=bundled:helpful",
                 "--prompts": "bundled:harmless",
                 "--split": "train",
+                "--column": "prompt_id",
                 "--limit": "3",
                 "--procedure": "best-of-n:2",
                 "--against": "sampling",
@@ -130,6 +132,7 @@ MODES: dict[str, dict[str, tuple[str, dict[str, str], dict[str, str]]]] = {
                 "--judge-pairs": "2",
                 "--prompts": "bundled:helpful",
                 "--split": "train",
+                "--column": "prompt_id",
                 "--limit": "3",
                 "--answers": "numeric",
                 "--samples": "8",
@@ -201,6 +204,7 @@ MODES: dict[str, dict[str, tuple[str, dict[str, str], dict[str, str]]]] = {
             {
                 "--prompts": "bundled:helpful",
                 "--split": "train",
+                "--column": "prompt_id",
                 "--calibration": STORE,
                 "--references": "8",
                 "--answers": "numeric",
@@ -208,7 +212,12 @@ MODES: dict[str, dict[str, tuple[str, dict[str, str], dict[str, str]]]] = {
         ),
         "from a file": (
             f"{SAMPLE} --procedure sampling --prompts bundled:helpful --limit 2",
-            {"--prompts": "bundled:harmless", "--split": "train", "--limit": "1"},
+            {
+                "--prompts": "bundled:harmless",
+                "--split": "train",
+                "--column": "prompt_id",
+                "--limit": "1",
+            },
             NONE,
         ),
         "by quantile": (
@@ -240,6 +249,7 @@ MODES: dict[str, dict[str, tuple[str, dict[str, str], dict[str, str]]]] = {
                 "--augment": "noise",
                 "--sigma": "0.3",
                 "--split": "train",
+                "--column": "prompt_id",
                 "--limit": "3",
                 "--temperature": "0.5",
                 "--top-p": "0.5",

@@ -1,5 +1,6 @@
 """Plain RLHF on the raw reward as a candidate: a second road to probit, and the files it reads."""
 
+import gzip
 import json
 
 import numpy as np
@@ -126,6 +127,14 @@ def write(path):
         case "long.parquet":
             flat = {"reward": ROWS.ravel(), "prompt_id": np.repeat(ids, 4)}
             pq.write_table(pa.table(flat), path)
+        case "lists.jsonl" | "lists.jsonl.gz" | "long.jsonl":
+            rows = [{"prompt_id": i, "rewards": r} for i, r in zip(ids, ROWS.tolist(), strict=True)]
+            if path.name == "long.jsonl":
+                rows = [
+                    {"prompt_id": d["prompt_id"], "reward": r} for d in rows for r in d["rewards"]
+                ]
+            data = "".join(json.dumps(row) + "\n" for row in rows).encode()
+            path.write_bytes(gzip.compress(data) if path.suffix == ".gz" else data)
         case "rows.txt":
             path.write_text("\n".join(" ".join(map(str, row)) for row in ROWS) + "\n\n")
         case "rows.csv":
@@ -134,7 +143,7 @@ def write(path):
 
 
 FORMS = ["store", "lists.json", "object.json", "array.npy", "lists.parquet", "long.parquet"]
-FORMS += ["rows.txt", "rows.csv"]
+FORMS += ["rows.txt", "rows.csv", "lists.jsonl", "long.jsonl", "lists.jsonl.gz"]
 
 
 @pytest.mark.parametrize("name", FORMS)
@@ -165,7 +174,7 @@ def test_one_distribution_in_parquet_and_npy(tmp_path):
         ("none.txt", None, "does not exist"),
         ("a.txt", b"1\ntwo\n", r"a\.txt, line 2: not numbers: 'two'"),
         ("a.txt", b"", "it holds nothing"),
-        ("a.txt", b"\xff\xfe\x00", "it holds no text"),
+        ("a.txt", b"\xff\xfe\x00", "the file is in UTF-16"),
         ("a.txt", b"1 nan 2", "row 0 holds one that is not"),
         ("a.txt", b"1 2 3\n4\n", "prompt 1 has fewer"),
         ("a.json", b"[1, ", "is not valid JSON"),

@@ -9,6 +9,7 @@ import numpy as np
 from infalign import storage
 from infalign.core import RawRewards
 from infalign.errors import DataError
+from infalign.json_lines import read_rows, read_text
 from infalign.stores import CalibrationStore
 from infalign.stores.ragged import rectangle
 
@@ -21,8 +22,8 @@ def read_raw(path: Path | str) -> RawRewards:
 
     - `.json`: a list of numbers, a list of lists, or an object of lists, one per prompt.
     - `.npy`: one or two dimensions, (prompts, K).
-    - `.parquet`: a column `rewards` of lists, or `reward` with one number per row and, for several
-      prompts, `prompt_id`.
+    - `.parquet`, or JSON Lines (`.jsonl`, `.jsonl.gz`): a column `rewards` of lists, or `reward`
+      with one number per row and, for several prompts, `prompt_id`.
     - any other name is text: one number per line, or the rewards of one prompt per line, separated
       by spaces or commas.
 
@@ -33,7 +34,8 @@ def read_raw(path: Path | str) -> RawRewards:
         return raw_rewards(CalibrationStore.open(path), source)
     if not path.is_file():
         raise DataError(f"{path} does not exist: give a calibration store or a file of rewards.")
-    rows = READERS.get(path.suffix, _from_text)(path)
+    suffix = "".join(path.suffixes[-2:]) if path.suffix == ".gz" else path.suffix
+    rows = READERS.get(suffix, _from_text)(path)
     try:
         rows = [np.asarray(row, float) for row in rows]
         flat = [i for i, row in enumerate(rows) if row.ndim != 1]
@@ -62,8 +64,8 @@ def _not_rewards(path: Path, content: str) -> DataError:
 
 def _from_json(path: Path) -> list:
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+        value = json.loads(read_text(path))
+    except (json.JSONDecodeError, RecursionError) as error:
         raise DataError(f"{path} is not valid JSON ({error}).") from None
     if isinstance(value, dict):
         value = list(value.values())
@@ -80,31 +82,34 @@ def _from_npy(path: Path) -> list:
 
 
 def _from_parquet(path: Path) -> list:
-    table = storage.read_table(path)
-    names = table.column_names
-    if "rewards" in names:
-        return table["rewards"].to_pylist()
-    if "reward" not in names:
+    return _of_columns(path, storage.read_table(path).to_pydict())
+
+
+def _from_lines(path: Path) -> list:
+    rows = [row for _, row in read_rows(path)]
+    names = dict.fromkeys(name for row in rows for name in row)
+    return _of_columns(path, {name: [row.get(name) for row in rows] for name in names})
+
+
+def _of_columns(path: Path, columns: dict[str, list]) -> list:
+    if "rewards" in columns:
+        return columns["rewards"]
+    if "reward" not in columns:
         raise DataError(
             f"{path} needs a column `reward` (one number per row) or `rewards` (lists); its "
-            f"columns are {names}."
+            f"columns are {list(columns)}."
         )
-    rewards = table["reward"].to_pylist()
-    if "prompt_id" not in names:
-        return [rewards]
+    if "prompt_id" not in columns:
+        return [columns["reward"]]
     rows: dict = {}
-    for prompt, reward in zip(table["prompt_id"].to_pylist(), rewards, strict=True):
+    for prompt, reward in zip(columns["prompt_id"], columns["reward"], strict=True):
         rows.setdefault(prompt, []).append(reward)
     return list(rows.values())
 
 
 def _from_text(path: Path) -> list:
     rows = []
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except UnicodeDecodeError:
-        raise _not_rewards(path, "no text") from None
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(read_text(path).splitlines(), 1):
         words = line.replace(",", " ").split()
         try:
             rows.append([float(word) for word in words])
@@ -116,4 +121,10 @@ def _from_text(path: Path) -> list:
     return rows
 
 
-READERS = {".json": _from_json, ".npy": _from_npy, ".parquet": _from_parquet}
+READERS = {
+    ".json": _from_json,
+    ".jsonl": _from_lines,
+    ".jsonl.gz": _from_lines,
+    ".npy": _from_npy,
+    ".parquet": _from_parquet,
+}

@@ -80,9 +80,12 @@ def evaluate(
     ] = 1,
     prompts: Annotated[
         str | None,
-        _option(COMPARED, "JSON Lines file, bundled:helpful or bundled:harmless."),
+        _option(COMPARED, "JSON Lines or Parquet file, bundled:helpful or bundled:harmless."),
     ] = None,
     split: Annotated[str, _option(COMPARED, "Split to use.")] = "test",
+    column: Annotated[
+        str, _option(COMPARED, "Column of --prompts that holds the prompt.")
+    ] = "prompt",
     limit: Annotated[
         int | None, _option(COMPARED, "Use only the first N prompts.", metavar="N")
     ] = None,
@@ -155,7 +158,9 @@ def evaluate(
     from infalign.prompts import load_prompts
     from infalign.reports.page import build_report
 
-    source = read_section(EvaluationPrompts, {"file": prompts, "split": split, "limit": limit})
+    source = read_section(
+        EvaluationPrompts, {"file": prompts, "split": split, "limit": limit, "column": column}
+    )
     sampling = {
         "temperature": temperature,
         "top_p": top_p,

@@ -39,7 +39,7 @@ def red_team(
         ),
     ],
     prompts: Annotated[
-        str, typer.Option(help="JSON Lines file, bundled:helpful or bundled:harmless.")
+        str, typer.Option(help="JSON Lines or Parquet file, bundled:helpful or bundled:harmless.")
     ],
     reward: Annotated[
         str | None,
@@ -65,6 +65,9 @@ def red_team(
     ] = None,
     sigma: Annotated[float, typer.Option(help="Strength of the augmentations.")] = 0.4,
     split: Annotated[str, typer.Option(help="Split to use.")] = "test",
+    column: Annotated[str, typer.Option(help="Column of --prompts that holds the prompt.")] = (
+        "prompt"
+    ),
     limit: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="Use only the first N prompts.")
     ] = None,
@@ -102,7 +105,7 @@ def red_team(
         attacks[text if text in ("all", "none") else "+".join(names)] = names
     if not any(attacks.values()):
         refuse(context, "is not used with --augment none.", "sigma")
-    asked = read_prompts(None, prompts, split, limit)
+    asked = read_prompts(None, prompts, split, limit, column)
     quiet_libraries()
     from infalign.red_team import Campaign
     from infalign.red_team import red_team as run_campaign

@@ -52,9 +52,13 @@ def sample(
     ] = None,
     procedure: Annotated[str, typer.Option(help="How one response is selected.")] = "best-of-n:4",
     prompts: Annotated[
-        str | None, typer.Option(help="JSON Lines file, bundled:helpful or bundled:harmless.")
+        str | None,
+        typer.Option(help="JSON Lines or Parquet file, bundled:helpful or bundled:harmless."),
     ] = None,
     split: Annotated[str, typer.Option(help="Split of --prompts to use.")] = "test",
+    column: Annotated[str, typer.Option(help="Column of --prompts that holds the prompt.")] = (
+        "prompt"
+    ),
     limit: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="Use only the first N prompts.")
     ] = None,
@@ -97,12 +101,12 @@ def sample(
     played = read("procedure", parse_decoder, procedure, load_answers(answers))
     _check.positive("temperature", temperature)
     if not prompts:
-        refuse(context, "is used with --prompts only.", "split")
+        refuse(context, "is used with --prompts only.", "split", "column")
     if not isinstance(played, MajorityVote):
         refuse(context, "is used with --procedure majority-vote:N only.", "answers")
     if calibration or reads(played) != "quantiles":
         refuse(context, "is used if quantiles are read without --calibration.", "references")
-    asked = read_prompts(texts, prompts, split, limit)
+    asked = read_prompts(texts, prompts, split, limit, column)
     quiet_libraries()
     from infalign.models.samplers import load_sampler
 
@@ -132,7 +136,7 @@ def sample(
         Console(stderr=True).print(f"Written to {out}.", highlight=False, markup=False)
 
 
-def read_prompts(texts, source, split, limit):
+def read_prompts(texts, source, split, limit, column):
     """The prompts of the command line, of standard input, or of a file."""
     from infalign.config import Prompts
     from infalign.prompts import Prompt, load_prompts
@@ -140,7 +144,7 @@ def read_prompts(texts, source, split, limit):
     if bool(texts) == bool(source):
         raise typer.BadParameter("give prompts either as arguments or with --prompts.")
     if source:
-        return load_prompts(Prompts(file=source, split=split, limit=limit))
+        return load_prompts(Prompts(file=source, split=split, limit=limit, column=column))
     if texts == ["-"]:
         texts = [line.removesuffix("\n") for line in sys.stdin]
     texts = [text for text in texts if text.strip()][:limit]

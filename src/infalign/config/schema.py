@@ -48,8 +48,8 @@ class Prompts(Section):
     """Where prompts come from: a file, a bundled set, or a dataset on the Hub."""
 
     file: str | None = None
-    """JSON Lines with `prompt` (text or messages) and optionally `prompt_id` and `split`; or
-    bundled:helpful, bundled:harmless."""
+    """JSON Lines (also .gz) or Parquet with `prompt` (text or messages) and optionally `prompt_id`
+    and `split`; or bundled:helpful, bundled:harmless."""
 
     dataset: str | None = None
     """Hub id of a dataset, instead of a file."""

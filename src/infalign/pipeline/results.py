@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 
-from infalign import storage
 from infalign.calibration.diagnostics import resolution
 from infalign.calibration.outlook import AbstractOutlook, RankOutlook
 from infalign.calibration.raw_reward import raw_beta, raw_win_rate
@@ -24,6 +23,7 @@ from infalign.core import (
 )
 from infalign.core import design as exact_design
 from infalign.errors import SolveError
+from infalign.json_lines import read_rows
 from infalign.methods import DESIGN, METHODS, OTHER, RAW, TrainingDesign, labels
 from infalign.stores import CalibrationStore, samples_of
 
@@ -190,6 +190,6 @@ def has_metrics(run: Run, method: str) -> bool:
 
 def _training(run: Run, method: str) -> dict:
     run.manifest.require(metrics_file(run, method))
-    rows = storage.read_json_lines(metrics_file(run, method))
-    steps = [row for row in rows if LOGGED["kl"] in row]
+    rows = read_rows(metrics_file(run, method))
+    steps = [row for _, row in rows if LOGGED["kl"] in row]
     return {short: [row.get(name) for row in steps] for short, name in LOGGED.items()}

@@ -66,7 +66,10 @@ def test_preference_pairs_in_folders_give_the_conversation_before_the_last_reply
     [
         ({"split": "valid"}, r"talks', split 'valid', cannot be read: .*train.*Check `prompts"),
         ({"config": "nope"}, r"talks/nope', split 'train', cannot be read"),
-        ({"column": "question"}, r"talks, row 0: `question` must be .* name another one with"),
+        (
+            {"column": "question"},
+            r"talks, row 0: `question` must be .* Name another column with --column",
+        ),
     ],
 )
 def test_a_data_set_that_cannot_be_used_is_named(folder, source, words):
