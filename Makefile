@@ -11,7 +11,7 @@ PYTHON313 ?= $(firstword $(foreach p,python3.13 $(shell uv python find 3.13 2>/d
 	$(shell $(p) -c "import sys; print(sys.executable)" 2>/dev/null)))
 
 .PHONY: help demo quick test test-py313 check wheel canary bench training frontier calibrators \
-	figures soak reference docs clean
+	figures soak faults reference docs clean
 
 help:  ## Show this list.
 	@sed -n 's/^\([a-z0-9-]*\):.*  ## /\1\t/p' Makefile | expand -t 12
@@ -66,6 +66,9 @@ calibrators: $(READY)  ## Judge the calibrators; write docs/calibrators.md. DATA
 
 soak: $(READY)  ## Kill and resume 200 collections; write docs/soak.md.
 	OMP_NUM_THREADS=1 $(BIN)/python tests/soak.py --kills 200
+
+faults: $(READY)  ## Damage, kill, fuzz and deceive it; write docs/faults.md. SCALE=0.01 is a small part.
+	PYTHONPATH=tests $(BIN)/python -m faults.campaign --scale $(or $(SCALE),1)
 
 reference: $(READY)  ## Write docs/reference.md: all commands and public names.
 	$(BIN)/python docs/make.py

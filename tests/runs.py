@@ -100,8 +100,8 @@ def _forked(folder: Path, arguments, killed_after=None) -> int:
         os._exit(code)
 
 
-def main() -> None:
-    """Serve requests, one JSON object a line, until there are no more."""
+def load_libraries() -> None:
+    """Import all that a run needs, before processes are forked, and make its simulations small."""
     import datasets  # noqa: F401
     import pandas  # noqa: F401  (Arrow asks for it)
     import peft  # noqa: F401
@@ -117,6 +117,11 @@ def main() -> None:
         for constant, value in constants.items():
             assert getattr(module, constant) > value
             setattr(module, constant, value)
+
+
+def main() -> None:
+    """Serve requests, one JSON object a line, until there are no more."""
+    load_libraries()
     for line in sys.stdin:
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)

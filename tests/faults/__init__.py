@@ -1,0 +1,1 @@
+"""The fault campaign; `campaign.py` runs it."""

@@ -1,0 +1,130 @@
+"""A fault campaign: damage, kills, full disks, odd inputs, hostile texts and lying servers.
+
+    make faults SCALE=0.01    # or, in tests/: python -m faults.campaign [--parts files fuzz]
+
+Every case is a command with one fault. The command must name the fault, or end as it does without
+it. The cases follow from the seed. A campaign that was killed continues with the next call.
+At the end docs/faults.md is written. The exit code is 1 if there are defects.
+"""
+
+import argparse
+import os
+import random
+import shutil
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+
+from . import disks, files, fuzz, kills, pairs, servers, texts
+from .journal import Journal
+from .outcomes import Case
+from .page import write_page
+from .world import World
+
+ROOT = Path(__file__).parents[2]
+ALONE = {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": "1"}
+"""No case reaches the network, and no library starts threads that a fork would lose."""
+
+PARTS = {
+    "files": files,
+    "kills": kills,
+    "pairs": pairs,
+    "disks": disks,
+    "fuzz": fuzz,
+    "texts": texts,
+    "servers": servers,
+}
+"""Modules with `cases(world, rng, wanted)`, all cases of a part."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Try all cases, write the page."""
+    options = _options(arguments)
+    os.environ |= ALONE
+    from runs import load_libraries
+
+    load_libraries()
+    if options.fresh:
+        shutil.rmtree(options.work, ignore_errors=True)
+    options.work.mkdir(parents=True, exist_ok=True)
+
+    def wanted(kind: str) -> bool:
+        return not options.kinds or kind in options.kinds
+
+    world, rows, began = World.make(options.work / "world"), {}, time.monotonic()
+    for part in options.parts:
+        rng = random.Random(f"{options.seed} {part}")
+        listed = list(PARTS[part].cases(world, rng, wanted))
+        cases = thinned([c for c in listed if wanted(c.kind)], options.scale, rng)
+        journal = Journal(options.work / f"{part}.jsonl")
+        _try(part, journal.missing(cases), journal, options)
+        known = {case.name for case in cases}
+        rows[part] = [row for row in journal.rows() if row["case"] in known]
+    facts = {"seed": options.seed, "scale": options.scale, "jobs": options.jobs}
+    return write_page(rows, facts | {"seconds": time.monotonic() - began}, options.out)
+
+
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--kinds", nargs="+", help="rows of the page; default: all")
+    parser.add_argument("--scale", type=float, default=1.0, help="share of the cases of each kind")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--jobs", type=int, default=2, help="cases at the same time")
+    parser.add_argument("--work", type=Path, default=ROOT / "runs/faults", help="for the journal")
+    parser.add_argument("--fresh", action="store_true", help="forget an earlier campaign")
+    parser.add_argument("--out", type=Path, default=ROOT, help="folder instead of the repository")
+    return parser.parse_args(arguments)
+
+
+def thinned(cases: Sequence[Case], scale: float, rng: random.Random) -> list[Case]:
+    """A share of the cases of each kind, drawn at random, in their order; at least one of each."""
+    by_kind: dict[str, list[int]] = {}
+    for i, case in enumerate(cases):
+        by_kind.setdefault(case.kind, []).append(i)
+    drawn = [rng.sample(own, max(1, round(scale * len(own)))) for own in by_kind.values()]
+    return [cases[i] for i in sorted(i for own in drawn for i in own)]
+
+
+def _try(part: str, cases: Sequence[Case], journal: Journal, options: argparse.Namespace) -> None:
+    """Try the cases in forked processes."""
+    workers = []
+    for job in range(options.jobs):
+        sys.stdout.flush()
+        sys.stderr.flush()
+        if not (pid := os.fork()):
+            code = 1
+            try:
+                os.setsid()
+                for case in cases[job :: options.jobs]:
+                    _try_one(part, case, journal, options.work)
+                code = 0
+            finally:
+                sys.stderr.flush()
+                os._exit(code)
+        workers.append(pid)
+    codes = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in workers]
+    if any(codes):
+        print(f"The campaign failed in part {part}. The same command continues.", file=sys.stderr)
+        raise SystemExit(3)
+
+
+def _try_one(part: str, case: Case, journal: Journal, work: Path) -> None:
+    with tempfile.TemporaryDirectory(dir=work, prefix="case-", ignore_cleanup_errors=True) as name:
+        began = time.monotonic()
+        try:
+            verdict = case.try_(Path(name).resolve())
+        except BaseException:
+            print(f"In the case {part}: {case.name}", file=sys.stderr)
+            traceback.print_exc()
+            raise
+        journal.add(case, verdict)
+    spent = time.monotonic() - began
+    print(f"{part} {case.name}: {verdict.outcome}, {spent:.1f} s", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
