@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+import torch
 from enumerable import EnumerableModel
 from hypothesis import given
 from hypothesis import strategies as st
@@ -216,9 +217,63 @@ def test_what_cannot_be_measured_is_refused(policy, reference, folder):
     narrow = policy.language_model(top_p=0.3)
     with pytest.raises(DataError, match=r"\d+ of their \d+ tokens are outside its top-p of 0.3"):
         sequence_kl(narrow, b, conversations, drawn)
-    other = EnumerableModel.make(folder / "other", seed=0, letters="abcd").language_model()
-    with pytest.raises(DataError, match=r"has logits for 4 tokens and the reference .* for 5"):
-        sequence_kl(a, other, conversations, drawn)
+
+
+def test_models_with_different_tokens_have_no_kl(policy, folder):
+    a, conversations = policy.language_model(), [policy.conversation("ab")]
+    drawn = a.sample(conversations, 50, seed=0)
+    turned = EnumerableModel.make(folder / "turned", seed=0, letters="acb").language_model()
+    with pytest.raises(DataError) as caught:
+        sequence_kl(a, turned, conversations, drawn)
+    assert str(caught.value) == (
+        f"The policy {str(policy.path)!r} and the reference {str(folder / 'turned')!r} write with "
+        "different tokens, so they have no KL: id 2 is 'b' for the policy and 'c' for the "
+        "reference (2 of 4 ids differ). Use a reference with the policy's tokenizer, or evaluate "
+        "without KL: --no-kl, or `evaluate.kl_samples: 0` in a configuration."
+    )
+
+
+def test_a_reference_with_more_tokens_has_a_kl_and_one_with_fewer_has_none(policy, folder):
+    more = EnumerableModel.make(folder / "more", seed=0, letters="abcd")
+    a, b, conversations = policy.language_model(), more.language_model(), [policy.conversation("a")]
+    drawn = a.sample(conversations, 400, seed=0)
+    ours, theirs = policy.law("a"), more.law("a")
+    exact = sum(p * np.log(p / theirs[text]) for text, p in ours.items())
+    values = sequence_kl(a, b, conversations, drawn).exact
+    assert abs(values.mean() - exact) < 4 * values.std() / np.sqrt(values.size)
+    drawn = b.sample(conversations, 50, seed=0)
+    with pytest.raises(DataError, match=r"wrote the token 'd', which the reference .* has not"):
+        sequence_kl(b, a, conversations, drawn)
+    kept = [[r for r in row if 4 not in r.tokens] for row in drawn]
+    with pytest.raises(DataError, match=r"gives 0\.\d+ of its probability to tokens that the ref"):
+        sequence_kl(b, a, conversations, kept)
+
+
+def test_logits_without_tokens_do_not_change_the_kl(policy, reference, folder):
+    # Embeddings are often padded to a round size; the rows added here are all but impossible.
+    a, conversations = policy.language_model(), [policy.conversation("ab")]
+    drawn, b = a.sample(conversations, 20, seed=0), reference.language_model()
+    expected = sequence_kl(a, b, conversations, drawn).exact
+    assert expected.min() > 0
+    for padded in (a, b):
+        bias = torch.nn.Linear(8, 9, bias=True)
+        bias.weight.data[:4], bias.weight.data[4:] = padded.model.lm_head.weight.data, 0
+        bias.bias.data[:4], bias.bias.data[4:] = 0, -40
+        padded.model.lm_head = bias
+        np.testing.assert_allclose(
+            sequence_kl(a, b, conversations, drawn).exact, expected, atol=1e-5
+        )
+
+
+def test_each_model_reads_the_prompt_in_its_own_template(policy, reference):
+    a, b = policy.language_model(), reference.language_model()
+    conversations = [policy.conversation("ab")]
+    drawn = a.sample(conversations, 400, seed=0)
+    b.tokenizer.chat_template = "{% for m in messages %}c{{ m['content'] }}a{% endfor %}"
+    ours, theirs = policy.law("ab"), reference.law("caba")
+    exact = sum(p * np.log(p / theirs[text]) for text, p in ours.items())
+    values = sequence_kl(a, b, conversations, drawn).exact
+    assert abs(values.mean() - exact) < 4 * values.std() / np.sqrt(values.size)
 
 
 @pytest.mark.parametrize(

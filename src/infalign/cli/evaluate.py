@@ -109,6 +109,14 @@ def evaluate(
         int,
         _option(SAMPLED, "Maximum number of responses per prompt used to measure the KL.", min=1),
     ] = 8,
+    no_kl: Annotated[
+        bool,
+        _option(
+            SAMPLED,
+            "Do not measure the KL, as between models with different tokens.",
+            "--no-kl",
+        ),
+    ] = False,
     temperature: Annotated[float, _option(SAMPLED, "Softmax temperature.")] = 1.0,
     top_p: Annotated[float, _option(SAMPLED, "Nucleus-sampling threshold (top-p).")] = 1.0,
     max_new_tokens: Annotated[
@@ -147,6 +155,8 @@ def evaluate(
     missing = [f"--{name}" for name in NEEDED if not context.params[name]]
     if missing:
         raise typer.BadParameter(f"without a configuration it needs {', '.join(missing)}")
+    if no_kl:
+        refuse(context, "is not used with --no-kl.", "kl_samples")
     if judge is None:
         refuse(context, "is used with --judge only.", "judge_pairs")
     if not any(spec.startswith("majority-vote") for spec in (*procedures, against or "")):
@@ -181,7 +191,7 @@ def evaluate(
         against=against,
         sampling=read_section(SamplingSettings, sampling),
         samples=samples,
-        kl_samples=kl_samples,
+        kl_samples=0 if no_kl else kl_samples,
         seed=seed,
         trust_remote_code=trust_remote_code,
     )

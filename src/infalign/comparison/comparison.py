@@ -61,7 +61,7 @@ class Comparison:
     """Responses per prompt and policy."""
 
     kl_samples: int = 8
-    """Maximum number of responses per prompt used to measure the KL."""
+    """Maximum number of responses per prompt used to measure the KL; 0 measures none."""
 
     seed: int = 0
     trust_remote_code: bool = False

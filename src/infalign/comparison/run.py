@@ -9,6 +9,7 @@ from infalign.prompts import fingerprint
 
 from .comparison import Comparison
 from .measured import Measured
+from .models import inspect_models
 from .resumable import Report
 from .sampling import draw
 from .summary import summarize
@@ -28,6 +29,7 @@ def compare_policies(comparison: Comparison, folder: Path, report: Report | None
     Raises ConfigError if the folder holds samples drawn with other settings, DataError if a model,
     a reward or the prompts cannot be used, and MissingExtraError without torch.
     """
+    inspect_models(comparison)
     folder = Path(folder)
     with storage.locked(folder):
         _require_same_settings(comparison, folder / SETTINGS)

@@ -131,15 +131,16 @@ def _kl(
     """KL along the first responses to each prompt, exact per token and sampled; nan elsewhere.
 
     The reference is used without its top-p, because tokens outside its nucleus would make the KL
-    infinite. Models without logits, such as a server's, have no KL.
+    infinite. Models without logits, such as a server's, have no KL, and none is measured with
+    `kl_samples` 0.
     """
     from infalign.models.hf import LanguageModel
     from infalign.models.kl import sequence_kl
 
     exact, sampled = (np.full((len(drawn), comparison.samples), np.nan) for _ in range(2))
     # The reference is loaded only if the policy has logits.
-    if isinstance(sampler, LanguageModel) and isinstance(models.reference, LanguageModel):
-        k = comparison.kl_samples
+    k = comparison.kl_samples
+    if k and isinstance(sampler, LanguageModel) and isinstance(models.reference, LanguageModel):
         first = [row[:k] for row in drawn]
         kl = sequence_kl(sampler, models.reference, conversations, first, reference_top_p=1.0)
         exact[:, :k], sampled[:, :k] = kl.exact, kl.sampled

@@ -14,6 +14,7 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    NonNegativeInt,
     PositiveFloat,
     PositiveInt,
     PrivateAttr,
@@ -225,8 +226,9 @@ class Evaluation(Section):
     judge_pairs: PositiveInt = 1
     """Pairs per prompt and policy that the judge compares."""
 
-    kl_samples: PositiveInt = 8
-    """Maximum number of responses per prompt used to measure the KL."""
+    kl_samples: NonNegativeInt = 8
+    """Maximum number of responses per prompt used to measure the KL. 0: the KL is not measured, as
+    between models with different tokens."""
 
 
 class Config(Section):

@@ -22,6 +22,7 @@ from .limits import prompt_ids
 from .loading import device, dtype, load_model, load_tokenizer, prompt_text
 from .logits import check_top_p, collate, sampling_law
 from .shared_prompts import prompt_cache, repeats
+from .tokens import Tokens
 
 
 class LanguageModel:
@@ -101,18 +102,25 @@ class LanguageModel:
         return prompt_text(self.tokenizer, messages)
 
     def prompt_ids(
-        self, conversations: Sequence[Conversation], keys: Sequence[str]
+        self, conversations: Sequence[Conversation], keys: Sequence[str], new: int
     ) -> list[list[int]]:
         """Prompts as token ids.
 
         - `keys`: the prompts' names in errors.
+        - `new`: number of tokens that a response may have.
 
         Raises DataError for prompts that the chat template refuses, and for prompts that leave no
-        room for `max_new_tokens` in the model's positions.
+        room for `new` tokens in the model's positions.
         """
         who = f"The model {str(self.path)!r}"
-        new = self.max_new_tokens
         return prompt_ids(self.model, self.tokenizer, conversations, keys, new, who)
+
+    def tokens(self, what: str = "The model") -> Tokens:
+        """The tokens that the model writes.
+
+        - `what`: the model's noun in errors.
+        """
+        return Tokens.of(self.tokenizer, self.model.config, f"{what} {str(self.path)!r}")
 
     @torch.no_grad()
     def sample(
@@ -145,7 +153,7 @@ class LanguageModel:
         keys = prompt_keys(keys, conversations)
         if not conversations:
             return []
-        prompts = self.prompt_ids(conversations, keys)
+        prompts = self.prompt_ids(conversations, keys, self.max_new_tokens)
         # Longest first, so that a lack of memory shows up at once.
         order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))
         answers: list[list[Response]] = [[] for _ in prompts]

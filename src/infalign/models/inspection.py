@@ -100,6 +100,24 @@ def inspect_reward(
         require_known(model, tokenizer, tokenize(tokenizer, texts)["input_ids"], who)
 
 
+def inspect_kl(policy: str, reference: str, *, trust_remote_code: bool = False) -> None:
+    """Raises DataError if two policies have logits but write with different tokens, so that they
+    have no KL."""
+    specs = {"The policy": ModelSpec.parse(policy), "The reference": ModelSpec.parse(reference)}
+    if policy == reference or not all(s.has_weights for s in specs.values()):
+        return
+    from .loading import load_config, load_tokenizer
+    from .tokens import Tokens, require_same_tokens
+
+    both = []
+    for what, spec in specs.items():
+        path = spec.path("model")
+        config = load_config(path, trust_remote_code, what)
+        tokenizer = load_tokenizer(path, trust_remote_code, what)
+        both.append(Tokens.of(tokenizer, config, f"{what} {str(path)!r}"))
+    require_same_tokens(*both)
+
+
 def inspect_judge(spec: str, *, trust_remote_code: bool = False, what: str = "The judge") -> None:
     """Raises DataError if `spec`, a specification for `load_judge`, cannot be a judge."""
     named = ModelSpec.parse(spec)

@@ -11,8 +11,9 @@ from infalign.evaluation.divergence import SequenceKL
 
 from .hf import LanguageModel
 from .interfaces import Conversation, Response
-from .loading import device, tokenize
+from .loading import device
 from .logits import check_top_p, collate, raw_logits, sampling_law
+from .tokens import WITHOUT_KL, require_same_tokens
 
 ENTRIES = 2**24
 """Maximum number of entries of one (tokens, vocabulary) table: 64 MiB in single precision. About
@@ -24,6 +25,10 @@ NO_IDS = torch.LongTensor()
 STRAYS = 0.02
 """Largest accepted share of sampled tokens outside the policy's recomputed nucleus: rounding at its
 edge moves a few tokens, mostly in half precision."""
+
+
+OUTSIDE = 1e-3
+"""Largest mean probability of tokens that the reference has not which is left out."""
 
 
 @torch.no_grad()
@@ -42,6 +47,11 @@ def sequence_kl(
     every token that the policy can, so the KL is infinite and is reported as such;
     `reference_top_p=1` measures against the whole reference instead.
 
+    Each model reads the prompts with its own tokenizer and in its own chat template, as it does
+    when it samples; the responses are the policy's tokens, which must be the reference's too. If
+    the policy has logits that the reference has not, such as those of padded embeddings, they are
+    left out as long as they have next to no probability.
+
     - `responses`: samples of the policy for each conversation, with their tokens; rows may differ
       in length.
     - `reference_top_p`: replaces the reference's own `top_p`.
@@ -50,29 +60,25 @@ def sequence_kl(
       the size of the vocabulary, in the model's precision. Further tables have `ENTRIES` entries at
       a time.
 
-    Raises ValueError for responses without tokens, and DataError if the models' vocabularies differ
-    or the responses are not the policy's.
+    Raises ValueError for responses without tokens, and DataError if the models' tokens differ or
+    the responses are not the policy's.
     """
     top_p = reference.top_p
     if reference_top_p is not None:
         top_p = check_top_p("reference_top_p", reference_top_p)
     _check.count("batch_tokens", batch_tokens)
-    flat = _flat(policy, conversations, responses)
-    totals = np.zeros((4, len(flat)))
-    for index in _batches([(len(p), len(r)) for p, r in flat], batch_tokens):
-        ids, mask, of_response = collate(
-            [flat[i][0] for i in index], [flat[i][1] for i in index], policy.tokenizer.pad_token_id
-        )
-        ids, mask = ids.to(device()), mask.to(device())
-        length = of_response.shape[1]
-        p, q = (raw_logits(m.model, ids, mask, length) for m in (policy, reference))
-        if p.shape != q.shape:
-            raise DataError(
-                f"The policy {str(policy.path)!r} has logits for {p.shape[-1]} tokens and the "
-                f"reference {str(reference.path)!r} for {q.shape[-1]}: they have no KL. "
-                "Use a reference with the policy's vocabulary."
-            )
-        sampled = ids[:, -length:]
+    if policy.tokenizer is not reference.tokenizer:
+        require_same_tokens(policy.tokens("The policy"), reference.tokens("The reference"))
+    tokens = _tokens(conversations, responses)
+    _require_possible(policy, reference, tokens)
+    prompts, theirs = (_prompts(m, conversations, responses) for m in (policy, reference))
+    shapes = [
+        (max(len(a), len(b)), len(r)) for a, b, r in zip(prompts, theirs, tokens, strict=True)
+    ]
+    totals = np.zeros((5, len(tokens)))
+    for index in _batches(shapes, batch_tokens):
+        p, sampled, of_response = _logits(policy, prompts, tokens, index)
+        q, _, _ = _logits(reference, theirs, tokens, index)
         for part in of_response.nonzero().split(max(1, ENTRIES // p.shape[-1])):
             row, place = part.to(device()).T
             values = _per_token(
@@ -83,12 +89,18 @@ def sequence_kl(
                 (reference.temperature, top_p),
             )
             np.add.at(totals.T, np.array(index)[part[:, 0].numpy()], values.cpu().numpy())
-    lengths = np.array([len(tokens) for _, tokens in flat])
+    lengths = np.array([len(row) for row in tokens])
     if totals[3].sum() > STRAYS * lengths.sum():
         raise DataError(
             f"`responses` must be samples of the policy; {totals[3].sum():.0f} of their "
             f"{lengths.sum()} tokens are outside its top-p of {policy.top_p:g}. Draw them with its "
             "`sample`, at the same temperature and `top_p`."
+        )
+    if totals[4].sum() > OUTSIDE * lengths.sum():
+        raise DataError(
+            f"The policy {str(policy.path)!r} gives {totals[4].sum() / lengths.sum():.2g} of its "
+            f"probability to tokens that the reference {str(reference.path)!r} has not, so the KL "
+            f"is infinite. Use a reference with the policy's tokens, or {WITHOUT_KL}."
         )
     return _table([len(row) for row in responses], totals[0], totals[1], lengths, totals[2])
 
@@ -100,8 +112,9 @@ def _per_token(
     policy_law: tuple[float, float],
     reference_law: tuple[float, float],
 ) -> torch.Tensor:
-    """Exact KL, log-ratio of the sampled token, whether the KL is infinite, and whether the sampled
-    token is outside the nucleus; shape (tokens, 4).
+    """Exact KL, log-ratio of the sampled token, whether the KL is infinite, whether the sampled
+    token is outside the nucleus, and the probability of tokens that the reference has not; shape
+    (tokens, 5).
 
     - `p`, `q`: logits, shape (tokens, vocabulary).
     - `policy_law`, `reference_law`: temperature and top-p.
@@ -112,17 +125,23 @@ def _per_token(
     stray = p.gather(1, sampled).isneginf()
     p = p.scatter(1, sampled, warmed.gather(1, sampled)).log_softmax(-1)
     q = sampling_law(*reference_law)(NO_IDS, q).log_softmax(-1)
+    shared = min(p.shape[-1], q.shape[-1])
+    outside = p[:, shared:].exp().sum(1)
+    if p.shape != q.shape:
+        p, q = p[:, :shared] - torch.log1p(-outside)[:, None], q[:, :shared]
     possible = ~p.isneginf()
     impossible = possible & q.isneginf()
     terms = torch.where(possible & ~impossible, p.exp() * (p - q), 0.0)
     infinite = impossible.any(1)
     exact = terms.sum(1).masked_fill(infinite, torch.inf)
     ratio = (p.gather(1, sampled) - q.gather(1, sampled))[:, 0]
-    return torch.stack([x.double() for x in (exact, ratio, infinite, stray[:, 0])], 1)
+    return torch.stack([x.double() for x in (exact, ratio, infinite, stray[:, 0], outside)], 1)
 
 
-def _flat(policy, conversations, responses) -> list[tuple[list[int], tuple[int, ...]]]:
-    """Prompt and response tokens of each response, one prompt after the other."""
+def _tokens(
+    conversations: Sequence[Conversation], responses: Sequence[Sequence[Response]]
+) -> list[tuple[int, ...]]:
+    """The tokens of each response, one prompt after the other."""
     if len(conversations) != len(responses):
         raise ValueError(
             "`responses` must have one row for each of the conversations; got "
@@ -136,9 +155,48 @@ def _flat(policy, conversations, responses) -> list[tuple[list[int], tuple[int, 
             f"({len(without)} of {sum(map(len, responses))} have none). Sample them with a "
             "`LanguageModel`."
         )
-    texts = [policy.prompt_text(c) for c in conversations]
-    prompts = tokenize(policy.tokenizer, texts)["input_ids"] if texts else []
-    return [(p, r.tokens) for p, row in zip(prompts, responses, strict=True) for r in row]
+    return [r.tokens for row in responses for r in row]
+
+
+def _prompts(
+    model: LanguageModel,
+    conversations: Sequence[Conversation],
+    responses: Sequence[Sequence[Response]],
+) -> list[list[int]]:
+    """The prompt of each response as `model` reads it."""
+    longest = max((len(r.tokens) for row in responses for r in row), default=0)
+    rows = model.prompt_ids(conversations, [str(i) for i in range(len(conversations))], longest)
+    return [ids for ids, row in zip(rows, responses, strict=True) for _ in row]
+
+
+def _logits(
+    model: LanguageModel,
+    prompts: Sequence[Sequence[int]],
+    tokens: Sequence[Sequence[int]],
+    index: Sequence[int],
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Logits of the responses at `index`, their tokens, and which of them are not padding."""
+    ids, mask, of_response = collate(
+        [prompts[i] for i in index], [tokens[i] for i in index], model.tokenizer.pad_token_id
+    )
+    ids, mask = ids.to(device()), mask.to(device())
+    length = of_response.shape[1]
+    return raw_logits(model.model, ids, mask, length), ids[:, -length:], of_response
+
+
+def _require_possible(
+    policy: LanguageModel, reference: LanguageModel, tokens: Sequence[Sequence[int]]
+) -> None:
+    """Raises DataError for tokens of the policy that the reference cannot read."""
+    size = reference.model.get_input_embeddings().weight.shape[0]
+    largest = max((max(row) for row in tokens), default=0)
+    if largest >= size:
+        token = policy.tokenizer.convert_ids_to_tokens(largest)
+        raise DataError(
+            f"The policy {str(policy.path)!r} wrote the token {token!r}, which the reference "
+            f"{str(reference.path)!r} has not, so the KL is infinite. Use a reference with the "
+            f"policy's tokens, or {WITHOUT_KL}."
+        )
 
 
 def _batches(shapes: Sequence[tuple[int, int]], batch_tokens: int) -> Iterator[list[int]]:

@@ -52,7 +52,7 @@ def summarize_run(run: Run, measured: Measured) -> dict:
     store, design = open_store(run), read_design(run)
     theory = Theory(run, store, design, read_outlook(run, store))
     for policy in results["policies"]:
-        policy |= theory.of(policy["method"], policy["kl"]["value"])
+        policy |= theory.of(policy["method"], policy["kl"] and policy["kl"]["value"])
     edges = np.linspace(0, 1, BINS + 1)
     optimum = exact_design(run.procedure, kl=design.target_kl, against=run.against).policy
     results["quantile_density"]["optimal"] = (np.diff(optimum.cdf(edges)) * BINS).tolist()
@@ -75,8 +75,9 @@ class Theory:
     design: TrainingDesign
     outlook: AbstractOutlook
 
-    def of(self, name: str, kl: float) -> dict:
-        """The transform that a policy was trained on, and its win rates in theory at its KL."""
+    def of(self, name: str, kl: float | None) -> dict:
+        """The transform that a policy was trained on, and its win rates in theory at its KL, of
+        which there are none without a KL."""
         if name not in self.run.config.methods:
             return {"transform": "trained elsewhere", "theory": {}}
         # The path is relative to the run folder, which may be moved.
@@ -92,7 +93,9 @@ class Theory:
             transform, win_rates = trained_on.spec, self._of(trained_on, kl)
         return own | {"transform": transform, "theory": win_rates}
 
-    def _raw(self, kl: float) -> dict[str, float | None]:
+    def _raw(self, kl: float | None) -> dict[str, float | None]:
+        if kl is None:
+            return {}
         beta = raw_beta(self.store, kl)
         return {
             spec: raw_win_rate(self.store, beta, procedure, against)
@@ -100,7 +103,9 @@ class Theory:
             if isinstance(procedure, RankProcedure) and isinstance(against, RankProcedure)
         }
 
-    def _of(self, transform: AbstractTransform, kl: float) -> dict[str, float | None]:
+    def _of(self, transform: AbstractTransform, kl: float | None) -> dict[str, float | None]:
+        if kl is None:
+            return {}
         outlook = self.outlook if transform.bounded else RankOutlook(self.store.samples)
         return {
             spec: _win_rate(outlook, transform, kl, *pair)

@@ -36,7 +36,7 @@ def _policies(results: Mapping) -> Table:
     rows = [
         (
             policy["label"],
-            with_interval(policy["kl"], 1, 3),
+            "not measured" if policy["kl"] is None else with_interval(policy["kl"], 1, 3),
             "" if policy["kl_efficiency"] is None else f"{policy['kl_efficiency']:.0%}",
             *_means(policy),
         )
