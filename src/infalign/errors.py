@@ -30,6 +30,10 @@ class DataError(InfalignError, ValueError):
     """Rewards, prompts, samples or stored files that cannot be used as they are."""
 
 
+class UnreachableError(DataError):
+    """A server that gives no answer, whatever it is asked."""
+
+
 class ConfigError(InfalignError, ValueError):
     """An invalid configuration, or a run folder that was made with a different one."""
 

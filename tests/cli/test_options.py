@@ -292,6 +292,8 @@ MODES: dict[str, dict[str, tuple[str, dict[str, str], dict[str, str]]]] = {
                 "--window-ms": "9",
                 "--waiting": "9",
                 "--largest-mb": "9",
+                "--arrival": "9",
+                "--allow-host": "gpu7",
             },
             NONE,
         )

@@ -5,6 +5,7 @@ import threading
 
 import pytest
 
+from infalign.errors import UnreachableError
 from infalign.frameworks.microbatch import BusyError, MicroBatcher
 
 
@@ -100,18 +101,36 @@ def test_a_full_queue_refuses_until_it_has_room(gate):
     assert batcher.submit([3] * 5).result(10) == [6] * 5  # nobody waits: taken, whatever its size
 
 
-def test_an_error_goes_to_all_of_its_batch_and_to_no_other():
+@pytest.mark.parametrize("bad", [{13}, {0}, {19}, {3, 4}, set(range(20))])
+def test_an_error_goes_to_the_requests_that_fail_alone(bad):
     def call(items):
-        if 13 in items:
-            raise ZeroDivisionError("13")
+        if failing := bad.intersection(items):
+            raise ZeroDivisionError(str(min(failing)))
         return items
 
-    batcher = MicroBatcher(call, window=60, batch=2)
-    pair = [batcher.submit([13]), batcher.submit([1])]
-    for future in pair:
-        with pytest.raises(ZeroDivisionError, match="13"):
+    batcher = MicroBatcher(call, window=60, batch=40)
+    sent = [batcher.submit([i, i]) for i in range(20)]
+    for i, future in enumerate(sent):
+        if i in bad:
+            with pytest.raises(ZeroDivisionError, match=f"^{i}$"):
+                future.result(10)
+        else:
+            assert future.result(10) == [i, i]
+
+
+@pytest.mark.parametrize("error", [UnreachableError("down"), SystemExit(0)])
+def test_a_server_that_is_down_is_not_asked_for_each_request(error):
+    sizes = []
+
+    def call(items):
+        sizes.append(len(items))
+        raise error
+
+    batcher = MicroBatcher(call, window=60, batch=8)
+    for future in [batcher.submit([i]) for i in range(8)]:
+        with pytest.raises(type(error)):
             future.result(10)
-    assert [batcher.submit([i]) for i in (1, 2)][1].result(10) == [2]
+    assert sizes == [8]
 
 
 def test_cancelled_requests_are_not_scored(gate):

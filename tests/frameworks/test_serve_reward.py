@@ -24,7 +24,7 @@ from infalign.errors import DataError, MissingExtraError
 from infalign.frameworks import Asked, openrlhf
 from infalign.frameworks.callback import TrainingStopped
 from infalign.frameworks.opened import open_run, open_scorer, policy_text
-from infalign.frameworks.serving import make_app, serve
+from infalign.frameworks.serving import hosts_of, make_app, serve
 from infalign.models.reward_server import ServerReward
 from infalign.models.rewards import load_reward, score
 
@@ -130,8 +130,39 @@ def test_requests_at_one_time_share_calls(folder, http):
         ({"query": ["ab"], "prompts": ["a"], "labels": ["zz"]}, 422, "prompt_id 'zz'", "zz"),
         ({"query": ["x"], "labels": ["a"]}, 422, "send `prompts` too", "a"),
         ({"responses": ["x"]}, 422, "without a prompt_id", None),
-        ({"messages": [[{"role": "user"}]], "labels": ["a"]}, 422, "KeyError: 'content'", "a"),
-        ({"messages": [[]], "labels": ["a"]}, 422, "ValueError: not enough values", "a"),
+        ({"messages": [[]], "labels": ["a"]}, 422, "`messages.0`: must end with the response", ...),
+        ({"messages": [[{}, {"content": ""}]]}, 422, "`messages.0.0`: `content` must be text", ...),
+        ({"messages": [[{"content": ""}] * 2]}, 422, "response must have a `role`", ...),
+        *(
+            (
+                {"messages": [[{"role": "assistant", "content": c}]]},
+                422,
+                "`content` must be text",
+                ...,
+            )
+            for c in (None, 7, ["x"], [{"type": "text", "text": "x"}], {"text": "x"})
+        ),
+        *(
+            ({"responses": ["x"], "labels": [label]}, 422, "`labels.0", ...)
+            for label in (["a"], {"prompt_id": "a"}, True)
+        ),
+        *(
+            (f'{{"responses": ["x"], "labels": [{label}]}}'.encode(), 422, "", ...)
+            for label in ("NaN", "-Infinity", "1e999", '"\\ud800"')
+        ),
+        *(
+            (json.dumps({name: [text], "labels": ["a"]}).encode(), 422, "half of a surrogate", ...)
+            for name, text in [
+                ("responses", "a\ud800"),
+                ("query", "\udc00"),
+                ("messages", [{"role": "user", "content": "a\ud800"}]),
+            ]
+        ),
+        ({"responses": [1] * 9, "labels": ["a"] * 9}, 422, "; and 4 more", ...),
+        (b"[" * 4000, 422, "nested too deeply", ...),
+        (b'{"responses": [' + b"[" * 4000, 422, "nested too deeply", ...),
+        (b'"text"', 422, "cannot be read", ...),
+        (b"", 422, "is not JSON", ...),
         ({"labels": ["a"]}, 422, "it needs `query`, `messages` or `responses`", ...),
         ({"query": ["a"], "prompts": []}, 422, "one length; got {'query': 1, 'prompts': 0}", ...),
         ({"query": [1]}, 422, "`query.0`: Input should be a valid string", ...),
@@ -145,6 +176,7 @@ def test_errors_are_answered_as_json(url, http, body, status, message, prompt_id
     answer = http.request("POST", url, **sent)
     error = answer.json()
     assert answer.status == status and message in error["error"]
+    assert answer.data.isascii() and len(answer.data) < 1000
     assert error.get("prompt_id", ...) == prompt_id
 
 
@@ -228,6 +260,86 @@ def test_a_reward_that_fails_is_reported_and_the_server_goes_on(http):
         assert ask("good").json()["rewards"] == [1.0]
 
 
+def test_a_response_that_the_reward_refuses_fails_alone(http):
+    def long_refused(prompts, completions, **columns):
+        if any(len(c[-1]["content"]) > 100 for c in completions):
+            raise IndexError("index out of range in self")
+        return [float(len(c[-1]["content"])) for c in completions]
+
+    def ask(reply):
+        turns = [{"role": "user", "content": "?"}, {"role": "assistant", "content": reply}]
+        return http.request("POST", url, body=json.dumps({"messages": [turns]}))
+
+    app = make_app(open_scorer(reward=long_refused, raw=True), window=60, batch=24)
+    replies = ["x" * (i + 1) for i in range(20)] + ["y" * 1000, [None], "z" * 101, "\ud800"]
+    replies += ["ab", "abc"]
+    with serving(app) as url, ThreadPoolExecutor(len(replies)) as pool:
+        answers = dict(zip(map(str, replies), pool.map(ask, replies), strict=True))
+    for reply, answer in answers.items():
+        if reply.isascii() and len(reply) < 30 and reply.isalpha():
+            assert answer.json()["rewards"] == [float(len(reply))]
+        elif len(reply) > 100:
+            assert (
+                answer.status == 500 and "IndexError: index out of range" in answer.json()["error"]
+            )
+        else:
+            assert answer.status == 422
+
+
+def raw_socket(url):
+    host, port = url.removeprefix("http://").split(":")
+    return socket.create_connection((host, int(port)), timeout=60)
+
+
+HALF = b"POST / HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 100\r\n\r\n{"
+
+
+def test_a_request_that_does_not_arrive_is_ended(folder):
+    app = make_app(open_scorer(folder), arrival=0.05)
+    with serving(app) as url, raw_socket(url) as client:
+        client.sendall(HALF)
+        answer = b"".join(iter(lambda: client.recv(4096), b""))  # until the server closes it
+    assert answer.startswith(b"HTTP/1.1 408") and b"did not arrive within 0.05 seconds" in answer
+
+
+def test_a_client_that_leaves_is_not_logged(folder, caplog):
+    left = threading.Event()
+
+    async def noted(scope, receive, send):
+        await app(scope, receive, send)
+        left.set()
+
+    app = make_app(open_scorer(folder))
+    with serving(noted) as url:
+        with raw_socket(url) as client:
+            client.sendall(HALF)
+        assert left.wait(60)
+    assert caplog.text == ""
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("localhost", 200),
+        ("LOCALHOST:8000", 200),
+        ("127.0.0.1:8000", 200),
+        ("[::1]:8000", 200),
+        ("gpu7", 200),
+        ("evil.example:8000", 400),
+        ("localhost.evil.example", 400),
+        ("[::1", 400),
+        ("", 400),
+    ],
+)
+def test_other_hosts_are_refused(folder, http, host, status):
+    app = make_app(open_scorer(folder), hosts=hosts_of("127.0.0.1", ["gpu7"]))
+    with serving(app) as url:
+        answer = http.request("GET", f"{url}/health", headers={"Host": host})
+        assert answer.status == status
+        if status == 400:
+            assert "localhost" in answer.json()["error"]
+
+
 def test_frameworks_ask_the_server_instead_of_loading_the_reward(url, folder):
     scorer = open_scorer(server=url)
     scores = scorer([scorer.resolve(Asked(*reply)) for reply in REPLIES])
@@ -281,8 +393,12 @@ def test_the_command_serves_until_it_is_interrupted(folder):
             body = {"labels": ["a"], "responses": ["red"]}
             rewards = pool.request("POST", url, json=body).json()["rewards"]
         assert rewards == pytest.approx([given.expected("a", "red")["score"]], abs=1e-12)
-        server.send_signal(signal.SIGINT)
-        assert server.wait() == 0 and server.stderr.read() == "Ctrl-C ends it.\n"
+        # A request of which half was sent does not keep the server from ending.
+        with raw_socket(url) as half:
+            half.sendall(HALF)
+            server.send_signal(signal.SIGINT)
+            assert half.recv(4096).startswith(b"HTTP/1.1 503")
+        assert server.wait() == 0 and "Traceback" not in server.stderr.read()
 
 
 def test_a_port_in_use_is_refused(folder):

@@ -70,9 +70,19 @@ def serve_reward(
     largest_mb: Annotated[
         float, typer.Option(help="Maximum size of a request, in megabytes.")
     ] = 32.0,
+    arrival: Annotated[
+        float, typer.Option(help="Seconds in which a request must arrive, or it gets status 408.")
+    ] = 30.0,
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Host name under which requests are answered; repeat it for more. Default: this "
+            "machine's own for a --host that other machines cannot reach, any for another."
+        ),
+    ] = None,
 ):
     from infalign.frameworks.opened import open_run, policy_text, run_scorer
-    from infalign.frameworks.serving import make_app, serve
+    from infalign.frameworks.serving import hosts_of, make_app, serve
     from infalign.pipeline.read import read_design
 
     quiet_libraries()
@@ -92,6 +102,8 @@ def serve_reward(
         batch=batch,
         waiting=waiting,
         largest=int(largest_mb * 2**20),
+        arrival=arrival,
+        hosts=hosts_of(host, allow_host or []),
     )
 
     def announce(address):

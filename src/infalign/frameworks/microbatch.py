@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 from infalign import _check
-from infalign.errors import InfalignError
+from infalign.errors import InfalignError, UnreachableError
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -35,8 +35,9 @@ class MicroBatcher(Generic[Item, Result]):
     A call begins when the time window opened by its first item ends, or when the batch is full. The
     next batch is gathered meanwhile. Items that one caller submits together stay together.
 
-    - `call`: maps a list of items to a list of results of the same length. Its errors reach all
-      callers of the batch.
+    - `call`: maps a list of items to a list of results of the same length. If it fails, the batch
+      is split until the requests that fail are alone: they get the error, and the others their
+      results.
     - `window`: seconds to wait for more items.
     - `batch`: maximum number of items in a call, unless one caller submits more at once.
     - `waiting`: maximum number of items in the queue. Default: no limit.
@@ -130,13 +131,21 @@ class MicroBatcher(Generic[Item, Result]):
 
     def _answer(self, requests: list[Request[Item, Result]]) -> None:
         # Requests canceled in the meantime are neither scored nor answered.
-        requests = [r for r in requests if r.future.set_running_or_notify_cancel()]
+        self._score([r for r in requests if r.future.set_running_or_notify_cancel()])
+
+    def _score(self, requests: list[Request[Item, Result]]) -> None:
         items = [item for r in requests for item in r.items]
         try:
             results = list(self.call(items)) if items else []
             if len(results) != len(items):
                 raise ValueError(f"{len(results)} results for {len(items)} items")
         except BaseException as error:
+            own = isinstance(error, Exception) and not isinstance(error, UnreachableError)
+            if own and len(requests) > 1:
+                middle = len(requests) // 2
+                self._score(requests[:middle])
+                self._score(requests[middle:])
+                return
             for r in requests:
                 r.future.set_exception(error)
             return

@@ -6,22 +6,24 @@ the prompt with its response, the prompt, and the prompt's id. Two more keys tak
 `responses`, the plain texts. The answer is `{"rewards": […], "scores": […], "extra_logs": {…}}`.
 
 An error is answered as `{"error": …}`, with the `prompt_id` if it concerns one prompt. The status
-is 422 for a request that can never be answered, 413 for a request that is too large, 503 with
-`Retry-After` while the queue is full, and 500 if the reward fails.
+is 422 for a request that can never be answered, 413 for a request that is too large, 408 for one
+that does not arrive in time, 400 for one to another host, 503 with `Retry-After` while the queue is
+full, and 500 if the reward fails. A request fails alone: those that share its batch are scored.
 """
 
 import asyncio
+import ipaddress
 import json
+import math
 from collections.abc import Mapping, Sequence
-from typing import Any
-
-import pydantic
+from urllib.parse import urlsplit
 
 from infalign import _check
 from infalign.errors import DataError, MissingExtraError
 
 from .microbatch import BusyError, MicroBatcher
 from .prompt_text import PolicyText
+from .score_request import UnresolvedError, read_body, resolved
 from .scorer import Asked, Scored, Scorer
 
 PATHS = ("/", "/score", "/get_reward")
@@ -36,49 +38,14 @@ LARGEST = 32 * 2**20
 WAITING = 16384
 """Default maximum number of responses in the queue."""
 
+ARRIVAL = 30.0
+"""Default time for the body of a request to arrive, in seconds."""
 
-class Body(pydantic.BaseModel):
-    """An OpenRLHF request, with two more keys."""
+GRACE = 5
+"""Seconds in which requests are still answered after a signal to end."""
 
-    query: list[str] | None = None
-    prompts: list[str] | None = None
-    labels: list[Any] | None = None
-    messages: list[list[dict]] | None = None
-    responses: list[str] | None = None
-
-    @pydantic.model_validator(mode="after")
-    def _one_entry_per_response(self):
-        lengths = {name: len(value) for name, value in self if value is not None}
-        if not {"query", "messages", "responses"} & lengths.keys():
-            raise ValueError("it needs `query`, `messages` or `responses`")
-        if len(set(lengths.values())) > 1:
-            raise ValueError(f"its lists must be of one length; got {lengths}")
-        return self
-
-    def __len__(self) -> int:
-        """The number of responses."""
-        return len(self.responses or self.messages or self.query or ())
-
-    def asked(self, i: int, text: PolicyText | None) -> Asked:
-        """Response `i` and its prompt; DataError if the request does not contain them."""
-        label = self.labels[i] if self.labels else None
-        prompt = self.prompts[i] if self.prompts else None
-        unnamed = label is None or label == ""
-        key, by_text = (prompt, True) if unnamed else (str(label), False)
-        *conversation, reply = self.messages[i] if self.messages else [{}]
-        messages = tuple(conversation) or None
-        if self.responses:
-            return Asked(key, self.responses[i], messages, by_text)
-        if self.messages:
-            return Asked(key, reply["content"], messages, by_text)
-        if prompt is None:
-            raise DataError("`query` does not say where its response begins: send `prompts` too.")
-        if text is None:
-            raise DataError(
-                "`query` cannot be read without the policy's tokenizer, which this server does not "
-                "have. Send `responses` or `messages`."
-            )
-        return Asked(key, text.response((self.query or [])[i], prompt), messages, by_text)
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+"""Names and addresses of this machine."""
 
 
 def make_app(
@@ -90,6 +57,8 @@ def make_app(
     batch: int = 256,
     waiting: int = WAITING,
     largest: int = LARGEST,
+    arrival: float = ARRIVAL,
+    hosts: Sequence[str] | None = None,
 ):
     """The server as an ASGI application.
 
@@ -97,13 +66,18 @@ def make_app(
     - `about`: entries of the answer to `GET /health`, besides the length of the queue.
     - `window`, `batch`, `waiting`: as in `MicroBatcher`, over all requests.
     - `largest`: maximum size of a request, in bytes.
+    - `arrival`: maximum time for the body of a request to arrive, in seconds.
+    - `hosts`: names under which requests are answered, without port. Default: any. On a machine of
+      one's own it should be given: otherwise a web page that is open there can reach the server
+      under the page's own name (DNS rebinding).
 
     Raises MissingExtraError without starlette.
     """
     try:
         from starlette.applications import Starlette
         from starlette.exceptions import HTTPException
-        from starlette.responses import JSONResponse
+        from starlette.requests import ClientDisconnect
+        from starlette.responses import Response
         from starlette.routing import Route
     except ImportError:
         raise MissingExtraError(
@@ -111,32 +85,42 @@ def make_app(
             'pip install "infalign[serve]"'
         ) from None
     _check.count("largest", largest)
+    _check.positive("arrival", arrival)
     batcher: MicroBatcher[Asked, Scored] = MicroBatcher(
         scorer, window=window, batch=batch, waiting=waiting
     )
 
-    def refusal(status: int, error, **more):
-        headers = {"Retry-After": str(RETRY_AFTER)} if status == 503 else None
-        return JSONResponse({"error": str(error), **more}, status, headers=headers)
+    class JSON(Response):
+        media_type = "application/json"
+
+        def render(self, content) -> bytes:
+            return json.dumps(content, allow_nan=False).encode()  # ASCII: surrogates are escaped
+
+    def refusal(status: int, error: object, **more):
+        headers = {"Retry-After": str(RETRY_AFTER)} if status == 503 else {}
+        if status in (408, 413):
+            headers["Connection"] = "close"  # the rest of the request is not read
+        return JSON({"error": str(error), **more}, status, headers=headers)
 
     async def score(request):
         raw = bytearray()
-        async for chunk in request.stream():
-            raw += chunk
-            if len(raw) > largest:
-                return refusal(
-                    413, f"A request may have {largest} bytes. Send fewer responses at once."
-                )
         try:
-            body = Body.model_validate(json.loads(raw))
-        except pydantic.ValidationError as error:
-            problems = "; ".join(_problem(e) for e in error.errors())
-            return refusal(422, f"The request cannot be read: {problems}.")
-        except ValueError as error:
-            return refusal(422, f"The request is not JSON: {error}.")
+            async with asyncio.timeout(arrival):
+                async for chunk in request.stream():
+                    raw += chunk
+                    if len(raw) > largest:
+                        return refusal(
+                            413,
+                            f"A request may have {largest} bytes. Send fewer responses at once.",
+                        )
+        except TimeoutError:
+            return refusal(408, f"The request did not arrive within {arrival:g} seconds.")
         try:
-            asked = await asyncio.to_thread(_resolved, scorer, body, text)
-        except _Unresolved as error:
+            body = read_body(raw)
+            asked = await asyncio.to_thread(resolved, scorer, body, text)
+        except DataError as error:
+            return refusal(422, error)
+        except UnresolvedError as error:
             return refusal(422, error, prompt_id=error.prompt_id)
         try:
             scored = await asyncio.wrap_future(batcher.submit(asked))
@@ -144,18 +128,73 @@ def make_app(
             return refusal(503, error)
         except Exception as error:
             return refusal(500, f"The reward failed: {type(error).__name__}: {error}")
-        return JSONResponse(answer(scored))
+        if not all(math.isfinite(one["score"]) for one in scored):
+            return refusal(500, "The reward failed: the shaped reward is not finite.")
+        return JSON(answer(scored))
+
+    async def answered(request):
+        """The answer of `score`, also to clients that leave and while the server ends."""
+        try:
+            return await score(request)
+        except ClientDisconnect:
+            return refusal(400, "The client left.")
+        except asyncio.CancelledError:
+            return refusal(503, "The server ends.")
 
     async def health(request):
-        return JSONResponse({"status": "ok", "waiting": batcher.queued, **(about or {})})
+        return JSON({"status": "ok", "waiting": batcher.queued, **(about or {})})
 
     async def http_error(request, error):
         return refusal(error.status_code, f"{request.url.path}: {error.detail}")
 
-    routes = [Route(path, score, methods=["POST"]) for path in PATHS]
-    return Starlette(
+    routes = [Route(path, answered, methods=["POST"]) for path in PATHS]
+    app = Starlette(
         routes=[*routes, Route("/health", health)], exception_handlers={HTTPException: http_error}
     )
+    if hosts is None:
+        return app
+    named = {host.lower().strip("[]") for host in _check.texts("hosts", hosts)}
+
+    async def for_its_hosts(scope, receive, send):
+        headers = dict(scope.get("headers", ()))
+        host = _host(headers.get(b"host", b"").decode("latin-1"))
+        own = scope["type"] != "http" or host in named
+        await (app if own else refusal(400, _other_host(host, named)))(scope, receive, send)
+
+    return for_its_hosts
+
+
+def _host(header: str) -> str | None:
+    """The name in a `Host` header, without port; None if there is none."""
+    try:
+        return urlsplit(f"//{header}").hostname
+    except ValueError:
+        return None
+
+
+def _other_host(host: str | None, named: set[str]) -> str:
+    return (
+        f"This server does not answer for the host {_check.short(host)}, but for "
+        f"{', '.join(sorted(named))}. `infalign serve-reward --allow-host` names others."
+    )
+
+
+def hosts_of(host: str, allowed: Sequence[str]) -> list[str] | None:
+    """The `hosts` of a server that listens on `host`: this machine's names if others cannot reach
+    it, and else any. `allowed` names more, or the only ones.
+
+    >>> hosts_of("127.0.0.1", [])
+    ['127.0.0.1', '::1', 'localhost']
+    >>> hosts_of("0.0.0.0", []), hosts_of("0.0.0.0", ["gpu7"])
+    (None, ['gpu7'])
+    """
+    try:
+        local = ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        local = host == "localhost"
+    if local:
+        return sorted({host, *LOOPBACK, *allowed})
+    return list(allowed) or None
 
 
 def answer(scored: Sequence[Scored]) -> dict[str, object]:
@@ -163,35 +202,6 @@ def answer(scored: Sequence[Scored]) -> dict[str, object]:
     columns = {name: [dict(s)[name] for s in scored] for name in (scored[0] if scored else ())}
     rewards = columns.pop("score", [])
     return {"rewards": rewards, "scores": columns.get("quantile", rewards), "extra_logs": columns}
-
-
-class _Unresolved(Exception):
-    """A response whose prompt or text cannot be read, with the prompt's label from the request."""
-
-    def __init__(self, message: str, prompt_id: Any):
-        super().__init__(message)
-        self.prompt_id = prompt_id
-
-
-def _resolved(scorer: Scorer, body: Body, text: PolicyText | None) -> list[Asked]:
-    """The responses of a request with their prompts; raises _Unresolved for the first without
-    one."""
-    resolved = []
-    for i in range(len(body)):
-        try:
-            resolved.append(scorer.resolve(body.asked(i, text)))
-        except (DataError, LookupError, TypeError, ValueError) as error:
-            own = isinstance(error, DataError)
-            problem = str(error) if own else f"{type(error).__name__}: {error}"
-            label = body.labels[i] if body.labels else None
-            raise _Unresolved(f"Response {i} of {len(body)}: {problem}", label) from error
-    return resolved
-
-
-def _problem(error) -> str:
-    where = ".".join(map(str, error["loc"]))
-    words = error["msg"].removeprefix("Value error, ")
-    return f"`{where}`: {words}" if where else words
 
 
 def serve(app, host: str, port: int, announce) -> None:
@@ -213,7 +223,15 @@ def serve(app, host: str, port: int, announce) -> None:
             "Port 0 takes a free one."
         ) from error
     with listening:
-        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="off", ws="none"))
+        config = uvicorn.Config(
+            app,
+            log_level="warning",
+            lifespan="off",
+            ws="none",
+            timeout_graceful_shutdown=GRACE,
+            server_header=False,
+        )
+        server = uvicorn.Server(config)
         announce(f"http://{host}:{listening.getsockname()[1]}")
         try:
             server.run(sockets=[listening])

@@ -19,13 +19,16 @@ from urllib3.exceptions import HostChangedError, HTTPError, LocationParseError
 from urllib3.util import Timeout, parse_url
 
 from infalign import _check
-from infalign.errors import DataError
+from infalign.errors import DataError, UnreachableError
 
 AGAIN = (408, 409, 425, 429, 500, 502, 503, 504)
 """Statuses after which a request is sent again."""
 
 LONGEST_WAIT = 600
 """Longest `Retry-After` that is waited for, in seconds. A longer one is an error."""
+
+BUSY = (429, 502, 503, 504)
+"""Statuses of a server that answers no request now."""
 
 QUOTED = 300
 """Characters of a server's answer that a message quotes."""
@@ -98,7 +101,7 @@ class JSONServer:
 
         - `path`: follows the path of the URL.
 
-        Raises DataError if there is no answer.
+        Raises UnreachableError if there is no answer.
         """
         try:
             answer = self._pool.urlopen(
@@ -119,12 +122,13 @@ class JSONServer:
                 release_conn=True,  # the connection has read the whole body
             )
         except _EndedError as error:
-            raise self.error(str(error), error.remedy) from None
+            raise self.error(str(error), error.remedy, UnreachableError) from None
         except HostChangedError as error:
             raise self.error(
                 f"it redirects to {quoted(error.url or 'nowhere')}, and requests go to the named "
                 "server only",
                 "If that is the right server, give its URL.",
+                UnreachableError,
             ) from None
         except HTTPError as error:
             reason = getattr(error, "reason", None) or error
@@ -132,10 +136,12 @@ class JSONServer:
                 raise self.error(
                     f"no answer within {self.timeout:g} seconds",
                     "Raise `timeout`, or ask for less at once.",
+                    UnreachableError,
                 ) from error
             raise self.error(
                 f"{type(reason).__name__}: {quoted(str(reason))}",
                 "Is it running, and the URL right?",
+                UnreachableError,
             ) from error
         return Answer(answer.status, answer.headers.get("Content-Type", ""), answer.data)
 
@@ -156,10 +162,15 @@ class JSONServer:
                 else "Is this the right path?",
             ) from error
 
-    def error(self, problem: str, remedy: str) -> DataError:
-        """A DataError about this server."""
+    def refusal(self, answer: Answer, remedy: str = "Its log may say more.") -> DataError:
+        """The error about an answer with another status than 200."""
+        kind = UnreachableError if answer.status in BUSY else DataError
+        return self.error(f'status {answer.status}, "{answer.words}"', remedy, kind)
+
+    def error(self, problem: str, remedy: str, kind: type[DataError] = DataError) -> DataError:
+        """An error about this server."""
         words = problem.rstrip(".")
-        return DataError(f"{quoted(self.url)} cannot be {self.use}: {words}. {remedy}")
+        return kind(f"{quoted(self.url)} cannot be {self.use}: {words}. {remedy}")
 
 
 def quoted(text: str, most: int = QUOTED) -> str:

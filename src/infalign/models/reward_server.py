@@ -98,9 +98,7 @@ class ServerReward:
 
     def _read(self, answer):
         if answer.status != 200:
-            raise self.server.error(
-                f'status {answer.status}, "{answer.words}"', "Its log may say more."
-            )
+            raise self.server.refusal(answer)
         # No float holds JSON's largest whole numbers, and no int their digits.
         return self.server.read(answer, parse_int=float)
 
