@@ -13,6 +13,7 @@ import yaml
 from infalign import CalibrationStore, Exponential, ShapedReward
 from infalign.demo import bundled
 from infalign.frameworks import Asked, verl
+from infalign.manifest import Manifest
 from infalign.models.fingerprints import reward_fingerprint
 from infalign.prompts import Prompt, fingerprint
 from infalign.stores.exchange import import_rewards
@@ -84,7 +85,9 @@ def make_run(folder: Path, **made_with) -> Path:
         "calibration": {"samples": 16, "calibrator": "ecdf"},
         "train": {"validation": 0.2, "group": 8},
     }
-    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    manifest = Manifest(folder)
+    with manifest.recording(folder / "config.yaml", stage="run"):
+        (folder / "config.yaml").write_text(yaml.safe_dump(config))
     prompts = [Prompt(i, tuple(messages(i))) for i in PROMPTS]
     made_with |= {"reward": reward_fingerprint(REWARD), "prompts": fingerprint(prompts)}
     pq.write_table(reference(made_with).to_table(), folder / "rewards.parquet")
@@ -96,7 +99,8 @@ def make_run(folder: Path, **made_with) -> Path:
         "kl": KL,
         "win_rate": 0.7,
     }
-    (folder / "design.json").write_text(json.dumps(design))
+    with manifest.recording(folder / "design.json", stage="design"):
+        (folder / "design.json").write_text(json.dumps(design))
     return folder
 
 
