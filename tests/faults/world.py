@@ -6,6 +6,7 @@ on a copy.
 
 import json
 import shutil
+import string
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,8 @@ import yaml
 
 from .processes import Setup, infalign
 
-LETTERS = "abcdefgh"
+LETTERS = string.ascii_letters + "`{@["
+"""The model's tokens: what the red team makes of a few letters too."""
 
 REWARDS = '''\
 """Rewards and a judge of texts over a few letters."""
@@ -36,7 +38,7 @@ def judge(prompts, first, second):
 
 def broken(prompt, response):
     """Whether an attack succeeded."""
-    return response.startswith("a")
+    return ord(response[:1] or "a") % 3 == 0
 '''
 
 CONFIG = {
@@ -99,7 +101,7 @@ class World:
         (folder / "rewards.py").write_text(REWARDS)
         (folder / "config.yaml").write_text(yaml.safe_dump(CONFIG))
         rows = [
-            {"prompt_id": f"p{i}", "split": split, "prompt": LETTERS[i % 8] + LETTERS[i * 5 % 7]}
+            {"prompt_id": f"p{i}", "split": split, "prompt": LETTERS[i] + LETTERS[i * 5 % 7]}
             for i, split in enumerate(["train"] * 12 + ["test"] * 6)
         ]
         # Held-out prompts have three letters, and so none of them is a training prompt.
