@@ -49,3 +49,12 @@ def test_samples_needed_advises_on_its_own_arguments():
         samples_needed(ia.BestOfN(2), ia.Identity(), kl=0.5, loss=0.001, exact=0.9, most=4)
     named = set(re.findall(r"`(\w+)`", str(caught.value))) - {"identity"}
     assert named == {"exact", "loss", "most"} <= set(inspect.signature(samples_needed).parameters)
+
+
+def test_a_seed_may_be_larger_than_any_count():
+    assert _check.seed("seed", 2**63 + 1) == 2**63 + 1
+    for wrong in (-1, 1.0, True, None, "1"):
+        with pytest.raises(ValueError, match=r"`seed` must be a whole number of at least 0"):
+            _check.seed("seed", wrong)
+    with pytest.raises(ValueError, match="`n` must be at most"):
+        _check.count("n", 2**63 + 1)

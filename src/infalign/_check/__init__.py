@@ -29,14 +29,23 @@ MOST = 10**9
 
 def count(name: str, value: Any, *, at_least: int = 1) -> int:
     """`value` as an int of at least `at_least` and at most `MOST`."""
+    number = _whole(name, value, at_least)
+    if number > MOST:
+        raise ArgumentError(name, f"must be at most {MOST:,}; got {short(value)}.")
+    return number
+
+
+def seed(name: str, value: Any) -> int:
+    """`value` as an int of at least 0. Derived seeds are larger than any count."""
+    return _whole(name, value, 0)
+
+
+def _whole(name: str, value: Any, at_least: int) -> int:
     if isinstance(value, bool) or not isinstance(value, Integral) or value < at_least:
         raise ArgumentError(
             name, f"must be a whole number of at least {at_least}; got {short(value)}."
         )
-    number = int(value)
-    if number > MOST:
-        raise ArgumentError(name, f"must be at most {MOST:,}; got {short(value)}.")
-    return number
+    return int(value)
 
 
 def positive(name: str, value: Any) -> float:

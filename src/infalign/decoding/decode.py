@@ -142,7 +142,7 @@ def decode(
             f"`calibration` must be given: {procedure!r} reads the calibrated reward. Open a "
             "CalibrationStore, or draw reference samples with `draw_calibration`."
         )
-    _check.count("seed", seed, at_least=0)
+    _check.seed("seed", seed)
     prompts = []
     for own, conversation in zip(_ids(prompt_ids, conversations), conversations, strict=True):
         rng = generator(seed, "keep", own)

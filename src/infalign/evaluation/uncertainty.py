@@ -125,7 +125,7 @@ class Bootstrap(AbstractInterval):
     resamples: int = 2000
 
     def __post_init__(self):
-        _check.count("seed", self.seed, at_least=0)
+        _check.seed("seed", self.seed)
         _check.count("resamples", self.resamples, at_least=100)
 
     def reach(self, values, level):

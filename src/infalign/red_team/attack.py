@@ -100,7 +100,7 @@ def attack(
       repeated sampling.
     """
     _check.count("attempts", attempts)
-    streams = np.random.SeedSequence(_check.count("seed", seed, at_least=0)).spawn(2)
+    streams = np.random.SeedSequence(_check.seed("seed", seed)).spawn(2)
     draw = int(streams[0].generate_state(1)[0])
     if names:
         rng = np.random.default_rng(streams[1])
