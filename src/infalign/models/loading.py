@@ -131,13 +131,13 @@ def _named_errors(path: str | Path, what: str, asked: str | Path) -> Iterator[No
         kind = "folder" if Path(path).is_dir() else "folder, or hub id that could be reached"
         of = "" if str(path) == str(asked) else f", the base model of the adapter {str(asked)!r},"
         raise DataError(
-            f"{what} {str(path)!r}{of} is not a {kind} that transformers can load: {_first(error)}"
+            f"{what} {str(path)!r}{of} is not a {kind} that transformers can load: {_first(error)}."
         ) from error
 
 
 def _first(error: Exception) -> str:
     lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
+    return lines[0].rstrip(".") if lines else type(error).__name__
 
 
 def device() -> str:
@@ -241,7 +241,9 @@ def judged_text(tokenizer, messages: Conversation, reply: str, what: str) -> str
 
 
 def _shown(messages: Conversation) -> str:
-    return _check.short(messages[-1].get("content") if messages else None)
+    """The user's last message, shortened."""
+    asked = [m for m in messages if m.get("role") == "user"] or list(messages)
+    return _check.short(asked[-1].get("content") if asked else None)
 
 
 def single_message(messages: Conversation, who: str) -> str:
