@@ -8,13 +8,14 @@ import pytest
 import torch
 from enumerable import EnumerableModel
 from method_settings import design_of, setting_of
+from transformers import AutoTokenizer
 
 from infalign import BestOfN, DataError, Identity, design
 from infalign.config import parse_config
 from infalign.manifest import Manifest, Stage
 from infalign.methods import METHODS, Objective
 from infalign.prompts import Prompt
-from infalign.text import text_of
+from infalign.text import decoded, text_of
 from infalign.training.kl_control import GRPOSteps, RLOOSteps
 from infalign.training.on_policy import train_on_policy
 from infalign.training.recipe import Recipe
@@ -28,7 +29,7 @@ BEST = BestOfN(2)
 def value(prompts, completions, **columns):
     """All responses have different rewards."""
     texts = map(text_of, completions)
-    return [sum((" abc".index(c)) * 4.0**-i for i, c in enumerate(text)) for text in texts]
+    return [sum(("\n abc".index(c) - 1) * 4.0**-i for i, c in enumerate(text)) for text in texts]
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +37,7 @@ def reference(tmp_path_factory):
     return EnumerableModel.make(tmp_path_factory.mktemp("reference"), seed=1)
 
 
-def settled(reference, **changed):
+def settled(reference, sampling=None, **changed):
     train = {
         "steps": 6,
         "save_steps": 2,
@@ -50,19 +51,24 @@ def settled(reference, **changed):
         "reward": "python:a.b:c",
         "prompts": {"file": "f"},
         "kl": 0.3,
-        "sampling": {"max_new_tokens": reference.max_new_tokens},
+        "sampling": {"max_new_tokens": reference.max_new_tokens, **(sampling or {})},
         "train": train | changed,
     })  # fmt: skip
+    design = design_of(Identity(), 0.2, 0.3)
+    rows = rewards_of(reference)
+    return config, setting_of(value, rows, ids=WORDS, procedure=BEST, design=design, group=4)
+
+
+def rewards_of(reference):
     rng, rows = np.random.default_rng(0), []
     for word in WORDS:
         texts, chances = zip(*reference.law(word).items(), strict=True)
         chances = np.array(chances) / np.sum(chances)
         rows.append(value(None, rng.choice(texts, size=64, p=chances)))
-    design = design_of(Identity(), 0.2, 0.3)
-    return config, setting_of(value, rows, ids=WORDS, procedure=BEST, design=design, group=4)
+    return rows
 
 
-def train(reference, out, objective=None, method="rloo", **changed):
+def train(reference, out, objective=None, method="rloo", prompts=PROMPTS, **changed):
     config, setting = settled(reference, **changed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # TRL's and torch's own
@@ -71,14 +77,40 @@ def train(reference, out, objective=None, method="rloo", **changed):
             METHODS[method],
             objective or METHODS[method].objective(setting),
             setting,
-            prompts=PROMPTS[:4],
-            validation=PROMPTS[4:],
+            prompts=prompts[:4],
+            validation=prompts[4:],
             start=None,
             out=out,
             stage=Stage(Manifest(out), "train", {}),
             report=lambda done, total: None,
         )
     return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize("method", ["rloo", "grpo"])
+@pytest.mark.parametrize("strip", [False, True])
+def test_a_reward_gets_the_messages_and_texts_of_calibration(tmp_path, method, strip):
+    # A model without a chat template, for which TRL passes strings; some responses end in spaces.
+    spaced = EnumerableModel.make(tmp_path / "spaced", seed=1, letters="abc \n")
+    tokenizer, seen = AutoTokenizer.from_pretrained(spaced.path), []
+
+    def noted(prompts, completions, *, prompt_id, completion_ids, **columns):
+        seen.extend(zip(prompts, completions, prompt_id, completion_ids, strict=True))
+        return [0.0] * len(completions)
+
+    asked = [Prompt(w, ({"role": "user", "content": w},)) for w in (" a", "b\n", "ab", "ba", "a")]
+    objective = Objective(noted, 0.2, lambda rewards: rewards)
+    run = {"steps": 2, "save_steps": 1, "prompts": asked, "sampling": {"strip": strip}}
+    train(spaced, tmp_path / "out", objective, method, **run)
+    assert {name for *_, name, _ in seen} >= {" a", "b\n", "a"}  # of validation too
+    texts = [completion[0]["content"] for _, completion, *_ in seen]
+    assert [prompt for prompt, *_ in seen] == [
+        [{"role": "user", "content": n}] for *_, n, _ in seen
+    ]
+    assert [c for _, c, *_ in seen] == [[{"role": "assistant", "content": t}] for t in texts]
+    # The text that sampling gives to the same tokens.
+    assert texts == decoded(tokenizer, [ids for *_, ids in seen], strip=strip)
+    assert any(t != t.strip() for t in texts) is not strip
 
 
 @pytest.mark.parametrize("method", ["rloo", "grpo"])

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Sequence
 from functools import cached_property
+from itertools import pairwise
 
 from infalign import _check
 from infalign.errors import DataError
@@ -89,19 +90,21 @@ class PolicyText:
 
         It is the text that `infalign.text.decoded` gives for the response's own tokens: up to the
         end token, without special tokens, with its white space. Raises DataError when `query` does
-        not consist of `prompt` and a response, and when the text cannot be told: a character that
-        a special token splits into bytes.
+        not consist of `prompt` and a response, and when the text cannot be told, because a special
+        token may split a character.
         """
         text = query[self._end(query, prompt) :]
         if self.tokenizer.eos_token:
             text = text.partition(self.tokenizer.eos_token)[0]
-        if self._split_character.search(text):
+        parts = [part for part in self._special.split(text) if part]
+        if any("\ufffd" in (a[-1], b[0]) for a, b in pairwise(parts)):
             raise DataError(
-                f"The response {_check.short(text)} has a special token inside a character, which "
-                "its decoded query does not show. Let the policy end at special tokens, or train "
-                "with a framework that passes token ids: TRL or verl."
+                f"The response {_check.short(text)} has a special token beside an unfinished "
+                "character. Without the token they may be one character, but its bytes are not in "
+                "the query. Let responses end at that token, or train with TRL or verl, which pass "
+                "token ids."
             )
-        text = self._special.sub("", text)
+        text = "".join(parts)
         return text.removeprefix(" ") if self._drops_space else text
 
     def _end(self, query: str, prompt: str) -> int:
@@ -127,10 +130,6 @@ class PolicyText:
         tokens = {*self.tokenizer.all_special_tokens, *(t.content for t in added if t.special)}
         longest_first = sorted(filter(None, tokens), key=len, reverse=True)
         return re.compile("|".join(map(re.escape, longest_first)) or "(?!)")
-
-    @cached_property
-    def _split_character(self) -> re.Pattern:
-        return re.compile(f"\ufffd(?:{self._special.pattern})+\ufffd")
 
     @cached_property
     def _drops_space(self) -> bool:

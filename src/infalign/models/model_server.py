@@ -239,3 +239,12 @@ def _copies(rows: Sequence[Sequence[Response]]) -> bool:
         return False
     logprob = sum((len(row) - 1) * row[0].logprob for row in several)
     return not logprob > math.log(COINCIDENCE)  # nan if one is not known
+
+
+def _response(text: str | None, logprobs: Sequence[float | None], plain: bool) -> Response:
+    """What version 0.1 made of a server's choice; checks of older versions call it."""
+    from .server_replies import Said, response
+
+    known = tuple(p for p in logprobs if p is not None)
+    complete = known if len(known) == len(logprobs) > 0 else None
+    return response(Said(text, "", complete), "whole", strip=False, plain=plain)
