@@ -19,7 +19,7 @@ from infalign.errors import DataError
 from infalign.frameworks import Asked, open_scorer, openrlhf, verl_manager
 from infalign.frameworks.callback import TrainingStopped
 from infalign.frameworks.prompt_text import PolicyText
-from infalign.frameworks.serving import Body
+from infalign.frameworks.score_request import Body
 from infalign.models.hf import LanguageModel
 from infalign.models.judges import RewardJudge
 from infalign.models.loading import prompt_text, tokenize
