@@ -15,7 +15,6 @@ from walked import commands
 
 import infalign
 from infalign import DataError
-from infalign.cli import app as module
 from infalign.cli.app import app
 from infalign.cli.usage import Command
 from infalign.errors import ArgumentError
@@ -160,7 +159,7 @@ def test_completion_knows_commands_and_options():
         (ArgumentError("other", "must be 1."), 1, "infalign: `other` must be 1.\n"),
         (ArgumentError("out", "must be 1."), 2, "Invalid value for --out: must be 1."),
         (KeyError("x"), 1, "infalign: KeyError: 'x' (--debug shows where)\n"),
-        (KeyboardInterrupt(), 130, "infalign: interrupted. The same command continues.\n"),
+        (KeyboardInterrupt(), 130, "infalign: interrupted.\n"),
     ],
     ids=lambda value: type(value).__name__,
 )
@@ -181,14 +180,22 @@ def test_a_command_that_does_not_continue_does_not_say_so(cli, monkeypatch):
     assert cli("plan") == (130, "", "infalign: interrupted.\n")
 
 
-def test_debug_shows_the_traceback(monkeypatch):
+def test_an_interruption_says_what_is_kept_and_what_continues(cli, monkeypatch, tmp_path):
+    def stop(*arguments, **settings):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("infalign.cli.run.load_config", stop)
+    kept = f"What is finished is kept in {tmp_path}; the same command continues."
+    assert cli("demo", "--out", tmp_path) == (130, "", f"infalign: interrupted. {kept}\n")
+
+
+def test_debug_shows_the_traceback(cli, monkeypatch):
     def fail(*arguments, **settings):
         raise ValueError("`n` is wrong.")
 
     monkeypatch.setattr("infalign.cli.run.load_config", fail)
-    monkeypatch.setattr(sys, "argv", ["infalign", "demo", "--debug"])
-    with pytest.raises(ValueError, match="is wrong"):
-        module.main()
+    code, _, errors = cli("demo", "--debug")
+    assert code == 1 and "Traceback" in errors and errors.endswith("ValueError: `n` is wrong.\n")
 
 
 @pytest.mark.parametrize("name", EVERY)

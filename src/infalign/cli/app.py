@@ -1,19 +1,31 @@
 """`infalign`: the commands, and their exit codes.
 
-0: done. 1: failed, with one message. 2: wrong usage. 130: interrupted with Ctrl-C.
+0: done. 1: failed, with one message. 2: wrong usage. 130: interrupted with Ctrl-C. 141: the reader
+of standard output closed it. 143: ended by SIGTERM.
 """
 
 import sys
+import traceback
 from functools import partial
 from typing import Annotated
 
 import typer
 
 import infalign
+from infalign import _check
 from infalign.errors import ArgumentError, InfalignError
 
 from . import design, evaluate, explore, frameworks, plan, red_team, run, sample, store, store_files
-from .usage import Command, ResumableCommand
+from .terminal import OutputError, discard_output, guarded, open_closed_streams
+from .usage import (
+    BROKEN_PIPE,
+    INTERRUPTED,
+    TERMINATED,
+    Command,
+    ResumableCommand,
+    Terminated,
+    terminable,
+)
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -65,25 +77,92 @@ def _options(
     """`--debug` is here for the help only: `main` removes it before the arguments are parsed."""
 
 
+LONGEST = 8000
+"""Largest number of characters of an error's message; the middle of a longer one is left out."""
+
+WrongUsage: type[Exception] = next(
+    kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException"
+)
+"""What the parser of the command line raises; typer does not export it."""
+
+
 def main() -> None:
     """Entry point of `infalign` and `python -m infalign`."""
+    open_closed_streams()
     arguments = [a for a in sys.argv[1:] if a != "--debug"]
     debug = len(arguments) < len(sys.argv) - 1
+    with guarded():
+        code = _code(arguments, debug)
+    if code:
+        sys.exit(code)
+
+
+def _code(arguments: list[str], debug: bool) -> int:
+    """Run a command and return its exit code; errors are printed."""
     try:
-        app(arguments, prog_name="infalign")
+        with terminable():
+            code = app(arguments, prog_name="infalign", standalone_mode=False)
+            sys.stdout.flush()
+            return code or 0
+    except WrongUsage as error:
+        return _usage(error)
+    except OutputError as error:
+        discard_output()
+        if error.broken:
+            return BROKEN_PIPE
+        print(f"infalign: standard output: {error}.", file=sys.stderr)
+    except (KeyboardInterrupt, typer.Abort):
+        print("infalign: interrupted.", file=sys.stderr)
+        return INTERRUPTED
+    except Terminated:
+        print("infalign: terminated.", file=sys.stderr)
+        return TERMINATED
     except Exception as error:
         if debug:
-            raise
-        print(f"infalign: {message(error)}", file=sys.stderr)
-        sys.exit(1)
+            traceback.print_exc()
+        else:
+            print(f"infalign: {message(error)}", file=sys.stderr)
+    return 1
+
+
+def _usage(error) -> int:
+    """Print what is wrong with the arguments, after the command's usage."""
+    context = getattr(error, "ctx", None)
+    words = error.format_message()
+    if type(error).__name__ == "NoArgsIsHelpError":  # its message is the help, printed already
+        print(words, file=sys.stderr, end="\n" if words else "")
+        return error.exit_code
+    if context is not None:
+        print(context.get_usage(), file=sys.stderr)
+        print(f"Help: {context.command_path} --help", file=sys.stderr)
+    print(f"infalign: {_cut(words)}", file=sys.stderr)
+    return error.exit_code
 
 
 def message(error: Exception) -> str:
-    """The package's own errors unchanged; other errors on one line, with their type."""
+    """The package's own errors unchanged; other errors on one line, with their type or, for those
+    of the operating system, with their path."""
     if isinstance(error, InfalignError):
-        return str(error)
-    words = " ".join(str(error).split())
+        return _cut(str(error))
+    words = _cut(" ".join(str(error).split()))
     if type(error) in (ValueError, ArgumentError):  # an argument that breaks a rule
         return words
+    if isinstance(error, OSError) and error.strerror:
+        paths = " and ".join(str(p) for p in (error.filename, error.filename2) if p is not None)
+        if paths:
+            return f"{paths}: {error.strerror}."
+    if isinstance(error, MemoryError):
+        return f"The memory is not enough{f' ({words})' if words else ''}. Use smaller batches."
+    if isinstance(error, RecursionError):
+        return f"The input is nested too deeply ({words}; --debug shows where)."
+    if isinstance(error, UnicodeEncodeError | UnicodeDecodeError):
+        part = error.object[error.start : error.end]
+        return f"{_check.short(part)} cannot be converted ({error.encoding}: {error.reason})."
     name = type(error).__name__
     return f"{name}: {words or 'no message'} (--debug shows where)"
+
+
+def _cut(words: str) -> str:
+    if len(words) <= LONGEST:
+        return words
+    return f"{words[: LONGEST // 2]} … {words[-LONGEST // 2 :]}"

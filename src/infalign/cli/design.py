@@ -1,6 +1,5 @@
 """`infalign design`: the best transform for a procedure, in theory."""
 
-import json
 import math
 from pathlib import Path
 from typing import Annotated
@@ -11,6 +10,7 @@ from rich.table import Table
 
 from infalign.core import procedure_forms, transform_forms
 
+from .terminal import console, print_json
 from .usage import read
 
 GOOD_ENOUGH = 0.005
@@ -90,13 +90,13 @@ def design(
         _plot(played, opponent, candidates, [d["kl"] for d in designs], samples, plot)
     if as_json:
         names = {"procedure": played.spec, "against": opponent.spec}
-        print(json.dumps(designs[0] if len(designs) == 1 else names | {"budgets": designs}))
+        print_json(designs[0] if len(designs) == 1 else names | {"budgets": designs})
         return
-    console = Console(highlight=False)
+    screen = console()
     for number, one in enumerate(designs):
         if number:
-            console.print()
-        _print(console, one)
+            screen.print()
+        _print(screen, one)
 
 
 def _candidate(text: str):
@@ -212,7 +212,7 @@ def _short(transform: str) -> str:
     return f"raw:{Path(value).name}" if kind == "raw" else kind + colon + value
 
 
-def _print(console: Console, stated: dict) -> None:
+def _print(screen: Console, stated: dict) -> None:
     """One budget as a table, its certificate, and the next command."""
     samples = stated["samples"]
 
@@ -220,7 +220,7 @@ def _print(console: Console, stated: dict) -> None:
         error = f" ± {row['stderr']:.4f}" if samples else ""
         return f"{row['win_rate']:.4f}{error}"
 
-    console.print(
+    screen.print(
         f"{stated['procedure']} against {stated['against']} at {stated['kl']:.3g} nats"
         + (f", {samples} calibration samples per prompt" if samples else ""),
         style="bold",
@@ -241,21 +241,21 @@ def _print(console: Console, stated: dict) -> None:
             f"{row['beta']:.4g}",
             "✓" if row["good_enough"] else "",
         )
-    console.print(table)
-    console.print(f"Good enough: within {100 * GOOD_ENOUGH:g} points of the best possible.")
+    screen.print(table)
+    screen.print(f"Good enough: within {100 * GOOD_ENOUGH:g} points of the best possible.")
     if stated["gap"] is None:
-        console.print(f"{stated['certificate'][0].upper()}{stated['certificate'][1:]}.")
+        screen.print(f"{stated['certificate'][0].upper()}{stated['certificate'][1:]}.")
     else:
         more = f"gains more than {stated['gap']:.1e}" if stated["gap"] else "is better"
-        console.print(f"Certified: no policy {more} at this β, by {stated['certificate']}.")
+        screen.print(f"Certified: no policy {more} at this β, by {stated['certificate']}.")
     if samples:
-        console.print("±: standard error of the expectation over prompts.")
+        screen.print("±: standard error of the expectation over prompts.")
         needed, name = stated["samples_needed"], stated["recommended"]
-        console.print(
+        screen.print(
             f"{name} comes within {100 * GOOD_ENOUGH:g} points of exact calibration with "
             + (f"{needed} samples per prompt." if needed else "more than 4096 samples per prompt.")
         )
-    console.print(_next(stated), soft_wrap=True)
+    screen.print(_next(stated), soft_wrap=True)
 
 
 def _next(stated: dict) -> str:

@@ -1,6 +1,5 @@
 """`infalign export-prompts` and `serve-reward`: a run's reward in other frameworks."""
 
-import json
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Annotated
 import typer
 
 from .progress import quiet_libraries
+from .terminal import print_json
 
 RunFolder = Annotated[Path, typer.Argument(help="Run folder. Its design stage must be finished.")]
 
@@ -107,7 +107,8 @@ def serve_reward(
     )
 
     def announce(address):
-        print(json.dumps({"url": address, **about}), flush=True)
+        print_json({"url": address, **about})
+        sys.stdout.flush()
         print("Ctrl-C ends it.", file=sys.stderr)
 
     serve(app, host, port, announce)

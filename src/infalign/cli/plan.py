@@ -1,6 +1,5 @@
 """`infalign plan`: the prompts and samples that an evaluation needs to detect a difference."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -9,7 +8,6 @@ from typing import Annotated
 import numpy as np
 import typer
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
 from infalign import storage
@@ -22,6 +20,7 @@ from infalign.reports.plots import procedure_words
 from infalign.stores import by_prompt
 
 from .show import Form
+from .terminal import console, print_json
 from .usage import read
 
 HELP = (
@@ -78,7 +77,7 @@ def print_plan(
             between = max(pilots[spec].between, 0.0)
         plans[spec] = table(procedure, difference / 100, kl=kl, against=opponent, between=between)
     if form is Form.json:
-        print(json.dumps({spec: [_json(p) for p in own] for spec, own in plans.items()}))
+        print_json({spec: [_json(p) for p in own] for spec, own in plans.items()})
     else:
         _print(plans, pilots, difference, kl)
 
@@ -117,7 +116,7 @@ def _print(
     difference: float,
     kl: float,
 ) -> None:
-    console = Console()
+    screen = console()
     for spec, own in plans.items():
         shown = Table(
             title=f"To detect {difference:g} points between two policies at about {kl:g} nats, "
@@ -137,25 +136,25 @@ def _print(
                 f"{plan.sampling_share:.0%}",
                 style="bold" if plan is fewest else None,
             )
-        console.print(shown)
+        screen.print(shown)
         if spec in pilots:
             pilot = pilots[spec]
-            console.print(
+            screen.print(
                 f"In the pilot's {pilot.prompts} prompts × {pilot.samples} samples, the standard "
                 "deviation of the true difference between prompts is "
                 f"{100 * max(pilot.between, 0) ** 0.5:.1f} points."
             )
-        console.print(
+        screen.print(
             "Detected: the 95 % interval of the paired difference, "
             f"± {100 * fewest.half_width:.1f} points, lies above 0 with a probability of 80 %."
         )
-    console.print(
+    screen.print(
         "Samples: per prompt, from each policy and from the reference. Sampling noise: the share "
         "of the variance that more samples would remove. Only more prompts reduce the rest. Bold: "
         "the fewest responses."
     )
     if not pilots:
-        console.print(
+        screen.print(
             "Assumed: the standard deviation of the true difference between prompts is "
             f"{100 * BETWEEN**0.5:.0f} points. --pilot FOLDER estimates it from an evaluation."
         )

@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from rich.console import Console
+from rich.highlighter import NullHighlighter
 from rich.logging import RichHandler
 from rich.progress import (
     BarColumn,
@@ -21,6 +21,10 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.text import Text
+
+from infalign._check import visible
+
+from .terminal import above, console
 
 Report = Callable[[str, int, int], None]
 """Called with the name of a task, the steps done and the total."""
@@ -47,39 +51,54 @@ def progress() -> Iterator[Report]:
     If stderr is not a terminal, a line every `SILENCE` seconds reports progress as well.
     """
     columns = (
-        TextColumn("{task.description:32}"),
+        TextColumn("{task.description:32}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         Rate(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    console = Console(stderr=True)
-    # One step may take minutes, so the rate is averaged over the whole task.
-    bars = Progress(*columns, console=console, speed_estimate_period=1e9)
+    screen = console(stderr=True)
+    # One step may take minutes, so the rate is averaged over the whole task. `above` does what
+    # rich's own redirection would do, which obeys control sequences.
+    bars = Progress(
+        *columns,
+        console=screen,
+        speed_estimate_period=1e9,
+        redirect_stdout=False,
+        redirect_stderr=False,
+    )
     tasks: dict[str, TaskID] = {}
     last = time.monotonic()
 
     def report(what: str, done: int, total: int) -> None:
+        what = visible(what)
         if what not in tasks:
             tasks[what] = bars.add_task(what, total=total)
             bars.start()  # not earlier: a command that fails at once prints only its message
         bars.update(tasks[what], completed=done, total=total)
         nonlocal last
-        if not console.is_terminal and time.monotonic() - last >= SILENCE:
+        if not screen.is_terminal and time.monotonic() - last >= SILENCE:
             last = time.monotonic()
             task = bars.tasks[tasks[what]]
             speed, left = Rate().render(task), TimeRemainingColumn().render(task)
             rest = f", {speed.plain}, {left.plain} left" if speed.plain else ""
-            console.print(f"{what} {done}/{total}{rest}", highlight=False)
+            screen.print(f"{what} {done}/{total}{rest}")
 
     # Log messages of the package appear above the bars.
     log = logging.getLogger("infalign")
-    handler = RichHandler(console=console, show_time=False, show_level=False, show_path=False)
+    handler = RichHandler(
+        console=screen,
+        highlighter=NullHighlighter(),
+        show_time=False,
+        show_level=False,
+        show_path=False,
+    )
     log.addHandler(handler)
     log.setLevel(logging.INFO)
     try:
-        yield report
+        with above(screen):
+            yield report
     finally:
         log.removeHandler(handler)
         if tasks:

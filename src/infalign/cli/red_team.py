@@ -1,6 +1,5 @@
 """`infalign red-team`: success rates of repeated attacks on a policy, and their growth."""
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -11,6 +10,7 @@ from rich.table import Table
 
 from .progress import progress, quiet_libraries
 from .sample import read_prompts
+from .terminal import console, print_json
 from .usage import read, refuse
 
 EXAMPLE = (
@@ -128,17 +128,17 @@ def red_team(
     with progress() as report:
         results = run_campaign(campaign, asked, out, report)
     if as_json:
-        print(json.dumps(results, ensure_ascii=False))
+        print_json(results)
     else:
-        _print(Console(highlight=False), results, out)
+        _print(console(), results, out)
 
 
-def _print(console: Console, results: dict, out: Path) -> None:
+def _print(screen: Console, results: dict, out: Path) -> None:
     """Success rates and forecasts as a table, the fitted laws, and the path of the figure."""
     from infalign.red_team.report import label
 
     attacks = results["attacks"]
-    console.print(f"Prompts broken within N attempts, % of {results['prompts']}", style="bold")
+    screen.print(f"Prompts broken within N attempts, % of {results['prompts']}", style="bold")
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("N", justify="right")
     for attack in attacks:
@@ -156,16 +156,15 @@ def _print(console: Console, results: dict, out: Path) -> None:
         table.add_section()
         for name in ("a", "b"):
             table.add_row(name, *(_known(attack["law"][name]) for attack in attacks))
-    console.print(table)
+    screen.print(table)
     for attack in attacks:
         for words in attack["law"]["reservations"]:
-            console.print(f"{label(attack)}: {words}.", style="yellow", markup=False)
+            screen.print(f"{label(attack)}: {words}.", style="yellow")
     for d in results["differences"]:
         if d["low"] is not None:
-            console.print(
+            screen.print(
                 f"{d['a']} − {d['b']} at N = {d['n']}: {100 * d['value']:+.1f} points "
                 f"[{100 * d['low']:+.1f}, {100 * d['high']:+.1f}]",
-                markup=False,
             )
     note = "[ ]: 95 % intervals, clustered by prompt."
     if fitted:
@@ -173,8 +172,8 @@ def _print(console: Console, results: dict, out: Path) -> None:
             " Forecasts extrapolate the law −log ASR = a N^(−b). Their intervals are those of the "
             "fit."
         )
-    console.print(note, markup=False)
-    console.print(f"Figure: {(out / 'attack.png').resolve()}", soft_wrap=True, markup=False)
+    screen.print(note)
+    screen.print(f"Figure: {(out / 'attack.png').resolve()}", soft_wrap=True)
 
 
 def _percent(rate: dict) -> str:
@@ -190,4 +189,4 @@ def _with_interval(estimate: dict, scale: float, digits: int) -> str:
         "" if estimate[k] is None else f"{scale * estimate[k]:.{digits}f}"
         for k in ("value", "low", "high")
     )
-    return f"{value} \\[{low}, {high}]" if low else value
+    return f"{value} [{low}, {high}]" if low else value

@@ -1,11 +1,11 @@
 """`infalign run`, its single stages, and `infalign demo`, which is a bundled run."""
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
 from infalign.config import Config, describe, load_config
 
@@ -94,7 +94,7 @@ def _run(config: Config, out: Path, until: str) -> None:
     if until == "report":
         print_results(finished.folder)
     else:
-        Console(stderr=True).print(f"Stage {until} of {out} is done.")
+        print(f"Stage {until} of {out} is done.", file=sys.stderr)
 
 
 def bring_up_to(config: Path, overrides: tuple[str, ...], out: Path, stage: str) -> "Run":

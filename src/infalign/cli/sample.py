@@ -1,6 +1,5 @@
 """`infalign sample`: answer prompts with a procedure."""
 
-import json
 import math
 import sys
 from pathlib import Path
@@ -11,9 +10,11 @@ from rich.console import Console
 from rich.padding import Padding
 from rich.text import Text
 
+from infalign._check import visible
 from infalign.core import procedure_forms
 
 from .progress import progress, quiet_libraries
+from .terminal import KEPT, console, json_text, print_json
 from .usage import read, refuse
 
 TOGETHER = 256
@@ -121,19 +122,19 @@ def sample(
     )
     rows = _decode(played, sampler, scorer, store, asked, references, seed)
     records = [_record(p, r, played.spec, everything) for p, r in zip(asked, rows, strict=True)]
-    lines = [json.dumps(record, ensure_ascii=False, allow_nan=False) for record in records]
     if out:
-        storage.write_text(out, "".join(line + "\n" for line in lines))
+        storage.write_text(out, "".join(json_text(record) + "\n" for record in records))
     if as_json:
-        print("\n".join(lines))
+        for record in records:
+            print_json(record)
         return
-    console = Console(highlight=False)
+    screen = console()
     for number, record in enumerate(records):
         if number:
-            console.print()
-        _print(console, record)
+            screen.print()
+        _print(screen, record)
     if out:
-        Console(stderr=True).print(f"Written to {out}.", highlight=False, markup=False)
+        print(f"Written to {out}.", file=sys.stderr)
 
 
 def read_prompts(texts, source, split, limit, column):
@@ -246,22 +247,22 @@ def _candidate(result, i) -> dict:
     return known
 
 
-def _print(console: Console, record: dict) -> None:
+def _print(screen: Console, record: dict) -> None:
     """Print the prompt, the selected response and the reason; then the other candidates, if any."""
     prompt = record["prompt"]
     text = prompt if isinstance(prompt, str) else prompt[-1]["content"]
-    console.print(printable(text), style="bold")
-    _indented(console, 2, printable(record["text"] or "(nothing)"))
-    _indented(console, 2, Text(_why(record), "dim"))
+    screen.print(printable(text), style="bold")
+    _indented(screen, 2, printable(record["text"] or "(nothing)"))
+    _indented(screen, 2, Text(_why(record), "dim"))
     for i, other in enumerate(record.get("candidates", ())):
         if i != record["index"]:
             facts = [f"{k} {_number(other[k])}" for k in ("reward", "answer") if k in other]
-            _indented(console, 4, Text(f"{i + 1}. " + ", ".join(facts), "dim"))
-            _indented(console, 7, printable(other["text"] or "(nothing)"))
+            _indented(screen, 4, Text(f"{i + 1}. " + ", ".join(facts), "dim"))
+            _indented(screen, 7, printable(other["text"] or "(nothing)"))
 
 
-def _indented(console: Console, by: int, text: Text) -> None:
-    console.print(Padding(text, (0, 0, 0, by), expand=False))
+def _indented(screen: Console, by: int, text: Text) -> None:
+    screen.print(Padding(text, (0, 0, 0, by), expand=False))
 
 
 def _why(record: dict) -> str:
@@ -283,5 +284,5 @@ def _number(value) -> str:
 
 
 def printable(text: str) -> Text:
-    """A model's text, without markup and with control characters spelled out."""
-    return Text("".join(c if c.isprintable() or c in "\n\t" else ascii(c)[1:-1] for c in text))
+    """A model's text, in lines, with control characters spelled out."""
+    return Text(visible(text, KEPT))

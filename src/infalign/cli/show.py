@@ -1,13 +1,12 @@
 """Results on the terminal: tables for people, one line of JSON for machines."""
 
-import json
 from enum import StrEnum
 from pathlib import Path
 
-from rich.console import Console
-
 from infalign.reports.page import results_of
 from infalign.reports.tables import NOTE, latex, markdown, terminal
+
+from .terminal import console, print_json
 
 
 class Form(StrEnum):
@@ -24,7 +23,7 @@ def print_results(folder: Path, form: Form = Form.table) -> None:
     results = results_of(folder)
     match form:
         case Form.json:
-            print(json.dumps(results, ensure_ascii=False))
+            print_json(results)
         case Form.markdown:
             print(markdown(results), end="")
         case Form.latex:
@@ -34,11 +33,11 @@ def print_results(folder: Path, form: Form = Form.table) -> None:
 
 
 def _print_table(results: dict, page: Path) -> None:
-    console = Console()
+    screen = console()
     for table in terminal(results):
-        console.print(table)
-    console.print(NOTE)
+        screen.print(table)
+    screen.print(NOTE)
     if not results["evidence"]:
-        console.print("[bold]Quick run: these numbers are not evidence.[/]")
+        screen.print("Quick run: these numbers are not evidence.", style="bold")
     if page.exists():
-        console.print(f"Report: {page.resolve()}", soft_wrap=True)
+        screen.print(f"Report: {page.resolve()}", soft_wrap=True)

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
+from infalign._check import visible
+
+from .terminal import console, print_json
 from .usage import Command
 
 app = typer.Typer(
@@ -49,7 +50,7 @@ def show(folder: Folder, as_json: AsJson = False):
         "provenance": manifest["provenance"],
     }
     if as_json:
-        print(json.dumps(facts, ensure_ascii=False))
+        print_json(facts)
         return
     unfinished = facts["prompts"] < facts["of"]
     per_prompt = facts["bytes"] / max(facts["prompts"], 1)
@@ -64,8 +65,9 @@ def show(folder: Folder, as_json: AsJson = False):
     table.add_row("written by", ", ".join(f"{k} {v}" for k, v in manifest["packages"].items()))
     table.add_row("made with", "" if facts["provenance"] else "not stated")
     for name, value in sorted(_entries(facts["provenance"]), key=_interest):
-        table.add_row(f"  {name}", Text(DIGEST.sub(lambda m: m[0][:SHOWN] + "…", value)))
-    Console(highlight=False).print(table)
+        shown = DIGEST.sub(lambda m: m[0][:SHOWN] + "…", value)
+        table.add_row(f"  {visible(name)}", visible(shown))
+    console().print(table)
 
 
 def _interest(entry: tuple[str, str]) -> int:

@@ -1,19 +1,18 @@
 """`infalign store check`: whether a calibration store can be trusted."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
 import numpy as np
 import typer
-from rich.console import Console
 
 from infalign.core import RankProcedure, parse_procedure, require_by_rank
 from infalign.errors import ConfigError, DataError
 
 from .progress import quiet_libraries
 from .store import AsJson, Folder
+from .terminal import print_json
 from .usage import read, refuse
 
 PROMPTS = 2000
@@ -81,12 +80,11 @@ def check(
             figures |= more
             lines.append(words)
     if as_json:
-        print(json.dumps(figures))
+        print_json(figures)
         _require_same_reward(figures)
         return
-    console = Console(highlight=False, soft_wrap=True)
     for line in lines:
-        console.print(line, markup=False)
+        print(line)
     _require_same_reward(figures)
 
 

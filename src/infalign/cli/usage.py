@@ -1,34 +1,64 @@
-"""Errors and unused options, phrased with the command line's option names."""
+"""Errors, interruptions and unused options, phrased with the command line's option names."""
 
+import signal
 import sys
-from collections.abc import Callable, Collection, Sequence
+import threading
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import typer
 from typer.core import TyperCommand
 
-from infalign.errors import ArgumentError
+from infalign.errors import ArgumentError, InfalignError
 
-INTERRUPTED = 128 + 2
-"""Exit code after Ctrl-C: 128 + SIGINT, as in shells."""
+from .terminal import OutputError, discard_output
+
+INTERRUPTED, TERMINATED, BROKEN_PIPE = 128 + 2, 128 + 15, 128 + 13
+"""Exit codes after SIGINT (Ctrl-C), SIGTERM and SIGPIPE: 128 + the signal, as in shells."""
 
 SPECIFICATIONS = ("procedure", "transform")
 """Argument names that parsers use for their whole text, whichever option it came from."""
 
 
+class Terminated(BaseException):
+    """SIGTERM arrived. Like KeyboardInterrupt, it passes handlers of errors."""
+
+
+@contextmanager
+def terminable() -> Iterator[None]:
+    """Inside the block, SIGTERM raises `Terminated`; a second one ends the process at once."""
+
+    def stop(*_: object) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        raise Terminated
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 class Command(TyperCommand):
     """A command whose errors name its options, and which reports an interruption.
 
-    An invalid library argument is reported under its option's name, with exit code 2; Ctrl-C exits
-    with 130.
+    An invalid library argument is reported under its option's name, with exit code 2. Ctrl-C exits
+    with 130, SIGTERM with 143, and a closed pipe with 141.
     """
 
-    interrupted = "infalign: interrupted."
+    continues = ""
+    """What is said after an interruption about the folder, `{out}`."""
 
     def invoke(self, ctx):
         """Run the command."""
         try:
-            return super().invoke(ctx)
+            result = super().invoke(ctx)
+            sys.stdout.flush()
+            return result
         except ArgumentError as error:
             flags = {parameter.name: flag(parameter) for parameter in self.params}
             if error.argument not in flags:
@@ -36,15 +66,38 @@ class Command(TyperCommand):
             raise typer.BadParameter(
                 error.problem, ctx=ctx, param_hint=flags[error.argument]
             ) from error
+        except OutputError as error:
+            discard_output()
+            if error.broken:  # `infalign … | head` has all that it wanted
+                raise typer.Exit(BROKEN_PIPE) from None
+            out = ctx.params.get("out")
+            written = f" The results are in {out}." if out and out.exists() else ""
+            print(f"infalign: standard output: {error}.{written}", file=sys.stderr)
+            raise typer.Exit(1) from None
         except KeyboardInterrupt:
-            print(self.interrupted, file=sys.stderr)
-            raise typer.Exit(INTERRUPTED) from None
+            raise self._ended(ctx, "interrupted", INTERRUPTED) from None
+        except Terminated:
+            raise self._ended(ctx, "terminated", TERMINATED) from None
+        except SystemExit as stop:
+            if stop.code == signal.SIGTERM:  # Ray's handler
+                raise self._ended(ctx, "terminated", TERMINATED) from None
+            raise InfalignError(
+                f"Code of a model, reward or library ended the process ({stop!r}); nothing after "
+                "that was done."
+            ) from stop
+
+    def _ended(self, ctx, how: str, code: int) -> typer.Exit:
+        out = ctx.params.get("out")
+        kept = out is not None and self.continues and out.exists()
+        more = f" {self.continues.format(out=out)}" if kept else ""
+        print(f"infalign: {how}.{more}", file=sys.stderr)
+        return typer.Exit(code)
 
 
 class ResumableCommand(Command):
     """A command that continues in the same folder after an interruption."""
 
-    interrupted = "infalign: interrupted. The same command continues."
+    continues = "What is finished is kept in {out}; the same command continues."
 
 
 def flag(parameter: Any) -> str:
