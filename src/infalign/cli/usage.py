@@ -88,8 +88,8 @@ class Command(TyperCommand):
 
     def _ended(self, ctx, how: str, code: int) -> typer.Exit:
         out = ctx.params.get("out")
-        kept = out is not None and self.continues and out.exists()
-        more = f" {self.continues.format(out=out)}" if kept else ""
+        continuable = out is not None and self.continues and out.exists()
+        more = f" {self.continues.format(out=out)}" if continuable else ""
         print(f"infalign: {how}.{more}", file=sys.stderr)
         return typer.Exit(code)
 
