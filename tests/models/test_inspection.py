@@ -3,6 +3,8 @@ and loading them is refused alike."""
 
 import json
 import shutil
+import sys
+import types
 
 import pytest
 import torch
@@ -33,6 +35,7 @@ from infalign.models.classifier import ClassifierReward
 from infalign.models.hf import LanguageModel
 from infalign.models.inspection import inspect_judge, inspect_policy, inspect_reward
 from infalign.models.loading import in_template, load_tokenizer, prompt_text
+from infalign.models.vllm import VLLMModel
 
 SIZE = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "vocab_size": 2048}
 BODY = {**SIZE, "intermediate_size": 16}
@@ -335,6 +338,14 @@ def test_a_prompt_that_leaves_no_room_for_its_response_is_named(zoo, name, limit
     model = LanguageModel(path, max_new_tokens=room + 1)
     with pytest.raises(DataError, match=message):
         model.sample(prompts, 1, seed=0, keys=keys)
+
+
+def test_vllm_is_not_started_with_what_is_no_policy(zoo, monkeypatch):
+    module = types.ModuleType("vllm")
+    module.LLM, module.SamplingParams = None, None  # calling it would fail
+    monkeypatch.setitem(sys.modules, "vllm", module)
+    with pytest.raises(DataError, match=r"llama reward' is not a language model"):
+        VLLMModel(zoo / "llama reward")
 
 
 URLS = ["http:///v1#m", "http://host:x/v1#m", "http://ho st/v1#m", "https://[::1/v1#m"]
