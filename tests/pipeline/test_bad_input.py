@@ -68,6 +68,10 @@ def message(errors: str) -> str:
         ({"sampelling": {}}, ["Unknown key `sampelling`", "`sampling`"]),
         ({"train": {"step": 3}}, ["Unknown key `train.step`", "`steps`"]),
         ({"kl": -1}, ["`kl`", "-1"]),
+        ({"kl": float("inf")}, ["`kl`", "finite"]),
+        ({"kl": float("nan")}, ["`kl`", "finite"]),
+        ({"kl": 1e-17}, ["`kl`", "0.000001"]),
+        ({"kl": 99.0, "transform": "identity"}, ["does not reach kl=99 nats"]),
         (
             {"train": {"batch_size": 8, "group": 4, "steps": 0, "validation": 0.9}},
             ["at least 1 prompts;", "are 0 (4 less a share of 0.9 for validation)"],
@@ -86,6 +90,28 @@ def test_one_clear_message_and_exit_1(run, changes, words):
     assert "Traceback" not in errors
     for word in words:
         assert word in message(errors)
+
+
+@pytest.mark.parametrize(
+    ("section", "words"),
+    [
+        ({"policies": {"mine": "nowhere/model"}}, ["'mine'", "'nowhere/model'"]),
+        ({"policies": {"mine": "bundled:kind"}}, ["'kind'"]),
+        ({"gold": {"true": "nowhere/reward"}}, ["'true'", "'nowhere/reward'"]),
+        ({"gold": {"true": "python:nowhere:f"}}, ["'true'", "python:nowhere:f"]),
+        ({"judge": "nowhere"}, ["The judge 'nowhere'"]),
+        ({"judge": "reward:nowhere/reward"}, ["'nowhere/reward'"]),
+    ],
+    ids=str,
+)
+def test_what_only_the_evaluation_needs_is_checked_before_anything_runs(
+    run, tmp_path, section, words
+):
+    code, errors = run(evaluate=BASE["evaluate"] | section)
+    assert code == 1 and "Traceback" not in errors
+    for word in words:
+        assert word in message(errors)
+    assert not (tmp_path / "run").exists()
 
 
 def test_what_fails_at_once_prints_one_line(run):
@@ -167,7 +193,11 @@ def test_a_reward_that_never_differs_is_refused_before_training(run):
     ("options", "words"),
     [
         ({"max_grad_nrm": 1}, ["`train.trl.max_grad_nrm`", "RLOOConfig", "mean `max_grad_norm`?"]),
-        ({"beta": 0.1, "qqqqqq": 1}, ["`train.trl.qqqqqq`", "TRL's documentation lists them."]),
+        ({"qqqqqq": 1}, ["`train.trl.qqqqqq`", "TRL's documentation lists them."]),
+        ({"max_grad_norm": "1e-3"}, ["`train.trl.max_grad_norm` is '1e-3'", "valid number"]),
+        ({"optim": "nothing"}, ["RLOOConfig refuses", "(optim)", "nothing"]),
+        ({"temperature": 5.0}, ["`train.trl.temperature`", "`sampling.temperature` decides it."]),
+        ({"per_device_train_batch_size": 4}, ["4 times", "1 is 4, not `train.batch_size` 8"]),
         ({"output_dir": "x"}, ["`train.trl.output_dir`", "The run folder decides it."]),
     ],
     ids=lambda value: str(value)[:30],

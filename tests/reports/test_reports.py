@@ -132,7 +132,9 @@ def build(tmp_path):
         (tmp_path / "evaluation").mkdir(exist_ok=True)
         for name, content in (("evaluation/results.json", values), ("provenance.json", provenance)):
             if content is not None:
-                with Manifest(tmp_path).recording(tmp_path / name, stage="evaluate"):
+                with Manifest((tmp_path / name).parent).recording(
+                    tmp_path / name, stage="evaluate"
+                ):
                     (tmp_path / name).write_text(json.dumps(content))
         page = build_report(tmp_path)
         assert page == tmp_path / "report.html"

@@ -39,7 +39,7 @@ def compare_policies(comparison: Comparison, folder: Path, report: Report | None
         )
         results = summarize(measured, {})
         path = measured.folder / "results.json"
-        with Manifest(folder).recording(path, stage="evaluate"):
+        with Manifest(path.parent).recording(path, stage="evaluate"):
             storage.write_json(path, results)
         return results
 

@@ -35,7 +35,9 @@ class Section(BaseModel):
     """A part of the configuration. Unknown keys are errors, and values cannot be changed after
     reading."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False
+    )
 
 
 @dataclass(frozen=True)
@@ -252,8 +254,9 @@ class Config(Section):
     against: str | None = None
     """How the reference policy is decoded in comparisons. Default: `procedure`."""
 
-    kl: PositiveFloat | None = None
-    """KL budget, in nats per sequence. Set either `kl` or `beta`."""
+    kl: Annotated[float, Field(ge=1e-6, le=100)] | None = None
+    """KL budget, in nats per sequence, from 1e-6, below which samples cannot measure it, to 100.
+    Set either `kl` or `beta`."""
 
     beta: PositiveFloat | None = None
     """KL strength. Theory then gives the KL."""

@@ -13,12 +13,21 @@ import yaml
 from infalign import storage
 from infalign.comparison.comparison import Comparison
 from infalign.config import Config
-from infalign.core import RankProcedure, Sampling, parse_procedure, require_by_rank
+from infalign.core import (
+    RankProcedure,
+    Sampling,
+    at_kl,
+    design,
+    parse_procedure,
+    parse_transform,
+    require_by_rank,
+)
 from infalign.demo import bundled
 from infalign.errors import ConfigError, DataError
 from infalign.manifest import FILE, Manifest, Stage
 from infalign.models.fingerprints import policy_fingerprints, reward_fingerprint
 from infalign.models.functions import beside
+from infalign.models.inspection import inspect_judge, inspect_policy, inspect_reward
 from infalign.models.rewards import load_reward
 from infalign.prompts import Prompt, fingerprint, load_prompts
 from infalign.seeds import derived
@@ -36,11 +45,13 @@ class Run:
     folder: Path
 
     @classmethod
-    def start(cls, config: Config, folder: Path) -> "Run":
+    def start(cls, config: Config, folder: Path, *, trained: bool = True) -> "Run":
         """A new run, or the continuation of the run in the folder.
 
-        Raises ConfigError when the folder holds a run of another configuration, and DataError when
-        model or prompts do not exist.
+        - `trained`: whether the model is to be trained, and not calibrated alone.
+
+        Raises ConfigError when the folder holds a run of another configuration, DataError when a
+        model, reward, judge or prompt cannot be used, and SolveError when no policy has the KL.
         """
         run = cls(config, Path(folder))
         require_run(run.folder)
@@ -50,6 +61,8 @@ class Run:
         provenance = run.provenance
         _ = run.comparison
         run.require_enough_prompts()
+        run.require_reachable()
+        run.require_usable(trained)
         storage.sweep(run.folder)
         inputs = Stage(run.manifest, "calibrate", {"configuration": run.configuration})
         if not (begun and inputs.has(run.folder / FIRST)):
@@ -91,11 +104,15 @@ class Run:
         """Fingerprint of the configuration."""
         return storage.fingerprint(self.config.model_dump(mode="json", exclude_none=True))
 
-    def stage(self, name: str, **inputs: object) -> Stage:
-        """A stage that works on the calibration, with what else it is made from."""
+    def stage(self, name: str, folder: Path | None = None, **inputs: object) -> Stage:
+        """A stage that works on the calibration, with what else it is made from.
+
+        - `folder`: the folder whose manifest lists its files. Default: that of the run.
+        """
         calibration = storage.sha256(self.folder / "calibration" / "manifest.json")
         made_from = {"configuration": self.configuration, "calibration": calibration[:16]}
-        return Stage(self.manifest, name, made_from | inputs)
+        manifest = self.manifest if folder is None else Manifest(folder)
+        return Stage(manifest, name, made_from | inputs)
 
     @property
     def config_file(self) -> Path:
@@ -187,6 +204,46 @@ class Run:
                 f"less a share of {train.validation:g} for validation). Give more prompts, or a "
                 "smaller `train.batch_size` or `train.validation`."
             )
+
+    def require_reachable(self) -> None:
+        """Raise SolveError if no policy of the transform has the KL, already for exact
+        quantiles."""
+        if self.config.transform == "optimal":
+            design(self.procedure, kl=self.config.kl, beta=self.config.beta, against=self.against)
+        elif self.config.kl is not None:
+            at_kl(parse_transform(self.config.transform), self.config.kl)
+
+    def require_usable(self, trained: bool) -> None:
+        """Raise DataError if a model, reward or judge does not exist, is not what its key asks for,
+        or cannot read a prompt. Calibration and training, which take hours, need not come first."""
+        config, trust = self.config, self.config.trust_remote_code
+        evaluated = [p.messages for p in self.test_prompts]
+        every = [p.messages for p in self.prompts] + evaluated
+        names = [p.id for p in (*self.prompts, *self.test_prompts)]
+        room = config.sampling.max_new_tokens
+        inspect_policy(
+            config.model,
+            trust_remote_code=trust,
+            trained=trained,
+            conversations=every,
+            keys=names,
+            max_new_tokens=room,
+        )
+        for name, spec in config.evaluate.policies.items():
+            inspect_policy(
+                spec,
+                trust_remote_code=trust,
+                conversations=evaluated,
+                keys=names[len(self.prompts) :],
+                max_new_tokens=room,
+                what=f"The policy {name!r} of `evaluate.policies`",
+            )
+        inspect_reward(config.reward, trust_remote_code=trust, conversations=every)
+        for name, spec in config.evaluate.gold.items():
+            what = f"The reward {name!r} of `evaluate.gold`"
+            inspect_reward(spec, trust_remote_code=trust, conversations=evaluated, what=what)
+        if config.evaluate.judge is not None:
+            inspect_judge(config.evaluate.judge, trust_remote_code=trust)
 
     @cached_property
     def reward(self):

@@ -37,19 +37,17 @@ def run(
 def _run(config: Config, folder: Path, until: str, report: stages.Report) -> Run:
     _require_libraries()
     if config.train.trl:  # before the calibration, which may take hours
-        from infalign.training.on_policy import check_options
+        from infalign.training.trl_options import check_options
 
-        check_options(config.train.trl, config.methods)
-    if (
-        STAGES.index(until) > STAGES.index("design")
-        and not ModelSpec.parse(config.model).has_weights
-    ):
+        check_options(config, config.model)
+    trained = STAGES.index(until) > STAGES.index("design")
+    if trained and not ModelSpec.parse(config.model).has_weights:
         raise ConfigError(
             f"`model` is {config.model}, which can be calibrated but not trained: its weights are "
             "not accessible. Give its folder or hub id, or stop with --until design."
         )
     with beside(config.folder):
-        current = Run.start(config, folder)
+        current = Run.start(config, folder, trained=trained)
         for stage in STAGES[: STAGES.index(until) + 1]:
             if stage == "report":
                 from infalign.reports.page import build_report

@@ -21,7 +21,6 @@ from infalign.methods import Setting, training_design
 from infalign.models.functions import beside
 from infalign.models.rewards import load_reward
 from infalign.models.samplers import load_sampler
-from infalign.models.specs import ModelSpec
 from infalign.stores import CalibrationStore, samples_of
 
 from .folder import Run
@@ -37,8 +36,6 @@ LOG = logging.getLogger(__name__)
 def calibrate(run: Run, report: Report) -> None:
     """Write K scored reference samples per prompt to `calibration/`."""
     config, folder = run.config, run.folder / "calibration"
-    if not folder.exists() and ModelSpec.parse(config.model).has_weights:
-        _require_readable(run)
     engine = {"local": Local, "ray": OnRay}[config.engine]
     load = partial(
         load_both,
@@ -58,15 +55,6 @@ def calibrate(run: Run, report: Report) -> None:
         responses=BATCHES * config.sampling.batch_size,
         report=partial(report, "calibrate"),
     )
-
-
-def _require_readable(run: Run) -> None:
-    """Raise DataError for a prompt that the model cannot read, before any sample is drawn."""
-    from infalign.models.loading import load_tokenizer, prompt_text
-
-    tokenizer = load_tokenizer(run.model_path, run.config.trust_remote_code)
-    for prompt in (*run.prompts, *run.test_prompts):
-        prompt_text(tokenizer, prompt.messages)
 
 
 def load_both(
@@ -211,6 +199,7 @@ def evaluate(run: Run, report: Report) -> None:
     read = {path.name: storage.sha256(path) for path in sorted(folder.glob("*.parquet"))}
     stage = run.stage(
         "evaluate",
+        folder,
         design=storage.sha256(run.design_file)[:16],
         training=storage.fingerprint([storage.sha256(log) for log in logs]),
         samples=storage.fingerprint(read),

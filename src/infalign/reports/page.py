@@ -75,7 +75,7 @@ def results_of(run: Path) -> dict:
     path = run / RESULTS
     if not path.exists():
         raise DataError(f"{path} does not exist. Evaluate first.")
-    Manifest(run).require(path)
+    Manifest(path.parent).require(path)
     return read_results(path)
 
 

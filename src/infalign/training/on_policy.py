@@ -1,28 +1,26 @@
 """On-policy training with a TRL trainer, steered to a target KL."""
 
-import dataclasses
-import difflib
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 from datasets import Dataset
 from transformers import TrainerCallback
-from trl import GRPOConfig, RLOOConfig
 
 from infalign.core import RankProcedure, design
-from infalign.errors import ConfigError, DataError, SolveError
+from infalign.errors import DataError, SolveError
 from infalign.manifest import Stage
-from infalign.methods import METHODS, Objective, OnPolicy, Setting
+from infalign.methods import Objective, OnPolicy, Setting
 from infalign.models.loading import load_tokenizer, prompt_text
 from infalign.prompts import Prompt
 from infalign.shaping import AsCalibrated, reward_name
 
 from .kl_control import AbstractSteps, GRPOSteps, KLController, LogRatioReward, RLOOSteps
-from .loop import FiniteGradients, Progress, common_arguments, finish
+from .loop import FiniteGradients, Progress, finish
 from .recipe import Recipe
+from .trl_options import arguments, selects
 from .weights import fresh_policy, load_policy, lora
 
 VALIDATION_PROMPTS = 64
@@ -30,31 +28,6 @@ VALIDATION_PROMPTS = 64
 
 LARGEST_REWARD = 1e30
 """Trainers sum rewards in single precision; larger rewards overflow and silently become zeros."""
-
-
-def check_options(options: Mapping[str, object], methods: Sequence[str]) -> None:
-    """Raise ConfigError for a key of `train.trl` that the trainers of `methods` do not have, or
-    that the run sets itself."""
-    on_policy = (METHODS[name] for name in methods)
-    trainers = {m.trainer for m in on_policy if isinstance(m, OnPolicy)} or {"rloo"}
-    kinds = [kind for name, kind in _ARGUMENTS.items() if name in trainers]
-    known = set.intersection(*({f.name for f in dataclasses.fields(k)} for k in kinds))
-    known -= {"output_dir"}
-    for key in options:
-        if key in known:
-            continue
-        near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
-        hint = f"Did you mean `{near[0]}`?" if near else "TRL's documentation lists them."
-        if key == "output_dir":
-            hint = "The run folder decides it."
-        names = " and ".join(kind.__name__ for kind in kinds)
-        raise ConfigError(
-            f"`train.trl.{key}` in the configuration is not an option of TRL's {names} that can be "
-            f"set here. {hint}"
-        )
-
-
-_ARGUMENTS = {"grpo": GRPOConfig, "rloo": RLOOConfig}
 
 
 def train_on_policy(
@@ -86,18 +59,6 @@ def train_on_policy(
         )
     )
     rows = train.steps * train.batch_size // train.group
-    options = {
-        "learning_rate": train.learning_rate,
-        "lr_scheduler_type": "cosine",
-        "max_steps": train.steps,
-        "per_device_train_batch_size": train.batch_size,
-        "num_generations": train.group,
-        "max_completion_length": recipe.sampling.max_new_tokens,
-        "temperature": recipe.sampling.temperature,
-        "shuffle_dataset": False,
-        **common_arguments(recipe),
-        **steps.options(objective.beta),
-    }
     callbacks: list[TrainerCallback] = [
         KLController(setting.design.target_kl, objective.beta, steps),
         FrontierGap(setting.procedure, setting.against),
@@ -105,17 +66,17 @@ def train_on_policy(
         Progress(report),
     ]
     eval_dataset = None
-    if validation and train.steps > train.save_steps:
+    selecting = bool(validation) and selects(train)
+    if selecting:
         best = BestObjective(objective, steps, reward.__name__)
         eval_dataset = _dataset(validation[:VALIDATION_PROMPTS], tokenizer)
-        options |= best.options(train.save_steps, train.batch_size)
         callbacks.insert(0, best)
     trainer = steps.trainer_type(
         # TRL loads the reference from the path of the given model. The policy is therefore created
         # from the reference's path and gets the warm start's weights afterward.
         model=fresh_policy(recipe),
         reward_funcs=steps.rewards(reward),
-        args=steps.arguments_type(str(out), **options | train.trl),
+        args=arguments(recipe, steps, objective.beta, out, selects=selecting),
         train_dataset=_dataset(_in_order(prompts, rows, recipe.seed), tokenizer),
         eval_dataset=eval_dataset,
         processing_class=tokenizer,
@@ -202,17 +163,6 @@ class BestObjective(TrainerCallback):
     def __init__(self, objective: Objective, steps: AbstractSteps, reward: str):
         self.objective, self.steps = objective, steps
         self.estimate = objective.estimate or f"rewards/{reward}/mean"
-
-    def options(self, save_steps: int, batch_size: int) -> dict:
-        """The trainer arguments that it needs."""
-        return {
-            "eval_strategy": "steps",
-            "eval_steps": save_steps,
-            "per_device_eval_batch_size": batch_size,
-            "load_best_model_at_end": True,
-            "metric_for_best_model": "eval_objective",
-            "greater_is_better": True,
-        }
 
     def on_step_end(self, args, state, control, **kwargs):
         if state.global_step >= state.max_steps:  # the last checkpoint competes too

@@ -16,6 +16,7 @@ from infalign.core._policies import Curve
 from infalign.core._quadrature import Panels
 from infalign.core._roots import NoRoot, falling_root
 from infalign.core._soft_procedures import grid_for
+from infalign.errors import SolveError
 
 from .newton import Iterate, Problem, State, Values, quench
 
@@ -147,7 +148,13 @@ def _log_scale(grid: Panels, gradient: Values, kl: float, near: float | None) ->
     if near is None:
         # A small tilt has a KL of scale² var(Φ) / 2.
         mean = grid.integrate(gradient)
-        near = 0.5 * float(np.log(2 * kl / grid.integrate((gradient - mean) ** 2)))
+        variance = grid.integrate((gradient - mean) ** 2)
+        if not variance > 0:
+            raise SolveError(
+                "The win rate's gradient is concentrated beyond double precision: the procedure "
+                "draws too many responses for a policy to be designed. Ask for a smaller n."
+            )
+        near = 0.5 * float(np.log(2 * kl / variance))
 
     def shortfall(log_scale: float) -> float:
         exponent = np.exp(log_scale) * gradient
