@@ -8,10 +8,10 @@ from contracts import law
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from scipy.optimize import brentq, minimize
-from scipy.special import softmax
+from scipy.special import expit, softmax
 from scipy.stats import binom
 
-from infalign import BestOfN, Sampling, SolveError, WorstOfN, design
+from infalign import BestOfN, Mixture, OrderStatistic, Sampling, SolveError, WorstOfN, design
 from infalign.core import finite
 from infalign.core.finite import Custom, MajorityVote
 
@@ -330,9 +330,63 @@ def test_the_gap_is_a_certificate(n, against):
 
 
 def test_where_nothing_is_certified_the_gap_is_nan():
-    assert np.isnan(finite.solve(REWARD, REFERENCE, WorstOfN(2), 0.1).gap)
-    assert np.isnan(finite.solve(REWARD, REFERENCE, MajorityVote(LABELS, 3), 0.1).gap)
+    many = finite.solve(np.arange(12), np.full(12, 1 / 12), WorstOfN(2), 0.1)
+    vote = finite.solve(REWARD, REFERENCE, MajorityVote(LABELS, 3), 0.1)
+    for solution in (many, vote):
+        assert np.isnan(solution.gap) and not solution.certified
+        assert "certified=False" in repr(solution)
     assert finite.solve(REWARD, REFERENCE, MajorityVote(LABELS, 2), 0.1).gap < 1e-12
+
+
+def drawn_world(seed, most_levels):
+    """A reference on few levels, a procedure that is not concave, an opponent and a β."""
+    rng = np.random.default_rng(seed)
+    levels = int(rng.integers(2, most_levels + 1))
+    procedure = [
+        WorstOfN(int(rng.integers(2, 64))),
+        OrderStatistic(9, int(rng.integers(2, 9))),
+        Mixture((WorstOfN(8), BestOfN(8)), (0.5, 0.5)),
+    ][seed % 3]
+    against = [None, Sampling(), BestOfN(8)][rng.integers(3)]
+    return rng.dirichlet(np.ones(levels)), procedure, against, float(np.exp(rng.uniform(-5, 0)))
+
+
+@pytest.mark.parametrize("seed", range(24))
+def test_few_levels_are_certified_and_no_policy_is_better(seed):
+    reference, procedure, against, beta = drawn_world(seed, 3)
+    levels = np.arange(reference.size)
+    best = finite.solve(levels, reference, procedure, beta, against=against)
+    assert best.certified and best.gap <= 1e-8 and best.residual < 1e-7
+    # All policies on a grid that is dense at the corners.
+    side = expit(np.linspace(-18, 18, 161))
+    rest = np.meshgrid(*[side] * (reference.size - 1), indexing="ij")
+    first, *others = (axis.ravel() for axis in rest)
+    rows = [first, *((1 - first) * other for other in others)]
+    policies = np.stack([*rows, 1 - np.sum(rows, axis=0)], axis=1)
+    shape = policies.shape
+    references = np.broadcast_to(reference, shape)
+    scores = np.broadcast_to(levels, shape)
+    wins = finite.win_rate(scores, policies, references, procedure, against=against)
+    values = wins - beta * finite.kl(policies, references)
+    assert values.max() <= best.objective + best.gap + 1e-12
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_up_to_six_levels_are_certified(seed):
+    reference, procedure, against, beta = drawn_world(seed, 6)
+    best = finite.solve(np.arange(reference.size), reference, procedure, beta, against=against)
+    assert best.certified
+    policies = np.random.default_rng(seed).dirichlet(np.full(reference.size, 0.4), size=500)
+    for policy in policies[(policies > 0).all(1)]:
+        wins = finite.win_rate(
+            np.arange(reference.size), policy, reference, procedure, against=against
+        )
+        assert wins - beta * finite.kl(policy, reference) <= best.objective + best.gap + 1e-12
+
+
+def test_a_maximum_far_from_the_reference_is_reached():
+    best = finite.solve(range(3), [0.546, 0.253, 0.201], WorstOfN(14), 0.3147)
+    assert best.objective == pytest.approx(0.7514867, abs=1e-7)
 
 
 def test_a_vote_may_have_two_hills_and_the_higher_one_is_reached():
@@ -555,6 +609,40 @@ def test_a_budget_between_two_hills_is_explained():
     message = r"No beta spends kl=0.3: at beta=0.\d+ the optimum jumps from 0.[01]\d+ to 0.[3-6]"
     with pytest.raises(SolveError, match=message):
         finite.solve([1.0, 2.0, 0.0], [0.45, 0.1, 0.45], vote, kl=0.3)
+
+
+def test_a_budget_within_a_jump_has_a_best_policy():
+    reference, budget = np.array([0.3, 0.45, 0.25]), 0.35
+    best = finite.solve(range(3), reference, WorstOfN(7), kl=budget)
+    assert best.kl == pytest.approx(budget, abs=1e-9) and best.residual < 1e-10
+    # The policy is the optimum of KL-regularized RL for its own coupled reward.
+    tilted = reference * np.exp(best.coupled_reward / best.beta)
+    assert tilted / tilted.sum() == pytest.approx(best.policy, abs=1e-8)
+
+    # Of all policies of that KL, a curve on the simplex, none wins more.
+    def policy(last, share):
+        return np.array([1 - last - share, share, last])
+
+    for share in np.linspace(1e-6, 0.7, 400):
+
+        def excess(last, share=share):
+            return finite.kl(policy(last, share), reference) - budget
+
+        top = 1 - share - 1e-12
+        if excess(top) < 0 or excess(min(reference[2], top)) > 0:
+            continue
+        last = brentq(excess, min(reference[2], top), top)
+        wins = finite.win_rate(range(3), policy(last, share), reference, WorstOfN(7))
+        assert wins <= best.win_rate + 1e-9
+    assert best.gap > 0  # the optimum of W - beta KL jumps over it
+
+
+def test_a_budget_within_a_jump_is_shared_by_prompts_at_one_beta():
+    reference = np.array([[0.3, 0.45, 0.25], [0.31, 0.44, 0.25], [0.2, 0.2, 0.6]])
+    best = finite.solve(np.tile(np.arange(3), (3, 1)), reference, WorstOfN(7), kl=0.25)
+    assert best.kl.mean() == pytest.approx(0.25, abs=1e-8)
+    assert best.residual.max() < 1e-8
+    assert (best.gap == best.gap[0]).all()
 
 
 def test_a_budget_beyond_every_policy_is_explained():

@@ -1,7 +1,7 @@
 """The best policy for a procedure, exact on a finite outcome set, from its coupled reward."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import reduce
 
 import numpy as np
@@ -11,8 +11,10 @@ from infalign.core._roots import NoRoot, falling_root
 from infalign.errors import ArgumentError, SolveError
 
 from .ascent import Ascent, Climber, Columns
+from .bound import TINY, bound
 from .functionals import Input, PerPrompt, Rows, as_numbers
 from .problem import Problem, Procedure
+from .within_jump import within_jump
 from .world import World, probabilities
 
 ARRIVED = 1e-7
@@ -20,6 +22,18 @@ ARRIVED = 1e-7
 
 SMALLEST_BETA = 1e-8
 """Smallest β in the search for a KL budget."""
+
+CERTIFIED = 1e-8
+"""Largest gap of a certified optimum."""
+
+FEW = 8
+"""Largest number of levels for which a branch and bound certifies the optimum."""
+
+CORNER = 20.0
+"""Log-density of a start's upper levels over its lower ones."""
+
+CORNERS = 32
+"""Maximum number of such starts."""
 
 SHORT = 1e-6
 """Penalty on the objective per unit of residual, when two climbs are compared."""
@@ -57,8 +71,12 @@ class Solution:
     """Total variation between the policy and π_ref e^{R/β} / Z, computed from its own R."""
 
     gap: PerPrompt
-    """Upper bound on how much larger the objective of any policy can be; nan where W is not known
-    to be concave in the policy."""
+    """Upper bound on how much larger the objective of any policy can be; nan where there is none:
+    for a W that is not known to be concave, with more than 8 levels or outcomes. For a `kl`
+    over which the optimum jumps, the same for the mean win rate of policies of that mean KL."""
+
+    certified: bool
+    """Whether `gap` shows that no policy is better, by at most 1e-8 in every prompt."""
 
 
 def solve(
@@ -89,8 +107,10 @@ def solve(
     The result is a stationary point, up to `residual`. If W is concave in the policy (sampling,
     best-of-n), it is the only one and the optimum, up to `gap`. Otherwise it is the best of the
     points that monotone ascents reach from several starts: the reference, the mean of the reference
-    and the law selected from it, the tilt by the win chances against the opponent, for a majority
-    vote each of the 8 likeliest labels, and `starts`. Another maximum may be better.
+    and the law selected from it, the tilt by the win chances against the opponent, for a
+    rank-based procedure all mass from some level up, for a majority vote each of the 8 likeliest
+    labels, and `starts`. For a rank-based procedure and at most 8 levels a branch and bound then
+    certifies the optimum. Where `certified` is False, another maximum may be better.
 
     Raises ValueError for bad arguments and SolveError if no optimum or no β is found.
 
@@ -112,10 +132,9 @@ def solve(
     hills = _Hills(problem, given, procedure)
     if kl is None:
         beta = _check.positive("beta", beta)
-        top = hills.highest(beta)
+        top, gap = hills.certified(beta, hills.highest(beta))
     else:
-        beta, top = _spend(hills, _check.positive("kl", kl))
-    gap = beta * np.maximum(top.bound, 0) if problem.map.concave else np.nan * top.kl
+        beta, top, gap = _spend(hills, _check.positive("kl", kl))
     return Solution(
         policy=world.as_given(_policy(problem, top)),
         coupled_reward=world.as_given(problem.at_outcomes(top.gradient)),
@@ -126,6 +145,7 @@ def solve(
         objective=as_numbers(world, top.objective),
         residual=as_numbers(world, top.residual),
         gap=as_numbers(world, gap),
+        certified=bool((gap <= CERTIFIED).all()),
     )
 
 
@@ -147,9 +167,9 @@ class _Hills:
             psis.append(np.zeros_like(reference))
         if not problem.map.concave:
             psis.append(problem.utility / beta)
+            psis += self._corners()
             psis += [_log_ratio(p, reference) for p in [*problem.starts(), *self.given]]
-        ascent = Ascent(problem, beta)
-        top = reduce(_higher, (ascent.climb(psi) for psi in psis))
+        top = self._climb(beta, psis)
         lost = np.flatnonzero(~(top.residual <= ARRIVED))
         if lost.size:
             raise SolveError(
@@ -159,6 +179,51 @@ class _Hills:
                 "the optimum in `starts`; of a `Custom`, check that `pullback` is the derivative."
             )
         return top
+
+    def _climb(self, beta: float, psis: Sequence[Columns]) -> Climber:
+        """Each prompt's highest point of those that starts lead to."""
+        problem, count = self.problem, len(psis)
+        if not problem.by_rank:
+            return reduce(_higher, (Ascent(problem, beta).climb(psi) for psi in psis))
+        # Rows do not interact: all starts climb at once, as rows of one larger problem.
+        columns = (np.tile(c, (count, 1)) for c in (problem.utility, problem.reference))
+        tops = Ascent(Problem(problem.world, problem.map, *columns), beta).climb(np.vstack(psis))
+        rows = np.split(np.arange(len(tops.kl)), count)
+        parts = [Climber(**{n: v[r] for n, v in vars(tops).items()}) for r in rows]
+        return reduce(_higher, parts)
+
+    def _corners(self) -> list[Columns]:
+        """Log-densities of policies with nearly all mass on the levels from some level up."""
+        if not self.problem.by_rank:
+            return []
+        levels = self.problem.reference.shape[1]
+        first = np.unique(np.linspace(1, levels - 1, min(levels - 1, CORNERS)).round().astype(int))
+        return [
+            np.broadcast_to(CORNER * (np.arange(levels) >= a), self.problem.reference.shape)
+            for a in first
+        ]
+
+    def certified(self, beta: float, top: Climber) -> tuple[Climber, np.ndarray]:
+        """The highest points, and for each prompt an upper bound on how much higher any point is.
+
+        The bound comes from concavity or, for procedures that select by rank among few levels, from
+        a branch and bound, which also reaches maxima that no start leads to.
+        """
+        problem = self.problem
+        if problem.map.concave:
+            return top, beta * np.maximum(top.bound, 0)
+        gap = np.full(len(top.kl), np.nan)
+        if not problem.by_rank:
+            return top, gap
+        ascent = Ascent(problem, beta)
+        for row in np.flatnonzero((problem.reference > 0).sum(1) <= FEW):
+            limit = bound(problem, int(row), beta, float(top.objective[row]))
+            if limit.policy is not None:
+                psi = top.psi.copy()
+                psi[row] = _log_ratio(np.maximum(limit.policy, TINY), problem.reference[row])
+                top = _higher(top, ascent.climb(psi))
+            gap[row] = max(limit.largest - top.objective[row], 0)
+        return top, gap
 
 
 def _higher(one: Climber, other: Climber) -> Climber:
@@ -172,8 +237,8 @@ def _higher(one: Climber, other: Climber) -> Climber:
     return Climber(**{name: chosen(getattr(one, name), getattr(other, name)) for name in names})
 
 
-def _spend(hills: _Hills, budget: float) -> tuple[float, Climber]:
-    """The β whose optimum has a mean KL of `budget`, and the optimum."""
+def _spend(hills: _Hills, budget: float) -> tuple[float, Climber, np.ndarray]:
+    """The β whose optimum has a mean KL of `budget`, the optimum, and each prompt's gap."""
     problem, reference = hills.problem, hills.problem.reference
     if problem.by_rank:
         # With a procedure that selects by rank, the extreme policy has all mass on the top level.
@@ -202,22 +267,47 @@ def _spend(hills: _Hills, budget: float) -> tuple[float, Climber]:
 
     try:
         lowest = float(np.log(SMALLEST_BETA))
-        log_beta = falling_root(excess, float(np.log(guess)), low=lowest, xtol=1e-11)
+        start = max(float(np.log(guess)), lowest + 1)
+        log_beta = falling_root(excess, start, low=lowest, xtol=1e-11)
     except NoRoot:
         raise SolveError(
             f"No beta above {SMALLEST_BETA:g} spends kl={budget:g}; the largest KL reached is "
             f"{max(c.kl.mean() for c in optima.values()):g} nats. Ask for a smaller `kl`."
         ) from None
-    spent = optima[log_beta].kl.mean()
-    if abs(spent / budget - 1) > 1e-6:
-        kls = [climber.kl.mean() for climber in optima.values()]
+    beta, top = float(np.exp(log_beta)), optima[log_beta]
+    if abs(top.kl.mean() / budget - 1) > 1e-6:
+        below = [c for c in optima.values() if c.kl.mean() <= budget]
+        above = [c for c in optima.values() if c.kl.mean() >= budget]
+        lower = max(below, key=lambda c: float(c.kl.mean()))
+        upper = min(above, key=lambda c: float(c.kl.mean()))
+        return _jumped(hills, budget, beta, lower, upper)
+    better, gap = hills.certified(beta, top)
+    if (better.objective > top.objective + CERTIFIED).any():
+        # A maximum that no start leads to: search again with it as a start.
+        start = np.exp(better.psi) * reference
+        return _spend(replace(hills, given=[*hills.given, start]), budget)
+    return beta, top, gap
+
+
+def _jumped(
+    hills: _Hills, budget: float, beta: float, lower: Climber, upper: Climber
+) -> tuple[float, Climber, np.ndarray]:
+    """β, the policy and the gap for a budget over which the optimum jumps, at `beta`, from `lower`
+    to `upper`."""
+    problem = hills.problem
+    within = within_jump(problem, budget, lower, upper, beta) if problem.by_rank else None
+    if within is None:
         raise SolveError(
-            f"No beta spends kl={budget:g}: at beta={np.exp(log_beta):g} the optimum jumps from "
-            f"{max(k for k in kls if k <= budget):g} to {min(k for k in kls if k >= budget):g} "
-            "nats, from one maximum to another. Ask for a `kl` outside that interval, or give "
-            "`beta`."
+            f"No beta spends kl={budget:g}: at beta={beta:g} the optimum jumps from "
+            f"{lower.kl.mean():g} to {upper.kl.mean():g} nats, from one maximum to another. Ask "
+            "for a `kl` outside that interval, or give `beta`."
         )
-    return float(np.exp(log_beta)), optima[log_beta]
+    ascent = Ascent(problem, within.beta)
+    top = ascent.look(ascent.at(within.psi))
+    # No policy has a larger W − β KL than the ends of the jump.
+    end, gap = hills.certified(beta, lower)
+    bound = (end.objective + gap).mean() + beta * budget
+    return within.beta, top, np.full_like(gap, max(bound - top.win_rate.mean(), 0.0))
 
 
 def _start(world: World, start: Input, shape: tuple[int, ...]) -> np.ndarray:
