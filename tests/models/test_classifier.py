@@ -207,3 +207,20 @@ def test_scores_that_depend_on_the_batch_are_refused(folders, monkeypatch):
     monkeypatch.setattr(LlamaForSequenceClassification, "forward", normed)
     with pytest.raises(DataError, match=r"'.*llama' gives a text the score .* beside a copy of it"):
         ClassifierReward(folders / "llama")
+
+
+def test_a_model_that_cannot_run_is_named(folders, monkeypatch):
+    def broken(self, *args, **options):
+        raise RuntimeError("expected scalar type Float but found BFloat16\nmore")
+
+    monkeypatch.setattr(LlamaForSequenceClassification, "forward", broken)
+    with pytest.raises(
+        DataError, match=r"llama' cannot score a text in torch.float32: expected .*16\.$"
+    ):
+        ClassifierReward(folders / "llama")
+
+
+@pytest.mark.parametrize("name", [name for name in CONFIGS if "xlnet" not in name])
+def test_rounding_to_half_precision_is_no_disagreement(folders, monkeypatch, name):
+    monkeypatch.setattr("infalign.models.classifier.dtype", lambda: torch.bfloat16)
+    assert ClassifierReward(folders / name).pads

@@ -6,12 +6,20 @@ import numpy as np
 import torch
 from transformers import AutoModelForSequenceClassification
 
-from infalign.errors import DataError
+from infalign.errors import DataError, InfalignError
 from infalign.text import conversation_of, text_of
 
 from .interfaces import ANSWER, QUESTION
 from .limits import positions_of, require_known
-from .loading import device, dtype, judged_text, load_model, load_tokenizer, tokenize
+from .loading import (
+    device,
+    dtype,
+    first_line,
+    judged_text,
+    load_model,
+    load_tokenizer,
+    tokenize,
+)
 
 LONGER = " That is so because two and two more are as many as one, one, one and one."
 """Makes the second text of the probe longer than the first."""
@@ -43,7 +51,15 @@ class ClassifierReward:
         self.model.to(device()).eval()
         self.max_length = max_length or positions_of(self.model, self.tokenizer)
         self.pads = True
-        self._probe()
+        try:
+            self._probe()
+        except (InfalignError, MemoryError, torch.OutOfMemoryError):
+            raise
+        except Exception as error:  # models with code of their own can fail in any way
+            raise DataError(
+                f"The reward {self.path!r} cannot score a text in {self.model.dtype}: "
+                f"{first_line(error)}."
+            ) from error
 
     def __call__(self, prompts, completions, **columns) -> list[float]:
         """One raw reward per completion."""

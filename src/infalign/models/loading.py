@@ -131,11 +131,13 @@ def _named_errors(path: str | Path, what: str, asked: str | Path) -> Iterator[No
         kind = "folder" if Path(path).is_dir() else "folder, or hub id that could be reached"
         of = "" if str(path) == str(asked) else f", the base model of the adapter {str(asked)!r},"
         raise DataError(
-            f"{what} {str(path)!r}{of} is not a {kind} that transformers can load: {_first(error)}."
+            f"{what} {str(path)!r}{of} is not a {kind} that transformers can load: "
+            f"{first_line(error)}."
         ) from error
 
 
-def _first(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """What an error of the library says first."""
     lines = str(error).strip().splitlines()
     return lines[0].rstrip(".") if lines else type(error).__name__
 
@@ -224,8 +226,8 @@ def in_template(tokenizer, messages: Conversation, what: str, **options) -> str:
         roles = ", ".join(str(m.get("role")) for m in messages)
         raise DataError(
             f"The chat template of {who[:1].lower()}{who[1:]} refuses the prompt "
-            f"{_shown(messages)} with the roles {_check.short(roles)}: {_first(error)}. Change the "
-            "prompt, or the template in chat_template.jinja."
+            f"{_shown(messages)} with the roles {_check.short(roles)}: {first_line(error)}. Change "
+            "the prompt, or the template in chat_template.jinja."
         ) from error
 
 
