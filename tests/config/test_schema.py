@@ -77,7 +77,7 @@ def test_overrides_reach_into_sections(tmp_path):
     path.write_text("model: m\nreward: r\nprompts: {file: f}\n")
     config = load_config(path, ("kl=0.25", "train.steps=7", "train.baselines=[dpo]"))
     assert (config.kl, config.train.steps, config.train.baselines) == (0.25, 7, ("dpo",))
-    with pytest.raises(ConfigError, match=r"`kl` in 'kl.x=1' is a value, not a section"):
+    with pytest.raises(ConfigError, match=r"'kl.x=1': `kl` is a value, not a section"):
         load_config(path, ("kl=0.25", "kl.x=1"))
 
 

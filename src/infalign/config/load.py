@@ -3,17 +3,21 @@
 import difflib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import pydantic
-import yaml
 from pydantic_core import ErrorDetails
 
+from infalign._check import short, visible
 from infalign.errors import ConfigError
 
+from .documents import parse, read_document
 from .schema import Config, Section
 
 SectionType = TypeVar("SectionType", bound=Section)
+
+SHOWN, LONGEST = 10, 600
+"""Largest number of errors shown at once, and of characters of a sentence about one."""
 
 
 def load_config(path: Path, overrides: tuple[str, ...] = ()) -> Config:
@@ -22,12 +26,7 @@ def load_config(path: Path, overrides: tuple[str, ...] = ()) -> Config:
     Raises ConfigError for a file that cannot be read, for an unknown key (naming the nearest known
     one) and for a value out of range.
     """
-    try:
-        data = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ConfigError(f"Configuration file {path} does not exist.") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not valid YAML: {error}") from None
+    data = read_document(Path(path))
     if not isinstance(data, dict):
         raise ConfigError(f"{path} must hold `key: value` lines; got {type(data).__name__}.")
     for override in overrides:
@@ -47,38 +46,51 @@ def read_section(kind: type[SectionType], values: Mapping[str, Any]) -> SectionT
     try:
         return kind.model_validate(values)
     except pydantic.ValidationError as error:
-        raise ConfigError("\n".join(_explain(kind, e) for e in error.errors())) from None
+        problems = [_explain(kind, e) for e in error.errors()]
+        more = [f"(and {len(problems) - SHOWN} more)"] if len(problems) > SHOWN else []
+        raise ConfigError("\n".join(problems[:SHOWN] + more)) from None
 
 
 def _apply(data: dict[str, Any], override: str) -> None:
+    stated = f"The override {short(override)}"
     key, equals, value = override.partition("=")
-    if not equals:
-        raise ConfigError(f"An override must read `section.key=value`; got {override!r}.")
     *sections, name = key.split(".")
+    if not (equals and all([*sections, name])):
+        raise ConfigError(f"{stated} must read `section.key=value`.")
     for section in sections:
         data = data.setdefault(section, {})
         if not isinstance(data, dict):
-            raise ConfigError(f"`{section}` in {override!r} is a value, not a section.")
-    data[name] = yaml.safe_load(value)
+            raise ConfigError(f"{stated}: `{_cut(section)}` is a value, not a section.")
+    data[name] = parse(value, stated)
 
 
 def _explain(kind: type[Section], error: ErrorDetails) -> str:
     location = error["loc"]
-    where = ".".join(map(str, location))
+    where = _cut(".".join(map(str, location)))
     if error["type"] == "extra_forbidden":
         known = _known_keys(kind, location[:-1])
-        near = difflib.get_close_matches(str(location[-1]), known, n=1, cutoff=0.5)
+        near = difflib.get_close_matches(str(location[-1])[:100], known, n=1, cutoff=0.5)
         hint = f"Did you mean `{near[0]}`?" if near else f"Known keys: {', '.join(sorted(known))}."
         return f"Unknown key `{where}` in the configuration. {hint}"
     if error["type"] == "missing":
         return f"The configuration needs `{where}`."
     message = error["msg"].removeprefix("Value error, ").removesuffix(".")
+    if error["type"] == "model_type":
+        message = "must be a section of `key: value` lines"
+    message = message if len(message) <= LONGEST else f"{message[:LONGEST]}…"
     if not where:
         return f"The configuration is not consistent: {message}."
-    return f"`{where}` in the configuration: {message}; got {error['input']!r}."
+    return f"`{where}` in the configuration: {message}; got {short(error['input'])}."
 
 
 def _known_keys(section: Any, location: tuple[int | str, ...]) -> list[str]:
     for name in location:
         section = section.model_fields[name].annotation
+        for choice in get_args(section):  # a section or None
+            if isinstance(choice, type) and issubclass(choice, Section):
+                section = choice
     return list(section.model_fields)
+
+
+def _cut(name: str) -> str:
+    return visible(name if len(name) <= 80 else f"{name[:79]}…")

@@ -283,7 +283,7 @@ class Mixture(RankProcedure):
         try:
             weights = tuple(float(weight) for weight, _, _ in parts)
         except ValueError:
-            raise Unreadable(f"`text` must be W*SPEC+W*SPEC; got {text!r}.") from None
+            raise Unreadable(f"`text` must be W*SPEC+W*SPEC; got {_check.short(text)}.") from None
         procedures = [require_by_rank("text", PROCEDURES.parse(spec)) for _, _, spec in parts]
         return cls(tuple(procedures), weights)
 

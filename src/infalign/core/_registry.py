@@ -188,7 +188,9 @@ class Registry(Mapping[str, Entry[T]]):
                     return self._entries[name].read(arguments if colon else None)
                 except Unreadable:
                     pass
-        raise ArgumentError(argument or self.noun, f"must be {self.forms(*more)}; got {text!r}.")
+        raise ArgumentError(
+            argument or self.noun, f"must be {self.forms(*more)}; got {_check.short(text)}."
+        )
 
     def spec(self, instance: T) -> str:
         """The text form of an instance; its `repr` if its class is not registered."""
