@@ -13,7 +13,10 @@ from transformers import AutoTokenizer, GenerationConfig, GPT2Config, PreTrained
 
 import infalign as ia
 from infalign.collection.answers import answer
-from infalign.decoding import decode
+from infalign.comparison import sampling as evaluation
+from infalign.comparison.comparison import Comparison
+from infalign.config import SamplingSettings
+from infalign.decoding import decode, draw_calibration
 from infalign.demo import bundled
 from infalign.errors import DataError
 from infalign.frameworks import Asked, open_scorer, openrlhf, verl_manager
@@ -27,7 +30,9 @@ from infalign.models.model_server import ServerModel
 from infalign.models.rewards import score
 from infalign.models.server_replies import Said
 from infalign.models.vllm import VLLMModel
+from infalign.pipeline import stages
 from infalign.prompts import Prompt
+from infalign.red_team import campaign
 from infalign.red_team.attack import SuccessTest, attack
 from infalign.shaping import AsCalibrated
 
@@ -302,6 +307,40 @@ def test_every_path_gives_a_reward_the_same_messages_for_the_same_tokens(paths, 
             assert "\ufffd" in "".join(paths._queries()[0])
             continue
         assert paths.reward.seen == wanted, name
+
+
+@pytest.mark.parametrize("strip", [False, True])
+def test_each_place_that_loads_a_policy_passes_on_whether_it_strips(monkeypatch, strip):
+    settings = []
+
+    def load(spec, **given):
+        settings.append(given)
+        return SimpleNamespace(strip=given["strip"])
+
+    for place in (stages, evaluation, campaign):
+        monkeypatch.setattr(place, "load_sampler", load)
+    monkeypatch.setattr(stages, "load_reward", lambda *a, **k: None)
+    sampling = SamplingSettings(strip=strip)
+    stages.load_both("m", "r", sampling, False)
+    compared = {"reference": "m", "policies": {}, "reward": "r", "procedures": ("sampling",)}
+    comparison = Comparison(prompts=PROMPTS, sampling=sampling, **compared)
+    assert evaluation._Models(comparison).reference.strip is strip
+    red = campaign.Campaign("m", {"none": ()}, success="python:a:b", strip=strip)
+    assert red.sampler.strip is red.sampling["strip"] is strip
+    assert [given["strip"] for given in settings] == [strip] * 3
+
+
+def test_a_calibration_of_texts_with_other_white_space_is_refused(paths):
+    asked = {"seed": 0, "prompt_ids": NAMES}
+    plain, stripped = (paths.of([[5], [5], [5]], strip).policy for strip in (False, True))
+    for ours, other, made in ((plain, stripped, "true"), (stripped, plain, "false")):
+        paths.of([[5], [5], [5]], ours.strip)
+        softened, given = ia.SoftBestOfN(1, 0.1), (paths.reward, MESSAGES)
+        known = draw_calibration(ours, *given, 2, **asked)
+        assert len(decode(softened, ours, *given, calibration=known, **asked)) == len(PROMPTS)
+        known = draw_calibration(other, *given, 2, **asked)
+        with pytest.raises(DataError, match=f"`sampling.strip` {made}, but it is"):
+            decode(softened, ours, *given, calibration=known, **asked)
 
 
 def test_all_paths_are_tried():

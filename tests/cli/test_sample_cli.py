@@ -116,7 +116,7 @@ def test_prompts_come_from_a_file_from_words_or_from_standard_input(records, tmp
     found = records(*command, "--prompts", file, "--limit", 2)
     assert [r["prompt"] for r in found] == ["a", turns] and found[0]["prompt_id"] == "x"
     monkeypatch.setattr(sys, "stdin", io.StringIO("first\n\n second \n"))
-    assert [r["prompt"] for r in records(*command, "-")] == ["first", "second"]
+    assert [r["prompt"] for r in records(*command, "-")] == ["first", " second "]
     assert [r["prompt"] for r in records(*command, "one", "two")] == ["one", "two"]
     assert len(records(*command, "--prompts", "bundled:helpful", "--limit", 3)) == 3
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from infalign import CalibrationStore, DataError, Exponential, Identity, Log, Probit, ShapedReward
-from infalign.shaping import MonitoredReward
+from infalign.shaping import AsCalibrated, MonitoredReward
 
 STORE = CalibrationStore.from_rewards(["p", "q"], [[1, 2, 3, 4], [10, 20, 30, 40]])
 PROMPTS, COMPLETIONS, IDS = ["P", "P", "Q"], ["ab", "abcdefghi", "abc"], ["p", "p", "q"]
@@ -47,6 +47,39 @@ def test_shaped_rewards_by_hand():
     tied = ((2 - 4**0.25) / np.log(4) / 0.25 - 1) / 3
     assert shape(length, Exponential(np.log(4))) == pytest.approx([tied, 1, 0])
     assert shape(length, Log(), smoothing="add-half") == pytest.approx(SMOOTHED_LOGS)
+
+
+STRIPPED = {"temperature": 1.0, "strip": True}
+FORMER = {"temperature": 1.0, "top_p": 1.0, "max_new_tokens": 8, "batch_size": 4}  # of version 0.1
+
+
+@pytest.mark.parametrize("sampling", [STRIPPED, FORMER])
+@pytest.mark.parametrize("form", [str, lambda text: [{"role": "assistant", "content": text}]])
+def test_a_store_of_stripped_responses_refuses_white_space_at_the_ends(sampling, form):
+    store = CalibrationStore.from_rewards(["a"], [[1.0, 2.0]], {"sampling": sampling})
+    asked = {"prompts": ["", ""], "prompt_id": ["a", "a"]}
+    reward = ShapedReward(Answer([1.5, 3.0]), store, Identity())
+    assert reward(completions=[form("x"), form("a\n b")], **asked) == [0.5, 1.0]
+    with pytest.raises(DataError, match=r"'y\\n' at completion 1 \(1 of 2 have some\)"):
+        reward(completions=[form("x"), form("y\n")], **asked)
+    stripping = AsCalibrated(reward, {}, strip=True)
+    assert stripping(completions=[form("x"), form("y\n")], **asked) == [0.5, 1.0]
+    assert stripping.__name__ == "shaped_Answer"
+
+
+@pytest.mark.parametrize(
+    "completion",
+    [
+        [{"role": "assistant", "content": "x", "tool_calls": [{"name": "f"}]}],
+        [{"role": "assistant", "content": "x", "reasoning_content": "Hm."}],
+        [{"role": "assistant", "content": "x"}, {"role": "tool", "content": "y"}],
+        [{"role": "assistant", "content": None}],
+    ],
+)
+def test_a_completion_that_is_more_than_a_text_is_not_what_was_calibrated(completion):
+    asked = {"prompts": [""], "completions": [completion], "prompt_id": ["a"]}
+    with pytest.raises(DataError, match="A completion must be one message with a text; got"):
+        AsCalibrated(ShapedReward(length, STORE, Identity()), {}, strip=False)(**asked)
 
 
 def test_the_result_is_a_list_of_floats():

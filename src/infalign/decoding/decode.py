@@ -132,7 +132,8 @@ def decode(
       calibrated reward.
 
     Raises ValueError if a needed scorer or calibration is missing; DataError for rewards that are
-    not finite, prompts without calibration, and samplers that return another number of responses.
+    not finite, prompts without calibration, a calibration of texts with other white space, and
+    samplers that return another number of responses.
     """
     reading = reads(procedure)
     if scorer is None and reading in ("rewards", "quantiles"):
@@ -142,6 +143,8 @@ def decode(
             f"`calibration` must be given: {procedure!r} reads the calibrated reward. Open a "
             "CalibrationStore, or draw reference samples with `draw_calibration`."
         )
+    if calibration is not None and "sampling" in (made_with := _made_with(sampler)):
+        calibration.require_strip(made_with["sampling"]["strip"])
     _check.seed("seed", seed)
     prompts = []
     for own, conversation in zip(_ids(prompt_ids, conversations), conversations, strict=True):
@@ -182,7 +185,14 @@ def draw_calibration(
     ids = _ids(prompt_ids, conversations)
     drawn = _sampled(reference, conversations, ids, samples, derived(seed, "calibration"))
     texts = [[r.text for r in row] for row in drawn]
-    return CalibrationStore.from_rewards(ids, score_ragged(scorer, conversations, texts, ids))
+    rewards = score_ragged(scorer, conversations, texts, ids)
+    return CalibrationStore.from_rewards(ids, rewards, _made_with(reference))
+
+
+def _made_with(sampler: Sampler) -> dict[str, dict[str, bool]]:
+    """The provenance of a sampler's texts; empty if it does not say whether it strips them."""
+    strip = getattr(sampler, "strip", None)
+    return {"sampling": {"strip": strip}} if isinstance(strip, bool) else {}
 
 
 def _draw(sampler: Sampler, waiting: Sequence[_Turns], seed: int) -> list[list[Response]]:

@@ -158,6 +158,7 @@ class WinRateCallback(TrainerCallback, ExportableState):
     def _rewards(self, reference) -> np.ndarray:
         """Reference rewards as a checked array with a row for each prompt."""
         if isinstance(reference, CalibrationStore):
+            reference.require_strip(bool(self.sampling["strip"]))
             unknown = [p.id for p in self.prompts if p.id not in reference.rewards]
             if unknown:
                 raise DataError(
