@@ -1,6 +1,8 @@
 """Rewards as a column of a data set: every number comes back, or an error says which does not."""
 
+import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from infalign import CalibrationStore, DataError
-from infalign.stores import StoreWriter, exchange, read_samples
+from infalign.stores import StoreWriter, columns, exchange, read_samples
 from infalign.stores.exchange import export_rewards, export_samples, import_rewards
 from infalign.stores.integrity import check
 from infalign.stores.manifest import read_manifest
@@ -243,6 +245,86 @@ def test_a_table_is_not_said_to_be_of_another_model(folder, tmp_path):
     assert CalibrationStore.from_dataset(table(ROWS)).provenance == {}
     said = CalibrationStore.from_dataset(table(ROWS), provenance={"model": "mine"})
     assert said.provenance == {"model": "mine"}
+
+
+# --- Damage. ---
+
+
+@pytest.fixture
+def exported(folder, tmp_path):
+    """An export as a file, whose parts hold one shard each."""
+    export_rewards(folder, tmp_path / "export.parquet")
+    return tmp_path / "export.parquet"
+
+
+def test_every_flipped_byte_is_named_or_changes_nothing(folder, exported, tmp_path):
+    own, whole = CalibrationStore.open(folder), exported.read_bytes()
+    rng, named = np.random.default_rng(0), 0
+    for place in rng.permutation(len(whole))[:120]:
+        damaged = bytearray(whole)
+        damaged[place] ^= 1 << rng.integers(8)
+        exported.write_bytes(damaged)
+        try:
+            import_rewards(exported, tmp_path / "out")
+        except DataError as error:
+            assert "export.parquet" in str(error)
+            named += 1
+            continue
+        store = CalibrationStore.open(tmp_path / "out")
+        assert rows_of(store) == rows_of(own) and store.provenance == own.provenance, place
+        shutil.rmtree(tmp_path / "out")
+    assert named > 50
+
+
+def test_rows_that_were_changed_and_files_of_other_tools_are_told_apart(exported, tmp_path, caplog):
+    metadata = dict(pq.read_metadata(exported).metadata)
+    del metadata[b"ARROW:schema"]
+    changed = pq.read_table(exported).slice(1)
+    pq.write_table(changed.replace_schema_metadata(metadata), tmp_path / "changed.parquet")
+    with pytest.raises(DataError, match=r"changed\.parquet: it is not what was exported: its che"):
+        import_rewards(tmp_path / "changed.parquet", tmp_path / "out")
+    import_rewards(exported, tmp_path / "own")
+    assert not caplog.records
+    pq.write_table(changed, tmp_path / "changed.parquet")
+    import_rewards(tmp_path / "changed.parquet", tmp_path / "out")
+    assert "changed.parquet has no checksum of an export" in caplog.text
+
+
+def test_parts_that_are_missing_foreign_or_of_another_store_are_named(
+    folder, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(exchange, "LARGEST", 1)
+    monkeypatch.setattr(columns, "tables", split(columns.tables))
+    export_rewards(folder, tmp_path / "parts")
+    parts = sorted((tmp_path / "parts").iterdir())
+    assert len(parts) == 3
+    import_rewards(tmp_path / "parts", tmp_path / "whole")
+    content = parts[1].read_bytes()
+    parts[1].unlink()
+    with pytest.raises(DataError, match="holds 2 prompts in 2 files, of an export of 3"):
+        import_rewards(tmp_path / "parts", tmp_path / "out")
+    pq.write_table(table({"z": [1.0]}).replace_schema_metadata(MADE_WITH), parts[1])
+    with pytest.raises(DataError, match=r"and part-00001\.parquet is of another tool"):
+        import_rewards(tmp_path / "parts", tmp_path / "out")
+    pq.write_table(table({"z": [1.0]}), parts[1])
+    with pytest.raises(DataError, match="state different provenances"):
+        import_rewards(tmp_path / "parts", tmp_path / "out")
+    parts[1].write_bytes(content)
+    import_rewards(tmp_path / "parts", tmp_path / "out")
+    assert not list(tmp_path.rglob("*.part"))
+
+
+MADE_WITH = {columns.MADE_WITH: json.dumps(PROVENANCE)}
+
+
+def split(tables):
+    """Tables of one row each."""
+
+    def one_by_one(*arguments):
+        schema, parts = tables(*arguments)
+        return schema, (part.slice(i, 1) for part in parts for i in range(len(part)))
+
+    return one_by_one
 
 
 # --- Whole or absent. ---

@@ -3,7 +3,9 @@
 Both stream a few thousand prompts at a time, and leave nothing behind when killed.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,12 +16,15 @@ from . import columns
 from .columns import KEY, REWARDS
 from .folders import new_folder, require_free
 from .manifest import read_manifest, require_finished
+from .row_digest import RowDigest
 from .shards import Block, read_schema, sample_groups, smallest_type
 from .sorted_rewards import stored_rewards
 from .writer import LARGEST, StoreWriter
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+LOG = logging.getLogger(__name__)
 
 SHARD_VALUES = 2**23
 """Rewards that an import holds in memory at once."""
@@ -40,7 +45,12 @@ def export_rewards(
     manifest = read_manifest(store)
     require_finished(store, manifest)
     sorted_rewards = stored_rewards(store, manifest)
-    _write(Path(out), *columns.tables(sorted_rewards, manifest["provenance"], rewards, key))
+    schema, tables = columns.tables(sorted_rewards, manifest["provenance"], rewards, key)
+
+    def finished(written: RowDigest) -> Mapping[bytes, bytes]:
+        return written.metadata(schema.metadata, len(sorted_rewards))
+
+    _write(Path(out), schema, tables, partial(RowDigest, key, rewards), finished)
 
 
 def export_samples(store: Path | str, out: Path | str) -> None:
@@ -59,18 +69,27 @@ def export_samples(store: Path | str, out: Path | str) -> None:
     _write(Path(out), read_schema(store, shards[0]), rows)
 
 
-def _write(out: Path, schema: "pa.Schema", tables: Iterable["pa.Table"]) -> None:
-    """A Parquet file, or a folder of files of a few hundred megabytes each."""
+def _write(
+    out: Path,
+    schema: "pa.Schema",
+    tables: Iterable["pa.Table"],
+    digest: Callable[[], RowDigest] | None = None,
+    metadata: Callable[[RowDigest], Mapping[bytes, bytes]] = lambda digest: {},
+) -> None:
+    """A Parquet file, or a folder of files of a few hundred megabytes each.
+
+    - `digest`, `metadata`: make a checksum of the rows of a file, and the entries that carry it.
+    """
     require_free(out)
     tables = iter(tables)
     if out.suffix == ".parquet":
-        _write_file(out, schema, tables)
+        _write_file(out, schema, tables, digest, metadata)
         return
     with new_folder(out) as folder:
         number = 0
         while (table := next(tables, None)) is not None:
             part = _up_to(LARGEST, table, tables)
-            _write_file(folder / f"part-{number:05d}.parquet", schema, part)
+            _write_file(folder / f"part-{number:05d}.parquet", schema, part, digest, metadata)
             number += 1
 
 
@@ -83,15 +102,21 @@ def _up_to(size: int, first: "pa.Table", rest: Iterator["pa.Table"]) -> Iterator
         taken += table.nbytes
 
 
-def _write_file(file: Path, schema: "pa.Schema", tables: Iterable["pa.Table"]) -> None:
+def _write_file(file, schema, tables, digest, metadata) -> None:
     import pyarrow.parquet as pq
+
+    written = digest() if digest else None
 
     with (
         storage.replacing(file) as temporary,
-        pq.ParquetWriter(temporary, schema, compression="zstd") as writer,
+        pq.ParquetWriter(temporary, schema, compression="zstd", write_page_checksum=True) as writer,
     ):
         for table in tables:
             writer.write_table(table)
+            if written:
+                written.add(table)
+        if written:
+            writer.add_key_value_metadata(metadata(written))
 
 
 def import_rewards(
@@ -108,14 +133,15 @@ def import_rewards(
     - `key`: the column of prompt ids; integers become strings, as in the prompts of a run.
     - `provenance`: how the rewards were made, for files that do not record it.
 
-    Raises DataError for missing columns, rows without rewards, rewards that are not finite, and
-    duplicate ids.
+    Files that `export_rewards` wrote carry a checksum, which is verified; that others carry none is
+    logged as a warning. Raises DataError for files that have changed or are missing, missing
+    columns, rows without rewards, rewards that are not finite, and duplicate ids.
     """
-    import pyarrow.parquet as pq
+    import pyarrow as pa
 
     source, out = Path(source), Path(out)
     files = _parquet_files(source)
-    made_with = columns.agreed(columns.stated_provenance(pq.read_schema(files[0])), provenance)
+    made_with = columns.agreed(_stated(files), provenance)
     with new_folder(out) as folder, StoreWriter(folder, made_with) as writer:
         try:
             for blocks in _shards(columns.blocks(_rows(files, rewards, key), rewards, key)):
@@ -126,6 +152,25 @@ def import_rewards(
             stored_rewards(folder, read_manifest(folder))  # raises for duplicate ids
         except DataError as error:
             raise DataError(f"{source}: {str(error).removeprefix(f'{folder}: ')}") from None
+        except (pa.ArrowException, OSError, ValueError, MemoryError) as error:
+            raise DataError(f"{source} is not a readable Parquet file ({error}).") from None
+
+
+def _stated(files: list[Path]) -> dict | None:
+    """The provenance that all files state; None if they state none."""
+    import pyarrow.parquet as pq
+
+    stated = []
+    for file in files:
+        try:
+            stated.append(columns.stated_provenance(pq.read_schema(file)))
+        except ValueError as error:
+            raise DataError(f"{file} has a provenance that cannot be read ({error}).") from None
+        if stated[-1] != stated[0]:
+            raise DataError(
+                f"{file} and {files[0]} state different provenances. Import them one by one."
+            )
+    return stated[0]
 
 
 def _parquet_files(source: Path) -> list[Path]:
@@ -141,7 +186,7 @@ def _parquet_files(source: Path) -> list[Path]:
     for file in files:
         try:
             pq.read_schema(file)
-        except pa.ArrowInvalid as error:
+        except (pa.ArrowException, OSError, ValueError, MemoryError) as error:
             raise DataError(f"{file} is not a readable Parquet file ({error}).") from None
     return files
 
@@ -150,11 +195,34 @@ def _rows(files: list[Path], rewards: str, key: str) -> Iterator["pa.Table"]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    exported, foreign, rows = set(), [], 0
     for file in files:
-        with pq.ParquetFile(file) as opened:
+        with pq.ParquetFile(file, page_checksum_verification=True) as opened:
             columns.require_columns(opened.schema_arrow.names, rewards, key)
+            read = RowDigest(key, rewards)
             for batch in opened.iter_batches(columns.ROWS, columns=[key, rewards]):
-                yield pa.Table.from_batches([batch])
+                table = pa.Table.from_batches([batch])
+                yield table  # which is checked before it is added
+                read.add(table)
+            own, used = opened.metadata.metadata, opened.schema_arrow.metadata
+            prompts = read.require(own or {}, used or {}, file)
+        if prompts is None:
+            foreign.append(file)
+        else:
+            exported.add(prompts)
+        rows += read.prompts
+    if exported and (foreign or exported != {rows}):
+        counts = " or ".join(map(str, sorted(exported)))
+        raise DataError(
+            f"it holds {rows} prompts in {len(files)} files, of an export of {counts}"
+            f"{f', and {foreign[0].name} is of another tool' if foreign else ''}. Restore the "
+            "files of one export, and no others."
+        )
+    if foreign:
+        LOG.warning(
+            "%s has no checksum of an export, so nothing shows whether it is what was written.",
+            foreign[0].parent if len(foreign) > 1 else foreign[0],
+        )
 
 
 def _shards(blocks: Iterable[Block]) -> Iterator[list[Block]]:
