@@ -1,10 +1,13 @@
 """Majority vote from sampled answers: against every subset, and with replacement in the limit."""
 
+import math
 from collections import Counter
 from itertools import combinations
 
 import numpy as np
+import pandas as pd
 import pytest
+import torch
 from contracts import law
 from hypothesis import given
 from hypothesis import strategies as st
@@ -146,8 +149,42 @@ def test_the_estimate_is_unbiased():
             "majority of 3 needs at least 3 samples per prompt in `correct`",
         ),
         ([["a", "b"]], [[1, 0]], 0, "`n` must be a whole number of at least 1; got 0"),
+        (
+            [["a", "b"], ["a"]],
+            [[1, 0], [1]],
+            1,
+            "`answers` must have equally many samples .* prompt 0 has 2 and prompt 1 has 1. Fill",
+        ),
+        (
+            [[[1], [2, 3]]],
+            [[1, 0]],
+            1,
+            r"`answers` must hold hashable .* got \[1\] at prompt 0, sam",
+        ),
+        ([["a", {}]], [[1, 0]], 1, r"`answers` must hold hashable .* got {} at prompt 0, sample 1"),
+        (["ab"], [[1, 0]], 1, "`answers` must be a list; got 'ab'"),
+        ("ab", [[1, 0]], 1, "`answers` must be a list; got 'ab'"),
+        ([], [], 1, "`answers` must hold at least one row"),
+        ([[]], [[]], 1, "`answers` must hold at least one row"),
     ],
 )
 def test_answers_that_do_not_suffice_are_refused(answers, correct, n, message):
     with pytest.raises(ValueError, match=message):
         majority_vote(answers, correct, n)
+
+
+def test_answers_may_be_tuples_and_come_from_any_table():
+    pairs = [[(1, 2), (1, 2), (3, 4)]]
+    assert majority_vote(pairs, [[1, 1, 0]], 3).value == 1
+    assert vote_chances(pairs, 3).tolist() == [[0.5, 0.5, 0]]
+    texts = [["7", "7", "3"]]
+    for table in (texts, tuple(map(tuple, texts)), np.array(texts), pd.DataFrame(texts)):
+        assert majority_vote(table, [[1, 1, 0]], 3).value == 1
+    for table in (torch.tensor([[7, 7, 3]]), np.array([[7.0, 7.0, 3.0]])):
+        assert majority_vote(table, [[1, 1, 0]], 3).value == 1
+
+
+def test_an_empty_text_is_an_answer_and_a_missing_value_is_none():
+    assert vote_chances([["", "", "a"]], 3).tolist() == [[0.5, 0.5, 0]]
+    for missing in (None, math.nan, np.nan, pd.NA, pd.NaT, np.float32("nan")):
+        assert vote_chances([[missing, missing, "a"]], 3).tolist() == [[0, 0, 1]]

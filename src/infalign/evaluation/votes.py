@@ -10,11 +10,14 @@ replacement in `infalign.finite`,
 where p_i(k) is the binomial chance of i votes for k, and t, uniform on [0, 1], breaks ties evenly.
 """
 
+from typing import Any
+
 import numpy as np
 from numpy.polynomial import legendre
 from scipy.special import gammaln, xlog1py, xlogy
 
 from infalign import _check
+from infalign.errors import ArgumentError
 
 from .laws import drawn
 from .selected import zero_or_one
@@ -27,8 +30,9 @@ CHUNK = 2**22
 def majority_vote(answers, correct, n: int, *, interval: AbstractInterval = SKEWED) -> Estimate:
     """Accuracy of the most frequent answer among n samples, with ties broken at random.
 
-    - `answers`: shape (prompts, m), compared by equality; None (or nan) is a sample without an
-      answer, which does not vote. If no sample votes, there is no answer, which counts as wrong.
+    - `answers`: shape (prompts, m), any hashable values, compared by equality. None is a sample
+      without an answer, which does not vote; so are nan and pandas' NA. An empty text is an answer.
+      If no sample votes, there is no answer, which counts as wrong.
     - `correct`: 0 or 1, or booleans, same shape: whether each answer is right. Equal answers of a
       prompt have the same value, and samples without an answer have 0; nan marks a sample that was
       not drawn.
@@ -42,8 +46,8 @@ def majority_vote(answers, correct, n: int, *, interval: AbstractInterval = SKEW
     0.75
     """
     n = _check.count("n", n)
+    answers = _table(answers)
     correct = zero_or_one("correct", correct)
-    answers = np.asarray(answers, dtype=object)
     if answers.shape != correct.shape:
         raise ValueError(
             "`answers` and `correct` must have the same shape (prompts, samples); "
@@ -77,7 +81,7 @@ def vote_chances(answers, n: int) -> np.ndarray:
     [[0.375, 0.375, 0.25, 0.0]]
     """
     n = _check.count("n", n)
-    answers = np.asarray(answers, dtype=object)
+    answers = _table(answers)
     prompts, m = answers.shape
     if m < n:
         raise ValueError(f"A majority of {n} needs at least {n} `answers` per prompt; got {m}.")
@@ -99,8 +103,51 @@ def vote_chances(answers, n: int) -> np.ndarray:
     return np.take_along_axis(selected, own, axis=1)
 
 
+def _table(answers) -> np.ndarray:
+    """`answers` as an array of objects, shape (prompts, samples); an answer may itself be a tuple.
+
+    Raises ArgumentError for rows of different lengths, and for answers that cannot be compared.
+    """
+    rows = [_check.entries("answers", row) for row in _check.entries("answers", _plain(answers))]
+    lengths = {len(row) for row in rows}
+    if not rows or lengths == {0}:
+        raise ArgumentError("answers", "must hold at least one row of answers; got none.")
+    if len(lengths) > 1:
+        other = next(i for i, row in enumerate(rows) if len(row) != len(rows[0]))
+        raise ArgumentError(
+            "answers",
+            f"must have equally many samples for every prompt; prompt 0 has {len(rows[0])} and "
+            f"prompt {other} has {len(rows[other])}. Fill the missing ones with None, and "
+            "`correct` with nan there.",
+        )
+    table = np.empty((len(rows), len(rows[0])), dtype=object)
+    for place in np.ndindex(table.shape):
+        answer = table[place] = rows[place[0]][place[1]]
+        try:
+            hash(answer)
+        except TypeError:
+            raise ArgumentError(
+                "answers",
+                f"must hold hashable values, such as texts, numbers and tuples; got "
+                f"{_check.short(answer)} at prompt {place[0]}, sample {place[1]}. Make it a tuple.",
+            ) from None
+    return table
+
+
+def _plain(values: Any) -> Any:
+    """Arrays, tensors and tables as lists of Python's own values."""
+    try:
+        if hasattr(values, "to_numpy") and not hasattr(values, "to_pylist"):  # pandas, not Arrow
+            values = values.to_numpy()
+        return values.tolist() if hasattr(values, "tolist") else values
+    except Exception as error:  # of a library that is not known here
+        problem = f"cannot be read ({type(error).__name__}: {error})."
+        raise ArgumentError("answers", problem) from None
+
+
 def _silent(answer) -> bool:
-    return answer is None or answer != answer
+    """Whether a sample has no answer: None, nan, or a missing value of pandas."""
+    return answer is None or type(answer).__name__ in ("NAType", "NaTType") or answer != answer
 
 
 def _ballot(row: int, answers, correct) -> tuple[np.ndarray, np.ndarray]:
