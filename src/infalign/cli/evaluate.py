@@ -101,7 +101,7 @@ def evaluate(
         str,
         _option(
             DECODED,
-            "How majority-vote:N extracts an answer: numeric, or python:package.module:function.",
+            "How majority-vote:N extracts an answer: numeric, math or python:MODULE:FUNCTION.",
         ),
     ] = "numeric",
     samples: Annotated[int, _option(SAMPLED, "Responses per prompt and policy.", min=1)] = 32,

@@ -84,7 +84,7 @@ def sample(
     answers: Annotated[
         str,
         typer.Option(
-            help="How majority-vote:N extracts an answer: numeric, or python:MODULE:FUNCTION."
+            help="How majority-vote:N extracts an answer: numeric, math or python:MODULE:FUNCTION."
         ),
     ] = "numeric",
     everything: Annotated[

@@ -218,8 +218,8 @@ class Evaluation(Section):
     name to reward."""
 
     answers: str = "numeric"
-    """How majority-vote:N extracts the answer of a response: numeric, or
-    python:package.module:function."""
+    """How majority-vote:N extracts the answer of a response: numeric, math (expressions, compared
+    by math-verify) or python:package.module:function."""
 
     judge: str | None = None
     """Judge that compares selected responses pairwise, in both orders: http(s)://HOST/v1#MODEL,

@@ -1,0 +1,206 @@
+"""Answers of responses: numbers in any script and form, choices, and no answer at all."""
+
+import re
+from fractions import Fraction
+
+import pytest
+from contracts import law
+from hypothesis import given
+from hypothesis import strategies as st
+
+from infalign import DataError
+from infalign.decoding.answers import load_answers, numeric_answer
+
+READ = [
+    ("The total is 1,000.", 1000),
+    ("The total is 1000.0 dollars", 1000),
+    ("It costs $1,234,567.50.", Fraction("1234567.5")),
+    ("First 3, then 4, so 12 in all.", 12),
+    ("a loss of -$2.50", Fraction(-5, 2)),
+    ("a loss of $-2.50", Fraction(-5, 2)),
+    ("₹ 1,00,000 or ¥500", 500),
+    ("The range 3-5", 5),
+    ("The range 3–5", 5),
+    ("10 - 5", 5),
+    ("+5", 5),
+    ("about .5", Fraction(1, 2)),
+    ("one half, 1/2", Fraction(1, 2)),
+    ("2 1/2 cups", Fraction(5, 2)),
+    ("3\n1/2", Fraction(1, 2)),
+    ("½", Fraction(1, 2)),
+    ("2½ or 2 ½", Fraction(5, 2)),
+    ("3⁄4", Fraction(3, 4)),
+    ("1.5e3 in all", 1500),
+    ("1.5 × 10^3", 1500),
+    (r"1.5 \times 10^{-3}", Fraction("0.0015")),
+    ("6.02 · 10²³", Fraction("6.02e23")),
+    ("10⁶", 10**6),
+    ("2^10", 1024),
+    ("10^{400000}", None),
+    (r"so \boxed{42}, not 7", 42),
+    (r"\boxed{1} and then \boxed{2}", 2),
+    (r"\boxed{\frac{3}{4}}", Fraction(3, 4)),
+    (r"\boxed{-\dfrac12}", Fraction(-1, 2)),
+    (r"$2\frac{1}{2}$", Fraction(5, 2)),
+    (r"\boxed{x = 7}", 7),
+    (r"\boxed{10{,}000\text{ cm}}", 10000),
+    (r"\boxed{10\,000}", 10000),
+    (r"\boxed{1{,}234.5}", Fraction("1234.5")),
+    (r"\boxed{5\text{ cm}^2}", 5),
+    (r"\boxed{90^\circ}", 90),
+    (r"\boxed{\$5}", 5),
+    (r"\boxed{12 dollars}", 12),
+    (r"\boxed{5} and \boxed{unfinished", 5),
+    (r"} \boxed{5} and 3 {", 5),
+    (r"\fbox{\text{so } \boxed{8}} of 9", 8),
+    ("The answer is 12 of the 30 apples.", 12),
+    ("The answer is 3 + 4 = 7.", 7),
+    ("The answer is 5!", 5),
+    ("The answer is a 5", 5),
+    ("**Answer:** 42\nThat took 3 steps.", 42),
+    ("The answer is plain\nto see: 8", 8),
+    ("work #### 1,234", 1234),
+    ("the answer is 1. No: the answer is 2, not 3", 2),
+    ("2 of H2O", 2),
+    ("La respuesta es 7, no 8", 7),
+    ("Die Antwort lautet 7, nicht 8", 7),
+    ("Ответ: 42 из 50", 42),
+    ("答案是5，不是6", 5),
+    ("答案：１２，不是３", 12),
+    ("共有3个", 3),
+]
+NONE = {
+    "no number": "no number",
+    "empty": "",
+    "version": "v1.2.3",
+    "exponent": "1e99999999999",
+    "too long": "9" * 5000,
+    "subscript": "foo_1",
+    "power of x": "x^2",
+    "superscript of x": "x²",
+    "text in a box": r"\boxed{\text{no solution}} since 0 < 3",
+    "empty box": r"\boxed{} since 0 < 3",
+    "choice": "The answer is (B), see page 3",
+    "bare choice": "Of 4, the answer is C.",
+    "choice of a box": r"Of 4, \boxed{\textbf{(B)}}",
+    "multiple of pi": r"\boxed{2\pi}",
+    "pi in a sentence": "The answer is 2π, from 3 steps.",
+    "part of a fraction": r"the answer is \frac{\pi}{2}",
+    "root": "the answer is √2",
+    "root in latex": r"the answer is \sqrt{2}",
+    "root in a box": r"\boxed{\sqrt{2}}",
+    "sum": r"\boxed{3+4}",
+    "variable": r"\boxed{2x}",
+    "two numbers": r"\boxed{5 \text{ and } 7}",
+    "pair": r"\boxed{(3,5)}",
+    "fraction of a fraction": r"\boxed{\frac{1}{\frac{2}{3}}}",
+}
+
+
+@pytest.mark.parametrize(("text", "answer"), READ, ids=[ascii(text) for text, _ in READ])
+def test_answers_are_read_however_they_are_written(text, answer):
+    assert numeric_answer(text) == answer
+
+
+@pytest.mark.parametrize("text", NONE.values(), ids=NONE)
+def test_a_text_without_one_number_as_its_answer_has_none(text):
+    assert numeric_answer(text) is None
+
+
+@pytest.mark.parametrize("form", ["20%", "20 %", "20\u202f%", "20 percent", "20 per cent", "٢٠٪"])
+def test_percent_is_a_hundredth(form):
+    assert numeric_answer(f"so {form}") == numeric_answer("0.2") == Fraction(1, 5)
+    assert numeric_answer("20 percentage points") == 20
+    assert numeric_answer(r"\boxed{20\%}") == Fraction(1, 5)
+    assert numeric_answer("5‰") == Fraction(5, 1000)
+
+
+SPACES = "\u00a0\u2007\u2009\u202f"
+GROUPED = [
+    *[(f"1{space}234{space}567", 1234567) for space in SPACES],
+    *[(f"1{space}234,5", Fraction("1234.5")) for space in SPACES],
+    *[(f"1{mark}234{mark}567.5", Fraction("1234567.5")) for mark in "'’ʼ_"],
+    ("1.234.567", 1234567),
+    ("1.234,56", Fraction("1234.56")),
+    ("1.234,567", Fraction("1234.567")),
+    ("12,34,567", 1234567),
+    ("1,00,000", 100000),
+    ("1\u066c234\u066b5", Fraction("1234.5")),
+    ("10 000", 10000),
+    ("1 000 000,50", 1000000.5),
+    ("100 200 300", 300),  # three numbers
+    ("1.234", Fraction("1.234")),
+    ("5'10", 10),
+    ("1, 2, 3", 3),
+]
+AMBIGUOUS = ["3,5", "3,50", "0,123", "1,2345", "12345,678", "1,2,3", "1.2.3", "1,23,456,789.1.2"]
+
+
+@pytest.mark.parametrize(("text", "number"), GROUPED, ids=[ascii(text) for text, _ in GROUPED])
+def test_groups_of_digits_are_one_number(text, number):
+    assert numeric_answer(f"The cost: {text} in all") == number
+
+
+@pytest.mark.parametrize("text", AMBIGUOUS)
+def test_a_number_that_can_be_read_in_two_ways_is_no_answer(text):
+    for form in (text, f"the answer is {text}.", rf"\boxed{{{text}}}"):
+        assert numeric_answer(form) is None
+
+
+@law
+@given(st.integers(-(10**9), 10**9), st.integers(0, 3))
+def test_a_number_reads_the_same_in_every_notation(whole, zeros):
+    plain, grouped = str(whole), f"{whole:,}"
+    decimals = f"{whole}.{'0' * zeros}" if zeros else plain
+    for text in (
+        plain,
+        grouped,
+        decimals,
+        rf"\boxed{{{grouped}}}",
+        f"{2 * whole}/2",
+        f"${grouped}",
+        f"{100 * whole} %",
+        f"{whole}e0",
+        rf"{whole} \times 10^0",
+    ):
+        assert numeric_answer(f"The answer is {text}.") == whole
+        assert numeric_answer(f"7 and {text} is it") == whole
+
+
+ZEROS = "0٠۰߀०০੦૦୦௦౦೦൦๐໐༠၀០᠐０𝟎"
+"""Zero in many scripts; the other digits follow it."""
+
+DECIMALS = st.decimals(-(10**9), 10**9, allow_nan=False, allow_infinity=False, places=4)
+
+
+@law
+@given(DECIMALS, st.sampled_from(ZEROS), st.sampled_from("-−–﹣－"), st.sampled_from("٬,'’\u202f"))
+def test_a_number_reads_the_same_in_every_script(number, zero, minus, group):
+    text = f"{number:,}".translate({ord("0") + d: chr(ord(zero) + d) for d in range(10)})
+    text = text.replace(",", group).replace("-", minus)
+    for form in (text, f"so {text}.", rf"\boxed{{{text}}}", f"答案是{text}。"):
+        assert numeric_answer(form) == Fraction(number)
+
+
+@law
+@given(st.text())
+def test_any_text_has_an_answer_or_none(text):
+    assert isinstance(numeric_answer(text), Fraction | None)
+    assert isinstance(numeric_answer("1" + ",000" * 2000 + text), Fraction | None)
+
+
+@law
+@given(st.text("0123456789,.' _-+/%^{}\\fracboxed()eE \u202f\n", max_size=40))
+def test_any_text_of_digits_and_separators_has_an_answer_or_none(text):
+    answer = numeric_answer(text)
+    assert isinstance(answer, Fraction | None)
+    if answer is not None:
+        assert re.search("[0-9]", text)
+
+
+def test_answers_are_loaded_by_name():
+    assert load_answers("numeric") is numeric_answer
+    assert load_answers("python:os.path:basename")("a/b") == "b"
+    for wrong in ("letters", "python:os.path:nothing", "python:x"):
+        with pytest.raises(DataError, match=f"The answers '{wrong}' cannot be loaded"):
+            load_answers(wrong)
