@@ -1,9 +1,12 @@
 """Bad input gets one clear message, exit 1, and nothing half-written."""
 
 import json
+import shutil
 
 import pytest
 import yaml
+
+from infalign.demo import bundled
 
 BASE = {
     "model": "bundled:language-model",
@@ -239,3 +242,17 @@ def test_debug_is_in_the_help(cli):
 def test_wrong_usage_exits_2(cli):
     assert cli("run")[0] == 2
     assert cli("nonsense")[0] == 2
+
+
+def test_policies_of_other_tokens_are_refused_unless_the_kl_is_not_measured(run, tmp_path):
+    other = shutil.copytree(bundled("bundled:language-model", "model"), tmp_path / "other")
+    tokenizer = json.loads((other / "tokenizer.json").read_text())
+    ids = tokenizer["model"]["vocab"]
+    ids["a"], ids["b"] = ids["b"], ids["a"]
+    (other / "tokenizer.json").write_text(json.dumps(tokenizer))
+    evaluated = BASE["evaluate"] | {"policies": {"other": str(other)}}
+    code, errors = run(evaluate=evaluated)
+    assert code == 1 and "write with different tokens, so they have no KL" in errors
+    assert "`evaluate.kl_samples: 0`" in errors and not (tmp_path / "run").exists()
+    code, errors = run("--until", "calibrate", evaluate=evaluated | {"kl_samples": 0})
+    assert code == 0

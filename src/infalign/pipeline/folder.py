@@ -27,7 +27,12 @@ from infalign.errors import ConfigError, DataError
 from infalign.manifest import FILE, Manifest, Stage
 from infalign.models.fingerprints import policy_fingerprints, reward_fingerprint
 from infalign.models.functions import beside
-from infalign.models.inspection import inspect_judge, inspect_policy, inspect_reward
+from infalign.models.inspection import (
+    inspect_judge,
+    inspect_kl,
+    inspect_policy,
+    inspect_reward,
+)
 from infalign.models.rewards import load_reward
 from infalign.prompts import Prompt, fingerprint, load_prompts
 from infalign.seeds import derived
@@ -238,6 +243,8 @@ class Run:
                 max_new_tokens=room,
                 what=f"The policy {name!r} of `evaluate.policies`",
             )
+            if config.evaluate.kl_samples:
+                inspect_kl(spec, config.model, trust_remote_code=trust)
         inspect_reward(config.reward, trust_remote_code=trust, conversations=every)
         for name, spec in config.evaluate.gold.items():
             what = f"The reward {name!r} of `evaluate.gold`"
