@@ -1,5 +1,6 @@
 """`infalign evaluate`: policies × procedures × rewards, from a run or from any models."""
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,6 +10,7 @@ from .plan import DIFFERENCE, KL, PILOT, print_plan
 from .progress import progress, quiet_libraries
 from .run import Out, Overrides, bring_up_to
 from .show import Form, print_results
+from .thinking import ANSWER, ASK_AGAIN, Answer
 from .usage import named_values, others, refuse
 
 HELP = (
@@ -25,9 +27,17 @@ HELP = (
 
 OF_A_RUN = ("config", "overrides", "out", "form")
 OF_A_PLAN = ("plan", "procedure", "against", "difference", "kl", "pilot", "form")
+OF_A_JUDGE = ("judge_pairs", "judge_max_new_tokens", "judge_unreadable")
 ONLY_OF_A_PLAN = ("difference", "kl", "pilot")
 NEEDED = ("policy", "reference", "reward", "prompts")
 """Parameters of each mode. Without a configuration or --plan, all but the plan's are used."""
+
+
+class Unreadable(StrEnum):
+    """What two unreadable replies of a judge are."""
+
+    error = "error"
+    missing = "missing"
 
 
 def _option(panel: str, help: str, *names: str, **settings) -> Any:
@@ -78,6 +88,20 @@ def evaluate(
     judge_pairs: Annotated[
         int, _option(COMPARED, "Pairs per prompt and policy that the judge compares.")
     ] = 1,
+    judge_max_new_tokens: Annotated[
+        int,
+        _option(
+            COMPARED, "Maximum length of a judge's reply, in tokens; more for a judge that thinks."
+        ),
+    ] = 256,
+    judge_unreadable: Annotated[
+        Unreadable,
+        _option(
+            COMPARED,
+            "What two unreadable replies of a judge are: an error, or a missing verdict that is "
+            "counted.",
+        ),
+    ] = Unreadable.error,
     prompts: Annotated[
         str | None,
         _option(COMPARED, "JSON Lines or Parquet file, bundled:helpful or bundled:harmless."),
@@ -126,6 +150,8 @@ def evaluate(
     strip: Annotated[
         bool, _option(SAMPLED, "Remove white space at both ends of responses.", "--strip")
     ] = False,
+    answer: Annotated[Answer, _option(SAMPLED, ANSWER)] = Answer.whole,
+    ask_again: Annotated[int, _option(SAMPLED, ASK_AGAIN, min=0)] = 0,
     seed: Annotated[int, _option(SAMPLED, "Random seed.", min=0)] = 0,
     trust_remote_code: Annotated[
         bool, _option(SAMPLED, "Allow code from the Hub to run.", "--trust-remote-code")
@@ -158,7 +184,7 @@ def evaluate(
     if no_kl:
         refuse(context, "is not used with --no-kl.", "kl_samples")
     if judge is None:
-        refuse(context, "is used with --judge only.", "judge_pairs")
+        refuse(context, "is used with --judge only.", *OF_A_JUDGE)
     if not any(spec.startswith("majority-vote") for spec in (*procedures, against or "")):
         refuse(context, "is used with --procedure majority-vote:N only.", "answers")
 
@@ -177,6 +203,8 @@ def evaluate(
         "max_new_tokens": max_new_tokens,
         "batch_size": batch_size,
         "strip": strip,
+        "answer": answer.value,
+        "ask_again": ask_again,
     }
     comparison = Comparison(
         reference=reference or "",
@@ -186,6 +214,8 @@ def evaluate(
         answers=answers,
         judge=judge,
         judge_pairs=judge_pairs,
+        judge_max_new_tokens=judge_max_new_tokens,
+        judge_unreadable=judge_unreadable.value,
         prompts=load_prompts(source),
         procedures=procedures,
         against=against,

@@ -11,6 +11,7 @@ from rich.table import Table
 from .progress import progress, quiet_libraries
 from .sample import read_prompts
 from .terminal import console, print_json
+from .thinking import ANSWER, ASK_AGAIN, Answer
 from .usage import read, refuse
 
 EXAMPLE = (
@@ -81,6 +82,8 @@ def red_team(
     strip: Annotated[
         bool, typer.Option("--strip", help="Remove white space at both ends of responses.")
     ] = False,
+    answer: Annotated[Answer, typer.Option(help=ANSWER)] = Answer.whole,
+    ask_again: Annotated[int, typer.Option(min=0, help=ASK_AGAIN)] = 0,
     seed: Annotated[int, typer.Option(min=0, help="Random seed.")] = 0,
     out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("runs/red-team"),
     as_json: Annotated[bool, typer.Option("--json", help="Print results.json.")] = False,
@@ -122,6 +125,8 @@ def red_team(
         top_p=top_p,
         max_new_tokens=max_new_tokens,
         strip=strip,
+        answer=answer.value,
+        ask_again=ask_again,
         seed=seed,
         trust_remote_code=trust_remote_code,
     )

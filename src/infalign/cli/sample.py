@@ -15,6 +15,7 @@ from infalign.core import procedure_forms
 
 from .progress import progress, quiet_libraries
 from .terminal import KEPT, console, json_text, print_json
+from .thinking import ANSWER, ASK_AGAIN, Answer
 from .usage import read, refuse
 
 TOGETHER = 256
@@ -73,6 +74,8 @@ def sample(
     strip: Annotated[
         bool, typer.Option("--strip", help="Remove white space at both ends of responses.")
     ] = False,
+    answer: Annotated[Answer, typer.Option(help=ANSWER)] = Answer.whole,
+    ask_again: Annotated[int, typer.Option(min=0, help=ASK_AGAIN)] = 0,
     seed: Annotated[int, typer.Option(min=0, help="Random seed.")] = 0,
     calibration: Annotated[
         Path | None, typer.Option(help="Calibration store for the same prompts and reward.")
@@ -118,6 +121,8 @@ def sample(
         top_p=top_p,
         max_new_tokens=max_new_tokens,
         strip=strip,
+        answer=answer.value,
+        ask_again=ask_again,
         trust_remote_code=trust_remote_code,
     )
     rows = _decode(played, sampler, scorer, store, asked, references, seed)

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Literal
 
 from infalign.config import SamplingSettings
 from infalign.core import AbstractProcedure
@@ -54,6 +55,12 @@ class Comparison:
 
     judge_pairs: int = 1
     """Pairs per prompt and policy that the judge compares, under the first procedure."""
+
+    judge_max_new_tokens: int = 256
+    """Maximum length of a judge's reply, in tokens."""
+
+    judge_unreadable: Literal["error", "missing"] = "error"
+    """What two unreadable replies of a judge are, as in `ModelJudge`."""
 
     sampling: SamplingSettings = field(default_factory=SamplingSettings)
 

@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from infalign import storage
+from infalign.models.after_thinking import unconditioned
 from infalign.models.interfaces import Conversation, Response, Sampler, Scorer
 from infalign.models.rewards import load_reward, score
 from infalign.models.samplers import load_sampler
@@ -89,6 +90,8 @@ class _Models:
             max_new_tokens=sampling.max_new_tokens,
             batch_size=sampling.batch_size,
             strip=sampling.strip,
+            answer=sampling.answer,
+            ask_again=sampling.ask_again,
             trust_remote_code=self.comparison.trust_remote_code,
         )
 
@@ -132,7 +135,7 @@ def _kl(
 
     The reference is used without its top-p, because tokens outside its nucleus would make the KL
     infinite. Models without logits, such as a server's, have no KL, and none is measured with
-    `kl_samples` 0.
+    `kl_samples` 0 or from responses that were drawn again until they had an answer.
     """
     from infalign.models.hf import LanguageModel
     from infalign.models.kl import sequence_kl
@@ -140,9 +143,13 @@ def _kl(
     exact, sampled = (np.full((len(drawn), comparison.samples), np.nan) for _ in range(2))
     # The reference is loaded only if the policy has logits.
     k = comparison.kl_samples
-    if k and isinstance(sampler, LanguageModel) and isinstance(models.reference, LanguageModel):
+    policy = unconditioned(sampler)
+    if not (k and isinstance(policy, LanguageModel)):
+        return {"kl": exact, "kl_sampled": sampled}
+    reference = unconditioned(models.reference)
+    if isinstance(reference, LanguageModel):
         first = [row[:k] for row in drawn]
-        kl = sequence_kl(sampler, models.reference, conversations, first, reference_top_p=1.0)
+        kl = sequence_kl(policy, reference, conversations, first, reference_top_p=1.0)
         exact[:, :k], sampled[:, :k] = kl.exact, kl.sampled
     return {"kl": exact, "kl_sampled": sampled}
 

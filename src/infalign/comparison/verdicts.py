@@ -36,6 +36,8 @@ def draw_verdicts(measured: Measured, report: Report) -> None:
         if not path.exists():
             judge = judge or load_judge(
                 comparison.judge,
+                unreadable=comparison.judge_unreadable,
+                max_new_tokens=comparison.judge_max_new_tokens,
                 seed=comparison.seed,
                 trust_remote_code=comparison.trust_remote_code,
             )

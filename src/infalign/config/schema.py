@@ -95,6 +95,15 @@ class SamplingSettings(Section):
     """Remove white space at both ends of responses, before rewards, judges and answers read them.
     Prompts keep theirs."""
 
+    answer: Literal["whole", "after-thinking"] = "whole"
+    """What rewards, judges and answers read of a response. whole: all of it. after-thinking: the
+    part after the thought, for models that think in <think>…</think> first; not for training."""
+
+    ask_again: Annotated[int, Field(ge=0)] = 0
+    """Further draws, with other seeds, for a response that has no answer, such as a thought that
+    was cut off; with 0 it is an error. Estimates are then for the policy under the condition that
+    it answers, and the KL is not measured."""
+
 
 class Calibration(Section):
     """The reference samples that turn rewards into quantiles."""
@@ -228,6 +237,13 @@ class Evaluation(Section):
     judge_pairs: PositiveInt = 1
     """Pairs per prompt and policy that the judge compares."""
 
+    judge_max_new_tokens: PositiveInt = 256
+    """Maximum length of a reply of a judge on a server, in tokens; more for one that thinks."""
+
+    judge_unreadable: Literal["error", "missing"] = "error"
+    """What two unreadable replies of a judge on a server are. error: the end of the evaluation.
+    missing: no verdict; such pairs are left out and counted."""
+
     kl_samples: NonNegativeInt = 8
     """Maximum number of responses per prompt used to measure the KL. 0: the KL is not measured, as
     between models with different tokens."""
@@ -329,6 +345,16 @@ class Config(Section):
                 f"`sampling.top_p` is {self.sampling.top_p:g}, but training's KL is that of whole "
                 "distributions; train with 1, and compare policies with "
                 "`infalign evaluate --policy … --top-p`"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _whole_responses(self):
+        if self.sampling.answer != "whole" and "://" not in self.model:
+            raise ValueError(
+                f"`sampling.answer` is {self.sampling.answer}, but training rewards whole "
+                "responses; train with whole, and compare policies with "
+                "`infalign evaluate --policy … --answer after-thinking`"
             )
         return self
 

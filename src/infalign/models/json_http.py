@@ -9,6 +9,7 @@ import json
 import threading
 import urllib.request
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from io import BytesIO
@@ -257,14 +258,15 @@ def _bounded(kind: type, largest: int) -> type:
 
             def end() -> None:
                 late.set()
-                sock.shutdown(2)  # ends reads that wait for the next byte of a slow drip
+                with suppress(OSError):  # it may have been closed in the meantime
+                    sock.shutdown(2)  # ends reads that wait for the next byte of a slow drip
 
             timer = threading.Timer(self.timeout, end)
             timer.daemon = True
             timer.start()
+            answer, data = None, bytearray()
             try:
                 answer = super().getresponse()
-                data = bytearray()
                 for part in answer.stream(2**16):
                     data += part
                     if len(data) > largest:
@@ -272,7 +274,9 @@ def _bounded(kind: type, largest: int) -> type:
                             f"its answer has more than {largest:,} bytes",
                             "Is this the right path?",
                         )
-            except (OSError, HTTPError) as error:
+            except Exception as error:
+                if answer is not None:
+                    answer.close()
                 if late.is_set():
                     raise TimeoutError from error
                 raise

@@ -1,5 +1,7 @@
 """A policy from its specification: a folder or hub id, a bundled model, a server, or vLLM."""
 
+from typing import Any, Literal
+
 from infalign.errors import DataError
 
 from .interfaces import Sampler
@@ -17,6 +19,8 @@ def load_sampler(
     max_new_tokens: int = 128,
     batch_size: int = 256,
     strip: bool = False,
+    answer: Literal["whole", "after-thinking"] = "whole",
+    ask_again: int = 0,
     trust_remote_code: bool = False,
 ) -> Sampler:
     """The policy that `spec` names.
@@ -28,11 +32,20 @@ def load_sampler(
       responses at once. Servers and vLLM form their own batches.
 
     - `strip`: remove white space at both ends of the responses' texts.
+    - `answer`: `whole`, or `after-thinking` for the part of a response after its thought.
+    - `ask_again`: further draws, with other seeds, for a response that has no answer, as in
+      `ServerModel`. Default: it is an error.
 
     Raises DataError if the model does not exist, and MissingExtraError if a library that runs it is
     missing.
     """
     named = ModelSpec.parse(spec)
+    common: dict[str, Any] = {
+        "temperature": temperature,
+        "top_p": top_p,
+        "max_new_tokens": max_new_tokens,
+        "strip": strip,
+    }
     if named.kind == "server":
         from .model_server import ServerModel
 
@@ -41,33 +54,29 @@ def load_sampler(
                 f"The model {spec!r} does not name one of the server's models. Add the model's "
                 f"name after a #: {named.url.rstrip('/')}#NAME."
             )
-        return ServerModel(
-            named.url,
-            named.model,
-            temperature=temperature,
-            top_p=top_p,
-            max_new_tokens=max_new_tokens,
-            strip=strip,
-        )
+        return ServerModel(named.url, named.model, answer=answer, ask_again=ask_again, **common)
     if named.kind == "vllm":
         from .vllm import VLLMModel
 
-        return VLLMModel(
-            named.inner.path("model"),
-            temperature=temperature,
-            top_p=top_p,
-            max_new_tokens=max_new_tokens,
-            strip=strip,
-            trust_remote_code=trust_remote_code,
-        )
-    from .hf import LanguageModel
+        path = named.inner.path("model")
+        sampler: Sampler = VLLMModel(path, trust_remote_code=trust_remote_code, **common)
+    else:
+        from .hf import LanguageModel
 
-    return LanguageModel(
-        named.path("model"),
-        temperature=temperature,
-        top_p=top_p,
+        sampler = LanguageModel(
+            named.path("model"),
+            batch_size=batch_size,
+            trust_remote_code=trust_remote_code,
+            **common,
+        )
+    if answer == "whole":  # always present where the model runs here
+        return sampler
+    from .after_thinking import AfterThinking
+
+    return AfterThinking(
+        sampler,
+        source=f"The model {spec!r}",
         max_new_tokens=max_new_tokens,
-        batch_size=batch_size,
         strip=strip,
-        trust_remote_code=trust_remote_code,
+        ask_again=ask_again,
     )

@@ -185,6 +185,8 @@ class Run:
             answers=config.evaluate.answers,
             judge=config.evaluate.judge,
             judge_pairs=config.evaluate.judge_pairs,
+            judge_max_new_tokens=config.evaluate.judge_max_new_tokens,
+            judge_unreadable=config.evaluate.judge_unreadable,
             prompts=self.test_prompts,
             procedures=(config.procedure, Sampling().spec, *config.evaluate.procedures),
             against=config.against,

@@ -75,6 +75,8 @@ def load_both(
         max_new_tokens=sampling.max_new_tokens,
         batch_size=sampling.batch_size,
         strip=sampling.strip,
+        answer=sampling.answer,
+        ask_again=sampling.ask_again,
         trust_remote_code=trust_remote_code,
     )
     with beside(folder):

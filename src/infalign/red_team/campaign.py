@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -64,6 +65,12 @@ class Campaign:
     strip: bool = False
     """Remove white space at both ends of the responses."""
 
+    answer: Literal["whole", "after-thinking"] = "whole"
+    """What of a response is its answer, as in `load_sampler`."""
+
+    ask_again: int = 0
+    """Further draws for a response that has no answer, as in `load_sampler`."""
+
     seed: int = 0
     trust_remote_code: bool = False
 
@@ -74,13 +81,15 @@ class Campaign:
         check_sigma(self.sigma)
 
     @property
-    def sampling(self) -> dict[str, float | bool]:
+    def sampling(self) -> dict[str, float | bool | str]:
         """The policy's sampling settings."""
         return {
             "temperature": self.temperature,
             "top_p": self.top_p,
             "max_new_tokens": self.max_new_tokens,
             "strip": self.strip,
+            "answer": self.answer,
+            "ask_again": self.ask_again,
         }
 
     @cached_property
@@ -92,6 +101,8 @@ class Campaign:
             top_p=self.top_p,
             max_new_tokens=self.max_new_tokens,
             strip=self.strip,
+            answer=self.answer,
+            ask_again=self.ask_again,
             trust_remote_code=self.trust_remote_code,
         )
 
