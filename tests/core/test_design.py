@@ -528,6 +528,45 @@ def test_the_best_exponential_is_better_than_its_neighbors(procedure):
     assert wins[1] > optimum(procedure, kl=0.5).win_rate - 0.005
 
 
+def test_the_best_exponential_for_few_samples_is_milder_and_better_there():
+    exact, few = best_exponential(BestOfN(8), 0.5), best_exponential(BestOfN(8), 0.5, samples=32)
+    assert few.t < 0.6 * exact.t
+    rows = compare(BestOfN(8), [exact, best_exponential], kl=0.5, samples=32)
+    assert rows[2].transform == few.spec
+    assert rows[2].win_rate > rows[1].win_rate + 4 * (rows[1].stderr + rows[2].stderr)
+    for factor in (0.7, 1.4):
+        near = compare(BestOfN(8), [Exponential(factor * few.t)], kl=0.5, samples=32)[1]
+        assert near.win_rate < rows[2].win_rate + 4 * rows[2].stderr
+
+
+@pytest.mark.parametrize(
+    "procedure, kl",
+    [
+        (BestOfN(32), 2.0),
+        (BestOfN(100), 2.0),
+        (BestOfN(1024), 4.0),
+        (BestOfN(1024), 1e-3),
+        (WorstOfN(32), 1.0),
+        (WorstOfN(1024), 1e-3),
+        (WorstOfN(64), 4.0),
+    ],
+)
+@pytest.mark.parametrize("search", [best_exponential, best_power])
+def test_the_search_of_a_family_computes_few_panels(procedure, kl, search, monkeypatch):
+    # Panels are the cost; the search once computed millions.
+    panels = []
+    made = Curve.__init__
+
+    def counted(self, grid, exponent):
+        panels.append(len(grid))
+        made(self, grid, exponent)
+
+    monkeypatch.setattr(Curve, "__init__", counted)
+    member = search(procedure, kl)
+    assert sum(panels) < 250_000
+    assert at_kl(member, kl).kl == pytest.approx(kl, rel=1e-9)
+
+
 def test_compare_takes_the_best_member_of_a_family():
     rows = compare(BestOfN(8), [best_exponential, best_power, Exponential(10)], kl=0.5)
     assert [r.transform.split(":")[0] for r in rows] == [

@@ -12,7 +12,8 @@ from infalign.errors import ArgumentError, SolveError
 from ._design import designs
 from ._few_samples import FewSamples
 from ._interface import AbstractProcedure, require_by_rank, require_procedure
-from ._policies import TiltedPolicy
+from ._policies import HALVINGS, TiltedPolicy
+from ._quadrature import graded
 from ._roots import NoRoot, falling_root
 from ._shapes import Float
 from ._transforms import AbstractTransform, Exponential, Power
@@ -20,6 +21,18 @@ from ._transforms import AbstractTransform, Exponential, Power
 WEAKEST_TILT = 30.0
 """How far below its first guess log β is searched. Beyond that, Φ/β overflows or no longer
 distinguishes responses."""
+
+SPIKE = 10.0
+"""log 1/ε for the narrowest spikes of interest."""
+
+PATIENCE = 3
+"""Number of members in a row without a higher win rate after which a search turns back."""
+
+ENOUGH = 1e-12
+"""Differences of win rates that do not count: rounding may cause them."""
+
+SEARCHED_CELLS = 40_000
+"""Total number of cells, over the prompts on which a family's members are compared."""
 
 T = TypeVar("T", bound=AbstractTransform)
 
@@ -55,8 +68,9 @@ class Tilting(Protocol):
         """The policy trained on this candidate with strength β."""
 
 
-Family = Callable[[AbstractProcedure, float, AbstractProcedure], AbstractTransform]
-"""Chooses a transform for a procedure, a KL budget and an opponent, as `best_exponential` does."""
+Family = Callable[..., AbstractTransform]
+"""Chooses a transform for a procedure, a KL budget and an opponent, as `best_exponential` does;
+with `samples=K`, for K calibration samples."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +117,8 @@ def compare(
         rows.append(Candidate("optimal", best.kl, best.beta, best.win_rate, 0.0, best.stderr))
         for candidate in candidates:
             if not isinstance(candidate, AbstractTransform | Tilting):
-                candidate = candidate(procedure, budget, against)
+                limited = {} if samples is None else {"samples": samples}
+                candidate = candidate(procedure, budget, against, **limited)
             if samples is None or not isinstance(candidate, AbstractTransform):
                 policy = at_kl(candidate, budget)
                 kl_, strength, stderr = policy.kl, policy.beta, 0.0
@@ -139,10 +154,6 @@ def at_kl(transform: AbstractTransform | Tilting, kl: float) -> Policy:
     """The policy trained on `transform` whose KL is `kl` nats; SolveError if that KL is out of
     reach."""
     _check.positive("kl", kl)
-    if isinstance(transform, AbstractTransform):
-        middle = transform(np.linspace(0.005, 0.995, 199))
-    else:
-        middle = transform.middle
 
     def tilted(log_beta: float) -> Policy:
         beta = float(np.exp(log_beta))
@@ -153,8 +164,7 @@ def at_kl(transform: AbstractTransform | Tilting, kl: float) -> Policy:
     def excess(log_beta: float) -> float:
         return float(np.log(max(tilted(log_beta).kl, 1e-300) / kl))
 
-    # A weak tilt has a KL of Var(Φ)/(2 β²) nats.
-    start = float(np.log(max(np.std(middle), 1e-300)) - 0.5 * np.log(2 * kl))
+    start = float(np.log(_first_beta(transform, kl)))
     try:
         return tilted(falling_root(excess, start, low=start - WEAKEST_TILT, xtol=1e-13))
     except NoRoot:
@@ -164,24 +174,50 @@ def at_kl(transform: AbstractTransform | Tilting, kl: float) -> Policy:
         ) from None
 
 
+def _first_beta(transform: AbstractTransform | Tilting, kl: float) -> float:
+    """A β at or above the one that reaches `kl`, which is cheaper to compute than one below."""
+    if not isinstance(transform, AbstractTransform):
+        return max(float(np.std(transform.middle)), 1e-300) / np.sqrt(2 * kl)
+    grid = graded(HALVINGS, HALVINGS)
+    upper = grid.nodes > 0.5
+    phi = np.empty_like(grid.nodes)
+    phi[~upper], phi[upper] = transform(grid.nodes[~upper]), transform.below_1(grid.from_1[upper])
+    variance = grid.integrate((phi - grid.integrate(phi)) ** 2)
+    # A weak tilt has a KL of Var(Φ)/(2 β²) nats. A spike of Φ on a share ε of the responses costs
+    # κ nats at a β of about its height / (κ + log 1/ε).
+    weak = np.sqrt(variance / (2 * kl))
+    spike = np.ptp(phi) / (kl + SPIKE) if transform.bounded else 0.0
+    return max(weak, spike, 1e-300)
+
+
 def best_exponential(
-    procedure: AbstractProcedure, kl: float, against: AbstractProcedure | None = None
+    procedure: AbstractProcedure,
+    kl: float,
+    against: AbstractProcedure | None = None,
+    samples: int | None = None,
 ) -> Exponential:
     """The exponential transform with the best t for a procedure and a KL budget.
 
     - `against`: how the reference is decoded. Default: `procedure`.
+    - `samples`: calibration samples per prompt, for which t is the best. Default: exact
+      calibration, which prefers a larger t.
     """
-    return _best_member(Exponential, np.arcsinh, np.sinh, procedure, kl, against)
+    return _best_member(Exponential, np.arcsinh, np.sinh, procedure, kl, against, samples)
 
 
 def best_power(
-    procedure: AbstractProcedure, kl: float, against: AbstractProcedure | None = None
+    procedure: AbstractProcedure,
+    kl: float,
+    against: AbstractProcedure | None = None,
+    samples: int | None = None,
 ) -> Power:
     """The power transform with the best a for a procedure and a KL budget.
 
     - `against`: how the reference is decoded. Default: `procedure`.
+    - `samples`: calibration samples per prompt, for which a is the best. Default: exact
+      calibration.
     """
-    return _best_member(Power, np.log, np.exp, procedure, kl, against, low=0.02)
+    return _best_member(Power, np.log, np.exp, procedure, kl, against, samples, low=0.02)
 
 
 def _best_member(
@@ -191,31 +227,49 @@ def _best_member(
     procedure: AbstractProcedure,
     kl: float,
     against: AbstractProcedure | None,
+    samples: int | None,
     low: float | None = None,
 ) -> T:
     """The member of a one-parameter family with the highest win rate, searched on a compressed
-    scale."""
+    scale from the identity, at 0, outward."""
     from scipy.optimize import minimize_scalar  # slow to import
 
     require_procedure("procedure", procedure)
     against = procedure if against is None else require_procedure("against", against)
     _check.positive("kl", kl)
-    # Sharper members do not win more: laws with n draws are concentrated within 1/n of the ends of
-    # the axis.
+    few = None if samples is None else FewSamples(samples, SEARCHED_CELLS)
+    # Sharper members do not win much more: laws with n draws are concentrated within 1/n of the
+    # ends of the axis.
     reach = 100.0 * max(procedure.draws, 4)
     ends = squeeze(-reach if low is None else low), squeeze(reach)
+    step = (ends[1] - ends[0]) / 24
 
     def loss(x: float) -> float:
+        member = family(float(stretch(x)))
         try:
-            return 1 - at_kl(family(float(stretch(x))), kl).win_rate(procedure, against)
+            if few is None:
+                return 1 - at_kl(member, kl).win_rate(procedure, against)
+            _, exponents = few.at_kl(member, kl)
+            by_rank = require_by_rank("procedure", procedure)
+            return 1 - few.achieved(exponents, by_rank, against).win_rate
         except SolveError:
             return 1.0
 
-    grid = np.linspace(*ends, 25)
-    losses = [loss(x) for x in grid]
-    best = int(np.argmin(losses))
-    around = grid[max(best - 1, 0)], grid[min(best + 1, 24)]
-    x = minimize_scalar(loss, bounds=around, method="bounded", options={"xatol": 1e-4}).x
+    losses = {0.0: loss(0.0)}
+    for end in ends:
+        falls, direction = 0, float(np.sign(end))
+        for number in range(1, int(abs(end) / step) + 1):
+            best, x = min(losses.values()), direction * number * step
+            losses[x] = loss(x)
+            falls = falls + 1 if losses[x] >= best - ENOUGH else 0
+            if falls == PATIENCE or losses[x] <= ENOUGH:
+                break
+    least = min(losses.values())
+    x = min((x for x in losses if losses[x] <= least + ENOUGH), key=abs)
+    if least > ENOUGH:
+        around = max(x - step, ends[0]), min(x + step, ends[1])
+        inner = minimize_scalar(loss, bounds=around, method="bounded", options={"xatol": 1e-3})
+        x = float(inner.x) if inner.fun < losses[x] else x
     # Four digits are enough, except for a win rate near 1, where four digits may be out of reach.
     rounded = family(float(f"{stretch(x):.4g}"))
     try:

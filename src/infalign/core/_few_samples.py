@@ -28,6 +28,9 @@ Widths = Float[np.ndarray, "prompts cells"]
 CELLS = 400_000
 """Total number of cells, over the prompts of an average."""
 
+FEWEST_PROMPTS = 2000
+"""Minimum number of prompts of an average."""
+
 OPTIMIZED_CELLS = 40_000
 """Total number of cells, over the prompts on which a table is optimized; it is evaluated on other
 prompts."""
@@ -57,6 +60,9 @@ class FewSamples:
     samples: int
     """K ≥ 1."""
 
+    cells: int = CELLS
+    """Total number of cells, over the prompts of an average."""
+
     def __post_init__(self) -> None:
         _check.count("samples", self.samples)
 
@@ -80,7 +86,7 @@ class FewSamples:
     @cached_property
     def _widths(self) -> Float[np.ndarray, "prompts cells"]:
         """Cell widths of the prompts of an average."""
-        prompts = max(CELLS // (self.samples + 1), 2000)
+        prompts = max(self.cells // (self.samples + 1), FEWEST_PROMPTS)
         rng = np.random.default_rng([SEED, self.samples])
         return rng.dirichlet(np.ones(self.samples + 1), size=prompts)
 

@@ -56,7 +56,14 @@ def falling_root(
 def bracketed_root(
     function: Callable[[float], float], low: float, high: float, *, xtol: float, rtol: float = 1e-14
 ) -> float:
-    """The root between two ends of opposite sign, by Brent's method."""
+    """The root between two ends of opposite sign, by Brent's method; NoRoot where the function is
+    nan."""
     from scipy.optimize import brentq  # slow to import, and `import infalign` should not be
 
-    return float(brentq(function, low, high, xtol=xtol, rtol=rtol))
+    def value(x: float) -> float:
+        result = function(x)
+        if math.isnan(result):
+            raise NoRoot(x)
+        return result
+
+    return float(brentq(value, low, high, xtol=xtol, rtol=rtol))
