@@ -224,3 +224,16 @@ def test_a_model_that_cannot_run_is_named(folders, monkeypatch):
 def test_rounding_to_half_precision_is_no_disagreement(folders, monkeypatch, name):
     monkeypatch.setattr("infalign.models.classifier.dtype", lambda: torch.bfloat16)
     assert ClassifierReward(folders / name).pads
+
+
+def test_scores_of_every_token_are_no_reward(folders, monkeypatch):
+    forward = LlamaForSequenceClassification.forward
+
+    def spread(self, ids, **options):
+        output = forward(self, ids, **options)
+        output.logits = output.logits[:, None].expand(-1, ids.shape[1], -1)
+        return output
+
+    monkeypatch.setattr(LlamaForSequenceClassification, "forward", spread)
+    with pytest.raises(DataError, match=r"returns scores of shape \(1, \d+, 1\) for 1 texts"):
+        ClassifierReward(folders / "llama")

@@ -248,6 +248,10 @@ def test_without_a_tokenizer_a_model_is_refused(copy, name):
 
 def test_folders_without_a_model_are_refused(tmp_path):
     refused("policy", tmp_path, "is not a folder that transformers can load")
+    add_tokenizer(tmp_path)
+    LlamaConfig(**BODY, **SPECIAL, num_labels=1).save_pretrained(tmp_path)
+    for role in ROLES:
+        refused(role, tmp_path, "has no weights: its folder holds neither model.safetensors nor")
     with pytest.raises(DataError, match=r"The reward 'models/gone' is not a folder, or hub id"):
         inspect_reward("models/gone")
     with pytest.raises(DataError, match="no bundled reward 'language-model'"):
@@ -338,6 +342,21 @@ def test_a_prompt_that_leaves_no_room_for_its_response_is_named(zoo, name, limit
     model = LanguageModel(path, max_new_tokens=room + 1)
     with pytest.raises(DataError, match=message):
         model.sample(prompts, 1, seed=0, keys=keys)
+
+
+def test_code_that_is_not_trusted_is_named_with_the_option(copy):
+    folder = copy("llama")
+    stated = json.loads((folder / "config.json").read_text())
+    own = {"auto_map": {"AutoConfig": "own.Config", "AutoModelForCausalLM": "own.Model"}}
+    (folder / "config.json").write_text(json.dumps(stated | own | {"model_type": "own"}))
+    refused("policy", folder, "`trust_remote_code: true` (--trust-remote-code)")
+
+
+def test_weights_that_are_no_numbers_are_noticed_at_the_first_token(copy):
+    folder = copy("llama")
+    rewrite(folder, {k: v * float("nan") for k, v in weights(folder).items()})
+    with pytest.raises(DataError, match=r"llama' gives tokens probabilities that are nan"):
+        LanguageModel(str(folder)).sample([QUESTION], 1, seed=0)
 
 
 def test_vllm_is_not_started_with_what_is_no_policy(zoo, monkeypatch):

@@ -116,6 +116,16 @@ def _weight_files(path: str | Path) -> list[Path]:
     return []
 
 
+def require_files(path: str | Path, config: Any, who: str) -> None:
+    """Raises DataError for a folder without weights. Those of a hub model may still be fetched."""
+    elsewhere = getattr(config, "transformers_weights", None)
+    if Path(path).is_dir() and not elsewhere and not _weight_files(path):
+        raise DataError(
+            f"{who} has no weights: its folder holds neither {WHOLE[0]} nor {WHOLE[1]}, whole or "
+            "in shards with an index."
+        )
+
+
 def _shards(index: Path) -> list[str]:
     try:
         return sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
@@ -197,7 +207,7 @@ def require_weights(
     named = f"Its configuration names {', '.join(stated)}" if stated else "It names no architecture"
     body = model.base_model_prefix + "."
     heads = [name for name in missing if not name.startswith(body)]
-    if heads and len(heads) == len(missing):
+    if heads:
         others = f", and it has {_some(unexpected)} instead" if unexpected else ""
         raise DataError(
             f"{who} is not a {kind}: it has no weights for the {head} ({_some(heads)}){others}. "

@@ -110,6 +110,12 @@ class ClassifierReward:
         finally:
             for config, token in zip(configs, own, strict=True):
                 config.pad_token_id = token
+        if logits.shape != (len(rows), 1):
+            raise DataError(
+                f"The reward {self.path!r} returns scores of shape {tuple(logits.shape)} for "
+                f"{len(rows)} texts, and a reward is one number for each. Use a classifier of "
+                "whole sequences."
+            )
         return logits[:, 0].float().cpu().numpy()
 
     def _padding(self, rows: Sequence[Sequence[int]]) -> int | None:

@@ -171,7 +171,7 @@ class LanguageModel:
         """
         ids, mask, _ = collate(prompts, [()] * len(prompts), self.tokenizer.pad_token_id)
         ids, mask = ids.to(device()), mask.to(device())
-        draw = Draw(torch.from_numpy(numbers).to(ids.device))
+        draw = Draw(torch.from_numpy(numbers).to(ids.device), f"The model {str(self.path)!r}")
         cache = None
         if copies > 1 and ids.shape[1] > 1 and self._repeats:
             cache = prompt_cache(self.model, ids, mask)
@@ -248,10 +248,11 @@ class Draw(LogitsProcessor):
     would need 157 GB.
 
     - `numbers`: uniform random numbers, shape (responses, tokens).
+    - `who`: the model's name in errors.
     """
 
-    def __init__(self, numbers: torch.Tensor):
-        self.numbers = numbers
+    def __init__(self, numbers: torch.Tensor, who: str):
+        self.numbers, self.who = numbers, who
         self.logprobs: list[torch.Tensor] = []
 
     def __call__(self, input_ids, scores):
@@ -259,6 +260,11 @@ class Draw(LogitsProcessor):
         # In double precision; in single precision, tokens with a probability below 1e-7 would get
         # no interval.
         cdf = chances.cumsum(-1, dtype=torch.float64)
+        if not cdf[:, -1].isfinite().all():
+            raise DataError(
+                f"{self.who} gives tokens probabilities that are nan. Its weights are damaged, or "
+                "overflow in this precision: train or save it again."
+            )
         step = len(self.logprobs)
         at = cdf[:, -1:] * self.numbers[:, step : step + 1]
         token = torch.searchsorted(cdf, at, right=True)

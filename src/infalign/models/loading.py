@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from jinja2 import TemplateError
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 from transformers.utils import cached_file
 
@@ -17,6 +18,7 @@ from .checkpoints import (
     adapter_weights,
     hub_file,
     require_adapter,
+    require_files,
     require_one_output,
     require_weights,
     stored_shapes,
@@ -38,6 +40,7 @@ def load_model(loader, path, trust_remote_code: bool, what: str, **options):
     adapter = adapter_of(path, who)
     base = adapter.base if adapter else path
     config = load_config(path, trust_remote_code, what)
+    require_files(base, config, who)
     if loader is AutoModelForSequenceClassification:
         options["num_labels"] = 1
     with without_reports():
@@ -70,6 +73,7 @@ def outline(loader, path, trust_remote_code: bool, what: str) -> Any:
     adapter = adapter_of(path, who)
     base = adapter.base if adapter else path
     config = load_config(path, trust_remote_code, what)
+    require_files(base, config, who)
     shapes = stored_shapes(base, who)
     if not shapes or getattr(config, "quantization_config", None):
         return None
@@ -130,16 +134,22 @@ def _named_errors(path: str | Path, what: str, asked: str | Path) -> Iterator[No
     except Exception as error:
         kind = "folder" if Path(path).is_dir() else "folder, or hub id that could be reached"
         of = "" if str(path) == str(asked) else f", the base model of the adapter {str(asked)!r},"
+        remedy = ""
+        if "trust_remote_code" in str(error):
+            remedy = " If you trust it, set `trust_remote_code: true` (--trust-remote-code)."
         raise DataError(
             f"{what} {str(path)!r}{of} is not a {kind} that transformers can load: "
-            f"{first_line(error)}."
+            f"{first_line(error)}.{remedy}"
         ) from error
 
 
 def first_line(error: Exception) -> str:
     """What an error of the library says first."""
-    lines = str(error).strip().splitlines()
-    return lines[0].rstrip(".") if lines else type(error).__name__
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    said = " ".join(lines[:2]) if lines and lines[0].endswith(":") else "".join(lines[:1])
+    if not said or not isinstance(error, OSError | ValueError | RuntimeError | TemplateError):
+        said = f"{type(error).__name__} {said}".rstrip()
+    return said.rstrip(".")
 
 
 def device() -> str:
@@ -226,8 +236,8 @@ def in_template(tokenizer, messages: Conversation, what: str, **options) -> str:
         roles = ", ".join(str(m.get("role")) for m in messages)
         raise DataError(
             f"The chat template of {who[:1].lower()}{who[1:]} refuses the prompt "
-            f"{_shown(messages)} with the roles {_check.short(roles)}: {first_line(error)}. Change "
-            "the prompt, or the template in chat_template.jinja."
+            f"{_shown(messages)} with the roles {_check.short(roles)}: {first_line(error)}. "
+            "Change the prompt, or the template in chat_template.jinja."
         ) from error
 
 
@@ -256,8 +266,8 @@ def single_message(messages: Conversation, who: str) -> str:
     if len(messages) > 1:
         raise DataError(
             f"{who} has no chat template to read a conversation with; the prompt that begins "
-            f"{messages[0]['content'][:60]!r} has {len(messages)} messages. Use prompts of one "
-            "message, or give its tokenizer a chat template."
+            f"{str(messages[0].get('content'))[:60]!r} has {len(messages)} messages. Use prompts "
+            "of one message, or give its tokenizer a chat template."
         )
     content = messages[0].get("content") if messages else None
     if not isinstance(content, str):
