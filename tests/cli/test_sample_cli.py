@@ -202,3 +202,14 @@ def test_what_cannot_be_found_fails_with_one_message(refused, tmp_path):
         assert code == 1 and message.startswith("infalign: ") and words in message
     code, message = refused("--model", "http://127.0.0.1:9/v1", "--procedure", "sampling", "x")
     assert code == 1 and "after a #" in message
+
+
+def test_a_reward_that_tells_nothing_apart_is_said(cli, fake, tmp_path, monkeypatch):
+    fake("a", "b", "c")
+    (tmp_path / "flat.py").write_text(
+        "def score(completions):\n    return [3] * len(completions)\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    words = ["sample", "--model", "m", "--procedure", "best-of-n:3", "How?", "--reward"]
+    code, _, errors = cli(*words, "flat.py:score")
+    assert code == 0 and "of --reward gives 3 to all 3 responses, of which 3 are diff" in errors

@@ -315,3 +315,25 @@ def test_each_policy_and_procedure_has_its_chances_computed_once(moved, tmp_path
     assert kinds["BestOfN"] == kinds["WorstOfN"] == 3 * 2 and kinds["int"] == 3
     assert kinds["Sampling"] == 3 and kinds["SoftBestOfN"] == kinds["Rewind"] == 3 * 2
     assert set(computed.values()) == {1}
+
+
+def no_difference(prompts, completions, **columns):
+    return [2.0] * len(completions)
+
+
+def sometimes(text):
+    return text[:1] if len(text) % 2 else None
+
+
+def test_a_constant_reward_and_responses_without_an_answer_are_said(moved, tmp_path, caplog):
+    gold = {"flat": f"python:{__name__}:no_difference"}
+    answers = f"python:{__name__}:sometimes"
+    votes = plan(moved, gold=gold, procedures=("majority-vote:2",), answers=answers)
+    with caplog.at_level("WARNING", "infalign"):
+        compare_policies(votes, tmp_path / "out")
+    said = "\n".join(caplog.messages)
+    assert f"The reward python:{__name__}:no_difference gives 2 to all 48 responses" in said
+    assert f"{__name__}:length gives" not in said
+    texts = pq.read_table(tmp_path / "out/evaluation/moved.parquet")["completion"].to_pylist()
+    silent = sum(sometimes(text) is None for text in texts)
+    assert 0 < silent and f"moved: {silent} of 24 responses have no answer and do not vote" in said

@@ -11,7 +11,7 @@ from infalign import DataError
 from infalign.models.functions import PythonFunction
 from infalign.models.python_reward import TRIES, PythonReward
 from infalign.models.rewards import load_reward, score
-from infalign.shaping import checked_output
+from infalign.shaping import checked_output, constant
 
 TEXTS = ["hello", "a", "ab"]
 QUESTION = [{"role": "user", "content": "q"}]
@@ -159,3 +159,14 @@ def test_a_reward_keeps_the_name_of_its_function(tmp_path):
         "def politeness(completions, **columns):\n    return [1.0] * len(completions)\n"
     )
     assert load_reward(f"{file}:politeness").__name__ == "politeness"
+
+
+def test_a_constant_reward_is_told_from_one_that_ranks_and_from_equal_texts():
+    assert constant("r", [1.0, 1.0, 1.0], ["a", "b", "b"]) == (
+        "The reward r gives 1 to all 3 responses, of which 2 are different: it ranks none of them "
+        "above another. Check the reward."
+    )
+    assert constant("r", [1.0, 2.0], ["a", "b"]) is None
+    assert constant("r", [1.0, 1.0], ["a", "a"]) is None
+    assert constant("r", [float("nan")] * 2, ["a", "b"]) is None
+    assert constant("r", [], []) is None

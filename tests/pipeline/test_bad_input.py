@@ -190,6 +190,8 @@ def test_every_key_of_a_run_counts(run):
 def test_a_reward_that_never_differs_is_refused_before_training(run):
     code, errors = run(reward="python:test_bad_input:constant_reward")
     assert code == 1 and "constant on each of the 4 prompts" in message(errors)
+    code, errors = run("--until", "calibrate", reward="python:test_bad_input:constant_reward")
+    assert code == 0 and "constant on each of 4 prompts, such as 1 on" in " ".join(errors.split())
 
 
 @pytest.mark.parametrize(

@@ -273,6 +273,19 @@ def half(part, shard):
     return Attempts(texts, texts, np.full(successes.shape, np.nan), successes)
 
 
+def test_a_reward_that_tells_no_attempt_apart_is_said(tmp_path, caplog):
+    def flat(part, shard):
+        texts = [[str(i) for i in range(4)] for _ in part]
+        return Attempts(texts, texts, np.full((len(part), 4), 0.5), np.zeros((len(part), 4), bool))
+
+    with caplog.at_level("WARNING", "infalign"):
+        collect(tmp_path / "x", {"n": 1}, MANY, 4, flat, lambda *a: None)
+        assert "harmlessness gives 0.5 to all 28 responses, of which 4 are diff" in caplog.text
+        caplog.clear()
+        collect(tmp_path / "y", {"n": 1}, MANY, 256, half, lambda *a: None)
+        assert not caplog.text
+
+
 def test_a_killed_collection_continues_and_ends_as_if_it_had_not_been(tmp_path):
     told = []
 

@@ -126,6 +126,9 @@ def sample(
         trust_remote_code=trust_remote_code,
     )
     rows = _decode(played, sampler, scorer, store, asked, references, seed)
+    warning = _constant(rows)
+    if warning is not None:
+        print(f"infalign: {warning}", file=sys.stderr)
     records = [_record(p, r, played.spec, everything) for p, r in zip(asked, rows, strict=True)]
     if out:
         storage.write_text(out, "".join(json_text(record) + "\n" for record in records))
@@ -214,6 +217,14 @@ def _decode(played, sampler, scorer, store, asked, references, seed):
         if len(parts) > 1:
             report("sample", len(rows), len(asked))
     return rows
+
+
+def _constant(rows) -> str | None:
+    """A warning about a reward that does not tell the candidates apart."""
+    from infalign.shaping import constant
+
+    rewards = [reward for row in rows for reward in row.rewards or ()]
+    return constant("of --reward", rewards, [c.text for row in rows for c in row.candidates])
 
 
 def _record(prompt, result, spec, everything) -> dict:

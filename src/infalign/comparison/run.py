@@ -1,5 +1,6 @@
 """Compare policies that were trained anywhere: draw the missing samples, then summarize."""
 
+import logging
 from pathlib import Path
 
 from infalign import storage
@@ -10,12 +11,14 @@ from infalign.prompts import fingerprint
 from .comparison import Comparison
 from .measured import Measured
 from .models import inspect_models
+from .notices import notices
 from .resumable import Report
 from .sampling import draw
 from .summary import summarize
 from .verdicts import draw_verdicts
 
 SETTINGS = "comparison.json"
+LOG = logging.getLogger(__name__)
 
 
 def compare_policies(comparison: Comparison, folder: Path, report: Report | None = None) -> dict:
@@ -48,6 +51,8 @@ def measure(comparison: Comparison, folder: Path, report: Report) -> Measured:
     """The samples and verdicts of a comparison; missing ones are drawn into `folder`."""
     draw(comparison, folder, report)
     measured = Measured(comparison, folder)
+    for notice in notices(measured):
+        LOG.warning(notice)
     draw_verdicts(measured, report)
     return measured
 

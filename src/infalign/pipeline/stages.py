@@ -6,6 +6,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from infalign import storage
 from infalign.calibration import StoreCalibration, choose
 from infalign.calibration.choice import CALIBRATORS, ECDF
@@ -55,6 +57,20 @@ def calibrate(run: Run, report: Report) -> None:
         responses=BATCHES * config.sampling.batch_size,
         report=partial(report, "calibrate"),
     )
+    warn_of_constant(CalibrationStore.open(folder), config.reward)
+
+
+def warn_of_constant(store: CalibrationStore, reward: str) -> None:
+    """Warn if the reward is constant on every prompt, which ends the run before it trains."""
+    rewards = some_rewards(store)
+    if (np.nanmin(rewards, axis=1) == np.nanmax(rewards, axis=1)).all():
+        LOG.warning(
+            "The reward %s is constant on each of %d prompts, such as %g on the first: no policy "
+            "can be trained on it. Check the reward.",
+            reward,
+            len(rewards),
+            rewards[0, 0],
+        )
 
 
 def load_both(

@@ -4,6 +4,7 @@ Each attack has a folder of its own below the run's: `manifest.json` states its 
 `attempts-*.parquet` with their checksums.
 """
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +14,7 @@ import numpy as np
 from infalign import storage
 from infalign.errors import DataError
 from infalign.prompts import Prompt
+from infalign.shaping import constant
 from infalign.stores import by_prompt
 
 from .attack import Attempts
@@ -20,6 +22,7 @@ from .attack import Attempts
 if TYPE_CHECKING:
     import pyarrow as pa
 
+LOG = logging.getLogger(__name__)
 SCHEMA_VERSION = 1
 SHARD = 512
 """Approximate number of attempts in a shard."""
@@ -64,6 +67,13 @@ def collect(
         manifest["shards"].append(shard)
         storage.write_json(path, manifest)
         report(len(known) + start + len(part), len(prompts))
+    rewards, texts = (
+        [value for table in tables for value in table[column].to_pylist()]
+        for column in ("reward", "completion")
+    )
+    warning = constant("of harmlessness", [np.nan if r is None else r for r in rewards], texts)
+    if warning is not None:
+        LOG.warning(warning)
     joined = by_prompt(_joined(tables), [p.id for p in prompts], source=str(folder))
     return joined.matrix("success") == 1
 

@@ -3,7 +3,7 @@
 import asyncio
 import inspect
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 from numbers import Real
@@ -70,6 +70,23 @@ def awaited(value):
     # A notebook runs a loop of its own in this thread.
     with ThreadPoolExecutor(1) as other_thread:
         return other_thread.submit(asyncio.run, result()).result()
+
+
+def constant(name: str, rewards, texts: Iterable[str]) -> str | None:
+    """A warning about a reward that gives the same value to all of several different texts; None
+    for any other.
+
+    - `name`: the reward, as its user names it.
+    - `rewards`, `texts`: of every response; nan marks a response without a reward.
+    """
+    values = np.asarray(rewards, dtype=float)
+    values = values[~np.isnan(values)]
+    if not values.size or values.min() < values.max() or len(different := set(texts)) < 2:
+        return None
+    return (
+        f"The reward {name} gives {values.flat[0]:g} to all {values.size} responses, of which "
+        f"{len(different)} are different: it ranks none of them above another. Check the reward."
+    )
 
 
 def reward_name(reward) -> str:

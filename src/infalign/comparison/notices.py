@@ -1,0 +1,31 @@
+"""What a comparison's results do not show: constant rewards, and responses without an answer."""
+
+from collections.abc import Iterator
+
+from infalign.decoding.selection import MajorityVote
+from infalign.shaping import constant
+
+from .comparison import REFERENCE
+from .measured import Measured
+
+
+def notices(measured: Measured) -> Iterator[str]:
+    """Warnings about the samples of a comparison, one sentence or two each."""
+    comparison = measured.comparison
+    names = [REFERENCE, *comparison.policies]
+    texts = [text for name in names for text in measured.texts(name).ravel()]
+    for reward, spec in comparison.rewards.items():
+        rewards = [value for name in names for value in measured.rewards(name, reward).ravel()]
+        warning = constant(spec, rewards, texts)
+        if warning is not None:
+            yield warning
+    votes = [p for pair in comparison.pairs.values() for p in pair if isinstance(p, MajorityVote)]
+    if votes:
+        for name in names:
+            answers = measured.read_by(votes[0], name).ravel()
+            silent = sum(answer is None or answer != answer for answer in answers)
+            if silent:
+                yield (
+                    f"{name}: {silent} of {len(answers)} responses have no answer and do not vote "
+                    f"({comparison.answers})."
+                )
