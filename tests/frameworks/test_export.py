@@ -13,6 +13,7 @@ from infalign.frameworks import settings
 from infalign.frameworks.export import export_prompts
 from infalign.frameworks.opened import open_run, open_scorer
 from infalign.frameworks.prompt_text import PolicyText
+from infalign.manifest import Manifest
 
 
 def test_exported_prompts_are_read_back_with_their_ids(folder, tmp_path):
@@ -38,7 +39,8 @@ def test_relative_paths_of_a_run_are_found_from_elsewhere(tmp_path, monkeypatch)
     folder = given.make_run(tmp_path / "run")
     stated = (folder / "config.yaml").read_text()
     assert f"file: {folder}/prompts.jsonl" in stated
-    (folder / "config.yaml").write_text(stated.replace(f"{folder}/prompts", "run/prompts"))
+    with Manifest(folder).recording(folder / "config.yaml", stage="run"):
+        (folder / "config.yaml").write_text(stated.replace(f"{folder}/prompts", "run/prompts"))
     monkeypatch.chdir(tmp_path)
     export_prompts(open_run("run"), "openrlhf", tmp_path / "out")
     words = settings.verl(open_run("run"), Path("train"), None)
@@ -50,6 +52,24 @@ def test_relative_paths_of_a_run_are_found_from_elsewhere(tmp_path, monkeypatch)
     keywords = [w.split("reward_kwargs.")[1].split("=") for w in words if "reward_kwargs." in w]
     assert_scores(verl_samples([("a", "red")], **dict(keywords)), wanted)
     openrlhf_file(tmp_path / "out" / "reward.py")
+
+
+@pytest.mark.parametrize("command", ["export-prompts", "serve-reward"])
+def test_a_run_folder_cannot_allow_its_own_code(tmp_path, cli, monkeypatch, command):
+    folder = given.make_run(tmp_path / "run")
+    with Manifest(folder).recording(folder / "config.yaml", stage="run"):
+        with (folder / "config.yaml").open("a") as file:
+            file.write("trust_remote_code: true\n")
+    served = []
+    monkeypatch.setattr("infalign.frameworks.serving.serve", lambda *_: served.append(True))
+    more = ["--for", "openrlhf", "--out", tmp_path / "out"] if command == "export-prompts" else []
+    code, _, err = cli(command, folder, *more)
+    assert code == 1 and not served and not (tmp_path / "out").exists()
+    assert "sets `trust_remote_code`" in err and "--trust-remote-code" in err
+    code, _, err = cli(command, folder, *more, "--trust-remote-code")
+    assert code == 0 and (served or (tmp_path / "out").exists()), err
+    if more:
+        assert "trust_remote_code=True" in (tmp_path / "out" / "reward.py").read_text()
 
 
 def test_the_command_prints_the_settings_that_keep_the_objective(folder, tmp_path, cli):

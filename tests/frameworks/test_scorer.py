@@ -15,6 +15,7 @@ from infalign.errors import ConfigError, DataError
 from infalign.frameworks import Asked, openrlhf
 from infalign.frameworks.opened import open_reward, open_scorer
 from infalign.frameworks.prompt_text import PromptNames
+from infalign.manifest import Manifest
 from infalign.prompts import Prompt
 
 
@@ -43,7 +44,8 @@ def test_white_space_at_the_ends_is_scored_unless_the_run_strips(folder, tmp_pat
     config = yaml.safe_load((folder / "config.yaml").read_text())
     stripping = shutil.copytree(folder, tmp_path / "stripping")
     config["sampling"]["strip"] = True
-    (stripping / "config.yaml").write_text(yaml.safe_dump(config))
+    with Manifest(stripping).recording(stripping / "config.yaml", stage="run"):
+        (stripping / "config.yaml").write_text(yaml.safe_dump(config))
     for raw in (False, True):
         scorer = open_scorer(stripping, raw=raw)
         assert scores_of(scorer, spaced) == scores_of(scorer, plain)

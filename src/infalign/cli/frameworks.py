@@ -13,6 +13,15 @@ from .terminal import print_json
 RunFolder = Annotated[Path, typer.Argument(help="Run folder. Its design stage must be finished.")]
 
 
+TrustRemoteCode = Annotated[
+    bool,
+    typer.Option(
+        "--trust-remote-code",
+        help="Allow code that comes with the run's models to run on this machine.",
+    ),
+]
+
+
 class Framework(StrEnum):
     """Frameworks to which prompts can be exported."""
 
@@ -39,11 +48,13 @@ def export_prompts(
     run: RunFolder,
     framework: Annotated[Framework, typer.Option("--for", help="Framework to write for.")],
     out: Annotated[Path, typer.Option(help="Folder for the files. Existing files are replaced.")],
+    trust_remote_code: TrustRemoteCode = False,
 ):
     from infalign.frameworks.export import export_prompts
     from infalign.frameworks.opened import open_run
 
-    for word in export_prompts(open_run(run), framework.value, out):
+    opened = open_run(run, trust_remote_code=trust_remote_code)
+    for word in export_prompts(opened, framework.value, out):
         print(word)
     print(f"Prompts are in {out}. docs/frameworks.md shows how to start.", file=sys.stderr)
 
@@ -80,13 +91,14 @@ def serve_reward(
             "machine's own for a --host that other machines cannot reach, any for another."
         ),
     ] = None,
+    trust_remote_code: TrustRemoteCode = False,
 ):
     from infalign.frameworks.opened import open_run, policy_text, run_scorer
     from infalign.frameworks.serving import hosts_of, make_app, serve
     from infalign.pipeline.read import read_design
 
     quiet_libraries()
-    opened = open_run(run)
+    opened = open_run(run, trust_remote_code=trust_remote_code)
     design = read_design(opened)
     about = {
         "reward": opened.config.reward,

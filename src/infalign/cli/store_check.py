@@ -49,6 +49,12 @@ def check(
             help="With --rescore: the run's configuration. Default: config.yaml beside the store."
         ),
     ] = None,
+    trust_remote_code: Annotated[
+        bool,
+        typer.Option(
+            "--trust-remote-code", help="With --rescore: allow code that comes with the reward."
+        ),
+    ] = False,
     seed: Annotated[int, typer.Option(help="Random seed.", min=0)] = 0,
     as_json: AsJson = False,
 ):
@@ -57,7 +63,7 @@ def check(
     if procedure is None:
         refuse(context, "is used with --procedure only.", "kl")
     if not rescore:
-        refuse(context, "is used with --rescore only.", "config")
+        refuse(context, "is used with --rescore only.", "config", "trust_remote_code")
     played = None
     if procedure is not None:
         played = require_by_rank("procedure", read("procedure", parse_procedure, procedure))
@@ -73,7 +79,7 @@ def check(
         _uniformity(folder, rng),
         chosen,
         _resolution(folder, chosen[0]["calibrator"], played, kl),
-        _drift(folder, config, rescore, rng) if rescore else None,
+        _drift(folder, config, rescore, rng, trust_remote_code) if rescore else None,
     ):
         if part is not None:
             more, words = part
@@ -163,23 +169,29 @@ def _resolution(folder: Path, calibrator: str, procedure: RankProcedure | None, 
     return figures, outcome.advice
 
 
-def _drift(folder: Path, config: Path | None, prompts: int, rng):
-    """Whether the configured reward still gives the stored values."""
+def _drift(folder: Path, config: Path | None, prompts: int, rng, trust_remote_code: bool):
+    """Whether the configured reward still gives the stored values.
+
+    The configuration beside the store may be somebody else's: it grants no trust, and code beside
+    it is not run.
+    """
     from infalign.collection.rescore import rescore
-    from infalign.config import load_config
+    from infalign.config import load_config, require_trust
     from infalign.models.functions import beside
     from infalign.models.rewards import load_reward
     from infalign.prompts import load_prompts
 
     quiet_libraries()
-    config = config or folder.parent / "config.yaml"
+    own, config = config is not None, config or folder.parent / "config.yaml"
     if not config.exists():
         raise ConfigError(
             f"{config} does not exist. --rescore needs the configuration of the run, for its "
             "prompts and reward. Name it with --config."
         )
     run = load_config(config)
-    with beside(run.folder):
+    if not own:
+        require_trust(run, config, trust_remote_code)
+    with beside(run.folder if own else None):
         reward = load_reward(run.reward, trust_remote_code=run.trust_remote_code)
     drift = rescore(folder, load_prompts(run.prompts), reward, most=prompts, rng=rng)
     verdict = (

@@ -1,7 +1,7 @@
 """The configuration of a run: one schema, from which help, docs and error messages come."""
 
 from .help import describe
-from .load import load_config, parse_config, read_section
+from .load import load_config, parse_config, read_section, require_trust
 from .schema import (
     Calibration,
     Config,
@@ -26,4 +26,5 @@ __all__ = [
     "load_config",
     "parse_config",
     "read_section",
+    "require_trust",
 ]

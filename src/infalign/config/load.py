@@ -94,3 +94,14 @@ def _known_keys(section: Any, location: tuple[int | str, ...]) -> list[str]:
 
 def _cut(name: str) -> str:
     return visible(name if len(name) <= 80 else f"{name[:79]}…")
+
+
+def require_trust(config: Config, file: Path, given: bool) -> None:
+    """Raise ConfigError if a configuration in a run folder sets `trust_remote_code`, unless the
+    permission was also given for this command. The folder may be somebody else's."""
+    if config.trust_remote_code and not given:
+        raise ConfigError(
+            f"{file} sets `trust_remote_code`, so this run's models bring code that runs on this "
+            "machine. If you trust whoever made the run, allow it with --trust-remote-code (in "
+            "Python: trust_remote_code=True)."
+        )

@@ -17,7 +17,7 @@ TRAIN, VALIDATION = "train", "kept-aside"
 REWARD_FILE = """\
 from infalign.frameworks.openrlhf import reward_function
 
-reward_func = reward_function(run={folder!r}, directory={directory!r})
+reward_func = reward_function(run={folder!r}, directory={directory!r}{trusted})
 """
 
 
@@ -49,8 +49,12 @@ def export_prompts(run: Run, framework: Framework, out: Path) -> list[str]:
     if framework == "trl":
         return settings.trl(run)
     file = out / "reward.py"
-    places = {"folder": str(run.folder.resolve()), "directory": str(Path.cwd())}
-    storage.write_text(file, REWARD_FILE.format(**places))
+    written = REWARD_FILE.format(
+        folder=str(run.folder.resolve()),
+        directory=str(Path.cwd()),
+        trusted=", trust_remote_code=True" if run.config.trust_remote_code else "",
+    )
+    storage.write_text(file, written)
     return settings.openrlhf(run, paths[TRAIN], file, template)
 
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from infalign.calibration.choice import CALIBRATORS, ECDF
-from infalign.config import Config, Prompts, load_config
+from infalign.config import Config, Prompts, load_config, require_trust
 from infalign.core import AbstractTransform, parse_transform, transform_from_json
 from infalign.errors import ConfigError, DataError
 from infalign.manifest import Manifest
@@ -22,11 +22,20 @@ from .prompt_text import PolicyText, PromptNames
 from .scorer import RawScorer, Scorer, ServerScorer, ShapedScorer
 
 
-def open_run(folder: Path | str, directory: Path | str | None = None) -> Run:
-    """The run in `folder`, for reading; DataError if the stages calibrate and design are not done.
+def open_run(
+    folder: Path | str,
+    directory: Path | str | None = None,
+    *,
+    trust_remote_code: bool = False,
+) -> Run:
+    """The run in `folder`, for reading; DataError if the stages calibrate and design are not done
+    or if their files have changed.
 
     - `directory`: base of the relative paths in the run's configuration. Default: the working
       directory, which differs in a framework's workers.
+    - `trust_remote_code`: allow the code that comes with the run's models. The run's configuration
+      may ask for it, but cannot grant it: the folder may be somebody else's. ConfigError if it is
+      needed and not given.
     """
     folder = Path(folder)
     for name in ("config.yaml", "design.json"):
@@ -37,6 +46,7 @@ def open_run(folder: Path | str, directory: Path | str | None = None) -> Run:
             )
         Manifest(folder).require(folder / name)
     config = load_config(folder / "config.yaml")
+    require_trust(config, folder / "config.yaml", trust_remote_code)
     config._folder = None if directory is None else Path(directory).resolve()
     return Run(config if directory is None else located(config, Path(directory)), folder)
 
@@ -69,6 +79,7 @@ def open_scorer(
     strip: bool | None = None,
     raw: bool = False,
     directory=None,
+    trust_remote_code: bool = False,
 ) -> Scorer:
     """The scorer of a run folder, of a server, or of a store, a transform and a reward.
 
@@ -82,6 +93,7 @@ def open_scorer(
       the responses of `store` were; False if it does not say.
     - `raw`: score with the raw reward, either a run's or `reward` alone.
     - `directory`: with `run`, as in `open_run`.
+    - `trust_remote_code`: allow the code that comes with the models.
 
     Raises ConfigError for other combinations, and DataError if a file or reward is missing, or if
     the run's reward or prompts have changed since calibration.
@@ -100,9 +112,12 @@ def open_scorer(
     if server is not None:
         return ServerScorer(server)
     if run is not None:
-        return run_scorer(open_run(run, directory), raw=raw)
+        opened = open_run(run, directory, trust_remote_code=trust_remote_code)
+        return run_scorer(opened, raw=raw)
     names = None if prompts is None else PromptNames(load_prompts(Prompts(file=str(prompts))))
-    loaded = load_reward(reward) if isinstance(reward, str) else reward
+    loaded = reward
+    if isinstance(reward, str):
+        loaded = load_reward(reward, trust_remote_code=trust_remote_code)
     if raw:
         return RawScorer(loaded, names, strip=bool(strip))
     store = store if isinstance(store, CalibrationStore) else CalibrationStore.open(store)
@@ -118,11 +133,12 @@ def run_scorer(run: Run, *, raw: bool = False) -> RawScorer | ShapedScorer:
     """The scorer of a run: its reward, with its calibration and transform unless `raw` is true."""
     text = policy_text(run)
     names = PromptNames(run.prompts, text.prompt if text else None)
+    shaper = run_shaper(run)  # before the reward's code is imported: it may not be the run's
     scorer = RawScorer(run.reward, names, strip=run.config.sampling.strip)
-    return scorer if raw else ShapedScorer(scorer, run_shaper(run))
+    return scorer if raw else ShapedScorer(scorer, shaper)
 
 
-def open_reward(run) -> AsCalibrated:
+def open_reward(run, *, trust_remote_code: bool = False) -> AsCalibrated:
     """The shaped reward of a run folder as a TRL reward function, which any Python code can call.
     The column `prompt_id` names the prompt of each response.
 
@@ -130,8 +146,9 @@ def open_reward(run) -> AsCalibrated:
     whether prompts and completions come as strings or as messages. Raises DataError as
     `open_scorer` does.
     """
-    opened = open_run(run)
-    shaped = TrainingReward(opened.reward, run_shaper(opened), Monitor(), prefix="shaped_")
+    opened = open_run(run, trust_remote_code=trust_remote_code)
+    shaper = run_shaper(opened)  # before the reward's code is imported: it may not be the run's
+    shaped = TrainingReward(opened.reward, shaper, Monitor(), prefix="shaped_")
     conversations = {p.id: p.messages for p in opened.prompts}
     return AsCalibrated(shaped, conversations, strip=opened.config.sampling.strip)
 

@@ -12,7 +12,8 @@ OpenRLHF calls the function in one thread per response; the responses are scored
 import json
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from infalign.errors import DataError
 
@@ -44,7 +45,7 @@ def reward_function(
     """
     with stops_training():
         scorer = open_scorer(**source)
-        text = _text(model, source.get("run"), source.get("directory"))
+        text = _text(model, source)
     batcher: MicroBatcher[Asked, Scored] = MicroBatcher(scorer, window=window, batch=batch)
     _warn_of_clipping(scorer)
 
@@ -95,10 +96,12 @@ def _warn_of_clipping(scorer: Scorer) -> None:
         )
 
 
-def _text(model: str | None, run, directory) -> PolicyText:
-    text = PolicyText(model) if model else None
-    if text is None and run is not None:
-        text = policy_text(open_run(run, directory))
+def _text(model: str | None, source: Mapping[str, Any]) -> PolicyText:
+    trusted = source.get("trust_remote_code", False)
+    text = PolicyText(model, trusted) if model else None
+    if text is None and source.get("run") is not None:
+        run = open_run(source["run"], source.get("directory"), trust_remote_code=trusted)
+        text = policy_text(run)
     if text is None:
         raise DataError(
             "OpenRLHF's queries contain special tokens, which only the policy's tokenizer knows. "

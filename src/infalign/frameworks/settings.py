@@ -37,6 +37,8 @@ def verl(run: Run, train: Path, validation: Path | None) -> list[str]:
         "+reward.custom_reward_function.reward_kwargs.run": run.folder.resolve(),
         "+reward.custom_reward_function.reward_kwargs.directory": Path.cwd(),
     }
+    if run.config.trust_remote_code:
+        words["+reward.custom_reward_function.reward_kwargs.trust_remote_code"] = True
     return [f"{name}={value}" for name, value in words.items()]
 
 
