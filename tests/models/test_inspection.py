@@ -185,6 +185,11 @@ def test_shards_other_precisions_and_pickles_are_read_alike(copy, role, name):
     torch.save(state, folder / "pytorch_model.bin")
     for call in ROLES[role]:
         call(str(folder))
+    torch.save(state, folder / "pytorch_model.bin", _use_new_zipfile_serialization=False)
+    ROLES[role][0](str(folder))
+    (folder / "pytorch_model.bin").write_bytes(b"no weights")
+    with pytest.raises(DataError, match=r"weights that cannot be read, pytorch_model\.bin"):
+        ROLES[role][0](str(folder))
     torch.save(
         {k: v for k, v in state.items() if "head" not in k and "score" not in k},
         folder / "pytorch_model.bin",

@@ -8,6 +8,7 @@ a reward model as a policy with random tokens.
 import json
 import logging
 import re
+import zipfile
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from jinja2 import TemplateError
+from safetensors import safe_open
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 from transformers.utils import cached_file
 
@@ -29,6 +31,9 @@ HEADS = {
 """The head of a role, the kind of model that has it, and what is random without it."""
 
 CLASSIFIER_HEADS = re.compile(r"(^|\.)(score|classifier|classification_head|v_head|value_head)\.")
+
+CAUSAL_MASKS = re.compile(r"(attn|attention)\.bias$")
+"""Masks of the first GPTs, which old versions of the library saved as if they were weights."""
 
 
 @dataclass(frozen=True)
@@ -141,35 +146,43 @@ def stored_shapes(path: str | Path, who: str) -> dict[str, torch.Tensor]:
     """
     shapes: dict[str, torch.Tensor] = {}
     for file in _weight_files(path):
-        try:
-            shapes |= _shapes(file)
-        except FileNotFoundError:
-            raise DataError(
-                f"{who} lacks {file.name}, one of the files of its weights. Copy the folder again."
-            ) from None
-        except (SafetensorError, OSError, RuntimeError, ValueError, EOFError) as error:
-            raise DataError(
-                f"{who} has weights that cannot be read, {file.name}: "
-                f"{str(error).splitlines()[0][:200]}. Copy the file again."
-            ) from None
+        shapes |= _shapes(file, who)
     return shapes
 
 
-def _shapes(file: Path) -> dict[str, torch.Tensor]:
+def _shapes(file: Path, who: str) -> dict[str, torch.Tensor]:
     if not file.exists():
-        raise FileNotFoundError(file)
-    if file.suffix == ".bin":
-        state = torch.load(file, map_location="meta", mmap=True, weights_only=True)
-        return {name: x for name, x in state.items() if isinstance(x, torch.Tensor)}
-    with safe_open(file, framework="pt") as opened:
-        return {
-            name: torch.empty(opened.get_slice(name).get_shape(), device="meta")
-            for name in opened.keys()
-        }
+        raise DataError(
+            f"{who} lacks {file.name}, one of the files of its weights. Copy the folder again."
+        )
+    try:
+        if file.suffix == ".bin":
+            mapped = zipfile.is_zipfile(file)  # the first format of PyTorch is read whole
+            state = torch.load(file, map_location="meta", mmap=mapped, weights_only=True)
+            return {name: x for name, x in state.items() if isinstance(x, torch.Tensor)}
+        with safe_open(file, framework="pt") as opened:
+            return {
+                name: torch.empty(opened.get_slice(name).get_shape(), device="meta")
+                for name in opened.keys()
+            }
+    except Exception as error:  # damaged files fail in many ways
+        raise DataError(
+            f"{who} has weights that cannot be read, {file.name}: {first_line(error)[:200]}. Copy "
+            "the file again."
+        ) from None
 
 
 REPORTING = ("modeling_utils", "configuration_utils", "integrations.peft")
 """Modules of the library that report on weights."""
+
+
+def first_line(error: Exception) -> str:
+    """What an error of the library says first."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    said = " ".join(lines[:2]) if lines and lines[0].endswith(":") else "".join(lines[:1])
+    if not said or not isinstance(error, OSError | ValueError | RuntimeError | TemplateError):
+        said = f"{type(error).__name__} {said}".rstrip()
+    return said.rstrip(".")
 
 
 @contextmanager
@@ -258,7 +271,9 @@ def _require_causal(stated: Collection[str], unexpected: Collection[str], who: s
 def _belongs(model: Any, name: str) -> bool:
     """Whether a stored weight belongs to a module that the model has, or to a further layer."""
     path, _, kind = name.rpartition(".")
-    if kind not in ("weight", "bias") or name in dict(model.named_buffers()):
+    if kind not in ("weight", "bias") or CAUSAL_MASKS.search(name):
+        return False
+    if name in dict(model.named_buffers()):
         return False
     modules = dict(model.named_modules())
     parts = path.split(".")
@@ -307,13 +322,7 @@ def adapter_weights(path: str | Path, who: str) -> set[str]:
     file = _file(path, "adapter_model.safetensors") or _file(path, "adapter_model.bin")
     if file is None:
         raise DataError(f"{who} is an adapter without weights (adapter_model.safetensors).")
-    try:
-        return {name.removeprefix("base_model.model.") for name in _shapes(file)}
-    except (SafetensorError, OSError, RuntimeError, ValueError, EOFError) as error:
-        raise DataError(
-            f"{who} has weights that cannot be read, {file.name}: "
-            f"{str(error).splitlines()[0][:200]}. Copy the file again."
-        ) from None
+    return {name.removeprefix("base_model.model.") for name in _shapes(file, who)}
 
 
 def require_adapter(loading: Mapping[str, Collection], who: str, adapter: Adapter) -> None:

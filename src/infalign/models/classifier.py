@@ -9,12 +9,12 @@ from transformers import AutoModelForSequenceClassification
 from infalign.errors import DataError, InfalignError
 from infalign.text import conversation_of, text_of
 
+from .checkpoints import first_line
 from .interfaces import ANSWER, QUESTION
 from .limits import positions_of, require_known
 from .loading import (
     device,
     dtype,
-    first_line,
     judged_text,
     load_model,
     load_tokenizer,

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jinja2 import TemplateError
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 from transformers.utils import cached_file
 
@@ -16,6 +15,7 @@ from infalign.errors import DataError, InfalignError
 from .checkpoints import (
     adapter_of,
     adapter_weights,
+    first_line,
     hub_file,
     require_adapter,
     require_files,
@@ -141,15 +141,6 @@ def _named_errors(path: str | Path, what: str, asked: str | Path) -> Iterator[No
             f"{what} {str(path)!r}{of} is not a {kind} that transformers can load: "
             f"{first_line(error)}.{remedy}"
         ) from error
-
-
-def first_line(error: Exception) -> str:
-    """What an error of the library says first."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    said = " ".join(lines[:2]) if lines and lines[0].endswith(":") else "".join(lines[:1])
-    if not said or not isinstance(error, OSError | ValueError | RuntimeError | TemplateError):
-        said = f"{type(error).__name__} {said}".rstrip()
-    return said.rstrip(".")
 
 
 def device() -> str:
