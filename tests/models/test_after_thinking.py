@@ -3,10 +3,12 @@
 import numpy as np
 import pytest
 
-from infalign import ConfigError
+from infalign import BestOfN, CalibrationStore, ConfigError
 from infalign._thinking import TAGS, answer_after_thinking
 from infalign.config import parse_config
+from infalign.decoding import decode
 from infalign.errors import DataError
+from infalign.frameworks.opened import open_scorer
 from infalign.models.after_thinking import AfterThinking, unconditioned
 from infalign.models.hf import LanguageModel
 from infalign.models.interfaces import Response
@@ -86,6 +88,30 @@ def test_a_local_model_is_wrapped_and_its_kl_is_measured_unless_it_was_asked_aga
     assert unconditioned(again) is again
     with pytest.raises(DataError, match=r"The model 'bundled:language-model' gave no answer in"):
         plain.sample(ASKED[:1], 2, seed=0)
+
+
+@pytest.mark.parametrize("made_with", [{}, {"sampling": {"answer": "whole"}}, {"sampling": {}}])
+def test_a_store_of_answers_refuses_whole_responses_and_the_reverse(made_with):
+    whole = CalibrationStore.from_rewards(["a"], [[1.0, 2.0]], made_with)
+    after = {"sampling": {"strip": False, "answer": "after-thinking"}}
+    answers = CalibrationStore.from_rewards(["a"], [[1.0, 2.0]], after)
+    whole.require_answer("whole")
+    answers.require_answer("after-thinking")
+    with pytest.raises(DataError, match=r"`sampling.answer` whole, but responses are scored with"):
+        whole.require_answer("after-thinking")
+    source = {"store": answers, "transform": "identity", "reward": lambda **columns: [1.0]}
+    with pytest.raises(DataError, match=r"`sampling.answer` after-thinking, but responses are"):
+        open_scorer(**source)
+    with pytest.raises(DataError, match=r"`sampling.answer` whole, but responses are scored with"):
+        decode(
+            BestOfN(2),
+            made(0.0),
+            lambda **columns: [1.0] * 2,
+            ASKED[:1],
+            seed=0,
+            prompt_ids=["a"],
+            calibration=whole,
+        )
 
 
 def test_a_run_does_not_train_on_parts_of_responses():

@@ -114,7 +114,9 @@ def sample(
     quiet_libraries()
     from infalign.models.samplers import load_sampler
 
-    scorer, store = _scorer_and_store(played, reward, calibration, strip, trust_remote_code)
+    scorer, store = _scorer_and_store(
+        played, reward, calibration, strip, answer.value, trust_remote_code
+    )
     sampler = load_sampler(
         model,
         temperature=temperature,
@@ -162,7 +164,7 @@ def read_prompts(texts, source, split, limit, column):
     return [Prompt(str(i), ({"role": "user", "content": t},)) for i, t in enumerate(texts)]
 
 
-def _scorer_and_store(played, reward, calibration, strip, trust_remote_code):
+def _scorer_and_store(played, reward, calibration, strip, answer, trust_remote_code):
     from infalign.decoding import reads
     from infalign.models.fingerprints import reward_fingerprint
     from infalign.models.rewards import load_reward
@@ -184,6 +186,7 @@ def _scorer_and_store(played, reward, calibration, strip, trust_remote_code):
     if "reward" in store.provenance:
         store.require(reward=reward_fingerprint(reward, trust_remote_code=trust_remote_code))
     store.require_strip(strip)
+    store.require_answer(answer)
     return scorer, store
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -145,6 +146,7 @@ def decode(
         )
     if calibration is not None and "sampling" in (made_with := _made_with(sampler)):
         calibration.require_strip(made_with["sampling"]["strip"])
+        calibration.require_answer(made_with["sampling"]["answer"])
     _check.seed("seed", seed)
     prompts = []
     for own, conversation in zip(_ids(prompt_ids, conversations), conversations, strict=True):
@@ -189,10 +191,10 @@ def draw_calibration(
     return CalibrationStore.from_rewards(ids, rewards, _made_with(reference))
 
 
-def _made_with(sampler: Sampler) -> dict[str, dict[str, bool]]:
+def _made_with(sampler: Sampler) -> dict[str, dict[str, Any]]:
     """The provenance of a sampler's texts; empty if it does not say whether it strips them."""
-    strip = getattr(sampler, "strip", None)
-    return {"sampling": {"strip": strip}} if isinstance(strip, bool) else {}
+    strip, answer = getattr(sampler, "strip", None), getattr(sampler, "answer", "whole")
+    return {"sampling": {"strip": strip, "answer": answer}} if isinstance(strip, bool) else {}
 
 
 def _draw(sampler: Sampler, waiting: Sequence[_Turns], seed: int) -> list[list[Response]]:

@@ -123,6 +123,7 @@ def open_scorer(
     store = store if isinstance(store, CalibrationStore) else CalibrationStore.open(store)
     strip = bool(store.strip) if strip is None else strip
     store.require_strip(strip)
+    store.require_answer("whole")  # what trainers and callers send
     if calibrator not in CALIBRATORS:
         raise ConfigError(f"`calibrator` must be {', '.join(CALIBRATORS)}; got {calibrator!r}.")
     raw_scorer = RawScorer(loaded, names, strip=strip)
@@ -171,6 +172,7 @@ def run_shaper(run: Run) -> Shaper:
         )
     store.require(reward=reward, prompts=fingerprint(run.prompts))
     store.require_strip(run.config.sampling.strip)
+    store.require_answer("whole")  # what trainers and callers send
     return _shaper(store, read_design(run).transform, read_calibration(run, store))
 
 

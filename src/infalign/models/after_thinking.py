@@ -25,6 +25,8 @@ class AfterThinking:
     Sampling raises DataError for responses whose thought was cut off every time.
     """
 
+    answer = "after-thinking"
+
     def __init__(
         self, sampler: Sampler, *, source: str, max_new_tokens: int, strip: bool, ask_again: int
     ):

@@ -263,6 +263,21 @@ class CalibrationStore:
                 f"or set `strip` to {_word(self.strip)}."
             )
 
+    def require_answer(self, answer: str) -> None:
+        """Check that the same part of a response is scored as in this store: `whole`, or
+        `after-thinking`.
+
+        Raises DataError if another is. A store that does not say holds whole responses.
+        """
+        sampling = self.provenance.get("sampling")
+        own = sampling.get("answer", "whole") if isinstance(sampling, Mapping) else "whole"
+        if own != answer:
+            raise DataError(
+                f"The calibration store was made with `sampling.answer` {own}, but responses are "
+                f"scored with {answer} here, so its rewards are of other texts. Calibrate again "
+                f"with {answer}, or score what the store's setting reads."
+            )
+
 
 def _word(value: object) -> str:
     return str(value).lower()
