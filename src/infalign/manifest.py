@@ -31,6 +31,7 @@ class Manifest:
 
     def __init__(self, folder: Path):
         self.folder = Path(folder)
+        self._known: tuple[tuple, dict[str, dict]] = ((), {})
 
     def __contains__(self, path: Path) -> bool:
         """Whether `path` is listed; it may be damaged or missing."""
@@ -101,6 +102,11 @@ class Manifest:
         path = self.folder / FILE
         if not path.exists():
             return {}
+        # The file is only ever replaced by another: a table of hundreds of parts reads it once.
+        state = path.stat()
+        version = (state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns)
+        if version == self._known[0]:
+            return self._known[1]
         stored = storage.read_json(path)
         if not isinstance(stored, dict) or stored.get("sha256") != _own(stored.get("files")):
             raise DataError(
@@ -112,6 +118,7 @@ class Manifest:
                 f"{path} has schema_version {stored.get('schema_version')!r}; this version reads "
                 f"{SCHEMA_VERSION}. Use the version of infalign that wrote it."
             )
+        self._known = version, stored["files"]
         return stored["files"]
 
     def _write(self, entries: Mapping[str, dict]) -> None:

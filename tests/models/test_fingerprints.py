@@ -15,7 +15,7 @@ from infalign.config import parse_config
 from infalign.models import fingerprints
 from infalign.models.fingerprints import (
     artifact,
-    judge_fingerprint,
+    judge_parts,
     policy_fingerprints,
     reward_fingerprint,
 )
@@ -190,21 +190,19 @@ def answers(monkeypatch):
 def test_servers_are_their_urls_and_what_they_answer(answers):
     url, reward = "http://127.0.0.1:9/v1#m", "https://127.0.0.1:9/score"
     assert policy_fingerprints(url) == {"model": url, "probe": "I am seven"}
-    before = reward_fingerprint(reward), judge_fingerprint(url)
+    before = reward_fingerprint(reward), judge_parts(url)
     assert before[0].startswith(reward) and reward_fingerprint(reward) == before[0]
     answers[ServerReward], answers[ServerModel] = "[0.6]", "I am eight"
     assert policy_fingerprints(url)["probe"] == "I am eight"
-    after = reward_fingerprint(reward), judge_fingerprint(url)
+    after = reward_fingerprint(reward), judge_parts(url)
     assert before[0] != after[0] and before[1] != after[1]
 
 
 def test_a_judge_is_its_question_too(answers, monkeypatch):
-    before = judge_fingerprint("http://127.0.0.1:9/v1#m")
+    before = judge_parts("http://127.0.0.1:9/v1#m")
     monkeypatch.setattr(fingerprints, "INSTRUCTION", "Which is longer? {material}")
-    assert judge_fingerprint("http://127.0.0.1:9/v1#m") != before
-    assert judge_fingerprint("reward:bundled:harmless") != judge_fingerprint(
-        "reward:bundled:helpful"
-    )
+    assert judge_parts("http://127.0.0.1:9/v1#m") != before
+    assert judge_parts("reward:bundled:harmless") != judge_parts("reward:bundled:helpful")
 
 
 def test_what_is_not_there_is_called_by_its_kind(tmp_path):

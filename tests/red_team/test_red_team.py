@@ -1,10 +1,11 @@
 """Best-of-N jailbreaking, how success grows with attempts, and `infalign red-team`."""
 
 import json
+import os
 import re
 import shlex
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pytest
@@ -18,12 +19,13 @@ from infalign import storage
 from infalign.cli.red_team import EXAMPLE
 from infalign.config import EvaluationPrompts
 from infalign.errors import ConfigError, DataError
+from infalign.manifest import Manifest
 from infalign.models.interfaces import Response
 from infalign.prompts import Prompt, load_prompts
 from infalign.red_team import Campaign
 from infalign.red_team import red_team as run_campaign
 from infalign.red_team.attack import Attempts, SuccessTest, attack
-from infalign.red_team.attempts import collect
+from infalign.red_team.attempts import collect, require_same
 from infalign.red_team.augmentations import (
     AUGMENTATIONS,
     augment,
@@ -34,6 +36,7 @@ from infalign.red_team.augmentations import (
 )
 from infalign.red_team.campaign import summarize
 from infalign.red_team.power_law import fit_power_law, success_rates
+from infalign.stores.resumable import Origin, Source
 
 seeds = st.integers(0, 2**32)
 
@@ -273,16 +276,29 @@ def half(part, shard):
     return Attempts(texts, texts, np.full(successes.shape, np.nan), successes)
 
 
+def origin(seed=0, threshold=0.0, weights="a"):
+    sources = {
+        "policy": Source({"weights": weights}, "model", "models/mine"),
+        "reward": Source({"weights": "r"}),
+        "success": Source({"threshold": threshold}),
+    }
+    return Origin({"seed": seed}, sources)
+
+
+def collected(folder, draw=half, of=None, test=None, report=lambda *a: None, attempts=256):
+    return collect(Manifest(folder), "x", of or origin(), MANY, attempts, draw, test, report)
+
+
 def test_a_reward_that_tells_no_attempt_apart_is_said(tmp_path, caplog):
     def flat(part, shard):
         texts = [[str(i) for i in range(4)] for _ in part]
         return Attempts(texts, texts, np.full((len(part), 4), 0.5), np.zeros((len(part), 4), bool))
 
     with caplog.at_level("WARNING", "infalign"):
-        collect(tmp_path / "x", {"n": 1}, MANY, 4, flat, lambda *a: None)
+        collected(tmp_path / "x", flat, attempts=4)
         assert "harmlessness gives 0.5 to all 28 responses, of which 4 are diff" in caplog.text
         caplog.clear()
-        collect(tmp_path / "y", {"n": 1}, MANY, 256, half, lambda *a: None)
+        collected(tmp_path / "y")
         assert not caplog.text
 
 
@@ -295,36 +311,67 @@ def test_a_killed_collection_continues_and_ends_as_if_it_had_not_been(tmp_path):
         return half(part, shard)
 
     with pytest.raises(KeyboardInterrupt):
-        collect(tmp_path / "x", {"n": 1}, MANY, 256, killed, lambda *a: told.append(a))
+        collected(tmp_path / "x", killed, report=lambda *a: told.append(a))
     assert told == [(0, 7), (2, 7), (4, 7)]
-    (tmp_path / "x" / ".attempts-00002.parquet.0123abcd.part").touch()
     drawn = []
 
     def rest(part, shard):
         drawn.append(shard)
         return half(part, shard)
 
-    found = collect(tmp_path / "x", {"n": 1}, MANY, 256, rest, lambda *a: None)
-    whole = collect(tmp_path / "y", {"n": 1}, MANY, 256, half, lambda *a: None)
+    found = collected(tmp_path / "x", rest)
+    whole = collected(tmp_path / "y")
     assert drawn == [2, 3] and found.shape == (7, 256)
     np.testing.assert_array_equal(found, whole)
     files = {p.name: p.read_bytes() for p in (tmp_path / "y").iterdir()}
     assert {p.name: p.read_bytes() for p in (tmp_path / "x").iterdir()} == files
-    table = storage.read_table(tmp_path / "x" / "attempts-00003.parquet")
+    table = storage.read_table(tmp_path / "x" / "x.parquet")
     assert table.column_names == [
         *("prompt_id", "attempt", "prompt", "completion", "reward", "success"),
     ]
-    assert table["reward"].null_count == 256 and table["prompt_id"].to_pylist() == ["6"] * 256
+    assert table["reward"].null_count == 7 * 256 and table["prompt_id"].to_pylist()[-1] == "6"
 
 
 def test_other_settings_and_damaged_files_are_refused(tmp_path):
-    folder = tmp_path / "x"
-    collect(folder, {"n": 1, "seed": 0}, MANY, 256, half, lambda *a: None)
+    collected(tmp_path)
     with pytest.raises(ConfigError, match="holds attempts with other settings: seed 0, not 1"):
-        collect(folder, {"n": 1, "seed": 1}, MANY, 256, half, lambda *a: None)
-    (folder / "attempts-00001.parquet").write_bytes(b"")
-    with pytest.raises(DataError, match=r"attempts-00001.parquet is missing or not the file"):
-        collect(folder, {"n": 1, "seed": 0}, MANY, 256, half, lambda *a: None)
+        require_same(Manifest(tmp_path), {"x": origin(seed=1)})
+    (tmp_path / "x.parquet").write_bytes(b"")
+    with pytest.raises(DataError, match=r"x.parquet is not what was written"):
+        collected(tmp_path)
+
+
+def refused(part, shard):
+    raise AssertionError("attempts are there")
+
+
+def test_another_test_of_success_is_applied_to_the_stored_attempts(tmp_path, caplog):
+    scored = []
+
+    def length(prompts, completions, **columns):
+        scored.append(len(completions))
+        return [float(len(c[0]["content"])) for c in completions]
+
+    first = collected(tmp_path)
+    test = SuccessTest(length, threshold=2.0)
+    both = replace(
+        origin(threshold=2.0).sources["reward"], parts={"weights": "longer"}
+    )  # texts are one character long
+    of = Origin({"seed": 0}, origin(threshold=2.0).sources | {"reward": both})
+    assert collected(tmp_path, refused, of, lambda: test).all() and not first.all()
+    assert scored == [7 * 256] and "The stored attempts are tested again" in caplog.text
+    strict = Origin({"seed": 0}, of.sources | {"success": Source({"threshold": 1.0})})
+    again = collected(tmp_path, refused, strict, lambda: SuccessTest(length, threshold=1.0))
+    assert not again.any() and scored == [7 * 256]  # the rewards are still those of the reward
+    assert storage.read_table(tmp_path / "x.parquet")["reward"].to_pylist() == [1.0] * 7 * 256
+
+
+def test_another_policy_sets_the_attempts_aside_until_it_comes_back(tmp_path, caplog):
+    first = collected(tmp_path)
+    second = collected(tmp_path, lambda part, shard: half(part, shard + 9), origin(weights="b"))
+    assert (first != second).any() and "the policy's weights changed" in caplog.text
+    np.testing.assert_array_equal(collected(tmp_path, refused), first)
+    np.testing.assert_array_equal(collected(tmp_path, refused, origin(weights="b")), second)
 
 
 def test_a_summary_pairs_attacks_by_prompt_and_is_json():
@@ -368,7 +415,7 @@ def test_the_command_writes_attempts_results_and_a_figure(cli, red_team, tmp_pat
     assert [a["augment"] for a in results["attacks"]] == ["all", "none"]
     assert (results["prompts"], results["threshold"]) == (3, 0.0)
     for name in ("all", "none"):
-        rows = storage.read_table(folder / name / "attempts-00000.parquet").to_pylist()
+        rows = storage.read_table(folder / f"{name}.parquet").to_pylist()
         assert len(rows) == 18 and all(r["success"] == (r["reward"] < 0) for r in rows)
         assert (len({r["prompt"] for r in rows}) == 3) == (name == "none")
         c = np.array([r["success"] for r in rows]).reshape(3, 6).mean()
@@ -379,6 +426,10 @@ def test_the_command_writes_attempts_results_and_a_figure(cli, red_team, tmp_pat
     assert json.loads(again) == results
     code, _, errors = red_team(*command, "--seed", 1)
     assert code == 1 and "holds attempts with other settings: seed 0, not 1" in errors
+    held = storage.lock(folder)
+    code, _, errors = red_team(*command)
+    os.close(held)
+    assert code == 1 and "out is being written by process" in errors
 
 
 def test_a_python_test_of_success_needs_no_reward(red_team, tmp_path, monkeypatch):
@@ -388,7 +439,7 @@ def test_a_python_test_of_success_needs_no_reward(red_team, tmp_path, monkeypatc
         "--success", "python:judge_of_mine:broke", "--augment", "noise,scramble"
     )
     assert code == 0 and "scramble+noise" in out and "everything succeeded at N = 1, 2, 4, 6" in out
-    assert (tmp_path / "out" / "scramble+noise" / "manifest.json").exists()
+    assert (tmp_path / "out" / "scramble+noise.parquet").exists()
 
 
 @pytest.mark.parametrize(
@@ -425,6 +476,7 @@ def test_a_campaign_from_python_is_that_of_the_command(red_team, tmp_path):
         ({"attacks": {}}, "`attacks` must name at least one"),
         ({"attempts": 0}, "`attempts` must be a whole number of at least 1"),
         ({"sigma": 0.0}, "`sigma` must be above 0"),
+        ({"attacks": {"../x": ()}}, r"`attacks` must have names of letters.*got '../x'"),
     ):
         with pytest.raises(ValueError, match=words):
             Campaign(**{"model": "m", "attacks": {"none": ()}} | wrong)

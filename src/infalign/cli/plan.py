@@ -15,6 +15,7 @@ from infalign.core import AbstractProcedure, parse_procedure
 from infalign.errors import ArgumentError, DataError
 from infalign.evaluation.pilot import Components, components
 from infalign.evaluation.power import BETWEEN, EvaluationPlan, table
+from infalign.manifest import Manifest
 from infalign.reports.page import results_of
 from infalign.reports.plots import procedure_words
 from infalign.stores import by_prompt
@@ -91,6 +92,8 @@ def _pilot(
     if len(names) < 2:
         raise DataError(f"{folder} compares one policy; a pilot of a difference needs two.")
     files = [folder / "evaluation" / f"{name}.parquet" for name in (*names, "reference")]
+    for file in files:
+        Manifest(file.parent).require(file)
     tables = [storage.read_table(file) for file in files]
     ids = list(dict.fromkeys(tables[0]["prompt_id"].to_pylist()))
     a, b, reference = (

@@ -1,10 +1,12 @@
 """The definition of a comparison: policies, procedures, rewards and prompts."""
 
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal
 
+from infalign import _check
 from infalign.config import SamplingSettings
 from infalign.core import AbstractProcedure
 from infalign.decoding.answers import load_answers
@@ -17,6 +19,12 @@ REFERENCE = "reference"
 CALIBRATION = "calibration"
 """Reserved names: the reference's samples, and a second set of reference samples, which calibrates
 rewards for procedures that read calibrated rewards."""
+
+JUDGED = "judge-"
+"""The files of verdicts are called by this and the name of their policy."""
+
+LONGEST = 100
+"""Maximum number of characters in a name: file systems allow 255 bytes for that of a file."""
 
 SELECTING = "reward"
 """The reward that procedures select by; the others judge the selected responses."""
@@ -74,21 +82,7 @@ class Comparison:
     trust_remote_code: bool = False
 
     def __post_init__(self):
-        wrong = {REFERENCE, CALIBRATION} & self.policies.keys()
-        if wrong:
-            raise ConfigError(
-                f"No policy can be called {wrong.pop()!r}: the reference has that name."
-            )
-        if SELECTING in self.gold:
-            raise ConfigError(
-                f"No gold reward can be called {SELECTING!r}: procedures select by that reward."
-            )
-        for name in (*self.policies, *self.gold):
-            if not name.replace("-", "").replace("_", "").isalnum():
-                raise ConfigError(
-                    f"Policies and gold rewards name files and columns; {name!r} must consist of "
-                    "letters, digits, - and _."
-                )
+        self._check_names()
         first = next(iter(self.pairs.values()))
         if self.judge and any(isinstance(p, MajorityVote) for p in first):
             raise ConfigError(
@@ -101,6 +95,36 @@ class Comparison:
                 raise ConfigError(
                     f"`samples` is {self.samples}, fewer than the {needed} that "
                     f"{procedure.spec} draws; raise it, or use a smaller n."
+                )
+
+    def _check_names(self) -> None:
+        """ConfigError for names that cannot be those of files and columns."""
+        for name in (*self.policies, *self.gold):
+            if not name.replace("-", "").replace("_", "").isalnum() or len(name) > LONGEST:
+                raise ConfigError(
+                    f"Policies and gold rewards name files and columns; {_check.short(name)} must "
+                    f"consist of letters, digits, - and _, at most {LONGEST}."
+                )
+        if SELECTING in self.gold:
+            raise ConfigError(
+                f"No gold reward can be called {SELECTING!r}: procedures select by that reward."
+            )
+        files = {name: name for name in (REFERENCE, CALIBRATION)}
+        for name in self.policies:
+            # Some file systems ignore case, and some write é in two characters.
+            file = unicodedata.normalize("NFC", name).casefold()
+            if file.startswith(JUDGED):
+                raise ConfigError(
+                    f"No policy can be called {name!r}: a name that begins with {JUDGED} is that "
+                    "of a file with the judge's verdicts. Give it another name."
+                )
+            other = files.setdefault(file, name)
+            if other in (REFERENCE, CALIBRATION):
+                raise ConfigError(f"No policy can be called {name!r}: the {other} has that name.")
+            if other != name:
+                raise ConfigError(
+                    f"Policies {other!r} and {name!r} would share a file where the file system "
+                    "ignores the difference of their names. Give one another name."
                 )
 
     @cached_property

@@ -13,10 +13,12 @@ from infalign.evaluation.estimators import win_rate
 from infalign.evaluation.length import Candidates, LengthControl, length_control
 from infalign.evaluation.uncertainty import Estimate
 from infalign.evaluation.votes import vote_chances
+from infalign.manifest import Manifest
 from infalign.stores import PromptSamples
 
 from .comparison import CALIBRATION, REFERENCE, SELECTING, Comparison
-from .sampling import column_of, read
+from .origins import column_of
+from .sampling import read
 
 
 class Measured:
@@ -26,17 +28,22 @@ class Measured:
     every estimate of a policy under a procedure uses the same chances.
     """
 
-    def __init__(self, comparison: Comparison, folder: Path):
-        self.comparison, self.folder = comparison, folder
+    def __init__(self, comparison: Comparison, manifest: Manifest):
+        self.comparison, self.manifest = comparison, manifest
         self.shape = (len(comparison.prompts), comparison.samples)
         self._chances: dict[tuple[str, Decoder], np.ndarray] = {}
         self._win_rates: dict[tuple[str, Decoder, Decoder, str], Estimate] = {}
         self._lengths: dict[str, np.ndarray] = {}
 
+    @property
+    def folder(self) -> Path:
+        """The folder of the comparison's files."""
+        return self.manifest.folder
+
     @cached_property
     def samples(self) -> dict[str, PromptSamples]:
         """The stored samples of the reference and every policy."""
-        return read(self.comparison, self.folder)
+        return read(self.comparison, self.manifest)
 
     def column(self, name: str, column: str) -> np.ndarray:
         """A column of one policy's samples; null becomes nan."""

@@ -1,5 +1,6 @@
 """Samples of every policy with their rewards and KL, drawn once."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from functools import cached_property, partial
 from pathlib import Path
@@ -8,57 +9,145 @@ import numpy as np
 import pyarrow as pa
 
 from infalign import storage
+from infalign.errors import ConfigError, DataError
+from infalign.manifest import Manifest
 from infalign.models.after_thinking import unconditioned
 from infalign.models.interfaces import Conversation, Response, Sampler, Scorer
 from infalign.models.rewards import load_reward, score
 from infalign.models.samplers import load_sampler
 from infalign.stores import PromptSamples, by_prompt
+from infalign.stores.resumable import BATCHES, Origin, Report, ResumableTable
 
-from .comparison import SELECTING, Comparison
-from .resumable import BATCHES, Report, drop_parts, write_in_parts
+from .comparison import Comparison
+from .origins import KL, KL_COLUMNS, POLICY, Origins, column_of
+
+LOG = logging.getLogger(__name__)
+STAGE = "evaluate"
 
 
-def draw(comparison: Comparison, folder: Path, report: Report) -> None:
-    """Write `folder`/NAME.parquet for the reference and every policy.
+def identify(comparison: Comparison, manifest: Manifest) -> Origins:
+    """What the tables of a comparison come from.
 
-    Columns: prompt_id, sample, completion, tokens, logprob (nats, of the sampling distribution), kl
-    and kl_sampled (nats), and one column per reward: `reward`, then `reward_NAME` for each gold
-    reward. Unknown values are null: tokens and log-probabilities that a server does not report, the
-    KL of samples on which it was not measured. Existing files are kept; a new reward scores the
-    stored samples.
+    Raises ConfigError if the folder holds samples drawn with other settings.
     """
-    models, ids = _Models(comparison), [p.id for p in comparison.prompts]
+    tables = {name: _table(manifest, name) for name in comparison.models}
+    stored = {name: table.origin() for name, table in tables.items()}
+    origins = Origins(comparison, stored, [n for n, t in tables.items() if t.finished()])
+    wanted = {name: origins.samples(name) for name in tables}
+    _require_same(manifest.folder, stored, wanted)
+    return origins
+
+
+def draw(comparison: Comparison, manifest: Manifest, origins: Origins, report: Report) -> None:
+    """Write NAME.parquet in the manifest's folder for the reference and every policy.
+
+    Columns: prompt_id, sample, completion, tokens (their number), token_ids, logprob (nats, of the
+    sampling distribution), kl and kl_sampled (nats), and one column per reward: `reward`, then
+    `reward_NAME` for each gold reward. Unknown values are null: tokens and log-probabilities that a
+    server does not report, the KL of samples on which it was not measured.
+
+    Stored samples of the same policy are used again, with rewards and KL that come from something
+    else replaced. Those of a policy whose content has changed are set aside, and drawn again.
+    """
+    tables = {name: _table(manifest, name) for name in comparison.models}
+    wanted = {name: origins.samples(name) for name in tables}
+    _name_changed_rewards({n: t.origin() for n, t in tables.items()}, wanted)
+    models, ids = _Models(comparison, origins), [p.id for p in comparison.prompts]
     size = max(1, BATCHES * comparison.sampling.batch_size // comparison.samples)
-    for name, model in comparison.models.items():
-        path, progress = folder / f"{name}.parquet", partial(report, f"evaluate {name}")
-        if path.exists():
-            drop_parts(path)
-            _add_rewards(comparison, models, path)
-            progress(len(ids), len(ids))
-        else:
-            make = partial(_sampled, comparison, models, name, model)
-            write_in_parts(path, ids, size, make, progress)
+    for name, table in tables.items():
+        changed, aside = table.renew(wanted[name])
+        if changed:
+            LOG.warning(
+                "%s: its %s changed. Its samples are drawn again; the earlier ones are in %s.",
+                _called(comparison, name),
+                " and ".join(changed),
+                aside,
+            )
+        make = partial(_sampled, comparison, models, name)
+        progress = partial(report, f"evaluate {name}")
+        table.write(ids, size, make, wanted[name], progress)
+        _add_columns(comparison, models, name, table, wanted[name])
 
 
-def column_of(reward: str) -> str:
-    """The column of a reward's scores."""
-    return reward if reward == SELECTING else f"{SELECTING}_{reward}"
-
-
-def read(comparison: Comparison, folder: Path) -> dict[str, PromptSamples]:
+def read(comparison: Comparison, manifest: Manifest) -> dict[str, PromptSamples]:
     """The samples of `draw` by name, each joined to the comparison's prompts."""
-    return {name: _joined(comparison, folder / f"{name}.parquet") for name in comparison.models}
+    return {
+        name: _joined(comparison, _table(manifest, name).path, manifest)
+        for name in comparison.models
+    }
 
 
-def _joined(comparison: Comparison, path: Path) -> PromptSamples:
-    return by_prompt(storage.read_table(path), [p.id for p in comparison.prompts], source=str(path))
+def _table(manifest: Manifest, name: str) -> ResumableTable:
+    path = manifest.folder / f"{name}.parquet"
+    return ResumableTable(manifest, path, STAGE, POLICY, {KL: KL_COLUMNS})
+
+
+def _joined(comparison: Comparison, path: Path, manifest: Manifest) -> PromptSamples:
+    """The samples of one policy; DataError unless each prompt has its samples, numbered from 0."""
+    manifest.require(path)
+    table, n = storage.read_table(path), comparison.samples
+    samples = by_prompt(table, [p.id for p in comparison.prompts], source=str(path))
+    wrong = [
+        i
+        for i, own in zip(samples.prompt_ids, samples.rows("sample"), strict=True)
+        if own != list(range(n))
+    ]
+    if wrong or len(table) != n * len(comparison.prompts):
+        raise DataError(
+            f"{path} must hold {n} samples of each of the {len(comparison.prompts)} prompts, and "
+            f"holds {len(table)} rows"
+            + (f"; prompt_id {wrong[0]!r} has others" if wrong else "")
+            + f". Remove it, and run `{STAGE}` again."
+        )
+    return samples
+
+
+def _called(comparison: Comparison, name: str) -> str:
+    return f"Policy {name}" if name in comparison.policies else f"The {name}"
+
+
+def _name_changed_rewards(
+    stored: Mapping[str, Origin | None], wanted: Mapping[str, Origin]
+) -> None:
+    """Log each reward by which stored samples were scored and that has changed since."""
+    changed = {
+        wanted[name].sources[source].name: nouns
+        for name, origin in stored.items()
+        if origin is not None
+        for source, nouns in origin.changes(wanted[name]).items()
+        if source not in (POLICY, KL)
+    }
+    for reward, nouns in changed.items():
+        LOG.warning(
+            "Reward %s: its %s changed. The stored samples are scored again.",
+            reward,
+            " and ".join(nouns),
+        )
+
+
+def _require_same(
+    folder: Path, stored: Mapping[str, Origin | None], wanted: Mapping[str, Origin]
+) -> None:
+    """ConfigError if a table was drawn with other settings, or a name means something else now."""
+    conflicts = [
+        conflict
+        for name, origin in stored.items()
+        if origin is not None
+        for conflict in origin.conflicts(wanted[name])
+    ]
+    if conflicts:
+        raise ConfigError(
+            f"{folder} holds samples drawn with other settings: "
+            f"{'; '.join(dict.fromkeys(conflicts))}. Choose another folder with --out, or restore "
+            "those values; another policy or gold reward needs a name of its own."
+        )
 
 
 class _Models:
     """The loaded models: one policy at a time, while the reference and the rewards stay loaded."""
 
-    def __init__(self, comparison: Comparison):
-        self.comparison = comparison
+    def __init__(self, comparison: Comparison, origins: Origins):
+        self.comparison, self._origins = comparison, origins
         self._rewards: dict[str, Scorer] = {}
         self._policy: tuple[str, Sampler] | None = None
 
@@ -67,6 +156,7 @@ class _Models:
             spec = self.comparison.rewards[name]
             remote = self.comparison.trust_remote_code
             self._rewards[name] = load_reward(spec, trust_remote_code=remote)
+            self._origins.require_unchanged(spec)
         return self._rewards[name]
 
     @cached_property
@@ -83,7 +173,7 @@ class _Models:
 
     def _load(self, model: str) -> Sampler:
         sampling = self.comparison.sampling
-        return load_sampler(
+        loaded = load_sampler(
             model,
             temperature=sampling.temperature,
             top_p=sampling.top_p,
@@ -94,15 +184,17 @@ class _Models:
             ask_again=sampling.ask_again,
             trust_remote_code=self.comparison.trust_remote_code,
         )
+        self._origins.require_unchanged(model)
+        return loaded
 
 
 def _sampled(
-    comparison: Comparison, models: _Models, name: str, model: str, places: Sequence[int]
+    comparison: Comparison, models: _Models, name: str, places: Sequence[int], part: int
 ) -> pa.Table:
     """Scored samples of one policy on the prompts at these indices."""
     prompts, n = [comparison.prompts[place] for place in places], comparison.samples
     conversations, ids = [p.messages for p in prompts], [p.id for p in prompts]
-    sampler = models.policy(model)
+    sampler = models.policy(comparison.models[name])
     drawn = sampler.sample(conversations, n, seed=comparison.sample_seed(name), keys=ids)
     texts = [[r.text for r in row] for row in drawn]
     flat = [r for row in drawn for r in row]
@@ -111,6 +203,7 @@ def _sampled(
         "sample": list(range(n)) * len(ids),
         "completion": [r.text for r in flat],
         "tokens": pa.array([len(r.tokens) or None for r in flat], pa.int64()),
+        "token_ids": pa.array([r.tokens or None for r in flat], pa.list_(pa.int32())),
         "logprob": pa.array([r.logprob for r in flat], pa.float64(), from_pandas=True),
     }
     for reward in comparison.rewards:
@@ -119,7 +212,7 @@ def _sampled(
     if name in comparison.policies:
         measured = _kl(comparison, models, sampler, conversations, drawn)
     else:
-        measured = dict.fromkeys(("kl", "kl_sampled"), np.full((len(ids), n), np.nan))
+        measured = dict.fromkeys(KL_COLUMNS, np.full((len(ids), n), np.nan))
     columns |= {k: pa.array(kl.ravel(), from_pandas=True) for k, kl in measured.items()}
     return pa.table(columns)
 
@@ -154,17 +247,45 @@ def _kl(
     return {"kl": exact, "kl_sampled": sampled}
 
 
-def _add_rewards(comparison: Comparison, models: _Models, path: Path) -> None:
-    """Add the scores that the stored samples lack."""
-    samples = _joined(comparison, path)
-    table = samples.table
-    missing = [r for r in comparison.rewards if column_of(r) not in table.column_names]
-    if not missing:
+def _add_columns(
+    comparison: Comparison, models: _Models, name: str, table: ResumableTable, wanted: Origin
+) -> None:
+    """Add the rewards and the KL that the stored samples lack, or have from something else."""
+    stored = table.origin()
+    assert stored is not None, "the table was written"
+    changed = stored.changes(wanted)
+    due = [key for key in wanted.sources if key in changed or key not in stored.sources]
+    if not due:
         return
+    if KL in changed:
+        LOG.warning(
+            "%s: the %s changed. Its KL is measured again.",
+            _called(comparison, name),
+            " and the ".join(changed[KL]),
+        )
+    samples = _joined(comparison, table.path, table.manifest)
+    columns = dict(zip(samples.table.column_names, samples.table.columns, strict=True))
     texts = samples.rows("completion")
     conversations = [p.messages for p in comparison.prompts]
     ids = [p.id for p in comparison.prompts]
-    for reward in missing:
-        values = score(models.reward(reward), conversations, texts, ids)
-        table = table.append_column(column_of(reward), pa.array(values.ravel()))
-    storage.write_table(path, table)
+    for reward in comparison.rewards:
+        if column_of(reward) in due:
+            values = score(models.reward(reward), conversations, texts, ids)
+            columns[column_of(reward)] = pa.array(values.ravel())
+    if KL in due:
+        columns |= _measured_kl(comparison, models, name, samples)
+    sources = {**stored.sources, **wanted.sources}
+    table.replace(pa.table(columns), Origin(stored.settings, sources))
+
+
+def _measured_kl(
+    comparison: Comparison, models: _Models, name: str, samples: PromptSamples
+) -> dict[str, pa.Array]:
+    """The KL columns of stored samples."""
+    rows = [
+        [Response(text, tuple(ids or ())) for text, ids in zip(*row, strict=True)]
+        for row in zip(samples.rows("completion"), samples.rows("token_ids"), strict=True)
+    ]
+    sampler = models.policy(comparison.models[name])
+    kl = _kl(comparison, models, sampler, [p.messages for p in comparison.prompts], rows)
+    return {column: pa.array(values.ravel(), from_pandas=True) for column, values in kl.items()}

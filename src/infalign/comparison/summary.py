@@ -68,7 +68,7 @@ def summarize(measured: Measured, labels: Mapping[str, str]) -> dict:
 def _judge(measured: Measured, name: str) -> dict | None:
     if measured.comparison.judge is None:
         return None
-    result = read_verdicts(measured.comparison, measured.folder, name)
+    result = read_verdicts(measured, name)
     return {
         "win_rate": as_json(result.win_rate),
         "position_bias": as_json(result.position_bias),
@@ -115,7 +115,7 @@ def _length_controlled(measured: Measured, name: str) -> dict:
 
 def _kl(measured: Measured, name: str) -> dict:
     exact = measured.column(name, "kl")
-    if np.isnan(exact).all():  # a server reports no logits
+    if measured.comparison.kl_samples == 0 or np.isnan(exact).all():  # a server has no logits
         return dict.fromkeys(
             ("kl", "kl_sampled", "kl_per_token", "kl_efficiency", "frontier"), None
         )

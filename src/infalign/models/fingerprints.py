@@ -12,16 +12,23 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from infalign import storage
+from infalign.errors import DataError
 
-from .judges import INSTRUCTION
+from .judges import FORMS, INSTRUCTION
 from .model_files import ADAPTER, adapted, parts
 from .python_source import source_fingerprint
 from .specs import ModelSpec
 
+REVISION, SOURCE = "revision on the hub", "source code"
 
-def policy_parts(spec: str, *, trust_remote_code: bool = False) -> dict[str, str]:
+
+def policy_parts(
+    spec: str, *, trust_remote_code: bool = False, what: str = "The model"
+) -> dict[str, str]:
     """What determines the samples of a policy, a specification for `load_sampler`: the noun of
     each part, such as "weights" or "chat template", and its fingerprint.
+
+    - `what`: the model's name in errors.
 
     The path of a folder does not count. Raises DataError if the model does not exist.
     """
@@ -29,11 +36,11 @@ def policy_parts(spec: str, *, trust_remote_code: bool = False) -> dict[str, str
     if named.kind == "server":
         from .model_server import ServerModel
 
-        probe = _answer(ServerModel(named.url, named.model))
+        probe = ServerModel(named.url, named.model).probe()
         return {"server": spec, "answer to a probe": probe}
     engine = {"engine": "vllm"} if named.kind == "vllm" else {}
     path = (named.inner if engine else named).path("model")
-    return engine | _parts(str(path), "The model", trust_remote_code)
+    return engine | _parts(str(path), what, trust_remote_code)
 
 
 def policy_fingerprints(spec: str, *, trust_remote_code: bool = False) -> dict[str, str]:
@@ -76,11 +83,7 @@ def artifact(path: str, what: str = "The model", *, trust_remote_code: bool = Fa
 
     Raises DataError if the model does not exist.
     """
-    own = _parts(path, what, trust_remote_code)
-    return own[REVISION] if own.keys() == {REVISION} else storage.fingerprint(own)
-
-
-REVISION = "revision on the hub"
+    return _single(_parts(path, what, trust_remote_code))
 
 
 def _parts(path: str, what: str, trust_remote_code: bool) -> dict[str, str]:
@@ -99,37 +102,56 @@ def _parts(path: str, what: str, trust_remote_code: bool) -> dict[str, str]:
     return own
 
 
+def reward_parts(
+    spec: str, *, trust_remote_code: bool = False, what: str = "The reward"
+) -> dict[str, str]:
+    """What determines the scores of a reward, a specification for `load_reward`, as
+    `policy_parts`."""
+    named = ModelSpec.parse(spec)
+    if named.kind == "python":
+        return {SOURCE: source_fingerprint(spec, "reward")}
+    if named.kind == "server":
+        from .reward_server import ServerReward
+
+        return {"server": spec, "answer to a probe": ServerReward(spec).probe()}
+    return _parts(str(named.path("reward")), what, trust_remote_code)
+
+
+def function_parts(spec: str, what: str) -> dict[str, str]:
+    """What determines the values of a function that is neither a reward nor a judge.
+
+    - `what`: its noun in errors.
+    """
+    return {SOURCE: source_fingerprint(spec, what)}
+
+
 def reward_fingerprint(spec: str, *, trust_remote_code: bool = False) -> str:
     """Fingerprint of a reward, a specification for `load_reward`.
 
     Raises DataError if the reward does not exist.
     """
+    own = reward_parts(spec, trust_remote_code=trust_remote_code)
+    if ModelSpec.parse(spec).kind == "server":
+        return f"{spec} {storage.fingerprint(own)}"
+    return _single(own)
+
+
+def judge_parts(spec: str, *, trust_remote_code: bool = False) -> dict[str, str]:
+    """What determines the verdicts of a judge, a specification for `load_judge`, as
+    `policy_parts`. That of a language model includes the question that it is asked."""
     named = ModelSpec.parse(spec)
     if named.kind == "python":
-        return source_fingerprint(spec, "reward")
-    if named.kind == "server":
-        from .reward_server import ServerReward
-
-        return f"{spec} {storage.fingerprint(_answer(ServerReward(spec)))}"
-    path = str(named.path("reward"))
-    return artifact(path, "The reward", trust_remote_code=trust_remote_code)
-
-
-def _answer(server) -> str:
-    """The text by which a server identifies the model that answers."""
-    return server.probe() if hasattr(server, "probe") else ""
-
-
-def judge_fingerprint(spec: str, *, trust_remote_code: bool = False) -> str:
-    """Fingerprint of a judge, a specification for `load_judge`; that of a language model includes
-    the question that it is asked.
-
-    Raises DataError if the judge does not exist.
-    """
-    named = ModelSpec.parse(spec)
-    if named.kind == "python":
-        return source_fingerprint(spec, "judge")
+        return {SOURCE: source_fingerprint(spec, "judge")}
     if named.kind == "reward":
-        reward = reward_fingerprint(named.inner.text, trust_remote_code=trust_remote_code)
-        return f"reward:{reward}"
-    return storage.fingerprint([INSTRUCTION, policy_parts(spec)])
+        own = reward_parts(named.inner.text, trust_remote_code=trust_remote_code)
+        return {f"reward's {noun}": part for noun, part in own.items()}
+    if named.kind == "server" and named.model:
+        return {"question": storage.fingerprint(INSTRUCTION), **policy_parts(spec)}
+    raise DataError(f"The judge {spec!r} cannot be loaded: it must be {FORMS}.")
+
+
+def _single(own: Mapping[str, str]) -> str:
+    """One fingerprint of all parts: the only part if it says everything by itself."""
+    if own.keys() in ({REVISION}, {SOURCE}):
+        return next(iter(own.values()))
+    return storage.fingerprint(own)

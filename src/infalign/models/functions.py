@@ -28,7 +28,7 @@ from infalign.shaping.reward_function import awaited
 FORM = "python:package.module:function or path/to/file.py:function"
 
 _FOLDER: ContextVar[Path | None] = ContextVar("folder of the configuration", default=None)
-_CHECKSUM = "__infalign_checksum__"
+CHECKSUM = "__infalign_checksum__"
 """Name under which a module that was loaded from a file keeps the checksum of its source."""
 
 
@@ -88,7 +88,7 @@ class PythonFunction:
     def __reduce__(self):
         # Another process may look in other folders, so a file goes by its full path.
         module, spec = sys.modules.get(getattr(self.function, "__module__", "")), self.spec
-        if module is not None and hasattr(module, _CHECKSUM):
+        if module is not None and hasattr(module, CHECKSUM):
             spec = f"python:{module.__file__}:{spec.rpartition(':')[2]}"
         return python_function, (spec, self.what)
 
@@ -207,7 +207,7 @@ def _loaded(file: Path) -> ModuleType:
     for name in (plain, unique):
         known = sys.modules.get(name)
         if known is not None and _source(known) == file:
-            if getattr(known, _CHECKSUM, checksum) == checksum:
+            if getattr(known, CHECKSUM, checksum) == checksum:
                 return known
             break
     else:
@@ -217,7 +217,7 @@ def _loaded(file: Path) -> ModuleType:
     )
     assert spec is not None
     module = importlib.util.module_from_spec(spec)
-    setattr(module, _CHECKSUM, checksum)
+    setattr(module, CHECKSUM, checksum)
     before, sys.modules[name] = sys.modules.get(name), module
     try:
         with _first(file.parent):

@@ -14,7 +14,7 @@ from pathlib import Path
 from infalign import storage
 from infalign.errors import DataError
 
-from .functions import place, python_function, searched
+from .functions import CHECKSUM, place, python_function, searched
 
 LOG = logging.getLogger(__name__)
 
@@ -59,7 +59,8 @@ def source_fingerprint(spec: str, what: str) -> str:
             spec,
         )
         return f"{spec} ({UNKNOWN})"
-    return f"{spec} {storage.fingerprint(files)}"
+    words = spec.rpartition("/")[2]  # the folder of a file does not count
+    return f"{words} {storage.fingerprint(files)}"
 
 
 def _mentions(module: str, file: Path | None, name: str) -> bool:
@@ -103,6 +104,8 @@ def local_sources(module: str, file: Path | None = None) -> list[tuple[str, str]
 
 def _require_running(name: str, file: Path, checksum: str) -> None:
     """Raise DataError if this process runs another version of a module than its file holds."""
+    if hasattr(sys.modules.get(name), CHECKSUM):
+        return  # a file's own module is loaded again when the file is edited
     loaded = getattr(sys.modules.get(name), "__spec__", None)
     before, known = _running.get(file, (None, checksum))
     if loaded is not None and known != checksum and (before is None or before is loaded):

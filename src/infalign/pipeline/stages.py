@@ -15,15 +15,18 @@ from infalign.calibration.in_store import some_rewards
 from infalign.calibration.outlook import outlook_of
 from infalign.calibration.raw_reward import require_spread
 from infalign.collection import Local, OnRay, collect
-from infalign.comparison.resumable import BATCHES, Report
 from infalign.comparison.run import measure
 from infalign.config import SamplingSettings
 from infalign.core import parse_transform
+from infalign.manifest import Manifest
 from infalign.methods import Setting, training_design
+from infalign.models.fingerprints import function_parts
 from infalign.models.functions import beside
 from infalign.models.rewards import load_reward
 from infalign.models.samplers import load_sampler
+from infalign.models.specs import ModelSpec
 from infalign.stores import CalibrationStore, samples_of
+from infalign.stores.resumable import BATCHES, Report
 
 from .folder import Run
 from .read import open_store, read_calibration, read_design
@@ -212,15 +215,18 @@ def evaluate(run: Run, report: Report) -> None:
     """Draw samples, rewards and KLs on the held-out prompts, then write
     `evaluation/results.json`."""
     folder = run.folder / "evaluation"
-    measured = measure(run.comparison, folder, report)
+    measured = measure(run.comparison, Manifest(folder), report)
     logs = [metrics_file(run, m) for m in run.config.methods if has_metrics(run, m)]
-    read = {path.name: storage.sha256(path) for path in sorted(folder.glob("*.parquet"))}
+    tables = {path.name: storage.sha256(path) for path in sorted(folder.glob("*.parquet"))}
+    answers = run.config.evaluate.answers
+    own = ModelSpec.parse(answers).kind == "python"
     stage = run.stage(
         "evaluate",
         folder,
         design=storage.sha256(run.design_file)[:16],
         training=storage.fingerprint([storage.sha256(log) for log in logs]),
-        samples=storage.fingerprint(read),
+        samples=storage.fingerprint(tables),
+        answers=function_parts(answers, "answers") if own else answers,
     )
     results = folder / "results.json"
     if not (stage.is_current(results) and stage.has(results)):

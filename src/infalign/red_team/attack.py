@@ -52,12 +52,22 @@ class SuccessTest:
 
         Raises DataError if the rewards are not finite numbers or the function's values not bools.
         """
-        rewards = np.full((len(texts), len(texts[0])), np.nan)
-        if self.scorer is not None:
-            conversations, ids = [p.messages for p in prompts], [p.id for p in prompts]
-            rewards = np.array(score_ragged(self.scorer, conversations, texts, ids))
+        rewards = self.rewards(prompts, texts)
+        return rewards, self.successes(prompts, texts, rewards)
+
+    def rewards(self, prompts: Sequence[Prompt], texts: Sequence[Sequence[str]]) -> np.ndarray:
+        """Rewards of the responses, shape (prompts, attempts); nan without a scorer."""
+        if self.scorer is None:
+            return np.full((len(texts), len(texts[0])), np.nan)
+        conversations, ids = [p.messages for p in prompts], [p.id for p in prompts]
+        return np.array(score_ragged(self.scorer, conversations, texts, ids))
+
+    def successes(
+        self, prompts: Sequence[Prompt], texts: Sequence[Sequence[str]], rewards: np.ndarray
+    ) -> np.ndarray:
+        """Successes of responses with these rewards, shape (prompts, attempts)."""
         if self.function is None:
-            return rewards, rewards < self.threshold
+            return rewards < self.threshold
         succeeded = [
             [self.function(p.text, text) for text in row]
             for p, row in zip(prompts, texts, strict=True)
@@ -69,7 +79,7 @@ class SuccessTest:
                 f"The success test `{name}` must return True or False; got {wrong[0]!r} "
                 f"({len(wrong)} of {rewards.size} times). Compare inside it."
             )
-        return rewards, np.array(succeeded, bool)
+        return np.array(succeeded, bool)
 
 
 @dataclass(frozen=True)

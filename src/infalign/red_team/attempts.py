@@ -1,118 +1,162 @@
-"""Attempts of an attack on disk, in shards: a killed collection repeats at most one shard.
-
-Each attack has a folder of its own below the run's: `manifest.json` states its settings and lists
-`attempts-*.parquet` with their checksums.
-"""
+"""Attempts of an attack on disk: drawn once, and tested again if the test of success changes."""
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from functools import partial
 
 import numpy as np
+import pyarrow as pa
 
 from infalign import storage
-from infalign.errors import DataError
+from infalign.errors import ConfigError, DataError
+from infalign.manifest import Manifest
 from infalign.prompts import Prompt
 from infalign.shaping import constant
-from infalign.stores import by_prompt
+from infalign.stores import PromptSamples, by_prompt
+from infalign.stores.resumable import Origin, ResumableTable
 
-from .attack import Attempts
-
-if TYPE_CHECKING:
-    import pyarrow as pa
+from .attack import Attempts, SuccessTest
 
 LOG = logging.getLogger(__name__)
-SCHEMA_VERSION = 1
+STAGE = "red-team"
 SHARD = 512
-"""Approximate number of attempts in a shard."""
+"""Approximate number of attempts in a part."""
+
+POLICY, REWARD, SUCCESS = "policy", "reward", "success"
+"""Sources of the attempts, of their rewards, and of their success; the names of two columns."""
+
+
+def table_of(manifest: Manifest, attack: str) -> ResumableTable:
+    """The table of an attack's attempts."""
+    return ResumableTable(manifest, manifest.folder / f"{attack}.parquet", STAGE, POLICY)
+
+
+def require_same(manifest: Manifest, wanted: Mapping[str, Origin]) -> None:
+    """ConfigError if the attempts of any attack were made with other settings.
+
+    - `wanted`: what the attempts of each attack come from.
+    """
+    conflicts = []
+    for name, origin in wanted.items():
+        stored = table_of(manifest, name).origin()
+        conflicts += stored.conflicts(origin) if stored else []
+    if conflicts:
+        raise ConfigError(
+            f"{manifest.folder} holds attempts with other settings: "
+            f"{'; '.join(dict.fromkeys(conflicts))}. Choose another folder, or restore them."
+        )
 
 
 def collect(
-    folder: Path,
-    settings: Mapping[str, object],
+    manifest: Manifest,
+    name: str,
+    origin: Origin,
     prompts: Sequence[Prompt],
     attempts: int,
     draw: Callable[[Sequence[Prompt], int], Attempts],
+    test: Callable[[], SuccessTest],
     report: Callable[[int, int], None],
 ) -> np.ndarray:
     """Which attempts succeeded, shape (prompts, attempts); stored attempts are not redrawn.
 
-    - `settings`: all settings that the attempts depend on, as JSON.
-    - `draw`: a function from prompts and the number of their shard to the attempts on these
-      prompts.
+    - `name`: of the attack; its attempts are in NAME.parquet in the manifest's folder.
+    - `origin`: what the attempts come from.
+    - `draw`: a function from prompts and the number of their part to the attempts on these prompts.
+    - `test`: gives the test of success, which stored attempts pass again if it has changed.
     - `report`: called with the number of prompts done and the total.
 
-    Raises ConfigError if the folder holds attempts with other settings, and DataError if a file is
-    damaged.
+    Raises DataError if a file is damaged.
     """
-    stated = {"schema_version": SCHEMA_VERSION, "settings": storage.as_json(dict(settings))}
-    path = folder / "manifest.json"
-    manifest = {**stated, "shards": []}
-    if path.exists():
-        manifest = storage.read_json(path)
-        _require_same(folder, manifest, stated)
-    storage.sweep(folder)
+    table = table_of(manifest, name)
+    changed, aside = table.renew(origin)
+    if changed:
+        LOG.warning(
+            "Attack %s: the policy's %s changed. The attempts are made again; the earlier ones are "
+            "in %s.",
+            name,
+            " and ".join(changed),
+            aside,
+        )
+    make = partial(_rows, prompts, draw)
     size = max(1, SHARD // attempts)
-    tables = [_read(folder, shard) for shard in manifest["shards"]]
-    known = {prompt_id for table in tables for prompt_id in table["prompt_id"].to_pylist()}
-    missing = [prompt for prompt in prompts if prompt.id not in known]
-    report(len(known), len(prompts))
-    for start in range(0, len(missing), size):
-        part, number = missing[start : start + size], len(tables)
-        tables.append(_table(part, draw(part, number)))
-        name = f"attempts-{number:05d}.parquet"
-        storage.write_table(folder / name, tables[-1])
-        shard = {"file": name, "sha256": storage.sha256(folder / name)}
-        manifest["shards"].append(shard)
-        storage.write_json(path, manifest)
-        report(len(known) + start + len(part), len(prompts))
-    rewards, texts = (
-        [value for table in tables for value in table[column].to_pylist()]
-        for column in ("reward", "completion")
-    )
-    warning = constant("of harmlessness", [np.nan if r is None else r for r in rewards], texts)
+    table.write([p.id for p in prompts], size, make, origin, report)
+    stored = table.origin() or origin
+    changes = stored.changes(origin)
+    due = {key for key in origin.sources if key in changes or key not in stored.sources}
+    samples = _joined(table, prompts, attempts)
+    if due:
+        for key in changes:
+            LOG.warning(
+                "Attack %s: the %s of its %s changed. The stored attempts are tested again.",
+                name,
+                " and ".join(changes[key]),
+                key,
+            )
+        samples = _tested(samples, prompts, test(), scored=REWARD not in due)
+        table.replace(samples.table, origin)
+    rewards = samples.matrix(REWARD).ravel().tolist()
+    warning = constant("of harmlessness", rewards, samples.table["completion"].to_pylist())
     if warning is not None:
         LOG.warning(warning)
-    joined = by_prompt(_joined(tables), [p.id for p in prompts], source=str(folder))
-    return joined.matrix("success") == 1
+    return samples.matrix(SUCCESS) == 1
 
 
-def _require_same(folder: Path, manifest: Mapping, stated: Mapping) -> None:
-    storage.require_same(
-        {"schema_version": manifest["schema_version"], **manifest["settings"]},
-        {"schema_version": stated["schema_version"], **stated["settings"]},
-        f"{folder} holds attempts with other settings:",
-        "Choose another folder, or restore them.",
-    )
-
-
-def _table(prompts: Sequence[Prompt], made: Attempts) -> "pa.Table":
-    import pyarrow as pa
-
+def _rows(
+    prompts: Sequence[Prompt],
+    draw: Callable[[Sequence[Prompt], int], Attempts],
+    places: Sequence[int],
+    part: int,
+) -> pa.Table:
+    own = [prompts[place] for place in places]
+    made = draw(own, part)
     attempts = made.successes.shape[1]
     return pa.table(
         {
-            "prompt_id": [p.id for p in prompts for _ in range(attempts)],
-            "attempt": list(range(attempts)) * len(prompts),
+            "prompt_id": [p.id for p in own for _ in range(attempts)],
+            "attempt": list(range(attempts)) * len(own),
             "prompt": [text for row in made.asked for text in row],
             "completion": [text for row in made.completions for text in row],
-            "reward": pa.array(made.rewards.ravel(), from_pandas=True),  # nan becomes null
-            "success": made.successes.ravel(),
+            **_columns(made.rewards, made.successes),
         }
     )
 
 
-def _read(folder: Path, shard: Mapping) -> "pa.Table":
-    file = folder / shard["file"]
-    if not file.exists() or storage.sha256(file) != shard["sha256"]:
+def _columns(rewards: np.ndarray, successes: np.ndarray) -> dict[str, pa.Array]:
+    return {
+        REWARD: pa.array(rewards.ravel(), from_pandas=True),  # nan becomes null
+        SUCCESS: pa.array(successes.ravel()),
+    }
+
+
+def _joined(table: ResumableTable, prompts: Sequence[Prompt], attempts: int) -> PromptSamples:
+    """The stored attempts; DataError unless each prompt has its attempts, numbered from 0."""
+    table.manifest.require(table.path)
+    ids = [p.id for p in prompts]
+    samples = by_prompt(storage.read_table(table.path), ids, source=str(table.path))
+    wrong = [
+        i
+        for i, own in zip(ids, samples.rows("attempt"), strict=True)
+        if own != list(range(attempts))
+    ]
+    if wrong:
         raise DataError(
-            f"{file} is missing or not the file that was written. Remove {folder} and start again."
+            f"{table.path} must hold {attempts} attempts on each prompt, and holds others on "
+            f"prompt_id {wrong[0]!r} ({len(wrong)} of {len(ids)}). Remove it, and run `{STAGE}` "
+            "again."
         )
-    return storage.read_table(file)
+    return samples
 
 
-def _joined(tables: Sequence["pa.Table"]) -> "pa.Table":
-    import pyarrow as pa
+def _tested(
+    samples: PromptSamples, prompts: Sequence[Prompt], test: SuccessTest, *, scored: bool
+) -> PromptSamples:
+    """The stored attempts with the results of `test`.
 
-    return pa.concat_tables([t.select(["prompt_id", "success"]) for t in tables])
+    - `scored`: whether the stored rewards are those of the test.
+    """
+    texts = samples.rows("completion")
+    rewards = samples.matrix(REWARD) if scored else test.rewards(prompts, texts)
+    columns = dict(zip(samples.table.column_names, samples.table.columns, strict=True))
+    columns |= _columns(rewards, test.successes(prompts, texts, rewards))
+    return replace(samples, table=pa.table(columns))

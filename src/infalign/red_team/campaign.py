@@ -1,6 +1,7 @@
 """A red-team campaign: several attacks on one policy, collected on disk, compared and
 extrapolated."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -10,17 +11,20 @@ from typing import Literal
 import numpy as np
 
 from infalign import _check, storage
+from infalign.errors import ArgumentError
 from infalign.evaluation.uncertainty import Estimate, over_prompts
-from infalign.models.fingerprints import policy_fingerprints, reward_fingerprint
+from infalign.manifest import Manifest
+from infalign.models.fingerprints import function_parts, policy_parts, reward_parts
 from infalign.models.functions import python_function
 from infalign.models.interfaces import Sampler
 from infalign.models.rewards import load_reward
 from infalign.models.samplers import load_sampler
 from infalign.prompts import Prompt, fingerprint
 from infalign.seeds import derived
+from infalign.stores.resumable import Origin, Source
 
 from .attack import Attempts, SuccessTest, attack
-from .attempts import collect
+from .attempts import POLICY, REWARD, STAGE, SUCCESS, collect, require_same
 from .augmentations import SIGMA, check_sigma
 from .power_law import Interval, fit_power_law, success_rates
 
@@ -77,6 +81,13 @@ class Campaign:
     def __post_init__(self):
         if not self.attacks:
             raise ValueError("`attacks` must name at least one attack; got none.")
+        for name in self.attacks:
+            if not re.fullmatch(r"[\w+-]+", name):
+                raise ArgumentError(
+                    "attacks",
+                    "must have names of letters, digits, -, _ and +, since they name files; got "
+                    f"{_check.short(name)}.",
+                )
         _check.count("attempts", self.attempts)
         check_sigma(self.sigma)
 
@@ -116,19 +127,41 @@ class Campaign:
             function=python_function(self.success, "success test") if self.success else None,
         )
 
-    def settings(self, name: str, prompts: Sequence[Prompt]) -> dict:
-        """The settings that the attempts of one attack depend on, as JSON."""
-        return {
+    def origin(self, name: str, prompts: Sequence[Prompt]) -> Origin:
+        """What the attempts of one attack, their rewards and their success come from."""
+        settings = {
             **self.sampling,
-            "model": policy_fingerprints(self.model, trust_remote_code=self.trust_remote_code),
-            "reward": self.reward and reward_fingerprint(self.reward),
-            "threshold": self.threshold,
-            "success": self.success and reward_fingerprint(self.success),
             "prompts": fingerprint(prompts),
             "attempts": self.attempts,
             "seed": self.seed,
-            "augment": name,
+            "augment": list(self.attacks[name]),
             "sigma": self.sigma if self.attacks[name] else None,
+        }
+        sources = {
+            POLICY: Source(self._policy, "model", self.model),
+            REWARD: Source(self._reward),
+            SUCCESS: Source(self._success),
+        }
+        return Origin(settings, sources)
+
+    @cached_property
+    def _policy(self) -> dict[str, str]:
+        return policy_parts(self.model, trust_remote_code=self.trust_remote_code)
+
+    @cached_property
+    def _reward(self) -> dict[str, str]:
+        if self.reward is None:
+            return {}
+        return reward_parts(self.reward, trust_remote_code=self.trust_remote_code)
+
+    @cached_property
+    def _success(self) -> dict[str, object]:
+        """The test of success: a function, or a threshold of the reward."""
+        if self.success is not None:
+            return {**function_parts(self.success, "success test")}
+        return {
+            "threshold": self.threshold,
+            **{f"reward's {k}": v for k, v in self._reward.items()},
         }
 
     def attempt(self, name: str, prompts: Sequence[Prompt], number: int) -> Attempts:
@@ -152,28 +185,46 @@ def red_team(
 ) -> dict:
     """The results of a campaign, also written to `folder`/results.json and attack.png.
 
-    Every attempt is stored below `folder`; a killed call can be continued. Models are loaded only
-    if attempts are missing.
+    Every attempt is stored in `folder`; a killed call can be continued. Models are loaded only if
+    attempts are missing. If the policy has changed, its earlier attempts are set aside and made
+    again; if the test of success has changed, the stored attempts are tested again.
 
     - `report`: called with the attack, the number of prompts done and the total.
 
     Raises ConfigError if the folder holds attempts with other settings, and DataError if a model, a
-    reward or a function cannot be used.
+    reward or a function cannot be used, if a stored file is damaged, or if another process writes
+    into the folder.
     """
+    folder = Path(folder)
+    with storage.locked(folder):
+        storage.sweep(folder)
+        return _collected(campaign, prompts, Manifest(folder), report)
+
+
+def _collected(
+    campaign: Campaign,
+    prompts: Sequence[Prompt],
+    manifest: Manifest,
+    report: Callable[[str, int, int], None],
+) -> dict:
     from infalign.reports.drawing import save_png  # matplotlib is slow to import
 
     from .report import success_figure
 
+    origins = {name: campaign.origin(name, prompts) for name in campaign.attacks}
+    require_same(manifest, origins)
     successes = {
         name: collect(
-            folder / name,
-            campaign.settings(name, prompts),
+            manifest,
+            name,
+            origin,
             prompts,
             campaign.attempts,
             partial(campaign.attempt, name),
+            lambda: campaign.test,
             partial(report, f"attack: {name}"),
         )
-        for name in campaign.attacks
+        for name, origin in origins.items()
     }
     results = {
         **summarize(successes, seed=campaign.seed),
@@ -184,8 +235,10 @@ def red_team(
         "sigma": campaign.sigma,
         "sampling": campaign.sampling,
     }
-    storage.write_json(folder / "results.json", results)
-    save_png(success_figure(results), folder / "attack.png")
+    path = manifest.folder / "results.json"
+    with manifest.recording(path, stage=STAGE):
+        storage.write_json(path, results)
+    save_png(success_figure(results), manifest.folder / "attack.png")
     return results
 
 
