@@ -8,7 +8,7 @@ Rules where notations contradict each other:
 - A single point is a decimal point: 1.234 is 1 + 234/1000. Several points group: 1.234.567.
 - Apostrophes, underscores and narrow or no-break spaces group digits in threes. A plain space does
   if a group begins with 0, as in 10 000; two numbers side by side do not look like that.
-- 20 % is 1/5, not 20.
+- 20 % is 1/5, not 20, and 1.5 million is 1,500,000.
 
 An unclear number is no number: it is never read as one of its parts.
 """
@@ -19,6 +19,9 @@ from fractions import Fraction
 
 DIGITS = 400
 """Digits of the longest number that is read."""
+
+SCALES = {"hundred": 10**2, "thousand": 10**3, "lakh": 10**5, "million": 10**6}
+SCALES |= {"crore": 10**7, "billion": 10**9, "trillion": 10**12}
 
 UNCLEAR = "\ue000"
 """Stands for digits and separators that can be read in several ways."""
@@ -60,6 +63,7 @@ NUMBER = re.compile(
     r"|(?![eE][+-]?[0-9]))"
     r")"
     r"(?P<share>\s?\\?%|\s?\u2030|\s?per\s?cent\b)?"
+    r"(?i:\s(?P<scale>hundred|thousand|lakh|million|crore|billion|trillion)\b)?"
 )
 _ATTACHED = re.compile(r"\s*(?:π|√|∞|\\(?:pi|sqrt|infty)\b)|\s?\^(?!\s*\{?\\circ)")
 _INSIDE = re.compile(
@@ -154,4 +158,5 @@ def value(number: re.Match) -> Fraction | None:
         amount = Fraction(int(up), int(down)) + int(part.get("mixed") or part.get("units") or 0)
     if "share" in part:
         amount /= 1000 if "\u2030" in part["share"] else 100
+    amount *= SCALES[part["scale"].lower()] if "scale" in part else 1
     return -amount if (part.get("sign") == "-") != ("inner" in part) else amount

@@ -19,6 +19,8 @@ _CHOICE = re.compile(
 _UNIT = re.compile(
     r"\\(?:text|textbf|textit|mathrm|mbox|operatorname)\s*\{([^{}0-9]*)\}(?:\^\{?[0-9]\}?)?"
 )
+_WRAPPED = re.compile(r"\\(?:text|textbf|textit|mathrm|mathbf|mbox)\s*\{([^{}]*)\}")
+_LOOSE_SIGN = re.compile(r"^([\s*:($]{0,8})([+-])\s+(?=[0-9.\\$])")
 _AROUND = re.compile(
     r"(?:\s|[.,;:(){}\[\]$°*]|\\(?:left|right|quad|qquad|displaystyle|degree)\b|\^?\{?\\circ\}?"
     r"|[^\W\d_]{2,}+(?:\^\{?[0-9]\}?)?)*+"
@@ -60,7 +62,8 @@ def numeric_answer(text: str) -> Fraction | None:
 
 def only_number(text: str) -> Fraction | None:
     """The number that is all there is in a `plain` text, apart from units; else None."""
-    text = _UNIT.sub(" ", text.rpartition("=")[2])
+    text = _WRAPPED.sub(r" \1 ", _UNIT.sub(" ", text.rpartition("=")[2]))
+    text = _LOOSE_SIGN.sub(r"\1\2", text)
     numbers = list(NUMBER.finditer(text))
     if len(numbers) != 1:
         return None
@@ -94,4 +97,5 @@ def last_box(text: str) -> str | None:
 
 
 def _first(text: str) -> re.Match | None:
-    return NUMBER.search(text.rpartition("=")[2]) or NUMBER.search(text)
+    last = _LOOSE_SIGN.sub(r"\1\2", text.rpartition("=")[2])
+    return NUMBER.search(last) or NUMBER.search(text)
