@@ -3,13 +3,15 @@
 Servers with the OpenAI API take different parts of it, and say so in the errors of their own forms.
 """
 
+import logging
 import re
 import threading
-import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from .json_http import QUOTED, quoted
+
+LOG = logging.getLogger(__name__)
 
 LOST = {
     "logprobs": "the log-probabilities of responses are not known",
@@ -76,10 +78,12 @@ class ServerParameters:
                 self.without = {*self.without, name}
                 if self.warn:
                     lost = LOST[name].format(wanted=wanted[name])
-                    warnings.warn(
-                        f'{quoted(self.url)} refuses `{name}` ("{words_of(error, 160)}") and is '
-                        f"asked without it from now on: {lost}.",
-                        stacklevel=2,
+                    LOG.warning(
+                        '%s refuses `%s` ("%s") and is asked without it from now on: %s.',
+                        quoted(self.url),
+                        name,
+                        words_of(error, 160),
+                        lost,
                     )
         return "again"
 

@@ -1,6 +1,6 @@
 """Responses that have no answer: they are drawn again as configured, counted and never scored."""
 
-import warnings
+import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Literal
@@ -9,6 +9,8 @@ from infalign import _check
 from infalign.errors import DataError
 
 from .interfaces import Response
+
+LOG = logging.getLogger(__name__)
 
 ANSWERS = ("whole", "after-thinking")
 """What of a response is its answer: all of it, or the part after the thought."""
@@ -56,11 +58,13 @@ def with_answers(
             f"{_remedy(reasons, max_new_tokens)}"
         )
     if first > len(empty):
-        warnings.warn(
-            f"{source} gave no answer in {first} of {total} responses, and {first - len(empty)} "
-            "were replaced by later ones with other seeds. Estimates are for the policy under the "
-            "condition that it answers.",
-            stacklevel=3,
+        LOG.warning(
+            "%s gave no answer in %d of %d responses, and %d were replaced by later ones with "
+            "other seeds. Estimates are for the policy under the condition that it answers.",
+            source,
+            first,
+            total,
+            first - len(empty),
         )
     return rows
 
