@@ -46,7 +46,7 @@ def test_a_policy_whose_kl_is_unknown_leaves_its_cells_empty():
     values = results()
     values["policies"][0] |= {"kl": None, "kl_efficiency": None, "frontier": None}
     policies, rates, *_ = tables(values)
-    assert policies.rows[0][1:3] == ("", "")
+    assert policies.rows[0][1:3] == ("not measured", "")
     assert rates.rows[0][3] == ""
 
 

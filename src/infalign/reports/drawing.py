@@ -5,7 +5,9 @@ the same color in every figure.
 """
 
 import io
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +17,17 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
+from matplotlib.text import Text
 from scipy.interpolate import PchipInterpolator
 
+from infalign._check import visible
 from infalign.storage import replacing
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
 """Colors of the policies, in the order of the results; they repeat after six."""
+
+LONGEST = 36
+"""Largest number of characters of a name in a figure."""
 
 MARKERS = "osD^vP"
 INK, MUTED, FAINT = "#222222", "#6b6b6b", "#d9d9d9"
@@ -56,16 +63,44 @@ STYLE: dict[Any, Any] = {
 def as_svg(figure: Figure) -> bytes:
     """The figure as an SVG document, the same bytes for the same figure."""
     file = io.BytesIO()
+    _show(figure)
     nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-    figure.savefig(file, format="svg", metadata=nothing)
+    with _without_glyphs():
+        figure.savefig(file, format="svg", metadata=nothing)
     return file.getvalue()
 
 
 @matplotlib.rc_context(STYLE)
 def save_png(figure: Figure, path: Path) -> None:
     """Write the figure as a PNG file, 1125 pixels wide."""
-    with replacing(path) as temporary:
+    _show(figure)
+    with replacing(path) as temporary, _without_glyphs():
         figure.savefig(temporary, format="png", dpi=150, metadata={"Software": None})
+
+
+def _show(figure: Figure) -> None:
+    """Escape what is not seen in every text of the figure; names come from users."""
+    for text in figure.findobj(Text):
+        if visible(text.get_text(), "\n") != text.get_text():
+            text.set_text(visible(text.get_text(), "\n"))
+
+
+@contextmanager
+def _without_glyphs() -> Iterator[None]:
+    """Inside the block, a sign that the font lacks is drawn as a box, without a warning."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from")
+        yield
+
+
+def label(name: str, longest: int = LONGEST) -> str:
+    """A name as figures show it: on one line and not longer than they have room for.
+
+    >>> label("a" * 99)
+    'aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa…'
+    """
+    name = visible(name)
+    return name if len(name) <= longest else f"{name[: longest - 1]}…"
 
 
 def color(index: int) -> str:
@@ -84,7 +119,8 @@ def key(figure: Figure, entries: list) -> None:
     """A legend above the panels. The figure grows if the legend needs more than one line."""
     if not entries:
         return
-    handles, labels = zip(*entries, strict=True)
+    handles, names = zip(*entries, strict=True)
+    labels = [label(name) for name in names]
     columns = len(labels)
     if sum(map(len, labels)) + 6 * columns > 95:  # characters that fit into one line
         columns = max(1, 95 // (max(map(len, labels)) + 6))
@@ -155,7 +191,7 @@ def running(axes: Axes, step, values, color: str) -> None:
 def beside(axes: Axes, words: str, x: float, y: float, color: str) -> None:
     """A label to the right of the panel, at height `y`."""
     axes.annotate(
-        words,
+        label(words),
         (x, y),
         xytext=(4, 0),
         textcoords="offset points",
@@ -232,7 +268,7 @@ def name_increasing(axes: Axes, u, named: Mapping) -> None:
         at = int(distance.argmax())
         above = gaps[np.abs(gaps[:, at]).argmin(), at] > 0
         axes.annotate(
-            " = ".join(names),
+            " = ".join(map(label, names)),
             (u[middle][at], own[middle][at]),
             xytext=(-4, 4) if above else (4, -4),
             textcoords="offset points",

@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import TypeGuard
 
 from jinja2 import Environment, StrictUndefined, UndefinedError
+from markupsafe import Markup
 
 from infalign import storage
+from infalign._check import visible
 from infalign.errors import DataError
 from infalign.manifest import Manifest
 
@@ -94,7 +96,11 @@ def read_results(path: Path) -> dict:
 def render(results: Mapping, provenance: Mapping, figures: Mapping) -> str:
     """The page as HTML, with `figures` (name to matplotlib figure) inside it as SVG."""
     environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=_shown,
     )
     environment.filters |= {
         "number": number,
@@ -105,7 +111,7 @@ def render(results: Mapping, provenance: Mapping, figures: Mapping) -> str:
         files(__package__).joinpath("template.html").read_text(encoding="utf-8")
     )
     labels = {policy["method"]: policy["label"] for policy in results["policies"]}
-    page = template.render(
+    return template.render(
         results=results,
         sentences=[_unbroken(s) for s in (verdict(results), *elsewhere(results))],
         caution=caution(results),
@@ -126,8 +132,14 @@ def render(results: Mapping, provenance: Mapping, figures: Mapping) -> str:
         | {name: _data_uri(figure) for name, figure in figures.items()},
         provenance=sorted(_flat(provenance)),
     )
-    # A response cut inside a character can hold half a surrogate pair, which no file can.
-    return page.encode("utf-8", "replace").decode("utf-8")
+
+
+def _shown(value: object) -> object:
+    """A value as the page shows it: texts with unseen characters escaped, halves of surrogate pairs
+    among them, which no file can hold."""
+    if isinstance(value, str) and not isinstance(value, Markup):
+        return visible(value, "\n\t")
+    return value
 
 
 def _beyond(training: Mapping) -> dict[str, float]:

@@ -120,7 +120,7 @@ def by_n(results: Mapping) -> Figure:
     grid = figure.subplots(len(rewards), len(families), sharex=True, sharey="row", squeeze=False)
     for row, reward in zip(grid, rewards, strict=True):
         for panel, (family, part) in zip(row, families.items(), strict=True):
-            judged = "" if reward == rewards[0] else f", judged by {reward}"
+            judged = "" if reward == rewards[0] else f", judged by {drawing.label(reward, 20)}"
             panel.set_title(family + judged)
             panel.axhline(0.5, color=MUTED, lw=1.2)
             for index, policy in enumerate(results["policies"]):

@@ -1,7 +1,10 @@
 """The results as tables, for the terminal, Markdown and LaTeX, from the same cells."""
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+
+from infalign._check import visible
 
 from .plots import procedure_words
 
@@ -16,15 +19,23 @@ class Table:
     words: int
     """Number of leading columns with words; the others hold numbers."""
 
+    def visible(self) -> "Table":
+        """The table with unseen characters escaped: names come from users."""
+        head, *rows = (tuple(map(visible, row)) for row in (self.head, *self.rows))
+        return Table(visible(self.title), head, tuple(rows), self.words)
+
 
 def tables(results: Mapping) -> list[Table]:
     """KL of the policies; win rates by procedure, by the reward and by other criteria; the judge.
 
     Raises KeyError for results that are incomplete.
     """
-    always = [_policies(results), _by_reward(results), _by_others(results)]
-    return [*always, _judged(results)] if results["judge"] else always
+    made = [_policies(results), _by_reward(results), _by_others(results)]
+    return [table.visible() for table in (made + [_judged(results)] * bool(results["judge"]))]
 
+
+WORD = 28
+"""Longer words may be folded on a terminal."""
 
 NOTE = (
     "[ ]: 95 % intervals, clustered by prompt; differences are paired by prompt. "
@@ -142,15 +153,16 @@ def _points(difference: Mapping | None) -> str:
 
 
 def terminal(results: Mapping) -> list:
-    """The tables for `rich`; policy names are shown without markup."""
+    """The tables for `rich`; names are shown without markup."""
     from rich import box
+    from rich.cells import cell_len
     from rich.table import Table as RichTable
     from rich.text import Text
 
     shown = []
     for table in tables(results):
         rich = RichTable(
-            title=table.title,
+            title=Text(table.title),
             title_justify="left",
             box=box.SIMPLE_HEAD,
             pad_edge=False,
@@ -158,11 +170,12 @@ def terminal(results: Mapping) -> list:
         )
         for index, name in enumerate(table.head):
             cells = [row[index] for row in table.rows]
-            longest = max(len(w) for cell in (name, *cells) for w in cell.split() or [""])
+            longest = max(cell_len(w) for cell in (name, *cells) for w in cell.split() or [""])
             if index < table.words:
-                rich.add_column(name, min_width=longest)
+                rich.add_column(Text(name), min_width=min(longest, WORD), overflow="fold")
             else:  # numbers are never wrapped; headers may be
-                rich.add_column(name, justify="right", width=max(longest, *map(len, cells)))
+                width = max(min(longest, WORD), *map(len, cells))
+                rich.add_column(Text(name), justify="right", width=width, overflow="fold")
         for row in table.rows:
             rich.add_row(*map(Text, row))
         shown.append(rich)
@@ -174,8 +187,9 @@ def markdown(results: Mapping) -> str:
 
     def written(table: Table) -> str:
         align = ["---"] * table.words + ["---:"] * (len(table.head) - table.words)
-        lines = [table.head, align, *_filled(table, _markdown)]
-        return f"**{table.title}**\n\n" + "\n".join(f"| {' | '.join(row)} |" for row in lines)
+        lines = [map(_markdown, table.head), align, *_filled(table, _markdown, str)]
+        rows = "\n".join(f"| {' | '.join(row)} |" for row in lines)
+        return f"**{_markdown(table.title)}**\n\n{rows}"
 
     return "\n\n".join([*map(written, tables(results)), NOTE]) + "\n"
 
@@ -186,7 +200,7 @@ def latex(results: Mapping) -> str:
     def written(table: Table) -> str:
         columns = "l" * table.words + "r" * (len(table.head) - table.words)
         head = " & ".join(map(_latex, table.head))
-        body = "\n".join(" & ".join(row) + r" \\" for row in _filled(table, _latex))
+        body = "\n".join(" & ".join(row) + r" \\" for row in _filled(table, _latex, _latex_sign))
         return (
             f"% {table.title}\n\\begin{{tabular}}{{{columns}}}\n\\toprule\n{head} \\\\\n"
             f"\\midrule\n{body}\n\\bottomrule\n\\end{{tabular}}"
@@ -195,17 +209,24 @@ def latex(results: Mapping) -> str:
     return "\n\n".join([*map(written, tables(results)), "% " + NOTE]) + "\n"
 
 
-def _filled(table: Table, escape: Callable[[str], str]) -> Iterator[list[str]]:
-    """Rows with empty cells filled from above, so that each row stands alone."""
+def _filled(
+    table: Table, escape: Callable[[str], str], own: Callable[[str], str]
+) -> Iterator[list[str]]:
+    """Rows with empty cells filled from above, so that each row stands alone; `escape` is for
+    words, `own` for numbers."""
     above = [""] * len(table.head)
     for row in table.rows:
         above = [cell or (above[i] if i < table.words else "") for i, cell in enumerate(row)]
-        yield [escape(cell) for cell in above]
+        yield [(escape if i < table.words else own)(cell) for i, cell in enumerate(above)]
+
+
+_MARKDOWN = re.compile(r"[\\`*_{}\[\]<>#~|&$@]|:(?=//)|(?<=www)\.", re.IGNORECASE)
+"""What Markdown or one of its dialects reads as markup, a link, an entity or mathematics."""
 
 
 def _markdown(text: str) -> str:
-    """Text with Markdown's special characters escaped: names come from users."""
-    return "".join(f"\\{sign}" if sign in "\\`*_|<>#" else sign for sign in text)
+    """Text that Markdown shows as it is."""
+    return _MARKDOWN.sub(r"\\\g<0>", text)
 
 
 _LATEX = {
@@ -215,9 +236,22 @@ _LATEX = {
     "×": r"$\times$",
     "~": r"\textasciitilde{}",
     "^": r"\textasciicircum{}",
+    "`": r"\textasciigrave{}",
+    "|": r"\textbar{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "[": "{[}",  # an option of the line's end before it, as is *
+    "]": "{]}",
+    "*": "{*}",
 } | {sign: f"\\{sign}" for sign in "&%$#_{}"}
 
 
 def _latex(text: str) -> str:
-    """Text with LaTeX's special characters escaped."""
-    return "".join(_LATEX.get(sign, sign) for sign in text)
+    """Text that LaTeX prints as it is."""
+    written = "".join(_LATEX.get(sign, sign) for sign in text)
+    return re.sub(r"([-',])(?=\1)", r"\1{}", written)  # two of them are another sign
+
+
+def _latex_sign(text: str) -> str:
+    """Numbers of the package itself: signs and percentages, whose brackets stay."""
+    return "".join(sign if sign in "[]" else _LATEX.get(sign, sign) for sign in text)
