@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import shutil
 import signal
 import subprocess
 import sys
@@ -270,6 +271,37 @@ def test_a_flipped_bit_anywhere_is_never_used(folder, name):
             CalibrationStore.open(folder, verify=True)
         file.write_bytes(data)
     assert use(folder) == whole
+
+
+def cut(file):
+    with file.open("rb+") as opened:
+        opened.truncate(100)
+
+
+def overwrite(file):
+    with file.open("rb+") as opened:
+        opened.write(b"\0" * 40)
+
+
+@pytest.mark.parametrize("change", [cut, overwrite])
+def test_a_file_that_is_changed_while_it_is_open_is_named(folder, change):
+    # Without a check, the first kills the process and the second gives other rewards.
+    store = CalibrationStore.open(folder)
+    whole = {prompt: list(row) for prompt, row in store.rewards.items()}
+    file = folder / manifests.read_manifest(folder)["rewards"][0]["file"]
+    content = file.read_bytes()
+    change(file)
+    for use_again in (
+        lambda: store.rewards[next(iter(whole))],
+        lambda: list(store.rewards.blocks()),
+    ):
+        with pytest.raises(DataError, match=f"{file.name} was overwritten while it was open"):
+            use_again()
+    file.unlink()  # what is mapped of a file that was removed or replaced stays as it was
+    file.write_bytes(content)
+    again = CalibrationStore.open(folder)
+    shutil.rmtree(folder)
+    assert {prompt: list(row) for prompt, row in again.rewards.items()} == whole
 
 
 def test_rewards_are_verified_where_they_are_used(tmp_path, monkeypatch):

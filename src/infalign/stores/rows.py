@@ -21,6 +21,8 @@ class Rows:
     - `blocks`: position of the first prompt of each block, followed by the number of prompts.
     - `verify`: called with a block's number before the first use of its values; raises DataError if
       they have changed since they were written.
+    - `unchanged`: called before every use; raises DataError if the mapped file has changed since it
+      was mapped. Reading beyond the new end of a file would kill the process.
     """
 
     def __init__(
@@ -31,9 +33,10 @@ class Rows:
         counts: np.ndarray,
         blocks: np.ndarray,
         verify: Callable[[int], None] | None = None,
+        unchanged: Callable[[], None] | None = None,
     ):
         self.dtype, self.starts, self.counts, self.blocks = np.dtype(dtype), starts, counts, blocks
-        self._buffer, self._verify = buffer, verify
+        self._buffer, self._verify, self._unchanged = buffer, verify, unchanged
         self._unverified = np.full(len(blocks) - 1, verify is not None)
         size = self.dtype.itemsize
         # A window of one number starting at every byte, since rewards may have any alignment.
@@ -105,6 +108,8 @@ class Rows:
         return self._windows[at].view(self.dtype)
 
     def _verified(self, positions: np.ndarray) -> None:
+        if self._unchanged is not None:
+            self._unchanged()
         if self._verify is None or not self._unverified.any():
             return
         blocks = np.unique(np.searchsorted(self.blocks, positions, "right") - 1)

@@ -12,6 +12,7 @@ further columns. Look-ups do not need it.
 
 import hashlib
 import mmap
+import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -170,6 +171,27 @@ def _map(file: Path) -> mmap.mmap:
         return mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ)
 
 
+class MappedState:
+    """The size and the time of modification of a file when it was mapped."""
+
+    def __init__(self, file: Path) -> None:
+        self._descriptor = os.open(file, os.O_RDONLY)
+        self._state = self._now()
+
+    def __del__(self) -> None:
+        if hasattr(self, "_descriptor"):
+            os.close(self._descriptor)
+
+    def same(self) -> bool:
+        """Whether the file is still as it was. It may have been removed or replaced: what is mapped
+        then stays as it was."""
+        return self._now() == self._state
+
+    def _now(self) -> tuple[int, int]:
+        state = os.fstat(self._descriptor)
+        return state.st_size, state.st_mtime_ns
+
+
 def open_rewards(folder: Path, shard: dict) -> tuple["pa.Array", Rows]:
     """Ids and rewards of one shard: ids are verified now, rewards where they are used.
 
@@ -180,7 +202,9 @@ def open_rewards(folder: Path, shard: dict) -> tuple["pa.Array", Rows]:
     file = require_file(folder, shard)
     dtype = np.dtype(shard["dtype"])
     groups = [dict(group) for group in shard["groups"]]
+    state = None
     if shard["mapped"]:
+        state = MappedState(file)
         buffer = _map(file)
         intact = _frame_checksum(buffer, groups, dtype) == shard["frame_sha256"]
     else:  # another Parquet writer used a different layout, so everything is read
@@ -206,7 +230,14 @@ def open_rewards(folder: Path, shard: dict) -> tuple["pa.Array", Rows]:
         if _checksum(buffer, groups[number], dtype) != groups[number]["sha256"]:
             raise damaged(folder, file)
 
-    return ids, Rows(buffer, dtype, starts, counts, blocks, verify)
+    def unchanged() -> None:
+        if state is not None and not state.same():
+            raise DataError(
+                f"{file} was overwritten while it was open. Restore it, or remove {folder} and "
+                "calibrate again."
+            )
+
+    return ids, Rows(buffer, dtype, starts, counts, blocks, verify, unchanged)
 
 
 def require_file(folder: Path, shard: dict) -> Path:
