@@ -10,6 +10,12 @@ TAGS = (
 )
 """The marks around a thought, as models write them."""
 
+THOUGHTS = (
+    "Rewards and judges read it as part of the response; `sampling.answer: after-thinking` "
+    "(--answer after-thinking) takes the part after it."
+)
+"""What a warning about responses that begin with a thought says."""
+
 
 def answer_after_thinking(text: str, *, complete: bool = True) -> str | None:
     """The part of a response after its thought, without the blank lines between; None if the

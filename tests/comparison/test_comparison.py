@@ -4,6 +4,7 @@ import json
 import shutil
 from collections import Counter
 from itertools import combinations
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -14,6 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from infalign import BestOfN, ConfigError, SoftBestOfN, storage, win_rate
 from infalign.comparison import measured, sampling
 from infalign.comparison.comparison import Comparison
+from infalign.comparison.notices import notices
 from infalign.comparison.run import compare_policies
 from infalign.config import EvaluationPrompts, SamplingSettings
 from infalign.demo import FOLDER
@@ -337,3 +339,18 @@ def test_a_constant_reward_and_responses_without_an_answer_are_said(moved, tmp_p
     texts = pq.read_table(tmp_path / "out/evaluation/moved.parquet")["completion"].to_pylist()
     silent = sum(sometimes(text) is None for text in texts)
     assert 0 < silent and f"moved: {silent} of 24 responses have no answer and do not vote" in said
+    assert "begin with a thought" not in said
+
+
+@pytest.mark.parametrize(("answer", "named"), [("whole", True), ("after-thinking", False)])
+def test_thoughts_that_are_scored_as_responses_are_said(answer, named):
+    drawn = {"reference": ["A.", "<think>B"], "a": ["<think>C.</think>C", "[THINK]D"]}
+    measured = SimpleNamespace(
+        comparison=SimpleNamespace(
+            policies=["a"], rewards={}, pairs={}, sampling=SimpleNamespace(answer=answer)
+        ),
+        texts=lambda name: np.array([drawn[name]]),
+    )
+    said = list(notices(measured))
+    counts = ["reference: 1 of 2 responses", "a: 2 of 2 responses"]
+    assert [s.split(" begin with a thought. ")[0] for s in said] == counts * named

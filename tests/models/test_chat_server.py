@@ -224,6 +224,20 @@ def test_the_answer_after_a_thought_is_the_response(ask, mode):
     )
 
 
+def test_thoughts_that_are_scored_as_responses_are_named_once(ask, running, caplog):
+    model = ask("tags")
+    for seed in (0, 1):
+        assert all(text.startswith("<think>") for text in texts(model.sample(ASKED, 2, seed=seed)))
+    (warning,) = caplog.messages
+    assert warning.startswith(
+        f"Responses of {running.url} begin with a thought. Rewards and judges"
+    )
+    ask("half-tag").sample(ASKED, 2, seed=0)
+    ask("tags", answer="after-thinking").sample(ASKED, 2, seed=0)
+    ask("tags", unanswered="keep").sample(ASKED, 2, seed=0)
+    assert len(caplog.messages) == 1
+
+
 @pytest.mark.parametrize("mode", REFUSALS)
 def test_a_refused_parameter_is_given_up_once_with_a_warning(ask, running, caplog, mode):
     name = REFUSALS[mode][0]

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from infalign._thinking import THOUGHTS, begins_thinking
 from infalign.decoding.selection import MajorityVote
 from infalign.shaping import constant
 
@@ -19,6 +20,13 @@ def notices(measured: Measured) -> Iterator[str]:
         warning = constant(spec, rewards, texts)
         if warning is not None:
             yield warning
+    if comparison.sampling.answer == "whole":
+        for name in names:
+            drawn = measured.texts(name).ravel()
+            thoughts = sum(map(begins_thinking, drawn))
+            if thoughts:
+                count = f"{thoughts} of {len(drawn)} responses"
+                yield f"{name}: {count} begin with a thought. {THOUGHTS}"
     votes = [p for pair in comparison.pairs.values() for p in pair if isinstance(p, MajorityVote)]
     if votes:
         for name in names:

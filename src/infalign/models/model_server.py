@@ -5,12 +5,14 @@ them. If all responses to a prompt are copies, every estimate is invalid, so res
 first. A reply without content is not a response: it is never scored.
 """
 
+import logging
 import math
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Literal, TypeVar
 
 from infalign import _check
+from infalign._thinking import THOUGHTS, begins_thinking
 from infalign.errors import DataError, MissingExtraError
 from infalign.seeds import prompt_keys, request_seed
 
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+LOG = logging.getLogger(__name__)
 
 COINCIDENCE = 1e-6
 """Probability below which identical responses do not count as a coincidence."""
@@ -96,7 +100,7 @@ class ServerModel:
         self.ask_again = _check.count("ask_again", ask_again, at_least=0)
         self.threads, self.strip = _check.count("threads", threads), _check.truth("strip", strip)
         self.chat = _chat_server(url, model, api, timeout=timeout, retries=retries, threads=threads)
-        self._one_by_one = self._varied = False
+        self._one_by_one = self._varied = self._warned = False
 
     def sample(
         self,
@@ -116,6 +120,7 @@ class ServerModel:
         asks = [self.chat.request(c) for c in conversations]
         keys = prompt_keys(keys, conversations)
         rows = self._verified(asks, n, seed, keys)
+        self._warn_of_thoughts(rows)
 
         def again(places: Sequence[Place], attempt: int) -> list[Response]:
             def one(place: Place) -> Response:
@@ -143,6 +148,14 @@ class ServerModel:
         from .server_probe import probe
 
         return probe(self.chat)
+
+    def _warn_of_thoughts(self, rows: Sequence[Sequence[Response]]) -> None:
+        """Warn once if responses hold thoughts that are scored with them. Whoever takes responses
+        without an answer, such as a judge, reads thoughts by itself."""
+        if self.answer == "whole" and self.unanswered == "error" and not self._warned:
+            self._warned = any(begins_thinking(r.text) for row in rows for r in row)
+            if self._warned:
+                LOG.warning("Responses of %s begin with a thought. %s", self.url, THOUGHTS)
 
     def _verified(self, asks, n, seed, keys) -> list[list[Response]]:
         """The responses; DataError if they are copies of each other."""
