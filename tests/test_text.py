@@ -324,7 +324,8 @@ def test_each_place_that_loads_a_policy_passes_on_whether_it_strips(monkeypatch,
     stages.load_both("m", "r", sampling, False)
     compared = {"reference": "m", "policies": {}, "reward": "r", "procedures": ("sampling",)}
     comparison = Comparison(prompts=PROMPTS, sampling=sampling, **compared)
-    assert evaluation._Models(comparison).reference.strip is strip
+    origins = SimpleNamespace(require_unchanged=lambda spec: None)
+    assert evaluation._Models(comparison, origins).reference.strip is strip
     red = campaign.Campaign("m", {"none": ()}, success="python:a:b", strip=strip)
     assert red.sampler.strip is red.sampling["strip"] is strip
     assert [given["strip"] for given in settings] == [strip] * 3
