@@ -31,7 +31,7 @@ def tables(results: Mapping) -> list[Table]:
     Raises KeyError for results that are incomplete.
     """
     made = [_policies(results), _by_reward(results), _by_others(results)]
-    return [table.visible() for table in (made + [_judged(results)] * bool(results["judge"]))]
+    return [table.visible() for table in (made + ([_judged(results)] if results["judge"] else []))]
 
 
 WORD = 28
