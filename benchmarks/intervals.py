@@ -6,7 +6,7 @@ import numpy as np
 from scipy.special import betaln
 
 import infalign as ia
-from infalign.evaluation.uncertainty import EITHER_WAY, SKEWED, AbstractInterval
+from infalign.evaluation.uncertainty import EITHER_WAY, AbstractInterval
 
 LARGE = 500_000
 """Number of prompts over which the truth of a case is averaged."""
@@ -47,6 +47,36 @@ def one_sample(rng, prompts, rate):
     return ia.pass_at(rng.random((prompts, 1)) < rate, 1), rate
 
 
+def null(rng, prompts):
+    """The same policy twice, best-of-4 from 8 samples that pass or fail; rates are Beta(1, 3)."""
+    rate = rng.beta(1, 3, (prompts, 1))
+    ours, theirs = rng.random((prompts, 8)) < rate, rng.random((prompts, 8)) < rate
+    return ia.win_rate(ours, theirs, ia.BestOfN(4)), 0.5
+
+
+def attacked(rng, prompts):
+    """Worst-of-8 from 16 samples: F(u) = u³⁰, but on a tenth of the prompts F(u) = u."""
+    k = np.where(rng.random((prompts, 1)) < 0.1, 1, 30)
+    policy, reference = rng.random((prompts, 16)) ** (1 / k), rng.random((prompts, 16))
+    aligned = win_rate_of_powers(30, ia.WorstOfN(8))
+    return ia.win_rate(policy, reference, ia.WorstOfN(8)), 0.1 * 0.5 + 0.9 * aligned
+
+
+def win_rate_of_powers(k, procedure):
+    """W of F(u) = u^k, by the midpoint rule."""
+    u = (np.arange(200_000) + 0.5) / 200_000
+    return 1 - np.mean(procedure.cdf(u**k) * procedure.density(u))
+
+
+def levels(rng, prompts):
+    """Best-of-4 from 8 samples with rewards 0, 1, 2, the reference's; 2 or 3 on a fifth of the
+    prompts are missing."""
+    reference = rng.integers(3, size=(prompts, 8)).astype(float)
+    policy = rng.integers(3, size=(prompts, 8)).astype(float)
+    policy[::5, -3:] = reference[::5, -2:] = np.nan
+    return ia.win_rate(policy, reference, ia.BestOfN(4)), 0.5
+
+
 def differing(rng, prompts, a, b):
     """Two policies on the same prompts, F(u) = u^(a k) and u^(b k), at best-of-4."""
     k, many = powers(rng, (prompts, 1), 1, 1), powers(rng, LARGE, 1, 1)
@@ -63,7 +93,7 @@ def selecting(rng, prompts):
     return ia.best_reward(rewards, 4), np.exp(0.5) * 25 / 12
 
 
-RATE, DIFFERENCE, REWARD = ((0, 1), SKEWED), ((-1, 1), EITHER_WAY), (None, EITHER_WAY)
+RATE, DIFFERENCE, REWARD = ((0, 1), EITHER_WAY), ((-1, 1), EITHER_WAY), (None, EITHER_WAY)
 """Bounds of an estimate, and its default interval."""
 
 CASES = {
@@ -75,6 +105,12 @@ CASES = {
     "pass@4 .80, even rates": (RATE, partial(passing, a=1, b=1, k=4, m=16)),
     "pass@4 .36, mostly 0 or 1": (RATE, partial(passing, a=0.2, b=0.8, k=4, m=16)),
     "pass@4 .93, few low": (RATE, partial(passing, a=1, b=0.3, k=4, m=16)),
+    "pass@8 .995, few low": (RATE, partial(passing, a=2, b=0.3, k=8, m=16)),
+    "pass@4 .998, few low": (RATE, partial(passing, a=3, b=0.1, k=4, m=16)),
+    "null, 0/1 rewards": (RATE, null),
+    "null, three levels, ragged": (RATE, levels),
+    "worst-of-8 .95, a tenth at .5": (RATE, attacked),
+    "pass@1 .01, one sample": (RATE, partial(one_sample, rate=0.01)),
     "pass@1 .95, 8 samples": (RATE, partial(passing, a=19, b=1, k=1, m=8)),
     "pass@1 .95, one sample": (RATE, partial(one_sample, rate=0.95)),
     "difference .05 near .75": (DIFFERENCE, partial(differing, a=4, b=3)),
@@ -98,7 +134,9 @@ def coverage(plan) -> list[dict]:
             row |= {"runs": len(runs), "bootstrap_runs": len(few)}
             for kind, interval in {"default": default, **ALTERNATIVES}.items():
                 judged = few if kind == "bootstrap" else runs
-                row[kind] = covering(judged, truth, bounds, interval)
+                # Without bounds, alternatives do not allow for prompts that were not drawn.
+                known = bounds if kind == "default" else None
+                row[kind] = covering(judged, truth, known, interval)
             rows.append(row)
     return rows
 

@@ -12,7 +12,7 @@ from infalign import _check
 from infalign.core import AbstractProcedure, finite_rewards
 
 from .laws import calibrated, drawn, law
-from .uncertainty import EITHER_WAY, SKEWED, AbstractInterval, Estimate, over_prompts
+from .uncertainty import EITHER_WAY, AbstractInterval, Estimate, over_prompts
 
 
 def selection_chances(rewards, procedure: AbstractProcedure, *, calibration=None) -> np.ndarray:
@@ -62,7 +62,7 @@ def selected_win_rate(
     reference_values: np.ndarray,
     reference_chances: np.ndarray,
     *,
-    interval: AbstractInterval = SKEWED,
+    interval: AbstractInterval = EITHER_WAY,
 ) -> Estimate:
     """Chance that the policy's selected response has the higher value; ties count one half.
 

@@ -14,7 +14,7 @@ from infalign.core import AbstractProcedure, finite_rewards, require_procedure
 
 from .laws import calibrated, drawn, law, rectangles, subset_cdf
 from .merged import wins_between
-from .uncertainty import EITHER_WAY, SKEWED, AbstractInterval, Estimate, over_prompts
+from .uncertainty import EITHER_WAY, AbstractInterval, Estimate, over_prompts
 
 
 def win_rate(
@@ -24,7 +24,7 @@ def win_rate(
     *,
     against: AbstractProcedure | None = None,
     calibration=None,
-    interval: AbstractInterval = SKEWED,
+    interval: AbstractInterval = EITHER_WAY,
 ) -> Estimate:
     """Chance that the policy under `procedure` beats the reference; ties count one half.
 

@@ -10,7 +10,7 @@ from infalign import _check
 from infalign.core import finite_rewards
 
 from .chances import selected_mean, selected_win_rate, selection_chances
-from .uncertainty import EITHER_WAY, SKEWED, AbstractInterval, Estimate
+from .uncertainty import EITHER_WAY, AbstractInterval, Estimate
 
 
 def gold_reward(
@@ -40,7 +40,7 @@ def gold_win_rate(
     *,
     against=None,
     calibration=None,
-    interval: AbstractInterval = SKEWED,
+    interval: AbstractInterval = EITHER_WAY,
 ) -> Estimate:
     """Chance that the policy's selected response has the higher value; ties count one half.
 

@@ -16,7 +16,7 @@ from infalign.core import AbstractProcedure
 from infalign.errors import DataError
 
 from .chances import draw_selected, selection_chances
-from .uncertainty import EITHER_WAY, SKEWED, AbstractInterval, Estimate, over_prompts
+from .uncertainty import EITHER_WAY, AbstractInterval, Estimate, over_prompts
 
 
 @dataclass(frozen=True)
@@ -93,9 +93,9 @@ def judge_win_rate(verdicts, *, missing: Literal["error", "exclude"] = "error") 
 
     ours, theirs = verdicts[..., 0], verdicts[..., 1]
     return JudgeWinRate(
-        win_rate=mean((ours + 1 - theirs) / 2, SKEWED, 0, 1),
+        win_rate=mean((ours + 1 - theirs) / 2, EITHER_WAY, 0, 1),
         position_bias=mean((ours + theirs - 1) / 2, EITHER_WAY, -0.5, 0.5),
-        consistency=mean(ours == 1 - theirs, SKEWED, 0, 1),
+        consistency=mean(ours == 1 - theirs, EITHER_WAY, 0, 1),
         pairs=int(counts.sum()),
         excluded=int(lost.sum()),
         excluded_prompts=int((~known).sum()),

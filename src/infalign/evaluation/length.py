@@ -15,7 +15,7 @@ from infalign.core import AbstractProcedure, finite_rewards
 from infalign.errors import DataError
 
 from .chances import selection_chances
-from .uncertainty import SKEWED, Estimate, over_prompts
+from .uncertainty import Estimate, over_prompts
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 """Levels of the quantiles in a `LengthSummary`."""
@@ -174,14 +174,14 @@ def length_control(policy: Candidates, reference: Candidates) -> LengthControl:
     scale = float(np.sqrt(weight @ (d - mean) ** 2 / prompts))
     x = np.tanh(d / scale) if scale > 0 else np.zeros_like(d)
     coefficients, moved = _logistic(x, weight, won, prompt, prompts)
-    plain = over_prompts(np.bincount(prompt, won, prompts), bounds=(0, 1), interval=SKEWED)
+    plain = over_prompts(np.bincount(prompt, won, prompts), bounds=(0, 1))
     controlled = float(expit(coefficients[0]))
     # Jackknife pseudo-values, shifted so that their mean is the estimate itself.
     influence = (prompts - 1) * (controlled - expit(moved[:, 0]))
     influence += controlled - influence.mean()
     return LengthControl(
         win_rate=plain,
-        controlled=over_prompts(influence, bounds=(0, 1), interval=SKEWED),
+        controlled=over_prompts(influence, bounds=(0, 1)),
         explained=over_prompts(plain.per_prompt - influence, bounds=(-1, 1)),
         slope=float(coefficients[1]),
         scale=scale,

@@ -11,7 +11,7 @@ from infalign import _check
 from infalign.core import AbstractProcedure, BestOfN, WorstOfN, finite_rewards, require_procedure
 
 from .laws import calibrated, drawn, law, rectangles
-from .uncertainty import EITHER_WAY, SKEWED, AbstractInterval, Estimate, over_prompts
+from .uncertainty import EITHER_WAY, AbstractInterval, Estimate, over_prompts
 
 
 def selected_reward(
@@ -62,7 +62,7 @@ def worst_reward(rewards, n: int, *, interval: AbstractInterval = EITHER_WAY) ->
     return selected_reward(rewards, WorstOfN(n), interval=interval)
 
 
-def pass_at(correct, k: int, *, interval: AbstractInterval = SKEWED) -> Estimate:
+def pass_at(correct, k: int, *, interval: AbstractInterval = EITHER_WAY) -> Estimate:
     """Chance that at least one of k samples is correct: pass@k, 1 − C(m − c, k)/C(m, k).
 
     - `correct`: 0 or 1, or booleans, shape (prompts, m); nan marks a sample that was not drawn.

@@ -1,10 +1,17 @@
 """Standard errors and intervals, clustered by prompt.
 
 Samples of one prompt share its difficulty, so the prompt is the unit: the estimate is a mean over
-prompts, and its error comes from the spread between prompts. Per-prompt values are skewed when win
-rates are high (most near 1, a few far below). With tens of prompts Student's interval then misses
-too often, always on the same side, so the defaults here correct for skewness. docs/benchmarks.md
-lists the simulated coverage of each method.
+prompts, and its error comes from the spread between prompts. One rule gives every interval:
+
+- the wider of Student's interval and one corrected for skewness, on each side. Per-prompt values
+  are skewed when win rates are high (most near 1, a few far below), and with tens of prompts
+  Student's interval then misses too often, always on the same side; at the null, where values are
+  not skewed, the correction alone misses too often;
+- for values with bounds, at least what P prompts cannot exclude: that a share ε = 1 − 0.05^(1/P) of
+  all prompts, about 3/P, has values at either bound and was not drawn. Where most prompts are at a
+  bound, the spread between the drawn ones says nothing about the others.
+
+docs/benchmarks.md lists the simulated coverage.
 """
 
 from abc import ABC, abstractmethod
@@ -148,11 +155,8 @@ class Bootstrap(AbstractInterval):
         return float(high), float(-low)
 
 
-SKEWED = SkewCorrected()
-"""The default for rates, which are skewed away from the nearer bound."""
-
 EITHER_WAY = Widest((SkewCorrected(), Student()))
-"""The default for values that may be skewed to either side, or have no bounds."""
+"""The default of every estimate."""
 
 
 def over_prompts(
@@ -165,14 +169,13 @@ def over_prompts(
     """Mean of independent per-prompt values, with an interval for the mean over all prompts.
 
     - `level`: chance that the interval contains the truth, strictly between 0 and 1.
-    - `bounds`: least and greatest possible value of a prompt, if any; the interval is clipped to
-      them.
+    - `bounds`: least and greatest possible value of a prompt, if any. The interval lies within
+      them, and extends at least to the means that a share ε = 1 − (1 − level)^(1/P) of prompts at
+      either bound would give: P prompts all miss such a share with a probability of 1 − level.
     - `interval`: the method; also `SkewCorrected()`, `Student()` and `Bootstrap(seed)`.
 
     Error and interval are nan for a single prompt, which has no spread, and for values that are not
-    finite. If all P prompts have the same value v, the spread is 0. Prompts with other values then
-    have a probability of at most ε = 1 − (1 − level)^(1/P), about 3/P. With `bounds`, the interval
-    extends from v to the mean that a share ε of prompts at either bound would give.
+    finite. Without `bounds`, values that are all equal have an interval without width.
 
     >>> str(over_prompts(np.ones(20), bounds=(0, 1)))
     '1.0000 [0.8609, 1.0000]'
@@ -194,16 +197,20 @@ def over_prompts(
     value = float(per_prompt.mean())
     if prompts < 2 or not np.isfinite(per_prompt).all():
         return Estimate(value, float("nan"), float("nan"), float("nan"), per_prompt)
-    stderr = float(per_prompt.std(ddof=1) / np.sqrt(prompts))
-    if stderr == 0 or np.ptp(per_prompt) == 0:
-        unseen = 0.0 if bounds is None else -float(np.expm1(np.log1p(-level) / prompts))
-        least, most = (value, value) if bounds is None else bounds
-        low, high = value + unseen * (least - value), value + unseen * (most - value)
-        return Estimate(value, 0.0, low, high, per_prompt)
-    below, above = interval.reach(per_prompt, level)
-    low, high = value - below * stderr, value + above * stderr
+    size = float(np.abs(per_prompt).max())
+    # Squares of tiny values underflow; those of values over the largest one do not.
+    spread = float((per_prompt / size).std(ddof=1)) * size if size > 0 else 0.0
+    low = high = value
+    stderr = 0.0
+    if np.ptp(per_prompt) > ROUNDING * size:
+        stderr = spread / np.sqrt(prompts)
+        below, above = interval.reach(per_prompt / size, level)
+        low, high = value - below * stderr, value + above * stderr
     if bounds is not None:
-        low, high = max(low, bounds[0]), min(high, bounds[1])
+        least, most = bounds
+        unseen = -float(np.expm1(np.log1p(-level) / prompts))
+        low = max(min(low, value + unseen * (least - value)), least)
+        high = min(max(high, value + unseen * (most - value)), most)
     return Estimate(value, stderr, low, high, per_prompt)
 
 

@@ -21,13 +21,13 @@ from infalign.errors import ArgumentError
 
 from .laws import drawn
 from .selected import zero_or_one
-from .uncertainty import SKEWED, AbstractInterval, Estimate, over_prompts
+from .uncertainty import EITHER_WAY, AbstractInterval, Estimate, over_prompts
 
 CHUNK = 2**22
 """Complex numbers held in memory for one product over answers."""
 
 
-def majority_vote(answers, correct, n: int, *, interval: AbstractInterval = SKEWED) -> Estimate:
+def majority_vote(answers, correct, n: int, *, interval: AbstractInterval = EITHER_WAY) -> Estimate:
     """Accuracy of the most frequent answer among n samples, with ties broken at random.
 
     - `answers`: shape (prompts, m), any hashable values, compared by equality. None is a sample

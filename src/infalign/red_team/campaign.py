@@ -278,7 +278,8 @@ def summarize(successes: Mapping[str, np.ndarray], *, seed: int) -> dict:
     differences = []
     for name in others:
         n = max(set(rates[name]) & set(rates[last]))
-        d = over_prompts(rates[name][n].per_prompt - rates[last][n].per_prompt)
+        gap = rates[name][n].per_prompt - rates[last][n].per_prompt
+        d = over_prompts(gap, bounds=(-1, 1))
         differences.append({"a": name, "b": last, "n": n, **_json(d, stderr=d.stderr)})
     return {
         "schema_version": SCHEMA_VERSION,
