@@ -92,8 +92,8 @@ def maxima(start: PerPrompt, procedure: RankProcedure, beta: float) -> Maxima:
             reach = np.maximum(np.abs(least), np.abs(most)) * (high - low) / 2 * (1 + SLACK)
         empty = np.abs(value(prompt, middle)) > reach
         narrow = high - low <= NARROW * (1 + low)
-        found = crosses | (narrow & ~(falls | rises | empty))
-        falling.append((prompt[found], low[found], high[found]))
+        candidate = crosses | (narrow & ~(falls | rises | empty))
+        falling.append((prompt[candidate], low[candidate], high[candidate]))
         split = ~(falls | rises | empty | narrow)
         prompt = np.repeat(prompt[split], 2)
         low, high = (
