@@ -29,7 +29,7 @@ raise RuntimeError("a fingerprint must not run this")
     "rewards/words.py": "from .. import nothing",
     "rewards/lists/__init__.py": "__all__ = ['one']",
     "rewards/lists/one.py": "",
-    "beside.py": "import further",
+    "beside.py": "import further as beside",
     "further.py": "import beside  # a circle",
     "kit/__init__.py": "",
     "kit/tools.py": "",
@@ -94,6 +94,19 @@ def test_nothing_is_run_and_the_folder_does_not_count(project, tmp_path_factory,
     project.rename(moved)
     monkeypatch.syspath_prepend(str(moved))
     assert fingerprint() == before and set(sys.modules) == loaded
+
+
+def test_a_file_is_the_same_function_in_another_folder(project, tmp_path_factory):
+    moved = tmp_path_factory.mktemp("moved")
+    for name in ("beside.py", "further.py"):
+        (moved / name).write_text(SOURCES[name])
+    here, there = (
+        source_fingerprint(f"python:{folder}/beside.py:beside", "reward")
+        for folder in (project, moved)
+    )
+    assert here == there
+    (moved / "further.py").write_text("")
+    assert source_fingerprint(f"python:{moved}/beside.py:beside", "reward") != here
 
 
 def test_a_module_that_appears_counts(project):
