@@ -71,6 +71,7 @@ ROWS = {
     ),
     "CalibrationStore.ranks": (STORE.ranks, {"prompt_ids": ["a"], "rewards": [0.5]}),
     "CalibrationStore.require": (STORE.require, {}),
+    "CalibrationStore.require_answer": (STORE.require_answer, {"answer": "whole"}),
     "CalibrationStore.require_strip": (STORE.require_strip, {"strip": False}),
     "CalibrationStore.tied": (STORE.tied, {}),
     "CalibrationStore.to_table": (
@@ -325,7 +326,7 @@ VALUES += ("verifiable.VerifiableOptimum",)
 """Results: what functions return, not what callers build."""
 
 INNER = {"selected_cdf", "gradient", "curvature", "below", "curve", "rates", "reach"}
-INNER |= {"subset_law"}
+INNER |= {"subset_law", "slope_range"}
 INNER |= {"choose", "settled", "selected", "starts"}
 """Methods that solvers and decoders call with values that are checked already."""
 

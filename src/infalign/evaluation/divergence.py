@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from infalign import _check
+from infalign.errors import ArgumentError
 
 from .uncertainty import Estimate, over_prompts
 
@@ -71,15 +72,16 @@ def nats_per_token(nats, tokens) -> Estimate:
     nats = _checked("nats", nats)
     tokens = _check.numbers("tokens", tokens)
     if tokens.shape != nats.shape:
-        raise ValueError(
-            f"`tokens` must have the shape of `nats`; got {tokens.shape} and {nats.shape}."
+        raise ArgumentError(
+            "tokens", f"must have the shape of `nats`; got {tokens.shape} and {nats.shape}."
         )
     short = ~np.isnan(nats) & ~(tokens >= 1)
     if short.any():
         row, column = np.argwhere(short)[0]
-        raise ValueError(
-            f"`tokens` must be at least 1; got {tokens[row, column]:g} at prompt {row}, response "
-            f"{column} ({short.sum()} of {nats.size} entries). The end token is counted."
+        raise ArgumentError(
+            "tokens",
+            f"must be at least 1; got {tokens[row, column]:g} at prompt {row}, response "
+            f"{column} ({short.sum()} of {nats.size} entries). The end token is counted.",
         )
     a, b = _by_prompt(nats), _by_prompt(np.where(np.isnan(nats), np.nan, tokens))
     if np.isinf(a).any():

@@ -13,7 +13,7 @@ import numpy as np
 
 from infalign import _check
 from infalign.core import AbstractProcedure
-from infalign.errors import DataError
+from infalign.errors import ArgumentError, DataError
 
 from .chances import draw_selected, selection_chances
 from .uncertainty import EITHER_WAY, AbstractInterval, Estimate, over_prompts
@@ -59,18 +59,21 @@ def judge_win_rate(verdicts, *, missing: Literal["error", "exclude"] = "error") 
     """
     verdicts = _check.numbers("verdicts", verdicts)
     if verdicts.ndim != 3 or verdicts.shape[2] != 2 or verdicts.size == 0:
-        raise ValueError(
-            "`verdicts` must have shape (prompts, pairs, 2), both orders of each pair; "
-            f"got shape {verdicts.shape}."
+        raise ArgumentError(
+            "verdicts",
+            "must have shape (prompts, pairs, 2), both orders of each pair; "
+            f"got shape {verdicts.shape}.",
         )
     _check.one_of("missing", missing, ("error", "exclude"))
     absent = np.isnan(verdicts)
     wrong = ~absent & ~np.isin(verdicts, (0, 0.5, 1))
     if wrong.any():
         place = tuple(int(i) for i in np.argwhere(wrong)[0])
-        raise ValueError(
-            f"`verdicts` must be 0, 0.5 or 1; got {verdicts[place]:g} at prompt {place[0]}, pair "
-            f"{place[1]} ({wrong.sum()} of {wrong.size} are not). Pass whether the first shown won."
+        raise ArgumentError(
+            "verdicts",
+            f"must be 0, 0.5 or 1; got {verdicts[place]:g} at prompt {place[0]}, pair "
+            f"{place[1]} ({wrong.sum()} of {wrong.size} are not). Pass whether the first shown "
+            "won.",
         )
     lost = absent.any(2)
     if lost.any() and missing == "error":

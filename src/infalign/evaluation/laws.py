@@ -34,21 +34,24 @@ def calibrated(
     if not readers:
         return None
     if calibration is None:
-        raise ValueError(
-            f"`calibration` must be given with `{readers[0]!r}`, which reads calibrated rewards; "
-            "got None. Pass rewards of reference samples drawn for that, shape (prompts, K)."
+        raise ArgumentError(
+            "calibration",
+            f"must be given with `{readers[0]!r}`, which reads calibrated rewards; "
+            "got None. Pass rewards of reference samples drawn for that, shape (prompts, K).",
         )
     calibration = finite_rewards("calibration", calibration)
     if len(calibration) != len(rewards):
-        raise ValueError(
-            "`calibration` must have one row per prompt; "
-            f"got {len(calibration)} rows for {len(rewards)} prompts."
+        raise ArgumentError(
+            "calibration",
+            "must have one row per prompt; "
+            f"got {len(calibration)} rows for {len(rewards)} prompts.",
         )
     if calibration.shape == rewards.shape and (calibration == rewards).all():
-        raise ValueError(
-            "`calibration` must hold other samples than those that are judged, which would be "
+        raise ArgumentError(
+            "calibration",
+            "must hold other samples than those that are judged, which would be "
             "their own yardstick; got the same rewards. Draw more reference samples, or set some "
-            "of them aside."
+            "of them aside.",
         )
     return calibration
 

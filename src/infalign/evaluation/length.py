@@ -12,7 +12,7 @@ from scipy.special import expit
 
 from infalign import _check
 from infalign.core import AbstractProcedure, finite_rewards
-from infalign.errors import DataError
+from infalign.errors import ArgumentError, DataError
 
 from .chances import selection_chances
 from .uncertainty import Estimate, over_prompts
@@ -58,10 +58,11 @@ def length_summary(lengths, chances=None) -> LengthSummary:
         chances = drawn / drawn.sum(1, keepdims=True)
     chances = np.asarray(chances, float)
     if chances.shape != lengths.shape or not np.allclose(chances.sum(1, where=drawn), 1):
-        raise ValueError(
-            "`chances` must have one weight per sample that was drawn, with sum 1 in every row; "
+        raise ArgumentError(
+            "chances",
+            "must have one weight per sample that was drawn, with sum 1 in every row; "
             f"got shape {chances.shape} for lengths of shape {lengths.shape}. "
-            "`selection_chances` computes them."
+            "`selection_chances` computes them.",
         )
     mean = over_prompts(np.sum(chances * lengths, axis=1, where=drawn))
     values, weights = lengths[drawn], chances[drawn] / len(lengths)

@@ -6,6 +6,7 @@ import numpy as np
 
 from infalign import _check
 from infalign.core import AbstractProcedure, finite_rewards, require_by_rank
+from infalign.errors import ArgumentError
 
 from .estimators import win_rate, win_rate_difference
 from .uncertainty import over_prompts
@@ -56,8 +57,8 @@ def components(
     arrays = {k: finite_rewards(k, v) for k, v in given.items() if v is not None}
     prompts = len(arrays["a_rewards"])
     if prompts < 2:
-        raise ValueError(
-            f"`a_rewards` must have at least 2 prompts to show how they differ; got {prompts}."
+        raise ArgumentError(
+            "a_rewards", f"must have at least 2 prompts to show how they differ; got {prompts}."
         )
     ours = require_by_rank("procedure", procedure, NO_THEORY)
     theirs = ours if against is None else require_by_rank("against", against, NO_THEORY)

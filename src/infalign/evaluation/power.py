@@ -32,6 +32,7 @@ from infalign.core import (
     falling_root,
     require_by_rank,
 )
+from infalign.errors import ArgumentError
 
 from .variance import NO_THEORY, difference_variance, win_rate_variance
 
@@ -124,8 +125,8 @@ def needed(
     (228, 0.021, 0.86)
     """
     if not 0 < _check.real("difference", difference) < 1:
-        raise ValueError(
-            f"`difference` must lie in (0, 1); got {difference:g}. Three points are 0.03."
+        raise ArgumentError(
+            "difference", f"must lie in (0, 1); got {difference:g}. Three points are 0.03."
         )
     _check_chances(power, level)
     pair = _pair(procedure, against, kl)
@@ -278,19 +279,21 @@ def _within(
 
 def _between(value: float) -> float:
     if _check.real("between", value) < 0:
-        raise ValueError(
-            f"`between` must be at least 0; got {value:g}. If a pilot's estimate is below 0, "
-            "use 0, or the estimate plus two standard errors."
+        raise ArgumentError(
+            "between",
+            f"must be at least 0; got {value:g}. If a pilot's estimate is below 0, "
+            "use 0, or the estimate plus two standard errors.",
         )
     return float(value)
 
 
 def _check_chances(power: float, level: float) -> None:
     if not 0 < _check.real("level", level) < 1:
-        raise ValueError(f"`level` must lie in (0, 1); got {level:g}.")
+        raise ArgumentError("level", f"must lie in (0, 1); got {level:g}.")
     chance = (1 - level) / 2
     if not chance < _check.real("power", power) < 1:
-        raise ValueError(
-            f"`power` must lie in ({chance:g}, 1): even a difference of 0 reaches the lower end; "
-            f"got {power:g}."
+        raise ArgumentError(
+            "power",
+            f"must lie in ({chance:g}, 1): even a difference of 0 reaches the lower end; "
+            f"got {power:g}.",
         )

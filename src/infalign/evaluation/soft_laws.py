@@ -10,6 +10,7 @@ import numpy as np
 from scipy.special import gammaln
 
 from infalign.core import AbstractProcedure, Rewind, SoftBestOfN
+from infalign.errors import ArgumentError
 
 CHUNK = 2**23
 """Numbers held in memory at once."""
@@ -32,9 +33,10 @@ def selected_by_quantile(quantiles: np.ndarray, procedure: AbstractProcedure) ->
             return _rewind(quantiles, procedure)
         case SoftBestOfN():
             return _soft_best(quantiles, procedure)
-    raise ValueError(
-        f"`procedure` must select by rank, or be SoftBestOfN or Rewind, to be estimated from "
-        f"samples; got {procedure!r}. `infalign.design` has its win rate in theory."
+    raise ArgumentError(
+        "procedure",
+        f"must select by rank, or be SoftBestOfN or Rewind, to be estimated from "
+        f"samples; got {procedure!r}. `infalign.design` has its win rate in theory.",
     )
 
 

@@ -192,7 +192,9 @@ def over_prompts(
             raise ArgumentError("bounds", f"must be (least, greatest); got {_check.short(bounds)}.")
         bounds = ends[0], ends[1]
     if not 0 < _check.real("level", level) < 1:
-        raise ValueError(f"`level` must lie between 0 and 1; got {level:g}. Pass 0.95 for 95 %.")
+        raise ArgumentError(
+            "level", f"must lie between 0 and 1; got {level:g}. Pass 0.95 for 95 %."
+        )
     prompts = per_prompt.size
     value = float(per_prompt.mean())
     if prompts < 2 or not np.isfinite(per_prompt).all():

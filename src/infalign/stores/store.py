@@ -269,6 +269,7 @@ class CalibrationStore:
 
         Raises DataError if another is. A store that does not say holds whole responses.
         """
+        _check.one_of("answer", answer, ("whole", "after-thinking"))
         sampling = self.provenance.get("sampling")
         own = sampling.get("answer", "whole") if isinstance(sampling, Mapping) else "whole"
         if own != answer:
