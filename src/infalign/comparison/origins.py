@@ -5,6 +5,7 @@ import json
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property, partial
+from pathlib import Path
 
 from infalign.decoding.selection import reads
 from infalign.errors import DataError
@@ -33,6 +34,7 @@ def column_of(reward: str) -> str:
 class Origins:
     """The sources of a comparison's tables, each identified once.
 
+    - `folder`: the folder that holds the comparison.
     - `stored`: what each stored table comes from; `finished`: the tables that have all rows. If a
       server cannot be reached and nothing more is needed of it, what it gave counts as its own.
     """
@@ -42,7 +44,9 @@ class Origins:
         comparison: Comparison,
         stored: Mapping[str, Origin | None],
         finished: Iterable[str],
+        folder: Path,
     ):
+        self._folder = folder.absolute()
         self.comparison, self._stored, self._finished = comparison, stored, set(finished)
         self._parts: dict[tuple[str, str], Mapping[str, object]] = {}
         self._read: dict[tuple[str, str], Callable[[], Mapping[str, object]]] = {}
@@ -106,11 +110,18 @@ class Origins:
         if ModelSpec.parse(spec).inner.kind == "server":
             return
         for (_, own), parts in self._read.items():
-            if own == spec and parts() != self._parts[_, own]:
+            if own in (spec, self._written(spec)) and parts() != self._parts[_, own]:
                 raise DataError(
                     f"{spec} has changed while this command was running. Run it again when nothing "
                     "writes to it."
                 )
+
+    def _written(self, spec: str) -> str:
+        """A specification as it is stored: without the folder that holds the comparison, which may
+        be moved."""
+        path = Path(spec).absolute()
+        inside = ModelSpec.parse(spec).kind == "path" and path.is_relative_to(self._folder)
+        return path.relative_to(self._folder).as_posix() if inside else spec
 
     @cached_property
     def _settings(self) -> dict[str, object]:
@@ -130,7 +141,7 @@ class Origins:
         remote = comparison.trust_remote_code
         return self._identified(
             what,
-            Source({}, called, spec),
+            Source({}, called, self._written(spec)),
             partial(policy_parts, spec, trust_remote_code=remote, what=what),
             *self._stored_source(POLICY, name),
         )

@@ -32,7 +32,8 @@ def identify(comparison: Comparison, manifest: Manifest) -> Origins:
     """
     tables = {name: _table(manifest, name) for name in comparison.models}
     stored = {name: table.origin() for name, table in tables.items()}
-    origins = Origins(comparison, stored, [n for n, t in tables.items() if t.finished()])
+    finished = [name for name, table in tables.items() if table.finished()]
+    origins = Origins(comparison, stored, finished, manifest.folder.parent)
     wanted = {name: origins.samples(name) for name in tables}
     _require_same(manifest.folder, stored, wanted)
     return origins
