@@ -22,6 +22,10 @@ WEAKEST_TILT = 30.0
 """How far below its first guess log β is searched. Beyond that, Φ/β overflows or no longer
 distinguishes responses."""
 
+RESOLVED = 1e-10
+"""Smallest β of a bounded transform, in units of its range: its rounding errors over β stay below
+1e-6."""
+
 SPIKE = 10.0
 """log 1/ε for the narrowest spikes of interest."""
 
@@ -165,8 +169,11 @@ def at_kl(transform: AbstractTransform | Tilting, kl: float) -> Policy:
         return float(np.log(max(tilted(log_beta).kl, 1e-300) / kl))
 
     start = float(np.log(_first_beta(transform, kl)))
+    low = start - WEAKEST_TILT
+    if isinstance(transform, AbstractTransform) and transform.bounded:
+        low = max(low, float(np.log(RESOLVED * np.ptp(transform(np.array([0.0, 1.0]))))))
     try:
-        return tilted(falling_root(excess, start, low=start - WEAKEST_TILT, xtol=1e-13))
+        return tilted(falling_root(excess, start, low=low, xtol=1e-13))
     except NoRoot:
         raise SolveError(
             f"`{transform.spec}` does not reach kl={kl:g} nats at any β that can be computed. "
