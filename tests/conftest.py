@@ -67,3 +67,14 @@ def quick_demo(runs, tmp_path_factory):
     ended = runs("demo", "--quick", "--out", folder)
     assert ended.code == 0, ended.stderr
     return folder, ended.stdout, ended.stderr
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    """Captured output with half a surrogate pair, which workers could not send, is escaped."""
+    report = yield
+    report.sections = [
+        (title, text.encode("utf-8", "backslashreplace").decode())
+        for title, text in report.sections
+    ]
+    return report
