@@ -18,9 +18,11 @@ addEventListener("unhandledrejection", e => window.__ran.push("rejected: " + e.r
 """
 TOUCH = """
 for (const e of document.querySelectorAll("*")) {
-  for (const kind of ["mouseover", "focus", "click", "error", "toggle"])
-    if (!(kind === "click" && e.closest("a[href^='http'], button, summary, input, select")))
-      e.dispatchEvent(new Event(kind));
+  for (const kind of ["focus", "error", "toggle"]) e.dispatchEvent(new Event(kind));
+  const at = {bubbles: true, cancelable: true, clientX: 9, clientY: 9};
+  e.dispatchEvent(new MouseEvent("mouseover", at));
+  if (!e.closest("a[href^='http'], button, summary, input, select"))
+    e.dispatchEvent(new MouseEvent("click", at));
   if (e.tagName === "DETAILS") e.open = true;
 }
 """

@@ -60,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         listed = list(PARTS[part].cases(world, rng, wanted))
         cases = thinned([c for c in listed if wanted(c.kind)], options.scale, rng)
         journal = Journal(options.work / f"{part}.jsonl")
-        _try(part, journal.missing(cases), journal, options)
+        _try(part, journal.missing(cases, again=options.again), journal, options)
         known = {case.name for case in cases}
         rows[part] = [row for row in journal.rows() if row["case"] in known]
     facts = {"seed": options.seed, "scale": options.scale, "jobs": options.jobs}
@@ -76,6 +76,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--jobs", type=int, default=2, help="cases at the same time")
     parser.add_argument("--work", type=Path, default=ROOT / "runs/faults", help="for the journal")
     parser.add_argument("--fresh", action="store_true", help="forget an earlier campaign")
+    parser.add_argument("--again", action="store_true", help="try defects again")
     parser.add_argument("--out", type=Path, default=ROOT, help="folder instead of the repository")
     return parser.parse_args(arguments)
 

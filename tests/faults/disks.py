@@ -92,7 +92,7 @@ def cases(world: World, rng: random.Random, wanted: Wanted) -> Iterator[Case]:
         for i in range(SIZES):
             size = int(largest ** rng.random()) // 4096 * 4096
             yield named("full disks", f"{size} bytes {i}", partial(_full, size))
-            size = int(largest ** rng.random())
+            size = 8192 + int(largest ** rng.random())  # standard error is a file too
             yield named("file-size limits", f"{size} bytes {i}", partial(_limited, size))
             yield named("no descriptors", f"{i}", partial(_few_descriptors, rng.randrange(1, 24)))
         yield named("read-only folders", "mounted read-only", _read_only)

@@ -8,7 +8,7 @@ import random
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
 
@@ -75,7 +75,7 @@ def _score_some() -> None:
 
         labels = [f"p{i}" for i in range(12) for _ in "ab"]
         body = {"labels": labels, "responses": [f"{x}c" for _ in range(12) for x in "ab"]}
-        with TestClient(app) as client:
+        with TestClient(app, base_url="http://127.0.0.1") as client:
             answer = client.post("/", json=body)
         if answer.status_code != 200:
             from infalign.errors import DataError
@@ -90,6 +90,7 @@ def _of(*beginnings: str) -> Callable[[str], bool]:
     return lambda name: name.startswith(beginnings)
 
 
+TRAINED = _of("train/", "manifest.json", "design.json")
 CONTINUE = Reader("run", (*RUN, "FOLDER"), compared=("evaluation/*.parquet", "train/*/model/*"))
 DESIGN = Reader(
     "run",
@@ -180,7 +181,7 @@ SUBJECTS = (
         finished_run,
         (CONTINUE, REPORT, EXPORT, SERVE, CHECK, SAMPLE),
     ),
-    Subject("trained run", _run_until("train"), (CONTINUE,)),
+    Subject("trained run", _run_until("train"), (replace(CONTINUE, reads=TRAINED),)),
     Subject("calibrated run", _run_until("calibrate"), (DESIGN,)),
     Subject(
         "interrupted training",
@@ -189,7 +190,7 @@ SUBJECTS = (
             ("run", "config.yaml", "--until", "train", "--out"),
             "train/rloo/on_policy/checkpoint-1/trainer_state.json",
         ),
-        (CONTINUE,),
+        (replace(CONTINUE, reads=TRAINED),),
     ),
     Subject(
         "evaluation",

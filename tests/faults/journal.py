@@ -5,7 +5,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from .outcomes import Case, Verdict
+from .outcomes import DEFECTS, Case, Verdict
 
 
 class Journal:
@@ -15,7 +15,8 @@ class Journal:
         self.path = path
 
     def rows(self) -> list[dict]:
-        """All verdicts: kind, case, outcome, words. A line that a kill cut off is left out."""
+        """The last verdict of each case: kind, case, outcome, words. A line that a kill cut off is
+        left out."""
         if not self.path.exists():
             return []
         rows = {}
@@ -27,9 +28,10 @@ class Journal:
             rows[row["case"]] = row
         return list(rows.values())
 
-    def missing(self, cases: Sequence[Case]) -> list[Case]:
-        """The cases without a verdict."""
-        known = {row["case"] for row in self.rows()}
+    def missing(self, cases: Sequence[Case], *, again: bool = False) -> list[Case]:
+        """The cases without a verdict; `again`: those with a defect too."""
+        rows = self.rows()
+        known = {r["case"] for r in rows if not (again and r["outcome"] in DEFECTS)}
         return [case for case in cases if case.name not in known]
 
     def add(self, case: Case, verdict: Verdict) -> None:

@@ -78,7 +78,7 @@ def _try(world: World, stage: Stage, sent: int, seed: int, scratch: Path) -> Ver
     seconds = _duration(world, stage)
     ended = _interrupted(world, folder, stage.after, rng.random() * seconds, sent)
     if sent != signal.SIGKILL and ended.code != 0:
-        verdict = judge(ended, names=("interrupted",), codes=(128 + sent,))
+        verdict = judge(ended, names=("interrupted", "terminated"), codes=(128 + sent,))
         if verdict.outcome != Outcome.named:
             return verdict
     if rng.random() < AGAIN:

@@ -117,7 +117,8 @@ class Process:
         finally:
             # A full or closed standard output fails here too, as it would at the interpreter's end.
             try:
-                sys.stdout.flush()
+                if sys.stdout is not None:
+                    sys.stdout.flush()
             except (OSError, ValueError) as error:
                 code = code or 120
                 with suppress(Exception):

@@ -55,6 +55,8 @@ def test_a_journal_that_a_kill_cut_off_continues_where_it_ended(tmp_path):
     assert [c.name for c in journal.missing(cases)] == ["b", "c"]
     journal.add(cases[1], Verdict(Outcome.silent))
     assert [(r["case"], r["outcome"]) for r in journal.rows()] == [("a", "named"), ("b", "silent")]
+    assert [c.name for c in journal.missing(cases)] == ["c"]
+    assert [c.name for c in journal.missing(cases, again=True)] == ["b", "c"]
 
 
 def test_a_share_has_cases_of_every_kind_and_follows_from_the_seed():
