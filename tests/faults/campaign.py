@@ -8,6 +8,7 @@ At the end docs/faults.md is written. The exit code is 1 if there are defects.
 """
 
 import argparse
+import importlib
 import os
 import random
 import shutil
@@ -16,7 +17,11 @@ import tempfile
 import time
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
+from pkgutil import walk_packages
+
+import infalign
 
 from . import disks, files, fuzz, kills, pairs, servers, texts
 from .journal import Journal
@@ -47,6 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from runs import load_libraries
 
     load_libraries()
+    _load_package()
     if options.fresh:
         shutil.rmtree(options.work, ignore_errors=True)
     options.work.mkdir(parents=True, exist_ok=True)
@@ -65,6 +71,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         rows[part] = [row for row in journal.rows() if row["case"] in known]
     facts = {"seed": options.seed, "scale": options.scale, "jobs": options.jobs}
     return write_page(rows, facts | {"seconds": time.monotonic() - began}, options.out)
+
+
+def _load_package() -> None:
+    """Import what commands import, so that no case spends time on it. Optional libraries that are
+    not installed stay out, and so do scripts."""
+    for module in walk_packages(infalign.__path__, "infalign."):
+        if not module.name.endswith("__main__"):
+            with suppress(ImportError):
+                importlib.import_module(module.name)
+    for name in ("openai", "urllib3", "uvicorn", "starlette.testclient", "markdown_it"):
+        with suppress(ImportError):
+            importlib.import_module(name)
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:

@@ -7,7 +7,7 @@ hang, and the exit code must be 0, 1 or 2. An input that is accepted must be rea
 import random
 from collections.abc import Iterator
 
-from . import files
+from . import folders
 from .fuzz_commands import command_line
 from .fuzz_configurations import configuration
 from .fuzz_prompts import prompts_file
@@ -31,7 +31,7 @@ def cases(world: World, rng: random.Random, wanted: Wanted) -> Iterator[Case]:
         if not wanted(f"fuzzed {kind}"):
             continue
         if kind == "command lines":
-            files.finished_run(world), files.exported(world)  # they name these
+            folders.finished_run(world), folders.exported(world)  # they name these
         for number in range(size):
             own = random.Random(f"{seed} {kind} {number}")
             yield Case(f"fuzzed {kind}", f"{kind} {number}", make(world, own))

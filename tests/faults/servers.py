@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
-from . import loopback
+from . import behaviors, loopback
 from .outcomes import Case, Outcome, Verdict, Wanted, judge
 from .processes import Ended, infalign
 from .world import EVALUATE, World
@@ -17,23 +17,23 @@ SECONDS, RETRIES = 2.0, 1
 LIMIT = 30
 """Seconds, beside those of the client, after which a command hangs."""
 
-MEMORY = loopback.BOMB / 2
+MEMORY = behaviors.BOMB / 2
 """Megabytes that a command may take beyond those of the loaded libraries."""
 
 SAMPLE = ("sample", "--json", "--all", "--max-new-tokens", "4", "ab", "ch", "df")
 ROLES = {
-    "reward": (loopback.REWARDS, ("--model", "model", "--procedure", "best-of-n:3", "--reward")),
-    "policy": (loopback.CHATS, ("--procedure", "sampling", "--model")),
+    "reward": (behaviors.REWARDS, ("--model", "model", "--procedure", "best-of-n:3", "--reward")),
+    "policy": (behaviors.CHATS, ("--procedure", "sampling", "--model")),
 }
 
 
 def cases(world: World, rng: random.Random, wanted: Wanted) -> Iterator[Case]:
     """Every role × behavior."""
     for role, (own, words) in ROLES.items():
-        for behavior in (*loopback.OK, *loopback.HTTP, *own):
+        for behavior in (*behaviors.OK, *behaviors.HTTP, *own):
             try_ = partial(_sample, world, role, behavior, (*SAMPLE, *words))
             yield Case(f"servers as {role}", f"{role} {behavior}", try_)
-    for behavior in (*loopback.OK, *loopback.HTTP, *loopback.CHATS):
+    for behavior in (*behaviors.OK, *behaviors.HTTP, *behaviors.CHATS):
         yield Case("servers as judge", f"judge {behavior}", partial(_judge, world, behavior))
 
 
@@ -89,7 +89,7 @@ def _lean(ended: Ended, verdict: Verdict) -> Verdict:
 def _may_be_read(role: str) -> tuple[str, ...]:
     """Behaviors with good answers. Of too many choices those that were asked for are good."""
     more = () if role == "reward" else ("more-choices",)
-    return (*loopback.OK, *more)
+    return (*behaviors.OK, *more)
 
 
 def _judge(world: World, behavior: str, scratch: Path) -> Verdict:
