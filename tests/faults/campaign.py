@@ -9,6 +9,7 @@ At the end docs/faults.md is written. The exit code is 1 if there are defects.
 
 import argparse
 import importlib
+import math
 import os
 import random
 import shutil
@@ -60,17 +61,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     def wanted(kind: str) -> bool:
         return not options.kinds or kind in options.kinds
 
-    world, rows, began = World.make(options.work / "world"), {}, time.monotonic()
-    for part in options.parts:
+    world, began, todo = World.make(options.work / "world"), time.monotonic(), []
+    journals = {part: Journal(options.work / f"{part}.jsonl") for part in options.parts}
+    known: dict[str, set[str]] = {}
+    whole = 0
+    for part, journal in journals.items():
         rng = random.Random(f"{options.seed} {part}")
-        listed = list(PARTS[part].cases(world, rng, wanted))
-        cases = thinned([c for c in listed if wanted(c.kind)], options.scale, rng)
-        journal = Journal(options.work / f"{part}.jsonl")
-        _try(part, journal.missing(cases, again=options.again), journal, options)
-        known = {case.name for case in cases}
-        rows[part] = [row for row in journal.rows() if row["case"] in known]
+        listed = [c for c in PARTS[part].cases(world, rng, wanted) if wanted(c.kind)]
+        whole += len(listed)
+        cases = thinned(listed, options.scale, rng)
+        known[part] = {case.name for case in cases}
+        todo += [(journal, c) for c in journal.missing(cases, again=options.again)]
+    # Mixed, so that a campaign that ends early has tried some of everything.
+    random.Random(options.seed).shuffle(todo)
+    _try(todo, options)
+    rows = {
+        part: [row for row in journal.rows() if row["case"] in known[part]]
+        for part, journal in journals.items()
+    }
     facts = {"seed": options.seed, "scale": options.scale, "jobs": options.jobs}
-    return write_page(rows, facts | {"seconds": time.monotonic() - began}, options.out)
+    facts |= {"whole": whole, "seconds": round(time.monotonic() - began)}
+    return write_page(rows, facts, options.out)
 
 
 def _load_package() -> None:
@@ -92,6 +103,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--scale", type=float, default=1.0, help="share of the cases of each kind")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--jobs", type=int, default=2, help="cases at the same time")
+    parser.add_argument("--minutes", type=float, default=math.inf, help="time for the cases")
     parser.add_argument("--work", type=Path, default=ROOT / "runs/faults", help="for the journal")
     parser.add_argument("--fresh", action="store_true", help="forget an earlier campaign")
     parser.add_argument("--again", action="store_true", help="try defects again")
@@ -108,8 +120,9 @@ def thinned(cases: Sequence[Case], scale: float, rng: random.Random) -> list[Cas
     return [cases[i] for i in sorted(i for own in drawn for i in own)]
 
 
-def _try(part: str, cases: Sequence[Case], journal: Journal, options: argparse.Namespace) -> None:
-    """Try the cases in forked processes."""
+def _try(todo: Sequence[tuple[Journal, Case]], options: argparse.Namespace) -> None:
+    """Try the cases in forked processes, until they are done or the time is up."""
+    end = time.monotonic() + 60 * options.minutes
     workers = []
     for job in range(options.jobs):
         sys.stdout.flush()
@@ -118,8 +131,9 @@ def _try(part: str, cases: Sequence[Case], journal: Journal, options: argparse.N
             code = 1
             try:
                 os.setsid()
-                for case in cases[job :: options.jobs]:
-                    _try_one(part, case, journal, options.work)
+                for journal, case in todo[job :: options.jobs]:
+                    if time.monotonic() < end:
+                        _try_one(journal, case, options.work)
                 code = 0
             finally:
                 sys.stderr.flush()
@@ -127,22 +141,22 @@ def _try(part: str, cases: Sequence[Case], journal: Journal, options: argparse.N
         workers.append(pid)
     codes = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in workers]
     if any(codes):
-        print(f"The campaign failed in part {part}. The same command continues.", file=sys.stderr)
+        print("The campaign itself failed. The same command continues.", file=sys.stderr)
         raise SystemExit(3)
 
 
-def _try_one(part: str, case: Case, journal: Journal, work: Path) -> None:
+def _try_one(journal: Journal, case: Case, work: Path) -> None:
     with tempfile.TemporaryDirectory(dir=work, prefix="case-", ignore_cleanup_errors=True) as name:
         began = time.monotonic()
         try:
             verdict = case.try_(Path(name).resolve())
         except BaseException:
-            print(f"In the case {part}: {case.name}", file=sys.stderr)
+            print(f"In the case {case.name}", file=sys.stderr)
             traceback.print_exc()
             raise
         journal.add(case, verdict)
     spent = time.monotonic() - began
-    print(f"{part} {case.name}: {verdict.outcome}, {spent:.1f} s", file=sys.stderr, flush=True)
+    print(f"{case.name}: {verdict.outcome}, {spent:.1f} s", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -97,7 +97,7 @@ def page(results: Mapping) -> str:
     for kinds in results["counts"].values():
         for own in kinds.values():
             total.update(own)
-    at, share = results["machine"], results["scale"]
+    at, share = results["machine"], total["tried"] / results["whole"]
     versions = ", ".join(f"{n} {at[n]}" for n in ("torch", "transformers", "trl", "pyarrow"))
     lines = [
         "# Faults",
@@ -117,7 +117,7 @@ def page(results: Mapping) -> str:
         "",
         f"{results['date']}; {at['processor']}, {at['cores']} cores, {at['system']}; infalign "
         f"{at['infalign']}, Python {at['python']}, {versions}. Seed {results['seed']}"
-        + ("" if share == 1 else f"; {share:.4g} of the cases of each kind")
+        + ("" if share == 1 else f"; a random {share:.1%} of the cases")
         + ". The models are random ones with a few letters, so that a whole run takes seconds.",
     ]
     for part, kinds in results["counts"].items():

@@ -73,9 +73,10 @@ def test_the_page_counts_every_outcome_and_lists_the_defects():
     ]
     names = ("processor", "cores", "system", "python", "infalign", "torch", "transformers", "trl")
     defects = [{"part": "files", **row} for row in rows[2:]]
-    facts = {"seed": 0, "scale": 1.0, "date": "d", "machine": dict.fromkeys((*names, "pyarrow"), 1)}
+    facts = {"seed": 0, "whole": 12, "date": "d", "machine": dict.fromkeys((*names, "pyarrow"), 1)}
     text = page(facts | {"counts": {"files": counts(rows)}, "defects": defects})
     assert "**6 cases were tried: 1 were named and 1 survived; 1 were silent, 1 unclear" in text
+    assert "Seed 0; a random 50.0% of the cases." in text
     assert "| k | 6 | 1 | 1 | 1 | 1 | 1 | 1 |" in text
     assert "- silent: files, csilent: `the words of silent`" in text
 
