@@ -67,8 +67,9 @@ calibrators: $(READY)  ## Judge the calibrators; write docs/calibrators.md. DATA
 soak: $(READY)  ## Kill and resume 200 collections; write docs/soak.md.
 	OMP_NUM_THREADS=1 $(BIN)/python tests/soak.py --kills 200
 
-faults: $(READY)  ## Damage, kill, fuzz and deceive it; write docs/faults.md. SCALE=0.01 is a small part.
-	PYTHONPATH=tests $(BIN)/python -m faults.campaign --scale $(or $(SCALE),1)
+faults: $(READY)  ## Damage, kill, fuzz and deceive it; write docs/faults.md. SCALE=0.01 tries a share.
+	PYTHONPATH=tests $(BIN)/python -m faults.campaign --scale $(or $(SCALE),1) \
+		$(if $(MINUTES),--minutes $(MINUTES))
 
 reference: $(READY)  ## Write docs/reference.md: all commands and public names.
 	$(BIN)/python docs/make.py

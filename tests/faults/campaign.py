@@ -1,6 +1,9 @@
 """A fault campaign: damage, kills, full disks, odd inputs, hostile texts and lying servers.
 
-    make faults SCALE=0.01    # or, in tests/: python -m faults.campaign [--parts files fuzz]
+    make faults               # all, in hours; the next call continues where one was ended
+    make faults SCALE=0.01    # one case in a hundred of each kind
+    make faults MINUTES=20    # as many as are tried within this time
+
 
 Every case is a command with one fault. The command must name the fault, or end as it does without
 it. The cases follow from the seed. A campaign that was killed continues with the next call.

@@ -5,6 +5,7 @@ Afterwards the folder must equal that of an uninterrupted run, byte by byte.
 
 import json
 import random
+import re
 import shutil
 import signal
 import time
@@ -131,13 +132,17 @@ def differences(folder: Path, whole: Path) -> list[str]:
 
 
 def contents(folder: Path) -> dict[str, object]:
-    """Every file by name; of metrics, all values but those that the clock gives. Locks name the
-    process that took them."""
+    """Every file by name; of metrics, all values but those that the clock gives; of manifests, all
+    but the folder's own place. Locks name the process that took them."""
+    read = {"metrics.jsonl": _metrics, "manifest.json": _manifest}
     files = (p for p in folder.rglob("*") if p.is_file() and p.name != ".lock")
-    return {
-        str(p.relative_to(folder)): _metrics(p) if p.name == "metrics.jsonl" else p.read_bytes()
-        for p in files
-    }
+    return {str(p.relative_to(folder)): read.get(p.name, Path.read_bytes)(p) for p in files}
+
+
+def _manifest(path: Path) -> dict:
+    """Without the place of trained policies, and without the checksum that includes it."""
+    text = re.sub(r'"/[^"]*/(train/[^"]*)"', r'"\1"', path.read_text())
+    return {k: v for k, v in json.loads(text).items() if k != "sha256"}
 
 
 def _metrics(path: Path) -> list[dict]:
