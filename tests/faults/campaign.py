@@ -134,32 +134,33 @@ def _try(todo: Sequence[tuple[Journal, Case]], options: argparse.Namespace) -> N
             code = 1
             try:
                 os.setsid()
-                for journal, case in todo[job :: options.jobs]:
-                    if time.monotonic() < end:
-                        _try_one(journal, case, options.work)
-                code = 0
+                own = todo[job :: options.jobs]
+                judged = [_judged(*one, options.work) for one in own if time.monotonic() < end]
+                code = int(not all(judged))
             finally:
                 sys.stderr.flush()
                 os._exit(code)
         workers.append(pid)
     codes = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in workers]
     if any(codes):
-        print("The campaign itself failed. The same command continues.", file=sys.stderr)
+        print("Some cases could not be judged: the campaign has an error.", file=sys.stderr)
         raise SystemExit(3)
 
 
-def _try_one(journal: Journal, case: Case, work: Path) -> None:
+def _judged(journal: Journal, case: Case, work: Path) -> bool:
+    """Try a case, write its verdict; whether there is one."""
     with tempfile.TemporaryDirectory(dir=work, prefix="case-", ignore_cleanup_errors=True) as name:
         began = time.monotonic()
         try:
             verdict = case.try_(Path(name).resolve())
-        except BaseException:
+        except Exception:
             print(f"In the case {case.name}", file=sys.stderr)
             traceback.print_exc()
-            raise
+            return False
         journal.add(case, verdict)
     spent = time.monotonic() - began
     print(f"{case.name}: {verdict.outcome}, {spent:.1f} s", file=sys.stderr, flush=True)
+    return True
 
 
 if __name__ == "__main__":

@@ -76,6 +76,16 @@ PRINTERS = (
     ("run", "--help"),
     ("--version",),
 )  # fmt: skip
+RESULTS = {
+    "calibrate": "run-calibrate",
+    "evaluate a run": "run-evaluate",
+    "train": "run-train",
+    "report": "run-report",
+    "evaluate": "evaluation",
+    "red-team": "red-team",
+}
+"""Folder of the world with the results of a command."""
+
 SIZES = 6
 """Number of sizes at which a disk, a file or the table of descriptors is full."""
 
@@ -115,19 +125,11 @@ def _case(world: World, writer: Writer, kind: str, name: str, fault: Callable) -
 
 
 def _written(world: World, writer: Writer) -> list[str]:
-    """Files that the command adds to its folder, by an earlier campaign's command."""
-    results = {
-        "calibrate": "run-calibrate",
-        "evaluate a run": "run-evaluate",
-        "train": "run-train",
-        "report": "run-report",
-        "evaluate": "evaluation",
-        "red-team": "red-team",
-    }
-    if writer.name not in results:
+    """Files that the command adds to its folder."""
+    if writer.name not in RESULTS:
         return [writer.file] if writer.file else []
     before = contents(world.folder / writer.before) if writer.before else {}
-    return sorted(contents(world.folder / results[writer.name]).keys() - before.keys())
+    return sorted(contents(world.folder / RESULTS[writer.name]).keys() - before.keys())
 
 
 def _begun(world: World, writer: Writer, folder: Path) -> Path:
@@ -250,7 +252,10 @@ def _folder_instead(name: str, world: World, writer: Writer, scratch: Path) -> V
     ended = world.run(*writer.words, place)
 
     def same() -> bool:
-        return (taken / "mine").exists() and not writer.file
+        if writer.name not in RESULTS:
+            return False  # a folder is there now, and no file
+        different = differences(place, world.folder / RESULTS[writer.name])
+        return all(d.startswith(name) for d in different)
 
     return judge(ended, same, names=(name, Path(name).name, place.name))
 

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+import numpy as np
+
 from .outcomes import Verdict, judge
 from .processes import infalign
 from .world import World
@@ -118,6 +120,9 @@ def scores_as_returned(module: str, printed: str) -> bool:
         return False
     names: dict = {}
     exec(module, names)
-    given = {float(x) for x in names["reward"](completions=["a"] * 6)}
+    returned = names["reward"](completions=["a"] * 6)
+    if hasattr(returned, "detach"):
+        returned = returned.detach().double().numpy()
+    given = {float(np.ravel(getattr(x, "detach", lambda x=x: x)())[0]) for x in returned}
     shown = {c["reward"] for own in lines for c in json.loads(own)["candidates"]}
     return shown <= given and all(math.isfinite(x) for x in shown)

@@ -257,6 +257,18 @@ def exported(folder, tmp_path):
     return tmp_path / "export.parquet"
 
 
+def test_a_part_that_cannot_be_read_is_named(folder, tmp_path):
+    export_rewards(folder, tmp_path / "parts")
+    (part,) = (tmp_path / "parts").iterdir()
+    at = pq.ParquetFile(part).metadata.row_group(0).column(0).data_page_offset
+    damaged = bytearray(part.read_bytes())
+    damaged[at : at + 8] = b"\xff" * 8
+    part.write_bytes(damaged)
+    with pytest.raises(DataError, match=f"{part.name} cannot be read"):
+        import_rewards(tmp_path / "parts", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_every_flipped_byte_is_named_or_changes_nothing(folder, exported, tmp_path):
     own, whole = CalibrationStore.open(folder), exported.read_bytes()
     rng, named = np.random.default_rng(0), 0

@@ -200,7 +200,14 @@ def _rows(files: list[Path], rewards: str, key: str) -> Iterator["pa.Table"]:
         with pq.ParquetFile(file, page_checksum_verification=True) as opened:
             columns.require_columns(opened.schema_arrow.names, rewards, key)
             read = RowDigest(key, rewards)
-            for batch in opened.iter_batches(columns.ROWS, columns=[key, rewards]):
+            batches = opened.iter_batches(columns.ROWS, columns=[key, rewards])
+            while True:
+                try:
+                    batch = next(batches, None)
+                except (pa.ArrowException, OSError, ValueError) as error:
+                    raise DataError(f"{file.name} cannot be read ({error}).") from None
+                if batch is None:
+                    break
                 table = pa.Table.from_batches([batch])
                 yield table  # which is checked before it is added
                 read.add(table)
