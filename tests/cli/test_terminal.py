@@ -254,6 +254,7 @@ def wait_until_it_reads(pid):
         ),
         (DataError("x" * 10**6), "x … x"),
         (SystemExit(0), "ended the process (SystemExit(0)); nothing after that was done."),
+        (GeneratorExit(), "ended the process (GeneratorExit()); nothing after that was done."),
         (ArgumentError("other", "y" * 10**6), "y … y"),
     ],
     ids=lambda value: type(value).__name__,

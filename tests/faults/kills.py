@@ -56,6 +56,7 @@ POLITE = 4
 AGAIN = 0.3
 """Chance that the continuation is killed too."""
 
+IGNORED = (".lock", "README.md")
 TIMES = ("step_time", "_runtime", "_per_second")
 """Endings of the names of the metrics that are measured by the clock."""
 
@@ -133,9 +134,10 @@ def differences(folder: Path, whole: Path) -> list[str]:
 
 def contents(folder: Path) -> dict[str, object]:
     """Every file by name; of metrics, all values but those that the clock gives; of manifests, all
-    but the folder's own place. Locks name the process that took them."""
+    but the folder's own place. Left out are locks, which name the process that took them, and TRL's
+    READMEs, whose tags are in the order of a Python set."""
     read = {"metrics.jsonl": _metrics, "manifest.json": _manifest}
-    files = (p for p in folder.rglob("*") if p.is_file() and p.name != ".lock")
+    files = (p for p in folder.rglob("*") if p.is_file() and p.name not in IGNORED)
     return {str(p.relative_to(folder)): read.get(p.name, Path.read_bytes)(p) for p in files}
 
 

@@ -78,8 +78,10 @@ class Command(TyperCommand):
             raise self._ended(ctx, "interrupted", INTERRUPTED) from None
         except Terminated:
             raise self._ended(ctx, "terminated", TERMINATED) from None
-        except SystemExit as stop:
-            if stop.code == signal.SIGTERM:  # Ray's handler
+        except Exception:
+            raise
+        except BaseException as stop:  # SystemExit, or a class that only code of others raises
+            if isinstance(stop, SystemExit) and stop.code == signal.SIGTERM:  # Ray's handler
                 raise self._ended(ctx, "terminated", TERMINATED) from None
             raise InfalignError(
                 f"Code of a model, reward or library ended the process ({stop!r}); nothing after "
