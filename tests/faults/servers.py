@@ -17,13 +17,16 @@ SECONDS, RETRIES = 2.0, 1
 LIMIT = 30
 """Seconds, beside those of the client, after which a command hangs."""
 
-MEMORY = behaviors.BOMB / 2
+MEMORY = behaviors.BOMB
 """Megabytes that a command may take beyond those of the loaded libraries."""
 
 SAMPLE = ("sample", "--json", "--all", "--max-new-tokens", "4", "ab", "ch", "df")
 ROLES = {
     "reward": (behaviors.REWARDS, ("--model", "model", "--procedure", "best-of-n:3", "--reward")),
-    "policy": (behaviors.CHATS, ("--procedure", "sampling", "--model")),
+    "policy": (
+        behaviors.CHATS,
+        ("--procedure", "best-of-n:2", "--reward", "python:rewards:early", "--model"),
+    ),
 }
 
 
@@ -99,9 +102,9 @@ def _judge(world: World, behavior: str, scratch: Path) -> Verdict:
     ended = infalign(*words, setup=_setup(world))
 
     def honest() -> bool:
-        judged = json.loads(ended.stdout)["judge"]
+        policies = json.loads(ended.stdout)["policies"]
         # Who always prefers the first response finds both equally good.
         good = behavior in _may_be_read("judge")
-        return good and all(p["win_rate"]["value"] == 0.5 for p in judged["policies"])
+        return good and all(p["judge"]["win_rate"]["value"] == 0.5 for p in policies)
 
     return _lean(ended, judge(ended, honest, ("judge", *_names(behavior))))

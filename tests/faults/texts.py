@@ -117,10 +117,8 @@ def _table(world: World, name: str, form: str, scratch: Path) -> Verdict:
     if verdict.outcome != Outcome.survived:
         return verdict
     if form == "json":
-        names = {p["name"] for p in json.loads(ended.stdout)["policies"] if "name" in p}
-        return (
-            verdict if PAYLOADS[name] in names or not names else Verdict(Outcome.silent, "renamed")
-        )
+        names = {p["method"] for p in json.loads(ended.stdout)["policies"]}
+        return verdict if names == {PAYLOADS[name]} else Verdict(Outcome.silent, f"named {names}")
     if form in ("markdown", "latex"):
         plain = _named(world, "plain", form, scratch / "plain")
         structure = {"markdown": _markdown, "latex": _latex}[form]
