@@ -77,6 +77,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         todo += [(journal, c) for c in journal.missing(cases, again=options.again)]
     # Mixed, so that a campaign that ends early has tried some of everything.
     random.Random(options.seed).shuffle(todo)
+    tried = {(j.path, row["case"]) for j in journals.values() for row in j.rows()}
+    todo.sort(key=lambda one: (one[0].path, one[1].name) not in tried)  # defects first
     _try(todo, options)
     rows = {
         part: [row for row in journal.rows() if row["case"] in known[part]]

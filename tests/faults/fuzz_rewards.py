@@ -1,5 +1,7 @@
 """Reward functions that return odd things."""
 
+import asyncio
+import inspect
 import json
 import math
 import random
@@ -113,6 +115,10 @@ def _try(world: World, module: str, command: str, scratch: Path) -> Verdict:
     return judge(ended, same, names=("reward", "odd_reward"))
 
 
+async def _awaited(value):
+    return await value
+
+
 def scores_as_returned(module: str, printed: str) -> bool:
     """Whether every reward of the output is one that the function returns."""
     lines = [own for own in printed.splitlines() if own.startswith("{")]
@@ -121,6 +127,8 @@ def scores_as_returned(module: str, printed: str) -> bool:
     names: dict = {}
     exec(module, names)
     returned = names["reward"](completions=["a"] * 6)
+    if inspect.isawaitable(returned):
+        returned = asyncio.run(_awaited(returned))
     if hasattr(returned, "detach"):
         returned = returned.detach().double().numpy()
     given = {float(np.ravel(getattr(x, "detach", lambda x=x: x)())[0]) for x in returned}
