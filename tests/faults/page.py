@@ -28,7 +28,8 @@ FAULTS = {
     "place. Then each command that may read the file.",
     "kills": "A run is killed (SIGKILL) or interrupted (SIGTERM, SIGINT) at a random moment of a "
     "stage, one in three a second time, and continued. Its folder must equal that of an "
-    "uninterrupted run byte by byte, except the values in `metrics.jsonl` that the clock gives.",
+    "uninterrupted run byte by byte, except the values in `metrics.jsonl` that the clock gives, "
+    "the folder's own place in manifests, locks, and the READMEs that TRL writes.",
     "pairs": "The same command twice in one folder, the second after a random time.",
     "disks": "Each command that writes, with a full disk, a limit on the size of files, too few "
     "descriptors, a read-only folder, long names, and files and folders in each other's place; "
