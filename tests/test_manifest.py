@@ -8,7 +8,7 @@ import pytest
 
 from infalign import storage
 from infalign.errors import DataError
-from infalign.manifest import FILE, Manifest
+from infalign.manifest import FILE, Manifest, require_as_written
 
 
 @pytest.fixture
@@ -138,3 +138,20 @@ def test_a_manifest_of_another_version_is_named(folder):
     path.write_text(path.read_text().replace('"schema_version": 1', '"schema_version": 99'))
     with pytest.raises(DataError, match="schema_version 99"):
         Manifest(folder).require(folder / "one.json")
+
+
+@pytest.mark.parametrize("read", ["train/model", "train/model/adapter", "one.json"])
+def test_a_path_read_by_itself_is_verified_by_the_folder_that_lists_it(folder, read):
+    require_as_written(folder / read)
+    flip(folder / (read if read.endswith("json") else "train/model/adapter/weights"))
+    with pytest.raises(DataError, match="is not what was written"):
+        require_as_written(folder / read)
+
+
+def test_a_path_that_no_folder_lists_passes(folder, tmp_path_factory):
+    require_as_written(folder / "notes.txt")
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    (elsewhere / FILE).write_text('{"name": "another tool\'s"}')
+    (elsewhere / "weights").write_bytes(b"x")
+    require_as_written(elsewhere / "weights")
+    require_as_written(elsewhere / "missing")

@@ -183,6 +183,33 @@ class Stage:
         self.manifest.forget(*gone)
 
 
+def require_as_written(path: Path) -> None:
+    """Raise DataError if a folder above `path` lists it and it is not what was written.
+
+    For files and folders of a run that are read by their own path, such as a trained model. Paths
+    that no folder lists pass: nothing is known of them.
+    """
+    path = Path(path).absolute()
+    for folder in path.parents:
+        if not _is_manifest(folder / FILE):
+            continue
+        manifest = Manifest(folder)
+        for part in (path, *path.parents):
+            if part == folder:
+                break
+            if part in manifest:
+                manifest.require(part)
+
+
+def _is_manifest(path: Path) -> bool:
+    """Whether a file is a manifest of this kind; other tools use the name too."""
+    try:
+        stored = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return False
+    return isinstance(stored, dict) and {"schema_version", "sha256", "files"} <= stored.keys()
+
+
 def checksums(path: Path) -> dict[str, str]:
     """Relative name → checksum of every file of a folder; of a single file, with the name ""."""
     if path.is_dir():

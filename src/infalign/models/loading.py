@@ -11,6 +11,7 @@ from transformers.utils import cached_file
 
 from infalign import _check
 from infalign.errors import DataError, InfalignError
+from infalign.manifest import require_as_written
 
 from .checkpoints import (
     adapter_of,
@@ -101,6 +102,7 @@ def outline(loader, path, trust_remote_code: bool, what: str) -> Any:
 
 def load_config(path, trust_remote_code: bool, what: str) -> Any:
     """The configuration of a model, or of an adapter's base model."""
+    require_as_written(Path(path))
     adapter = adapter_of(path, f"{what} {str(path)!r}")
     base = adapter.base if adapter else path
     with _named_errors(base, what, path):
