@@ -414,6 +414,8 @@ OTHER_WAYS = {
 OTHER_WAYS["Shaper.__call__.prompt_ids"] = ["prompt_id "]
 OTHER_WAYS |= {f"{kind}ShapedReward.__call__.prompt_id": ["prompt_id "] for kind in ("", "Group")}
 OTHER_WAYS["GroupShapedReward.__call__.prompt_id"] += ["of one prompt are needed"]
+# Any hashable values are answers; equal ones must then be equally correct.
+OTHER_WAYS["majority_vote.answers"] = ["`correct` must be the same for equal answers"]
 OTHER_WAYS["CalibrationStore.from_dataset.dataset"] = ["Its columns are a, b"]
 OTHER_WAYS |= {
     f"CalibrationStore.open.{argument}": ["no-such-store/manifest.json", "nonsense/manifest.json"]

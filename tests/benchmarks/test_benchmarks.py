@@ -103,7 +103,9 @@ def test_every_interval_lies_above_the_truth_below_it_or_holds_it(results):
         for kind in ("default", "Student", "bootstrap"):
             found = row[kind]
             assert found["holds"] + found["above"] + found["below"] == pytest.approx(1)
-            assert found["width"] > 0
+            # Where all prompts agree, only the default allows for others that were not drawn.
+            assert found["width"] >= 0
+        assert row["default"]["width"] > 0
 
 
 def test_one_part_alone_keeps_the_other_results(folder, results):

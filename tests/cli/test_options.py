@@ -306,7 +306,13 @@ MODES: dict[str, dict[str, tuple[str, dict[str, str], dict[str, str]]]] = {
         "to a file": ("", {"--out": "other", "--serve": ""}, {"--port": "8000"}),
         "served": ("--serve", {"--out": "other", "--port": "8000"}, NONE),
     },
-    "export-prompts": {"": ("run --for trl --out out", {"--for": "verl", "--out": "other"}, NONE)},
+    "export-prompts": {
+        "": (
+            "run --for trl --out out",
+            {"--for": "verl", "--out": "other", "--trust-remote-code": ""},
+            NONE,
+        )
+    },
     "serve-reward": {
         "": (
             "run",
@@ -320,6 +326,7 @@ MODES: dict[str, dict[str, tuple[str, dict[str, str], dict[str, str]]]] = {
                 "--largest-mb": "9",
                 "--arrival": "9",
                 "--allow-host": "gpu7",
+                "--trust-remote-code": "",
             },
             NONE,
         )
@@ -329,10 +336,14 @@ MODES: dict[str, dict[str, tuple[str, dict[str, str], dict[str, str]]]] = {
         "": (
             STORE,
             {"--procedure": "best-of-n:2", "--rescore": "2", "--seed": "9", "--json": ""},
-            {"--kl": "1", "--config": RUN},
+            {"--kl": "1", "--config": RUN, "--trust-remote-code": ""},
         ),
         "for a procedure": (f"{STORE} --procedure best-of-n:2", {"--kl": "1"}, NONE),
-        "scored again": (f"{STORE} --rescore 2", {"--config": SHORTER}, NONE),
+        "scored again": (
+            f"{STORE} --rescore 2",
+            {"--config": SHORTER, "--trust-remote-code": ""},
+            NONE,
+        ),
     },
     "store merge": {"": (f"{STORE} more --out out", {"--out": "other"}, NONE)},
     "store export": {
@@ -429,7 +440,7 @@ def outcome(template, tmp_path, monkeypatch, capsys):
     replace("infalign.explorer.write_page", str)
     replace("infalign.explorer.serve")
     opened = SimpleNamespace(config=SimpleNamespace(reward="r"), prompts=[])
-    replace("infalign.frameworks.opened.open_run", lambda folder: opened)
+    replace("infalign.frameworks.opened.open_run", lambda folder, **k: opened)
     replace("infalign.frameworks.opened.policy_text")
     replace("infalign.frameworks.opened.run_scorer")
     replace("infalign.frameworks.serving.make_app")

@@ -73,6 +73,8 @@ def test_a_store_notes_all_that_its_rewards_follow_from(config, tmp_path):
         "max_new_tokens": 3,
         "batch_size": 8,
         "strip": False,
+        "answer": "whole",
+        "ask_again": 0,
     }
     assert noted["samples"] == 4 and isinstance(noted["seed"], int)
     assert {"model", "tokenizer", "chat_template", "reward", "prompts"} <= set(noted)

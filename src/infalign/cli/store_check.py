@@ -192,7 +192,8 @@ def _drift(folder: Path, config: Path | None, prompts: int, rng, trust_remote_co
     if not own:
         require_trust(run, config, trust_remote_code)
     with beside(run.folder if own else None):
-        reward = load_reward(run.reward, trust_remote_code=run.trust_remote_code)
+        trusted = trust_remote_code or run.trust_remote_code
+        reward = load_reward(run.reward, trust_remote_code=trusted)
     drift = rescore(folder, load_prompts(run.prompts), reward, most=prompts, rng=rng)
     verdict = (
         "the reward is the same"

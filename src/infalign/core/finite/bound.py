@@ -21,6 +21,9 @@ from .maps import Ranked
 from .problem import Problem
 
 Boxes = Float[np.ndarray, "boxes levels"]
+Ratios = Float[np.ndarray, "boxes levels+1"]
+"""Log-densities, of one level more than the CDF has free values."""
+
 PerBox = Float[np.ndarray, "boxes"]
 
 EXACT = 1e-9
@@ -117,7 +120,7 @@ class _Objective:
         rise = np.maximum(slope * (high - inner), slope * (low - inner)) + spare
         return inner, value, value + rise.sum(1), rise
 
-    def _points(self, low: Boxes, high: Boxes) -> tuple[Boxes, Boxes, PerBox]:
+    def _points(self, low: Boxes, high: Boxes) -> tuple[Boxes, Ratios, PerBox]:
         """A point of each box with mass on every level, its log-densities, and its KL."""
         width = high - low
         inner = low + width / 2
