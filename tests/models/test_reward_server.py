@@ -170,6 +170,13 @@ def test_rewards_that_are_missing_or_not_finite_are_refused(serve, rewards, told
         reward(prompts=["a", "b"], completions=["c", "d"])
 
 
+@pytest.mark.parametrize("rewards", [[True, 1.5], [False, True]])
+def test_truth_values_are_not_rewards(serve, rewards):
+    _, reward = serve(lambda body, number: {"rewards": rewards})
+    with pytest.raises(DataError, match=r"must be numbers, and \d of 2 are (True|False)"):
+        reward(prompts=["a", "b"], completions=["c", "d"])
+
+
 def test_a_batch_that_is_short_does_not_shift_the_next(serve):
     # Two short answers and two long ones have the right count together.
     _, reward = serve(

@@ -75,6 +75,12 @@ class ServerReward:
                 f'it must answer {{"rewards": [...]}}, and answered {_check.short(answer)}',
                 "Is this the reward's path?",
             )
+        truths = [r for r in rewards if isinstance(r, bool)]
+        if truths:
+            raise self.server.error(
+                f"rewards must be numbers, and {len(truths)} of {len(rewards)} are {truths[0]!r}",
+                "Answer 1 for true and 0 for false.",
+            )
         return checked_output(rewards, body["query"], self.url).tolist()
 
     def ask(self, body: dict):
