@@ -118,7 +118,7 @@ def _parsed(slot: str):
             fallback_mode="no_fallback",
             parsing_timeout=None,
         )
-    except Exception:
+    except Exception:  # the parser raises errors of every kind; what it cannot read is no answer
         return None
     return readings[0] if readings and not isinstance(readings[0], str) else None
 
