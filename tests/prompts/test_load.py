@@ -92,3 +92,34 @@ def test_a_fingerprint_is_that_of_the_set():
     for other in (Prompt("p9", first.messages), Prompt(first.id, rest[0].messages)):
         assert fingerprint([other, *rest]) != whole
     assert fingerprint(rest) != whole
+
+
+def test_a_prompt_has_the_other_columns_of_its_row_and_the_form_of_its_own(tmp_path):
+    messages = [{"role": "user", "content": "2 + 2?"}]
+    rows = [
+        {"question": "1 + 1?", "prompt_id": "a", "split": "train", "answer": 2, "tests": ["x"]},
+        {"question": messages, "prompt": "other", "split": "test"},
+    ]
+    write(tmp_path / "p.jsonl", rows)
+    source = {"file": str(tmp_path / "p.jsonl"), "column": "question"}
+    (first,), (second,) = (load_prompts(Prompts(**source, split=s)) for s in ("train", "test"))
+    assert first.value == "1 + 1?" and second.value == messages
+    # Every prompt has the columns of the whole source, whichever rows are read.
+    assert first.columns == {
+        "question": "1 + 1?",
+        "answer": 2,
+        "tests": ["x"],
+        "prompt": None,
+    }
+    assert second.columns == {
+        "question": messages,
+        "answer": None,
+        "tests": None,
+        "prompt": "other",
+    }
+
+
+def test_the_prompt_itself_is_no_column(tmp_path):
+    write(tmp_path / "p.jsonl", [{"prompt": "1 + 1?", "answer": 2}])
+    (prompt,) = load_prompts(Prompts(file=str(tmp_path / "p.jsonl")))
+    assert prompt.columns == {"answer": 2}

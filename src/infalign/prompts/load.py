@@ -1,7 +1,7 @@
 """The prompts of one source, checked."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from infalign import _check
@@ -14,6 +14,9 @@ from .hub import hub_rows
 from .messages import BadPrompt, messages_of, opening
 from .prompt import Prompt
 
+OWN = ("prompt_id", "split")
+"""Columns that rewards do not get, or get in another way."""
+
 COLUMN = "Name another column with --column, or `prompts.column` in the configuration."
 
 
@@ -22,7 +25,8 @@ def load_prompts(source: Prompts) -> list[Prompt]:
 
     A prompt is a text, which is one message of the user, or a list of chat messages that ends with
     the user's. The texts keep their white space. Rows without a `split`, or with null there, belong
-    to every split.
+    to every split. The other columns of the source become the prompts' `columns`, in every prompt
+    the same; a row without one has None there.
 
     Raises DataError with file and row for a source that is missing, empty or unreadable, for a
     prompt that is neither, and for duplicate ids.
@@ -40,7 +44,10 @@ def load_prompts(source: Prompts) -> list[Prompt]:
             f"{name} holds no prompts with split {source.split!r}"
             + (f"; its splits are {others}. Name one of them with `split`." if others else ".")
         )
-    prompts = [_prompt(name, place, i, row, source.column) for i, row in chosen[: source.limit]]
+    columns = _other_columns((row for _, row in rows), source.column)
+    prompts = [
+        _prompt(name, place, i, row, source.column, columns) for i, row in chosen[: source.limit]
+    ]
     ids = [p.id for p in prompts]
     if len(set(ids)) < len(ids):
         duplicate = next(i for i, count in Counter(ids).items() if count > 1)
@@ -61,7 +68,15 @@ def _split(name: str, place: str, number: int, row: Mapping) -> str | None:
     return split
 
 
-def _prompt(name: str, place: str, number: int, row: Mapping, column: str) -> Prompt:
+def _other_columns(rows: Iterable[Mapping], column: str) -> list[str]:
+    """The columns of all rows but those that make the prompt itself."""
+    names = dict.fromkeys(name for row in rows for name in row)
+    return [n for n in names if n not in OWN and not n == column == "prompt"]
+
+
+def _prompt(
+    name: str, place: str, number: int, row: Mapping, column: str, columns: Sequence[str]
+) -> Prompt:
     value = row.get(column)
     if value is None and isinstance(row.get("chosen"), str):
         value = opening(row["chosen"])  # preference pairs contain the prompt
@@ -70,7 +85,12 @@ def _prompt(name: str, place: str, number: int, row: Mapping, column: str) -> Pr
     except BadPrompt as error:
         advice = f" Its columns are {', '.join(sorted(row))}. {COLUMN}" if value is None else ""
         raise DataError(f"{name}, {place} {number}: `{column}` {error}.{advice}") from None
-    return Prompt(_id(name, place, number, row), tuple(messages))
+    return Prompt(
+        _id(name, place, number, row),
+        tuple(messages),
+        {name: row.get(name) for name in columns},
+        plain=isinstance(value, str),
+    )
 
 
 def _id(name: str, place: str, number: int, row: Mapping) -> str:

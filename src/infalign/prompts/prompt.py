@@ -1,7 +1,8 @@
-"""A prompt: a conversation that is to be answered, and its id."""
+"""A prompt: a conversation that is to be answered, its id, and what else rewards get with it."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 from infalign.stores import prompt_sets
 
@@ -14,10 +15,22 @@ class Prompt:
     messages: tuple[dict, ...]
     """The conversation so far, as chat messages; the last is the user's."""
 
+    columns: Mapping[str, Any] = field(default_factory=dict)
+    """The other columns of the prompt's row, such as an answer or tests: rewards get them by
+    name."""
+
+    plain: bool = False
+    """Whether the row has a text, not messages. Rewards then get prompt and completion as texts."""
+
     @property
     def text(self) -> str:
         """The last message."""
         return self.messages[-1]["content"]
+
+    @property
+    def value(self) -> str | list[dict]:
+        """The prompt as its row has it, and as rewards get it: a text, or messages."""
+        return self.text if self.plain else [dict(message) for message in self.messages]
 
 
 def fingerprint(prompts: Iterable[Prompt]) -> str:
