@@ -1,0 +1,1 @@
+"""Independent checks of the package's numbers: `make verify`."""
