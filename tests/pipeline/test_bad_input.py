@@ -63,7 +63,7 @@ def message(errors: str) -> str:
         ({"reward": "nowhere/reward"}, ["The reward 'nowhere/reward'", "can load"]),
         ({"reward": "python:nowhere:f"}, ["python:nowhere:f", "No module named"]),
         ({"reward": "python:test_bad_input:nan_reward"}, ["nan_reward", "finite", "completion 0"]),
-        ({"reward": "python:test_bad_input:short_reward"}, ["short_reward", "15 for 16"]),
+        ({"reward": "python:test_bad_input:short_reward"}, ["short_reward", "1 for 2 completions"]),
         ({"reward": "bundled:kind"}, ["no bundled reward 'kind'", "helpful"]),
         ({"prompts": {"file": "none.jsonl"}}, ["none.jsonl does not exist"]),
         ({"procedure": "best-of-n:8"}, ["evaluate.samples", "4", "8", "smaller n"]),

@@ -7,6 +7,7 @@ method takes one row: in `objectives` if it samples from the policy, in `tasks` 
 
 from .method import DESIGN, OTHER, RAW, Method, Objective, Offline, OnPolicy, Setting, Task
 from .objectives import ON_POLICY
+from .requirements import Budget, budget
 from .tasks import OFFLINE
 from .training_design import TrainingDesign, training_design
 
@@ -24,6 +25,7 @@ __all__ = [
     "METHODS",
     "OTHER",
     "RAW",
+    "Budget",
     "Method",
     "Objective",
     "Offline",
@@ -31,6 +33,7 @@ __all__ = [
     "Setting",
     "Task",
     "TrainingDesign",
+    "budget",
     "labels",
     "training_design",
 ]

@@ -9,8 +9,10 @@ import numpy as np
 from infalign.calibration import AbstractFitted
 from infalign.calibration.outlook import AbstractOutlook
 from infalign.core import AbstractTransform, RankProcedure
+from infalign.errors import ConfigError, SolveError
 from infalign.stores import CalibrationStore
 
+from .requirements import Budget, nothing
 from .training_design import TrainingDesign
 
 if TYPE_CHECKING:
@@ -99,6 +101,17 @@ class AbstractMethod:
 
     source: str = field(default="", kw_only=True)
     """The source of the method, for docs."""
+
+    needs: Callable[[Budget], None] = field(default=nothing, kw_only=True)
+    """Raises ConfigError or SolveError for a budget that it cannot be trained to, whatever the
+    rewards are; the error says why."""
+
+    def require_trainable(self, budget: Budget) -> None:
+        """Raise ConfigError or SolveError if it cannot be trained to the budget."""
+        try:
+            self.needs(budget)
+        except (ConfigError, SolveError) as error:
+            raise type(error)(f"The method `{self.name}` cannot be trained: {error}") from error
 
 
 @dataclass(frozen=True)

@@ -36,6 +36,7 @@ from infalign.shaping import (
 from infalign.stores import CalibrationStore
 
 from .method import DESIGN, OTHER, RAW, Objective, OnPolicy, Setting
+from .requirements import own_optimum, stored_tilt, transform_of_quantiles, transform_of_ranks
 
 RISK = 2.0
 """Strength of the exponential utility, in units of 1 over the spread within a prompt."""
@@ -183,6 +184,7 @@ ON_POLICY = (
         trained_on=OTHER,
         whole_groups=True,
         source="ours",
+        needs=own_optimum,
     ),
     OnPolicy(
         "identity",
@@ -191,6 +193,7 @@ ON_POLICY = (
         objective=calibrated,
         trained_on=Identity(),
         source="InfAlign",
+        needs=partial(transform_of_quantiles, Identity()),
     ),
     OnPolicy(
         "rlhf",
@@ -198,6 +201,7 @@ ON_POLICY = (
         "the raw reward",
         objective=raw,
         trained_on=RAW,
+        needs=stored_tilt,
     ),
     OnPolicy(
         "vbon",
@@ -206,6 +210,7 @@ ON_POLICY = (
         objective=log_quantile,
         trained_on=Log(),
         source="vBoN, arXiv:2407.06057; BOND, arXiv:2407.14622",
+        needs=partial(transform_of_ranks, Log()),
     ),
     OnPolicy(
         "pkpo",
@@ -215,6 +220,7 @@ ON_POLICY = (
         trained_on=OTHER,
         whole_groups=True,
         source="PKPO, arXiv:2505.15201",
+        needs=stored_tilt,
     ),
     OnPolicy(
         "rs-grpo",
@@ -223,6 +229,7 @@ ON_POLICY = (
         objective=exponential_utility,
         trained_on=OTHER,
         source="RS-GRPO, arXiv:2509.24261",
+        needs=stored_tilt,
     ),
 )
 """Each maximizes its reward minus β KL."""

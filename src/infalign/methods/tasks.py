@@ -11,6 +11,7 @@ from infalign.errors import ConfigError
 from . import losses
 from .method import DESIGN, OTHER, Offline, Setting, Task
 from .objectives import calibrated, identity_beta, transformed
+from .requirements import best_of_samples, transform_of_quantiles
 
 DPO_BETA = 0.1
 """As in the paper. Labels here have no noise, so there is no correct β; KL targeting sets the
@@ -138,6 +139,7 @@ OFFLINE = (
         task=quantile_regression,
         trained_on=Identity(),
         source="QRPO, arXiv:2507.08068",
+        needs=partial(transform_of_quantiles, Identity()),
     ),
     Offline(
         "ipo",
@@ -146,6 +148,7 @@ OFFLINE = (
         task=ipo,
         trained_on=Identity(),
         source="IPO, arXiv:2310.12036",
+        needs=partial(transform_of_quantiles, Identity()),
     ),
     Offline(
         "dpo",
@@ -162,6 +165,7 @@ OFFLINE = (
         task=bonbon,
         trained_on=OTHER,
         source="BonBon, arXiv:2406.00832",
+        needs=best_of_samples,
     ),
 )
 """The loss of each method."""

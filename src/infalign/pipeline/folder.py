@@ -3,6 +3,7 @@
 import json
 import platform
 import subprocess
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
@@ -16,10 +17,7 @@ from infalign.config import Config
 from infalign.core import (
     RankProcedure,
     Sampling,
-    at_kl,
-    design,
     parse_procedure,
-    parse_transform,
     require_by_rank,
 )
 from infalign.demo import bundled
@@ -27,12 +25,6 @@ from infalign.errors import ConfigError, DataError
 from infalign.manifest import FILE, Manifest, Stage
 from infalign.models.fingerprints import policy_fingerprints, reward_fingerprint
 from infalign.models.functions import beside
-from infalign.models.inspection import (
-    inspect_judge,
-    inspect_kl,
-    inspect_policy,
-    inspect_reward,
-)
 from infalign.models.rewards import load_reward
 from infalign.prompts import Prompt, fingerprint, load_prompts
 from infalign.seeds import derived
@@ -50,10 +42,10 @@ class Run:
     folder: Path
 
     @classmethod
-    def start(cls, config: Config, folder: Path, *, trained: bool = True) -> "Run":
+    def start(cls, config: Config, folder: Path, check: Callable[["Run"], object]) -> "Run":
         """A new run, or the continuation of the run in the folder.
 
-        - `trained`: whether the model is to be trained, and not calibrated alone.
+        - `check`: raises an error if the run cannot be done as configured.
 
         Raises ConfigError when the folder holds a run of another configuration, DataError when a
         model, reward, judge or prompt cannot be used, and SolveError when no policy has the KL.
@@ -63,11 +55,8 @@ class Run:
         stated = config.model_dump(mode="json", exclude_none=True)
         begun = run._require_same(stated)
         # All checks of the input come before the first write.
+        check(run)
         provenance = run.provenance
-        _ = run.comparison
-        run.require_enough_prompts()
-        run.require_reachable()
-        run.require_usable(trained)
         storage.sweep(run.folder)
         inputs = Stage(run.manifest, "calibrate", {"configuration": run.configuration})
         if not (begun and inputs.has(run.folder / FIRST)):
@@ -196,63 +185,6 @@ class Run:
             seed=config.seed,
             trust_remote_code=config.trust_remote_code,
         )
-
-    def require_enough_prompts(self) -> None:
-        """Raise ConfigError for too few training prompts: an on-policy step needs `batch_size /
-        group` different prompts, a warm start needs one."""
-        train, given = self.config.train, len(self.prompts)
-        trained, needed, why = train.trained_prompts(given), 1, ""
-        if train.steps:
-            needed = train.batch_size // train.group
-            why = f" for `train.batch_size` {train.batch_size} in groups of {train.group}"
-        if trained < needed:
-            raise ConfigError(
-                f"Training needs at least {needed} prompts{why}; there are {trained} ({given} "
-                f"less a share of {train.validation:g} for validation). Give more prompts, or a "
-                "smaller `train.batch_size` or `train.validation`."
-            )
-
-    def require_reachable(self) -> None:
-        """Raise SolveError if no policy of the transform has the KL, already for exact
-        quantiles."""
-        if self.config.transform == "optimal":
-            design(self.procedure, kl=self.config.kl, beta=self.config.beta, against=self.against)
-        elif self.config.kl is not None:
-            at_kl(parse_transform(self.config.transform), self.config.kl)
-
-    def require_usable(self, trained: bool) -> None:
-        """Raise DataError if a model, reward or judge does not exist, is not what its key asks for,
-        or cannot read a prompt. Calibration and training, which take hours, need not come first."""
-        config, trust = self.config, self.config.trust_remote_code
-        evaluated = [p.messages for p in self.test_prompts]
-        every = [p.messages for p in self.prompts] + evaluated
-        names = [p.id for p in (*self.prompts, *self.test_prompts)]
-        room = config.sampling.max_new_tokens
-        inspect_policy(
-            config.model,
-            trust_remote_code=trust,
-            trained=trained,
-            conversations=every,
-            keys=names,
-            max_new_tokens=room,
-        )
-        for name, spec in config.evaluate.policies.items():
-            inspect_policy(
-                spec,
-                trust_remote_code=trust,
-                conversations=evaluated,
-                keys=names[len(self.prompts) :],
-                max_new_tokens=room,
-                what=f"The policy {name!r} of `evaluate.policies`",
-            )
-            if config.evaluate.kl_samples:
-                inspect_kl(spec, config.model, trust_remote_code=trust)
-        inspect_reward(config.reward, trust_remote_code=trust, conversations=every)
-        for name, spec in config.evaluate.gold.items():
-            what = f"The reward {name!r} of `evaluate.gold`"
-            inspect_reward(spec, trust_remote_code=trust, conversations=evaluated, what=what)
-        if config.evaluate.judge is not None:
-            inspect_judge(config.evaluate.judge, trust_remote_code=trust)
 
     @cached_property
     def reward(self):

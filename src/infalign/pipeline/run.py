@@ -9,6 +9,7 @@ from infalign.models.functions import beside
 from infalign.models.specs import ModelSpec
 
 from . import stages
+from .checks import check, checks_of
 from .folder import Run, require_run
 
 STAGES = ("calibrate", "design", "train", "evaluate", "report")
@@ -36,10 +37,6 @@ def run(
 
 def _run(config: Config, folder: Path, until: str, report: stages.Report) -> Run:
     _require_libraries()
-    if config.train.trl:  # before the calibration, which may take hours
-        from infalign.training.trl_options import check_options
-
-        check_options(config, config.model)
     trained = STAGES.index(until) > STAGES.index("design")
     if trained and not ModelSpec.parse(config.model).has_weights:
         raise ConfigError(
@@ -47,7 +44,7 @@ def _run(config: Config, folder: Path, until: str, report: stages.Report) -> Run
             "not accessible. Give its folder or hub id, or stop with --until design."
         )
     with beside(config.folder):
-        current = Run.start(config, folder, trained=trained)
+        current = Run.start(config, folder, lambda run: check(run, checks_of(run, trained=trained)))
         for stage in STAGES[: STAGES.index(until) + 1]:
             if stage == "report":
                 from infalign.reports.page import build_report

@@ -71,7 +71,7 @@ def land(
     )
     start, end = reference.model.state_dict(), saved_state(trained)
     conversations = [p.messages for p in prompts]
-    per_prompt = max(1, round(SAMPLES / len(prompts)))
+    per_prompt = responses_per_prompt(len(prompts))
 
     def interpolate(alpha: float) -> None:
         weights = {k: torch.lerp(v, end[k].to(v), alpha) for k, v in start.items()}
@@ -95,6 +95,11 @@ def land(
             out / LANDING,
             {"alpha": alpha, "kl": kl, "target": target_kl, "tried": [list(t) for t in tried]},
         )
+
+
+def responses_per_prompt(prompts: int) -> int:
+    """Responses to each of `prompts` prompts on which a KL is measured."""
+    return max(1, round(SAMPLES / prompts))
 
 
 def search(

@@ -5,6 +5,7 @@ import difflib
 import math
 import typing
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
@@ -115,21 +116,9 @@ def check_options(config: Config, model_path: str) -> None:
     trainers = {m.trainer for m in on_policy if isinstance(m, OnPolicy)} or {"rloo"}
     kinds = [_steps(name) for name in sorted(trainers)]
     types = [kind.arguments_type for kind in kinds]
-    names = " and ".join(kind.__name__ for kind in types)
-    known = set.intersection(*({f.name for f in dataclasses.fields(t)} for t in types))
-    for key, value in options.items():
-        if key in DECIDED:
-            raise ConfigError(
-                f"`train.trl.{key}` cannot be set: the run decides it. {DECIDED[key]}."
-            )
-        if key not in known:
-            near = difflib.get_close_matches(key, known - DECIDED.keys(), n=1, cutoff=0.5)
-            hint = f"Did you mean `{near[0]}`?" if near else "TRL's documentation lists them."
-            raise ConfigError(
-                f"`train.trl.{key}` in the configuration is not an option of TRL's {names}. {hint}"
-            )
-        for stated in types:
-            _require_type(stated, key, value)
+    problems = [p for p in (_problem(key, v, types) for key, v in options.items()) if p]
+    if problems:
+        raise ConfigError("\n".join(problems))
     _require_whole_batch(config)
     if not config.train.steps:
         return
@@ -140,30 +129,44 @@ def check_options(config: Config, model_path: str) -> None:
                 recipe = Recipe.of(config, model_path)
                 arguments(recipe, kind, 1.0, Path("unused"), selects=selects(config.train))
         except Exception as error:
+            stated = f"'s `train.trl` ({', '.join(options)})" if options else ""
             raise ConfigError(
-                f"TRL's {kind.arguments_type.__name__} refuses the configuration's `train.trl` "
-                f"({', '.join(options)}): {' '.join(str(error).split())[:300]}"
+                f"TRL's {kind.arguments_type.__name__} refuses the configuration{stated}: "
+                f"{' '.join(str(error).split())[:300]}"
             ) from error
 
 
-def _require_type(kind: type, key: str, value: object) -> None:
-    """Raise ConfigError if the value does not have the type that TRL states; TRL itself would fail
-    with it during training."""
+def _problem(key: str, value: object, types: Sequence[type]) -> str:
+    """What is wrong with an option; empty if nothing is."""
+    known = set.intersection(*({f.name for f in dataclasses.fields(t)} for t in types))
+    if key in DECIDED:
+        return f"`train.trl.{key}` cannot be set: the run decides it. {DECIDED[key]}."
+    if key not in known:
+        names = " and ".join(kind.__name__ for kind in types)
+        near = difflib.get_close_matches(key, known - DECIDED.keys(), n=1, cutoff=0.5)
+        hint = f"Did you mean `{near[0]}`?" if near else "TRL's documentation lists them."
+        return f"`train.trl.{key}` in the configuration is not an option of TRL's {names}. {hint}"
+    return next((p for p in (_type_problem(kind, key, value) for kind in types) if p), "")
+
+
+def _type_problem(kind: type, key: str, value: object) -> str:
+    """What is wrong with the type of a value; TRL itself would fail with it during training."""
     if isinstance(value, float) and not math.isfinite(value):
-        raise ConfigError(f"`train.trl.{key}` must be finite; got {value}.")
+        return f"`train.trl.{key}` must be finite; got {value}."
     try:
         hint = typing.get_type_hints(kind)[key]
         adapter = TypeAdapter(hint, config=ConfigDict(arbitrary_types_allowed=True))
     except (NameError, TypeError, PydanticUserError):  # a type that pydantic does not know
-        return
+        return ""
     try:
         adapter.validate_python(value, strict=True)
     except ValidationError as error:
         words = "; or ".join(dict.fromkeys(e["msg"] for e in error.errors()[:3]))
-        raise ConfigError(
+        return (
             f"`train.trl.{key}` is {_check.short(value)}, which TRL's {kind.__name__} does not "
             f"accept: {words}."
-        ) from None
+        )
+    return ""
 
 
 def _require_whole_batch(config: Config) -> None:

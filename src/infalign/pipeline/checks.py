@@ -1,0 +1,290 @@
+"""Everything that can be known of a run before its first generation, in the order of its cost.
+
+Checks that do not need one another are all made, so that one call reports every failure.
+"""
+
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache, partial
+from typing import Any
+
+import numpy as np
+from rich.filesize import decimal
+
+from infalign.calibration.choice import ECDF
+from infalign.config import Config
+from infalign.decoding.answers import load_answers
+from infalign.decoding.selection import MajorityVote
+from infalign.errors import ArgumentError, ConfigError, DataError, InfalignError
+from infalign.methods import METHODS, Budget, budget
+from infalign.models.fingerprints import judge_parts, policy_parts
+from infalign.models.functions import beside
+from infalign.models.inspection import (
+    inspect_judge,
+    inspect_kl,
+    inspect_policy,
+    inspect_reward,
+)
+from infalign.models.judges import judge_pairs, load_judge
+from infalign.models.rewards import load_reward, score
+from infalign.models.specs import ModelSpec
+from infalign.prompts import Prompt
+
+from .folder import Run
+from .workload import parameters_of, room, workloads
+
+RANKS = ("auto", ECDF)
+"""Calibrators that may rank a reward among its own prompt's samples."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One check of a run."""
+
+    name: str
+    """What is checked, as `--dry-run` lists it."""
+
+    make: Callable[[], Any]
+    """Raises an error of this package that says what is wrong."""
+
+    needs: tuple[str, ...] = ()
+    """Names of the checks without which it cannot be made."""
+
+
+def check(run: Run, checks: Sequence[Check]) -> list[str]:
+    """Make all checks; the names of those that passed.
+
+    Raises the error of the check that failed. If several did, raises one error with all of their
+    messages: ConfigError if the configuration causes them all, else DataError.
+    """
+    passed: list[str] = []
+    errors: list[Exception] = []
+    with beside(run.config.folder):
+        for one in checks:
+            if not set(one.needs) <= set(passed):
+                continue
+            try:
+                one.make()
+            except (InfalignError, ArgumentError) as error:
+                if str(error) not in map(str, errors):  # a model may be both policy and reference
+                    errors.append(error)
+            else:
+                passed.append(one.name)
+    if len(errors) == 1:
+        raise errors[0]
+    if errors:
+        kind = ConfigError if all(isinstance(e, ConfigError) for e in errors) else DataError
+        listed = "\n".join(f"{number}. {error}" for number, error in enumerate(errors, 1))
+        raise kind(f"{len(errors)} things must be mended before the run can begin:\n{listed}")
+    return passed
+
+
+def checks_of(run: Run, *, trained: bool = True) -> list[Check]:
+    """The checks of a run.
+
+    - `trained`: whether policies are to be trained, and not the reference calibrated alone.
+    """
+    config = run.config
+    known = cache(partial(_budget, run))
+    settings = [Check("procedure, transform and KL", known)]
+    if trained:
+        settings += [
+            Check(f"method {name}", partial(_trainable, name, known), (settings[0].name,))
+            for name in config.methods
+        ]
+    prompts = [
+        Check("training prompts", lambda: run.prompts),
+        Check("test prompts", lambda: run.test_prompts, ("training prompts",)),
+        Check("prompts apart", partial(_apart, run), ("test prompts",)),
+        Check("number of prompts", partial(_enough_prompts, run), ("training prompts",)),
+        Check("comparison", lambda: run.comparison, ("test prompts",)),
+    ]
+    options = [Check("trainer options", partial(_trainer_options, config))] if trained else []
+    models = [
+        *_models(run, trained),
+        Check("disk space", partial(_space, run, trained), ("model",)),
+    ]
+    return [*settings, *prompts, *options, *models, *_rewards(run), *_servers(run)]
+
+
+def _budget(run: Run) -> Budget:
+    config = run.config
+    return budget(
+        run.procedure,
+        run.against,
+        config.transform,
+        kl=config.kl,
+        beta=config.beta,
+        samples=config.calibration.samples,
+        ranks=config.calibration.calibrator in RANKS,
+    )
+
+
+def _trainable(method: str, known: Callable[[], Budget]) -> None:
+    METHODS[method].require_trainable(known())
+
+
+def _apart(run: Run) -> None:
+    """Rewards, stores and reports tell prompts apart by their ids."""
+    trained = {p.id for p in run.prompts}
+    shared = [p.id for p in run.test_prompts if p.id in trained]
+    if shared:
+        raise DataError(
+            f"{len(shared)} of {len(run.test_prompts)} evaluation prompts have the id of a "
+            f"training prompt with another text, first {shared[0]!r}. Give every prompt an id of "
+            "its own, or leave the ids out."
+        )
+
+
+def _enough_prompts(run: Run) -> None:
+    """An on-policy step needs `batch_size / group` different prompts, a warm start needs one."""
+    train, given = run.config.train, len(run.prompts)
+    trained, needed, why = train.trained_prompts(given), 1, ""
+    if train.steps:
+        needed = train.batch_size // train.group
+        why = f" for `train.batch_size` {train.batch_size} in groups of {train.group}"
+    if trained < needed:
+        raise ConfigError(
+            f"Training needs at least {needed} prompts{why}; there are {trained} ({given} "
+            f"less a share of {train.validation:g} for validation). Give more prompts, or a "
+            "smaller `train.batch_size` or `train.validation`."
+        )
+
+
+def _trainer_options(config: Config) -> None:
+    from infalign.training.trl_options import check_options
+
+    check_options(config, config.model)
+
+
+PROMPTS = "training prompts", "test prompts"
+
+
+def _models(run: Run, trained: bool) -> Iterator[Check]:
+    """Models, rewards and the judge: what they are, and whether they can read the prompts. Weights
+    are not loaded, and servers are not contacted."""
+    config, remote = run.config, run.config.trust_remote_code
+
+    def conversations(prompts):
+        return [p.messages for p in prompts]
+
+    def policy() -> None:
+        every = [*run.prompts, *run.test_prompts]
+        inspect_policy(
+            config.model,
+            trust_remote_code=remote,
+            trained=trained,
+            conversations=conversations(every),
+            keys=[p.id for p in every],
+            max_new_tokens=config.sampling.max_new_tokens,
+        )
+
+    def other(name: str, spec: str) -> None:
+        inspect_policy(
+            spec,
+            trust_remote_code=remote,
+            conversations=conversations(run.test_prompts),
+            keys=[p.id for p in run.test_prompts],
+            max_new_tokens=config.sampling.max_new_tokens,
+            what=f"The policy {name!r} of `evaluate.policies`",
+        )
+        if config.evaluate.kl_samples:
+            inspect_kl(spec, config.model, trust_remote_code=remote)
+
+    def reward() -> None:
+        every = [*run.prompts, *run.test_prompts]
+        inspect_reward(config.reward, trust_remote_code=remote, conversations=conversations(every))
+
+    def gold(name: str, spec: str) -> None:
+        inspect_reward(
+            spec,
+            trust_remote_code=remote,
+            conversations=conversations(run.test_prompts),
+            what=f"The reward {name!r} of `evaluate.gold`",
+        )
+
+    evaluate = config.evaluate
+    yield Check("model", policy, PROMPTS)
+    for name, spec in evaluate.policies.items():
+        yield Check(f"policy {name}", partial(other, name, spec), PROMPTS)
+    yield Check("reward", reward, PROMPTS)
+    for name, spec in evaluate.gold.items():
+        yield Check(f"gold reward {name}", partial(gold, name, spec), PROMPTS)
+    if evaluate.judge is not None:
+        yield Check("judge", partial(inspect_judge, evaluate.judge, trust_remote_code=remote))
+
+
+def _space(run: Run, trained: bool) -> None:
+    """Only what is certain counts: trained weights, checkpoints, and the numbers of the samples."""
+    works = workloads(run) if trained else workloads(run)[:1]
+    there = sum(p.stat().st_size for p in run.folder.rglob("*") if p.is_file())
+    needed = room(run, works, parameters_of(run) or 0).most - there
+    place = next(p for p in (run.folder.absolute(), *run.folder.absolute().parents) if p.exists())
+    free = shutil.disk_usage(place).free
+    if needed > free:
+        models = sum(work.models for work in works if not work.reused)
+        raise DataError(
+            f"{run.folder} needs at least {decimal(needed)} more of disk space, for {models} "
+            f"trained models, checkpoints and samples, and {decimal(free)} are free. Make room, "
+            "choose a folder on another disk with --out, or train fewer `train.baselines`."
+        )
+
+
+FAKE = "I would rather not say.", "The answer is 4: two and two make four."
+"""Responses that rewards are tried on, one to a training prompt and one to a test prompt."""
+
+
+def _rewards(run: Run) -> Iterator[Check]:
+    """Rewards and the judge, called once on two responses that no model wrote."""
+    config, evaluate = run.config, run.config.evaluate
+    for what, spec in {"reward": config.reward, **_gold(run)}.items():
+        if _is_tried(run, spec):
+            yield Check(f"{what} on two responses", partial(_try_reward, run, spec), (what,))
+    if evaluate.judge is not None and ModelSpec.parse(evaluate.judge).kind == "python":
+        yield Check("judge on two responses", partial(_try_judge, run, evaluate.judge), ("judge",))
+    if ModelSpec.parse(evaluate.answers).kind == "python":
+        yield Check("answers of two responses", partial(_try_answers, evaluate.answers))
+
+
+def _gold(run: Run) -> dict[str, str]:
+    return {f"gold reward {name}": spec for name, spec in run.config.evaluate.gold.items()}
+
+
+def _is_tried(run: Run, spec: str) -> bool:
+    """On Ray, weights are loaded where they run, which may be the only place with room."""
+    return run.config.engine == "local" or ModelSpec.parse(spec).kind in ("python", "server")
+
+
+def _asked(run: Run) -> list[Prompt]:
+    return [run.prompts[0], run.test_prompts[0]]
+
+
+def _try_reward(run: Run, spec: str) -> None:
+    asked = _asked(run)
+    reward = load_reward(spec, trust_remote_code=run.config.trust_remote_code)
+    score(reward, [p.messages for p in asked], [[text] for text in FAKE], [p.id for p in asked])
+
+
+def _try_judge(run: Run, spec: str) -> None:
+    judge = load_judge(spec, trust_remote_code=run.config.trust_remote_code)
+    judge_pairs(judge, [run.test_prompts[0].messages], [FAKE[:1]], [FAKE[1:]])
+
+
+def _try_answers(spec: str) -> None:
+    answer = load_answers(spec)
+    MajorityVote(1, answer).choose([answer(text) for text in FAKE], np.random.default_rng(0))
+
+
+def _servers(run: Run) -> Iterator[Check]:
+    """Servers answer a probe, which identifies what is behind their URL."""
+    evaluate = run.config.evaluate
+    yield Check(
+        "content of model, reward and prompts", lambda: run.fingerprints, ("model", "reward")
+    )
+    for name, spec in evaluate.policies.items():
+        if ModelSpec.parse(spec).kind == "server":
+            what = f"policy {name}"
+            yield Check(f"server of the {what}", partial(policy_parts, spec), (what,))
+    if evaluate.judge is not None and ModelSpec.parse(evaluate.judge).kind == "server":
+        yield Check("server of the judge", partial(judge_parts, evaluate.judge), ("judge",))

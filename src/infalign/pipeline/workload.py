@@ -1,0 +1,169 @@
+"""What the stages of a run have to do, counted before anything runs."""
+
+from dataclasses import dataclass, field
+
+from infalign.methods import METHODS, Offline
+from infalign.models.specs import ModelSpec
+
+from .folder import Run
+
+SINGLE = 4
+"""Bytes of a number in single precision, in which policies are trained and saved."""
+
+OPTIMIZER = 2
+"""Numbers that AdamW keeps for every trained weight."""
+
+CHECKPOINTS = 3
+"""Largest number of checkpoints of a training on the disk: the newest two, and one more that is the
+best or is being written."""
+
+ROW = 16
+"""Fewest bytes of a stored response: its reward and its log-probability."""
+
+
+@dataclass(frozen=True)
+class Workload:
+    """The work of one stage, or of the training of one method."""
+
+    name: str
+    generated: int = 0
+    """Responses that a policy writes, at most: KL targeting ends early where it can."""
+
+    scored: int = 0
+    """Responses that a reward scores."""
+
+    read: int = 0
+    """Responses whose log-probabilities are computed."""
+
+    learned: int = 0
+    """Responses that are trained on, once for each pass."""
+
+    judged: int = 0
+    """Comparisons of the judge."""
+
+    loaded: int = 0
+    """Number of times that a policy is loaded."""
+
+    models: int = 0
+    """Policies that it leaves on the disk."""
+
+    checkpoints: int = 0
+    """Largest number of checkpoints that it holds at once; they are removed at its end."""
+
+    stored: int = 0
+    """Responses that are stored."""
+
+    reused: bool = field(default=False, kw_only=True)
+    """Whether its results exist already, so that it costs nothing."""
+
+
+def workloads(run: Run) -> list[Workload]:
+    """The work of every stage that takes time, in order; `design` and `report` take seconds."""
+    config = run.config
+    responses = len(run.prompts) * config.calibration.samples
+    calibrate = Workload(
+        "calibrate", generated=responses, scored=responses, loaded=1, stored=responses
+    )
+    training = [_training(run, name) for name in config.methods]
+    return [calibrate, *training, _evaluation(run)]
+
+
+def _training(run: Run, name: str) -> Workload:
+    from infalign.training.landing import MOST_TRIES, responses_per_prompt
+    from infalign.training.on_policy import VALIDATION_PROMPTS
+    from infalign.training.trl_options import selects
+
+    train, prompts = run.config.train, len(run.prompts)
+    trained = train.trained_prompts(prompts)
+    held_out = prompts - trained
+    targeted = held_out or prompts
+    targeting = MOST_TRIES * targeted * responses_per_prompt(targeted)
+    stored = trained * run.config.calibration.samples
+    if isinstance(METHODS[name], Offline):
+        return Workload(
+            f"train {name}",
+            generated=targeting,
+            read=2 * targeting,
+            learned=train.passes * stored,
+            loaded=4,
+            models=2,
+            checkpoints=CHECKPOINTS,
+        )
+    drawn = train.steps * train.batch_size
+    compared = 0
+    if held_out and selects(train):
+        times = -(-train.steps // train.save_steps)
+        compared = times * min(held_out, VALIDATION_PROMPTS) * train.group
+    warm = train.warm_start > 0
+    return Workload(
+        f"train {name}",
+        generated=drawn + compared + targeting,
+        scored=drawn + compared,
+        read=drawn + compared + 2 * targeting,
+        learned=train.warm_start * stored + drawn,
+        loaded=3 + warm + 2 * (train.steps > 0),
+        models=1 + warm + (train.steps > 0),
+        checkpoints=CHECKPOINTS,
+    )
+
+
+def _evaluation(run: Run) -> Workload:
+    comparison = run.comparison
+    prompts, policies = len(comparison.prompts), len(comparison.policies)
+    drawn = len(comparison.models) * prompts * comparison.samples
+    kl = 2 * policies * prompts * min(comparison.kl_samples, comparison.samples)
+    pairs = 2 * policies * prompts * comparison.judge_pairs if comparison.judge else 0
+    return Workload(
+        "evaluate",
+        generated=drawn,
+        scored=drawn * len(comparison.rewards),
+        read=kl,
+        judged=pairs,
+        loaded=len(comparison.models) + (kl > 0),
+        stored=drawn,
+    )
+
+
+@dataclass(frozen=True)
+class Room:
+    """Bytes on the disk."""
+
+    results: int
+    """Bytes that remain after the run, at least."""
+
+    passing: int
+    """Bytes of the checkpoints, which are removed when their training ends."""
+
+    @property
+    def most(self) -> int:
+        """The bytes that must be free when the last training is nearly done."""
+        return self.results + self.passing
+
+
+def room(run: Run, works: list[Workload], parameters: int) -> Room:
+    """The bytes that the files of a run take at least.
+
+    - `parameters`: number of weights of the policy.
+    """
+    due = [work for work in works if not work.reused]
+    weights = SINGLE * parameters
+    trained = 0 if run.config.train.lora else parameters  # adapters are small
+    checkpoint = SINGLE * (1 + OPTIMIZER) * trained
+    return Room(
+        results=sum(weights * work.models + ROW * work.stored for work in due),
+        passing=max((checkpoint * work.checkpoints for work in due), default=0),
+    )
+
+
+def parameters_of(run: Run) -> int | None:
+    """The number of weights of the policy; None where they cannot be counted without loading them:
+    of a server, in other formats, or on the hub and not yet in the cache."""
+    if not ModelSpec.parse(run.config.model).has_weights:
+        return None
+    from transformers import AutoModelForCausalLM
+
+    from infalign.models.loading import outline
+
+    remote = run.config.trust_remote_code
+    model = outline(AutoModelForCausalLM, run.model_path, remote, "The model")
+    return None if model is None else sum(p.numel() for p in model.parameters())

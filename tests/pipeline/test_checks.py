@@ -1,0 +1,242 @@
+"""Everything that can be known before the first generation is checked before it."""
+
+import json
+import shutil
+from collections import namedtuple
+
+import pytest
+
+from infalign.config import parse_config
+from infalign.demo import bundled
+from infalign.errors import ArgumentError, InfalignError
+from infalign.models.hf import LanguageModel
+from infalign.pipeline.checks import Check, check, checks_of
+from infalign.pipeline.folder import Run
+from infalign.pipeline.run import run
+
+BASE = {
+    "model": "bundled:language-model",
+    "reward": "mine.py:length",
+    "prompts": {"file": "bundled:harmless", "limit": 4},
+    "procedure": "best-of-n:2",
+    "kl": 0.3,
+    "sampling": {"max_new_tokens": 4, "batch_size": 16},
+    "calibration": {"samples": 4},
+    "train": {"batch_size": 8, "group": 4, "steps": 1},
+    "evaluate": {"prompts": {"limit": 4}, "samples": 4},
+}
+
+
+def changed(base, changes):
+    """`base` with nested changes, as an override of the command line makes them."""
+    merged = dict(base)
+    for key, value in changes.items():
+        nested = isinstance(value, dict) and isinstance(base.get(key), dict)
+        merged[key] = changed(base[key], value) if nested else value
+    return merged
+
+
+@pytest.fixture
+def generated(monkeypatch):
+    """The numbers of responses that a language model was asked for."""
+    asked = []
+    sample = LanguageModel.sample
+
+    def counting(self, conversations, n, **options):
+        asked.append(n * len(conversations))
+        return sample(self, conversations, n, **options)
+
+    monkeypatch.setattr(LanguageModel, "sample", counting)
+    return asked
+
+
+MINE = """
+import math
+
+def length(prompts, completions, **columns):
+    return [float(len(str(c))) for c in completions]
+
+def failing(prompts, completions, **columns):
+    raise RuntimeError("no such table")
+
+def infinite(prompts, completions, **columns):
+    return [math.inf for _ in completions]
+
+def words(prompts, completions, **columns):
+    return ["good" for _ in completions]
+
+def short(prompts, completions, **columns):
+    return [1.0] * (len(completions) - 1)
+
+def needy(prompts, completions, tests):
+    return [1.0 for _ in completions]
+
+def both(prompts, first, second):
+    return [2.0 for _ in first]
+
+def unhashable(text):
+    return [text]
+"""
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").write_text(MINE)
+    rows = [{"prompt": f"What is {n}?", "prompt_id": f"p{n}", "split": "train"} for n in range(4)]
+    held = [{"prompt": f"Why is {n}?", "prompt_id": f"p{n}", "split": "test"} for n in range(4)]
+    (tmp_path / "same-ids.jsonl").write_text("\n".join(map(json.dumps, rows + held)))
+    (tmp_path / "same-texts.jsonl").write_text(
+        "\n".join(json.dumps({"prompt": "Who?"}) for _ in "a")
+    )
+    (tmp_path / "empty.jsonl").write_text(json.dumps({"prompt": " "}))
+    (tmp_path / "long.jsonl").write_text(
+        "\n".join(json.dumps({"prompt": f"{n} " * 2000}) for n in range(4))
+    )
+    return tmp_path
+
+
+def named(file):
+    return {"prompts": {"file": file}}
+
+
+REFUSED = {
+    "transform": ({"transform": "exponentiel:5"}, ["transform", "exponentiel"]),
+    "procedure": ({"procedure": "best-of:4"}, ["procedure", "best-of"]),
+    "method": ({"train": {"method": "ppo"}}, ["train.method", "must be one of rloo"]),
+    "KL of the transform": ({"kl": 99.0, "transform": "identity"}, ["does not reach kl=99"]),
+    "KL with K samples": (
+        {"kl": 2.5},
+        ["`kl` 2.5 nats", "`calibration.samples` 4", "at most 2.08", "such as"],
+    ),
+    "KL with K samples and a pooled table": (
+        {"kl": 2.5, "calibration": {"calibrator": "pooled"}},
+        ["`calibration.samples` 4"],
+    ),
+    "KL of the raw reward": (
+        {"kl": 0.72, "calibration": {"samples": 2}},
+        ["`rlhf`", "log 2 = 0.693", "more `calibration.samples`"],
+    ),
+    "KL of one baseline": (
+        {"kl": 0.72, "calibration": {"samples": 2}, "train": {"baselines": ["pkpo"]}},
+        ["`pkpo`", "log 2 = 0.693"],
+    ),
+    "bonbon": (
+        {"procedure": "worst-of-n:2", "train": {"method": "bonbon"}},
+        ["`bonbon`", "worst-of-n:2"],
+    ),
+    "prompts that are missing": (named("none.jsonl"), ["none.jsonl does not exist"]),
+    "prompts that are empty": (named("empty.jsonl"), ["empty.jsonl, line 1", "empty"]),
+    "prompts in both": (named("same-texts.jsonl"), ["1 of 1 evaluation prompts are training"]),
+    "ids in both": (named("same-ids.jsonl"), ["4 of 4", "the id of a training prompt", "'p0'"]),
+    "prompts that are too long": (
+        {"prompts": {"file": "long.jsonl"}, "evaluate": {"prompts": {"file": "bundled:harmless"}}},
+        ["positions", "too long"],
+    ),
+    "test prompts that are too long": (
+        {"evaluate": {"prompts": {"file": "long.jsonl"}}},
+        ["positions", "(4 of 8 prompts are too long)"],
+    ),
+    "too few prompts": ({"train": {"batch_size": 64}}, ["at least 16 prompts"]),
+    "names of policies": (
+        {"evaluate": {"policies": {"rloo": "bundled:language-model"}}},
+        ["`evaluate.policies` has 'rloo'"],
+    ),
+    "procedures of the evaluation": (
+        {"evaluate": {"procedures": ["best-of-n:8"]}},
+        ["fewer than the 8"],
+    ),
+    "options of the trainer": (
+        {"train": {"trl": {"max_grad_nrm": 1, "optim": 3}}},
+        ["max_grad_nrm", "mean `max_grad_norm`?", "`train.trl.optim` is 3"],
+    ),
+    "model": ({"model": "nowhere/model"}, ["The model 'nowhere/model'"]),
+    "reward that is missing": ({"reward": "mine.py:nothing"}, ["mine.py:nothing"]),
+    "reward that fails": ({"reward": "mine.py:failing"}, ["`failing`", "no such table"]),
+    "reward that is infinite": ({"reward": "mine.py:infinite"}, ["infinite", "finite"]),
+    "reward of words": ({"reward": "mine.py:words"}, ["`words`", "number"]),
+    "reward that leaves out": ({"reward": "mine.py:short"}, ["`short`", "1 for 2"]),
+    "reward without its column": ({"reward": "mine.py:needy"}, ["`needy`", "tests"]),
+    "gold reward that fails": (
+        {"evaluate": {"gold": {"true": "mine.py:failing"}}},
+        ["`failing`", "no such table"],
+    ),
+    "judge that is missing": ({"evaluate": {"judge": "mine.py:none"}}, ["mine.py:none"]),
+    "judge of other numbers": ({"evaluate": {"judge": "mine.py:both"}}, ["judge", "2.0"]),
+    "answers that cannot vote": (
+        {"evaluate": {"answers": "mine.py:unhashable", "procedures": ["majority-vote:3"]}},
+        ["hashable"],
+    ),
+    "reward server": ({"reward": "http://127.0.0.1:9/score"}, ["127.0.0.1:9"]),
+    "judge server": ({"evaluate": {"judge": "http://127.0.0.1:9/v1#m"}}, ["127.0.0.1:9"]),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_a_mistake_is_refused_before_anything_is_generated(case, folder, generated, monkeypatch):
+    monkeypatch.setattr("urllib3.util.Retry.sleep", lambda *_: None)
+    changes, words = REFUSED[case]
+    with pytest.raises((InfalignError, ArgumentError)) as caught:
+        run(parse_config(changed(BASE, changes)), folder / "run")
+    for word in words:
+        assert word in str(caught.value)
+    assert generated == [] and not (folder / "run").exists()
+
+
+def test_a_disk_without_room_is_refused_before_anything_is_generated(
+    folder, generated, monkeypatch
+):
+    disk = namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: disk(10**12, 10**12 - 10**6, 10**6))
+    with pytest.raises(InfalignError, match=r"needs at least .* MB .*, and 1.0 MB are free"):
+        run(parse_config(BASE), folder / "run")
+    assert generated == [] and not (folder / "run").exists()
+
+
+def test_every_failure_is_reported_at_once(folder, generated):
+    changes = {
+        "kl": 2.5,
+        "prompts": {"file": "none.jsonl"},
+        "train": {"trl": {"max_grad_nrm": 1}},
+        "evaluate": {"answers": "mine.py:unhashable"},
+    }
+    with pytest.raises(InfalignError) as caught:
+        run(parse_config(changed(BASE, changes)), folder / "run")
+    lines = str(caught.value).splitlines()
+    assert lines[0].startswith("4 things must be mended before the run can begin:")
+    for number, word in enumerate(["`kl` 2.5", "none.jsonl", "max_grad_nrm", "hashable"], 1):
+        assert lines[number].startswith(f"{number}. ") and word in lines[number]
+
+
+def test_a_check_without_what_it_needs_is_not_made():
+    config = parse_config(BASE)
+    made = []
+
+    def failing():
+        raise InfalignError("the first failed")
+
+    checks = [
+        Check("first", failing),
+        Check("second", lambda: made.append(2), ("first",)),
+        Check("third", lambda: made.append(3)),
+    ]
+    with pytest.raises(InfalignError, match="the first failed"):
+        check(Run(config, None), checks)
+    assert made == [3]
+
+
+def test_a_run_that_can_be_done_passes_every_check(folder, generated):
+    config = parse_config(changed(BASE, {"reward": "bundled:harmless"}))
+    checks = checks_of(Run(config, folder / "run"))
+    assert check(Run(config, folder / "run"), checks) == [one.name for one in checks]
+    assert generated == [] and not (folder / "run").exists()
+
+
+def test_a_model_of_the_hub_or_a_server_has_no_known_size(folder):
+    from infalign.pipeline.workload import parameters_of
+
+    weights = parameters_of(Run(parse_config(BASE), folder))
+    stored = bundled("bundled:language-model", "model") / "model.safetensors"
+    assert weights is not None and weights <= stored.stat().st_size
+    server = parse_config(changed(BASE, {"model": "http://127.0.0.1:9/v1#m"}))
+    assert parameters_of(Run(server, folder)) is None
