@@ -165,8 +165,8 @@ def numbers(name: str, value: Any, *, padded: bool = False) -> np.ndarray:
 def unit_interval(name: str, value: Any, remedy: str = "") -> np.ndarray:
     """`value` as a float array with every entry in [0, 1]. NaN counts as outside."""
     array = numbers(name, value)
-    outside = ~((array >= 0) & (array <= 1))
-    if outside.any():
+    if array.size and not (array.min() >= 0 and array.max() <= 1):
+        outside = ~((array >= 0) & (array <= 1))
         raise ArgumentError(
             name,
             f"must lie in [0, 1]; got {array[outside].flat[0]:g} "

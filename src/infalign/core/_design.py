@@ -27,6 +27,9 @@ from ._transforms import Tabulated
 TABLE_POINTS = 48
 """Points of the tabulated optimum in each panel of the quadrature."""
 
+WIDEST = 0.1
+"""Width of a panel of the quadrature above which it counts as two for the table."""
+
 ROUNDING = 1e-16
 """Relative rounding error of a table's values."""
 
@@ -228,10 +231,13 @@ def _table(optimum: Optimum, procedure: AbstractProcedure, against: AbstractProc
     """Φ on a grid, with its exact slope. The grid is fine enough that the table's tilt is the
     optimum."""
     curve, grid = optimum.curve, optimum.curve.grid
-    u, phi = grid.refine(optimum.gradient, TABLE_POINTS)
     if not isinstance(procedure, RankProcedure):
+        u, phi = grid.refine(optimum.gradient, TABLE_POINTS)
         return _jumping_table(grid, u, phi, procedure.breaks)
-    _, cdf = grid.refine(curve.cdf, TABLE_POINTS)
+    # The table's cubics are less exact in wide panels than the panels' polynomials.
+    narrow = grid.cut(2 * grid.half[:, 0] > WIDEST)
+    u, phi = narrow.refine(grid.interpolate(optimum.gradient, narrow), TABLE_POINTS)
+    _, cdf = narrow.refine(grid.interpolate(curve.cdf, narrow), TABLE_POINTS)
     # Φ' = h(F) g, from Φ(u) = −∫_u^1 h(F) dG + const; its integral is Φ(1) − Φ(0).
     total = grid.integrate(procedure.density(curve.cdf) * against.density(grid.nodes))
     u, cdf, phi = np.append(u, 1.0), np.append(np.clip(cdf, 0, 1), 1.0), np.append(phi, total)

@@ -1,11 +1,12 @@
 """The policy with the largest win rate at a KL strength or budget, if selection is by rank.
 
-Newton's method starts from the reference tilted by its own gradient, at the requested KL. If the
-optimum is far from this start (win rates above about .99), the solver follows the optimum from a
-smaller KL.
+Newton's method starts from a few steps of an iteration on the axis of ranks, or from the reference
+tilted by its own gradient. If it reaches no solution from there, the solver follows the optimum
+from a smaller KL.
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 
@@ -15,6 +16,7 @@ from infalign.errors import SolveError
 
 from .newton import Budget, Iterate, Problem, State, Strength
 from .point import Optimum, solve_near
+from .ranks import iterated, suit
 from .starts import (
     IMPROVEMENTS,
     LARGEST_LOG_SCALE,
@@ -64,6 +66,13 @@ def frontier(
     return [optima[kl] for kl in kls]
 
 
+def _starts(problem: Problem, kl: float) -> list[Callable[[], Iterate | None]]:
+    """Starts at a budget, the most promising first."""
+    by_rank = partial(iterated, problem)
+    tilts = [partial(tilted_reference, problem, kl, steps) for steps in IMPROVEMENTS]
+    return [by_rank, *tilts] if suit(problem.against) else [*tilts, by_rank]
+
+
 class Path:
     """The optima of one procedure as the KL budget grows; remembers the last two."""
 
@@ -79,7 +88,13 @@ class Path:
     def at_beta(self, beta: float) -> Optimum:
         """The optimum at a KL strength."""
         problem, log_beta = self._problem(Strength()), float(np.log(beta))
-        state = solve_near(problem, tilted_reference_at(problem, log_beta))
+        state = None
+        with np.errstate(all="ignore"):
+            start = iterated(problem, log_beta) if suit(self.against) else None
+        if start is not None:
+            state = solve_near(problem, start)
+        if state is None:
+            state = solve_near(problem, tilted_reference_at(problem, log_beta))
         if state is None:
             last = self._walk(lambda last: last.state.log_beta <= log_beta).state
             state = solve_near(problem, Iterate(last.grid, last.y, log_beta))
@@ -107,10 +122,11 @@ class Path:
         """The optimum, starting from the last ones or else from the reference."""
         state = self._next(kl) if self.waypoints else None
         problem = self._problem(Budget(kl))
-        for improvement in IMPROVEMENTS:
-            if state is not None:
-                break
-            state = solve_near(problem, tilted_reference(problem, kl, improvement))
+        for start in _starts(problem, kl):
+            if state is None:
+                with np.errstate(all="ignore"):  # a start too far off is rejected by its residual
+                    iterate = start()
+                state = None if iterate is None else solve_near(problem, iterate)
         return None if state is None else self._arrived(kl, state)
 
     def _next(self, kl: float) -> State | None:
