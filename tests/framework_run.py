@@ -80,6 +80,7 @@ def make_run(folder: Path, **made_with) -> Path:
         "model": "bundled:language-model",
         "reward": REWARD,
         "prompts": {"file": str(folder / "prompts.jsonl")},
+        "evaluate": {"prompts": {"file": "bundled:helpful"}},
         "kl": KL,
         "sampling": {"temperature": 0.7, "max_new_tokens": 32},
         "calibration": {"samples": 16, "calibrator": "ecdf"},

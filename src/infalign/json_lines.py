@@ -39,17 +39,25 @@ def read_rows(path: Path) -> Iterator[tuple[int, dict]]:
     damaged, and for a line that is not a JSON object: NaN and Infinity, which JSON does not have, a
     name that occurs twice in one object, and half of a surrogate pair count as errors too.
     """
-    for number, line in enumerate(read_text(path).split("\n"), 1):
+    return rows_in(read_text(path), path)
+
+
+def rows_in(text: str, path: Path) -> Iterator[tuple[int, dict]]:
+    """The rows of the text of a file, as `read_rows` gives them.
+
+    - `path`: the file, for errors.
+    """
+    for number, line in enumerate(text.split("\n"), 1):
         line = line.strip(" \t\r")
         if not line:
             continue
         try:
-            row = _value(line)
+            row = value_of(line)
         except (ValueError, RecursionError) as error:
             if number == 1 and line.startswith("["):
                 raise _no_array(path) from None
             raise DataError(
-                f"{path}, line {number}: {_why(error)}: {_check.short(line)}."
+                f"{path}, line {number}: {why_not(error)}: {_check.short(line)}."
             ) from None
         if isinstance(row, list) and number == 1:
             raise _no_array(path)
@@ -92,9 +100,11 @@ def read_text(path: Path) -> str:
         ) from None
 
 
-def _value(line: str):
-    row = json.loads(line, parse_constant=_no_constant, object_pairs_hook=_once)
-    if "\\u" in line:
+def value_of(text: str):
+    """The JSON value of a text. `why_not` words the ValueError or RecursionError for what is not
+    one, or breaks a rule of `read_rows`."""
+    row = json.loads(text, parse_constant=_no_constant, object_pairs_hook=_once)
+    if "\\u" in text:
         json.dumps(row, ensure_ascii=False).encode()  # a UnicodeError is a ValueError
     return row
 
@@ -112,7 +122,8 @@ def _once(pairs: list[tuple[str, object]]) -> dict:
     return row
 
 
-def _why(error: ValueError | RecursionError) -> str:
+def why_not(error: ValueError | RecursionError) -> str:
+    """What is wrong with a text that `value_of` refuses."""
     if isinstance(error, RecursionError):
         return "its values are nested too deep"
     if isinstance(error, UnicodeEncodeError):

@@ -96,14 +96,24 @@ def read_as_written(content: bytes, printed: str) -> bool:
     """Whether the prompts of the output are those of the file, by an independent reading."""
     shown = [json.loads(own) for own in printed.split("\n") if own]
     try:
-        lines = content.decode("utf-8-sig").split("\n")
-        rows = [json.loads(own) for own in lines if own.strip()]
-    except ValueError:  # no JSON Lines
+        rows = _rows(content.decode("utf-8-sig"))
+    except ValueError:  # neither JSON nor JSON Lines
         return False
     rows = [own for own in rows if own.get("split", "test") in ("test", None)]
     if len(rows) != len(shown):
         return False
     return all(_same(own["prompt"], out["prompt"]) for own, out in zip(rows, shown, strict=True))
+
+
+def _rows(text: str) -> list:
+    """The rows of a JSON list, or of JSON Lines."""
+    try:
+        whole = json.loads(text)
+    except ValueError:
+        whole = None
+    if isinstance(whole, list):
+        return [{"prompt": own} if isinstance(own, str) else own for own in whole]
+    return [json.loads(own) for own in text.split("\n") if own.strip()]
 
 
 def _same(written, shown) -> bool:

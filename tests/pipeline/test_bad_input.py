@@ -145,8 +145,8 @@ def test_ids_that_repeat_are_counted(run, tmp_path):
 
 
 def test_evaluating_on_training_prompts_is_refused(run, tmp_path):
-    row = json.dumps({"prompt": "one"})
-    (tmp_path / "same.jsonl").write_text(f"{row}\n")
+    rows = [json.dumps({"prompt": "one", "split": split}) for split in ("train", "test")]
+    (tmp_path / "same.jsonl").write_text("\n".join(rows))
     code, errors = run(prompts={"file": str(tmp_path / "same.jsonl")})
     assert code == 1 and "1 of 1 evaluation prompts are training prompts" in message(errors)
 

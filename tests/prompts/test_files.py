@@ -32,7 +32,6 @@ def test_only_a_newline_ends_a_line(tmp_path, separator):
     written = f'{{"prompt": "{text}"}}\n' if separator > "\x20" else line(text)
     prompts = read(tmp_path / "a.jsonl", (written + line("b")).encode())
     assert [p.text for p in prompts] == [text, "b"]
-    assert [p.id for p in prompts] == ["a-1", "a-2"]
 
 
 @given(st.lists(st.text(st.characters(exclude_categories=["Cs"])).filter(str.strip), min_size=1))
@@ -86,8 +85,8 @@ REFUSED = {
     "parquet": (b"PAR1\x00\x84\xff", "is a Parquet file. Name it .parquet"),
     "zip": (b"PK\x03\x04\xff", "is a ZIP file. Unpack it"),
     "zstd": (b"(\xb5/\xfd\xff", "is compressed with zstd"),
-    "array": (json.dumps([{"prompt": "a"}]).encode(), "is one JSON array.*jq -c '.\\[\\]'"),
-    "array over lines": (json.dumps([{"prompt": "a"}], indent=1).encode(), "is one JSON array"),
+    "cut array": (b'[{"prompt": "a"},\n{"prompt"', "line 2: not JSON .*column 10"),
+    "array of numbers": (b"[1]", "row 1: neither an object nor a text: 1"),
     "object over lines": (json.dumps({"prompt": "a"}, indent=1).encode(), "line 1: not a JSON"),
     "a number": (b"3\n", "line 1: not a JSON object: '3'"),
     "no json": (line("a").encode() + b"prompt,b\n", "line 2: not a JSON object .*column 1"),
@@ -123,16 +122,30 @@ def test_whole_surrogate_pairs_are_characters(tmp_path):
     assert read(tmp_path / "a.jsonl", b'{"prompt": "\\ud83d\\ude00"}\n')[0].text == "\U0001f600"
 
 
-@pytest.mark.parametrize("name", ["rows.csv", "rows.tsv", "rows.xlsx"])
-def test_tables_in_other_formats_are_refused_with_the_formats_that_are_read(tmp_path, name):
-    with pytest.raises(DataError, match=rf"{name} must be JSON Lines .*Parquet .*Convert it first"):
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("rows.xlsx", "got .xlsx. Save it as CSV"),
+        ("rows.pkl", "got .pkl. Write it as JSON Lines or Parquet; a pickle can run code"),
+        ("rows.feather", "got .feather. Write it as Parquet"),
+        ("rows.tar.gz", "got .tar. Unpack it"),
+        ("rows.parquet.gz", r"is \.parquet in gzip. Unpack it"),
+    ],
+)
+def test_other_formats_are_refused_with_what_to_do(tmp_path, name, words):
+    with pytest.raises(DataError, match=f"{name} .*{words}"):
         read(tmp_path / name, b"prompt\na\n")
+
+
+def test_a_missing_file_is_refused_with_the_key_for_the_hub(tmp_path):
+    with pytest.raises(DataError, match=r"no/such does not exist\. .*`prompts\.dataset`"):
+        load_prompts(Prompts(file="no/such"))
 
 
 def test_a_broken_parquet_file_and_a_folder_are_refused_by_name(tmp_path):
     with pytest.raises(DataError, match=r"rows\.parquet is not a readable Parquet file"):
         read(tmp_path / "rows.parquet", b"PAR1\x00\x84\xff")
-    with pytest.raises(DataError, match=r"is not a file\. Name a file: JSON Lines"):
+    with pytest.raises(DataError, match=r"in it: rows\.parquet\. Name a file: JSON Lines"):
         load_prompts(Prompts(file=str(tmp_path)))
 
 

@@ -6,7 +6,8 @@ import pytest
 
 from infalign import DataError
 from infalign.config import Prompts, parse_config
-from infalign.prompts import Prompt, fingerprint, load_prompts
+from infalign.prompts import Prompt, columns_fingerprint, fingerprint, load_prompts
+from infalign.prompts.ids import content_key
 from infalign.stores.prompt_sets import union
 
 
@@ -39,8 +40,9 @@ def test_a_data_set_is_read_by_split_and_limit(folder):
         "q2": "Question 2?",
     }
     assert read(dataset=str(folder), limit=2) == {"q0": "Question 0?", "q1": "Question 1?"}
-    # Without ids of its own a prompt goes by its data set and row.
-    assert read(dataset=str(folder), split="test") == {"talks-0": "And then?", "talks-1": "Why?"}
+    # Without ids of its own a prompt goes by its text.
+    named = {content_key([{"role": "user", "content": t}]): t for t in ("And then?", "Why?")}
+    assert read(dataset=str(folder), split="test") == named
 
 
 def test_held_out_prompts_come_from_the_other_split_of_the_same_data_set(folder):
@@ -56,7 +58,6 @@ def test_preference_pairs_in_folders_give_the_conversation_before_the_last_reply
     pair = {"chosen": f"{start}\n\nAssistant: Short.", "rejected": f"{start}\n\nAssistant: No."}
     write(folder.parent / "hh/helpful-base/train.jsonl", [pair])
     (prompt,) = load_prompts(Prompts(dataset=str(folder.parent / "hh"), config="helpful-base"))
-    assert prompt.id == "helpful-base-0"
     assert [m["role"] for m in prompt.messages] == ["user", "assistant", "user"]
     assert [m["content"] for m in prompt.messages] == ["Hello", "Hi", "How long?"]
 
@@ -64,11 +65,14 @@ def test_preference_pairs_in_folders_give_the_conversation_before_the_last_reply
 @pytest.mark.parametrize(
     ("source", "words"),
     [
-        ({"split": "valid"}, r"talks', split 'valid', cannot be read: .*train.*Check `prompts"),
+        (
+            {"split": "valid"},
+            r"talks holds no prompts with split 'valid'; its splits are train \(3",
+        ),
         ({"config": "nope"}, r"talks/nope', split 'train', cannot be read"),
         (
             {"column": "question"},
-            r"talks, row 0: `question` must be .* Name another column with --column",
+            r"talks, row 0: there is no column `question`. Its columns are .* with --column",
         ),
     ],
 )
@@ -123,3 +127,12 @@ def test_the_prompt_itself_is_no_column(tmp_path):
     write(tmp_path / "p.jsonl", [{"prompt": "1 + 1?", "answer": 2}])
     (prompt,) = load_prompts(Prompts(file=str(tmp_path / "p.jsonl")))
     assert prompt.columns == {"answer": 2}
+
+
+def test_the_fingerprint_of_columns_sees_what_rewards_read_and_nothing_else():
+    asked = ({"role": "user", "content": "1 + 1?"},)
+    first, other = Prompt("a", asked, {"answer": 2}), Prompt("b", asked, {"answer": 2})
+    known = columns_fingerprint([first, other])
+    assert known == columns_fingerprint([other, first])
+    assert known != columns_fingerprint([first, Prompt("b", asked, {"answer": 3})])
+    assert known == columns_fingerprint([first, Prompt("b", (), {"answer": 2})])

@@ -1,8 +1,10 @@
 """A prompt as chat messages: what every model can be given, or a refusal by name."""
 
+import json
+
 import pytest
 
-from infalign.prompts.messages import ROLES, UNREAD, BadPrompt, messages_of, opening
+from infalign.prompts.messages import ROLES, UNREAD, BadPrompt, messages_of
 
 USER = {"role": "user", "content": "Hi"}
 REPLY = {"role": "assistant", "content": "Hello"}
@@ -19,6 +21,17 @@ def test_other_keys_of_a_message_are_left_out():
     assert messages_of([{**USER, "date": 1, "tool_calls": None, "images": []}]) == [USER]
 
 
+def test_messages_in_the_form_of_share_gpt_are_read():
+    given = [{"from": "system", "value": "Be kind."}, {"from": "human", "value": "Hi"}]
+    given += [{"from": "gpt", "value": "Hello"}, {"from": "human", "value": "Bye", "weight": None}]
+    assert messages_of(given) == [
+        {"role": "system", "content": "Be kind."},
+        USER,
+        REPLY,
+        {"role": "user", "content": "Bye"},
+    ]
+
+
 REFUSED = {
     "nothing": (None, "must be a text or a list of messages"),
     "empty": ("", "is empty"),
@@ -30,7 +43,9 @@ REFUSED = {
     "object": ({"role": "user", "content": "Hi"}, "must be a text or a list"),
     "texts": (["a", "b"], "entry 0 is 'a'"),
     "one text": ([USER, "b"], "entry 1 is 'b'"),
-    "share gpt": ([{"from": "human", "value": "Hi"}], "message 0 has from, value. Rename its keys"),
+    "share gpt tool": ([{"from": "observation", "value": "Hi"}], "message 0 has from, value."),
+    "as one text": (json.dumps([USER]), "is a list of messages that was written as one text"),
+    "as Python text": (str([USER, REPLY]), "is a list of messages that was written as one text"),
     "no keys": ([{}], "message 0 has nothing"),
     "role": ([{"role": "human", "content": "Hi"}], "message 0 has the role 'human'"),
     "role none": ([{"role": None, "content": "Hi"}], "message 0 has the role None"),
@@ -63,9 +78,3 @@ def test_what_would_be_lost_from_a_message_is_refused_by_name(key):
     reply = {"role": "assistant", "content": None, key: [{"id": "1"}]}
     with pytest.raises(BadPrompt, match=f"message 1 has {key}"):
         messages_of([USER, reply, {"role": "tool", "content": "22"}])
-
-
-def test_a_transcript_opens_with_everything_before_its_last_reply():
-    turns = opening("\n\nHuman: a \n\nAssistant: b\n\nHuman: c\n\nAssistant: d")
-    assert [m["content"] for m in turns] == ["a ", "b", "c"]
-    assert opening("no transcript") is None

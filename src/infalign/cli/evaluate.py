@@ -104,12 +104,19 @@ def evaluate(
     ] = Unreadable.error,
     prompts: Annotated[
         str | None,
-        _option(COMPARED, "JSON Lines or Parquet file, bundled:helpful or bundled:harmless."),
+        _option(
+            COMPARED,
+            "JSON Lines, JSON, CSV or Parquet file, bundled:helpful or bundled:harmless.",
+        ),
     ] = None,
     split: Annotated[str, _option(COMPARED, "Split to use.")] = "test",
     column: Annotated[
-        str, _option(COMPARED, "Column of --prompts that holds the prompt.")
-    ] = "prompt",
+        str | None,
+        _option(
+            COMPARED,
+            "Column of --prompts that holds the prompt. Default: the one with a usual name.",
+        ),
+    ] = None,
     limit: Annotated[
         int | None, _option(COMPARED, "Use only the first N prompts.", metavar="N")
     ] = None,

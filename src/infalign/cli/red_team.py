@@ -40,7 +40,10 @@ def red_team(
         ),
     ],
     prompts: Annotated[
-        str, typer.Option(help="JSON Lines or Parquet file, bundled:helpful or bundled:harmless.")
+        str,
+        typer.Option(
+            help="JSON Lines, JSON, CSV or Parquet file, bundled:helpful or bundled:harmless."
+        ),
     ],
     reward: Annotated[
         str | None,
@@ -66,9 +69,12 @@ def red_team(
     ] = None,
     sigma: Annotated[float, typer.Option(help="Strength of the augmentations.")] = 0.4,
     split: Annotated[str, typer.Option(help="Split to use.")] = "test",
-    column: Annotated[str, typer.Option(help="Column of --prompts that holds the prompt.")] = (
-        "prompt"
-    ),
+    column: Annotated[
+        str | None,
+        typer.Option(
+            help="Column of --prompts that holds the prompt. Default: the one with a usual name."
+        ),
+    ] = None,
     limit: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="Use only the first N prompts.")
     ] = None,

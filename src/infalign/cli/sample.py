@@ -55,12 +55,17 @@ def sample(
     procedure: Annotated[str, typer.Option(help="How one response is selected.")] = "best-of-n:4",
     prompts: Annotated[
         str | None,
-        typer.Option(help="JSON Lines or Parquet file, bundled:helpful or bundled:harmless."),
+        typer.Option(
+            help="JSON Lines, JSON, CSV or Parquet file, bundled:helpful or bundled:harmless."
+        ),
     ] = None,
     split: Annotated[str, typer.Option(help="Split of --prompts to use.")] = "test",
-    column: Annotated[str, typer.Option(help="Column of --prompts that holds the prompt.")] = (
-        "prompt"
-    ),
+    column: Annotated[
+        str | None,
+        typer.Option(
+            help="Column of --prompts that holds the prompt. Default: the one with a usual name."
+        ),
+    ] = None,
     limit: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="Use only the first N prompts.")
     ] = None,

@@ -179,7 +179,7 @@ def _drift(folder: Path, config: Path | None, prompts: int, rng, trust_remote_co
     from infalign.config import load_config, require_trust
     from infalign.models.functions import beside
     from infalign.models.rewards import load_reward
-    from infalign.prompts import load_prompts
+    from infalign.prompts import run_prompts
 
     quiet_libraries()
     own, config = config is not None, config or folder.parent / "config.yaml"
@@ -194,7 +194,7 @@ def _drift(folder: Path, config: Path | None, prompts: int, rng, trust_remote_co
     with beside(run.folder if own else None):
         trusted = trust_remote_code or run.trust_remote_code
         reward = load_reward(run.reward, trust_remote_code=trusted)
-    drift = rescore(folder, load_prompts(run.prompts), reward, most=prompts, rng=rng)
+    drift = rescore(folder, run_prompts(run).train, reward, most=prompts, rng=rng)
     verdict = (
         "the reward is the same"
         if drift.changed == 0

@@ -51,8 +51,8 @@ class Prompts(Section):
     """Where prompts come from: a file, a bundled set, or a dataset on the Hub."""
 
     file: str | None = None
-    """JSON Lines (also .gz) or Parquet with `prompt` (text or messages) and optionally `prompt_id`
-    and `split`; or bundled:helpful, bundled:harmless."""
+    """JSON Lines, JSON, CSV, TSV (each also .gz), Parquet, Arrow or a folder of `save_to_disk`;
+    looked for beside the configuration first. Or bundled:helpful, bundled:harmless."""
 
     dataset: str | None = None
     """Hub id of a dataset, instead of a file."""
@@ -66,14 +66,39 @@ class Prompts(Section):
     limit: PositiveInt | None = None
     """Use only the first N prompts."""
 
-    column: str = "prompt"
-    """Column that holds the prompt."""
+    column: str | None = None
+    """Column that holds the prompt: a text, messages, or the chosen response of a pair. Default:
+    prompt, or the one column with another usual name, such as question or messages."""
+
+    id_column: str = "prompt_id"
+    """Column that holds the ids. Without one, ids follow from the prompts' text."""
+
+    system: str | None = None
+    """System message to put before every prompt."""
+
+    system_column: str | None = None
+    """Column that holds system messages. Default: system, system_prompt or system_message, if there
+    is one; "" uses none."""
 
     @model_validator(mode="after")
     def _one_source(self):
         if self.file and self.dataset:
             raise ValueError("give either `file` or `dataset`, not both")
+        if self.system is not None and self.system_column:
+            raise ValueError("give either `system` or `system_column`, not both")
         return self
+
+
+SOURCE = ("file", "dataset", "config", "column", "id_column", "system", "system_column")
+"""What the held-out prompts take over from the training prompts."""
+
+
+class TrainingPrompts(Prompts):
+    """Training prompts."""
+
+    test_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    """Share of the prompts that is held out for evaluation if the source has no rows of the split
+    of `evaluate.prompts`."""
 
 
 class SamplingSettings(Section):
@@ -261,7 +286,7 @@ class Config(Section):
     path/to/file.py:function (looked for beside the configuration first), http(s)://HOST/PATH of a
     reward server, or bundled:helpful, bundled:harmless."""
 
-    prompts: Prompts
+    prompts: TrainingPrompts
     """Training prompts."""
 
     procedure: Annotated[str, Listed(_procedure_forms)] = "best-of-n:4"
@@ -411,7 +436,6 @@ class Config(Section):
     def test_prompts(self) -> Prompts:
         """Source of the held-out prompts; each missing key is taken from `prompts`."""
         own = self.evaluate.prompts
-        if own.file or own.dataset:
-            return own
-        source = self.prompts.model_dump(include={"file", "dataset", "config", "column"})
-        return own.model_copy(update=source)
+        taken = ("system",) if own.file or own.dataset else SOURCE
+        values = {k: getattr(self.prompts, k) for k in taken if k not in own.model_fields_set}
+        return own.model_copy(update=values)

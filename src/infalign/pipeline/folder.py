@@ -26,7 +26,7 @@ from infalign.manifest import FILE, Manifest, Stage
 from infalign.models.fingerprints import policy_fingerprints, reward_fingerprint
 from infalign.models.functions import beside
 from infalign.models.rewards import load_reward
-from infalign.prompts import Prompt, fingerprint, load_prompts
+from infalign.prompts import Prompt, RunPrompts, fingerprint, run_prompts
 from infalign.seeds import derived
 
 PACKAGES = ("infalign", "torch", "transformers", "trl", "numpy", "scipy")
@@ -138,14 +138,19 @@ class Run:
         return str(bundled(self.config.model, "model") or self.config.model)
 
     @cached_property
+    def all_prompts(self) -> RunPrompts:
+        """The training and the held-out prompts, and what was decided about them."""
+        return run_prompts(self.config)
+
+    @property
     def prompts(self) -> list[Prompt]:
         """The training prompts."""
-        return load_prompts(self.config.prompts)
+        return self.all_prompts.train
 
     @cached_property
     def test_prompts(self) -> list[Prompt]:
         """The held-out prompts; none of them is a training prompt."""
-        held_out = load_prompts(self.config.test_prompts)
+        held_out = self.all_prompts.test
         trained = {json.dumps(p.messages) for p in self.prompts}
         shared = [p.id for p in held_out if json.dumps(p.messages) in trained]
         if shared:

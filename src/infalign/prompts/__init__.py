@@ -1,6 +1,14 @@
-"""Prompts, from JSON Lines, Parquet, or a dataset on the Hugging Face Hub."""
+"""Prompts, from files, folders, or a dataset on the Hugging Face Hub."""
 
+from .held_out import RunPrompts, run_prompts
 from .load import load_prompts
-from .prompt import Prompt, fingerprint
+from .prompt import Prompt, columns_fingerprint, fingerprint
 
-__all__ = ["Prompt", "fingerprint", "load_prompts"]
+__all__ = [
+    "Prompt",
+    "RunPrompts",
+    "columns_fingerprint",
+    "fingerprint",
+    "load_prompts",
+    "run_prompts",
+]

@@ -1,105 +1,114 @@
 """The prompts of one source, checked."""
 
+import logging
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from infalign import _check
 from infalign.config import Prompts
 from infalign.demo import bundled
 from infalign.errors import DataError
 
-from .files import file_rows
-from .hub import hub_rows
-from .messages import BadPrompt, messages_of, opening
+from .columns import other_columns, reader_of
+from .conversations import TURN
+from .files import file_table
+from .hub import hub_table
+from .ids import ids_of
+from .messages import BadPrompt
 from .prompt import Prompt
+from .table import Row, Table
 
-OWN = ("prompt_id", "split")
-"""Columns that rewards do not get, or get in another way."""
-
-COLUMN = "Name another column with --column, or `prompts.column` in the configuration."
+LOG = logging.getLogger(__name__)
 
 
-def load_prompts(source: Prompts) -> list[Prompt]:
+@dataclass(frozen=True)
+class Loaded:
+    """Prompts, and what a user should know about how they were read."""
+
+    prompts: list[Prompt]
+    notes: list[str]
+
+
+def load_prompts(source: Prompts, folder: Path | None = None) -> list[Prompt]:
     """The prompts of one source.
 
     A prompt is a text, which is one message of the user, or a list of chat messages that ends with
     the user's. The texts keep their white space. Rows without a `split`, or with null there, belong
     to every split. The other columns of the source become the prompts' `columns`, in every prompt
-    the same; a row without one has None there.
+    the same; a row without one has None there. What was decided by names is logged.
+
+    - `folder`: where a relative file is looked for first, before the working directory.
 
     Raises DataError with file and row for a source that is missing, empty or unreadable, for a
     prompt that is neither, and for duplicate ids.
     """
-    if source.file:
-        path = bundled(source.file, "prompts") or Path(source.file)
-        name, (place, rows) = source.file, file_rows(path)
-    else:
-        place, (name, rows) = "row", hub_rows(source)
-    splits = [_split(name, place, i, row) for i, row in rows]
-    chosen = [row for row, split in zip(rows, splits, strict=True) if split in (None, source.split)]
-    if not chosen:
-        others = ", ".join(f"{split} ({n})" for split, n in Counter(splits).items())
+    table = table_of(source, folder)
+    loaded = read_table(table, table.rows(source.split, source.limit), source)
+    say(table.name, loaded.notes)
+    return loaded.prompts
+
+
+def say(name: str, notes: Sequence[str]) -> None:
+    """Log what was decided about the prompts of a source."""
+    if notes:
+        LOG.info("Prompts of %s: %s.", name, "; ".join(notes))
+
+
+def table_of(source: Prompts, folder: Path | None = None) -> Table:
+    """The rows of a source, not yet read as prompts. Raises DataError."""
+    if not source.file:
+        return hub_table(source)
+    own = bundled(source.file, "prompts")
+    if own is None:
+        places = [Path(source.file)]
+        if folder is not None:
+            places.insert(0, folder / source.file)
+        own = next((place for place in places if place.exists()), places[-1])
+    return file_table(own, source.file)
+
+
+def read_table(table: Table, rows: Sequence[Row], source: Prompts) -> Loaded:
+    """Rows of a table as prompts. Raises DataError as `load_prompts`."""
+    reader = reader_of(table, rows, source)
+    if source.id_column not in ("prompt_id", *table.columns):
         raise DataError(
-            f"{name} holds no prompts with split {source.split!r}"
-            + (f"; its splits are {others}. Name one of them with `split`." if others else ".")
+            f"{table.name}, {table.place} {rows[0][0]}: there is no column `{source.id_column}`, "
+            "which `prompts.id_column` names."
         )
-    columns = _other_columns((row for _, row in rows), source.column)
-    prompts = [
-        _prompt(name, place, i, row, source.column, columns) for i, row in chosen[: source.limit]
-    ]
-    ids = [p.id for p in prompts]
+    names = other_columns(table, reader.column)
+    columns = [{name: row.get(name) for name in names} for _, row in rows]
+    read, bad = [], []
+    for number, row in rows:
+        try:
+            read.append(reader.messages(dict(row)))
+        except BadPrompt as error:
+            bad.append((number, error))
+    if bad:
+        number, why = bad[0]
+        more = f" ({len(bad)} of {len(rows)} rows cannot be used)" if len(bad) > 1 else ""
+        raise DataError(f"{table.name}, {table.place} {number}: `{reader.column}` {why}{more}.")
+    ids, notes = ids_of(table, rows, [m for m, _ in read], columns, source.id_column)
     if len(set(ids)) < len(ids):
         duplicate = next(i for i, count in Counter(ids).items() if count > 1)
         raise DataError(
-            f"{name} has prompt_id {duplicate!r} more than once ({len(ids) - len(set(ids))} of "
-            f"{len(ids)} ids are duplicates). Give every prompt an id of its own."
+            f"{table.name} has {source.id_column} {duplicate!r} more than once "
+            f"({len(ids) - len(set(ids))} of {len(ids)} ids are duplicates). Give every prompt an "
+            "id of its own."
         )
-    return prompts
+    prompts = [
+        Prompt(i, tuple(messages), own, plain)
+        for i, (messages, plain), own in zip(ids, read, columns, strict=True)
+    ]
+    return Loaded(prompts, [*reader.notes, *notes, *_transcripts(prompts)])
 
 
-def _split(name: str, place: str, number: int, row: Mapping) -> str | None:
-    split = row.get("split")
-    if split is not None and not isinstance(split, str):
-        raise DataError(
-            f'{name}, {place} {number}: `split` must be a text, such as "train"; got '
-            f"{_check.short(split)}."
-        )
-    return split
-
-
-def _other_columns(rows: Iterable[Mapping], column: str) -> list[str]:
-    """The columns of all rows but those that make the prompt itself."""
-    names = dict.fromkeys(name for row in rows for name in row)
-    return [n for n in names if n not in OWN and not n == column == "prompt"]
-
-
-def _prompt(
-    name: str, place: str, number: int, row: Mapping, column: str, columns: Sequence[str]
-) -> Prompt:
-    value = row.get(column)
-    if value is None and isinstance(row.get("chosen"), str):
-        value = opening(row["chosen"])  # preference pairs contain the prompt
-    try:
-        messages = messages_of(value)
-    except BadPrompt as error:
-        advice = f" Its columns are {', '.join(sorted(row))}. {COLUMN}" if value is None else ""
-        raise DataError(f"{name}, {place} {number}: `{column}` {error}.{advice}") from None
-    return Prompt(
-        _id(name, place, number, row),
-        tuple(messages),
-        {name: row.get(name) for name in columns},
-        plain=isinstance(value, str),
-    )
-
-
-def _id(name: str, place: str, number: int, row: Mapping) -> str:
-    own = row.get("prompt_id")
-    if own is None:  # also where another split of the data set has ids
-        return f"{Path(name.removesuffix('.gz')).stem}-{number}"
-    if isinstance(own, bool) or not isinstance(own, str | int) or own == "":
-        raise DataError(
-            f"{name}, {place} {number}: `prompt_id` must be a text or a whole number; got "
-            f"{_check.short(own)}."
-        )
-    return str(own)
+def _transcripts(prompts: Sequence[Prompt]) -> list[str]:
+    """A note on prompts that are conversations in one text."""
+    written = sum(p.plain and TURN.match(p.text) is not None for p in prompts)
+    if not written:
+        return []
+    return [
+        f"{written} of {len(prompts)} prompts are transcripts (Human: … Assistant: …) in one text; "
+        "the policy gets each as one message of the user"
+    ]

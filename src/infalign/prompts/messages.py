@@ -1,6 +1,5 @@
 """A prompt as chat messages, checked against what every model can be given: roles and texts."""
 
-import re
 from collections.abc import Mapping, Sequence
 
 from infalign import _check
@@ -10,6 +9,10 @@ ROLES = ("system", "developer", "user", "assistant", "tool")
 UNREAD = ("tool_calls", "function_call", "images", "image", "videos", "video", "audio", "audios")
 """Keys of a message that say more than its text."""
 
+SHARE_GPT = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant"}
+SHARE_GPT |= {"chatgpt": "assistant", "bot": "assistant", "model": "assistant", "system": "system"}
+"""Roles of messages in the form {"from": …, "value": …}, and their names elsewhere."""
+
 
 class BadPrompt(ValueError):
     """Why a value is no prompt; goes after the column's name."""
@@ -18,26 +21,17 @@ class BadPrompt(ValueError):
 def messages_of(value) -> list[dict]:
     """The messages of a prompt: a text of the user, or chat messages that end with the user's.
 
-    Texts keep their white space. Of a message, `role` and `content` are read; other keys, such as a
-    date, are left out. Raises BadPrompt for tool calls, images and content in parts, for an empty
-    text, for token ids, and for a conversation in which nothing is left to be answered.
+    Texts keep their white space. Of a message, `role` and `content` are read (or `from` and
+    `value`, as ShareGPT names them); other keys, such as a date, are left out. Raises BadPrompt for
+    tool calls, images and content in parts, for an empty text, for token ids, for messages that
+    were written as one text, and for a conversation in which nothing is left to be answered.
 
     >>> messages_of("How?")
     [{'role': 'user', 'content': 'How?'}]
     """
     if isinstance(value, str):
-        if not value.strip():
-            raise BadPrompt(f"is empty; got {value!r}. Leave such rows out")
-        return [{"role": "user", "content": value}]
-    if isinstance(value, bytes | Mapping) or not isinstance(value, Sequence) or not value:
-        raise BadPrompt(
-            f"must be a text or a list of messages with role and content; got {_check.short(value)}"
-        )
-    if all(isinstance(item, int | float) for item in value):
-        raise BadPrompt(
-            f"is a list of numbers, such as token ids; got {_check.short(value)}. Give the text"
-        )
-    messages = [_message(number, item) for number, item in enumerate(value)]
+        return [{"role": "user", "content": _text(value)}]
+    messages = turns_of(value)
     last = messages[-1]["role"]
     if last != "user":
         remedy = {
@@ -51,12 +45,40 @@ def messages_of(value) -> list[dict]:
     return messages
 
 
+def turns_of(value) -> list[dict]:
+    """The messages of a conversation, which may end with a reply; BadPrompt as `messages_of`."""
+    if isinstance(value, bytes | str | Mapping) or not isinstance(value, Sequence) or not value:
+        raise BadPrompt(
+            f"must be a text or a list of messages with role and content; got {_check.short(value)}"
+        )
+    if all(isinstance(item, int | float) for item in value):
+        raise BadPrompt(
+            f"is a list of numbers, such as token ids; got {_check.short(value)}. Give the text"
+        )
+    return [_message(number, item) for number, item in enumerate(value)]
+
+
+def _text(value: str) -> str:
+    """A text that is a prompt as it is."""
+    if not value.strip():
+        raise BadPrompt(f"is empty; got {value!r}. Leave such rows out")
+    start = "".join(value[:200].split()).replace("'", '"')
+    if start.startswith(('[{"role":', '[{"content":', '[{"from":', '[{"value":')):
+        raise BadPrompt(
+            f"is a list of messages that was written as one text; got {_check.short(value)}. Write "
+            "the list itself, as JSON Lines or Parquet do"
+        )
+    return value
+
+
 def _message(number: int, item) -> dict:
     if not isinstance(item, Mapping):
         raise BadPrompt(
             f"must be a text or a list of messages with role and content; entry {number} is "
             f"{_check.short(item)}"
         )
+    if item.get("from") in SHARE_GPT and "value" in item and "role" not in item:
+        item = {**item, "role": SHARE_GPT[item["from"]], "content": item["value"]}
     if not {"role", "content"} <= item.keys():
         keys = ", ".join(map(str, item))
         raise BadPrompt(
@@ -93,15 +115,3 @@ def _message(number: int, item) -> dict:
             f"{_check.short(content)}. Write it, or leave such prompts out"
         )
     return {"role": role, "content": content}
-
-
-def opening(transcript: str) -> list[dict] | None:
-    """The messages before the last reply of a `\\n\\nHuman: … \\n\\nAssistant: …` transcript; None
-    for any other text."""
-    parts = re.split(r"\n\n(Human|Assistant): ?", transcript)[1:]
-    roles = {"Human": "user", "Assistant": "assistant"}
-    turns = [
-        {"role": roles[role], "content": content}
-        for role, content in zip(parts[::2], parts[1::2], strict=True)
-    ]
-    return turns[:-1] if len(turns) > 1 else None

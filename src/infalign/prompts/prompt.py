@@ -1,5 +1,6 @@
 """A prompt: a conversation that is to be answered, its id, and what else rewards get with it."""
 
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -40,3 +41,10 @@ def fingerprint(prompts: Iterable[Prompt]) -> str:
     fingerprint of all its prompts. Join rows to prompts by id, since their order may differ.
     """
     return prompt_sets.of_members((p.id, p.messages) for p in prompts)
+
+
+def columns_fingerprint(prompts: Iterable[Prompt]) -> str:
+    """Fingerprint of the other columns of a set of prompts, in any order: what a reward function
+    may read besides prompt and completion."""
+    members = ((p.id, json.dumps(dict(p.columns), sort_keys=True, default=repr)) for p in prompts)
+    return prompt_sets.of_members(members)
