@@ -302,6 +302,7 @@ MODES: dict[str, dict[str, tuple[str, dict[str, str], dict[str, str]]]] = {
             {"--sigma": "0.3"},
         ),
     },
+    "list": {"": ("procedures", {"--json": ""}, NONE)},
     "explore": {
         "to a file": ("", {"--out": "other", "--serve": ""}, {"--port": "8000"}),
         "served": ("--serve", {"--out": "other", "--port": "8000"}, NONE),

@@ -15,7 +15,19 @@ import infalign
 from infalign import _check
 from infalign.errors import ArgumentError, InfalignError
 
-from . import design, evaluate, explore, frameworks, plan, red_team, run, sample, store, store_files
+from . import (
+    design,
+    evaluate,
+    explore,
+    frameworks,
+    listing,
+    plan,
+    red_team,
+    run,
+    sample,
+    store,
+    store_files,
+)
 from .terminal import OutputError, discard_output, guarded, open_closed_streams
 from .usage import (
     BROKEN_PIPE,
@@ -45,6 +57,7 @@ resumable(help=evaluate.HELP)(evaluate.evaluate)
 command(help=plan.HELP)(plan.plan)
 command(help=design.HELP)(design.design)
 command(help=sample.HELP)(sample.sample)
+command(name="list", help=listing.HELP)(listing.list_choices)
 resumable(name="red-team", help=red_team.HELP)(red_team.red_team)
 command(help=explore.HELP)(explore.explore)
 command(name="export-prompts", help=frameworks.EXPORT_HELP)(frameworks.export_prompts)

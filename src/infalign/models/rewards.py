@@ -12,6 +12,25 @@ from .interfaces import Conversation, Scorer
 from .python_reward import PythonReward
 from .specs import ModelSpec
 
+FORMS = (
+    ("bundled", "A reward model of the demonstration.", "bundled:NAME", "bundled:helpful"),
+    ("file", "A Python function in a file.", "path/to/file.py:FUNCTION", "my_rewards.py:score"),
+    ("module", "A Python function in a module.", "python:MODULE:FUNCTION", "python:rewards:score"),
+    (
+        "classifier",
+        "A sequence classifier with one output: a folder or hub id.",
+        "PATH",
+        "Skywork/Skywork-Reward-V2-Qwen3-0.6B",
+    ),
+    (
+        "server",
+        "A reward server, such as `infalign serve-reward`.",
+        "http(s)://HOST/PATH",
+        "http://localhost:8000/score",
+    ),
+)
+"""Name, meaning, form and example of each specification that `load_reward` reads."""
+
 
 def load_reward(spec: str, *, trust_remote_code: bool = False) -> Scorer:
     """The TRL reward function that `spec` names.
