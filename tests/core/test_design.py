@@ -498,8 +498,10 @@ def test_budget_and_strength_must_be_above_zero(name, value, rule):
 def test_a_budget_beyond_double_precision_is_an_error():
     with pytest.raises(SolveError) as caught:
         design(WorstOfN(1024), kl=2.0)
-    assert "No optimum was found for WorstOfN(n=1024) against WorstOfN(n=1024) with kl=2; it" in (
-        str(caught.value)
+    # Uniform above 1 - e^-2, it loses about e^(-2 * 1024) / 2 of the time.
+    assert str(caught.value).startswith(
+        "No optimum was found for WorstOfN(n=1024) against WorstOfN(n=1024) with kl=2; a policy "
+        "that spends it on the best 0.14 of the responses alone already loses less than 1e-290"
     )
     assert "Ask for a smaller `kl` or a larger `beta`." in str(caught.value)
 

@@ -143,6 +143,8 @@ def _polish(
     """The stationary point nearest to a shot's path of (1 − v, s, y)."""
     away, rank = path[:, 0], path[:, 1]
     live = (away > 1e-12) & (away < 1 - 1e-9) & (rank > 1e-9) & (rank < 1 - 1e-12)
+    if live.sum() < 3:  # the shot leaves the axis at once
+        return None
     order = np.argsort(-away[live])
     at = np.log1p(-away[live][order]) - np.log(away[live][order])
     logit_rank = np.log(rank[live][order]) - np.log1p(-rank[live][order])
@@ -185,30 +187,3 @@ def _slope(
     # Shots that miss leave the unit square; how far they go does not matter.
     law = procedure.density(np.clip(rank, 0, 1)) * against.density(np.clip(1 - away, 0, 1))
     return np.array([slow, slow - 1, -law / beta * slow])
-
-
-def rivals(
-    procedure: RankProcedure, against: AbstractProcedure, optimum: Optimum, kl: float | None
-) -> list[Optimum]:
-    """Stationary points other than `optimum`: at its β, or each followed to the budget `kl`."""
-    points = [
-        p
-        for p in stationary_points(procedure, against, optimum.beta)
-        if abs(p.kl - optimum.kl) > 1e-6 * optimum.kl
-    ]
-    if kl is None:
-        return points
-    at_budget = []
-    for point in points:
-        grid, curve = point.curve.grid, point.curve
-        live = (curve.cdf > 1e-200) & (curve.cdf < 1 - 1e-14)
-        start = Start(
-            np.log(grid.nodes[live]) - np.log(grid.from_1[live]),
-            np.log(curve.cdf[live]) - np.log1p(-curve.cdf[live]),
-            float(np.log(point.beta)),
-        )
-        try:
-            at_budget.append(Path(procedure, against).near(start, kl))
-        except SolveError:
-            continue  # this branch does not exist at the budget
-    return at_budget

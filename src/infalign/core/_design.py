@@ -12,13 +12,14 @@ import numpy as np
 from infalign import _check
 from infalign.errors import ArgumentError, SolveError
 
-from ._certificates import certificate, displacement_concave, mixture_concave, rivals
+from ._certificates import certificate, displacement_concave, mixture_concave
 from ._few_samples import FewSamples
 from ._interface import AbstractProcedure, RankProcedure, require_by_rank, require_procedure
 from ._policies import TiltedPolicy
 from ._quadrature import Panels
 from ._shapes import Float
 from ._soft_procedures import SoftenedProcedure
+from ._solvers.highest import highest
 from ._solvers.point import Optimum
 from ._solvers.rank import frontier, solve
 from ._solvers.soft import solve_softened
@@ -218,13 +219,8 @@ def _optimum(
     procedure = require_by_rank(
         "procedure", procedure, "Subclass RankProcedure, or SoftenedProcedure."
     )
-    optimum = solve(procedure, against, kl=kl, beta=beta)
-    if _certified(procedure, against):
-        return optimum
-    return max(
-        [optimum, *rivals(procedure, against, optimum, kl)],
-        key=lambda o: o.win_rate - (0 if beta is None else beta * o.kl),
-    )
+    find = solve if _certified(procedure, against) else highest
+    return find(procedure, against, kl=kl, beta=beta)
 
 
 def _table(optimum: Optimum, procedure: AbstractProcedure, against: AbstractProcedure) -> Tabulated:

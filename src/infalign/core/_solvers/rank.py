@@ -1,8 +1,8 @@
 """The policy with the largest win rate at a KL strength or budget, if selection is by rank.
 
 Newton's method starts from a few steps of an iteration on the axis of ranks, or from the reference
-tilted by its own gradient. If it reaches no solution from there, the solver follows the optimum
-from a smaller KL.
+tilted by its own gradient. If it reaches no solution from there, it starts from the solution on
+cells of rank (`transport`); and if that fails too, from the optimum at a smaller KL.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,6 +12,7 @@ import numpy as np
 
 from infalign import _check
 from infalign.core._interface import AbstractProcedure, RankProcedure
+from infalign.core._quadrature import graded
 from infalign.errors import SolveError
 
 from .newton import Budget, Iterate, Problem, State, Strength
@@ -22,6 +23,7 @@ from .starts import (
     LARGEST_LOG_SCALE,
     Start,
     Waypoint,
+    at_kl,
     from_quantiles,
     kl_at,
     laws_grid,
@@ -29,9 +31,16 @@ from .starts import (
     tilted_reference,
     tilted_reference_at,
 )
+from .transport import FAR, NEAR, Chain, Goal
 
 FARTHEST = 700.0
 """KL in nats up to which a strength is searched; e⁻⁷⁰⁰ is near the smallest double."""
+
+NO_LOSSES = 1e-290
+"""Share of comparisons lost below which the win rate is 1 and β is near the smallest double."""
+
+NEARLY_ALL = 12
+"""Number of halvings of panels toward both ends, for the losses of a simple policy."""
 
 NEARER = 5
 """A walk starts at a budget smaller by this factor; the factor is applied again after each failed
@@ -82,7 +91,13 @@ class Path:
 
     def at_kl(self, kl: float) -> Optimum:
         """The optimum at a budget, which must not be below earlier budgets."""
-        waypoint = self._direct(kl) or self._walk(lambda last: last.kl >= kl, most=kl)
+        if self._spent_at_the_top(kl) < NO_LOSSES:
+            raise self._beyond(f"kl={kl:g}", kl)
+        waypoint = (
+            self._direct(kl)
+            or self._arriving(kl, self._transported(Goal(kl=kl)))
+            or self._walk(lambda last: last.kl >= kl, most=kl)
+        )
         return Optimum.of(waypoint.state)
 
     def at_beta(self, beta: float) -> Optimum:
@@ -96,6 +111,8 @@ class Path:
         if state is None:
             state = solve_near(problem, tilted_reference_at(problem, log_beta))
         if state is None:
+            state = self._transported(Goal(log_scale=-log_beta))
+        if state is None:
             last = self._walk(lambda last: last.state.log_beta <= log_beta).state
             state = solve_near(problem, Iterate(last.grid, last.y, log_beta))
         if state is None:
@@ -108,9 +125,7 @@ class Path:
 
     def near(self, start: Start, kl: float | None = None) -> Optimum:
         """The stationary point next to a guess: at a budget, or at the guess's own β."""
-        problem = self._problem(Strength() if kl is None else Budget(kl))
-        grid = laws_grid(self.procedure, self.against)
-        state = solve_near(problem, from_quantiles(problem, grid, start))
+        state = self._polished(start, kl)
         if state is None:
             raise self._beyond(f"beta={np.exp(start.log_beta):g}" if kl is None else f"kl={kl:g}")
         return Optimum.of(state)
@@ -129,11 +144,32 @@ class Path:
                 state = None if iterate is None else solve_near(problem, iterate)
         return None if state is None else self._arrived(kl, state)
 
+    def _transported(self, goal: Goal) -> State | None:
+        """The optimum, starting from the solution on cells of rank."""
+        for reach in (NEAR, FAR):
+            chain = Chain.over(self.procedure, self.against, reach)
+            link = chain.at_budget(goal.kl) if goal.kl is not None else None
+            for maximum in [link] if link is not None else chain.maxima(goal):
+                state = self._polished(maximum.refined(goal).start, goal.kl)
+                if state is not None:
+                    return state
+        return None
+
+    def _polished(self, start: Start, kl: float | None) -> State | None:
+        problem = self._problem(Strength() if kl is None else Budget(kl))
+        grid = laws_grid(self.procedure, self.against)
+        with np.errstate(all="ignore"):  # a start too far off is rejected by `solve_near`
+            iterate = from_quantiles(problem, grid, start)
+            return solve_near(problem, iterate if kl is None else at_kl(iterate, kl))
+
     def _next(self, kl: float) -> State | None:
         """The optimum at a budget near those of the last two."""
         problem = self._problem(Budget(kl))
         with np.errstate(all="ignore"):  # a start too far off is rejected by `solve_near`
             return solve_near(problem, predicted(self.waypoints, problem, kl))
+
+    def _arriving(self, kl: float, state: State | None) -> Waypoint | None:
+        return None if state is None else self._arrived(kl, state)
 
     def _arrived(self, kl: float, state: State) -> Waypoint:
         self.waypoints = [*self.waypoints[-1:], Waypoint(kl, state)]
@@ -147,7 +183,7 @@ class Path:
             if self._direct(kl) is None:
                 kl /= NEARER
             if kl < 1e-9:
-                raise self._beyond(f"kl={most:g}")
+                raise self._beyond(f"kl={most:g}", most)
         step = 1.0
         while not arrived(self.waypoints[-1]):
             kl = min(most, kl_at(self.waypoints[-1].time + step))
@@ -155,12 +191,12 @@ class Path:
             if state is None:
                 step /= 3
                 if step < 1e-3:
-                    raise self._beyond(f"kl={most:g}")
+                    raise self._beyond(f"kl={most:g}", most)
                 continue
             self._arrived(kl, state)
             step = min(1.5 * step, 2.0)
             if state.log_beta < -LARGEST_LOG_SCALE:
-                raise self._beyond(f"kl={most:g}")
+                raise self._beyond(f"kl={most:g}", most)
         return self.waypoints[-1]
 
     def _where(self, log_beta: float) -> State | None:
@@ -172,10 +208,29 @@ class Path:
         log_kl = np.interp(share, [0, 1], np.log([start.kl, end.kl]))
         return self._next(float(np.exp(log_kl)))
 
-    def _beyond(self, asked: str) -> SolveError:
-        reached = f"up to kl={self.waypoints[-1].kl:.4g}" if self.waypoints else "at a small KL"
+    def _beyond(self, asked: str, kl: float | None = None) -> SolveError:
+        if kl is not None and self._spent_at_the_top(kl) < NO_LOSSES:
+            reason = (
+                f"a policy that spends it on the best {np.exp(-kl):.2g} of the responses alone "
+                f"already loses less than {NO_LOSSES:g} of the time, so beta exceeds double "
+                "precision"
+            )
+        elif self.waypoints:
+            reason = (
+                f"it could be followed up to kl={self.waypoints[-1].kl:.4g}, beyond which the "
+                "solver does not converge"
+            )
+        else:
+            reason = "the solver does not converge"
         return SolveError(
             f"No optimum was found for {self.procedure!r} against {self.against!r} with {asked}; "
-            f"it could be followed {reached}. Beyond, its win rate or its density exceeds double "
-            "precision. Ask for a smaller `kl` or a larger `beta`."
+            f"{reason}. Ask for a smaller `kl` or a larger `beta`."
         )
+
+    def _spent_at_the_top(self, kl: float) -> float:
+        """1 − W of the reference above the quantile 1 − e^-κ, whose KL is κ: the optimum loses
+        less."""
+        rank = graded(NEARLY_ALL, NEARLY_ALL)
+        at = np.clip(1 - np.exp(-kl) * rank.from_1, 0, 1)
+        lost = self.procedure.cdf(np.clip(rank.nodes, 0, 1)) * self.against.density(at)
+        return float(np.exp(-kl) * rank.integrate(lost))

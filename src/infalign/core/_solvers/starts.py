@@ -199,6 +199,13 @@ def predicted(waypoints: list[Waypoint], problem: Problem, kl: float) -> Iterate
     return from_quantiles(problem, grid, Start(moved, rank, log_beta))
 
 
+def at_kl(iterate: Iterate, kl: float) -> Iterate:
+    """The same gradient at the β with which it tilts to a KL: where the win rate is next to 0 or 1,
+    a small error of the gradient's shape is a large one of its scale."""
+    log_scale = _log_scale(iterate.grid, iterate.y, kl, near=0.0)
+    return Iterate(iterate.grid, np.exp(log_scale) * iterate.y, iterate.log_beta - log_scale)
+
+
 def from_quantiles(problem: Problem, grid: Panels, start: Start) -> Iterate:
     """The gradient at a guess, divided by the guess's β, on `grid` cut until the result is
     smooth."""

@@ -1,0 +1,63 @@
+"""The best policy where the win rate may have several local maxima: ascents on cells of rank.
+
+Neither theorem of docs/maths.md covers, for example, worst-of-n against best-of-n. Ascents from
+several policies (`transport.Chain.maxima`) reach the local maxima; those that may be the best are
+solved to double precision.
+"""
+
+import numpy as np
+
+from infalign import _check
+from infalign.core._interface import AbstractProcedure, RankProcedure
+from infalign.errors import SolveError
+
+from .point import Optimum
+from .rank import Path, solve
+from .transport import FAR, NEAR, Chain, Goal
+
+UNDECIDED = 0.05
+"""Distance from the best of the maxima on cells, in the logarithm of the win rate or of the losses,
+within which a maximum may be the best."""
+
+
+def highest(
+    procedure: RankProcedure,
+    against: AbstractProcedure,
+    *,
+    kl: float | None = None,
+    beta: float | None = None,
+) -> Optimum:
+    """The best of all local maxima that ascents reach, at a KL budget or at a KL strength β.
+
+    For procedures and opponents whose win rate may have several maxima. Raises as `solve` does.
+    """
+    _check.budget(kl, beta)
+    goal = _goal(kl, beta)
+    for reach in (NEAR, FAR):
+        optima = _polished(procedure, against, Chain.over(procedure, against, reach), goal)
+        if optima:
+            return max(optima, key=lambda o: o.win_rate - (0 if beta is None else beta * o.kl))
+    return solve(procedure, against, kl=kl, beta=beta)
+
+
+def _polished(
+    procedure: RankProcedure, against: AbstractProcedure, chain: Chain, goal: Goal
+) -> list[Optimum]:
+    """The optima next to the maxima on cells that may be the best."""
+    path = Path(procedure, against)
+    optima: list[Optimum] = []
+    maxima = chain.maxima(goal)
+    for link in maxima:
+        if optima and goal.value(link) < goal.value(maxima[0]) - UNDECIDED:
+            break
+        try:
+            optima.append(path.near(link.refined(goal).start, goal.kl))
+        except SolveError:
+            continue
+    return optima
+
+
+def _goal(kl: float | None, beta: float | None) -> Goal:
+    if kl is not None:
+        return Goal(kl=_check.positive("kl", kl))
+    return Goal(log_scale=-float(np.log(_check.positive("beta", beta))))

@@ -1,0 +1,491 @@
+"""Stationary policies by their quantile function, on cells of rank: good starts from anywhere.
+
+In V = F⁻¹ the win rate ∫ G(V(s)) dH(s) and the KL −∫ log V′ ds are *local*: the density f = 1/V′
+obeys f′(s) = h(s) g(V(s)) / β (docs/maths.md, section 12). On cells of rank with widths Δs,
+Newton's system is tridiagonal, and the ranks resolve the policy wherever its mass lies. The
+accuracy is that of a few hundred cells; `point.solve_near` continues from here to double precision.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from scipy.special import expit
+
+from infalign.core._interface import AbstractProcedure, RankProcedure
+from infalign.core._roots import NoRoot, falling_root
+from infalign.core._shapes import Float
+
+from .starts import Start
+
+NEAR, FAR = 18.0, 36.0
+"""Largest logits of an edge. Less mass than e⁻¹⁸ at either end moves no policy; where the win rate
+is next to 0 or 1, such ranks decide it."""
+
+GRID = np.linspace(-FAR, FAR, 2401)
+"""Logits at which laws are read."""
+
+CELLS = 240
+"""Number of cells of a start."""
+
+BLUR = 1e-3
+"""Half the width over which an opponent's density is averaged, if the opponent has no slope."""
+
+STEPS = 25
+"""Maximum number of Newton steps."""
+
+TOLERANCE = 1e-8
+"""Largest residual of a solution."""
+
+LONGEST = 2.0
+"""Largest change of a log-density or of log β in one step."""
+
+SHORTEST = 0.02
+"""Shortest fraction of a Newton step that the line search tries."""
+
+ASCENTS = 7
+"""Number of ascents to local maxima."""
+
+SHARES = 6.0
+"""Largest logit of the share of responses that an ascent's start leaves near the reference."""
+
+ROUNDS = 4
+"""Number of times that an ascent may change its cells."""
+
+CLIMBS = 40
+"""Largest number of steps of an ascent between two tries of Newton's method."""
+
+LEAST_WEIGHT = 1e-3
+"""Smallest weight of a step's goal before an ascent stops."""
+
+SETTLED = 1e-5
+"""Gain of a step, in the logarithm of the win rate or of the losses, below which Newton's method
+takes over."""
+
+REFINEMENTS = 2
+"""Number of times that cells are placed anew around a solution."""
+
+TRIED = (0.1, 1.0)
+"""Budgets in nats from which ascents at a given β start."""
+
+ALIKE = 0.01
+"""Relative difference of win rates below which two ends of ascents may be one policy."""
+
+LOWEST = 700.0
+"""Largest size of the log of f's lowest value, relative to its rise."""
+
+LOST = 1e-2
+"""Largest decrease of the value by which Newton's end may lie below the ascent."""
+
+MATTER = 1e-3
+"""Ranks below which the error of a density counts less."""
+
+HELD = 1e-13
+"""Cells with less mass do not limit a step."""
+
+SMALL = 0.05
+"""A budget in nats up to which a tilt of the reference is a good start."""
+
+GROWTH = 4.0
+"""Largest ratio of two budgets in a row when a budget is approached."""
+
+SLOWEST = 1.02
+"""Smallest such ratio before the branch counts as ended."""
+
+_POINTS = 0.25 + 0.25 * np.array([-1, 1]) / np.sqrt(3)
+HALVES = np.concatenate([_POINTS, 0.5 + _POINTS])
+"""Two Gauss points in each half of a cell of width 1."""
+
+BY_HALF = np.kron(np.eye(2), [[0.25], [0.25]])
+"""Their weights in the integrals over both halves."""
+
+Edges = Float[np.ndarray, "edges"]
+Cells = Float[np.ndarray, "cells"]
+
+
+class Chain:
+    """The policies that are uniform on each of the cells between given ranks."""
+
+    def __init__(self, procedure: RankProcedure, against: AbstractProcedure, logits: Edges):
+        """- `logits`: logits of the inner edges, increasing."""
+        self.procedure, self.against, self.logits = procedure, against, logits
+        low = np.concatenate([[0.0], expit(logits), [1.0]])
+        high = np.concatenate([[1.0], expit(-logits), [0.0]])
+        self.widths = np.where(low[1:] < 0.5, np.diff(low), -np.diff(high))
+        # H's rise around each inner edge, from the middle of one cell to the middle of the next, by
+        # Gauss points in each half: a difference of H itself would be lost where H is next to 1.
+        halves = procedure.density(low[:-1, None] + self.widths[:, None] * HALVES) @ BY_HALF
+        self.rises = self.widths[:-1] * halves[:-1, 1] + self.widths[1:] * halves[1:, 0]
+        # A density's relative error at ranks next to 0 or 1 changes neither W nor the KL.
+        self.matter = np.minimum(low[1:-1] * high[1:-1] / MATTER, 1.0)
+        slope: Callable[[Edges], Edges] | None = getattr(against, "slope", None)
+        self._slope = slope
+
+    @classmethod
+    def over(
+        cls, procedure: RankProcedure, against: AbstractProcedure, reach: float = NEAR
+    ) -> "Chain":
+        """Cells that resolve the law H, and ranks up to a logit of `reach`."""
+        grid = GRID[np.abs(GRID) <= reach + 1e-9]
+        law = procedure.cdf(expit(grid))
+        share = np.linspace(0, 1, grid.size) + (law - law[0]) / (law[-1] - law[0])
+        return cls(procedure, against, np.interp(np.arange(1, CELLS) * 2 / CELLS, share, grid))
+
+    def opponent(self, at: Edges) -> tuple[Edges, Edges]:
+        """g and g′ at quantiles. If g′ is unknown or g jumps, both are averages over ±BLUR."""
+        if self._slope is not None:
+            return self.against.density(at), self._slope(at)
+        low, high = np.maximum(at - BLUR, 0), np.minimum(at + BLUR, 1)
+        width = high - low
+        g = np.diff(self.against.cdf(np.array([low, high])), axis=0)[0] / width
+        return g, np.diff(self.against.density(np.array([low, high])), axis=0)[0] / width
+
+    @cached_property
+    def log_law(self) -> tuple[Edges, Edges]:
+        """log G and log (1 − G) at `GRID`, each to full relative precision."""
+        # du = u (1 − u) d logit u
+        density = self.against.density(expit(GRID)) * expit(GRID) * expit(-GRID)
+        steps = (density[1:] + density[:-1]) * (GRID[1] - GRID[0]) / 2
+        low = density[0] + np.concatenate([[0.0], np.cumsum(steps)])
+        high = density[-1] + np.concatenate([np.cumsum(steps[::-1])[::-1], [0.0]])
+        with np.errstate(divide="ignore"):
+            return np.maximum(np.log(low), -LOWEST), np.maximum(np.log(high), -LOWEST)
+
+    def area(self, at: Edges) -> Cells:
+        """∫₀^s g(V) dH in each cell, for a policy with quantiles `at` at the inner edges."""
+        return np.concatenate([[0.0], np.cumsum(self.rises * self.opponent(at)[0])])
+
+    def coupled(self, area: Cells, goal: "Goal") -> "Link":
+        """The policy f = c + λ `area` that meets a goal, or the nearest in double precision.
+
+        It maximizes the win rate's tangent in V at the policy that `area` belongs to.
+        """
+        top = area[-1]
+        known = goal.log_scale
+
+        def policy(log_c: float) -> tuple[Cells, float]:
+            density = np.exp(log_c) + area / top
+            scale = float(self.widths @ (1 / density)) if known is None else np.exp(known) * top
+            return np.log(density * scale), float(np.log(scale / top))
+
+        def excess(log_c: float) -> float:
+            log_density = policy(log_c)[0]
+            if goal.kl is None:
+                return float(np.log(self.widths @ np.exp(-log_density)))
+            return float(np.log(max(self.widths @ log_density, 1e-300) / goal.kl))
+
+        try:
+            log_c = falling_root(excess, 0.0, growth=2.0, low=-LOWEST, high=LOWEST, xtol=1e-3)
+        except NoRoot as end:
+            log_c = end.at
+        return Link(self, *policy(log_c))
+
+    def at_budget(self, kl: float) -> "Link | None":
+        """A stationary policy with a KL of `kl` nats, followed from a small KL if necessary."""
+        near, area = kl, self.area(expit(self.logits))
+        while near > 1e-12:
+            goal = Goal(near)
+            link = self.coupled(area, goal).solved(goal)
+            if link is not None:
+                return link.followed(kl)
+            near = min(near, 5 * SMALL) / 5
+        return None
+
+    def maxima(self, goal: "Goal") -> "list[Link]":
+        """Local maxima of the win rate at a budget, or of W − β KL, each once, the best first.
+
+        The ascents start from policies that leave a share of the responses near the reference and
+        move the others up together, for several shares.
+        """
+        ends: list[Link] = []
+        spent = [goal] if goal.kl is not None else [Goal(kl) for kl in TRIED]
+        for start in spent:
+            for share in np.linspace(-SHARES, SHARES, ASCENTS):
+                step = expit(2 * (_middles(self.logits) - share))
+                end = self.coupled(step, start).ascended(goal)
+                if end is not None and not any(end.same(other) for other in ends):
+                    ends.append(end)
+        return sorted(ends, key=lambda end: -goal.value(end))
+
+    def finer(self, link: "Link", times: int = 1) -> "Chain":
+        """Cells, `times` as many, that also resolve the density of a policy and its quantiles."""
+        logits, at = self.logits, link.at
+        moves = np.abs(np.diff(link.log_density[1:], prepend=link.log_density[0]))[: logits.size]
+        path = [
+            logits,
+            np.cumsum(moves),
+            np.maximum.accumulate(at),
+            self.procedure.cdf(expit(logits)),
+        ]
+        share = np.zeros(logits.size)
+        for part in path:
+            part = part - part[0]
+            share += part / max(part[-1], 1e-300)
+        # An increasing share needs no two equal neighbors: the first part increases.
+        count = len(self.widths) * times
+        places = np.arange(1, count) / count * share[-1]
+        return Chain(self.procedure, self.against, np.interp(places, share, logits))
+
+
+@dataclass(frozen=True)
+class Goal:
+    """What a policy must meet: a KL in nats, or the scale λ = 1/β."""
+
+    kl: float | None = None
+    log_scale: float | None = None
+
+    def value(self, link: "Link") -> float:
+        """What is maximized: the logit of W at a budget, else the same for W − β KL."""
+        wins, losses = link.win_rate, link.losses
+        if self.log_scale is not None:
+            price = float(np.exp(-self.log_scale)) * link.kl
+            wins, losses = wins - price, losses + price
+        # From the smaller one, which has all digits.
+        return float(-np.log(losses)) if losses < 0.5 else float(np.log(max(wins, 1e-300)))
+
+    def error(self, link: "Link") -> float:
+        """By how much, in relative terms, a policy misses the goal."""
+        if self.kl is not None:
+            return link.kl / self.kl - 1
+        return 0.0 if self.log_scale is None else self.log_scale - link.log_scale
+
+
+@dataclass(frozen=True)
+class Link:
+    """A policy on the cells of a chain, with λ = 1/β: a candidate, or a solution."""
+
+    chain: Chain
+    log_density: Cells
+    log_scale: float
+    """log λ."""
+
+    @cached_property
+    def shares(self) -> Cells:
+        """ΔV, the part of the quantile axis that each cell covers."""
+        return self.chain.widths * np.exp(-self.log_density)
+
+    @cached_property
+    def covered(self) -> Cells:
+        """V at the right edge of each cell; it ends at 1 for a solution."""
+        return np.cumsum(self.shares)
+
+    @cached_property
+    def at(self) -> Edges:
+        """logit V at the inner edges."""
+        below = self.covered[:-1]
+        above = np.cumsum(self.shares[::-1])[::-1][1:]
+        with np.errstate(divide="ignore"):
+            return np.log(below) - np.log(above)
+
+    @property
+    def kl(self) -> float:
+        """∫ log f ds, in nats."""
+        return float(self.chain.widths @ self.log_density)
+
+    @cached_property
+    def opponent(self) -> tuple[Edges, Edges]:
+        """g and g′ at the inner edges."""
+        return self.chain.opponent(np.clip(self.covered[:-1], 0, 1))
+
+    @cached_property
+    def win_rate(self) -> float:
+        """W = ∫ G(V) dH."""
+        return self._expected(self.chain.log_law[0])
+
+    @cached_property
+    def losses(self) -> float:
+        """1 − W = ∫ (1 − G(V)) dH, to full precision."""
+        return self._expected(self.chain.log_law[1])
+
+    def _expected(self, log_values: Edges) -> float:
+        """∫ of a function of the quantile dH, from its logarithms at `GRID`."""
+        return float(self.chain.rises @ np.exp(np.interp(self.at, GRID, log_values)))
+
+    @cached_property
+    def climbs(self) -> Edges:
+        """λ g ΔH, by which f rises at the inner edges of a solution, over f to the right."""
+        rises = self.chain.rises * self.opponent[0]
+        return rises * np.exp(self.log_scale - self.log_density[1:])
+
+    @cached_property
+    def residuals(self) -> Edges:
+        """What f rises too much at the inner edges, over f to the right of each."""
+        return -np.expm1(self.log_density[:-1] - self.log_density[1:]) - self.climbs
+
+    def error(self, goal: Goal) -> float:
+        """The largest residual of the equations and of the goal."""
+        missed = abs(goal.error(self))
+        worst = np.abs(self.residuals * self.chain.matter).max()
+        error = max(worst, abs(self.covered[-1] - 1), missed)
+        return float(error) if np.isfinite(error) else np.inf
+
+    def moved(self, change: Cells, by_scale: float) -> "Link":
+        return Link(self.chain, self.log_density + change, self.log_scale + by_scale)
+
+    def direction(self) -> tuple[Cells, Cells] | None:
+        """Changes of log f that solve the linearized equations, alone and per unit of δ log λ.
+
+        Unknowns δy₀, δV₁, δy₁, δV₂, … with y = log f; equations, for cell j and inner edge i:
+
+            δV_{j+1} − δV_j + ΔV_j δy_j = 0,   δV = 0 at the left end and 1 − V at the right end
+            δy_i − (f_{i−1}/f_i) δy_{i−1} − λ ΔH_i (g′/f_i) δV_i = −residual + climb δlog λ
+        """
+        from scipy.linalg.lapack import dgtsv  # slow to import
+
+        cells = len(self.shares)
+        below, main, above = (
+            np.zeros(2 * cells - 2),
+            np.empty(2 * cells - 1),
+            np.ones(2 * cells - 2),
+        )
+        main[::2] = self.shares
+        below[1::2] = -1.0
+        weight = self.chain.rises * np.exp(self.log_scale - self.log_density[1:])
+        main[1::2] = -weight * self.opponent[1]
+        below[::2] = -np.exp(self.log_density[:-1] - self.log_density[1:])
+        right = np.zeros((2 * cells - 1, 2))
+        right[1::2, 0] = -self.residuals
+        right[1::2, 1] = self.climbs
+        right[-1, 0] = self.covered[-1] - 1
+        *_, solution, failed = dgtsv(below, main, above, right)
+        if failed or not np.isfinite(solution).all():
+            return None
+        return solution[::2, 0], solution[::2, 1]
+
+    def solved(self, goal: Goal) -> "Link | None":
+        """The solution near this candidate, or None if Newton's method does not reach one."""
+        link, error = self, self.error(goal)
+        widths = self.chain.widths
+        with np.errstate(all="ignore"):  # what overflows is rejected by its residual
+            for _ in range(STEPS):
+                if error <= TOLERANCE:
+                    return link
+                direction = link.direction()
+                if direction is None:
+                    return None
+                change, by_scale = direction
+                if goal.kl is not None:
+                    missing = goal.kl - link.kl - widths @ change
+                    log_scale = float(missing / (widths @ by_scale))
+                else:
+                    log_scale = goal.error(link)
+                change = change + log_scale * by_scale
+                fastest = max(float(np.abs(change[widths > HELD]).max()), abs(log_scale))
+                if not np.isfinite(fastest):
+                    return None
+                length = min(1.0, LONGEST / max(fastest, 1e-300))
+                while True:
+                    trial = link.moved(length * change, length * log_scale)
+                    new = trial.error(goal)
+                    if new < error * (1 - length / 10):
+                        break
+                    length /= 2
+                    if length < SHORTEST:
+                        return None
+                link, error = trial, new
+        return None
+
+    def followed(self, kl: float) -> "Link | None":
+        """The solution with a KL of `kl` nats on the branch of this one; None if it ends before."""
+        link, growth = self, GROWTH
+        while abs(link.kl / kl - 1) > 1e-6:
+            ratio = float(np.clip(kl / link.kl, 1 / growth, growth))
+            further = link.solved(Goal(link.kl * ratio))
+            if further is not None:
+                link, growth = further, min(growth**1.5, GROWTH)
+                continue
+            growth = growth**0.5
+            if growth < SLOWEST:
+                return None
+        return link
+
+    def ascended(self, goal: Goal) -> "Link | None":
+        """The local maximum above this policy, on cells that resolve it; None if Newton's method
+        does not reach it.
+
+        Each step goes toward the policy that maximizes the win rate's tangent in V. No step lowers
+        the win rate (or W − β KL); Newton's method ends the ascent.
+        """
+        link = self
+        for _ in range(ROUNDS):
+            link = link._climbed(goal)
+            solution = link.balanced(goal).solved(goal)
+            if solution is not None and goal.value(solution) > goal.value(link) - LOST:
+                return solution
+            link = link.on(link.chain.finer(link), goal)
+        return None
+
+    def _climbed(self, goal: Goal) -> "Link":
+        """Some steps of the ascent on the same cells."""
+        link = self
+        for _ in range(CLIMBS):
+            here, there, weight = link.area, link.chain.area(link.inner), 1.0
+            if not 0 < there[-1] < np.inf or not 0 < here[-1] < np.inf:
+                break  # the opponent's law underflows
+            if goal.kl is not None:  # only their shapes matter
+                here, there = here / here[-1], there / there[-1]
+            value = goal.value(link)
+            while weight > LEAST_WEIGHT:
+                higher = link.chain.coupled((1 - weight) * here + weight * there, goal)
+                if goal.value(higher) > value:
+                    break
+                weight /= 4
+            else:
+                break
+            link = higher
+            if goal.value(link) - value < SETTLED:
+                break
+        return link
+
+    def balanced(self, goal: Goal) -> "Link":
+        """This policy with the λ by which its own area gives its density's whole rise."""
+        if goal.kl is None:
+            return self
+        rise = np.exp(self.log_density[-1]) - np.exp(self.log_density[0])
+        log_scale = float(np.log(rise / self.chain.area(self.inner)[-1]))
+        return Link(self.chain, self.log_density, log_scale)
+
+    def on(self, chain: Chain, goal: Goal) -> "Link":
+        """This policy on the cells of another chain, moved to a goal."""
+        area = np.interp(_middles(chain.logits), _middles(self.chain.logits), self.area)
+        return chain.coupled(area, goal)
+
+    @property
+    def area(self) -> Cells:
+        """(f − f₀) / λ, of which a solution is made."""
+        rise = np.exp(self.log_density) - np.exp(self.log_density[0])
+        return rise * np.exp(-self.log_scale)
+
+    @property
+    def inner(self) -> Edges:
+        """V at the inner edges, within [0, 1]."""
+        return np.clip(self.covered[:-1], 0, 1)
+
+    def same(self, other: "Link") -> bool:
+        """Whether two solutions are the same policy, up to the cells' resolution."""
+        alike = abs(self.win_rate / other.win_rate - 1) < ALIKE
+        return alike and abs(self.log_scale - other.log_scale) < 10 * ALIKE
+
+    def refined(self, goal: Goal) -> "Link":
+        """The same solution on cells that resolve it better, where that is possible."""
+        link = self
+        for _ in range(REFINEMENTS):
+            near = link.on(link.chain.finer(link, 2), goal)._climbed(goal)
+            finer = near.balanced(goal).solved(goal)
+            if finer is None:
+                return link
+            link = finer
+        return link
+
+    @property
+    def start(self) -> Start:
+        """The quantile function and β, for `point.solve_near`."""
+        at = self.at
+        new = np.isfinite(at) & np.append(True, np.diff(np.maximum.accumulate(at)) > 0)
+        return Start(at[new], self.chain.logits[new], -self.log_scale)
+
+
+def _middles(logits: Edges) -> Cells:
+    """Logits in the middle of each cell; of the outer ones, at their only finite edge."""
+    return np.concatenate([logits[:1], (logits[1:] + logits[:-1]) / 2, logits[-1:]])
