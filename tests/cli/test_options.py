@@ -19,6 +19,7 @@ from walked import commands, option_flags
 from infalign.cli.app import main
 from infalign.evaluation.pilot import Components
 from infalign.models.interfaces import Response
+from infalign.pipeline.workload import Room
 from infalign.red_team.campaign import summarize
 from infalign.stores import StoreWriter
 from infalign.stores.exchange import export_rewards
@@ -43,16 +44,36 @@ STORE = "store/calibration"
 # For each mode of a command: the words typed, the options that act, each with a value, and the
 # options that are refused.
 MODES: dict[str, dict[str, tuple[str, dict[str, str], dict[str, str]]]] = {
-    "demo": {"": ("", {"--out": "other", "--quick": ""}, NONE)},
-    "run": {"": (RUN, {"--out": "other", "--until": "design"}, NONE)},
-    "calibrate": {"": (RUN, {"--out": "other"}, NONE)},
-    "train": {"": (RUN, {"--out": "other"}, NONE)},
-    "report": {"": (RUN, {"--out": "other"}, NONE)},
+    "demo": {
+        "": ("", {"--out": "other", "--quick": "", "--dry-run": ""}, {"--measure": "1"}),
+        "dry": ("--dry-run", {"--measure": "1"}, NONE),
+    },
+    "run": {
+        "": (
+            RUN,
+            {"--out": "other", "--until": "design", "--dry-run": ""},
+            {"--measure": "1"},
+        ),
+        "dry": (f"{RUN} --dry-run", {"--measure": "1", "--until": "design"}, NONE),
+    },
+    "calibrate": {
+        "": (RUN, {"--out": "other", "--dry-run": ""}, {"--measure": "1"}),
+        "dry": (f"{RUN} --dry-run", {"--measure": "1"}, NONE),
+    },
+    "train": {
+        "": (RUN, {"--out": "other", "--dry-run": ""}, {"--measure": "1"}),
+        "dry": (f"{RUN} --dry-run", {"--measure": "1"}, NONE),
+    },
+    "report": {
+        "": (RUN, {"--out": "other", "--dry-run": ""}, {"--measure": "1"}),
+        "dry": (f"{RUN} --dry-run", {"--measure": "1"}, NONE),
+    },
     "evaluate": {
         "of a run": (
             RUN,
-            {"--out": "other", "--format": "json"},
+            {"--out": "other", "--format": "json", "--dry-run": ""},
             {
+                "--measure": "1",
                 "--policy": "a=m",
                 "--reference": "m",
                 "--reward": "bundled:helpful",
@@ -85,6 +106,8 @@ MODES: dict[str, dict[str, tuple[str, dict[str, str], dict[str, str]]]] = {
                 "--pilot": "pilot",
             },
         ),
+        "of a run, dry": (f"{RUN} --dry-run", {"--measure": "1"}, {"--format": "json"}),
+        "of policies, dry": (f"{EVALUATE} --dry-run", {"--measure": "1"}, {"--format": "json"}),
         "of policies": (
             EVALUATE,
             {
@@ -113,8 +136,10 @@ MODES: dict[str, dict[str, tuple[str, dict[str, str], dict[str, str]]]] = {
                 "--trust-remote-code": "",
                 "--out": "other",
                 "--format": "json",
+                "--dry-run": "",
             },
             {
+                "--measure": "1",
                 "--judge-pairs": "2",
                 "--judge-max-new-tokens": "9",
                 "--judge-unreadable": "missing",
@@ -144,6 +169,8 @@ MODES: dict[str, dict[str, tuple[str, dict[str, str], dict[str, str]]]] = {
                 "--format": "json",
             },
             {
+                "--dry-run": "",
+                "--measure": "1",
                 "--policy": "a=m",
                 "--reference": "m",
                 "--reward": "bundled:helpful",
@@ -429,6 +456,9 @@ def outcome(template, tmp_path, monkeypatch, capsys):
         return [float(sum(map(ord, c[-1]["content"]))) for c in completions]
 
     drift = SimpleNamespace(responses=32, changed=0.0, swapped=0.0)
+    dry = SimpleNamespace(checks=[], costs=[], speed=None, room=Room(0, 0))
+    replace("infalign.pipeline.dry.dry_run", lambda *a, **k: dry)
+    replace("infalign.pipeline.dry.dry_comparison", lambda *a, **k: dry)
     replace("infalign.pipeline.run.run", lambda c, out, **k: SimpleNamespace(folder=out))
     replace("infalign.cli.run.print_results")
     replace("infalign.cli.evaluate.print_results")

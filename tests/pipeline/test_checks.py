@@ -127,7 +127,10 @@ REFUSED = {
     ),
     "prompts that are missing": (named("none.jsonl"), ["none.jsonl does not exist"]),
     "prompts that are empty": (named("empty.jsonl"), ["empty.jsonl, line 1", "empty"]),
-    "prompts in both": (named("same-texts.jsonl"), ["1 of 1 evaluation prompts are training"]),
+    "prompts in both": (
+        {"prompts": {"file": "here.jsonl"}, "evaluate": {"prompts": {"file": "there.jsonl"}}},
+        ["1 of 1 evaluation prompts are training"],
+    ),
     "ids in both": (named("same-ids.jsonl"), ["4 of 4", "the id of a training prompt", "'p0'"]),
     "prompts that are too long": (
         {"prompts": {"file": "long.jsonl"}, "evaluate": {"prompts": {"file": "bundled:harmless"}}},
@@ -209,7 +212,6 @@ def test_every_failure_is_reported_at_once(folder, generated):
 
 
 def test_a_check_without_what_it_needs_is_not_made():
-    config = parse_config(BASE)
     made = []
 
     def failing():
@@ -221,14 +223,14 @@ def test_a_check_without_what_it_needs_is_not_made():
         Check("third", lambda: made.append(3)),
     ]
     with pytest.raises(InfalignError, match="the first failed"):
-        check(Run(config, None), checks)
+        check(checks)
     assert made == [3]
 
 
 def test_a_run_that_can_be_done_passes_every_check(folder, generated):
     config = parse_config(changed(BASE, {"reward": "bundled:harmless"}))
     checks = checks_of(Run(config, folder / "run"))
-    assert check(Run(config, folder / "run"), checks) == [one.name for one in checks]
+    assert check(checks) == [one.name for one in checks]
     assert generated == [] and not (folder / "run").exists()
 
 

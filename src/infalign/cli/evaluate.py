@@ -6,9 +6,12 @@ from typing import Annotated, Any
 
 import typer
 
+from infalign.config import load_config
+
+from . import dry_run as dry_runs
 from .plan import DIFFERENCE, KL, PILOT, print_plan
 from .progress import progress, quiet_libraries
-from .run import Out, Overrides, bring_up_to
+from .run import DryRun, Measure, Out, Overrides, bring_up_to
 from .show import Form, print_results
 from .thinking import ANSWER, ASK_AGAIN, Answer
 from .usage import named_values, others, refuse
@@ -25,7 +28,7 @@ HELP = (
     "--procedure worst-of-n:4"
 )
 
-OF_A_RUN = ("config", "overrides", "out", "form")
+OF_A_RUN = ("config", "overrides", "out", "form", "dry_run", "measure")
 OF_A_PLAN = ("plan", "procedure", "against", "difference", "kl", "pilot", "form")
 OF_A_JUDGE = ("judge_pairs", "judge_max_new_tokens", "judge_unreadable")
 ONLY_OF_A_PLAN = ("difference", "kl", "pilot")
@@ -169,6 +172,8 @@ def evaluate(
     kl: Annotated[float, _option(PLANNED, KL)] = 0.5,
     pilot: Annotated[Path | None, _option(PLANNED, PILOT)] = None,
     form: Annotated[Form, typer.Option("--format", help="Format of standard output.")] = Form.table,
+    dry_run: DryRun = False,
+    measure: Measure = 30.0,
 ):
     procedures = tuple(procedure or ["best-of-n:4"])
     if plan:
@@ -176,12 +181,20 @@ def evaluate(
         print_plan(procedures, against, difference, kl, pilot, form)
         return
     refuse(context, "is used with --plan only.", *ONLY_OF_A_PLAN)
+    if dry_run:
+        refuse(context, "is not used with --dry-run.", "form")
+    else:
+        refuse(context, "is used with --dry-run only.", "measure")
     if config is not None:
         refuse(
             context,
             "is not used with CONFIG.yaml. Set it in the configuration, or leave CONFIG.yaml out.",
             *others(context, OF_A_RUN),
         )
+        if dry_run:
+            settings = load_config(config, tuple(overrides or ()))
+            dry_runs.dry_run(settings, out, "evaluate", measure)
+            return
         finished = bring_up_to(config, tuple(overrides or ()), out, "evaluate")
         print_results(finished.folder, form)
         return
@@ -232,6 +245,9 @@ def evaluate(
         seed=seed,
         trust_remote_code=trust_remote_code,
     )
+    if dry_run:
+        dry_runs.dry_comparison(comparison, measure)
+        return
     quiet_libraries()
     with progress() as report:
         compare_policies(comparison, out, report)

@@ -9,8 +9,10 @@ import typer
 
 from infalign.config import Config, describe, load_config
 
+from . import dry_run as dry_runs
 from .progress import progress, quiet_libraries
 from .show import print_results
+from .usage import refuse
 
 if TYPE_CHECKING:
     from infalign.pipeline.folder import Run
@@ -23,6 +25,22 @@ ConfigFile = Annotated[
     Path, typer.Argument(help="YAML file; `infalign run --help` lists its keys.")
 ]
 
+DryRun = Annotated[
+    bool,
+    typer.Option(
+        "--dry-run",
+        help="Only check everything, measure the models briefly and print what each stage costs.",
+    ),
+]
+Measure = Annotated[
+    float,
+    typer.Option(
+        metavar="SECONDS",
+        min=0,
+        help="Time that --dry-run measures for; 0 measures nothing.",
+    ),
+]
+
 DEMO_HELP = (
     "Run the whole method on bundled models, offline.\n\n"
     "The stages are calibrate, design, train, evaluate and report.\n\n"
@@ -31,6 +49,7 @@ DEMO_HELP = (
 
 
 def demo(
+    context: typer.Context,
     out: Out = Path("runs/demo"),
     quick: Annotated[
         bool,
@@ -38,22 +57,28 @@ def demo(
             "--quick", help="Run a small demo in about a minute; its numbers are not evidence."
         ),
     ] = False,
+    dry_run: DryRun = False,
+    measure: Measure = 30.0,
 ):
     from infalign.demo import FOLDER
 
     config = load_config(FOLDER / ("quick.yaml" if quick else "demo.yaml"))
-    _run(config, out, "report")
+    _run(context, config, out, "report", dry_run, measure)
 
 
 def run(
+    context: typer.Context,
     config: ConfigFile,
     overrides: Overrides = None,
     out: Out = Path("runs/run"),
     until: Annotated[
         str, typer.Option(help="Last stage to run: calibrate, design, train, evaluate or report.")
     ] = "report",
+    dry_run: DryRun = False,
+    measure: Measure = 30.0,
 ):
-    _run(load_config(config, tuple(overrides or ())), out, until)
+    settings = load_config(config, tuple(overrides or ()))
+    _run(context, settings, out, until, dry_run, measure)
 
 
 STAGES = {
@@ -75,8 +100,16 @@ def stage_help(stage: str) -> str:
 def stage_command(stage: str) -> Callable[..., None]:
     """A command that brings a run up to the end of one stage."""
 
-    def command(config: ConfigFile, overrides: Overrides = None, out: Out = Path("runs/run")):
-        _run(load_config(config, tuple(overrides or ())), out, stage)
+    def command(
+        context: typer.Context,
+        config: ConfigFile,
+        overrides: Overrides = None,
+        out: Out = Path("runs/run"),
+        dry_run: DryRun = False,
+        measure: Measure = 30.0,
+    ):
+        settings = load_config(config, tuple(overrides or ()))
+        _run(context, settings, out, stage, dry_run, measure)
 
     return command
 
@@ -89,7 +122,13 @@ RUN_HELP = (
 )
 
 
-def _run(config: Config, out: Path, until: str) -> None:
+def _run(
+    context: typer.Context, config: Config, out: Path, until: str, dry: bool, seconds: float
+) -> None:
+    if dry:
+        dry_runs.dry_run(config, out, until, seconds)
+        return
+    refuse(context, "is used with --dry-run only.", "measure")
     finished = _bring(config, out, until)
     if until == "report":
         print_results(finished.folder)

@@ -4,9 +4,10 @@ Checks that do not need one another are all made, so that one call reports every
 """
 
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -52,15 +53,17 @@ class Check:
     """Names of the checks without which it cannot be made."""
 
 
-def check(run: Run, checks: Sequence[Check]) -> list[str]:
+def check(checks: Sequence[Check], folder: Path | None = None) -> list[str]:
     """Make all checks; the names of those that passed.
+
+    - `folder`: where Python functions are looked for first.
 
     Raises the error of the check that failed. If several did, raises one error with all of their
     messages: ConfigError if the configuration causes them all, else DataError.
     """
     passed: list[str] = []
     errors: list[Exception] = []
-    with beside(run.config.folder):
+    with beside(folder):
         for one in checks:
             if not set(one.needs) <= set(passed):
                 continue
@@ -89,6 +92,7 @@ def checks_of(run: Run, *, trained: bool = True) -> list[Check]:
     known = cache(partial(_budget, run))
     settings = [Check("procedure, transform and KL", known)]
     if trained:
+        settings.append(Check("weights to train", partial(_has_weights, config)))
         settings += [
             Check(f"method {name}", partial(_trainable, name, known), (settings[0].name,))
             for name in config.methods
@@ -105,7 +109,7 @@ def checks_of(run: Run, *, trained: bool = True) -> list[Check]:
         *_models(run, trained),
         Check("disk space", partial(_space, run, trained), ("model",)),
     ]
-    return [*settings, *prompts, *options, *models, *_rewards(run), *_servers(run)]
+    return [*settings, *prompts, *options, *models, *_on_responses(run), *_servers(run)]
 
 
 def _budget(run: Run) -> Budget:
@@ -119,6 +123,14 @@ def _budget(run: Run) -> Budget:
         samples=config.calibration.samples,
         ranks=config.calibration.calibrator in RANKS,
     )
+
+
+def _has_weights(config: Config) -> None:
+    if not ModelSpec.parse(config.model).has_weights:
+        raise ConfigError(
+            f"`model` is {config.model}, which can be calibrated but not trained: its weights are "
+            "not accessible. Give its folder or hub id, or stop with --until design."
+        )
 
 
 def _trainable(method: str, known: Callable[[], Budget]) -> None:
@@ -219,7 +231,7 @@ def _space(run: Run, trained: bool) -> None:
     """Only what is certain counts: trained weights, checkpoints, and the numbers of the samples."""
     works = workloads(run) if trained else workloads(run)[:1]
     there = sum(p.stat().st_size for p in run.folder.rglob("*") if p.is_file())
-    needed = room(run, works, parameters_of(run) or 0).most - there
+    needed = room(works, parameters_of(run) or 0, run.config.train.lora > 0).most - there
     place = next(p for p in (run.folder.absolute(), *run.folder.absolute().parents) if p.exists())
     free = shutil.disk_usage(place).free
     if needed > free:
@@ -235,45 +247,63 @@ FAKE = "I would rather not say.", "The answer is 4: two and two make four."
 """Responses that rewards are tried on, one to a training prompt and one to a test prompt."""
 
 
-def _rewards(run: Run) -> Iterator[Check]:
-    """Rewards and the judge, called once on two responses that no model wrote."""
-    config, evaluate = run.config, run.config.evaluate
-    for what, spec in {"reward": config.reward, **_gold(run)}.items():
-        if _is_tried(run, spec):
-            yield Check(f"{what} on two responses", partial(_try_reward, run, spec), (what,))
-    if evaluate.judge is not None and ModelSpec.parse(evaluate.judge).kind == "python":
-        yield Check("judge on two responses", partial(_try_judge, run, evaluate.judge), ("judge",))
-    if ModelSpec.parse(evaluate.answers).kind == "python":
-        yield Check("answers of two responses", partial(_try_answers, evaluate.answers))
+def _on_responses(run: Run) -> Iterator[Check]:
+    config = run.config
+    return on_responses(
+        config.reward,
+        config.evaluate.gold,
+        config.evaluate.judge,
+        config.evaluate.answers,
+        lambda: [run.prompts[0], run.test_prompts[0]],
+        trust_remote_code=config.trust_remote_code,
+        # On Ray, weights are loaded where they run, which may be the only place with room.
+        weights=config.engine == "local",
+        inspected=True,
+    )
 
 
-def _gold(run: Run) -> dict[str, str]:
-    return {f"gold reward {name}": spec for name, spec in run.config.evaluate.gold.items()}
+def on_responses(
+    reward: str,
+    gold: Mapping[str, str],
+    judge: str | None,
+    answers: str,
+    asked: Callable[[], Sequence[Prompt]],
+    *,
+    trust_remote_code: bool,
+    weights: bool = True,
+    inspected: bool = False,
+) -> Iterator[Check]:
+    """Rewards, judge and answers, called once on two responses that no model wrote.
 
+    - `asked`: returns two prompts.
+    - `weights`: whether rewards that are models are loaded too.
+    - `inspected`: whether other checks inspect them first.
+    """
 
-def _is_tried(run: Run, spec: str) -> bool:
-    """On Ray, weights are loaded where they run, which may be the only place with room."""
-    return run.config.engine == "local" or ModelSpec.parse(spec).kind in ("python", "server")
+    def rewarded(spec: str) -> None:
+        prompts, scorer = asked(), load_reward(spec, trust_remote_code=trust_remote_code)
+        rows = [[text] for text, _ in zip(FAKE, prompts, strict=True)]
+        score(scorer, [p.messages for p in prompts], rows, [p.id for p in prompts])
 
+    def judged(spec: str) -> None:
+        chosen = load_judge(spec, trust_remote_code=trust_remote_code)
+        judge_pairs(chosen, [asked()[-1].messages], [FAKE[:1]], [FAKE[1:]])
 
-def _asked(run: Run) -> list[Prompt]:
-    return [run.prompts[0], run.test_prompts[0]]
+    def answered() -> None:
+        answer = load_answers(answers)
+        MajorityVote(1, answer).choose([answer(text) for text in FAKE], np.random.default_rng(0))
 
-
-def _try_reward(run: Run, spec: str) -> None:
-    asked = _asked(run)
-    reward = load_reward(spec, trust_remote_code=run.config.trust_remote_code)
-    score(reward, [p.messages for p in asked], [[text] for text in FAKE], [p.id for p in asked])
-
-
-def _try_judge(run: Run, spec: str) -> None:
-    judge = load_judge(spec, trust_remote_code=run.config.trust_remote_code)
-    judge_pairs(judge, [run.test_prompts[0].messages], [FAKE[:1]], [FAKE[1:]])
-
-
-def _try_answers(spec: str) -> None:
-    answer = load_answers(spec)
-    MajorityVote(1, answer).choose([answer(text) for text in FAKE], np.random.default_rng(0))
+    own = {f"gold reward {name}": spec for name, spec in gold.items()}
+    for what, spec in {"reward": reward, **own}.items():
+        if weights or ModelSpec.parse(spec).kind in ("python", "server"):
+            needs = (what,) if inspected else ()
+            yield Check(f"{what} on two responses", partial(rewarded, spec), needs)
+    if judge is not None and ModelSpec.parse(judge).kind == "python":
+        yield Check(
+            "judge on two responses", partial(judged, judge), ("judge",) if inspected else ()
+        )
+    if ModelSpec.parse(answers).kind == "python":
+        yield Check("answers of two responses", answered)
 
 
 def _servers(run: Run) -> Iterator[Check]:

@@ -4,9 +4,8 @@ from pathlib import Path
 
 from infalign import _check, storage
 from infalign.config import Config
-from infalign.errors import ConfigError, MissingExtraError
+from infalign.errors import MissingExtraError
 from infalign.models.functions import beside
-from infalign.models.specs import ModelSpec
 
 from . import stages
 from .checks import check, checks_of
@@ -36,15 +35,10 @@ def run(
 
 
 def _run(config: Config, folder: Path, until: str, report: stages.Report) -> Run:
-    _require_libraries()
-    trained = STAGES.index(until) > STAGES.index("design")
-    if trained and not ModelSpec.parse(config.model).has_weights:
-        raise ConfigError(
-            f"`model` is {config.model}, which can be calibrated but not trained: its weights are "
-            "not accessible. Give its folder or hub id, or stop with --until design."
-        )
+    require_libraries()
+    trained = is_trained(until)
     with beside(config.folder):
-        current = Run.start(config, folder, lambda run: check(run, checks_of(run, trained=trained)))
+        current = Run.start(config, folder, lambda run: check(checks_of(run, trained=trained)))
         for stage in STAGES[: STAGES.index(until) + 1]:
             if stage == "report":
                 from infalign.reports.page import build_report
@@ -57,7 +51,13 @@ def _run(config: Config, folder: Path, until: str, report: stages.Report) -> Run
     return current
 
 
-def _require_libraries() -> None:
+def is_trained(until: str) -> bool:
+    """Whether the stages up to `until` train policies."""
+    return STAGES.index(until) > STAGES.index("design")
+
+
+def require_libraries() -> None:
+    """Raise MissingExtraError without torch and TRL."""
     try:
         import torch  # noqa: F401
         import trl  # noqa: F401

@@ -1,7 +1,9 @@
 """What the stages of a run have to do, counted before anything runs."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from infalign.comparison.comparison import Comparison
 from infalign.methods import METHODS, Offline
 from infalign.models.specs import ModelSpec
 
@@ -21,13 +23,17 @@ ROW = 16
 """Fewest bytes of a stored response: its reward and its log-probability."""
 
 
+TRIES = 3
+"""Measurements of a usual search for the KL; it needs up to six."""
+
+
 @dataclass(frozen=True)
 class Workload:
     """The work of one stage, or of the training of one method."""
 
     name: str
     generated: int = 0
-    """Responses that a policy writes, at most: KL targeting ends early where it can."""
+    """Responses that a policy writes; of KL targeting, those of a usual search."""
 
     scored: int = 0
     """Responses that a reward scores."""
@@ -65,11 +71,11 @@ def workloads(run: Run) -> list[Workload]:
         "calibrate", generated=responses, scored=responses, loaded=1, stored=responses
     )
     training = [_training(run, name) for name in config.methods]
-    return [calibrate, *training, _evaluation(run)]
+    return [calibrate, *training, evaluation(run.comparison)]
 
 
 def _training(run: Run, name: str) -> Workload:
-    from infalign.training.landing import MOST_TRIES, responses_per_prompt
+    from infalign.training.landing import responses_per_prompt
     from infalign.training.on_policy import VALIDATION_PROMPTS
     from infalign.training.trl_options import selects
 
@@ -77,7 +83,7 @@ def _training(run: Run, name: str) -> Workload:
     trained = train.trained_prompts(prompts)
     held_out = prompts - trained
     targeted = held_out or prompts
-    targeting = MOST_TRIES * targeted * responses_per_prompt(targeted)
+    targeting = TRIES * targeted * responses_per_prompt(targeted)
     stored = trained * run.config.calibration.samples
     if isinstance(METHODS[name], Offline):
         return Workload(
@@ -107,8 +113,8 @@ def _training(run: Run, name: str) -> Workload:
     )
 
 
-def _evaluation(run: Run) -> Workload:
-    comparison = run.comparison
+def evaluation(comparison: Comparison) -> Workload:
+    """The work of a comparison."""
     prompts, policies = len(comparison.prompts), len(comparison.policies)
     drawn = len(comparison.models) * prompts * comparison.samples
     kl = 2 * policies * prompts * min(comparison.kl_samples, comparison.samples)
@@ -140,14 +146,15 @@ class Room:
         return self.results + self.passing
 
 
-def room(run: Run, works: list[Workload], parameters: int) -> Room:
+def room(works: Sequence[Workload], parameters: int, adapters: bool) -> Room:
     """The bytes that the files of a run take at least.
 
     - `parameters`: number of weights of the policy.
+    - `adapters`: whether only adapters are trained, which are small.
     """
     due = [work for work in works if not work.reused]
     weights = SINGLE * parameters
-    trained = 0 if run.config.train.lora else parameters  # adapters are small
+    trained = 0 if adapters else parameters
     checkpoint = SINGLE * (1 + OPTIMIZER) * trained
     return Room(
         results=sum(weights * work.models + ROW * work.stored for work in due),

@@ -1,0 +1,180 @@
+"""`--dry-run`: everything that can be checked and estimated before a run."""
+
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich import box
+from rich.console import Console
+from rich.filesize import decimal
+from rich.table import Table
+
+from infalign.config import Config
+
+from .progress import progress, quiet_libraries
+from .terminal import console
+
+if TYPE_CHECKING:
+    from infalign.comparison.comparison import Comparison
+    from infalign.pipeline.dry import DryRun
+    from infalign.pipeline.estimate import Cost
+    from infalign.pipeline.measure import Speed
+
+HOUR = 3600
+
+
+def dry_run(config: Config, out: Path, until: str, seconds: float) -> None:
+    """Check a run, measure its models, and print what its stages cost."""
+    from infalign.pipeline.dry import dry_run
+
+    quiet_libraries()
+    with progress() as report:
+        dry = dry_run(config, out, until=until, seconds=seconds, report=report)
+    _print(dry)
+
+
+def dry_comparison(comparison: "Comparison", seconds: float) -> None:
+    """Check a comparison, measure its reference, and print what it costs."""
+    from infalign.pipeline.dry import dry_comparison
+
+    quiet_libraries()
+    with progress() as report:
+        dry = dry_comparison(comparison, seconds=seconds, report=report)
+    _print(dry)
+
+
+def _print(dry: "DryRun") -> None:
+    screen = console()
+    screen.print(f"{len(dry.checks)} checks passed: {', '.join(dry.checks)}.")
+    if dry.speed is not None:
+        _print_costs(screen, dry)
+        _print_basis(screen, dry, dry.speed)
+    screen.print(
+        f"Disk: at least {decimal(dry.room.most)} while it goes on, with checkpoints; at least "
+        f"{decimal(dry.room.results)} remain."
+        if dry.room.passing
+        else f"Disk: at least {decimal(dry.room.results)}."
+    )
+    screen.print("Nothing was written. The same command without --dry-run does it.")
+
+
+def _print_costs(screen: Console, dry: "DryRun") -> None:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("stage")
+    for name in ("generations", "tokens", "time", "memory", "disk"):
+        table.add_column(name, justify="right")
+    for cost in dry.costs:
+        table.add_row(*_row(cost))
+    table.add_section()
+    table.add_row(
+        "all",
+        f"{sum(c.work.generated for c in dry.costs):,}",
+        _count(sum(c.tokens for c in dry.costs)),
+        _time(sum(c.seconds for c in dry.costs)),
+        _memory(max(dry.costs, key=lambda c: (c.memory is None, c.memory or 0))),
+        decimal(sum(c.disk for c in dry.costs)),
+    )
+    screen.print(table)
+
+
+def _row(cost: "Cost") -> list[str]:
+    if cost.work.reused:
+        return [cost.work.name, "0", "0", "done", "", ""]
+    return [
+        cost.work.name,
+        f"{cost.work.generated:,}",
+        _count(cost.tokens),
+        _time(cost.seconds),
+        _memory(cost),
+        decimal(cost.disk),
+    ]
+
+
+def _memory(cost: "Cost") -> str:
+    if cost.memory is None:
+        return "unknown"
+    return f"{'> ' if cost.at_least else ''}{decimal(cost.memory)}"
+
+
+def _print_basis(screen: Console, dry: "DryRun", speed: "Speed") -> None:
+    """What the figures are estimated from, and what cannot be known."""
+    rate = 1 / speed.generating
+    screen.print(
+        f"Measured on {speed.device}: {speed.responses} responses of at most {speed.length} tokens "
+        f"at once; {_rate(rate)} written, {_rate(1 / speed.scoring)} scored"
+        + (f", {_rate(1 / speed.reading)} read" if speed.reading else "")
+        + (f" and {_rate(1 / speed.learning)} trained on" if speed.learning else "")
+        + f" per second; {_time(speed.loading)} to load."
+    )
+    length = speed.longest if speed.tokens is None else speed.tokens
+    notes = [
+        f"Tokens: a response has {length:.3g} on average."
+        if speed.tokens is not None
+        else f"Tokens: all {speed.longest} of a response are counted; its true length is unknown."
+    ]
+    if speed.responses < speed.batch:
+        notes.append(
+            f"Time: the measurement ended before a whole batch of {speed.batch}; large batches "
+            "take less time per response."
+        )
+    if any(c.work.learned for c in dry.costs):
+        notes.append(
+            "Generations: KL targeting is counted with 3 measurements; it needs 1 to 6. Time: "
+            "without the optimizer's steps."
+        )
+    if any(c.at_least for c in dry.costs):
+        notes.append(
+            "Memory (>): of training, only weights, gradients and optimizer are counted; what a "
+            "step needs beside them cannot be measured without a GPU."
+        )
+    if any(c.memory is None for c in dry.costs):
+        notes.append("Memory: unknown where the model's weights cannot be counted.")
+    if any(c.work.judged for c in dry.costs):
+        judged = sum(c.work.judged for c in dry.costs)
+        notes.append(f"The judge makes {judged:,} comparisons; their time is unknown.")
+    notes.append(_gpu_hours(dry, speed, rate, length))
+    for note in notes:
+        screen.print(note)
+
+
+def _gpu_hours(dry: "DryRun", speed: "Speed", rate: float, length: float) -> str:
+    import torch
+
+    if not torch.cuda.is_available():
+        return (
+            "GPU hours cannot be known from a machine without a GPU; --dry-run on one measures "
+            f"them. An hour here: {_count(HOUR * rate)} generations."
+        )
+    hours = sum(cost.seconds for cost in dry.costs) / HOUR
+    return (
+        f"GPU hours: {hours:.2g} of this GPU. One GPU hour: {_count(HOUR * rate)} generations, "
+        f"{_count(HOUR * rate * length)} tokens."
+    )
+
+
+def _count(number: float) -> str:
+    """A number with three digits.
+
+    >>> _count(1234567), _count(950)
+    ('1.23 M', '950')
+    """
+    for size, sign in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
+        if number >= size:
+            unit = 1e3 if sign == "k" else size
+            return f"{number / unit:.3g} {sign}"
+    return f"{number:,.0f}"
+
+
+def _rate(number: float) -> str:
+    return f"{number:,.0f}" if number >= 10 else f"{number:.2g}"
+
+
+def _time(seconds: float) -> str:
+    """Seconds in words.
+
+    >>> _time(42.3), _time(4000), _time(200000)
+    ('42 s', '1:06:40', '2 days, 7:33:20')
+    """
+    if seconds < 60:
+        return f"{seconds:.0f} s" if seconds >= 1 else "< 1 s"
+    return str(timedelta(seconds=round(seconds)))

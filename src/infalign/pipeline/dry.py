@@ -1,0 +1,128 @@
+"""A run's checks, and what its stages would cost, without a run: nothing is written."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from infalign import _check
+from infalign.comparison.comparison import Comparison
+from infalign.comparison.models import inspect_models
+from infalign.config import Config
+from infalign.models.functions import beside
+from infalign.seeds import derived
+
+from .checks import check, checks_of, on_responses
+from .estimate import Cost, cost
+from .folder import Run, require_run
+from .measure import Speed, Trial, measure
+from .run import STAGES, is_trained, require_libraries
+from .workload import Room, evaluation, parameters_of, room, workloads
+
+Report = Callable[[str, int, int], None]
+
+
+def silent(what: str, done: int, total: int) -> None:
+    """Progress that nobody sees."""
+
+
+SECONDS = 30.0
+"""Default time for the measurement."""
+
+
+@dataclass(frozen=True)
+class DryRun:
+    """What is known of a run before it begins."""
+
+    checks: list[str]
+    """Names of the checks, all of which passed."""
+
+    costs: list[Cost]
+    """The cost of every stage that takes time; empty if nothing was measured."""
+
+    speed: Speed | None
+    room: Room
+
+
+def dry_run(
+    config: Config,
+    folder: Path,
+    *,
+    until: str = "report",
+    seconds: float = SECONDS,
+    report: Report = silent,
+) -> DryRun:
+    """Check a run, measure its models for about `seconds` seconds, and estimate its costs.
+
+    Nothing is written. With 0 seconds nothing is measured.
+
+    Raises the errors of `run`.
+    """
+    _check.one_of("until", until, STAGES)
+    _check.real("seconds", seconds)
+    folder = Path(folder)
+    require_run(folder)
+    require_libraries()
+    trained = is_trained(until)
+    run = Run(config, folder)
+    with beside(config.folder):
+        checks = checks_of(run, trained=trained)
+        report("checks", 0, 1)
+        passed = check(checks)
+        report("checks", 1, 1)
+        works = workloads(run)
+        works = [w for w in works if w.name == "calibrate" or trained]
+        if STAGES.index(until) < STAGES.index("evaluate"):
+            works = [w for w in works if w.name != "evaluate"]
+        parameters = parameters_of(run)
+        speed = _measured(Trial.of(run, trained), seconds, report)
+    train = config.train if trained else None
+    costs = [] if speed is None else [cost(work, speed, parameters, train) for work in works]
+    return DryRun(passed, costs, speed, room(works, parameters or 0, config.train.lora > 0))
+
+
+def dry_comparison(
+    comparison: Comparison,
+    *,
+    seconds: float = SECONDS,
+    report: Report = silent,
+) -> DryRun:
+    """As `dry_run`, for policies that exist. The reference is measured, and the others are expected
+    to be as fast.
+
+    Raises the errors of `compare_policies`.
+    """
+    _check.real("seconds", seconds)
+    inspect_models(comparison)
+    prompts = comparison.prompts
+    checks = on_responses(
+        comparison.reward,
+        comparison.gold,
+        comparison.judge,
+        comparison.answers,
+        lambda: [prompts[0], prompts[-1]],
+        trust_remote_code=comparison.trust_remote_code,
+    )
+    passed = ["policies, rewards and prompts", *check(list(checks))]
+    work = evaluation(comparison)
+    trial = Trial(
+        comparison.reference,
+        comparison.reward,
+        comparison.sampling,
+        comparison.prompts,
+        comparison.samples,
+        derived(comparison.seed, "measure"),
+        False,
+        comparison.trust_remote_code,
+    )
+    speed = _measured(trial, seconds, report)
+    costs = [] if speed is None else [cost(work, speed)]
+    return DryRun(passed, costs, speed, room([work], 0, False))
+
+
+def _measured(trial: Trial, seconds: float, report: Report) -> Speed | None:
+    if seconds <= 0:
+        return None
+    report("measurement", 0, 1)
+    speed = measure(trial, seconds)
+    report("measurement", 1, 1)
+    return speed
