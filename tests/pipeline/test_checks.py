@@ -86,9 +86,8 @@ def folder(tmp_path, monkeypatch):
     rows = [{"prompt": f"What is {n}?", "prompt_id": f"p{n}", "split": "train"} for n in range(4)]
     held = [{"prompt": f"Why is {n}?", "prompt_id": f"p{n}", "split": "test"} for n in range(4)]
     (tmp_path / "same-ids.jsonl").write_text("\n".join(map(json.dumps, rows + held)))
-    (tmp_path / "same-texts.jsonl").write_text(
-        "\n".join(json.dumps({"prompt": "Who?"}) for _ in "a")
-    )
+    for name in ("here.jsonl", "there.jsonl"):
+        (tmp_path / name).write_text(json.dumps({"prompt": "Who?"}))
     (tmp_path / "empty.jsonl").write_text(json.dumps({"prompt": " "}))
     (tmp_path / "long.jsonl").write_text(
         "\n".join(json.dumps({"prompt": f"{n} " * 2000}) for n in range(4))
