@@ -152,6 +152,7 @@ def _budget(played, opponent, candidates, kl, beta, samples) -> dict:
         "candidates": [
             {
                 "transform": r.transform,
+                "kl": r.kl,
                 "win_rate": r.win_rate,
                 "stderr": r.stderr,
                 "loss": r.loss,
@@ -249,7 +250,10 @@ def _print(screen: Console, stated: dict) -> None:
         more = f"gains more than {stated['gap']:.1e}" if stated["gap"] else "is better"
         screen.print(f"Certified: no policy {more} at this β, by {stated['certificate']}.")
     if samples:
-        screen.print("±: standard error of the expectation over prompts.")
+        screen.print(
+            "±: standard error of the win rate, which is simulated. "
+            f"The {stated['kl']:.3g} nats are the exact expectation over prompts."
+        )
         needed, name = stated["samples_needed"], stated["recommended"]
         screen.print(
             f"{name} comes within {100 * GOOD_ENOUGH:g} points of exact calibration with "

@@ -89,7 +89,8 @@ class Candidate:
     """Shortfall of the win rate from the optimum at the same budget."""
 
     stderr: float = 0.0
-    """Standard error of `win_rate`; above 0 for a finite number of calibration samples."""
+    """Standard error of `win_rate` at this `kl`, which is exact; above 0 for a finite number of
+    calibration samples."""
 
 
 def compare(

@@ -62,8 +62,8 @@ class Design:
     """Reference samples per prompt of the calibration, K; None for exact calibration."""
 
     stderr: float = 0.0
-    """Standard error of `win_rate`; above 0 for finite calibration, where `win_rate` is a Monte
-    Carlo average."""
+    """Standard error of `win_rate` at this `kl`; above 0 for finite calibration, where `win_rate`
+    is a Monte Carlo average. `kl` is exact."""
 
     @property
     def transform(self) -> Tabulated:

@@ -2,8 +2,9 @@
 
 K reference samples cut a prompt's quantile axis into K + 1 cells of random widths, uniform on the
 simplex. A response is only known to lie in cell j and gets the training reward φ_j, so the trained
-policy has one density per cell. Its win rate and KL are exact for one prompt. Their expectation
-over prompts is a seeded Monte Carlo average with control variates, with a standard error.
+policy has one density per cell. Its win rate and KL are exact for one prompt. Over prompts, the
+expected KL is exact too (`_random_cells`), so a budget is spent to the last digit. The expected win
+rate is a seeded Monte Carlo average with control variates, with a standard error.
 """
 
 from dataclasses import dataclass
@@ -14,22 +15,21 @@ import numpy as np
 from infalign import _check
 from infalign.errors import SolveError
 
+from ._cell_integrals import Layout, Widths
 from ._interface import AbstractProcedure, RankProcedure, require_by_rank, require_procedure
+from ._random_cells import Cells, expected
 from ._roots import NoRoot, bracketed_root, falling_root
 from ._shapes import Float
 from ._transforms import AbstractTransform
 
-Cells = Float[np.ndarray, "cells"]
-"""One value per cell, K + 1 in all."""
-
-Widths = Float[np.ndarray, "prompts cells"]
-"""One value per cell of each prompt."""
-
-CELLS = 400_000
+CELLS = 200_000
 """Total number of cells, over the prompts of an average."""
 
 FEWEST_PROMPTS = 2000
 """Minimum number of prompts of an average."""
+
+OUTER = 4
+"""Number of cells at each end of the axis whose widths are control variates."""
 
 OPTIMIZED_CELLS = 40_000
 """Total number of cells, over the prompts on which a table is optimized; it is evaluated on other
@@ -37,6 +37,12 @@ prompts."""
 
 STRONGEST_TILT = 12.0
 """How far below its first guess log β is searched."""
+
+LEAST_MASS = 1e-6
+"""Mass below which cells count alike when a table is optimized."""
+
+FIRST_STEP = 0.02
+"""Width of the first bracket in log β."""
 
 SEED = 20_241_219
 
@@ -47,10 +53,10 @@ class Achieved:
 
     win_rate: float
     kl: float
-    """In nats."""
+    """In nats; exact up to rounding."""
 
     stderr: float
-    """Standard error of `win_rate`."""
+    """Standard error of `win_rate` at this `kl`; by simulation."""
 
 
 @dataclass(frozen=True)
@@ -90,32 +96,53 @@ class FewSamples:
         rng = np.random.default_rng([SEED, self.samples])
         return rng.dirichlet(np.ones(self.samples + 1), size=prompts)
 
-    def kl(self, exponents: Cells) -> float:
-        """Expected KL in nats of the policies with density ∝ e^exponent per cell."""
-        mass, log_z = _tilt(self._widths, exponents)
-        return float(np.mean(mass @ exponents - log_z))
-
     def achieved(
         self, exponents: Cells, procedure: RankProcedure, against: AbstractProcedure
     ) -> Achieved:
         """Expected win rate and KL of the policies with density ∝ e^exponent per cell."""
         widths = self._widths
-        wins = np.concatenate(
+        wins = 1 - np.concatenate(
             [
-                _win_rates(w, exponents, procedure, against, self.samples)
+                Layout(w, _tilt(w, exponents)[0], procedure, against).losses()
                 for w in np.array_split(widths, max(1, widths.size // 50_000))
             ]
         )
-        # Control variates: linear functions of the widths have known means, since E[width] = 1/(K +
-        # 1). The part of W that they explain therefore contributes no variance.
-        top = exponents.max()
-        tilt = np.exp(exponents - top)
-        shapes = np.array([tilt, tilt * (exponents - top), tilt**2, self.quantiles])
-        controls = (widths - 1 / (self.samples + 1)) @ shapes.T
+        controls, kl = self._controls(exponents, procedure, against)
         slope, *_ = np.linalg.lstsq(controls - controls.mean(0), wins - wins.mean(), rcond=None)
         rest = wins - controls @ slope
         stderr = float(rest.std(ddof=len(slope) + 1) / np.sqrt(len(rest)))
-        return Achieved(float(rest.mean()), self.kl(exponents), stderr)
+        return Achieved(float(rest.mean()), kl, stderr)
+
+    def _controls(
+        self, exponents: Cells, procedure: RankProcedure, against: AbstractProcedure
+    ) -> tuple[Float[np.ndarray, "prompts controls"], float]:
+        """Control variates of the win rate, with mean 0, and the expected KL.
+
+        The means of log Z, of the widths' logarithms, and of linear functions of widths and masses
+        are known. What they explain of W does not contribute to its variance.
+        """
+        widths = self._widths
+        means = expected(exponents)
+        mass, log_z = _tilt(widths, exponents)
+        top = exponents - exponents.max()
+        tilt = np.exp(top)
+        # W changes by Σ Φ_j dm_j to first order; here Φ of the policy with the mean masses.
+        middle = (np.arange(self.samples + 1) + 0.5) / (self.samples + 1)
+        cdf = np.clip(np.cumsum(means.mass) - means.mass / 2, 0, 1)
+        rate = procedure.density(cdf) * against.density(middle)
+        phi = (np.cumsum(rate) - rate / 2) / max(rate.sum(), 1e-300)
+        shapes = np.stack([self.quantiles, self.quantiles**2, phi, tilt, tilt * top], axis=1)
+        # Many draws depend on the outermost cells.
+        outer = np.unique(np.r_[:OUTER, -OUTER:0] % widths.shape[1])
+        harmonic = np.sum(1 / np.arange(1, self.samples + 1))
+        return np.column_stack(
+            [
+                np.log(widths[:, outer]) + harmonic,
+                (widths - 1 / (self.samples + 1)) @ shapes,
+                (mass - means.mass) @ shapes,
+                log_z - means.log_z,
+            ]
+        ), means.kl
 
     def at_kl(self, transform: AbstractTransform, kl: float) -> tuple[float, Cells]:
         """β, and exponents Φ/β per cell, at which training on a transform reaches `kl` nats.
@@ -130,7 +157,7 @@ class FewSamples:
         """1/β at which training on `values` reaches `kl` nats."""
 
         def excess(log_beta: float) -> float:
-            return float(np.log(max(self.kl(values * np.exp(-log_beta)), 1e-300) / kl))
+            return float(np.log(max(expected(values * np.exp(-log_beta)).kl, 1e-300) / kl))
 
         # A weak tilt has a KL of Var(φ)/(2 β²) nats.
         start = float(np.log(max(np.std(values), 1e-300)) - 0.5 * np.log(2 * kl))
@@ -170,7 +197,7 @@ class FewSamples:
             guess = guess * self._scale(guess, kl, "the optimum")
 
         def solve(strength: float, exponents: Cells) -> Cells:
-            return _ascend(widths, exponents, procedure, against, self.samples, strength)
+            return _ascend(widths, exponents, procedure, against, strength)
 
         if kl is None:
             _check.budget(kl, beta)
@@ -192,10 +219,12 @@ class FewSamples:
             return known[log_beta]
 
         low = high = float(np.log(start_beta))
-        while excess(high) > 0:
-            low, high = high, high + 0.4
+        # KL falls at most like 1/β². Near steps, since a table far from the last one takes long.
+        step = max(abs(excess(low)), FIRST_STEP)
+        while (known[high] if high in known else excess(high)) > 0:
+            low, high, step = high, high + step, 2 * step
         while (known[low] if low in known else excess(low)) < 0:
-            low, high = low - 0.4, low
+            low, high, step = low - step, low, 2 * step
             if low < np.log(start_beta) - STRONGEST_TILT:
                 raise SolveError(
                     f"No table for {self.samples} calibration samples per prompt reaches kl={kl:g} "
@@ -203,7 +232,7 @@ class FewSamples:
                 )
         log_beta = bracketed_root(excess, low, high, xtol=1e-3) if known[low] > 0 else low
         excess(log_beta)
-        # On the prompts used for evaluation, the budget holds exactly.
+        # On all prompts instead of these few, the budget holds exactly.
         scale = self._scale(exponents, kl, "the table")
         return exponents * scale * np.exp(log_beta), float(np.exp(log_beta))
 
@@ -262,77 +291,37 @@ def _tilt(widths: Widths, exponents: Cells) -> tuple[Widths, Float[np.ndarray, "
     return mass / total[:, None], np.log(total) + top
 
 
-def _inside(
-    samples: int, draws: int
-) -> tuple[Float[np.ndarray, "nodes"], Float[np.ndarray, "nodes"]]:
-    """Gauss-Legendre quadrature within a cell: positions in (0, 1), and weights.
-
-    With d draws, H(F) g is a polynomial of degree about 2d on the whole axis, and nearly a
-    polynomial of degree 2d/(K + 1) in a cell.
-    """
-    nodes, weights = np.polynomial.legendre.leggauss(min(4 + 2 * draws // (samples + 1), 32))
-    return (1 + nodes) / 2, weights / 2
-
-
-def _cells(
-    widths: Widths,
-    mass: Widths,
-    procedure: RankProcedure,
-    against: AbstractProcedure,
-    samples: int,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """F and the opponent's density at the positions within each cell, and their weights."""
-    at, weights = _inside(samples, max(procedure.draws, against.draws))
-    start = np.cumsum(mass, axis=1) - mass
-    left = np.cumsum(widths, axis=1) - widths
-    cdf = np.clip(start[:, :, None] + at * mass[:, :, None], 0, 1)
-    u = np.clip(left[:, :, None] + at * widths[:, :, None], 0, 1)
-    return cdf, against.density(u), at, weights
-
-
-def _win_rates(
-    widths: Widths,
-    exponents: Cells,
-    procedure: RankProcedure,
-    against: AbstractProcedure,
-    samples: int,
-) -> Float[np.ndarray, "prompts"]:
-    """W = 1 − ∫ H(F) dG of each prompt."""
-    mass, _ = _tilt(widths, exponents)
-    cdf, opponent, _, weights = _cells(widths, mass, procedure, against, samples)
-    return 1 - np.sum(widths * ((procedure.cdf(cdf) * opponent) @ weights), axis=1)
-
-
 def _ascend(
     widths: Widths,
     exponents: Cells,
     procedure: RankProcedure,
     against: AbstractProcedure,
-    samples: int,
     beta: float,
 ) -> Cells:
     """The exponents that maximize the mean of W − β KL over given prompts."""
 
     def loss(e: Cells) -> tuple[float, Cells]:
         mass, log_z = _tilt(widths, e)
-        cdf, opponent, at, weights = _cells(widths, mass, procedure, against, samples)
-        rate = procedure.density(cdf) * opponent
-        wins = 1 - np.sum(widths * ((procedure.cdf(cdf) * opponent) @ weights), axis=1)
         kl = mass @ e - log_z
-        # Φ = -∫_v^1 h(F) dG, averaged over each cell.
-        per_cell = widths * (rate @ weights)
-        after = np.cumsum(per_cell[:, ::-1], axis=1)[:, ::-1] - per_cell
-        phi = -after - widths * (rate @ (weights * at))
-        marginal = phi - beta * e
+        layout = Layout(widths, mass, procedure, against)
+        losses = layout.losses()
+        marginal = layout.marginal() - beta * e
         # The exponents enter through mass ∝ width e^exponent, so dJ/de is mass times (Φ − βe minus
         # its mean); the tilt's log partition removes the mean.
         pull = mass * (marginal - np.sum(mass * marginal, axis=1, keepdims=True))
-        return beta * kl.mean() - wins.mean(), -pull.mean(0)
+        return beta * kl.mean() + losses.mean() - 1, -pull.mean(0)
 
     from scipy.optimize import minimize  # slow to import
 
-    optimum = minimize(
-        loss, exponents, jac=True, method="L-BFGS-B", options={"maxiter": 200, "ftol": 1e-12}
-    )
+    # The curvature is about β times the mass of each cell, which differs by orders of magnitude.
+    unit = 1 / np.sqrt(np.maximum(expected(exponents).mass, LEAST_MASS))
+
+    def scaled(x: Cells) -> tuple[float, Cells]:
+        value, slope = loss(x * unit)
+        return value / beta, slope * unit / beta
+
+    options = {"maxiter": 200, "ftol": 1e-9}
+    optimum = minimize(scaled, exponents / unit, jac=True, method="L-BFGS-B", options=options)
+    best = optimum.x * unit
     # A common shift has no effect. The table must not fall where few prompts determine it.
-    return np.maximum.accumulate(optimum.x - optimum.x[0])
+    return np.maximum.accumulate(best - best[0])
