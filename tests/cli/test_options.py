@@ -329,6 +329,21 @@ MODES: dict[str, dict[str, tuple[str, dict[str, str], dict[str, str]]]] = {
             {"--sigma": "0.3"},
         ),
     },
+    "init": {
+        "": (
+            "--prompts bundled:helpful --yes",
+            {
+                "--model": "m",
+                "--reward": "bundled:harmless",
+                "--prompts": "bundled:harmless",
+                "--column": "prompt_id",
+                "--procedure": "best-of-n:2",
+                "--out": "other",
+            },
+            NONE,
+        ),
+        "asked": ("", {"--yes": ""}, NONE),  # of two files, the first is only proposed
+    },
     "list": {"": ("procedures", {"--json": ""}, NONE)},
     "explore": {
         "to a file": ("", {"--out": "other", "--serve": ""}, {"--port": "8000"}),
@@ -432,6 +447,8 @@ def template(tmp_path_factory):
     for name, ids in ((STORE, ["0", "p1", "p2"]), ("more", ["q0"])):
         with StoreWriter(folder / name, {}, len(ids)) as out:
             out.add(ids, [["text"] * 16] * len(ids), rng.normal(size=(len(ids), 16)))
+    for name in ("first", "second"):
+        (folder / f"{name}.jsonl").write_text('{"prompt": "How?"}\n{"prompt": "Why?"}\n')
     export_rewards(folder / STORE, folder / "plain.parquet")
     export_rewards(folder / STORE, folder / "named.parquet", rewards="r", key="k")
     return folder
@@ -489,7 +506,7 @@ def outcome(template, tmp_path, monkeypatch, capsys):
         shutil.copytree(template, place)
         monkeypatch.chdir(place)
         monkeypatch.setattr(sys, "argv", ["infalign", *words])
-        monkeypatch.setattr(sys, "stdin", io.StringIO(""))
+        monkeypatch.setattr(sys, "stdin", io.StringIO("\n" * 8))
         recorded.clear()
         code = 0
         try:

@@ -59,6 +59,7 @@ REFUSED = {
         "an object with 2 lists, good, bad, .*not clear",
     ),
     "pandas": ({"prompt": {"0": "a"}}, 'one object per column, prompt, .*orient="records"'),
+    "other texts": ({"files": ["a", "b"]}, "no column has the name .* Its columns are files"),
     "mixed": ([{"prompt": "a"}, 3], "row 2: neither an object nor a text: 3"),
     "lists": ([["a"]], "row 1: neither an object nor a text"),
     "nan": (b'[{"prompt": "a",\n "x": NaN}]', "JSON has no NaN; write null"),

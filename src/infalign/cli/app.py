@@ -20,6 +20,7 @@ from . import (
     evaluate,
     explore,
     frameworks,
+    init,
     listing,
     plan,
     red_team,
@@ -50,6 +51,7 @@ command = partial(app.command, cls=Command)
 resumable = partial(app.command, cls=ResumableCommand)
 
 resumable(help=run.DEMO_HELP)(run.demo)
+command(help=init.HELP)(init.init)
 resumable(help=run.RUN_HELP)(run.run)
 for stage in run.STAGES:
     resumable(name=stage, help=run.stage_help(stage))(run.stage_command(stage))

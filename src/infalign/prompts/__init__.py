@@ -1,7 +1,7 @@
 """Prompts, from files, folders, or a dataset on the Hugging Face Hub."""
 
 from .held_out import RunPrompts, run_prompts
-from .load import load_prompts
+from .load import load_prompts, require_columns
 from .prompt import Prompt, columns_fingerprint, fingerprint
 
 __all__ = [
@@ -10,5 +10,6 @@ __all__ = [
     "columns_fingerprint",
     "fingerprint",
     "load_prompts",
+    "require_columns",
     "run_prompts",
 ]

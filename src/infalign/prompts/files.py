@@ -15,6 +15,9 @@ FORMS = (
     "JSON Lines (.jsonl), JSON (.json), CSV (.csv), TSV (.tsv), each also in gzip (.gz), Parquet "
     "(.parquet), Arrow (.arrow), or a folder that `datasets` saved with save_to_disk"
 )
+PROMPT_FILES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".arrow")
+"""Endings of files that usually hold rows; each may be followed by .gz."""
+
 OTHERS = {
     ".xlsx": "Save it as CSV",
     ".xls": "Save it as CSV",

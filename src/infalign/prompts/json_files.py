@@ -13,6 +13,9 @@ from .table import Row
 SPLITS = ("train", "test", "validation", "valid", "val", "dev", "eval", "holdout")
 """Names under which objects hold one list per split."""
 
+NAMES_OF_TEXTS = ("prompt", *NAMES, "example", "item", "data", "row")
+"""Names under which a list of texts is one of prompts, also in the plural."""
+
 
 def json_rows(text: str, path: Path) -> list[Row]:
     """The rows of a list of objects or texts; of an object with such a list; of one list per split,
@@ -30,7 +33,7 @@ def json_rows(text: str, path: Path) -> list[Row]:
         )
     if any(_is_prompt(name, own) for name, own in value.items()):
         return [(1, value)]
-    lists = {name: own for name, own in value.items() if _holds_rows(own)}
+    lists = {name: own for name, own in value.items() if _is_list_of_prompts(name, own)}
     if lists and all(name.lower().startswith(SPLITS) for name in lists):
         rows = [
             {**row, "split": name} for name, own in lists.items() for row in _objects(own, path)
@@ -85,6 +88,13 @@ def _holds_rows(value) -> bool:
     if not isinstance(value, list) or not value or _is_conversation(value):
         return False
     return all(isinstance(i, dict) for i in value) or all(isinstance(i, str) for i in value)
+
+
+def _is_list_of_prompts(name: str, value) -> bool:
+    """Whether the value under a name is a list of rows; texts are, under a name of prompts."""
+    return _holds_rows(value) and (
+        isinstance(value[0], dict) or name.lower().rstrip("s") in (*NAMES_OF_TEXTS, *SPLITS)
+    )
 
 
 def _is_prompt(name: str, value) -> bool:

@@ -49,6 +49,13 @@ def load_prompts(source: Prompts, folder: Path | None = None) -> list[Prompt]:
     return loaded.prompts
 
 
+def require_columns(source: Prompts, folder: Path | None = None) -> None:
+    """Raise DataError unless a source has rows and a column that can be read as prompts. The rows
+    themselves are not checked."""
+    table = table_of(source, folder)
+    reader_of(table, table.rows(source.split, source.limit), source)
+
+
 def say(name: str, notes: Sequence[str]) -> None:
     """Log what was decided about the prompts of a source."""
     if notes:

@@ -1,0 +1,258 @@
+"""`infalign init`: a commented configuration for what is here, and a reward function to edit."""
+
+import sys
+from collections.abc import Callable, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from infalign import storage
+from infalign.config import load_config, parse_config
+from infalign.core import PROCEDURES, RankProcedure
+from infalign.errors import ArgumentError, ConfigError, DataError, InfalignError
+from infalign.models.specs import ModelSpec
+from infalign.prompts import RunPrompts, run_prompts
+
+from .candidates import Candidates, candidates, read_model_config
+from .first_config import configuration, reward_function
+
+HELP = (
+    "Write a commented configuration for what is in this folder, and a reward function to edit.\n\n"
+    "Models, rewards (classifiers, Python functions that take `completions`) and prompts are "
+    "looked for here and two folders below. You are asked for what is not given as an option. "
+    "With --yes nothing is asked: what is here once is used, and what is not here is taken from "
+    "the demonstration. No file is overwritten.\n\n"
+    "Example: infalign init --yes --model Qwen/Qwen2.5-0.5B-Instruct --prompts bundled:helpful"
+)
+NEW = "new"
+"""The answer that asks for a reward function to edit."""
+
+MODEL, PROMPTS, PROCEDURE = "bundled:language-model", "bundled:helpful", "best-of-n:4"
+SHARES = (0.1, 0.2, 0.3, 0.4, 0.5)
+"""Shares of the prompts to hold out, the smallest that leaves prompts on both sides."""
+
+LARGE = 5e8
+"""Size of a model's weights above which adapters are trained, in bytes."""
+
+REPORTS = ("tensorboard", "trackio", "wandb")
+"""What can show a run while it trains, if installed."""
+
+
+def init(
+    model: Annotated[
+        str | None, typer.Option(help="Model to train: a folder, hub id or bundled:language-model.")
+    ] = None,
+    reward: Annotated[
+        str | None,
+        typer.Option(help=f"Reward, as the key `reward` takes it, or {NEW}: a function to edit."),
+    ] = None,
+    prompts: Annotated[
+        str | None, typer.Option(help="Prompts file or folder, hub id, or bundled:helpful.")
+    ] = None,
+    column: Annotated[
+        str | None,
+        typer.Option(help="Column that holds the prompt. Default: the one with a usual name."),
+    ] = None,
+    procedure: Annotated[
+        str | None, typer.Option(help=f"How the policy will be decoded. Default: {PROCEDURE}.")
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Ask nothing.")] = False,
+    out: Annotated[Path, typer.Option(help="File to write.")] = Path("config.yaml"),
+):
+    if out.exists():
+        raise ConfigError(f"{out} exists and is not overwritten. Name another file with --out.")
+    here = candidates(Path.cwd())
+    choose = _taken if yes else _asked
+    model = model or choose("model", here.models, MODEL, [])
+    ModelSpec.parse(model)
+    prompts = prompts or choose("prompts", here.prompts, PROMPTS, _refusals(here))
+    source, read = _source(prompts, column, out.parent, None if yes else _ask)
+    reward = reward or choose("reward", here.rewards, NEW, [])
+    procedure = procedure or (
+        PROCEDURE if yes else _ask("How will the policy be decoded?", PROCEDURE)
+    )
+    _require_by_rank(procedure)
+
+    written = []
+    if reward == NEW:
+        file = _free(out.parent, ("reward.py", "rewards.py", "my_reward.py", "my_rewards.py"))
+        first = read.train[0] if read is not None else None
+        text = reward_function(
+            file.name,
+            out.name,
+            False,
+            list(first.columns) if first else [],
+        )
+        reward = f"{file.name}:score"
+        written.append((file, text))
+    if read is not None:
+        counts = f"{len(read.train)} to train on, {len(read.test)} to evaluate on"
+        print(f"{prompts}: {counts}", file=sys.stderr)
+    values = _values(model, reward, source, read, procedure)
+    text = configuration(values, out.as_posix())
+    written.append((out, text))
+    for path, content in written:
+        storage.write_text(path, content)
+    load_config(out)
+    for path, _ in written:
+        print(path)
+    print(f"Check it: infalign run {out} --dry-run\nRun it: infalign run {out}", file=sys.stderr)
+
+
+def _asked(what: str, here: Sequence[str], default: str, notes: Sequence[str]) -> str:
+    """The user's choice among what is here, or anything else that is typed."""
+    for note in notes if not here else ():
+        print(note, file=sys.stderr)
+    for number, name in enumerate(here, 1):
+        print(f"  {number}  {name}", file=sys.stderr)
+    answer = _ask(QUESTIONS[what], here[0] if here else default)
+    if answer.isdecimal() and 0 < int(answer) <= len(here):
+        return here[int(answer) - 1]
+    return answer
+
+
+QUESTIONS = {
+    "model": "Which model is to be trained (number, folder or hub id)?",
+    "prompts": "Which prompts (number, file, folder or hub id)?",
+    "reward": f"Which reward (number, file.py:function, folder, hub id, URL, or {NEW})?",
+}
+
+
+def _taken(what: str, here: Sequence[str], default: str, notes: Sequence[str]) -> str:
+    """The one candidate that is here, or the default. Raises ConfigError if there are several."""
+    if len(here) > 1:
+        raise ConfigError(
+            f"There are {len(here)} candidates for `{what}` here: {', '.join(here[:10])}"
+            f"{', …' if len(here) > 10 else ''}. Name one with --{what}."
+        )
+    if here:
+        print(f"{what}: {here[0]}", file=sys.stderr)
+        return here[0]
+    if notes:
+        raise DataError("\n".join(notes))
+    stands_in = "a function to edit" if default == NEW else f"{default}, of the demonstration"
+    print(f"{what}: {stands_in} (there is none here; --{what} names yours)", file=sys.stderr)
+    return default
+
+
+def _refusals(here: Candidates) -> list[str]:
+    """Why no file here can be read as prompts."""
+    if here.prompts or not here.refused:
+        return []
+    shown = [f"  {reason}" for reason in list(here.refused.values())[:3]]
+    return ["No file here can be read as prompts:", *shown]
+
+
+def _ask(question: str, default: str) -> str:
+    """An answer from standard input; an empty one is the default."""
+    print(f"{question} [{default}] ", end="", file=sys.stderr, flush=True)
+    line = sys.stdin.readline()
+    if not line:
+        raise ConfigError(
+            "Standard input ended before all questions were answered. For scripts: --yes, with "
+            "--model, --reward, --prompts and --procedure."
+        )
+    return line.strip() or default
+
+
+def _source(
+    prompts: str, column: str | None, folder: Path, ask: Callable[[str, str], str] | None
+) -> tuple[dict[str, Any], RunPrompts | None]:
+    """The section `prompts`, and the prompts themselves unless they are on the Hub. What cannot be
+    read is asked again, if it can be."""
+    while True:
+        hub = not prompts.startswith("bundled:") and not any(
+            (place / prompts).exists() for place in (folder, Path())
+        )
+        if hub and prompts.count("/") == 1 and not Path(prompts).suffix:
+            return {"dataset": prompts, "split": "train", "limit": 2000}, None
+        try:
+            return _divided({"file": prompts} | ({"column": column} if column else {}), folder)
+        except DataError as error:
+            if ask is None:
+                raise
+            print(f"{error}", file=sys.stderr)
+        column = ask("Which column holds the prompt (none: choose other prompts)?", "none")
+        if column == "none":
+            column, prompts = None, ask(QUESTIONS["prompts"], PROMPTS)
+
+
+def _divided(source: dict[str, Any], folder: Path) -> tuple[dict[str, Any], RunPrompts]:
+    """A source with a share of its prompts held out, if that is needed. Raises DataError."""
+    last: InfalignError | None = None
+    for share in SHARES:
+        own = source if share == SHARES[0] else source | {"test_fraction": share}
+        config = parse_config({"model": "-", "reward": "-", "kl": 0.5, "prompts": own})
+        config._folder = folder.resolve()
+        read = run_prompts(config)
+        try:
+            if read.train and read.test:
+                return own, read
+        except DataError as error:
+            last = error
+            if "prompts.test_fraction" not in str(error):
+                break
+    raise last or DataError("There are no prompts.")
+
+
+def _require_by_rank(spec: str) -> None:
+    procedure = PROCEDURES.parse(spec, argument="procedure")
+    if not isinstance(procedure, RankProcedure):
+        raise ArgumentError("procedure", f"must select by rank; {spec} reads calibrated rewards.")
+
+
+def _free(folder: Path, names: Sequence[str]) -> Path:
+    """A file that does not exist yet."""
+    numbered = (f"reward_{number}.py" for number in range(2, 1000))
+    return next(folder / n for n in (*names, *numbered) if not (folder / n).exists())
+
+
+def _values(
+    model: str, reward: str, source: dict[str, Any], read: RunPrompts | None, procedure: str
+) -> dict[str, Any]:
+    """The values of the configuration, which fit the model's length and the number of prompts."""
+    config = parse_config({"model": model, "reward": reward, "kl": 0.5, "prompts": source})
+    draws, group = PROCEDURES.parse(procedure).draws, config.train.group
+    batch = config.train.batch_size
+    if read is not None:
+        trained = config.train.trained_prompts(len(read.train))
+        batch = min(batch, group * max(1, trained))
+    bundled = model == MODEL
+    known = read_model_config(Path(model))
+    context = next((known[k] for k in CONTEXT if isinstance(known.get(k), int)), 10**6)
+    large = sum(f.stat().st_size for f in Path(model).glob("*.safetensors")) > LARGE
+    own = ModelSpec.parse(model).kind == "path"
+    shown = [name for name in REPORTS if find_spec(name)]
+    return {
+        "model": model,
+        "reward": reward,
+        "prompts": source,
+        "procedure": procedure,
+        "kl": 0.5,
+        "transform": config.transform,
+        "sampling": {
+            "temperature": 0.7 if bundled else config.sampling.temperature,
+            "max_new_tokens": 32 if bundled else min(128, max(1, context // 2)),
+        },
+        "calibration": {"samples": max(config.calibration.samples, 4 * draws)},
+        "train": {
+            "method": config.train.method,
+            "baselines": list(config.train.baselines),
+            "steps": 10 if bundled else config.train.steps,
+            "learning_rate": config.train.learning_rate,
+            "batch_size": batch,
+            "group": group,
+            "lora": 16 if own and (large or not Path(model).exists()) else 0,
+        }
+        | (
+            {"report_to": shown} if shown and "report_to" in type(config.train).model_fields else {}
+        ),
+        "evaluate": {"samples": max(config.evaluate.samples, draws)},
+        "seed": config.seed,
+    }
+
+
+CONTEXT = ("max_position_embeddings", "n_positions", "max_sequence_length", "seq_length")
+"""Keys of a model's configuration that limit its length in tokens."""
