@@ -213,3 +213,17 @@ def test_a_reward_that_tells_nothing_apart_is_said(cli, fake, tmp_path, monkeypa
     words = ["sample", "--model", "m", "--procedure", "best-of-n:3", "How?", "--reward"]
     code, _, errors = cli(*words, "flat.py:score")
     assert code == 0 and "of --reward gives 3 to all 3 responses, of which 3 are diff" in errors
+
+
+def test_what_was_decided_about_the_prompts_is_said(cli, tmp_path):
+    (tmp_path / "asked.csv").write_text("question\nHow?\n")
+    words = (
+        "--model",
+        "bundled:language-model",
+        "--procedure",
+        "sampling",
+        "--max-new-tokens",
+        "1",
+    )
+    code, _, errors = cli("sample", *words, "--prompts", tmp_path / "asked.csv")
+    assert code == 0 and "column `question`" in " ".join(errors.split())

@@ -226,6 +226,8 @@ def evaluate(
         "answer": answer.value,
         "ask_again": ask_again,
     }
+    with progress():  # shows what was decided about them
+        asked = load_prompts(source)
     comparison = Comparison(
         reference=reference or "",
         policies=named_values("--policy", policy),
@@ -236,7 +238,7 @@ def evaluate(
         judge_pairs=judge_pairs,
         judge_max_new_tokens=judge_max_new_tokens,
         judge_unreadable=judge_unreadable.value,
-        prompts=load_prompts(source),
+        prompts=asked,
         procedures=procedures,
         against=against,
         sampling=read_section(SamplingSettings, sampling),

@@ -160,7 +160,8 @@ def read_prompts(texts, source, split, limit, column):
     if bool(texts) == bool(source):
         raise typer.BadParameter("give prompts either as arguments or with --prompts.")
     if source:
-        return load_prompts(Prompts(file=source, split=split, limit=limit, column=column))
+        with progress():  # shows what was decided about them
+            return load_prompts(Prompts(file=source, split=split, limit=limit, column=column))
     if texts == ["-"]:
         texts = [line.removesuffix("\n") for line in sys.stdin]
     texts = [text for text in texts if text.strip()][:limit]
