@@ -28,6 +28,7 @@ PAGES = [
     "docs/calibration.md",
     "docs/stores.md",
     "docs/training.md",
+    "docs/first-run.md",
     "docs/frameworks.md",
 ]
 
