@@ -33,10 +33,12 @@ CALLS: list[int] = []
 def length(prompts, completions, *, prompt_id, **columns):
     """Letters of the reply, and of all that was said before."""
     CALLS.append(len(completions))
-    return [
-        float(len(c[-1]["content"]) + sum(len(m["content"]) for m in p))
-        for p, c in zip(prompts, completions, strict=True)
-    ]
+    assert len({type(text) for text in (*prompts, *completions)}) <= 1  # all texts or all messages
+
+    def letters(part):
+        return len(part) if isinstance(part, str) else sum(len(m["content"]) for m in part)
+
+    return [float(letters(p) + letters(c)) for p, c in zip(prompts, completions, strict=True)]
 
 
 def messages(prompt_id: str) -> list[dict]:

@@ -1,4 +1,5 @@
-"""One text: a reward gets the same messages for the same tokens, whatever path they come by."""
+"""One call: a reward gets the same prompts, texts and columns for the same tokens, whatever path
+they come by."""
 
 import asyncio
 import json
@@ -23,8 +24,9 @@ from infalign.frameworks import Asked, open_scorer, openrlhf, verl_manager
 from infalign.frameworks.callback import TrainingStopped
 from infalign.frameworks.prompt_text import PolicyText
 from infalign.frameworks.score_request import Body
+from infalign.models import reward_server
 from infalign.models.hf import LanguageModel
-from infalign.models.judges import RewardJudge
+from infalign.models.judges import RewardJudge, judge_pairs
 from infalign.models.loading import prompt_text, tokenize
 from infalign.models.model_server import ServerModel
 from infalign.models.rewards import score
@@ -35,11 +37,16 @@ from infalign.prompts import Prompt
 from infalign.red_team import campaign
 from infalign.red_team.attack import SuccessTest, attack
 from infalign.shaping import AsCalibrated
+from infalign.text import in_form_of
 
 TEXTS = ["Hi", " Ha\n", "def f():\n    "]
-PROMPTS = [Prompt(f"p{i}", ({"role": "user", "content": text},)) for i, text in enumerate(TEXTS)]
+PROMPTS = [  # written as a text, as messages, and as a text
+    Prompt(f"p{i}", ({"role": "user", "content": text},), {"answer": i, "tests": ["x"]}, i != 1)
+    for i, text in enumerate(TEXTS)
+]
 NAMES = [prompt.id for prompt in PROMPTS]
 MESSAGES = [list(prompt.messages) for prompt in PROMPTS]
+VALUES, COLUMNS = [p.value for p in PROMPTS], [p.columns for p in PROMPTS]
 
 
 def bundled_model():
@@ -100,8 +107,8 @@ class Noted:
     def __init__(self):
         self.seen = []
 
-    def __call__(self, prompts, completions, **columns):
-        self.seen += zip(prompts, completions, strict=True)
+    def __call__(self, prompts, completions, prompt_id, answer, *, tests):
+        self.seen += zip(prompts, completions, prompt_id, answer, tests, strict=True)
         return [0.0] * len(completions)
 
 
@@ -138,7 +145,7 @@ class Paths:
         tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
         tokenizer.save_pretrained(folder)
         GPT2Config().save_pretrained(folder)
-        lines = [{"prompt_id": p.id, "prompt": p.text} for p in PROMPTS]
+        lines = [{"prompt_id": p.id, "prompt": p.value, **p.columns} for p in PROMPTS]
         (folder / "prompts.jsonl").write_text("\n".join(map(json.dumps, lines)))
         self.tokenizer, self.text, self.reward = tokenizer, PolicyText(str(folder)), Noted()
         pieces = {"raw": True, "reward": self.reward, "prompts": folder / "prompts.jsonl"}
@@ -173,48 +180,60 @@ class Paths:
         assert table["completion"].to_pylist() == self.texts
 
     def decoding(self):
-        asked = {"seed": 0, "prompt_ids": NAMES}
-        chosen = decode(ia.Sampling(), self.policy, self.reward, MESSAGES, **asked)
+        asked = {"seed": 0, "prompt_ids": NAMES, "columns": COLUMNS}
+        chosen = decode(ia.Sampling(), self.policy, self.reward, VALUES, **asked)
         assert [c.kept.text for c in chosen] == self.texts
 
     def red_teaming(self):
         attack(self.policy, SuccessTest(self.reward, 0.0), PROMPTS, 1, names=(), seed=0)
 
     def judging(self):
-        RewardJudge(self.reward)(MESSAGES, self.texts, self.texts)
-        del self.reward.seen[len(PROMPTS) :]  # each pair has two responses
+        texts = [[text] for text in self.texts]
+        named = [{"prompt_id": p.id, **p.columns} for p in PROMPTS]
+        judge_pairs(RewardJudge(self.reward), VALUES, texts, texts, columns=named)
+        # Each pair has two responses and two orders.
+        self.reward.seen[:] = self.reward.seen[: 2 * len(PROMPTS) : 2]
 
     def on_policy_on_messages(self, prompts=MESSAGES):
-        conversations = {p.id: p.messages for p in PROMPTS}
-        reward = AsCalibrated(
-            self.reward, conversations, strip=self.strip, tokenizer=self.tokenizer
-        )
+        reward = AsCalibrated(self.reward, **self.known, tokenizer=self.tokenizer)
         # The trainer may decode in its own way.
         reward(prompts, ["?"] * len(prompts), prompt_id=NAMES, completion_ids=self.ids)
+
+    @property
+    def known(self):
+        """What a run gives to a trainer's reward."""
+        columns = {p.id: p.columns for p in PROMPTS}
+        return {
+            "prompts": dict(zip(NAMES, VALUES, strict=True)),
+            "columns": columns,
+            "strip": self.strip,
+        }
 
     def on_policy_on_strings(self):
         self.on_policy_on_messages(TEXTS)
 
     def trl_on_messages(self):
         completions = [[{"role": "assistant", "content": t}] for t in self.decoded]
-        AsCalibrated(self.reward, {}, strip=self.strip)(MESSAGES, completions, prompt_id=NAMES)
+        AsCalibrated(self.reward, **self.known)(MESSAGES, completions, prompt_id=NAMES)
 
     def trl_on_strings(self):
-        AsCalibrated(self.reward, {}, strip=self.strip)(TEXTS, self.decoded, prompt_id=NAMES)
+        AsCalibrated(self.reward, **self.known)(
+            TEXTS, self.decoded, prompt_id=NAMES, answer=[9] * 3
+        )
 
     def vllm(self):
         engine = VLLMModel.__new__(VLLMModel)
         engine.tokenizer, engine.strip = self.tokenizer, self.strip
         outputs = [SimpleNamespace(token_ids=x, cumulative_logprob=0.0) for x in self.ids]
         texts = [[engine._response(output).text] for output in outputs]
-        score(self.reward, MESSAGES, texts, NAMES)
+        score(self.reward, VALUES, texts, NAMES, COLUMNS)
 
     def server(self):
         model = ServerModel("http://127.0.0.1:9/v1", "m", strip=self.strip)
         said = [Said(text, "stop", None) for text in self.decoded]
         model.chat = SimpleNamespace(api="chat", parameters=None, ask=lambda *_: said)
         texts = [[response.text] for response in model._send({}, len(said), 0)]
-        score(self.reward, MESSAGES, texts, NAMES)
+        score(self.reward, VALUES, texts, NAMES, COLUMNS)
 
     def _score(self, asked):
         scorer = self.scorers[self.strip]
@@ -245,6 +264,13 @@ class Paths:
         body = Body(labels=NAMES, **fields)
         self._score([body.asked(i, self.text) for i in range(len(PROMPTS))])
 
+    def by_url(self):
+        """From a run whose reward is a URL to the raw reward behind it, which knows no prompts."""
+        rows = zip(VALUES, map(in_form_of, VALUES, self.texts), NAMES, COLUMNS, strict=True)
+        body = Body(**reward_server._body([reward_server._item(*row) for row in rows]))
+        scorer = open_scorer(raw=True, reward=self.reward)
+        scorer([scorer.resolve(body.asked(i, None)) for i in range(len(PROMPTS))])
+
     def serve_responses(self):
         self._serve(responses=self.decoded)
 
@@ -270,7 +296,7 @@ class Paths:
 
 BY_QUERY = {"serve_queries", "openrlhf_queries"}
 PATHS = [name for name, f in vars(Paths).items() if callable(f) and name[0] != "_"]
-PATHS = [name for name in PATHS if name not in ("of", "up_to_the_end")]
+PATHS = [name for name in PATHS if name not in ("of", "up_to_the_end", "known")]
 
 
 @pytest.fixture(scope="module", params=KINDS, ids=lambda kind: kind.__name__)
@@ -289,13 +315,13 @@ def token_ids(tokenizer):
 
 @settings(max_examples=30, deadline=None)
 @given(data=st.data(), strip=st.booleans())
-def test_every_path_gives_a_reward_the_same_messages_for_the_same_tokens(paths, data, strip):
+def test_every_path_gives_a_reward_the_same_arguments_for_the_same_tokens(paths, data, strip):
     longest = data.draw(st.integers(1, 6))  # a response ends there, or with an end token
     response = st.lists(token_ids(paths.tokenizer), min_size=longest, max_size=longest)
     paths.of([data.draw(response) for _ in PROMPTS], strip)
     wanted = [
-        (messages, [{"role": "assistant", "content": text}])
-        for messages, text in zip(MESSAGES, paths.texts, strict=True)
+        (p.value, text if p.plain else [{"role": "assistant", "content": text}], p.id, i, ["x"])
+        for i, (p, text) in enumerate(zip(PROMPTS, paths.texts, strict=True))
     ]
     for name in PATHS:
         paths.reward.seen.clear()
@@ -332,7 +358,7 @@ def test_each_place_that_loads_a_policy_passes_on_whether_it_strips(monkeypatch,
 
 
 def test_a_calibration_of_texts_with_other_white_space_is_refused(paths):
-    asked = {"seed": 0, "prompt_ids": NAMES}
+    asked = {"seed": 0, "prompt_ids": NAMES, "columns": COLUMNS}
     plain, stripped = (paths.of([[5], [5], [5]], strip).policy for strip in (False, True))
     for ours, other, made in ((plain, stripped, "true"), (stripped, plain, "false")):
         paths.of([[5], [5], [5]], ours.strip)
@@ -345,4 +371,4 @@ def test_a_calibration_of_texts_with_other_white_space_is_refused(paths):
 
 
 def test_all_paths_are_tried():
-    assert len(PATHS) == 16 and BY_QUERY < set(PATHS)
+    assert len(PATHS) == 17 and BY_QUERY < set(PATHS)

@@ -47,12 +47,24 @@ def conversation_of(prompt: str | Messages) -> list[dict]:
 
 
 def completion_of(text: str) -> list[dict]:
-    """A response as the completion that rewards get: one message of the assistant.
+    """A response as chat messages: one message of the assistant.
 
     >>> completion_of("Green.")
     [{'role': 'assistant', 'content': 'Green.'}]
     """
     return [{"role": "assistant", "content": text}]
+
+
+def in_form_of(prompt: str | Messages, text: str) -> str | list[dict]:
+    """A response as the completion that rewards get with this prompt: its text if the prompt is a
+    text, one message of the assistant if the prompt is a list of messages.
+
+    >>> in_form_of("A color?", "Green.")
+    'Green.'
+    >>> in_form_of(conversation_of("A color?"), "Green.")
+    [{'role': 'assistant', 'content': 'Green.'}]
+    """
+    return text if isinstance(prompt, str) else completion_of(text)
 
 
 def text_of(completion: str | Messages) -> str:

@@ -6,6 +6,8 @@ import signal
 import sys
 from collections import Counter
 from contextlib import suppress
+from dataclasses import replace
+from datetime import date
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,7 +18,7 @@ import pytest
 import soak
 
 from infalign.collection import Local, OnRay, answer, collect
-from infalign.collection.cluster import Worker, _cluster, _ray, in_order
+from infalign.collection.cluster import Worker, _cluster, _ray, in_order, packed
 from infalign.config import parse_config
 from infalign.errors import DataError, MissingExtraError
 from infalign.prompts import Prompt
@@ -158,8 +160,21 @@ def test_what_cannot_be_scored_ends_the_job_with_the_rewards_own_words(cluster, 
 
 
 def batch(number, part):
-    prompts = json.dumps([(p.id, p.messages) for p in part])
-    return pa.table({"shard": [number], "prompts": [prompts]})
+    return pa.table({"shard": [number], "prompts": [packed(part)]})
+
+
+def test_a_worker_scores_with_the_columns_and_the_form_of_the_prompts():
+    seen = []
+
+    def reward(prompts, completions, when):
+        seen.extend(zip(map(type, prompts), map(type, completions), when, strict=True))
+        return [0.0] * len(prompts)
+
+    when = date(2026, 1, 2)  # as Parquet has dates
+    part = [replace(PROMPTS[0], columns={"when": when}, plain=plain) for plain in (True, False)]
+    part[1] = replace(part[1], id="other")
+    Worker(lambda: (soak.StandIn(0.0), reward), 1, 0)(batch(0, part))
+    assert seen == [(str, str, when), (list, list, when)]
 
 
 def test_a_shard_is_tried_again_where_policy_or_reward_raise_an_error(tmp_path, monkeypatch):

@@ -30,7 +30,7 @@ def test_openrlhf_calls_from_threads_and_they_share_calls(folder, text, calls):
         scores = list(pool.map(one, replies))
     for own, reply in zip(scores, replies, strict=True):
         assert own == pytest.approx(given.expected(*reply), rel=1e-6)  # single precision
-    assert calls == [16]
+    assert sorted(calls) == [4, 12]  # of one form each
 
 
 def test_openrlhf_is_stopped_by_what_its_except_does_not_catch(folder, text):

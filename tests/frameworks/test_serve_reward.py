@@ -113,7 +113,7 @@ def test_requests_at_one_time_share_calls(folder, http):
     bodies = [{"labels": [i], "responses": [reply]} for i, reply in REPLIES * 16]
     with serving(app) as url, ThreadPoolExecutor(64) as pool:
         answers = list(pool.map(lambda body: http.request("POST", url, json=body).json(), bodies))
-    assert given.CALLS == [64]
+    assert sorted(given.CALLS) == [16, 48]  # of one form each
     wanted = [given.expected(*reply)["score"] for reply in REPLIES * 16]
     assert [f["rewards"][0] for f in answers] == pytest.approx(wanted, abs=1e-12)
 

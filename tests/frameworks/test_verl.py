@@ -17,7 +17,7 @@ def test_verl_awaits_a_plain_coroutine_function_whose_samples_share_calls(folder
     replies = REPLIES * 16
     scores = verl_samples(replies, run=str(folder), window=60, batch=64)
     assert_scores(scores, [given.expected(*reply) for reply in replies])
-    assert calls == [64]
+    assert sorted(calls) == [16, 48]  # of one form each
     assert {tuple(f) for f in scores} == {("score", "raw_reward", "quantile")}
 
 

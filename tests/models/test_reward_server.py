@@ -4,6 +4,7 @@ import json
 import pickle
 import sys
 import threading
+from datetime import date
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -104,9 +105,29 @@ def test_what_is_sent_is_openrlhfs_protocol_with_ids_as_labels(serve):
             [*turns, {"role": "assistant", "content": "one"}],
             [{"role": "user", "content": "How?"}, {"role": "assistant", "content": "So."}],
         ],
+        "plain": [False, False, True],
     }
     reward(prompts=["How?"], completions=["So."])
     assert server.bodies[1]["labels"] == [None]
+
+
+def test_columns_and_the_form_of_prompts_are_sent_where_there_are_any(serve):
+    server, reward = serve(lengths)
+    passed = {"answer": [4, None], "tests": [["a"], []], "trainer_state": object()}
+    reply = [{"role": "assistant", "content": "one"}]
+    reward(prompts=["How?", PROMPTS[0]], completions=["So.", reply], **passed)
+    (body,) = server.bodies
+    assert body["columns"] == {"answer": [4, None], "tests": [["a"], []]}
+    assert body["plain"] == [True, False]
+
+
+@pytest.mark.parametrize("value", [float("nan"), {1, 2}, date(2026, 1, 1), b"x"], ids=str)
+def test_a_column_that_json_does_not_have_is_named(serve, value):
+    server, reward = serve(lengths)
+    words = f"column `when` cannot be sent to a reward server: .* of type {type(value).__name__}"
+    with pytest.raises(DataError, match=words):
+        reward(prompts=["How?"], completions=["So."], when=[value])
+    assert not server.bodies
 
 
 def test_a_busy_server_is_asked_again(serve):

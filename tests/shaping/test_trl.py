@@ -175,10 +175,11 @@ def test_an_unbounded_transform_needs_smoothing(transform):
 def test_a_missing_reward_is_refused_with_its_completion(value):
     with pytest.raises(DataError) as caught:
         shape(Answer([1.0, value, 2.0]))
+    why = " None means 'not applicable' in TRL; here every response needs a rank."
     assert str(caught.value) == (
         f"The reward function `Answer` must return finite numbers; got {value!r} for completion 1 "
-        "of prompt 'p' (1 of 3 are not): 'abcdefghi'. Repair the reward, or filter such "
-        "completions."
+        f"of prompt 'p' (1 of 3 are not): 'abcdefghi'.{why * (value is None)} Repair the reward, "
+        "or filter such completions."
     )
 
 

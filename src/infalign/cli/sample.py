@@ -118,10 +118,12 @@ def sample(
     asked = read_prompts(texts, prompts, split, limit, column)
     quiet_libraries()
     from infalign.models.samplers import load_sampler
+    from infalign.prompts import require_columns
 
     scorer, store = _scorer_and_store(
         played, reward, calibration, strip, answer.value, trust_remote_code
     )
+    require_columns(scorer, asked)
     sampler = load_sampler(
         model,
         temperature=temperature,
@@ -167,7 +169,9 @@ def read_prompts(texts, source, split, limit, column):
     texts = [text for text in texts if text.strip()][:limit]
     if not texts:
         raise typer.BadParameter("standard input has none.", param_hint="prompts")
-    return [Prompt(str(i), ({"role": "user", "content": t},)) for i, t in enumerate(texts)]
+    return [
+        Prompt(str(i), ({"role": "user", "content": t},), plain=True) for i, t in enumerate(texts)
+    ]
 
 
 def _scorer_and_store(played, reward, calibration, strip, answer, trust_remote_code):
@@ -208,11 +212,18 @@ def _decode(played, sampler, scorer, store, asked, references, seed):
         for part in parts:
             if len(parts) > 1:
                 report("sample", len(rows), len(asked))
-            conversations, ids = [p.messages for p in part], [p.id for p in part]
+            conversations, columns = [p.value for p in part], [p.columns for p in part]
+            ids = [p.id for p in part]
             known = store
             if on_the_spot:
                 known = draw_calibration(
-                    sampler, scorer, conversations, references, seed=seed, prompt_ids=ids
+                    sampler,
+                    scorer,
+                    conversations,
+                    references,
+                    seed=seed,
+                    prompt_ids=ids,
+                    columns=columns,
                 )
             rows += decode(
                 played,
@@ -221,6 +232,7 @@ def _decode(played, sampler, scorer, store, asked, references, seed):
                 conversations,
                 seed=seed,
                 prompt_ids=ids,
+                columns=columns,
                 calibration=known,
             )
         if len(parts) > 1:

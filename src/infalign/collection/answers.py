@@ -9,8 +9,7 @@ import numpy as np
 from infalign import _check
 from infalign.errors import DataError
 from infalign.models.interfaces import Response, Sampler, Scorer
-from infalign.models.rewards import score
-from infalign.prompts import Prompt
+from infalign.prompts import Prompt, score_responses
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -65,7 +64,7 @@ def scored(
     import pyarrow as pa
 
     ids, texts = [p.id for p in prompts], [[r.text for r in row] for row in drawn]
-    rewards = score(scorer, [p.messages for p in prompts], texts, ids)
+    rewards = np.array(score_responses(scorer, prompts, texts))
     flat, samples = [r for row in drawn for r in row], rewards.shape[1]
     tokens = [list(r.tokens) if r.tokens else None for r in flat]
     logprobs = [None if math.isnan(r.logprob) else r.logprob for r in flat]

@@ -9,8 +9,7 @@ from infalign import _check
 from infalign.calibration.diagnostics import Drift, drift
 from infalign.errors import DataError
 from infalign.models.interfaces import Scorer
-from infalign.models.rewards import score
-from infalign.prompts import Prompt
+from infalign.prompts import Prompt, require_columns, score_responses
 from infalign.stores.manifest import read_manifest, require_finished
 from infalign.stores.ragged import rectangle
 from infalign.stores.shards import read_shard_samples
@@ -32,6 +31,7 @@ def rescore(
     shards = manifest["samples"]
     if not shards:
         raise DataError(f"{folder} holds rewards only: there are no responses to score again.")
+    require_columns(scorer, prompts)
     known = {prompt.id: prompt for prompt in prompts}
     stored: list[np.ndarray] = []
     again: list[np.ndarray] = []
@@ -47,7 +47,7 @@ def rescore(
             own = table.filter(ids == prompt_id)
             stored.append(own["reward"].to_numpy())
             texts = own["completion"].to_pylist()
-            again.append(score(scorer, [known[prompt_id].messages], [texts], [prompt_id])[0])
+            again += score_responses(scorer, [known[prompt_id]], [texts])
         if len(stored) == most:
             break
     return drift(rectangle(stored), rectangle(again))

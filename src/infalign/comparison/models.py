@@ -27,10 +27,13 @@ def inspect_models(comparison: Comparison, policies: Mapping[str, str] | None = 
             what=name,
         )
     golds = {name: spec for name, spec in comparison.rewards.items() if name != SELECTING}
+    columns = {name for p in comparison.prompts for name in p.columns}
     for name, spec in {"The reward": comparison.reward, **_named("gold reward", golds)}.items():
-        inspect_reward(spec, trust_remote_code=remote, conversations=prompts, what=name)
+        inspect_reward(
+            spec, trust_remote_code=remote, conversations=prompts, columns=columns, what=name
+        )
     if comparison.judge:
-        inspect_judge(comparison.judge, trust_remote_code=remote)
+        inspect_judge(comparison.judge, trust_remote_code=remote, columns=columns)
     if comparison.kl_samples:
         for spec in policies.values():
             inspect_kl(spec, reference, trust_remote_code=remote)

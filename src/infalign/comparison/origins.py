@@ -11,7 +11,7 @@ from infalign.decoding.selection import reads
 from infalign.errors import DataError
 from infalign.models.fingerprints import judge_parts, policy_parts, reward_parts
 from infalign.models.specs import ModelSpec
-from infalign.prompts import fingerprint
+from infalign.prompts import columns_fingerprint, fingerprint
 from infalign.stores import PromptSamples
 from infalign.stores.resumable import Origin, Source
 
@@ -99,6 +99,7 @@ class Origins:
 
         def parts() -> dict[str, str]:
             own = judge_parts(spec, trust_remote_code=remote)
+            own |= columns_fingerprint(self.comparison.prompts, spec)
             return {f"{JUDGE}{noun}": part for noun, part in own.items()}
 
         same = before is not None and before.spec == spec
@@ -148,16 +149,22 @@ class Origins:
 
     @cached_property
     def _rewards(self) -> dict[str, Source]:
-        remote, sources = self.comparison.trust_remote_code, {}
+        sources = {}
         for reward, spec in self.comparison.rewards.items():
             name = reward if reward == SELECTING else f"gold.{reward}"
             what = "The reward" if reward == SELECTING else f"The gold reward {reward}"
-            parts = partial(reward_parts, spec, trust_remote_code=remote, what=what)
+            parts = partial(self._scored_by, spec, what)
             stored = self._stored_source(column_of(reward), *self.comparison.models)
             sources[column_of(reward)] = self._identified(
                 what, Source({}, name, spec), parts, *stored
             )
         return sources
+
+    def _scored_by(self, spec: str, what: str) -> dict[str, str]:
+        """What determines the scores of a reward on the comparison's prompts."""
+        remote = self.comparison.trust_remote_code
+        own = reward_parts(spec, trust_remote_code=remote, what=what)
+        return own | columns_fingerprint(self.comparison.prompts, spec)
 
     def _stored_source(self, key: str, *names: str) -> tuple[Source | None, bool]:
         """The source that stored tables state under `key`, and whether all of the tables are

@@ -13,8 +13,9 @@ from infalign.errors import ConfigError, DataError
 from infalign.manifest import Manifest
 from infalign.models.after_thinking import unconditioned
 from infalign.models.interfaces import Conversation, Response, Sampler, Scorer
-from infalign.models.rewards import load_reward, score
+from infalign.models.rewards import load_reward
 from infalign.models.samplers import load_sampler
+from infalign.prompts import score_responses
 from infalign.stores import PromptSamples, by_prompt
 from infalign.stores.resumable import BATCHES, Origin, Report, ResumableTable
 
@@ -208,8 +209,8 @@ def _sampled(
         "logprob": pa.array([r.logprob for r in flat], pa.float64(), from_pandas=True),
     }
     for reward in comparison.rewards:
-        values = score(models.reward(reward), conversations, texts, ids)
-        columns[column_of(reward)] = values.ravel()
+        values = score_responses(models.reward(reward), prompts, texts)
+        columns[column_of(reward)] = np.concatenate(values)
     if name in comparison.policies:
         measured = _kl(comparison, models, sampler, conversations, drawn)
     else:
@@ -267,12 +268,10 @@ def _add_columns(
     samples = _joined(comparison, table.path, table.manifest)
     columns = dict(zip(samples.table.column_names, samples.table.columns, strict=True))
     texts = samples.rows("completion")
-    conversations = [p.messages for p in comparison.prompts]
-    ids = [p.id for p in comparison.prompts]
     for reward in comparison.rewards:
         if column_of(reward) in due:
-            values = score(models.reward(reward), conversations, texts, ids)
-            columns[column_of(reward)] = pa.array(values.ravel())
+            values = score_responses(models.reward(reward), comparison.prompts, texts)
+            columns[column_of(reward)] = pa.array(np.concatenate(values))
     if KL in due:
         columns |= _measured_kl(comparison, models, name, samples)
     sources = {**stored.sources, **wanted.sources}

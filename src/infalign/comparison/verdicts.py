@@ -118,9 +118,10 @@ def _judged(
     prompts = [measured.comparison.prompts[place] for place in places]
     verdicts = judge_pairs(
         judge(),
-        [p.messages for p in prompts],
+        [p.value for p in prompts],
         policy_texts[rows, own[..., 0]].tolist(),
         reference_texts[rows, own[..., 1]].tolist(),
+        columns=[{"prompt_id": p.id, **p.columns} for p in prompts],
     )
     return pa.table(
         {

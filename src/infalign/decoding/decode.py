@@ -1,6 +1,6 @@
 """Run any procedure on a sampler and a scorer."""
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +13,7 @@ from infalign.models.interfaces import Conversation, Response, Sampler, Scorer
 from infalign.models.rewards import score_ragged
 from infalign.seeds import derived, generator
 from infalign.stores import CalibrationStore
+from infalign.text import conversation_of
 
 from .selection import Decoder, MajorityVote, reads, select
 
@@ -62,7 +63,8 @@ class _Turns:
     """The responses to one prompt, while they are drawn."""
 
     id: str
-    conversation: Conversation
+    asked: str | Conversation
+    columns: Mapping[str, Any]
     procedure: Decoder
     """A settled procedure, whose number of draws is known."""
 
@@ -112,10 +114,11 @@ def decode(
     procedure: Decoder,
     sampler: Sampler,
     scorer: Scorer | None,
-    conversations: Sequence[Conversation],
+    conversations: Sequence[str | Conversation],
     *,
     seed: int,
     prompt_ids: Sequence[str] | None = None,
+    columns: Sequence[Mapping[str, Any]] | None = None,
     calibration: CalibrationStore | None = None,
 ) -> list[Decoded]:
     """One selected response per conversation, with the candidates that it was selected from.
@@ -126,8 +129,11 @@ def decode(
     the prompt's id, so the result does not depend on the other conversations.
 
     - `sampler`, `scorer`: the policy and the reward. Sampling and MajorityVote need no scorer.
+    - `conversations`: the prompts, each a text of the user or chat messages. The scorer gets them,
+      and its completions, in the same form.
     - `prompt_ids`: the ids of the prompts in `calibration`, all different, also passed to the
       scorer as its column `prompt_id`. Default: "0", "1", …
+    - `columns`: the other columns of each prompt, passed to the scorer by name.
     - `calibration`: reference rewards by the same scorer: an existing store, or `draw_calibration`.
       Needed for SoftBestOfN and Rewind, whose temperature and threshold are in units of the
       calibrated reward.
@@ -149,16 +155,18 @@ def decode(
         calibration.require_answer(made_with["sampling"]["answer"])
     _check.seed("seed", seed)
     prompts = []
-    for own, conversation in zip(_ids(prompt_ids, conversations), conversations, strict=True):
+    keys, beside = _ids(prompt_ids, conversations), columns or [{}] * len(conversations)
+    for own, conversation, more in zip(keys, conversations, beside, strict=True):
         rng = generator(seed, "keep", own)
-        prompts.append(_Turns(own, conversation, procedure.settled(rng), rng))
+        prompts.append(_Turns(own, conversation, more, procedure.settled(rng), rng))
     waiting, turn = prompts, 0
     while waiting:
         new = _draw(sampler, waiting, derived(seed, "sample", turn))
         if scorer is not None:
             texts = [[r.text for r in row] for row in new]
-            asked, ids = [p.conversation for p in waiting], [p.id for p in waiting]
-            for p, row in zip(waiting, score_ragged(scorer, asked, texts, ids), strict=True):
+            asked, ids = [p.asked for p in waiting], [p.id for p in waiting]
+            rewards = score_ragged(scorer, asked, texts, ids, [p.columns for p in waiting])
+            for p, row in zip(waiting, rewards, strict=True):
                 p.rewards += row.tolist()
                 if calibration is not None and reading == "quantiles":
                     p.quantiles += calibration.quantiles([p.id] * len(row), row.tolist()).tolist()
@@ -172,22 +180,24 @@ def decode(
 def draw_calibration(
     reference: Sampler,
     scorer: Scorer,
-    conversations: Sequence[Conversation],
+    conversations: Sequence[str | Conversation],
     samples: int,
     *,
     seed: int,
     prompt_ids: Sequence[str] | None = None,
+    columns: Sequence[Mapping[str, Any]] | None = None,
 ) -> CalibrationStore:
     """Draw reference rewards of these prompts, for `decode`.
 
     - `reference`: the policy that defines quantiles; not the decoded policy if that one is trained.
     - `samples`: K per prompt; the error of a calibrated reward is about 1 / (2 √K).
+    - `conversations`, `prompt_ids`, `columns`: as in `decode`.
     """
     _check.count("samples", samples)
     ids = _ids(prompt_ids, conversations)
     drawn = _sampled(reference, conversations, ids, samples, derived(seed, "calibration"))
     texts = [[r.text for r in row] for row in drawn]
-    rewards = score_ragged(scorer, conversations, texts, ids)
+    rewards = score_ragged(scorer, conversations, texts, ids, columns)
     return CalibrationStore.from_rewards(ids, rewards, _made_with(reference))
 
 
@@ -202,7 +212,7 @@ def _draw(sampler: Sampler, waiting: Sequence[_Turns], seed: int) -> list[list[R
     new: list[list[Response]] = [[] for _ in waiting]
     for n in sorted({p.draws for p in waiting}):
         part = [i for i, p in enumerate(waiting) if p.draws == n]
-        asked, keys = [waiting[i].conversation for i in part], [waiting[i].id for i in part]
+        asked, keys = [waiting[i].asked for i in part], [waiting[i].id for i in part]
         for i, row in zip(part, _sampled(sampler, asked, keys, n, seed), strict=True):
             new[i] = row
     return new
@@ -210,12 +220,13 @@ def _draw(sampler: Sampler, waiting: Sequence[_Turns], seed: int) -> list[list[R
 
 def _sampled(
     sampler: Sampler,
-    conversations: Sequence[Conversation],
+    conversations: Sequence[str | Conversation],
     ids: Sequence[str],
     n: int,
     seed: int,
 ) -> list[list[Response]]:
-    rows = sampler.sample(conversations, n, seed=seed, keys=ids)
+    asked = [conversation_of(c) if isinstance(c, str) else c for c in conversations]
+    rows = sampler.sample(asked, n, seed=seed, keys=ids)
     wrong = [len(row) for row in rows if len(row) != n]
     if wrong or len(rows) != len(conversations):
         raise DataError(
@@ -226,7 +237,7 @@ def _sampled(
     return rows
 
 
-def _ids(prompt_ids: Sequence[str] | None, conversations: Sequence[Conversation]) -> list[str]:
+def _ids(prompt_ids: Sequence[str] | None, conversations: Sequence) -> list[str]:
     ids = [str(i) for i in range(len(conversations))] if prompt_ids is None else list(prompt_ids)
     if len(ids) != len(conversations) or not ids or len(set(ids)) < len(ids):
         raise ValueError(

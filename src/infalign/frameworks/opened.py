@@ -143,15 +143,18 @@ def open_reward(run, *, trust_remote_code: bool = False) -> AsCalibrated:
     """The shaped reward of a run folder as a TRL reward function, which any Python code can call.
     The column `prompt_id` names the prompt of each response.
 
-    The run's reward gets the run's conversations and the text of each completion as one message,
-    whether prompts and completions come as strings or as messages. Raises DataError as
-    `open_scorer` does.
+    The run's reward gets prompts, completions and columns as in calibration, whether prompts and
+    completions come as strings or as messages. Raises DataError as `open_scorer` does.
     """
     opened = open_run(run, trust_remote_code=trust_remote_code)
     shaper = run_shaper(opened)  # before the reward's code is imported: it may not be the run's
     shaped = TrainingReward(opened.reward, shaper, Monitor(), prefix="shaped_")
-    conversations = {p.id: p.messages for p in opened.prompts}
-    return AsCalibrated(shaped, conversations, strip=opened.config.sampling.strip)
+    return AsCalibrated(
+        shaped,
+        {p.id: p.value for p in opened.prompts},
+        columns={p.id: p.columns for p in opened.prompts},
+        strip=opened.config.sampling.strip,
+    )
 
 
 def policy_text(run: Run) -> PolicyText | None:
@@ -170,7 +173,8 @@ def run_shaper(run: Run) -> Shaper:
         reward = reward_fingerprint(
             run.config.reward, trust_remote_code=run.config.trust_remote_code
         )
-    store.require(reward=reward, prompts=fingerprint(run.prompts))
+        prompts = fingerprint(run.prompts, run.config.reward)
+    store.require(reward=reward, prompts=prompts)
     store.require_strip(run.config.sampling.strip)
     store.require_answer("whole")  # what trainers and callers send
     return _shaper(store, read_design(run).transform, read_calibration(run, store))

@@ -9,7 +9,6 @@ the file:
 OpenRLHF calls the function in one thread per response; the responses are scored together.
 """
 
-import json
 import logging
 import math
 from collections.abc import Callable, Mapping
@@ -21,7 +20,7 @@ from .callback import stops_training
 from .microbatch import MicroBatcher
 from .opened import open_run, open_scorer, policy_text
 from .prompt_text import PolicyText
-from .scorer import Asked, Scored, Scorer, ShapedScorer
+from .scorer import Asked, Scored, Scorer, ShapedScorer, label_of
 
 CLIP = 10.0
 """OpenRLHF clips a reward minus its baseline to ±`CLIP` by default."""
@@ -32,8 +31,8 @@ def reward_function(
 ) -> Callable[[list, list, list], dict]:
     """A `reward_func(queries, prompts, labels)`.
 
-    Labels are prompt ids, or JSON with a `prompt_id`. Without either, the response's prompt is
-    identified by its text.
+    Labels are prompt ids, or JSON with a `prompt_id` and columns for the reward. Without either,
+    the response's prompt is identified by its text.
 
     - `source`: arguments of `open_scorer`: `run`, `server`, or the parts.
     - `model`: folder or hub id of the policy, whose special tokens end responses. Default with
@@ -111,15 +110,8 @@ def _text(model: str | None, source: Mapping[str, Any]) -> PolicyText:
 
 
 def _asked(label, prompt: str, response: str) -> Asked:
-    """A response to the prompt that its label names, or the `prompt_id` in a JSON label, or its
-    text."""
-    if isinstance(label, str) and label.lstrip().startswith("{"):
-        try:
-            label = json.loads(label)
-        except ValueError:
-            pass  # an id that begins with a brace
-    if isinstance(label, dict):
-        label = label.get("prompt_id")
-    if label is None or label == "":
-        return Asked(prompt, response, by_text=True)
-    return Asked(str(label), response)
+    """A response to the prompt that its label names, or its text, with the label's columns."""
+    key, columns = label_of(label)
+    if key is None:
+        return Asked(prompt, response, by_text=True, columns=columns)
+    return Asked(key, response, columns=columns)

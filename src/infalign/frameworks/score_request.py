@@ -11,9 +11,10 @@ from pydantic import AfterValidator, FiniteFloat, Strict, StrictInt
 
 from infalign import _check
 from infalign.errors import DataError
+from infalign.shaping.signature import PASSED
 
 from .prompt_text import PolicyText
-from .scorer import Asked, Scorer
+from .scorer import Asked, Scorer, label_of
 
 SHOWN = 5
 """Problems of a request that its error names."""
@@ -55,17 +56,24 @@ Conversation = Annotated[list[Message], AfterValidator(_conversation)]
 
 
 class Body(pydantic.BaseModel):
-    """An OpenRLHF request, with two more keys."""
+    """An OpenRLHF request, with more keys. An unknown key with one entry per response is a column,
+    as `columns` may have them."""
+
+    model_config = pydantic.ConfigDict(extra="allow")
 
     query: list[Text] | None = None
     prompts: list[Text] | None = None
     labels: list[Label] | None = None
     messages: list[Conversation] | None = None
     responses: list[Text] | None = None
+    columns: dict[str, list] | None = None
+    plain: list[bool] | None = None
 
     @pydantic.model_validator(mode="after")
     def _one_entry_per_response(self):
-        lengths = {name: len(value) for name, value in self if value is not None}
+        own = {name: getattr(self, name) for name in type(self).model_fields}
+        lengths = {k: len(v) for k, v in own.items() if v is not None and k != "columns"}
+        lengths |= {f"columns.{name}": len(v) for name, v in (self.columns or {}).items()}
         if not {"query", "messages", "responses"} & lengths.keys():
             raise ValueError("it needs `query`, `messages` or `responses`")
         if len(set(lengths.values())) > 1:
@@ -76,18 +84,26 @@ class Body(pydantic.BaseModel):
         """The number of responses."""
         return len(self.responses or self.messages or self.query or ())
 
+    def columns_of(self, i: int) -> dict[str, Any]:
+        """What the request says of response `i` beside its text and its prompt."""
+        more = {k: v for k, v in (self.model_extra or {}).items() if isinstance(v, list)}
+        more = {k: v for k, v in more.items() if len(v) == len(self)} | (self.columns or {})
+        return {name: values[i] for name, values in more.items() if name not in PASSED}
+
     def asked(self, i: int, text: PolicyText | None) -> Asked:
         """Response `i` and its prompt; DataError if the request does not contain them."""
-        label = self.labels[i] if self.labels else None
+        key, beside = label_of(self.labels[i] if self.labels else None)
         prompt = self.prompts[i] if self.prompts else None
-        unnamed = label is None or label == ""
-        key, by_text = (prompt, True) if unnamed else (str(label), False)
+        by_text = key is None
+        key = prompt if key is None else key
         *conversation, reply = self.messages[i] if self.messages else [{}]
         messages = tuple(conversation) or None
+        plain = bool(self.plain and self.plain[i]) and len(conversation) == 1
+        more = (messages, by_text, self.columns_of(i) | beside, plain)
         if self.responses:
-            return Asked(key, self.responses[i], messages, by_text)
+            return Asked(key, self.responses[i], *more)
         if self.messages:
-            return Asked(key, reply["content"], messages, by_text)
+            return Asked(key, reply["content"], *more)
         if prompt is None:
             raise DataError("`query` does not say where its response begins: send `prompts` too.")
         if text is None:
@@ -95,7 +111,7 @@ class Body(pydantic.BaseModel):
                 "`query` cannot be read without the policy's tokenizer, which this server does not "
                 "have. Send `responses` or `messages`."
             )
-        return Asked(key, text.response((self.query or [])[i], prompt), messages, by_text)
+        return Asked(key, text.response((self.query or [])[i], prompt), *more)
 
 
 class UnresolvedError(Exception):

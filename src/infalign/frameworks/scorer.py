@@ -4,16 +4,20 @@ A framework asks about one response at a time (`Asked`); a scorer scores many re
 (`Scored`).
 """
 
+import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, NotRequired, Protocol, TypedDict
 
 import numpy as np
 
 from infalign.errors import DataError
-from infalign.models.reward_server import ServerReward
-from infalign.shaping import Shaper, checked_output, reward_name
-from infalign.text import completion_of, conversation_of, finished
+from infalign.models.reward_server import ServerReward, more_keys
+from infalign.models.rewards import score_ragged
+from infalign.prompts import Prompt
+from infalign.shaping import Shaper
+from infalign.shaping.signature import PASSED
+from infalign.text import conversation_of, finished
 
 from .prompt_text import PromptNames
 
@@ -31,6 +35,37 @@ class Asked:
 
     by_text: bool = False
     """Whether `key` is the prompt's text, never its id."""
+
+    columns: Mapping[str, Any] = field(default_factory=dict)
+    """What else the reward gets, by name. The columns of a known prompt take precedence."""
+
+    plain: bool = False
+    """Whether the prompt is a text, as which the reward then gets prompt and response."""
+
+    @property
+    def prompt(self) -> str | list[dict]:
+        """The prompt in the form in which the reward gets it."""
+        messages = conversation_of(self.messages or ())
+        return messages[-1]["content"] if self.plain else messages
+
+
+def label_of(label: Any) -> tuple[str | None, dict[str, Any]]:
+    """The prompt id that a label names, or None, and the columns beside it: a label is an id, or
+    JSON, or a mapping, with a `prompt_id` and columns.
+
+    >>> label_of("q7"), label_of('{"prompt_id": "q7", "answer": 4}')
+    (('q7', {}), ('q7', {'answer': 4}))
+    """
+    if isinstance(label, str) and label.lstrip().startswith("{"):
+        try:
+            label = json.loads(label)
+        except ValueError:
+            pass  # an id that begins with a brace
+    columns: dict[str, Any] = {}
+    if isinstance(label, dict):
+        columns = {k: v for k, v in label.items() if k not in PASSED}
+        label = label.get("prompt_id")
+    return (None if label is None or label == "" else str(label)), columns
 
 
 class Scored(TypedDict):
@@ -78,18 +113,27 @@ class RawScorer:
 
     def resolve(self, asked: Asked) -> Asked:
         """Like `Scorer.resolve`, but a prompt that comes with its conversation may be unknown."""
-        return asked if asked.messages else _resolved(asked, self.names)
+        if not asked.messages:
+            return _resolved(asked, self.names)
+        known = (
+            None if self.names is None or asked.by_text else self.names.prompts.get(asked.key or "")
+        )
+        # A prompt with another conversation than the run's is another prompt.
+        same = known is not None and list(known.messages) == conversation_of(asked.messages)
+        return _of_prompt(asked, known) if known is not None and same else asked
 
     def raw(self, resolved: Sequence[Asked]) -> np.ndarray:
         """Checked raw rewards, of the same texts and in the same form as in a run's
         calibration."""
         texts = [finished(a.response, strip=self.strip) for a in resolved]
-        values = self.reward(
-            prompts=[conversation_of(a.messages or ()) for a in resolved],
-            completions=[completion_of(text) for text in texts],
-            prompt_id=[a.key for a in resolved],
+        scored = score_ragged(
+            self.reward,
+            [a.prompt for a in resolved],
+            [[text] for text in texts],
+            [a.key for a in resolved],
+            [a.columns for a in resolved],
         )
-        return checked_output(values, texts, reward_name(self.reward))
+        return np.concatenate([np.empty(0), *scored])
 
     def __call__(self, resolved: Sequence[Asked]) -> list[Scored]:
         """The raw reward of each response, which is also its score."""
@@ -144,6 +188,7 @@ class ServerScorer:
         }
         if any(a.by_text for a in resolved):
             body["prompts"] = [a.key if a.by_text else "" for a in resolved]
+        body |= more_keys([a.columns for a in resolved], [a.plain for a in resolved])
         answer = self._server.ask(body)
         try:
             columns = {"score": answer["rewards"], **answer["extra_logs"]}
@@ -184,4 +229,16 @@ def _resolved(asked: Asked, names: PromptNames | None) -> Asked:
             "them."
         )
     prompt = names.find(asked.key, by_text=asked.by_text)
-    return replace(asked, key=prompt.id, messages=prompt.messages, by_text=False)
+    return _of_prompt(asked, prompt)
+
+
+def _of_prompt(asked: Asked, prompt: Prompt) -> Asked:
+    """The same response to a known prompt: with its conversation, its form and its columns."""
+    return replace(
+        asked,
+        key=prompt.id,
+        messages=prompt.messages,
+        by_text=False,
+        columns={**asked.columns, **prompt.columns},
+        plain=prompt.plain,
+    )

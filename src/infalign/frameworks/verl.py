@@ -10,8 +10,10 @@ export-prompts` writes.
 """
 
 import asyncio
+from typing import Any
 
 from infalign.errors import DataError
+from infalign.shaping.signature import PASSED
 
 from .callback import Once, stops_training
 from .microbatch import MicroBatcher
@@ -37,6 +39,9 @@ async def compute_score(
 ) -> Scored:
     """`score`, `raw_reward` and `quantile` of one response.
 
+    The reward gets `data_source`, `ground_truth` and the entries of `extra_info` as columns, and
+    those of the run's prompts, which take precedence.
+
     - `source`: arguments of `open_scorer`: `run`, `server`, or the parts.
     - `window`, `batch`: seconds and responses, as in `MicroBatcher`.
 
@@ -48,7 +53,8 @@ async def compute_score(
         if opened is None:
             opened = await asyncio.to_thread(_opened, **arguments)
         scorer, batcher = opened
-        scored = await batcher.ask(scorer.resolve(_asked(solution_str, extra_info)))
+        more = {"data_source": data_source, "ground_truth": ground_truth}
+        scored = await batcher.ask(scorer.resolve(_asked(solution_str, extra_info, more)))
         return scored.copy()
 
 
@@ -60,10 +66,11 @@ def _open(*, window: float, batch: int, **source) -> tuple[Scorer, MicroBatcher[
 _opened = Once(_open)
 
 
-def _asked(response: str, extra_info: dict | None) -> Asked:
+def _asked(response: str, extra_info: dict | None, more: dict[str, Any]) -> Asked:
     info = extra_info or {}
+    columns = {k: v for k, v in {**more, **info}.items() if k not in (*PASSED, MESSAGES, TEXT)}
     if KEY not in info and TEXT in info:
-        return Asked(info[TEXT], response, by_text=True)
+        return Asked(info[TEXT], response, by_text=True, columns=columns)
     if KEY not in info:
         raise DataError(
             f"A sample has no `extra_info[{KEY!r}]`, which names its prompt; it has "
@@ -71,4 +78,5 @@ def _asked(response: str, extra_info: dict | None) -> Asked:
             "writes."
         )
     messages = info.get(MESSAGES)
-    return Asked(str(info[KEY]), response, None if messages is None else tuple(messages))
+    messages = None if messages is None else tuple(messages)
+    return Asked(str(info[KEY]), response, messages, columns=columns)

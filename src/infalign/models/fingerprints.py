@@ -8,7 +8,7 @@
 | python: | the source of the module and of the local modules that it imports |
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from infalign import storage
@@ -16,7 +16,7 @@ from infalign.errors import DataError
 
 from .judges import FORMS, INSTRUCTION
 from .model_files import ADAPTER, adapted, parts
-from .python_source import source_fingerprint
+from .python_source import arguments_named, source_fingerprint
 from .specs import ModelSpec
 
 REVISION, SOURCE = "revision on the hub", "source code"
@@ -115,6 +115,21 @@ def reward_parts(
 
         return {"server": spec, "answer to a probe": ServerReward(spec).probe()}
     return _parts(str(named.path("reward")), what, trust_remote_code)
+
+
+def columns_read(spec: str, columns: Iterable[str]) -> list[str] | None:
+    """Those columns of the prompts that a reward or a judge may read; None if it reads neither
+    columns nor the form of a prompt, a text or messages.
+
+    A Python function reads those that it names, or all with `**kwargs`; a server gets all.
+    """
+    named = ModelSpec.parse(spec)
+    if named.kind == "reward":
+        return columns_read(named.inner.text, columns)
+    if named.kind == "python":
+        names = arguments_named(spec, "function")
+        return [c for c in columns if names is None or c in names]
+    return list(columns) if named.kind == "server" and not named.model else None
 
 
 def function_parts(spec: str, what: str) -> dict[str, str]:

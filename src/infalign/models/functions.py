@@ -12,7 +12,7 @@ import inspect
 import os
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from importlib.machinery import PathFinder
@@ -24,6 +24,7 @@ from typing import Any
 from infalign import _check
 from infalign.errors import DataError, InfalignError
 from infalign.shaping.reward_function import awaited
+from infalign.shaping.signature import Parameters, lacks
 
 FORM = "python:package.module:function or path/to/file.py:function"
 
@@ -62,26 +63,38 @@ class PythonFunction:
         self.name = getattr(function, "__name__", type(function).__name__)
         functools.update_wrapper(self, function, updated=())
         self.__name__ = self.name
-        self._taken, self._needed, self._all = _parameters(function)
+        self.parameters = Parameters.of(function)
+
+    @property
+    def called(self) -> str:
+        """The function in errors: its noun, its name and its specification."""
+        return f"The {self.what} `{self.name}` ({self.spec})"
+
+    def require_columns(self, columns: Collection[str], positional: int = 0) -> None:
+        """Raise DataError if the function needs more than these keyword arguments.
+
+        - `positional`: number of arguments that it gets by position.
+        """
+        missing = self.parameters.missing(columns, positional)
+        if missing and positional and not columns:
+            raise DataError(
+                f"{self.called} needs {_listed(missing)} too, and is called with {positional} "
+                f"argument{'s' * (positional > 1)} only. Give it a default, or leave it out."
+            )
+        if missing:
+            raise DataError(lacks(self.called, missing, columns))
 
     def __call__(self, *arguments, **columns):
         """The function's result."""
-        lacking = [name for name in self._needed[len(arguments) :] if name not in columns]
-        if lacking:
-            raise DataError(
-                f"The {self.what} `{self.name}` ({self.spec}) needs {_listed(lacking)}, which it "
-                f"is not called with; there are {_listed(sorted(columns))}. Give the parameter a "
-                "default, or leave it out."
-            )
-        if not self._all:
-            columns = {name: v for name, v in columns.items() if name in self._taken}
+        self.require_columns(columns.keys(), len(arguments))
+        columns = self.parameters.taken(columns)
         try:
             return awaited(self.function(*arguments, **columns))
         except InfalignError:
             raise
         except (Exception, SystemExit) as error:
             raise DataError(
-                f"The {self.what} `{self.name}` ({self.spec}) failed: {_raised(error)}"
+                f"{self.called} failed: {_raised(error)}"
                 f"{_call(arguments, columns)}. Mend the function; --debug shows the traceback."
             ) from error
 
@@ -276,19 +289,6 @@ def _first(folder: Path) -> Iterator[None]:
         sys.path.remove(str(folder))
         if str(folder) not in sys.path:
             sys.path.append(str(folder))
-
-
-def _parameters(function: Callable) -> tuple[set[str], list[str], bool]:
-    """The keyword arguments a function takes, those it cannot do without, and whether it takes any
-    other."""
-    try:
-        signature = inspect.signature(function)
-    except (TypeError, ValueError):  # a built-in without a signature
-        return set(), [], True
-    named = [p for p in signature.parameters.values() if p.kind not in (p.VAR_POSITIONAL,)]
-    every = any(p.kind is p.VAR_KEYWORD for p in named)
-    named = [p for p in named if p.kind is not p.VAR_KEYWORD]
-    return {p.name for p in named}, [p.name for p in named if p.default is p.empty], every
 
 
 def _raised(error: BaseException) -> str:

@@ -4,16 +4,17 @@ Only configurations, tokenizers, templates and the names and shapes of weights a
 weights, so an inspection takes seconds. Servers are not contacted.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
 from infalign import _check
 from infalign.errors import DataError
 
+from .functions import python_function
 from .interfaces import ANSWER, QUESTION, Conversation
 from .judges import FORMS as JUDGES
-from .rewards import python_function
+from .python_reward import PythonReward
 from .specs import ModelSpec
 
 
@@ -68,16 +69,21 @@ def inspect_reward(
     *,
     trust_remote_code: bool = False,
     conversations: Sequence[Conversation] = (),
+    columns: Collection[str] | None = None,
     what: str = "The reward",
 ) -> None:
     """Raises DataError if `spec`, a specification for `load_reward`, cannot be a reward.
 
     - `conversations`: prompts that it has to read.
+    - `columns`: the prompts' other columns, if they are known: a function may need one that is not
+      among them.
     - `what`: the reward's noun in errors.
     """
     named = ModelSpec.parse(spec)
     if named.kind == "python":
-        python_function(spec, _noun(what))
+        reward = PythonReward(python_function(spec, _noun(what)))
+        if columns is not None:
+            reward.require_columns(columns)
         return
     if named.kind == "server":
         _require_url(spec, what)
@@ -118,14 +124,29 @@ def inspect_kl(policy: str, reference: str, *, trust_remote_code: bool = False) 
     require_same_tokens(*both)
 
 
-def inspect_judge(spec: str, *, trust_remote_code: bool = False, what: str = "The judge") -> None:
-    """Raises DataError if `spec`, a specification for `load_judge`, cannot be a judge."""
+def inspect_judge(
+    spec: str,
+    *,
+    trust_remote_code: bool = False,
+    columns: Collection[str] | None = None,
+    what: str = "The judge",
+) -> None:
+    """Raises DataError if `spec`, a specification for `load_judge`, cannot be a judge.
+
+    - `columns`: as in `inspect_reward`.
+    """
     named = ModelSpec.parse(spec)
     if named.kind == "python":
-        python_function(spec, _noun(what))
+        judge = python_function(spec, _noun(what))
+        if columns is not None:  # prompts and both responses come by position
+            judge.require_columns({*columns, "prompt_id"}, 3)
     elif named.kind == "reward":
-        inner = named.inner.text
-        inspect_reward(inner, trust_remote_code=trust_remote_code, what=f"{what}'s reward")
+        inspect_reward(
+            named.inner.text,
+            trust_remote_code=trust_remote_code,
+            columns=columns,
+            what=f"{what}'s reward",
+        )
     elif named.kind == "server" and named.model:
         _require_url(spec, what)
     else:

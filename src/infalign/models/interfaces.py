@@ -56,11 +56,17 @@ class Sampler(Protocol):
 class Scorer(Protocol):
     """A reward with the signature of TRL's reward functions, called with keyword arguments only.
 
-    Prompts are lists of chat messages, and each completion is a list of one message of the
-    assistant, whether or not the policy has a chat template.
+    A prompt is a text or a list of chat messages, as it was written, whether or not the policy has
+    a chat template. Its completion has the same form: a text, or a list of one message of the
+    assistant. Columns are lists with one entry per completion: `prompt_id`, and the other columns
+    of the prompts.
     """
 
     def __call__(
-        self, *, prompts: Sequence[Conversation], completions: Sequence[Conversation], **columns
+        self,
+        *,
+        prompts: Sequence[str | Conversation],
+        completions: Sequence[str | Conversation],
+        **columns,
     ) -> Sequence[float]:
         """One finite reward per completion, on any scale; higher is better."""

@@ -7,17 +7,18 @@ manipulation harder but does not rule it out, so read some of the winning respon
 """
 
 import hashlib
-from collections.abc import Callable, Sequence
-from typing import Literal, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, Protocol
 
 import numpy as np
 
 from infalign import _check
 from infalign.errors import DataError
-from infalign.shaping import checked_output, reward_name
-from infalign.text import completion_of, conversation_of
+from infalign.shaping import call, checked_output, reward_name
+from infalign.shaping.signature import Parameters
+from infalign.text import conversation_of, in_form_of
 
-from .functions import python_function
+from .functions import PythonFunction, python_function
 from .interfaces import Conversation, Response, Sampler, Scorer
 from .judge_replies import read_verdict
 from .rewards import load_reward
@@ -161,14 +162,20 @@ class RewardJudge:
         self.reward = reward
 
     def __call__(
-        self, prompts: Sequence[Conversation], first: Sequence[str], second: Sequence[str]
+        self,
+        prompts: Sequence[str | Conversation],
+        first: Sequence[str],
+        second: Sequence[str],
+        **columns: Sequence,
     ) -> list[float]:
         """One verdict per pair."""
-        texts = [*first, *second]
-        values = self.reward(
-            prompts=[conversation_of(p) for p in (*prompts, *prompts)],
-            completions=[completion_of(text) for text in texts],
-        )
+        texts, asked = [*first, *second], [*prompts, *prompts]
+        arguments = {
+            **{name: [*values, *values] for name, values in columns.items()},
+            "prompts": [p if isinstance(p, str) else conversation_of(p) for p in asked],
+            "completions": [in_form_of(p, text) for p, text in zip(asked, texts, strict=True)],
+        }
+        values = call(self.reward, arguments)
         a, b = np.split(checked_output(values, texts, reward_name(self.reward)), 2)
         return ((1 + np.sign(a - b)) / 2).tolist()
 
@@ -192,17 +199,21 @@ def question(prompt: Conversation, first: str, second: str) -> str:
 
 def judge_pairs(
     judge: PairwiseJudge,
-    prompts: Sequence[Conversation],
+    prompts: Sequence[str | Conversation],
     ours: Sequence[Sequence[str]],
     theirs: Sequence[Sequence[str]],
     *,
+    columns: Sequence[Mapping[str, Any]] | None = None,
     report: Callable[[int, int], None] | None = None,
     batch_size: int = 256,
 ) -> np.ndarray:
     """Verdicts on each prompt's pairs of responses in both orders, for `evaluation.judging`.
 
+    - `prompts`: texts or chat messages. A reward gets them as they are, any other judge as
+      messages.
     - `ours`, `theirs`: responses of the policy and of the reference; every prompt and side has the
       same number.
+    - `columns`: the other columns of each prompt, for a judge that takes them.
     - `report`: called with (comparisons done, total) after every batch.
     - `batch_size`: comparisons in one call of the judge.
 
@@ -217,35 +228,42 @@ def judge_pairs(
             "`ours` and `theirs` must hold the same number of responses for each of the prompts; "
             f"got {len(prompts)} prompts and rows of {sorted(shapes)} responses."
         )
+    shown = prompts if isinstance(judge, RewardJudge) else [conversation_of(p) for p in prompts]
     asked = [
-        (prompt, *shown)
-        for prompt, row, others in zip(prompts, ours, theirs, strict=True)
+        (prompt, *both, own)
+        for prompt, row, others, own in zip(
+            shown, ours, theirs, columns or [{}] * len(prompts), strict=True
+        )
         for a, b in zip(row, others, strict=True)
-        for shown in ((a, b), (b, a))
+        for both in ((a, b), (b, a))
     ]
+    takes = judge.parameters if isinstance(judge, PythonFunction) else Parameters.of(judge)
+    by_position = takes.names[:3]
+    names = {name for own in columns or () for name in own} - set(by_position)
     verdicts: list[float] = []
     for start in range(0, len(asked), batch_size):
         batch = asked[start : start + batch_size]
-        asked_prompts, first, second = (list(column) for column in zip(*batch, strict=True))
-        verdicts += _checked(judge(asked_prompts, first, second), batch)
+        asked_prompts, first, second, own = (list(column) for column in zip(*batch, strict=True))
+        more = takes.taken({name: [row.get(name) for row in own] for name in names})
+        verdicts += _checked(judge(asked_prompts, first, second, **more), first, second)
         if report:
             report(len(verdicts), len(asked))
     return np.array(verdicts).reshape(len(prompts), -1, 2)
 
 
 def _checked(
-    verdicts: Sequence[float] | np.ndarray, batch: Sequence[tuple[Conversation, str, str]]
+    verdicts: Sequence[float] | np.ndarray, first: Sequence[str], second: Sequence[str]
 ) -> list[float]:
     values = verdicts.tolist() if isinstance(verdicts, np.ndarray) else list(verdicts)
-    if len(values) != len(batch):
+    if len(values) != len(first):
         raise DataError(
-            f"The judge must return one verdict per pair; got {len(values)} for {len(batch)} pairs."
+            f"The judge must return one verdict per pair; got {len(values)} for {len(first)} pairs."
         )
     wrong = [i for i, v in enumerate(values) if v not in (0, 0.5, 1) and v == v]
     if wrong:
         raise DataError(
             f"The judge must return 1, 0.5 or 0, whether the first response is better; got "
             f"{values[wrong[0]]!r} for pair {wrong[0]} ({len(wrong)} of {len(values)} are not): "
-            f"{batch[wrong[0]][1][:60]!r} and {batch[wrong[0]][2][:60]!r}."
+            f"{first[wrong[0]][:60]!r} and {second[wrong[0]][:60]!r}."
         )
     return [float(v) for v in values]

@@ -63,14 +63,50 @@ def source_fingerprint(spec: str, what: str) -> str:
     return f"{words} {storage.fingerprint(files)}"
 
 
-def _mentions(module: str, file: Path | None, name: str) -> bool:
-    """Whether the source of a module contains a name."""
+def arguments_named(spec: str, what: str) -> tuple[str, ...] | None:
+    """The arguments that the source of a function names; None if it may take any.
+
+    It may take any with `**kwargs`, and where its source does not say: a decorated function, an
+    object, a name that is bound twice. No module is executed.
+
+    - `what`: the function's noun in errors.
+    """
+    name = spec.rpartition(":")[2]
+    try:
+        tree = ast.parse(_source(*place(spec, what)))
+    except (SyntaxError, ValueError):  # loading it fails with a message of its own
+        return None
+    bound = [node for node in ast.walk(tree) if _binds(node, name)]
+    if len(bound) != 1 or bound[0] not in tree.body:
+        return None
+    node = bound[0]
+    if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) or node.decorator_list:
+        return None
+    if node.args.kwarg is not None:
+        return None
+    return tuple(a.arg for a in (*node.args.args, *node.args.kwonlyargs))
+
+
+def _binds(node: ast.AST, name: str) -> bool:
+    """Whether a node may give a name its value."""
+    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+        return node.name == name
+    if isinstance(node, ast.Name):
+        return node.id == name and not isinstance(node.ctx, ast.Load)
+    return isinstance(node, ast.alias) and (node.asname or node.name) in (name, "*")
+
+
+def _source(module: str, file: Path | None) -> bytes:
+    """The source of a module; empty if it has none."""
     if file is None:
         spec = _spec(module)
         file = None if spec is None else _file(spec)
-    if file is None or file.suffix != ".py":
-        return False
-    return re.search(rf"\b{re.escape(name)}\b".encode(), file.read_bytes()) is not None
+    return b"" if file is None or file.suffix != ".py" else file.read_bytes()
+
+
+def _mentions(module: str, file: Path | None, name: str) -> bool:
+    """Whether the source of a module contains a name."""
+    return re.search(rf"\b{re.escape(name)}\b".encode(), _source(module, file)) is not None
 
 
 def local_sources(module: str, file: Path | None = None) -> list[tuple[str, str]]:

@@ -1,15 +1,21 @@
 """Rewards from a server, in the protocol of OpenRLHF's remote rewards."""
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 from infalign import _check
-from infalign.errors import MissingExtraError
+from infalign.errors import DataError, MissingExtraError
 from infalign.shaping import checked_output
+from infalign.shaping.signature import PASSED
 from infalign.text import completion_of, conversation_of, text_of
 
 LARGEST = 16 * 2**20
 """Maximum size of an answer, in bytes."""
+
+KEYS = ("query", "prompts", "labels", "messages")
+"""The keys that every request has."""
 
 PROBE = (
     ("Name a color.", "Blue, like the sky."),
@@ -24,8 +30,10 @@ class ServerReward:
     It posts JSON with `batch_size` completions at a time: `query` holds the texts of prompt and
     completion, `prompts` the texts of the prompts, `labels` the prompt ids (null without the column
     `prompt_id`) and `messages` the conversations with their completions. A prompt of one message is
-    sent as its text; several messages become paragraphs that each begin with the role. The answer
-    is `{"rewards": [...]}`, one finite number per query, in order.
+    sent as its text; several messages become paragraphs that each begin with the role. If the
+    prompts have other columns, `columns` holds them, name → values; if prompts are texts instead of
+    messages, `plain` says which. The answer is `{"rewards": [...]}`, one finite number per query,
+    in order.
 
     - `batch_size`: completions in a request.
     - `threads`: concurrent requests.
@@ -56,7 +64,9 @@ class ServerReward:
     def __call__(self, prompts, completions, *, prompt_id=None, **columns) -> list[float]:
         """One raw reward per completion."""
         labels = [None] * len(prompts) if prompt_id is None else prompt_id
-        items = [_item(*parts) for parts in zip(prompts, completions, labels, strict=True)]
+        named = {k: v for k, v in columns.items() if k not in PASSED}
+        rows = [{k: v[i] for k, v in named.items()} for i in range(len(prompts))]
+        items = [_item(*parts) for parts in zip(prompts, completions, labels, rows, strict=True)]
         batches = [items[i : i + self.batch_size] for i in range(0, len(items), self.batch_size)]
         pool = ThreadPoolExecutor(self.server.threads)
         try:
@@ -93,8 +103,8 @@ class ServerReward:
 
         Raises DataError if the server cannot be reached or fails.
         """
-        body = _body([_item(prompt, response, None) for prompt, response in PROBE])
-        seen = []
+        items = [_item(conversation_of(p), response, None, {}) for p, response in PROBE]
+        body, seen = _body(items), []
         for _ in range(2):
             answer = self.server.ask(body)
             if 400 <= answer.status < 500:  # such as a reward that knows its own prompts only
@@ -125,10 +135,33 @@ def json_server(url: str, *, timeout: float, retries: int, threads: int):
 
 
 def _body(items: Sequence[dict]) -> dict[str, list]:
-    return {key: [item[key] for item in items] for key in items[0]}
+    body = {key: [item[key] for item in items] for key in KEYS}
+    return body | more_keys([i["columns"] for i in items], [i["plain"] for i in items])
 
 
-def _item(prompt, completion, label) -> dict:
+def more_keys(rows: Sequence[Mapping[str, Any]], plain: Sequence[bool]) -> dict[str, Any]:
+    """The keys of a request that only some have: `columns`, name → one value per completion, and
+    `plain`, whether each prompt is a text.
+
+    Raises DataError for a value that JSON does not have.
+    """
+    names = dict.fromkeys(name for row in rows for name in row)
+    columns = {name: [row.get(name) for row in rows] for name in names}
+    for name, values in columns.items():
+        for value in values:
+            try:
+                json.dumps(value, allow_nan=False)
+            except (TypeError, ValueError):
+                raise DataError(
+                    f"The prompts' column `{name}` cannot be sent to a reward server: JSON has no "
+                    f"value such as {_check.short(value)}, of type {type(value).__name__}. Write "
+                    "it as a text or a number."
+                ) from None
+    more: dict[str, Any] = {"columns": columns} if columns else {}
+    return more | ({"plain": list(plain)} if any(plain) else {})
+
+
+def _item(prompt, completion, label, columns: Mapping[str, Any]) -> dict:
     """The fields of one completion in a request."""
     messages, reply = conversation_of(prompt), text_of(completion)
     asked = conversation_text(messages)
@@ -138,6 +171,8 @@ def _item(prompt, completion, label) -> dict:
         "prompts": asked,
         "labels": label,
         "messages": answered,
+        "columns": columns,
+        "plain": isinstance(prompt, str),
     }
 
 

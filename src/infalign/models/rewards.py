@@ -1,11 +1,12 @@
 """A reward from its specification: a classifier, a Python function, a server, or a bundled one."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
-from infalign.shaping import checked_output, reward_name
-from infalign.text import completion_of, conversation_of
+from infalign.shaping import call, checked_output, reward_name
+from infalign.text import conversation_of, in_form_of
 
 from .functions import python_function
 from .interfaces import Conversation, Scorer
@@ -58,30 +59,47 @@ def load_reward(spec: str, *, trust_remote_code: bool = False) -> Scorer:
 
 def score(
     reward: Scorer,
-    conversations: Sequence[Conversation],
+    conversations: Sequence[str | Conversation],
     texts: Sequence[Sequence[str]],
     prompt_ids: Sequence[str],
+    columns: Sequence[Mapping[str, Any]] | None = None,
 ) -> np.ndarray:
-    """Checked raw rewards of each prompt's responses, shape (prompts, responses)."""
-    return np.array(score_ragged(reward, conversations, texts, prompt_ids))
+    """Checked raw rewards of each prompt's responses, shape (prompts, responses).
+
+    Arguments as in `score_ragged`.
+    """
+    return np.array(score_ragged(reward, conversations, texts, prompt_ids, columns))
 
 
 def score_ragged(
     reward: Scorer,
-    conversations: Sequence[Conversation],
+    conversations: Sequence[str | Conversation],
     texts: Sequence[Sequence[str]],
-    prompt_ids: Sequence[str],
+    prompt_ids: Sequence[str | None],
+    columns: Sequence[Mapping[str, Any]] | None = None,
 ) -> list[np.ndarray]:
     """Checked raw rewards of each prompt's responses, of which there may be any number, from one
-    call of the reward."""
+    call of the reward.
+
+    - `conversations`: the prompts, each a text or chat messages; completions get the same form.
+    - `prompt_ids`: None for a prompt without an id.
+    - `columns`: the other columns of each prompt, which the reward gets by name, None where a
+      prompt has no such column.
+    """
     counts = [len(row) for row in texts]
     flat = [text for row in texts for text in row]
-    values = reward(
-        prompts=[
-            conversation_of(c) for c, n in zip(conversations, counts, strict=True) for _ in range(n)
-        ],
-        completions=[completion_of(text) for text in flat],
-        prompt_id=[i for i, n in zip(prompt_ids, counts, strict=True) for _ in range(n)],
-    )
+
+    def each(values: Iterable) -> list:
+        return [value for value, n in zip(values, counts, strict=True) for _ in range(n)]
+
+    prompts = each(c if isinstance(c, str) else conversation_of(c) for c in conversations)
+    names = dict.fromkeys(name for own in columns or () for name in own)
+    arguments = {
+        **{name: each(own.get(name) for own in columns or ()) for name in names},
+        "prompts": prompts,
+        "completions": [in_form_of(p, text) for p, text in zip(prompts, flat, strict=True)],
+        "prompt_id": each(prompt_ids),
+    }
+    values = call(reward, arguments)
     checked = checked_output(values, flat, reward_name(reward))
     return np.split(checked, np.cumsum(counts)[:-1])

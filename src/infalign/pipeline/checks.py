@@ -28,9 +28,9 @@ from infalign.models.inspection import (
     inspect_reward,
 )
 from infalign.models.judges import judge_pairs, load_judge
-from infalign.models.rewards import load_reward, score
+from infalign.models.rewards import load_reward
 from infalign.models.specs import ModelSpec
-from infalign.prompts import Prompt
+from infalign.prompts import Prompt, score_responses
 
 from .folder import Run
 from .workload import parameters_of, room, workloads
@@ -205,16 +205,25 @@ def _models(run: Run, trained: bool) -> Iterator[Check]:
             inspect_kl(spec, config.model, trust_remote_code=remote)
 
     def reward() -> None:
-        every = [*run.prompts, *run.test_prompts]
-        inspect_reward(config.reward, trust_remote_code=remote, conversations=conversations(every))
+        inspect_reward(
+            config.reward,
+            trust_remote_code=remote,
+            conversations=conversations([*run.prompts, *run.test_prompts]),
+            columns=run.prompts[0].columns.keys() & run.test_prompts[0].columns.keys(),
+        )
 
     def gold(name: str, spec: str) -> None:
         inspect_reward(
             spec,
             trust_remote_code=remote,
             conversations=conversations(run.test_prompts),
+            columns=run.test_prompts[0].columns,
             what=f"The reward {name!r} of `evaluate.gold`",
         )
+
+    def judge() -> None:
+        columns = run.test_prompts[0].columns
+        inspect_judge(evaluate.judge or "", trust_remote_code=remote, columns=columns)
 
     evaluate = config.evaluate
     yield Check("model", policy, PROMPTS)
@@ -224,7 +233,7 @@ def _models(run: Run, trained: bool) -> Iterator[Check]:
     for name, spec in evaluate.gold.items():
         yield Check(f"gold reward {name}", partial(gold, name, spec), PROMPTS)
     if evaluate.judge is not None:
-        yield Check("judge", partial(inspect_judge, evaluate.judge, trust_remote_code=remote))
+        yield Check("judge", judge, PROMPTS[1:])
 
 
 def _space(run: Run, trained: bool) -> None:
@@ -282,12 +291,13 @@ def on_responses(
 
     def rewarded(spec: str) -> None:
         prompts, scorer = asked(), load_reward(spec, trust_remote_code=trust_remote_code)
-        rows = [[text] for text, _ in zip(FAKE, prompts, strict=True)]
-        score(scorer, [p.messages for p in prompts], rows, [p.id for p in prompts])
+        score_responses(scorer, prompts, [[text] for text, _ in zip(FAKE, prompts, strict=True)])
 
     def judged(spec: str) -> None:
         chosen = load_judge(spec, trust_remote_code=trust_remote_code)
-        judge_pairs(chosen, [asked()[-1].messages], [FAKE[:1]], [FAKE[1:]])
+        prompt = asked()[-1]
+        columns = [{"prompt_id": prompt.id, **prompt.columns}]
+        judge_pairs(chosen, [prompt.value], [FAKE[:1]], [FAKE[1:]], columns=columns)
 
     def answered() -> None:
         answer = load_answers(answers)

@@ -220,10 +220,11 @@ class Run:
         with beside(config.folder):
             remote = config.trust_remote_code
             reward = reward_fingerprint(config.reward, trust_remote_code=remote)
+            prompts = fingerprint(self.prompts, config.reward)
         return {
             **policy_fingerprints(config.model, trust_remote_code=config.trust_remote_code),
             "reward": reward,
-            "prompts": fingerprint(self.prompts),
+            "prompts": prompts,
             "sampling": config.sampling.model_dump(),
         }
 

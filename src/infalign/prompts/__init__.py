@@ -3,6 +3,7 @@
 from .held_out import RunPrompts, run_prompts
 from .load import load_prompts, require_columns
 from .prompt import Prompt, columns_fingerprint, fingerprint
+from .scoring import require_columns, score_responses
 
 __all__ = [
     "Prompt",
@@ -12,4 +13,5 @@ __all__ = [
     "load_prompts",
     "require_columns",
     "run_prompts",
+    "score_responses",
 ]

@@ -8,6 +8,7 @@ from typing import Any
 from infalign import _check
 from infalign.config import Prompts
 from infalign.errors import DataError
+from infalign.shaping.signature import PASSED
 
 from .conversations import common, opening
 from .messages import BadPrompt, messages_of
@@ -22,8 +23,8 @@ NAMES = ("question", "instruction", "query", "problem", "input", "text", "goal",
 SYSTEM = ("system", "system_prompt", "system_message")
 """Names of columns with a system message."""
 
-OWN = ("prompt_id", "split")
-"""Columns that rewards do not get, or get in another way."""
+OWN = ("split", *PASSED)
+"""Columns that rewards do not get, or get in another way, or that an argument of TRL hides."""
 
 REMEDY = "Name it with --column, or `prompts.column` in the configuration."
 

@@ -1,10 +1,10 @@
 """A prompt: a conversation that is to be answered, its id, and what else rewards get with it."""
 
-import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from infalign.models.fingerprints import columns_read
 from infalign.stores import prompt_sets
 
 
@@ -34,17 +34,39 @@ class Prompt:
         return self.text if self.plain else [dict(message) for message in self.messages]
 
 
-def fingerprint(prompts: Iterable[Prompt]) -> str:
+def fingerprint(prompts: Iterable[Prompt], reward: str | None = None) -> str:
     """Fingerprint of a set of prompts: their ids and messages, in any order.
 
     The fingerprint of a union follows from those of its parts, so a merged store has the
     fingerprint of all its prompts. Join rows to prompts by id, since their order may differ.
+
+    - `reward`: a reward or judge whose scores belong to the prompts: the columns that it may read
+      are then a part of every prompt, and so is the form of a prompt, a text or messages.
     """
-    return prompt_sets.of_members((p.id, p.messages) for p in prompts)
+    prompts = list(prompts)
+    read = _read(prompts, reward)
+    return prompt_sets.of_members((p.id, p.messages, *read(p)) for p in prompts)
 
 
-def columns_fingerprint(prompts: Iterable[Prompt]) -> str:
-    """Fingerprint of the other columns of a set of prompts, in any order: what a reward function
-    may read besides prompt and completion."""
-    members = ((p.id, json.dumps(dict(p.columns), sort_keys=True, default=repr)) for p in prompts)
-    return prompt_sets.of_members(members)
+def columns_fingerprint(prompts: Iterable[Prompt], reward: str) -> dict[str, str]:
+    """What a reward or judge may read of the prompts beside their messages, as a part of its
+    fingerprint; empty if that is nothing."""
+    prompts = list(prompts)
+    read = _read(prompts, reward)
+    parts = [(p.id, *read(p)) for p in prompts]
+    own = any(len(part) > 1 for part in parts)
+    return {"columns of the prompts": prompt_sets.of_members(parts)} if own else {}
+
+
+def _read(prompts: Sequence[Prompt], reward: str | None) -> Callable[[Prompt], tuple[dict, ...]]:
+    """What a reward may read of a prompt beside its messages; an empty tuple for nothing."""
+    columns = sorted({name for p in prompts for name in p.columns})
+    names = None if reward is None else columns_read(reward, columns)
+
+    def read(prompt: Prompt) -> tuple[dict, ...]:
+        own: dict[str, Any] = {name: prompt.columns.get(name) for name in names or ()}
+        if len(prompt.messages) == 1 and not prompt.plain:
+            own["prompt"] = "messages"  # and not a text, as which rewards would get it
+        return (own,) if own else ()
+
+    return read if names is not None else lambda prompt: ()

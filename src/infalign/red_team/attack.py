@@ -13,8 +13,7 @@ import numpy as np
 from infalign import _check
 from infalign.errors import DataError
 from infalign.models.interfaces import Sampler, Scorer
-from infalign.models.rewards import score_ragged
-from infalign.prompts import Prompt
+from infalign.prompts import Prompt, score_responses
 
 from .augmentations import SIGMA, augment
 
@@ -59,8 +58,7 @@ class SuccessTest:
         """Rewards of the responses, shape (prompts, attempts); nan without a scorer."""
         if self.scorer is None:
             return np.full((len(texts), len(texts[0])), np.nan)
-        conversations, ids = [p.messages for p in prompts], [p.id for p in prompts]
-        return np.array(score_ragged(self.scorer, conversations, texts, ids))
+        return np.array(score_responses(self.scorer, prompts, texts))
 
     def successes(
         self, prompts: Sequence[Prompt], texts: Sequence[Sequence[str]], rewards: np.ndarray

@@ -19,7 +19,8 @@ from infalign.models.functions import python_function
 from infalign.models.interfaces import Sampler
 from infalign.models.rewards import load_reward
 from infalign.models.samplers import load_sampler
-from infalign.prompts import Prompt, fingerprint
+from infalign.models.specs import ModelSpec
+from infalign.prompts import Prompt, columns_fingerprint, fingerprint, require_columns
 from infalign.seeds import derived
 from infalign.stores.resumable import Origin, Source
 
@@ -139,8 +140,8 @@ class Campaign:
         }
         sources = {
             POLICY: Source(self._policy, "model", self.model),
-            REWARD: Source(self._reward),
-            SUCCESS: Source(self._success),
+            REWARD: Source(self._scored(prompts)),
+            SUCCESS: Source(self._success(prompts)),
         }
         return Origin(settings, sources)
 
@@ -154,14 +155,19 @@ class Campaign:
             return {}
         return reward_parts(self.reward, trust_remote_code=self.trust_remote_code)
 
-    @cached_property
-    def _success(self) -> dict[str, object]:
+    def _scored(self, prompts: Sequence[Prompt]) -> dict[str, str]:
+        """What determines the rewards of responses to these prompts."""
+        if self.reward is None:
+            return {}
+        return self._reward | columns_fingerprint(prompts, self.reward)
+
+    def _success(self, prompts: Sequence[Prompt]) -> dict[str, object]:
         """The test of success: a function, or a threshold of the reward."""
         if self.success is not None:
             return {**function_parts(self.success, "success test")}
         return {
             "threshold": self.threshold,
-            **{f"reward's {k}": v for k, v in self._reward.items()},
+            **{f"reward's {k}": v for k, v in self._scored(prompts).items()},
         }
 
     def attempt(self, name: str, prompts: Sequence[Prompt], number: int) -> Attempts:
@@ -211,6 +217,8 @@ def _collected(
 
     from .report import success_figure
 
+    if campaign.reward is not None and ModelSpec.parse(campaign.reward).kind == "python":
+        require_columns(campaign.test.scorer, prompts)
     origins = {name: campaign.origin(name, prompts) for name in campaign.attacks}
     require_same(manifest, origins)
     successes = {

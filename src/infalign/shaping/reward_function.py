@@ -2,16 +2,66 @@
 
 import asyncio
 import inspect
+import logging
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
+from functools import cache
 from numbers import Real
+from typing import Any
 
 import numpy as np
 
 from infalign import _check
 from infalign.errors import DataError
+from infalign.text import completion_of, conversation_of
+
+from .signature import Parameters, lacks
+
+LOG = logging.getLogger(__name__)
+
+
+def call(reward: Callable, arguments: Mapping[str, Any]):
+    """What a reward function returns, called with those of the arguments that its signature takes.
+
+    A function that fails on texts as one does that reads chat messages is called with messages; a
+    warning says so. It fails on every text, so it gets messages wherever it is called.
+
+    - `arguments`: prompts, completions, columns, and whatever else TRL passes.
+
+    Raises DataError if the function needs a parameter that is not among them.
+    """
+    takes, name = Parameters.of(reward), reward_name(reward)
+    if missing := takes.missing(arguments):
+        raise DataError(lacks(f"The reward function `{name}`", missing, arguments))
+    try:
+        return awaited(reward(**takes.taken(arguments)))
+    except Exception as error:
+        texts = [arguments["prompts"], arguments["completions"]]
+        if not (
+            isinstance(error.__cause__ or error, TypeError | AttributeError | LookupError)
+            and all(isinstance(text, str) for column in texts for text in column)
+        ):
+            raise
+        prompts, completions = map(conversation_of, texts[0]), map(completion_of, texts[1])
+        again = {**arguments, "prompts": list(prompts), "completions": list(completions)}
+        try:
+            values = awaited(reward(**takes.taken(again)))
+        except Exception:
+            raise error from error.__cause__
+        _warn_of_messages(name)
+        return values
+
+
+@cache
+def _warn_of_messages(name: str) -> None:
+    LOG.warning(
+        "The reward %s cannot read texts, so it gets chat messages, although the prompts are "
+        "texts. A trainer passes such prompts and completions as texts: read a completion c as the "
+        "text itself, not with c[-1]['content'].",
+        name,
+    )
 
 
 def checked_output(
@@ -45,12 +95,15 @@ def checked_output(
     numbers = [_number(value) for value in values]
     bad = [i for i, number in enumerate(numbers) if not math.isfinite(number)]
     if bad:
+        none = values[bad[0]] is None
+        why = " None means 'not applicable' in TRL; here every response needs a rank." * none
         prompt = f" of prompt {prompt_ids[bad[0]]!r}" if prompt_ids is not None else ""
         raise DataError(
             f"The reward function `{name}` must return finite numbers; got "
             f"{_check.short(values[bad[0]])} for "
             f"completion {bad[0]}{prompt} ({len(bad)} of {len(values)} are not): "
-            f"{str(completions[bad[0]])[:80]!r}. Repair the reward, or filter such completions."
+            f"{str(completions[bad[0]])[:80]!r}.{why} Repair the reward, or filter such "
+            "completions."
         )
     return np.array(numbers, dtype=float)
 

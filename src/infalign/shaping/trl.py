@@ -10,7 +10,7 @@ from infalign.text import text_of
 
 from .group_shaper import GroupShaper
 from .monitor import Monitor
-from .reward_function import checked_output, reward_name
+from .reward_function import call, checked_output, reward_name
 from .rivals import MaxAtK, RiskSensitive
 from .shaper import AbstractShaper, Calibrator, Shaper, Unshaped, calibrated
 
@@ -21,7 +21,8 @@ Reward = Callable[..., Sequence[float]]
 class TrainingReward:
     """A shaper of a raw reward, as a TRL reward function.
 
-    Calls `reward` once per batch. The data set's column `key` names the prompt of each completion.
+    Calls `reward` once per batch with what TRL passes, as far as its signature takes it. The data
+    set's column `key` names the prompt of each completion.
     Logs the metrics of the shaper and the monitor. Picklable when `reward` is.
 
     Raises DataError when called without that column, with unknown prompts or incomplete groups, or
@@ -67,7 +68,9 @@ class TrainingReward:
         if log_metric is not None:
             _check.function("log_metric", log_metric)
         self._require_stripped(completions)
-        output = self.reward(prompts=prompts, completions=completions, **columns)
+        more = {} if log_metric is None else {"log_metric": log_metric}
+        arguments = {"prompts": prompts, "completions": completions, **columns, **more}
+        output = call(self.reward, arguments)
         raw = checked_output(output, completions, reward_name(self.reward), ids)
         shaped = self.shaper(ids, raw)
         if log_metric is not None:

@@ -33,7 +33,7 @@ def union(fingerprints: Iterable[str]) -> str:
 
 
 def _checksum(member: object) -> int:
-    text = json.dumps(member, sort_keys=True)
+    text = json.dumps(member, sort_keys=True, default=repr)  # a table has dates and bytes too
     return int.from_bytes(hashlib.sha256(text.encode()).digest())
 
 

@@ -49,11 +49,12 @@ def train_on_policy(
     """
     train, tokenizer = recipe.train, load_tokenizer(recipe.model_path, recipe.trust_remote_code)
     steps = _steps(recipe, tokenizer, method)
-    conversations = {p.id: p.messages for p in (*prompts, *validation)}
+    known = {p.id: p for p in (*prompts, *validation)}
     reward = CheckedReward(
         AsCalibrated(
             objective.reward,
-            conversations,
+            {name: prompt.value for name, prompt in known.items()},
+            columns={name: prompt.columns for name, prompt in known.items()},
             strip=recipe.sampling.strip,
             tokenizer=tokenizer,
         )

@@ -18,8 +18,7 @@ from infalign.models.hf import LanguageModel
 from infalign.models.interfaces import Scorer
 from infalign.models.kl import sequence_kl
 from infalign.models.logits import check_top_p
-from infalign.models.rewards import score
-from infalign.prompts import Prompt
+from infalign.prompts import Prompt, require_columns, score_responses
 from infalign.seeds import derived
 from infalign.stores import CalibrationStore
 
@@ -39,8 +38,8 @@ class WinRateCallback(TrainerCallback, ExportableState):
     same each time; `evaluation.power` gives the prompts and samples that a difference needs. In
     distributed training every process makes the same measurement.
 
-    - `reward`: a TRL reward function; it gets chat messages, whatever the trainer's data set has,
-      and the prompts' ids as the column `prompt_id`.
+    - `reward`: a TRL reward function; it gets every prompt in its own form, a text or messages,
+      its id as the column `prompt_id`, and its other columns.
     - `prompts`: at least 2, none of them trained on.
     - `procedure`, `against`: how policy and reference are decoded; they must select by rank.
       Default of `against`: `procedure`.
@@ -76,6 +75,7 @@ class WinRateCallback(TrainerCallback, ExportableState):
     ):
         self.reward, self.prompts, self.procedure = reward, list(prompts), procedure
         self.against = against or procedure
+        require_columns(reward, self.prompts)
         require_by_rank("procedure", procedure)
         require_by_rank("against", self.against)
         self.every = _check.count("every", every)
@@ -153,7 +153,7 @@ class WinRateCallback(TrainerCallback, ExportableState):
             conversations, self.samples, seed=seed, batch_size=self.batch_size
         )
         texts = [[r.text for r in row] for row in responses]
-        return responses, score(self.reward, conversations, texts, [p.id for p in self.prompts])
+        return responses, np.array(score_responses(self.reward, self.prompts, texts))
 
     def _rewards(self, reference) -> np.ndarray:
         """Reference rewards as a checked array with a row for each prompt."""
