@@ -91,7 +91,11 @@ def cluster(tmp_path_factory):
         pytest.skip("two workers need two processors")
     patched = pytest.MonkeyPatch()
     patched.setenv("RAY_AUTH_MODE", "disabled")  # writes no token into the home folder
-    patched.setenv("PYTHONPATH", os.pathsep.join(str(p) for p in Path(__file__).parents[:2]))
+    places = [
+        *map(str, Path(__file__).parents[:2]),
+        *os.environ.get("PYTHONPATH", "").split(os.pathsep),
+    ]
+    patched.setenv("PYTHONPATH", os.pathsep.join(filter(None, places)))
     for name in ("RAY_ADDRESS", "RAY_TMPDIR"):
         patched.delenv(name, raising=False)
     ray = _ray()

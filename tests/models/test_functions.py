@@ -198,8 +198,8 @@ CALL = {"prompts": ["p"] * 2, "completions": ["one", "two"], "prompt_id": ["a", 
         ("fails", r"The reward `fails` \(python:own:fails\) failed: KeyError: 'answer' \(own.py, "
          r"line 3\), called with 2 completions of 2 prompts, the first 'a'\. .*--debug"),
         ("quits", r"The reward `quits` .* failed: SystemExit: 0 \(own.py, line 5\)"),
-        ("picky", r"`picky` .* needs `answer`, which no column of the prompts provides; there are "
-         "none"),
+        ("picky", r"`picky` .* needs `answer`, which no column of the prompts provides; they "
+         "have none"),
         ("waits_and_fails", r"`waits_and_fails` .* failed: OSError: the line is dead \(own.py"),
     ],
 )  # fmt: skip

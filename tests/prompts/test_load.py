@@ -6,7 +6,7 @@ import pytest
 
 from infalign import DataError
 from infalign.config import Prompts, parse_config
-from infalign.prompts import Prompt, columns_fingerprint, fingerprint, load_prompts
+from infalign.prompts import Prompt, fingerprint, load_prompts
 from infalign.prompts.ids import content_key
 from infalign.stores.prompt_sets import union
 
@@ -127,12 +127,3 @@ def test_the_prompt_itself_is_no_column(tmp_path):
     write(tmp_path / "p.jsonl", [{"prompt": "1 + 1?", "answer": 2}])
     (prompt,) = load_prompts(Prompts(file=str(tmp_path / "p.jsonl")))
     assert prompt.columns == {"answer": 2}
-
-
-def test_the_fingerprint_of_columns_sees_what_rewards_read_and_nothing_else():
-    asked = ({"role": "user", "content": "1 + 1?"},)
-    first, other = Prompt("a", asked, {"answer": 2}), Prompt("b", asked, {"answer": 2})
-    known = columns_fingerprint([first, other])
-    assert known == columns_fingerprint([other, first])
-    assert known != columns_fingerprint([first, Prompt("b", asked, {"answer": 3})])
-    assert known == columns_fingerprint([first, Prompt("b", (), {"answer": 2})])

@@ -64,14 +64,16 @@ def lacks(who: str, missing: Collection[str], available: Collection[str]) -> str
     """
     needs = ", ".join(f"`{name}`" for name in missing)
     own = sorted(set(available) - set(PASSED))
-    columns = f"they are {', '.join(f'`{name}`' for name in own)}" if own else "there are none"
+    columns = "they have none"
+    if own:
+        columns = f"their columns are {', '.join(f'`{name}`' for name in own)}"
     training = [name for name in missing if name in TRAINING_ONLY]
     if training:
         return (
-            f"{who} needs {needs}, and `{training[0]}` is known while TRL trains but not where "
-            "reference samples and evaluations are scored. A reward must depend on prompts, "
-            "completions and columns of the prompts only, so that its reference rewards are "
-            "those of the same reward."
+            f"{who} needs {needs}; `{training[0]}` exists while TRL trains, but not where "
+            "reference samples and evaluations are scored. Make the reward depend on prompts, "
+            "completions and columns of the prompts only: training and calibration then score "
+            "alike."
         )
     return (
         f"{who} needs {needs}, which no column of the prompts provides; {columns}. Add the column "
