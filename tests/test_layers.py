@@ -14,7 +14,7 @@ from infalign import _moved
 ROOT = Path(infalign.__file__).parent
 LEVELS = [
     {"errors", "_moved"},
-    {"_check", "disk", "_thinking"},
+    {"_check", "disk", "_progress", "_thinking"},
     {"storage", "seeds", "text", "json_lines"},
     {"manifest"},
     {"core"},

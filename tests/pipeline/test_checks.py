@@ -152,6 +152,18 @@ REFUSED = {
         {"train": {"trl": {"max_grad_nrm": 1, "optim": 3}}},
         ["max_grad_nrm", "mean `max_grad_norm`?", "`train.trl.optim` is 3"],
     ),
+    "tracker that is unknown": (
+        {"train": {"report_to": "tensorbord"}},
+        ["`train.report_to` is 'tensorbord'", "mean `tensorboard`?"],
+    ),
+    "tracker that is not installed": (
+        {"train": {"report_to": ["wandb"]}},
+        ["`train.report_to` is wandb, which is not installed", "pip install wandb"],
+    ),
+    "tracker under TRL's name": (
+        {"train": {"trl": {"report_to": "wandb"}}},
+        ["`train.trl.report_to`", "The key `train.report_to` decides it"],
+    ),
     "model": ({"model": "nowhere/model"}, ["The model 'nowhere/model'"]),
     "reward that is missing": ({"reward": "mine.py:nothing"}, ["mine.py:nothing"]),
     "reward that fails": ({"reward": "mine.py:failing"}, ["`failing`", "no such table"]),
@@ -177,6 +189,8 @@ REFUSED = {
 @pytest.mark.parametrize("case", REFUSED)
 def test_a_mistake_is_refused_before_anything_is_generated(case, folder, generated, monkeypatch):
     monkeypatch.setattr("urllib3.util.Retry.sleep", lambda *_: None)
+    trackers = "transformers.integrations.integration_utils.get_available_reporting_integrations"
+    monkeypatch.setattr(trackers, list)
     changes, words = REFUSED[case]
     with pytest.raises((InfalignError, ArgumentError)) as caught:
         run(parse_config(changed(BASE, changes)), folder / "run")

@@ -8,7 +8,8 @@ import pytest
 import torch
 from enumerable import EnumerableModel
 from method_settings import design_of, setting_of
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, TrainerCallback
+from transformers.integrations import integration_utils
 
 from infalign import BestOfN, DataError, Identity, design
 from infalign.config import parse_config
@@ -178,3 +179,36 @@ def test_a_gradient_that_is_not_finite_stops_before_the_step(
     assert not (tmp_path / "out/model").exists()
     saved = saved_state(tmp_path / "out/checkpoint-2")
     assert all(torch.isfinite(weight).all() for weight in saved.values())
+
+
+def test_the_log_grows_with_every_step_and_each_step_is_said_in_a_line(reference, tmp_path, caplog):
+    out, seen = tmp_path / "out", []
+
+    def watching(prompts, completions, **columns):
+        log = out / "metrics.jsonl"
+        seen.append(log.read_text() if log.exists() else "")
+        return value(prompts, completions, **columns)
+
+    objective = Objective(watching, 0.2, lambda rewards: rewards)
+    caplog.set_level("INFO", "infalign.metrics")
+    train(reference, out, objective, steps=4, save_steps=4)
+    log = (out / "metrics.jsonl").read_text()
+    assert seen[:2] == ["", log.splitlines(keepends=True)[0]]
+    assert all(log.startswith(text) for text in seen)
+    assert len(seen[-1].splitlines()) == 3 and len(log.splitlines()) == 4
+    said = [r.getMessage() for r in caplog.records if r.name == "infalign.metrics"]
+    assert [line.split(":")[0] for line in said] == [f"step {n}" for n in range(1, 5)]
+    assert all("KL " in line and " nats" in line for line in said)
+
+
+def test_a_tracker_gets_every_step(reference, tmp_path, monkeypatch):
+    rows = []
+
+    class Recorder(TrainerCallback):
+        def on_log(self, args, state, control, logs=None, **kwargs):
+            rows.append((state.global_step, dict(logs)))
+
+    known = integration_utils.INTEGRATION_TO_CALLBACK
+    monkeypatch.setitem(known, "recorder", Recorder)
+    train(reference, tmp_path / "out", steps=2, save_steps=2, report_to=["recorder"])
+    assert [step for step, logs in rows if "infalign/quantile" in logs] == [1, 2]

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from infalign import _check
+from infalign import _check, _progress
 from infalign.prompts import Prompt, fingerprint
 from infalign.stores import StoreWriter
 from infalign.stores.manifest import NAME as MANIFEST
@@ -60,9 +60,13 @@ def collect(
         missing = [p for p in prompts if p.id not in writer]
         report(writer.prompts, len(prompts))
         shards = [missing[i : i + size] for i in range(0, len(missing), size)]
-        for part, table in zip(shards, engine.answers(shards, samples, seed), strict=True):
+        tables = engine.answers(shards, samples, seed)
+        for part in shards:
+            with _progress.part(writer.prompts, writer.prompts + len(part), len(prompts)):
+                table = next(tables)
             _add(writer, part, table, samples)
             report(writer.prompts, len(prompts))
+        assert next(tables, None) is None  # the engine ends, too
 
 
 def _is_complete(folder: Path, stated: Mapping[str, object], prompts: int) -> bool:

@@ -216,6 +216,10 @@ class Training(Section):
     """Share of the training prompts that is held out, for KL targeting and checkpoint selection.
     With 0, KL targeting uses the training prompts, where the KL is larger than on new prompts."""
 
+    report_to: str | tuple[str, ...] | None = None
+    """Experiment trackers that show training while it runs: tensorboard, trackio, wandb or another
+    that TRL knows, or a list of them. `train/METHOD/…/metrics.jsonl` is always written."""
+
     trl: dict[str, Any] = {}
     """Further options of TRL's RLOOConfig (GRPOConfig for grpo), under TRL's names."""
 

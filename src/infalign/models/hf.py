@@ -12,7 +12,7 @@ from transformers import (
     LogitsProcessorList,
 )
 
-from infalign import _check
+from infalign import _check, _progress
 from infalign.errors import DataError
 from infalign.seeds import prompt_keys, uniforms
 from infalign.text import decoded
@@ -157,9 +157,13 @@ class LanguageModel:
         # Longest first, so that a lack of memory shows up at once.
         order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))
         answers: list[list[Response]] = [[] for _ in prompts]
+        responses, done = n * len(prompts), 0
         for part, first, copies in _batches(order, n, batch_size):
+            own = len(part) * copies
             numbers = [uniforms(seed, keys[i], first, copies, self.max_new_tokens) for i in part]
-            drawn = self._draw([prompts[i] for i in part], copies, np.concatenate(numbers))
+            with _progress.share(done / responses, (done + own) / responses):
+                drawn = self._draw([prompts[i] for i in part], copies, np.concatenate(numbers))
+            done += own
             for row, i in enumerate(part):
                 answers[i] += drawn[row * copies : (row + 1) * copies]
         return answers
@@ -266,6 +270,7 @@ class Draw(LogitsProcessor):
                 "overflow in this precision: train or save it again."
             )
         step = len(self.logprobs)
+        _progress.advance(step / self.numbers.shape[1])
         at = cdf[:, -1:] * self.numbers[:, step : step + 1]
         token = torch.searchsorted(cdf, at, right=True)
         self.logprobs.append(chances.gather(1, token)[:, 0].log())

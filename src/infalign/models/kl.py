@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import torch
 
-from infalign import _check
+from infalign import _check, _progress
 from infalign.errors import DataError
 from infalign.evaluation.divergence import SequenceKL
 
@@ -75,8 +75,10 @@ def sequence_kl(
     shapes = [
         (max(len(a), len(b)), len(r)) for a, b, r in zip(prompts, theirs, tokens, strict=True)
     ]
-    totals = np.zeros((5, len(tokens)))
+    totals, done = np.zeros((5, len(tokens))), 0
     for index in _batches(shapes, batch_tokens):
+        _progress.advance(done / len(tokens))
+        done += len(index)
         p, sampled, of_response = _logits(policy, prompts, tokens, index)
         q, _, _ = _logits(reference, theirs, tokens, index)
         for part in of_response.nonzero().split(max(1, ENTRIES // p.shape[-1])):

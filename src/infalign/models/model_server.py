@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Literal, TypeVar
 
-from infalign import _check
+from infalign import _check, _progress
 from infalign._thinking import THOUGHTS, begins_thinking
 from infalign.errors import DataError, MissingExtraError
 from infalign.seeds import prompt_keys, request_seed
@@ -195,9 +195,13 @@ class ServerModel:
 
     def _each(self, act: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
         """The results for all items, in parallel requests."""
-        pool = ThreadPoolExecutor(self.threads)
+        pool, asked = ThreadPoolExecutor(self.threads), list(items)
+        results: list[Result] = []
         try:
-            return list(pool.map(act, items))
+            for result in pool.map(act, asked):
+                results.append(result)
+                _progress.advance(len(results) / len(asked))
+            return results
         finally:
             pool.shutdown(cancel_futures=True)  # after an error the other requests are not sent
 

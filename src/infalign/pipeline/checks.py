@@ -92,7 +92,7 @@ def checks_of(run: Run, *, trained: bool = True) -> list[Check]:
     known = cache(partial(_budget, run))
     settings = [Check("procedure, transform and KL", known)]
     if trained:
-        settings.append(Check("weights to train", partial(_has_weights, config)))
+        settings.append(Check(WEIGHTS, partial(_has_weights, config)))
         settings += [
             Check(f"method {name}", partial(_trainable, name, known), (settings[0].name,))
             for name in config.methods
@@ -109,7 +109,7 @@ def checks_of(run: Run, *, trained: bool = True) -> list[Check]:
         *_models(run, trained),
         Check("disk space", partial(_space, run, trained), ("model",)),
     ]
-    return [*settings, *prompts, *options, *models, *_on_responses(run), *_servers(run)]
+    return [*settings, *prompts, *options, *models, *_on_responses(run), *_servers(run, trained)]
 
 
 def _budget(run: Run) -> Budget:
@@ -170,6 +170,7 @@ def _trainer_options(config: Config) -> None:
     check_options(config, config.model)
 
 
+WEIGHTS = "weights to train"
 PROMPTS = "training prompts", "test prompts"
 
 
@@ -316,12 +317,11 @@ def on_responses(
         yield Check("answers of two responses", answered)
 
 
-def _servers(run: Run) -> Iterator[Check]:
+def _servers(run: Run, trained: bool) -> Iterator[Check]:
     """Servers answer a probe, which identifies what is behind their URL."""
     evaluate = run.config.evaluate
-    yield Check(
-        "content of model, reward and prompts", lambda: run.fingerprints, ("model", "reward")
-    )
+    needs = ("model", "reward", WEIGHTS) if trained else ("model", "reward")
+    yield Check("content of model, reward and prompts", lambda: run.fingerprints, needs)
     for name, spec in evaluate.policies.items():
         if ModelSpec.parse(spec).kind == "server":
             what = f"policy {name}"

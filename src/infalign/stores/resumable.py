@@ -14,7 +14,7 @@ from itertools import count, takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from infalign import storage
+from infalign import _progress, storage
 from infalign.manifest import Manifest
 
 if TYPE_CHECKING:
@@ -197,7 +197,9 @@ class ResumableTable:
             for start in range(0, len(missing), size):
                 done = total - len(missing) + start
                 report(done, total)
-                rows = make(missing[start : start + size], done // size)
+                some = missing[start : start + size]
+                with _progress.part(done, done + len(some), total):
+                    rows = make(some, done // size)
                 parts.append(self._part(len(parts)))
                 self._record(parts[-1], rows, origin)
             self._record(self.path, self.read(), self.origin() or origin)

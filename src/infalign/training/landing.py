@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from infalign import disk, storage
+from infalign import _progress, disk, storage
 from infalign.errors import DataError
 from infalign.manifest import Stage
 from infalign.models.hf import LanguageModel
@@ -36,6 +36,9 @@ ACCEPTED = 0.1
 
 MOST_TRIES = 6
 """Number of measurements before the search gives up."""
+
+DRAWING = 0.7
+"""Share of a measurement's time that drawing the responses takes, about."""
 
 _REMEDY = (
     "Train longer, or with other step sizes (`train.steps`, `train.warm_start`, "
@@ -79,10 +82,12 @@ def land(
 
     def measure(alpha: float) -> float:
         interpolate(alpha)
-        responses = policy.sample(
-            conversations, per_prompt, seed=seed, batch_size=recipe.sampling.batch_size
-        )
-        return float(sequence_kl(policy, reference, conversations, responses).exact.mean())
+        with _progress.share(0, DRAWING):
+            responses = policy.sample(
+                conversations, per_prompt, seed=seed, batch_size=recipe.sampling.batch_size
+            )
+        with _progress.share(DRAWING, 1):
+            return float(sequence_kl(policy, reference, conversations, responses).exact.mean())
 
     tried = search(measure, target_kl, progress=report)
     alpha, kl = nearest(tried, target_kl)
@@ -117,7 +122,8 @@ def search(
     tried: list[tuple[float, float]] = []
     alpha = 1.0
     while len(tried) < MOST_TRIES:
-        kl = measure(alpha)
+        with _progress.part(len(tried), len(tried) + 1, MOST_TRIES):
+            kl = measure(alpha)
         tried.append((alpha, kl))
         progress(len(tried), MOST_TRIES)
         if not np.isfinite(kl):

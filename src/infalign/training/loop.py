@@ -1,7 +1,9 @@
 """The parts that all trainers share: arguments, progress, resumption, guards and saved results."""
 
+import logging
 import re
 import shutil
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,13 +12,17 @@ import torch
 from transformers import PrinterCallback, Trainer, TrainerCallback
 from transformers.trainer_callback import ProgressCallback
 
-from infalign import disk, storage
+from infalign import _progress, disk, storage
+from infalign.config import Training
 from infalign.errors import DataError
 from infalign.manifest import Stage
 from infalign.models.loading import device
 
 from .recipe import Recipe
 from .weights import save_policy
+
+METRICS_LOG = logging.getLogger("infalign.metrics")
+"""Where each step says its metrics in one line."""
 
 CHECKPOINT = "checkpoint-"
 """Prefix that transformers gives to checkpoint folders."""
@@ -37,7 +43,7 @@ def common_arguments(recipe: Recipe) -> dict:
         "logging_steps": 1,
         "save_steps": recipe.train.save_steps,
         "save_total_limit": 2,
-        "report_to": "none",
+        "report_to": list(trackers(recipe.train)) or "none",
         "disable_tqdm": True,
         "use_cpu": device() == "cpu",
         "bf16": True,
@@ -55,8 +61,12 @@ def finish(trainer: Trainer, out: Path, stage: Stage) -> None:
     for callback in (PrinterCallback, ProgressCallback):  # standard output is for results only
         trainer.remove_callback(callback)
     trainer.add_callback(Checkpoints(out, stage))
+    trainer.add_callback(StepLog(out / METRICS))
     _name_failed_saves(trainer, out)
-    trainer.train(resume_from_checkpoint=last_checkpoint(out, stage))
+    try:
+        trainer.train(resume_from_checkpoint=last_checkpoint(out, stage))
+    finally:
+        _end_runs()
     with stage.recording(out / METRICS):
         storage.write_text(out / METRICS, "".join(log_lines(trainer.state.log_history)))
     model: Any = trainer.model  # the trainer accepts any module; ours was made by `fresh_policy`
@@ -64,6 +74,20 @@ def finish(trainer: Trainer, out: Path, stage: Stage) -> None:
         save_policy(model, out / "model")
     with stage.recording(out / DONE):
         storage.write_json(out / DONE, {"steps": trainer.state.global_step})
+
+
+def trackers(train: Training) -> tuple[str, ...]:
+    """The experiment trackers that a training reports to, by TRL's names."""
+    stated = train.report_to or ()
+    return (stated,) if isinstance(stated, str) else stated
+
+
+def _end_runs() -> None:
+    """End the runs of trackers that would go on in the next training of this process."""
+    for name in ("wandb", "trackio"):
+        module: Any = sys.modules.get(name)
+        if module is not None:
+            module.finish()
 
 
 def is_done(out: Path, stage: Stage) -> bool:
@@ -80,6 +104,56 @@ def log_lines(rows: Iterable[Mapping[str, Any]]) -> Iterator[str]:
     for row in rows:
         if "train_runtime" not in row:
             yield storage.json_line({k: row[k] for k in sorted(row) if not TIMES.search(k)})
+
+
+SHOWN_METRICS = {
+    "infalign/sequence_kl": "KL {:.3g} nats",
+    "infalign/quantile": "quantile {:.3f}",
+    "infalign/win_rate": "win rate {:.1%}",
+    "infalign/saturated": "saturated {:.0%}",
+    "loss": "loss {:.3g}",
+}
+"""Metrics of a step that the line about it shows, and how; the loss where there are no others."""
+
+
+def live_metrics(row: Mapping[str, Any]) -> str:
+    """A row of the log in one line; empty if it has none of the metrics that are shown."""
+    words = [form.format(row[k]) for k, form in SHOWN_METRICS.items() if row.get(k) is not None]
+    return ", ".join(words[:-1] if len(words) > 1 and "loss" in row else words)
+
+
+class StepLog(TrainerCallback):
+    """Writes the log while it grows, so that others can read it, and logs a line about each step.
+
+    Until the training ends, the file is not listed: a killed training writes it again from its last
+    checkpoint.
+    """
+
+    def __init__(self, path: Path):
+        self.path, self.written = path, 0
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        self._rewrite(state)
+
+    def on_log(self, args, state, control, **kwargs):
+        if not state.is_world_process_zero:
+            return
+        rows = state.log_history[self.written :]
+        with disk.writing(self.path), self.path.open("a", encoding="utf-8") as file:
+            file.writelines(log_lines(rows))
+        self.written = len(state.log_history)
+        words = live_metrics(rows[-1]) if rows else ""
+        if words:
+            METRICS_LOG.info("step %d: %s", state.global_step, words)
+
+    def on_evaluate(self, args, state, control, **kwargs):
+        self._rewrite(state)  # the objective of a checkpoint is added to a row that was written
+
+    def _rewrite(self, state) -> None:
+        if state.is_world_process_zero:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            storage.write_text(self.path, "".join(log_lines(state.log_history)))
+            self.written = len(state.log_history)
 
 
 def _name_failed_saves(trainer: Any, out: Path) -> None:
@@ -147,17 +221,38 @@ class Checkpoints(TrainerCallback):
             self.stage.manifest.require(self.out / Path(state.best_model_checkpoint).name)
 
 
+NEARLY = 0.95
+"""Largest share of a step that is called done before the step ends."""
+
+
 class Progress(TrainerCallback):
-    """Reports steps as `report(done, total)`."""
+    """Reports steps as `report(done, total)`, and says how far a step is.
+
+    A step calls the model once for every token that it draws, and a few times more. How often is
+    known from the step before, and of the first from the largest length of a response.
+    """
 
     def __init__(self, report: Callable[[int, int], None]):
         self.report = report
+        self.calls, self.expected = 0, 1
 
-    def on_train_begin(self, args, state, control, **kwargs):
+    def on_train_begin(self, args, state, control, model=None, **kwargs):
         self.report(state.global_step, state.max_steps)
+        self.expected = getattr(args, "max_completion_length", None) or 1
+        inner: Any = getattr(model, "get_base_model", lambda: model)()
+        self.hook = inner.register_forward_pre_hook(lambda *_: self._called(state))
+
+    def _called(self, state) -> None:
+        self.calls += 1
+        share = min(self.calls / (self.expected + 1), NEARLY)
+        _progress.at(state.global_step + share, state.max_steps)
 
     def on_step_end(self, args, state, control, **kwargs):
+        self.calls, self.expected = 0, max(self.calls, 1)
         self.report(state.global_step, state.max_steps)
+
+    def on_train_end(self, args, state, control, **kwargs):
+        self.hook.remove()
 
 
 class FiniteGradients(TrainerCallback):

@@ -18,11 +18,12 @@ from infalign.errors import ConfigError
 from infalign.methods import METHODS, OnPolicy
 
 from .kl_control import AbstractSteps, GRPOSteps, LogRatioReward, RLOOSteps
-from .loop import common_arguments
+from .loop import common_arguments, trackers
 from .recipe import Recipe
 
 _REASONS = {
     "The run folder decides it": "output_dir",
+    "The key `train.report_to` decides it": "report_to",
     "The key `seed` decides it": "seed data_seed",
     "The key `sampling.temperature` decides it": "temperature",
     "The key `sampling.max_new_tokens` decides it": "max_completion_length",
@@ -117,6 +118,7 @@ def check_options(config: Config, model_path: str) -> None:
     kinds = [_steps(name) for name in sorted(trainers)]
     types = [kind.arguments_type for kind in kinds]
     problems = [p for p in (_problem(key, v, types) for key, v in options.items()) if p]
+    problems += [p for p in map(_tracker_problem, trackers(config.train)) if p]
     if problems:
         raise ConfigError("\n".join(problems))
     _require_whole_batch(config)
@@ -134,6 +136,27 @@ def check_options(config: Config, model_path: str) -> None:
                 f"TRL's {kind.arguments_type.__name__} refuses the configuration{stated}: "
                 f"{' '.join(str(error).split())[:300]}"
             ) from error
+
+
+PACKAGES = {"azure_ml": "azureml-core", "comet_ml": "comet-ml", "dagshub": "dagshub mlflow"}
+"""Packages of trackers that are called otherwise."""
+
+
+def _tracker_problem(name: str) -> str:
+    """Why a tracker cannot be reported to; empty if it can."""
+    from transformers.integrations import integration_utils
+
+    known = integration_utils.INTEGRATION_TO_CALLBACK
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+        hint = f"Did you mean `{near[0]}`?" if near else f"It knows {', '.join(known)}."
+        return f"`train.report_to` is {_check.short(name)}, which TRL does not know. {hint}"
+    if name not in integration_utils.get_available_reporting_integrations():
+        return (
+            f"`train.report_to` is {name}, which is not installed. Install it with: "
+            f"pip install {PACKAGES.get(name, name)}"
+        )
+    return ""
 
 
 def _problem(key: str, value: object, types: Sequence[type]) -> str:
