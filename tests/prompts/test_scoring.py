@@ -8,7 +8,7 @@ import pytest
 from infalign import CalibrationStore, DataError, Identity, ShapedReward
 from infalign.models.inspection import inspect_judge, inspect_reward
 from infalign.models.rewards import load_reward
-from infalign.prompts import Prompt, require_columns, score_responses
+from infalign.prompts import Prompt, require_scorable, score_responses
 from infalign.shaping import reward_function
 
 SOURCE = """
@@ -71,7 +71,7 @@ def _module(tmp_path, monkeypatch):
 
 def scored(name, asked):
     reward = load_reward(f"python:people:{name}")
-    require_columns(reward, asked)
+    require_scorable(reward, asked)
     return [row.tolist() for row in score_responses(reward, asked, TEXTS)]
 
 
@@ -137,8 +137,8 @@ def test_an_error_of_another_kind_is_the_first_one():
 )
 def test_a_parameter_that_nothing_provides_is_named_before_anything_is_sampled(name, words):
     for check in (
-        lambda: require_columns(load_reward(f"python:people:{name}"), prompts(True)),
-        lambda: require_columns(vars(__import__("people"))[name], prompts(True)),
+        lambda: require_scorable(load_reward(f"python:people:{name}"), prompts(True)),
+        lambda: require_scorable(vars(__import__("people"))[name], prompts(True)),
         lambda: inspect_reward(f"python:people:{name}", columns=["answer"]),
         lambda: inspect_judge(f"reward:python:people:{name}", columns=["answer"]),
     ):

@@ -118,12 +118,12 @@ def sample(
     asked = read_prompts(texts, prompts, split, limit, column)
     quiet_libraries()
     from infalign.models.samplers import load_sampler
-    from infalign.prompts import require_columns
+    from infalign.prompts import require_scorable
 
     scorer, store = _scorer_and_store(
         played, reward, calibration, strip, answer.value, trust_remote_code
     )
-    require_columns(scorer, asked)
+    require_scorable(scorer, asked)
     sampler = load_sampler(
         model,
         temperature=temperature,

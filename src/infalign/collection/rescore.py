@@ -9,7 +9,7 @@ from infalign import _check
 from infalign.calibration.diagnostics import Drift, drift
 from infalign.errors import DataError
 from infalign.models.interfaces import Scorer
-from infalign.prompts import Prompt, require_columns, score_responses
+from infalign.prompts import Prompt, require_scorable, score_responses
 from infalign.stores.manifest import read_manifest, require_finished
 from infalign.stores.ragged import rectangle
 from infalign.stores.shards import read_shard_samples
@@ -31,7 +31,7 @@ def rescore(
     shards = manifest["samples"]
     if not shards:
         raise DataError(f"{folder} holds rewards only: there are no responses to score again.")
-    require_columns(scorer, prompts)
+    require_scorable(scorer, prompts)
     known = {prompt.id: prompt for prompt in prompts}
     stored: list[np.ndarray] = []
     again: list[np.ndarray] = []

@@ -3,7 +3,7 @@
 from .held_out import RunPrompts, run_prompts
 from .load import load_prompts, require_columns
 from .prompt import Prompt, columns_fingerprint, fingerprint
-from .scoring import require_columns, score_responses
+from .scoring import require_scorable, score_responses
 
 __all__ = [
     "Prompt",
@@ -12,6 +12,7 @@ __all__ = [
     "fingerprint",
     "load_prompts",
     "require_columns",
+    "require_scorable",
     "run_prompts",
     "score_responses",
 ]

@@ -30,7 +30,7 @@ def score_responses(
     )
 
 
-def require_columns(reward: Scorer | None, prompts: Sequence[Prompt]) -> None:
+def require_scorable(reward: Scorer | None, prompts: Sequence[Prompt]) -> None:
     """Raise DataError if a reward needs a column that no prompt has, before anything is sampled."""
     columns = {name for p in prompts for name in p.columns}
     if isinstance(reward, PythonReward):

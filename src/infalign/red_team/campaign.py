@@ -20,7 +20,7 @@ from infalign.models.interfaces import Sampler
 from infalign.models.rewards import load_reward
 from infalign.models.samplers import load_sampler
 from infalign.models.specs import ModelSpec
-from infalign.prompts import Prompt, columns_fingerprint, fingerprint, require_columns
+from infalign.prompts import Prompt, columns_fingerprint, fingerprint, require_scorable
 from infalign.seeds import derived
 from infalign.stores.resumable import Origin, Source
 
@@ -218,7 +218,7 @@ def _collected(
     from .report import success_figure
 
     if campaign.reward is not None and ModelSpec.parse(campaign.reward).kind == "python":
-        require_columns(campaign.test.scorer, prompts)
+        require_scorable(campaign.test.scorer, prompts)
     origins = {name: campaign.origin(name, prompts) for name in campaign.attacks}
     require_same(manifest, origins)
     successes = {

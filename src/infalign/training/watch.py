@@ -18,7 +18,7 @@ from infalign.models.hf import LanguageModel
 from infalign.models.interfaces import Scorer
 from infalign.models.kl import sequence_kl
 from infalign.models.logits import check_top_p
-from infalign.prompts import Prompt, require_columns, score_responses
+from infalign.prompts import Prompt, require_scorable, score_responses
 from infalign.seeds import derived
 from infalign.stores import CalibrationStore
 
@@ -75,7 +75,7 @@ class WinRateCallback(TrainerCallback, ExportableState):
     ):
         self.reward, self.prompts, self.procedure = reward, list(prompts), procedure
         self.against = against or procedure
-        require_columns(reward, self.prompts)
+        require_scorable(reward, self.prompts)
         require_by_rank("procedure", procedure)
         require_by_rank("against", self.against)
         self.every = _check.count("every", every)
