@@ -95,7 +95,7 @@ def displacement_gap(
     problem over the density V', and this bound is its dual. At the optimum β f = μ + A.
     """
     curve, grid, beta = optimum.curve, optimum.curve.grid, optimum.beta
-    rate = procedure.density(curve.cdf) * against.density(grid.nodes) * curve.density
+    rate = procedure.density(curve.cdf) * against.density_on(grid) * curve.density
     area, _ = grid.cumulate(rate)
     mean = grid.integrate(area)
     mu = max(beta - mean, 0.0)

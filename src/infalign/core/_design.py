@@ -20,6 +20,7 @@ from ._quadrature import Panels
 from ._shapes import Float
 from ._soft_procedures import SoftenedProcedure
 from ._solvers.highest import highest
+from ._solvers.newton import Values
 from ._solvers.point import Optimum
 from ._solvers.rank import frontier, solve
 from ._solvers.soft import solve_softened
@@ -34,8 +35,17 @@ WIDEST = 0.1
 ROUNDING = 1e-16
 """Relative rounding error of a table's values."""
 
-ROUNDING_LIMIT = 1e-4
-"""Largest change of Φ/β by rounding, in nats, for a policy that is built from a table."""
+ROUNDED = 1e-8
+"""Largest change of Φ/β by rounding, in nats, for a table that starts at 0."""
+
+WEIGHTY = 40.0
+"""Nats below its highest value at which a density has no mass."""
+
+NEAR_1 = 1e-6
+"""Width of the last panel below which a table has distances from 1."""
+
+POLICY_LIMIT = 1e-4
+"""Largest difference between a policy's KL and the design's, relative above one nat."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +78,7 @@ class Design:
     @property
     def transform(self) -> Tabulated:
         """The gradient Φ of the win rate, shifted to start at 0; together with `beta` it defines
-        the objective W − β KL.
+        the objective W − β KL. Where β is tiny it is shifted to end at 0 (see `rounding`).
 
         With finite calibration, the best table: Φ at the K + 1 possible quantiles j/K of a
         response.
@@ -87,12 +97,16 @@ class Design:
 
     @property
     def rounding(self) -> float:
-        """Largest change of Φ/β, in nats, when `transform` is rounded to double precision.
+        """Largest change of Φ/β, in nats, when `transform` is rounded to double precision, where
+        the policy has mass.
 
         It is large if the win rate is so close to 1 that β is tiny compared with Φ: a value of 1e-6
-        here becomes 1e-3 for a trainer with three digits less precision.
+        here becomes 1e-3 for a trainer with three digits less precision. Above 1e-8, `transform` is
+        shifted to end at 0, which makes it exact at high quantiles.
         """
-        return ROUNDING * self.transform.phi[-1] / self.beta
+        phi = np.asarray(self.transform.phi)
+        matters = phi >= phi[-1] - WEIGHTY * self.beta
+        return float(ROUNDING * np.abs(phi[matters]).max() / self.beta)
 
     @property
     def optimum(self) -> Optimum:
@@ -107,13 +121,15 @@ class Design:
         policy, and SolveError if a table in double precision cannot represent the policy.
         """
         self._exact("policy")
-        if self.rounding > ROUNDING_LIMIT:
+        policy = TiltedPolicy(self.transform, self.beta)
+        if not abs(policy.kl - self.kl) <= POLICY_LIMIT * max(self.kl, 1.0):
             raise SolveError(
-                f"At kl={self.kl:.4g} the win rate is within {1 - self.win_rate:.1e} of 1 and "
-                f"beta={self.beta:.1e}: rounding alone moves `transform` / `beta` by "
-                f"{self.rounding:.1e} nats. Ask for a smaller `kl`."
+                f"The policy of `transform` at beta={self.beta:.3g} has a KL of {policy.kl:.6g} "
+                f"nats in place of {self.kl:.6g}: a table in double precision cannot represent "
+                f"the optimum, whose win rate is within {1 - self.win_rate:.1e} of 1. Ask for a "
+                "smaller `kl`."
             )
-        return TiltedPolicy(self.transform, self.beta)
+        return policy
 
     def _exact(self, asked: str) -> "Exact":
         if isinstance(self.solution, Exact):
@@ -228,23 +244,69 @@ def _table(optimum: Optimum, procedure: AbstractProcedure, against: AbstractProc
     optimum."""
     curve, grid = optimum.curve, optimum.curve.grid
     if not isinstance(procedure, RankProcedure):
-        u, phi = grid.refine(optimum.gradient, TABLE_POINTS)
-        return _jumping_table(grid, u, phi, procedure.breaks)
+        return _jumping_table(
+            grid,
+            grid.spread(TABLE_POINTS)[0],
+            grid.refine(optimum.gradient, TABLE_POINTS),
+            procedure.breaks,
+        )
     # The table's cubics are less exact in wide panels than the panels' polynomials.
     narrow = grid.cut(2 * grid.half[:, 0] > WIDEST)
-    u, phi = narrow.refine(grid.interpolate(optimum.gradient, narrow), TABLE_POINTS)
-    _, cdf = narrow.refine(grid.interpolate(curve.cdf, narrow), TABLE_POINTS)
+    u, distance = narrow.spread(TABLE_POINTS)
+    u, distance = np.append(np.maximum.accumulate(u), 1.0), np.append(distance, 0.0)
+
+    def refined(values: Values, end: float) -> Float[np.ndarray, "points"]:
+        return np.append(narrow.refine(grid.interpolate(values, narrow), TABLE_POINTS), end)
+
     # Φ' = h(F) g, from Φ(u) = −∫_u^1 h(F) dG + const; its integral is Φ(1) − Φ(0).
-    total = grid.integrate(procedure.density(curve.cdf) * against.density(grid.nodes))
-    u, cdf, phi = np.append(u, 1.0), np.append(np.clip(cdf, 0, 1), 1.0), np.append(phi, total)
-    phi[0] = 0
-    slope = procedure.density(cdf) * against.density(u)
-    # Panels near 1 may be finer than floating-point numbers there.
+    rate = procedure.density(curve.cdf) * against.density_on(grid)
+    total = grid.integrate(rate)
+    cdf = np.clip(refined(curve.cdf, 1.0), 0, 1)
+    opponent = np.where(u < 0.5, against.density(u), against.density_below_1(distance))
+    slope = np.maximum(procedure.density(cdf) * opponent, 0)
+    if ROUNDING * total / optimum.beta > ROUNDED:
+        phi = _ending_at_0(narrow, np.maximum(grid.interpolate(rate, narrow), 0))
+        slope = _gentle(phi, distance, slope)
+    else:
+        phi = refined(optimum.gradient, total)
+        phi[0] = 0
+        # Where Φ is flat up to rounding, rounding must not make it fall.
+        phi = np.maximum.accumulate(phi)
+    near_1 = bool(narrow.distances[-2] < NEAR_1)
     new = np.append(np.diff(u) > 0, True)
-    # Where Φ is flat up to rounding, rounding must not make it fall.
+    if near_1:  # floating-point numbers near 1 are too coarse
+        new = np.where(u < 0.5, new, np.append(np.diff(distance) < 0, True))
     return Tabulated(
-        tuple(u[new]), tuple(np.maximum.accumulate(phi[new])), tuple(np.maximum(slope[new], 0))
+        tuple(u[new]),
+        tuple(phi[new]),
+        tuple(slope[new]),
+        distance=tuple(distance[new]) if near_1 else None,
     )
+
+
+def _ending_at_0(grid: Panels, rate: Values) -> Float[np.ndarray, "points"]:
+    """−∫_u^1 of a rate at the points of a table: exact near 1, where the policy has its mass."""
+    below, edges = grid.cumulate_down(rate)
+    phi = -grid.refine(below, TABLE_POINTS).reshape(len(grid), TABLE_POINTS)
+    # Where Φ changes by orders of magnitude within a panel, the density there is 0 and the panel's
+    # polynomial overshoots.
+    phi = np.clip(phi, -edges[:-1, None], -edges[1:, None])
+    return np.maximum.accumulate(np.append(phi.ravel(), 0.0))
+
+
+def _gentle(
+    phi: Float[np.ndarray, "points"],
+    distance: Float[np.ndarray, "points"],
+    slope: Float[np.ndarray, "points"],
+) -> Float[np.ndarray, "points"]:
+    """Slopes with which a cubic rises between rising points: at most three times the chords'.
+
+    Source: Fritsch and Carlson, Monotone piecewise cubic interpolation, SIAM Journal on Numerical
+    Analysis 17 (1980).
+    """
+    width = -np.diff(distance)
+    chords = np.where(width > 0, np.diff(phi) / np.where(width > 0, width, 1), np.inf)
+    return np.minimum(slope, 3 * np.minimum(np.append(chords, np.inf), np.append(np.inf, chords)))
 
 
 def _jumping_table(

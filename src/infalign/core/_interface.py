@@ -20,7 +20,7 @@ from infalign import _check
 from infalign.errors import DataError
 
 from . import _order_statistics
-from ._inputs import Quantiles, Values
+from ._inputs import Quantiles, Values, quantile
 from ._quadrature import Panels
 from ._registry import Registry
 from ._shapes import Float
@@ -59,6 +59,19 @@ class AbstractProcedure(ABC):
     @abstractmethod
     def density(self, u: Quantiles) -> Values:
         """h = H', elementwise."""
+
+    def density_below_1(self, distance: Quantiles) -> Values:
+        """h(1 − distance), elementwise; override it where h falls to 0 at 1 and rounding of
+        1 − distance would matter."""
+        return self.density(1 - quantile("distance", distance))
+
+    def density_on(self, grid: Panels) -> Nodes:
+        """h at the nodes of `grid`, which may lie nearer to 1 than floating-point numbers do."""
+        upper = grid.nodes > 0.5
+        values = np.empty_like(grid.nodes)
+        values[~upper] = self.density(grid.nodes[~upper])
+        values[upper] = self.density_below_1(grid.from_1[upper])
+        return values
 
     @abstractmethod
     def selected_cdf(self, grid: Panels, density: Nodes, cdf: Nodes) -> Nodes:

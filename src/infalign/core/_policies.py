@@ -12,7 +12,7 @@ import numpy as np
 from infalign import _check
 
 from ._inputs import quantile
-from ._interface import AbstractProcedure, require_procedure
+from ._interface import AbstractProcedure, RankProcedure, require_procedure
 from ._quadrature import Panels, graded
 from ._shapes import ArrayLike, Float, Real
 from ._transforms import AbstractTransform
@@ -27,6 +27,10 @@ CUTS = 40
 HALVINGS = 44
 """Number of halvings of the first panels toward both ends: 2⁻⁴⁴ is 6e-14, for policies up to 30
 nats."""
+
+
+RARE = 1e-6
+"""Win rate below which it is summed by itself and not as 1 minus the losses."""
 
 
 class Curve:
@@ -54,7 +58,12 @@ class Curve:
     def win_rate(self, procedure: AbstractProcedure, against: AbstractProcedure) -> float:
         """W = 1 − ∫ S dG, S the CDF of the selected response and G the opponent's law."""
         selected = procedure.selected_cdf(self.grid, self.density, self.cdf)
-        return 1 - self.grid.integrate(selected * against.density(self.grid.nodes))
+        wins = 1 - self.grid.integrate(selected * against.density_on(self.grid))
+        if wins > RARE or not isinstance(procedure, RankProcedure):
+            return wins
+        # W = ∫ G dS without the cancellation, which could leave a win rate below 0.
+        rate = procedure.density(self.cdf) * self.density
+        return self.grid.integrate(rate * against.cdf(self.grid.nodes))
 
 
 @dataclass(frozen=True)
@@ -94,7 +103,7 @@ class TiltedPolicy:
             curve = Curve(grid, phi / self.beta)
             masses = [curve.density]
             for law in laws:
-                masses += [law.density(grid.nodes), law.density(curve.cdf) * curve.density]
+                masses += [law.density_on(grid), law.density(curve.cdf) * curve.density]
             rough = np.max([grid.unresolved(m) for m in masses], axis=0) > MISSED_MASS
             if not rough.any() or cuts == CUTS:
                 return curve

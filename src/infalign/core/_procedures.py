@@ -114,6 +114,9 @@ class WorstOfN(RankProcedure):
     def density(self, u: Quantiles) -> Values:
         return BestOfN(self.n).density(1 - quantile("u", u))
 
+    def density_below_1(self, distance: Quantiles) -> Values:
+        return BestOfN(self.n).density(distance)
+
     def slope(self, u: Quantiles) -> Values:
         return -BestOfN(self.n).slope(1 - quantile("u", u))
 
@@ -155,6 +158,9 @@ class OrderStatistic(RankProcedure):
 
     def density(self, u: Quantiles) -> Values:
         return _order_statistics.density(self.n, self.k, u)
+
+    def density_below_1(self, distance: Quantiles) -> Values:
+        return _order_statistics.density(self.n, self.n - self.k + 1, distance)
 
     def slope(self, u: Quantiles) -> Values:
         return _order_statistics.slope(self.n, self.k, u)
@@ -295,6 +301,9 @@ class Mixture(RankProcedure):
 
     def density(self, u: Quantiles) -> Values:
         return self._mean("density", u)
+
+    def density_below_1(self, distance: Quantiles) -> Values:
+        return self._mean("density_below_1", distance)
 
     def slope(self, u: Quantiles) -> Values:
         return self._mean("slope", u)

@@ -121,13 +121,18 @@ class Panels:
         coefficients = values[panel] @ _TO_COEFFICIENTS.T
         return np.einsum("pij,pj->pi", legendre.legvander(local, ORDER - 1), coefficients)
 
-    def refine(self, values: np.ndarray, points: int) -> tuple[np.ndarray, np.ndarray]:
-        """`points` evenly spaced points in each panel, starting at its left edge, and the values of
-        the interpolating polynomials at these points."""
+    def spread(self, points: int) -> tuple[np.ndarray, np.ndarray]:
+        """`points` evenly spaced points in each panel, starting at its left edge, and their
+        distances from 1."""
+        steps = np.arange(points) / points
+        u = self.edges[:-1, None] + 2 * self.half * steps
+        return u.ravel(), (self.distances[1:, None] + 2 * self.half * (1 - steps)).ravel()
+
+    def refine(self, values: np.ndarray, points: int) -> np.ndarray:
+        """The values of the interpolating polynomials at the points of `spread`."""
         steps = np.arange(points) / points
         lagrange = legendre.legvander(2 * steps - 1, ORDER - 1) @ _TO_COEFFICIENTS
-        u = self.edges[:-1, None] + 2 * self.half * steps
-        return u.ravel(), (values @ lagrange.T).ravel()
+        return (values @ lagrange.T).ravel()
 
 
 @lru_cache(maxsize=64)

@@ -248,6 +248,10 @@ class Tabulated(AbstractTransform):
     """Whether falling values are rejected. Only `Rewind` needs falling values, because a response
     just above its threshold is worse than another draw."""
 
+    distance: tuple[float, ...] | None = None
+    """1 − u on that grid, which then has no jumps. For policies with mass so near 1 that
+    floating-point numbers cannot tell its quantiles apart. Default: 1 − u as computed."""
+
     def __post_init__(self) -> None:
         u, phi = _check.numbers("u", self.u), _check.numbers("phi", self.phi)
         if u.ndim != 1 or u.shape != phi.shape or u.size < 2:
@@ -256,12 +260,16 @@ class Tabulated(AbstractTransform):
                 f"{phi.shape}."
             )
         _check.truth("increasing", self.increasing)
-        twice = np.flatnonzero(np.diff(u) == 0)
+        if self.distance is not None:
+            distance = _distances(self.distance, u)
+            object.__setattr__(self, "distance", tuple(distance.tolist()))
+        twice = np.flatnonzero(np.diff(u) == 0) if self.distance is None else np.zeros(0)
         rising = np.diff(u) >= 0  # False where u is nan
         if u[0] != 0 or u[-1] != 1 or not rising.all() or (np.diff(twice) < 2).any():
             raise ValueError(
                 f"`u` must increase from 0 to 1, each quantile at most twice; got {u[0]:g} … "
-                f"{u[-1]:g} with {(~rising).sum()} of {rising.size} steps that go down."
+                f"{u[-1]:g} with {(~rising).sum()} of {rising.size} steps that go down and "
+                f"{(np.diff(twice) < 2).sum()} quantiles more than twice."
             )
         falls = (np.diff(phi) < 0) & self.increasing
         if not np.isfinite(phi).all() or falls.any():
@@ -283,6 +291,8 @@ class Tabulated(AbstractTransform):
     @cached_property
     def _starts(self) -> Float[np.ndarray, "_"]:
         """Quantiles at which a piece starts after a jump."""
+        if self.distance is not None:
+            return np.zeros(0)
         u = np.asarray(self.u)
         return u[np.flatnonzero(np.diff(u) == 0)]
 
@@ -291,8 +301,21 @@ class Tabulated(AbstractTransform):
         """One cubic per piece between jumps."""
         u, phi = np.asarray(self.u), np.asarray(self.phi)
         slope = None if self.slope is None else np.asarray(self.slope)
+        if self.distance is not None:
+            return [_TwoSided(u, np.asarray(self.distance), phi, slope)]
         pieces = np.split(np.arange(u.size), np.flatnonzero(np.diff(u) == 0) + 1)
         return [_curve(u[i], phi[i], None if slope is None else slope[i]) for i in pieces]
+
+    def below_1(self, distance: Quantiles) -> Values:
+        if self.distance is None:
+            return super().below_1(distance)
+        return self._curves[0].below_1(_check.unit_interval("distance", distance))
+
+    def to_json(self) -> dict[str, Any]:
+        data = super().to_json()
+        if self.distance is None:  # as it was written before it could be given
+            del data["distance"]
+        return data
 
     def _by_piece(self, u: Quantiles, evaluate: Callable[[int, np.ndarray], np.ndarray]) -> Values:
         """`evaluate(number, u)` for the piece, between two jumps, that contains each u."""
@@ -323,6 +346,64 @@ class Tabulated(AbstractTransform):
         return True
 
 
+def _distances(value: object, u: Float[np.ndarray, "points"]) -> Float[np.ndarray, "points"]:
+    """1 − u at each point, checked."""
+    distance = _check.numbers("distance", value)
+    if distance.shape != u.shape or not (np.abs(u + distance - 1) <= 1e-15).all():
+        raise ValueError(
+            f"`distance` must hold 1 − u for each of the {u.size} points of `u`; got shape "
+            f"{distance.shape}."
+        )
+    rising = np.where(u[1:] < 0.5, np.diff(u) > 0, np.diff(distance) < 0)
+    if distance[0] != 1 or distance[-1] != 0 or not rising.all():
+        raise ValueError(
+            f"`distance` must fall from 1 to 0; got {distance[0]:g} … {distance[-1]:g} with "
+            f"{(~rising).sum()} of {rising.size} steps that do not."
+        )
+    return distance
+
+
+class _TwoSided:
+    """A piecewise cubic in u up to the middle of the axis, and in 1 − u above."""
+
+    def __init__(
+        self,
+        u: np.ndarray,
+        distance: np.ndarray,
+        phi: np.ndarray,
+        slope: np.ndarray | None,
+    ) -> None:
+        middle = min(int(np.searchsorted(u, 0.5)), u.size - 2)
+        self.middle = float(distance[middle])
+        low, high = slice(None, middle + 1), slice(None, None if middle == 0 else middle - 1, -1)
+        up = None if slope is None else slope[low]
+        down = None if slope is None else -slope[high]
+        self.low = _curve(u[low], phi[low], up) if middle else None
+        self.high = _curve(distance[high], phi[high], down)
+
+    def __call__(self, u: np.ndarray) -> np.ndarray:
+        return self._either(u, 1 - u)
+
+    def below_1(self, distance: np.ndarray) -> np.ndarray:
+        return self._either(1 - distance, distance)
+
+    def _either(self, u: np.ndarray, distance: np.ndarray) -> np.ndarray:
+        high = self.high(np.minimum(distance, self.middle))
+        return high if self.low is None else np.where(distance > self.middle, self.low(u), high)
+
+    def antiderivative(self) -> Callable[[np.ndarray], np.ndarray]:
+        """∫₀^u, as a function of u."""
+        high = self.high.antiderivative()
+        low = None if self.low is None else self.low.antiderivative()
+        before = 0.0 if low is None else float(low(1 - self.middle))
+
+        def integral(u: np.ndarray) -> np.ndarray:
+            above = before + high(self.middle) - high(np.minimum(1 - u, self.middle))
+            return above if low is None else np.where(1 - u > self.middle, low(u), above)
+
+        return integral
+
+
 def _curve(u: np.ndarray, phi: np.ndarray, slope: np.ndarray | None) -> Any:
     """A piecewise cubic through one stretch of a table."""
     from scipy.interpolate import CubicHermiteSpline, PchipInterpolator  # slow to import
@@ -330,12 +411,18 @@ def _curve(u: np.ndarray, phi: np.ndarray, slope: np.ndarray | None) -> Any:
     return PchipInterpolator(u, phi) if slope is None else CubicHermiteSpline(u, phi, slope)
 
 
+LATER = {"distance"}
+"""Parameters of transforms that older files do not have."""
+
+
 def transform_from_json(data: Mapping[str, Any]) -> AbstractTransform:
     """The transform that `to_json` wrote; ValueError if `data` is not one."""
     kinds = {entry.kind.__name__: entry.kind for entry in TRANSFORMS.values()}
     kind = kinds.get(str(_check.mapping("data", data).get("kind")))
-    names = set(signature(kind).parameters) if kind else set()
-    if kind is None or set(data) != names | {"kind"}:
+    parameters = signature(kind).parameters if kind else {}
+    names = set(data) - {"kind"}
+    # Only a parameter that was added later may be missing.
+    if kind is None or not set(parameters) - LATER <= names <= set(parameters):
         raise ValueError(
             f"`data` must be a transform written by `to_json` ({', '.join(sorted(kinds))}); got "
             f"{str(data)[:80]!r}."

@@ -85,7 +85,7 @@ class Problem:
 
     def gradient(self, grid: Panels, cdf: Values) -> Values:
         """Φ = −∫_v^1 h(F) dG at the nodes, for a policy with CDF F."""
-        rate = self.procedure.density(cdf) * self.against.density(grid.nodes)
+        rate = self.procedure.density(cdf) * self.against.density_on(grid)
         return -grid.cumulate_down(rate)[0]
 
 

@@ -59,7 +59,7 @@ def solve_near(problem: Problem, start: Iterate) -> State | None:
     exists."""
     with np.errstate(all="ignore"):  # a start that overflows is rejected by its residual
         for _ in range(ROUNDS):
-            opponent = problem.against.density(start.grid.nodes)
+            opponent = problem.against.density_on(start.grid)
             state = newton(State(problem, start, opponent), ROUGHLY)
             if state is None:
                 return None

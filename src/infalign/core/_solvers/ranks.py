@@ -186,6 +186,8 @@ def iterated(problem: Problem, log_beta: float = float("nan")) -> Iterate | None
         tilt = Tilt(area, x, area.scales(x)[0])
         local, shares, below, above = tilt.quantiles()
         quantiles = np.clip(below[:-1, None] + local, 0, 1)
+        if not np.isfinite(quantiles).all():
+            return None
         rough = grid.unresolved(1 / (np.exp(-x) + area.values)) > RESOLUTION * np.exp(tilt.log_b)
         rough |= grid.unresolved(law * problem.against.density(quantiles)) > (
             RESOLUTION * area.total

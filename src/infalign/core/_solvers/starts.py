@@ -94,7 +94,7 @@ def laws_grid(
     `near_1` times toward the ends."""
     grid = grid_for(procedure, against, near_0=near_0, near_1=near_1)
     for _ in range(ROUNDS):
-        laws = procedure.density(grid.nodes), against.density(grid.nodes)
+        laws = procedure.density_on(grid), against.density_on(grid)
         rough = np.maximum(*(grid.unresolved(law) for law in laws)) > RESOLUTION
         if not rough.any():
             break
@@ -213,7 +213,7 @@ def from_quantiles(problem: Problem, grid: Panels, start: Start) -> Iterate:
     while True:
         nodes = np.log(grid.nodes) - np.log(grid.from_1)
         cdf = expit(_interpolate(nodes, start.at, start.rank))
-        rate = problem.procedure.density(cdf) * problem.against.density(grid.nodes)
+        rate = problem.procedure.density(cdf) * problem.against.density_on(grid)
         rate *= np.exp(-start.log_beta)
         quench(grid, rate)
         coarse = grid.unresolved(rate) > ROUGH_LOG

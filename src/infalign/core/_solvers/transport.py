@@ -66,6 +66,9 @@ takes over."""
 REFINEMENTS = 2
 """Number of times that cells are placed anew around a solution."""
 
+SENSITIVE = 150.0
+"""Size of log β that takes another refinement."""
+
 TRIED = (0.1, 1.0)
 """Budgets in nats from which ascents at a given β start."""
 
@@ -132,29 +135,36 @@ class Chain:
         share = np.linspace(0, 1, grid.size) + (law - law[0]) / (law[-1] - law[0])
         return cls(procedure, against, np.interp(np.arange(1, CELLS) * 2 / CELLS, share, grid))
 
-    def opponent(self, at: Edges) -> tuple[Edges, Edges]:
-        """g and g′ at quantiles. If g′ is unknown or g jumps, both are averages over ±BLUR."""
+    def opponent(self, at: Edges, above: Edges) -> tuple[Edges, Edges]:
+        """g and g′ at quantiles. If g′ is unknown or g jumps, both are averages over ±BLUR.
+
+        - `above`: 1 − `at`, to full precision.
+        """
         if self._slope is not None:
-            return self.against.density(at), self._slope(at)
+            return self._density(at, above), self._slope(at)
         low, high = np.maximum(at - BLUR, 0), np.minimum(at + BLUR, 1)
         width = high - low
         g = np.diff(self.against.cdf(np.array([low, high])), axis=0)[0] / width
         return g, np.diff(self.against.density(np.array([low, high])), axis=0)[0] / width
 
+    def _density(self, at: Edges, above: Edges) -> Edges:
+        return np.where(at < 0.5, self.against.density(at), self.against.density_below_1(above))
+
     @cached_property
     def log_law(self) -> tuple[Edges, Edges]:
         """log G and log (1 − G) at `GRID`, each to full relative precision."""
         # du = u (1 − u) d logit u
-        density = self.against.density(expit(GRID)) * expit(GRID) * expit(-GRID)
+        at, above = expit(GRID), expit(-GRID)
+        density = self._density(at, above) * at * above
         steps = (density[1:] + density[:-1]) * (GRID[1] - GRID[0]) / 2
         low = density[0] + np.concatenate([[0.0], np.cumsum(steps)])
         high = density[-1] + np.concatenate([np.cumsum(steps[::-1])[::-1], [0.0]])
         with np.errstate(divide="ignore"):
             return np.maximum(np.log(low), -LOWEST), np.maximum(np.log(high), -LOWEST)
 
-    def area(self, at: Edges) -> Cells:
+    def area(self, at: Edges, above: Edges) -> Cells:
         """∫₀^s g(V) dH in each cell, for a policy with quantiles `at` at the inner edges."""
-        return np.concatenate([[0.0], np.cumsum(self.rises * self.opponent(at)[0])])
+        return np.concatenate([[0.0], np.cumsum(self.rises * self.opponent(at, above)[0])])
 
     def coupled(self, area: Cells, goal: "Goal") -> "Link":
         """The policy f = c + λ `area` that meets a goal, or the nearest in double precision.
@@ -183,7 +193,7 @@ class Chain:
 
     def at_budget(self, kl: float) -> "Link | None":
         """A stationary policy with a KL of `kl` nats, followed from a small KL if necessary."""
-        near, area = kl, self.area(expit(self.logits))
+        near, area = kl, self.area(expit(self.logits), expit(-self.logits))
         while near > 1e-12:
             goal = Goal(near)
             link = self.coupled(area, goal).solved(goal)
@@ -271,12 +281,15 @@ class Link:
         return np.cumsum(self.shares)
 
     @cached_property
+    def left_over(self) -> Cells:
+        """1 − V at the left edge of each cell, summed from the right."""
+        return np.cumsum(self.shares[::-1])[::-1]
+
+    @cached_property
     def at(self) -> Edges:
         """logit V at the inner edges."""
-        below = self.covered[:-1]
-        above = np.cumsum(self.shares[::-1])[::-1][1:]
         with np.errstate(divide="ignore"):
-            return np.log(below) - np.log(above)
+            return np.log(self.covered[:-1]) - np.log(self.left_over[1:])
 
     @property
     def kl(self) -> float:
@@ -286,7 +299,9 @@ class Link:
     @cached_property
     def opponent(self) -> tuple[Edges, Edges]:
         """g and g′ at the inner edges."""
-        return self.chain.opponent(np.clip(self.covered[:-1], 0, 1))
+        return self.chain.opponent(
+            np.clip(self.covered[:-1], 0, 1), np.clip(self.left_over[1:], 0, 1)
+        )
 
     @cached_property
     def win_rate(self) -> float:
@@ -345,7 +360,9 @@ class Link:
         main[1::2] = -weight * self.opponent[1]
         below[::2] = -np.exp(self.log_density[:-1] - self.log_density[1:])
         right = np.zeros((2 * cells - 1, 2))
-        right[1::2, 0] = -self.residuals
+        # In the upper half g is read at 1 − `left_over`, which differs from V by what is missing.
+        excess = np.where(self.covered[:-1] < 0.5, 0.0, self.covered[-1] - 1)
+        right[1::2, 0] = -self.residuals - main[1::2] * excess
         right[1::2, 1] = self.climbs
         right[-1, 0] = self.covered[-1] - 1
         *_, solution, failed = dgtsv(below, main, above, right)
@@ -420,7 +437,7 @@ class Link:
         """Some steps of the ascent on the same cells."""
         link = self
         for _ in range(CLIMBS):
-            here, there, weight = link.area, link.chain.area(link.inner), 1.0
+            here, there, weight = link.area, link.own_area, 1.0
             if not 0 < there[-1] < np.inf or not 0 < here[-1] < np.inf:
                 break  # the opponent's law underflows
             if goal.kl is not None:  # only their shapes matter
@@ -443,7 +460,7 @@ class Link:
         if goal.kl is None:
             return self
         rise = np.exp(self.log_density[-1]) - np.exp(self.log_density[0])
-        log_scale = float(np.log(rise / self.chain.area(self.inner)[-1]))
+        log_scale = float(np.log(rise / self.own_area[-1]))
         return Link(self.chain, self.log_density, log_scale)
 
     def on(self, chain: Chain, goal: Goal) -> "Link":
@@ -458,9 +475,9 @@ class Link:
         return rise * np.exp(-self.log_scale)
 
     @property
-    def inner(self) -> Edges:
-        """V at the inner edges, within [0, 1]."""
-        return np.clip(self.covered[:-1], 0, 1)
+    def own_area(self) -> Cells:
+        """∫₀^s g(V) dH for its own quantile function: `area`, if it is a solution."""
+        return np.concatenate([[0.0], np.cumsum(self.chain.rises * self.opponent[0])])
 
     def same(self, other: "Link") -> bool:
         """Whether two solutions are the same policy, up to the cells' resolution."""
@@ -470,7 +487,8 @@ class Link:
     def refined(self, goal: Goal) -> "Link":
         """The same solution on cells that resolve it better, where that is possible."""
         link = self
-        for _ in range(REFINEMENTS):
+        # A win rate next to 0 or 1 is more sensitive to the policy.
+        for _ in range(REFINEMENTS + int(abs(self.log_scale) / SENSITIVE)):
             near = link.on(link.chain.finer(link, 2), goal)._climbed(goal)
             finer = near.balanced(goal).solved(goal)
             if finer is None:
