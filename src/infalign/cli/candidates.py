@@ -13,7 +13,7 @@ from pathlib import Path
 
 from infalign.config import Prompts
 from infalign.errors import InfalignError
-from infalign.prompts import require_columns
+from infalign.prompts import require_readable
 from infalign.prompts.files import PROMPT_FILES
 from infalign.prompts.saved import is_saved
 
@@ -56,7 +56,7 @@ def candidates(folder: Path) -> Candidates:
             continue
         try:
             if path.is_dir() or path.stat().st_size <= LARGEST:
-                require_columns(Prompts(file=name), folder)
+                require_readable(Prompts(file=name), folder)
             here.prompts.append(name)
         except (InfalignError, OSError) as error:
             here.refused[name] = str(error)

@@ -82,7 +82,7 @@ def init(
         text = reward_function(
             file.name,
             out.name,
-            False,
+            first.plain if first else True,
             list(first.columns) if first else [],
         )
         reward = f"{file.name}:score"

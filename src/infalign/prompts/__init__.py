@@ -1,7 +1,7 @@
 """Prompts, from files, folders, or a dataset on the Hugging Face Hub."""
 
 from .held_out import RunPrompts, run_prompts
-from .load import load_prompts, require_columns
+from .load import load_prompts, require_readable
 from .prompt import Prompt, columns_fingerprint, fingerprint
 from .scoring import require_scorable, score_responses
 
@@ -11,7 +11,7 @@ __all__ = [
     "columns_fingerprint",
     "fingerprint",
     "load_prompts",
-    "require_columns",
+    "require_readable",
     "require_scorable",
     "run_prompts",
     "score_responses",

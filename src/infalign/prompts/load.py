@@ -49,7 +49,7 @@ def load_prompts(source: Prompts, folder: Path | None = None) -> list[Prompt]:
     return loaded.prompts
 
 
-def require_columns(source: Prompts, folder: Path | None = None) -> None:
+def require_readable(source: Prompts, folder: Path | None = None) -> None:
     """Raise DataError unless a source has rows and a column that can be read as prompts. The rows
     themselves are not checked."""
     table = table_of(source, folder)
