@@ -185,9 +185,10 @@ def page(results: dict) -> str:
         own = [r for r in rows if r["procedure"] == procedure]
         for r in sorted(own, key=lambda r: (r["target"], r["frontier"] - r["win_rate"])):
             theory = "" if r["theory"] is None else f"{100 * r['theory']:.1f}"
+            shown = "too few" if r["efficiency"] is None else f"{r['efficiency']:.0%}"
             lines.append(
                 f"| {r['target']:g} | {METHODS[r['method']].label} "
-                f"| {r['kl']:.3f} ± {r['kl_stderr']:.3f} | {r['efficiency']:.0%} "
+                f"| {r['kl']:.3f} ± {r['kl_stderr']:.3f} | {shown} "
                 f"| {100 * r['win_rate']:.1f} ± {100 * r['stderr']:.1f} | {theory} "
                 f"| {100 * r['frontier']:.1f} | {100 * (r['frontier'] - r['win_rate']):.1f} |"
             )

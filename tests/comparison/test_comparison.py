@@ -231,6 +231,9 @@ def test_soft_and_voting_procedures_agree_with_the_stored_samples(moved, tmp_pat
     assert set(rates) == set(procedures) and results["procedure"] == spec
     assert spec not in results["frontier"] and "rewind:0.7:3" in results["frontier"]
     assert results["policies"][0]["length_controlled"][spec] is None
+    control = results["policies"][0]["length_controlled"]["soft-best-of-n:2:0.2"]
+    assert control["extrapolated"] == (1 - max(control["longer"], control["shorter"]) < 0.2)
+    assert (control["warning"] is None) != control["extrapolated"]
     kept = {}
     for name in ("moved", "reference"):
         texts, rewards = column(tmp_path, name, "completion"), column(tmp_path, name, "reward")

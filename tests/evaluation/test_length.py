@@ -13,6 +13,7 @@ from scipy.special import expit
 from infalign import BestOfN, DataError, Sampling, SoftBestOfN, WorstOfN, win_rate
 from infalign.evaluation.chances import selection_chances
 from infalign.evaluation.length import PRIOR_SD, QUANTILES, length_controlled, length_summary
+from infalign.evaluation.uncertainty import Extrapolated
 
 
 def world(prompts, m, k, *, seed, bias=0.0, skill=0.5):
@@ -215,3 +216,37 @@ def test_lengths_of_selected_responses_are_those_of_all_subsets(procedure):
     assert found.sd == pytest.approx(kept.std())
     expected = np.quantile(kept, QUANTILES, method="inverted_cdf")
     np.testing.assert_array_equal(found.quantiles, expected)
+
+
+@pytest.mark.parametrize("side", ["longer", "shorter"])
+@pytest.mark.parametrize(("share", "extrapolates"), [(0.79, False), (0.81, True), (0.99, True)])
+def test_few_pairs_on_one_side_make_an_extrapolation_that_says_so(side, share, extrapolates):
+    rng = np.random.default_rng(7)
+    apart = np.full((100, 1), -4.0)
+    apart[: round(100 * share)] = 4
+    lengths = (10 + apart, np.full((100, 1), 10.0))[:: 1 if side == "longer" else -1]
+    rewards = rng.normal(0.5, 1, (100, 1)), rng.normal(size=(100, 1))
+    control = length_controlled(rewards[0], lengths[0], rewards[1], lengths[1], Sampling())
+    assert getattr(control, side) == pytest.approx(share)
+    assert control.extrapolates is extrapolates
+    for figure in (control.controlled, control.explained):
+        assert isinstance(figure, Extrapolated) is extrapolates
+        assert ("xtrapolated" in repr(figure)) == ("xtrapolated" in str(figure)) == extrapolates
+        assert np.isfinite(figure.value) and figure.per_prompt.shape == (100,)
+    assert not isinstance(control.win_rate, Extrapolated)
+    for text in (repr(control), str(control)):
+        assert ("xtrapolated" in text) is extrapolates
+    if extrapolates:
+        assert f"in {100 * share:.0f} % of the selected pairs" in control.warning
+        assert f"is the {side} one" in control.warning
+    else:
+        assert control.warning is None
+
+
+def test_pairs_of_equal_length_are_evidence():
+    # One in ten is longer, none shorter, the rest as long: nothing is extrapolated.
+    rng = np.random.default_rng(8)
+    longer = 10 + (np.arange(100) < 10)[:, None]
+    rewards = rng.normal(size=(2, 100, 1))
+    control = length_controlled(rewards[0], longer, rewards[1], np.full((100, 1), 10), Sampling())
+    assert (control.longer, control.shorter, control.extrapolates) == (0.1, 0, False)

@@ -398,3 +398,16 @@ def test_a_comparison_without_training_has_a_page_too(build):
     text = Page(build(values)).text
     assert "Compared under worst-of-4" in text and "Target KL" not in text
     assert "In theory" not in text and "at a KL that was not measured" in text
+
+
+def test_the_page_marks_extrapolated_win_rates_and_says_what_it_does_not_know(build):
+    assert "†" not in Page(build(results())).text
+    values = results()
+    more = {"longer": 0.01, "shorter": 0.98, "extrapolated": True, "warning": "…"}
+    values["policies"][0]["length_controlled"][SAMPLING] |= more
+    values["policies"][0]["kl_efficiency_interval"] = [0.524, 0.696]
+    values["policies"][1] |= {"kl_efficiency": None, "kl_efficiency_note": "too few prompts"}
+    text = " ".join(Page(build(values)).text.replace("\xa0", " ").split())
+    assert "57.5 %†" in text.replace("\u202f", " ")
+    assert "† Extrapolated to equal length" in text and "plain sampling: 98 % shorter" in text
+    assert "52 to 70" in text and "too few prompts" in text

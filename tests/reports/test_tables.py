@@ -79,3 +79,34 @@ def test_latex_prints_what_would_be_commands(name, written):
     assert written in text
     assert text.count(r"\begin{tabular}") == text.count(r"\end{tabular}") == 4
     assert r"91.2 [89.4, 93.0] & 95.1 &" in text
+
+
+def extrapolated(values):
+    """Results whose second policy is longer in 97 % of pairs of plain samples."""
+    rate = values["policies"][1]["length_controlled"]["sampling"]
+    more = {"longer": 0.97, "shorter": 0.02, "extrapolated": True, "warning": "…"}
+    values["policies"][1]["length_controlled"]["sampling"] = rate | more
+    return values
+
+
+def test_a_win_rate_at_equal_length_that_is_extrapolated_says_so_in_every_form():
+    values = extrapolated(results())
+    why = "Extrapolated to equal length"
+    case = "(Plain RLHF, plain sampling: 97 % longer)"
+    _, _, otherwise, _ = tables(values)
+    assert otherwise.rows[3][2] == "57.5 [55.5, 59.5]†" and otherwise.rows[2][2][-1] == "]"
+    for written, mark in ((printed, "†"), (markdown, "†"), (latex, r"$\dagger$")):
+        text = " ".join(written(values).replace("\\%", "%").replace("\\", "").split())
+        mark = mark.replace("\\", "")
+        assert f"57.5 [55.5, 59.5]{mark}" in text, text
+        assert f"{mark} {why}" in text and case in text
+        assert text.count(mark) == 2
+        assert why not in written(results())
+
+
+def test_a_kl_efficiency_has_an_interval_or_is_too_few():
+    values = results()
+    values["policies"][0]["kl_efficiency_interval"] = [0.524, 0.696]
+    values["policies"][1] |= {"kl_efficiency": None, "kl_efficiency_note": "too few prompts"}
+    policies, *_ = tables(values)
+    assert [row[2] for row in policies.rows] == ["61% [52, 70]", "too few", ""]

@@ -7,7 +7,7 @@ import numpy as np
 from infalign.core import AbstractProcedure, design, families, family
 from infalign.errors import SolveError
 from infalign.evaluation.divergence import nats_per_sequence, nats_per_token
-from infalign.evaluation.marginal import marginal_kl
+from infalign.evaluation.efficiency import kl_efficiency
 from infalign.evaluation.uncertainty import Estimate, over_prompts
 
 from .comparison import REFERENCE, SELECTING
@@ -16,6 +16,9 @@ from .measured import Measured
 from .verdicts import read_verdicts
 
 SCHEMA_VERSION = 2
+
+TOO_FEW = "too few prompts or samples"
+"""Why a KL efficiency is not stated."""
 
 
 def summarize(measured: Measured, labels: Mapping[str, str]) -> dict:
@@ -109,7 +112,17 @@ def _length_controlled(measured: Measured, name: str) -> dict:
     controlled = {}
     for spec, (p, a) in measured.comparison.pairs.items():
         control = measured.length_controlled(name, p, a)
-        controlled[spec] = None if control is None else as_json(control.controlled)
+        controlled[spec] = (
+            None
+            if control is None
+            else as_json(control.controlled)
+            | {
+                "longer": control.longer,
+                "shorter": control.shorter,
+                "extrapolated": control.extrapolates,
+                "warning": control.warning,
+            }
+        )
     return controlled
 
 
@@ -129,13 +142,26 @@ def _kl(measured: Measured, name: str) -> dict:
         # The KL is relative to the whole reference, but quantiles are relative to samples from its
         # nucleus.
         return known | {"kl_efficiency": None, "frontier": None}
-    of_quantiles = marginal_kl(measured.rewards(name), measured.rewards(REFERENCE))
     return known | {
-        "kl_efficiency": of_quantiles / kl.value if kl.value > 0 else None,
+        **_efficiency(measured, name, kl),
         "frontier": {
             spec: _best_possible(p, a, kl.value)
             for spec, (p, a) in measured.comparison.theory_pairs.items()
         },
+    }
+
+
+def _efficiency(measured: Measured, name: str, kl: Estimate) -> dict:
+    """The KL efficiency and its interval, or the reason why it is not stated."""
+    figures = dict.fromkeys(("kl_efficiency", "kl_efficiency_interval", "kl_efficiency_note"))
+    if kl.value <= 0:
+        return figures
+    efficiency = kl_efficiency(measured.rewards(name), measured.rewards(REFERENCE), kl)
+    if not efficiency.known:
+        return figures | {"kl_efficiency_note": TOO_FEW}
+    return figures | {
+        "kl_efficiency": efficiency.value,
+        "kl_efficiency_interval": [efficiency.low, efficiency.high],
     }
 
 

@@ -5,7 +5,7 @@ length-controlled win rate regresses the outcome on the difference in length and
 equal length (Dubois et al., Length-Controlled AlpacaEval, arXiv:2404.04475).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 from scipy.special import expit
@@ -15,7 +15,7 @@ from infalign.core import AbstractProcedure, finite_rewards
 from infalign.errors import ArgumentError, DataError
 
 from .chances import selection_chances
-from .uncertainty import Estimate, over_prompts
+from .uncertainty import Estimate, Extrapolated, over_prompts
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 """Levels of the quantiles in a `LengthSummary`."""
@@ -26,6 +26,11 @@ finite if length decides every outcome; otherwise it is negligible with a dozen 
 
 ALL = 1 - 1e-9
 """Share of pairs above which a policy's responses count as always longer, or always shorter."""
+
+
+ENOUGH = 0.2
+"""Least share of pairs on each side of equal length, or at it, for a win rate at equal length that
+is no extrapolation."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +83,12 @@ def length_summary(lengths, chances=None) -> LengthSummary:
 
 @dataclass(frozen=True)
 class LengthControl:
-    """A win rate, and the win rate predicted between responses of equal length."""
+    """A win rate, and the win rate predicted between responses of equal length.
+
+    Where fewer than a fifth of the selected pairs lie on one side of equal length, or at it, the
+    prediction is an extrapolation: `controlled` and `explained` are `Extrapolated`, and `warning`
+    says why.
+    """
 
     win_rate: Estimate
     controlled: Estimate
@@ -98,6 +108,25 @@ class LengthControl:
 
     shorter: float
     """Share of selected pairs in which it is the shorter one."""
+
+    @property
+    def extrapolates(self) -> bool:
+        """Whether fewer than a fifth of the pairs are not longer, or not shorter."""
+        return extrapolates(self.longer, self.shorter)
+
+    @property
+    def warning(self) -> str | None:
+        """Why the win rate at equal length is an extrapolation; None if it is not."""
+        if not self.extrapolates:
+            return None
+        share, side = max((self.longer, "longer"), (self.shorter, "shorter"))
+        return (
+            f"The win rate at equal length is an extrapolation: in {100 * share:.0f} % of the "
+            f"selected pairs the policy's response is the {side} one."
+        )
+
+    def __str__(self) -> str:
+        return f"{self.controlled} at equal length, {self.win_rate} as selected"
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,8 +171,9 @@ def length_controlled(
       `procedure`.
     - `calibration`: as in `win_rate`.
 
-    Raises DataError if the policy's responses are always longer or always shorter, since the win
-    rate at equal length would be an extrapolation.
+    If they are longer, or shorter, in more than four of five pairs, the controlled rate is
+    `Extrapolated`, and says so wherever it is printed. Raises DataError if they are always longer
+    or always shorter.
     """
     ours = _samples("policy", policy_rewards, policy_lengths)
     theirs = _samples("reference", reference_rewards, reference_lengths)
@@ -180,15 +210,28 @@ def length_control(policy: Candidates, reference: Candidates) -> LengthControl:
     # Jackknife pseudo-values, shifted so that their mean is the estimate itself.
     influence = (prompts - 1) * (controlled - expit(moved[:, 0]))
     influence += controlled - influence.mean()
+    at_equal = over_prompts(influence, bounds=(0, 1))
+    explained = over_prompts(plain.per_prompt - influence, bounds=(-1, 1))
+    if extrapolates(longer, shorter):
+        at_equal, explained = (
+            Extrapolated(**{f.name: getattr(estimate, f.name) for f in fields(Estimate)})
+            for estimate in (at_equal, explained)
+        )
     return LengthControl(
         win_rate=plain,
-        controlled=over_prompts(influence, bounds=(0, 1)),
-        explained=over_prompts(plain.per_prompt - influence, bounds=(-1, 1)),
+        controlled=at_equal,
+        explained=explained,
         slope=float(coefficients[1]),
         scale=scale,
         longer=longer,
         shorter=shorter,
     )
+
+
+def extrapolates(longer: float, shorter: float) -> bool:
+    """Whether a win rate at equal length is an extrapolation, given the shares of pairs on either
+    side of it. Pairs at equal length are evidence for both."""
+    return 1 - max(longer, shorter) < ENOUGH
 
 
 def _samples(side: str, rewards, lengths) -> tuple[np.ndarray, np.ndarray]:

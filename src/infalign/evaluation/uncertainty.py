@@ -51,6 +51,15 @@ class Estimate:
         return f"{self.value:.4f} [{self.low:.4f}, {self.high:.4f}]"
 
 
+@dataclass(frozen=True)
+class Extrapolated(Estimate):
+    """An estimate at a place where there are few data or none; its interval takes for granted that
+    the fitted curve continues there."""
+
+    def __str__(self):
+        return f"{super().__str__()}, extrapolated"
+
+
 class AbstractInterval(ABC):
     """A method that computes the interval of a mean from independent values."""
 

@@ -21,6 +21,7 @@ from infalign.errors import DataError
 from infalign.manifest import Manifest
 
 from . import drawing, plots
+from .tables import extrapolations
 
 SCHEMA_VERSION = 2
 """The `schema_version` of the results that this page reads."""
@@ -125,6 +126,7 @@ def render(results: Mapping, provenance: Mapping, figures: Mapping) -> str:
         },
         theory=any(policy.get("theory") for policy in results["policies"]),
         beyond=_beyond(results.get("training", {})),
+        extrapolations=extrapolations(results),
         interval=interval,
         labels=labels,
         palette=drawing.PALETTE,

@@ -19,10 +19,14 @@ class Table:
     words: int
     """Number of leading columns with words; the others hold numbers."""
 
+    notes: tuple[str, ...] = ()
+    """Explanations of signs in cells, below the table."""
+
     def visible(self) -> "Table":
         """The table with unseen characters escaped: names come from users."""
         head, *rows = (tuple(map(visible, row)) for row in (self.head, *self.rows))
-        return Table(visible(self.title), head, tuple(rows), self.words)
+        notes = tuple(map(visible, self.notes))
+        return Table(visible(self.title), head, tuple(rows), self.words, notes)
 
 
 def tables(results: Mapping) -> list[Table]:
@@ -48,7 +52,7 @@ def _policies(results: Mapping) -> Table:
         (
             policy["label"],
             "not measured" if policy["kl"] is None else with_interval(policy["kl"], 1, 3),
-            "" if policy["kl_efficiency"] is None else f"{policy['kl_efficiency']:.0%}",
+            efficiency(policy),
             *_means(policy),
         )
         for policy in results["policies"]
@@ -56,6 +60,15 @@ def _policies(results: Mapping) -> Table:
     rows.append(("reference", "0", "", *_means(results["reference"])))
     title = f"{results['prompts']} held-out prompts × {results['samples']} samples"
     return Table(title, ("policy", "KL, nats", "KL eff.", "tokens", "reward"), tuple(rows), 1)
+
+
+def efficiency(policy: Mapping) -> str:
+    """A KL efficiency in percent with its interval, "too few" where it is not known, or nothing."""
+    value, interval = policy["kl_efficiency"], policy.get("kl_efficiency_interval")
+    if value is None:
+        return "too few" if policy.get("kl_efficiency_note") else ""
+    ends = f" [{100 * interval[0]:.0f}, {100 * interval[1]:.0f}]" if interval else ""
+    return f"{value:.0%}{ends}"
 
 
 def _means(policy: Mapping) -> tuple[str, str]:
@@ -91,13 +104,42 @@ def _by_others(results: Mapping) -> Table:
         (
             spec,
             policy["label"],
-            with_interval(policy["length_controlled"][key], 100, 1),
+            at_equal_length(policy["length_controlled"][key]),
             *(with_interval(policy["gold"][name][key], 100, 1) for name in gold),
         )
         for key, spec, policy in _decoded(results)
     ]
     head = ("decoded with", "policy", "at equal length", *(f"by {name}" for name in gold))
-    return Table("Win rate of the selected responses under other criteria, %", head, tuple(rows), 2)
+    title = "Win rate of the selected responses under other criteria, %"
+    return Table(title, head, tuple(rows), 2, extrapolations(results))
+
+
+EXTRAPOLATED = "†"
+"""Marks a win rate at equal length for which there are few pairs or none."""
+
+
+def at_equal_length(estimate: Mapping | None) -> str:
+    """A win rate at equal length in percent, marked if it is extrapolated."""
+    cell = with_interval(estimate, 100, 1)
+    marked = cell and estimate and estimate.get("extrapolated")
+    return f"{cell}{EXTRAPOLATED}" if marked else cell
+
+
+def extrapolations(results: Mapping) -> tuple[str, ...]:
+    """What the mark of extrapolated win rates means, and for which policies; empty without any."""
+    cases = [
+        f"{policy['label']}, {procedure_words(key)}: {100 * max(sides):.0f} % "
+        f"{'longer' if sides[0] > sides[1] else 'shorter'}"
+        for key, _, policy in _decoded(results)
+        if (estimate := policy["length_controlled"][key]) and estimate.get("extrapolated")
+        for sides in [(estimate["longer"], estimate["shorter"])]
+    ]
+    if not cases:
+        return ()
+    return (
+        f"{EXTRAPOLATED} Extrapolated to equal length: more than 80 % of the policy's selected "
+        f"responses are longer, or shorter, than the reference's ({'; '.join(cases)}).",
+    )
 
 
 def _judged(results: Mapping) -> Table:
@@ -178,7 +220,7 @@ def terminal(results: Mapping) -> list:
                 rich.add_column(Text(name), justify="right", width=width, overflow="fold")
         for row in table.rows:
             rich.add_row(*map(Text, row))
-        shown.append(rich)
+        shown += [rich, *(Text(note) for note in table.notes)]
     return shown
 
 
@@ -189,7 +231,8 @@ def markdown(results: Mapping) -> str:
         align = ["---"] * table.words + ["---:"] * (len(table.head) - table.words)
         lines = [map(_markdown, table.head), align, *_filled(table, _markdown, str)]
         rows = "\n".join(f"| {' | '.join(row)} |" for row in lines)
-        return f"**{_markdown(table.title)}**\n\n{rows}"
+        notes = "".join(f"\n\n{_markdown(note)}" for note in table.notes)
+        return f"**{_markdown(table.title)}**\n\n{rows}{notes}"
 
     return "\n\n".join([*map(written, tables(results)), NOTE]) + "\n"
 
@@ -204,6 +247,7 @@ def latex(results: Mapping) -> str:
         return (
             f"% {table.title}\n\\begin{{tabular}}{{{columns}}}\n\\toprule\n{head} \\\\\n"
             f"\\midrule\n{body}\n\\bottomrule\n\\end{{tabular}}"
+            + "".join(f"\n\n{{\\footnotesize {_latex(note)}}}" for note in table.notes)
         )
 
     return "\n\n".join([*map(written, tables(results)), "% " + NOTE]) + "\n"
@@ -234,6 +278,7 @@ _LATEX = {
     "−": "$-$",
     "±": r"$\pm$",
     "×": r"$\times$",
+    "†": r"$\dagger$",
     "~": r"\textasciitilde{}",
     "^": r"\textasciicircum{}",
     "`": r"\textasciigrave{}",
