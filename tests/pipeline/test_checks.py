@@ -1,14 +1,17 @@
 """Everything that can be known before the first generation is checked before it."""
 
 import json
+import logging
 import shutil
 from collections import namedtuple
+from pathlib import Path
 
 import pytest
 
-from infalign.config import parse_config
+from infalign.config import load_config, parse_config
 from infalign.demo import bundled
 from infalign.errors import ArgumentError, InfalignError
+from infalign.models.functions import beside, searched
 from infalign.models.hf import LanguageModel
 from infalign.pipeline.checks import Check, check, checks_of
 from infalign.pipeline.folder import Run
@@ -255,3 +258,33 @@ def test_a_model_of_the_hub_or_a_server_has_no_known_size(folder):
     assert weights is not None and weights <= stored.stat().st_size
     server = parse_config(changed(BASE, {"model": "http://127.0.0.1:9/v1#m"}))
     assert parameters_of(Run(server, folder)) is None
+
+
+def test_checks_look_for_functions_where_the_call_does(tmp_path):
+    places = []
+    look = Check("functions", lambda: places.append(searched()[0]))
+    with beside(tmp_path):
+        check([look])
+        check([look], tmp_path / "other")
+    assert places == [tmp_path, tmp_path / "other"]
+
+
+def test_provenance_names_the_file_of_every_function(tmp_path, monkeypatch, caplog):
+    (tmp_path / "conf").mkdir()
+    (tmp_path / "conf" / "own_score.py").write_text("def f(completions): ...\ndef g(*_): ...\n")
+    (tmp_path / "judged.py").write_text("def f(*_): ...\n")
+    config = {**BASE, "reward": "python:own_score:f"}
+    config["evaluate"] = {"gold": {"q": "conf/own_score.py:f"}, "judge": "python:judged:f"}
+    config["evaluate"]["answers"] = "python:own_score:g"
+    (tmp_path / "conf" / "run.yaml").write_text(json.dumps(config))
+    monkeypatch.chdir(tmp_path)
+    with caplog.at_level(logging.INFO):
+        files = Run(load_config(Path("conf/run.yaml")), tmp_path / "run").functions
+    beside_it = str(tmp_path / "conf" / "own_score.py")
+    assert files == {
+        "reward": beside_it,
+        "evaluate.gold.q": beside_it,
+        "evaluate.judge": str(tmp_path / "judged.py"),
+        "evaluate.answers": beside_it,
+    }
+    assert f"python:own_score:f is loaded from {beside_it}." in caplog.messages

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .progress import quiet_libraries
+from .progress import messages, quiet_libraries
 from .terminal import print_json
 
 RunFolder = Annotated[Path, typer.Argument(help="Run folder. Its design stage must be finished.")]
@@ -100,6 +100,8 @@ def serve_reward(
     quiet_libraries()
     opened = open_run(run, trust_remote_code=trust_remote_code)
     design = read_design(opened)
+    with messages():
+        scorer = run_scorer(opened, raw=raw)
     about = {
         "reward": opened.config.reward,
         "answers": "raw" if raw else "shaped",
@@ -107,7 +109,7 @@ def serve_reward(
         **({} if raw else {"beta": design.beta, "kl": design.target_kl}),
     }
     app = make_app(
-        run_scorer(opened, raw=raw),
+        scorer,
         text=policy_text(opened),
         about=about,
         window=window_ms / 1000,

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from rich.console import Console
 from rich.highlighter import NullHighlighter
 from rich.logging import RichHandler
 from rich.progress import (
@@ -85,8 +86,18 @@ def progress() -> Iterator[Report]:
             rest = f", {speed.plain}, {left.plain} left" if speed.plain else ""
             screen.print(f"{what} {done}/{total}{rest}")
 
-    # Log messages of the package appear above the bars.
-    log = logging.getLogger("infalign")
+    try:
+        with messages(screen), above(screen):
+            yield report
+    finally:
+        if tasks:
+            bars.stop()
+
+
+@contextmanager
+def messages(screen: Console | None = None) -> Iterator[None]:
+    """Log messages of the package on stderr, above the bars if there are any."""
+    log, screen = logging.getLogger("infalign"), screen or console(stderr=True)
     handler = RichHandler(
         console=screen,
         highlighter=NullHighlighter(),
@@ -97,12 +108,9 @@ def progress() -> Iterator[Report]:
     log.addHandler(handler)
     log.setLevel(logging.INFO)
     try:
-        with above(screen):
-            yield report
+        yield
     finally:
         log.removeHandler(handler)
-        if tasks:
-            bars.stop()
 
 
 def quiet_libraries() -> None:

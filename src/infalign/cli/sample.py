@@ -13,7 +13,7 @@ from rich.text import Text
 from infalign._check import visible
 from infalign.core import procedure_forms
 
-from .progress import progress, quiet_libraries
+from .progress import messages, progress, quiet_libraries
 from .terminal import KEPT, console, json_text, print_json
 from .thinking import ANSWER, ASK_AGAIN, Answer
 from .usage import read, refuse
@@ -120,9 +120,10 @@ def sample(
     from infalign.models.samplers import load_sampler
     from infalign.prompts import require_scorable
 
-    scorer, store = _scorer_and_store(
-        played, reward, calibration, strip, answer.value, trust_remote_code
-    )
+    with messages():
+        scorer, store = _scorer_and_store(
+            played, reward, calibration, strip, answer.value, trust_remote_code
+        )
     require_scorable(scorer, asked)
     sampler = load_sampler(
         model,

@@ -9,6 +9,7 @@ import hashlib
 import importlib
 import importlib.util
 import inspect
+import logging
 import os
 import sys
 import traceback
@@ -25,6 +26,8 @@ from infalign import _check
 from infalign.errors import DataError, InfalignError
 from infalign.shaping.reward_function import awaited
 from infalign.shaping.signature import Parameters, lacks
+
+LOG = logging.getLogger(__name__)
 
 FORM = "python:package.module:function or path/to/file.py:function"
 
@@ -56,10 +59,11 @@ class PythonFunction:
     end. Ctrl-C passes.
 
     - `what`: the function's noun in errors, such as "reward".
+    - `file`: the file that it was loaded from.
     """
 
-    def __init__(self, function: Callable, what: str, spec: str):
-        self.function, self.what, self.spec = function, what, spec
+    def __init__(self, function: Callable, what: str, spec: str, file: Path | None = None):
+        self.function, self.what, self.spec, self.file = function, what, spec, file
         self.name = getattr(function, "__name__", type(function).__name__)
         functools.update_wrapper(self, function, updated=())
         self.__name__ = self.name
@@ -129,7 +133,16 @@ def python_function(spec: str, what: str) -> PythonFunction:
             f"The {what} {spec!r} cannot be loaded: `{name}` is {kind}, not a function. Name a "
             "function, or an object that can be called."
         )
-    return PythonFunction(function, what, spec)
+    file = _source(module)
+    if file is not None:
+        _say(spec, file)
+    return PythonFunction(function, what, spec, file)
+
+
+@functools.cache
+def _say(spec: str, file: Path) -> None:
+    """Log, once a process, which file a specification names."""
+    LOG.info("%s is loaded from %s.", _check.visible(spec), _check.visible(str(file)))
 
 
 def place(spec: str, what: str) -> tuple[str, Path | None]:

@@ -5,6 +5,7 @@ Checks that do not need one another are all made, so that one call reports every
 
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -56,14 +57,14 @@ class Check:
 def check(checks: Sequence[Check], folder: Path | None = None) -> list[str]:
     """Make all checks; the names of those that passed.
 
-    - `folder`: where Python functions are looked for first.
+    - `folder`: where Python functions are looked for first. Default: as around the call.
 
     Raises the error of the check that failed. If several did, raises one error with all of their
     messages: ConfigError if the configuration causes them all, else DataError.
     """
     passed: list[str] = []
     errors: list[Exception] = []
-    with beside(folder):
+    with beside(folder) if folder is not None else nullcontext():
         for one in checks:
             if not set(one.needs) <= set(passed):
                 continue

@@ -24,8 +24,9 @@ from infalign.demo import bundled
 from infalign.errors import ConfigError, DataError
 from infalign.manifest import FILE, Manifest, Stage
 from infalign.models.fingerprints import policy_fingerprints, reward_fingerprint
-from infalign.models.functions import beside
+from infalign.models.functions import beside, python_function
 from infalign.models.rewards import load_reward
+from infalign.models.specs import ModelSpec
 from infalign.prompts import Prompt, RunPrompts, fingerprint, run_prompts
 from infalign.seeds import derived
 
@@ -211,7 +212,26 @@ class Run:
             "git_revision": _git_revision(),
             "seed": self.config.seed,
             "fingerprints": self.fingerprints,
+            **({"functions": self.functions} if self.functions else {}),
         }
+
+    @cached_property
+    def functions(self) -> dict[str, str]:
+        """Python functions of the configuration, and the file that each is loaded from."""
+        config = self.config
+        named = {
+            "reward": config.reward,
+            **{f"evaluate.gold.{name}": spec for name, spec in config.evaluate.gold.items()},
+            "evaluate.judge": config.evaluate.judge or "",
+            "evaluate.answers": config.evaluate.answers,
+        }
+        own = {k: ModelSpec.parse(v).inner for k, v in named.items() if v}
+        with beside(config.folder):
+            return {
+                key: str(python_function(spec.text, key).file)
+                for key, spec in own.items()
+                if spec.kind == "python"
+            }
 
     @cached_property
     def fingerprints(self) -> dict[str, object]:
