@@ -186,7 +186,6 @@ def test_more_rewards_policies_and_procedures_use_the_samples_there_are(
 def test_samples_drawn_otherwise_are_refused(compared, moved):
     folder, _ = compared
     for changed, named in (
-        ({"samples": 8}, "samples"),
         ({"seed": 1}, "seed"),
         ({"policies": {"moved": "elsewhere"}}, "policies.moved"),
         ({"gold": {"vowels": f"python:{__name__}:length"}}, "gold.vowels"),

@@ -66,6 +66,7 @@ def test_theory_is_that_of_what_a_method_trains_on(toy):
     run = SimpleNamespace(
         config=parse_config(CONFIG | {"train": {"method": "toy", "baselines": ["rloo", "dpo"]}}),
         comparison=SimpleNamespace(theory_pairs=pairs),
+        attempt=lambda name: Path("train", f"{name}-2"),
     )
     theory = Theory(run, None, TrainingDesign(Identity(), 0.2, 0.5, 0.8), RankOutlook(16))
     expected = {
@@ -74,7 +75,8 @@ def test_theory_is_that_of_what_a_method_trains_on(toy):
     }
     for name, words in (("toy", "exponential:3"), ("rloo", "optimal")):
         assert theory.of(name, 0.4) == {
-            "model": f"train/{name}/model",
+            "model": f"train/{name}-2/model",
+            "trained": f"{name}-2",
             "transform": words,
             "theory": {best.spec: expected[name]},
         }

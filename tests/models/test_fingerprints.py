@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from enumerable import EnumerableModel
 
-from infalign import ConfigError, DataError, storage
+from infalign import DataError, storage
 from infalign.config import parse_config
 from infalign.models import fingerprints
 from infalign.models.fingerprints import (
@@ -128,16 +128,22 @@ def test_what_has_changed_since_is_refused_by_name(config, tmp_path, change, nam
         storage.write_json(
             store / "manifest.json", manifest | {"checksum": storage.fingerprint(manifest)}
         )
-    before = {p.name: p.read_bytes() for p in store.glob("*.parquet")}
+    before = {p.name: p.read_bytes() for p in store.iterdir() if p.name != ".lock"}
     change(tmp_path)
-    with pytest.raises(DataError, match="was collected with other settings") as caught:
-        calibrated(config, tmp_path / "run")
-    told = str(caught.value).split("settings: ")[1].rsplit(". Remove it", 1)[0].split("; ")
-    assert {part.split()[0] for part in told if not part.startswith("number of")} == names
-    assert {p.name: p.read_bytes() for p in store.glob("*.parquet")} == before
     if finished:
         with pytest.raises(DataError, match=f"The calibration store was made with.*{max(names)}"):
             open_store(Run(config, tmp_path / "run"))
+    if names != {"prompts"}:
+        given = config.calibration.model_copy(update={"store": str(store)})
+        with pytest.raises(DataError, match="does not fit this run") as caught:
+            run(config.model_copy(update={"calibration": given}), tmp_path / "b", until="calibrate")
+        told = str(caught.value).split("made with ")[1].split(". Restore")[0].split("; ")
+        assert {part.split()[0] for part in told} == names
+    calibrated(config, tmp_path / "run")
+    assert {p.name: p.read_bytes() for p in store.iterdir() if p.name != ".lock"} == before
+    own = Run(config, tmp_path / "run")
+    assert own.store_path.name == "calibration-2"
+    assert open_store(own).provenance["prompts"] == own.fingerprints["prompts"]
 
 
 @pytest.mark.parametrize(
@@ -145,26 +151,33 @@ def test_what_has_changed_since_is_refused_by_name(config, tmp_path, change, nam
     [
         ("sampling", "temperature", 0.7),
         ("sampling", "max_new_tokens", 2),
-        ("sampling", "batch_size", 16),
         ("calibration", "samples", 8),
         (None, "seed", 5),
-        (None, "engine", "ray"),
     ],
 )
-def test_another_setting_is_refused_by_name(config, tmp_path, section, key, value):
-    calibrated(config, tmp_path / "run")
+def test_another_setting_makes_another_store(config, tmp_path, section, key, value):
+    store = calibrated(config, tmp_path / "run")
+    before = {p.name: p.read_bytes() for p in store.iterdir()}
     own = config.model_dump(exclude_none=True)
     (own[section] if section else own)[key] = value
     other = parse_config(own)
-    name = f"{section}.{key}" if section else key
-    with pytest.raises(ConfigError, match=f"another configuration: {name} .*, not '?{value}"):
-        run(other, tmp_path / "run", until="calibrate")
-    if section == "sampling":  # the store of another run, put there by hand, is refused as well
+    if section == "sampling":  # the store of another run, put there by hand, is refused
         with pytest.raises(DataError, match=f"made with sampling.{key} .*, not {value}"):
             open_store(Run(other, tmp_path / "run"))
-    if key == "seed":
-        with pytest.raises(DataError, match="made with seed"):
-            open_store(Run(other, tmp_path / "run"))
+    calibrated(other, tmp_path / "run")
+    assert Run(other, tmp_path / "run").store_path.name == "calibration-2"
+    calibrated(config, tmp_path / "run")
+    assert Run(config, tmp_path / "run").store_path.name == "calibration"
+    assert {p.name: p.read_bytes() for p in store.iterdir()} == before
+
+
+@pytest.mark.parametrize(("section", "key", "value"), [("sampling", "batch_size", 16)])
+def test_the_size_of_batches_makes_no_other_store(config, tmp_path, section, key, value):
+    calibrated(config, tmp_path / "run")
+    own = config.model_dump(exclude_none=True)
+    own[section][key] = value
+    calibrated(parse_config(own), tmp_path / "run")
+    assert not (tmp_path / "run" / "calibration-2").exists()
 
 
 def test_the_name_of_a_folder_says_nothing_and_its_content_all(model, tmp_path):

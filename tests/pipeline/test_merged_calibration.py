@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 from enumerable import EnumerableModel
 
-from infalign import DataError
+from infalign import CalibrationStore
 from infalign.config import parse_config
 from infalign.pipeline.folder import Run
+from infalign.pipeline.plan import plan
+from infalign.pipeline.read import open_store
 from infalign.pipeline.run import run
 from infalign.pipeline.stages import stored_samples
 from infalign.stores.merge import merge
@@ -102,8 +104,18 @@ def test_a_run_of_the_same_prompts_in_another_order_trains_on_the_same(
     assert len({np.mean(rewards) for _, _, rewards in given.values()}) > 1
 
 
-@pytest.mark.parametrize("words", [WORDS[:3], (*WORDS[:3], "bcac")])
-def test_a_store_of_other_prompts_is_refused_by_name(config_of, folders, tmp_path, words):
+@pytest.mark.parametrize(("words", "new"), [(WORDS[:3], 0), ((*WORDS[:3], "bcac"), 1)])
+def test_a_store_of_other_prompts_lends_those_that_are_asked_for(
+    config_of, folders, tmp_path, words, new
+):
     shutil.copytree(folders / "merged", tmp_path / "run" / "calibration")
-    with pytest.raises(DataError, match=r"prompts 'set:\w+', not 'set:\w+'"):
-        run(config_of(words), tmp_path / "run", until="calibrate")
+    config = config_of(words)
+    (own,) = plan(config, tmp_path / "run", until="calibrate")
+    assert own.cost.responses == 16 * new and own.state == ("extended" if new else "reused")
+    run(config, tmp_path / "run", until="calibrate")
+    opened = Run(config, tmp_path / "run")
+    assert opened.store_path.name == ("calibration-2" if new else "calibration")
+    given, expected = open_store(opened), CalibrationStore.open(folders / "merged")
+    assert set(given.rewards) == {f"{word}!" for word in words}
+    for word in WORDS[:3]:
+        assert given.rewards[f"{word}!"].tolist() == expected.rewards[f"{word}!"].tolist()

@@ -67,6 +67,8 @@ def contents(folder: Path) -> dict:
     by_name = {}
     for path in sorted(folder.rglob("*")):
         name = str(path.relative_to(folder))
+        if name == "costs.jsonl":  # seconds, of every call
+            continue
         if path.suffix == ".parquet":
             by_name[name] = pq.read_table(path).to_pydict()
         elif path.suffix == ".safetensors":

@@ -8,7 +8,7 @@ import numpy as np
 
 from infalign import _check
 from infalign.errors import DataError
-from infalign.models.interfaces import Response, Sampler, Scorer
+from infalign.models.interfaces import Response, Sampler, Scorer, sample_from
 from infalign.prompts import Prompt, score_responses
 
 if TYPE_CHECKING:
@@ -22,15 +22,28 @@ class Engine(Protocol):
     """Executes the work: answers shards of prompts."""
 
     def answers(
-        self, shards: Sequence[Sequence[Prompt]], samples: int, seed: int
+        self,
+        shards: Sequence[Sequence[Prompt]],
+        samples: int,
+        seed: int,
+        firsts: Sequence[int] | None = None,
     ) -> Iterator["pa.Table"]:
-        """`answer` of each shard, in their order."""
+        """`answer` of each shard, in their order.
+
+        - `firsts`: of each shard, the number of its first response. Default: 0.
+        """
 
 
 def answer(
-    prompts: Sequence[Prompt], sampler: Sampler, scorer: Scorer, samples: int, seed: int
+    prompts: Sequence[Prompt],
+    sampler: Sampler,
+    scorer: Scorer,
+    samples: int,
+    seed: int,
+    first: int = 0,
 ) -> "pa.Table":
-    """`samples` responses to each prompt with their rewards, one row each.
+    """`samples` responses to each prompt with their rewards, one row each, without the responses
+    before number `first`.
 
     Columns: prompt_id, sample (0, 1, …), completion, tokens (ids), logprob (nats, of the sampling
     distribution) and reward. Tokens and log-probabilities that a server does not return are null. A
@@ -39,26 +52,29 @@ def answer(
     Raises DataError for rewards that are not finite, and for a sampler that returns another number
     of responses.
     """
-    return scored(prompts, draw(prompts, sampler, samples, seed), scorer)
+    return scored(prompts, draw(prompts, sampler, samples, seed, first), scorer, first)
 
 
 def draw(
-    prompts: Sequence[Prompt], sampler: Sampler, samples: int, seed: int
+    prompts: Sequence[Prompt], sampler: Sampler, samples: int, seed: int, first: int = 0
 ) -> list[list[Response]]:
-    """`samples` responses to each prompt."""
-    _check.count("samples", samples)
+    """The responses to each prompt from number `first` to `samples`."""
+    missing = _check.count("samples", samples) - first
     conversations, ids = [p.messages for p in prompts], [p.id for p in prompts]
-    rows = sampler.sample(conversations, samples, seed=seed, keys=ids)
-    if [len(row) for row in rows] != [samples] * len(prompts):
+    rows = sample_from(sampler, conversations, missing, first, seed=seed, keys=ids)
+    if [len(row) for row in rows] != [missing] * len(prompts):
         raise DataError(
-            f"The sampler {type(sampler).__name__} must return {samples} responses to each of "
+            f"The sampler {type(sampler).__name__} must return {missing} responses to each of "
             f"{len(prompts)} prompts; got {sorted({len(row) for row in rows})} to {len(rows)}."
         )
     return rows
 
 
 def scored(
-    prompts: Sequence[Prompt], drawn: Sequence[Sequence[Response]], scorer: Scorer
+    prompts: Sequence[Prompt],
+    drawn: Sequence[Sequence[Response]],
+    scorer: Scorer,
+    first: int = 0,
 ) -> "pa.Table":
     """The table that `answer` returns, for given responses."""
     import pyarrow as pa
@@ -71,7 +87,7 @@ def scored(
     return pa.Table.from_arrays(
         [
             pa.array([i for i in ids for _ in range(samples)], pa.string()),
-            pa.array(np.tile(np.arange(samples), len(ids))),
+            pa.array(np.tile(np.arange(first, first + samples), len(ids))),
             pa.array([r.text for r in flat], pa.string()),
             pa.array(tokens, pa.list_(pa.int32())),
             pa.array(logprobs, pa.float64()),

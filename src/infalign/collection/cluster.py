@@ -54,7 +54,11 @@ class OnRay:
     workers: int | None = None
 
     def answers(
-        self, shards: Sequence[Sequence[Prompt]], samples: int, seed: int
+        self,
+        shards: Sequence[Sequence[Prompt]],
+        samples: int,
+        seed: int,
+        firsts: Sequence[int] | None = None,
     ) -> Iterator["pa.Table"]:
         """`answer` of each shard, in their order.
 
@@ -62,7 +66,12 @@ class OnRay:
         fails.
         """
         ray = _ray()
-        rows = [{"shard": number, "prompts": packed(part)} for number, part in enumerate(shards)]
+        firsts = firsts or [0] * len(shards)
+        rows = [
+            {"shard": number, "first": first, "prompts": packed(part)}
+            for number, (part, first) in enumerate(zip(shards, firsts, strict=True))
+        ]
+        sizes = [len(part) * (samples - n) for part, n in zip(shards, firsts, strict=True)]
         with _cluster(ray), _quiet(ray):
             resources, workers = _resources(ray, self.workers)
             tables = (
@@ -78,7 +87,7 @@ class OnRay:
                 .iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
             )
             try:
-                yield from in_order(tables, [len(part) * samples for part in shards])
+                yield from in_order(tables, sizes)
             except ray.exceptions.RayError as error:
                 last = str(error).strip().splitlines()[-1]
                 raise DataError(f"Ray gave up: {last[:300]} Its logs may say more.") from error
@@ -103,7 +112,7 @@ class Worker:
         (row,) = batch.to_pylist()
         part: list[Prompt] = pickle.loads(base64.b85decode(row["prompts"]))
         try:
-            table = self._tried(part)
+            table = self._tried(part, row.get("first", 0))
         except Exception as error:
             own = isinstance(error, InfalignError)
             message = str(error) if own else f"{type(error).__name__}: {error}"
@@ -114,11 +123,11 @@ class Worker:
         columns = [*table.columns, number, *nothing]
         return pa.Table.from_arrays(columns, schema=_schema())
 
-    def _tried(self, part) -> "pa.Table":
+    def _tried(self, part, first: int) -> "pa.Table":
         for tries in range(1, TRIES + 1):
             try:
                 sampler, scorer = self.models
-                return answer(part, sampler, scorer, self.samples, self.seed)
+                return answer(part, sampler, scorer, self.samples, self.seed, first)
             except InfalignError:
                 raise
             except Exception:

@@ -21,20 +21,25 @@ class Local:
     load: Load
 
     def answers(
-        self, shards: Sequence[Sequence[Prompt]], samples: int, seed: int
+        self,
+        shards: Sequence[Sequence[Prompt]],
+        samples: int,
+        seed: int,
+        firsts: Sequence[int] | None = None,
     ) -> Iterator["pa.Table"]:
         """`answer` of each shard, in their order."""
         sampler, scorer = self.load()
+        parts = list(zip(shards, firsts or [0] * len(shards), strict=True))
         if not isinstance(scorer, ServerReward):  # a local model would use the same cores
-            for part in shards:
-                yield scored(part, draw(part, sampler, samples, seed), scorer)
+            for part, first in parts:
+                yield scored(part, draw(part, sampler, samples, seed, first), scorer, first)
             return
         waiting: Future | None = None
         with ThreadPoolExecutor(1) as beside:
-            for part in shards:
-                drawn = draw(part, sampler, samples, seed)
+            for part, first in parts:
+                drawn = draw(part, sampler, samples, seed, first)
                 if waiting is not None:
                     yield waiting.result()
-                waiting = beside.submit(scored, part, drawn, scorer)
+                waiting = beside.submit(scored, part, drawn, scorer, first)
             if waiting is not None:
                 yield waiting.result()

@@ -81,6 +81,10 @@ class Comparison:
     seed: int = 0
     trust_remote_code: bool = False
 
+    renews: bool = False
+    """Whether other settings, and other models under the same name, take the place of those that
+    stored samples come from. Otherwise they are refused."""
+
     def __post_init__(self):
         self._check_names()
         first = next(iter(self.pairs.values()))

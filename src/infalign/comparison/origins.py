@@ -16,6 +16,7 @@ from infalign.stores import PromptSamples
 from infalign.stores.resumable import Origin, Source
 
 from .comparison import CALIBRATION, REFERENCE, SELECTING, Comparison
+from .rows import law
 
 LOG = logging.getLogger(__name__)
 
@@ -35,7 +36,7 @@ class Origins:
     """The sources of a comparison's tables, each identified once.
 
     - `folder`: the folder that holds the comparison.
-    - `stored`: what each stored table comes from; `finished`: the tables that have all rows. If a
+    - `stored`: what each stored table comes from; `finished`: the tables that lack no rows. If a
       server cannot be reached and nothing more is needed of it, what it gave counts as its own.
     """
 
@@ -76,7 +77,7 @@ class Origins:
             "seed": comparison.seed,
             "procedure": pair[0].spec,
             "opponent": pair[1].spec,
-            "prompts": self._settings["prompts"],
+            "prompts": fingerprint(comparison.prompts),
         }
         sides = {"samples": name, "reference's samples": REFERENCE}
         if any(reads(p) == "quantiles" for p in pair):
@@ -127,12 +128,7 @@ class Origins:
     @cached_property
     def _settings(self) -> dict[str, object]:
         comparison = self.comparison
-        return {
-            "prompts": fingerprint(comparison.prompts),
-            "sampling": comparison.sampling.model_dump(),
-            "samples": comparison.samples,
-            "seed": comparison.seed,
-        }
+        return law({"sampling": comparison.sampling.model_dump(), "seed": comparison.seed})
 
     def _policy(self, name: str) -> Source:
         comparison = self.comparison
@@ -163,8 +159,8 @@ class Origins:
     def _scored_by(self, spec: str, what: str) -> dict[str, str]:
         """What determines the scores of a reward on the comparison's prompts."""
         remote = self.comparison.trust_remote_code
-        own = reward_parts(spec, trust_remote_code=remote, what=what)
-        return own | columns_fingerprint(self.comparison.prompts, spec)
+        # What it reads of a prompt beside the messages belongs to the rows (`rows.read_of`).
+        return reward_parts(spec, trust_remote_code=remote, what=what)
 
     def _stored_source(self, key: str, *names: str) -> tuple[Source | None, bool]:
         """The source that stored tables state under `key`, and whether all of the tables are
@@ -195,7 +191,8 @@ class Origins:
             except DataError as error:
                 if stored is None:
                     raise
-                if source.name and stored.spec != source.spec:
+                named = source.name and not self.comparison.renews
+                if named and stored.spec != source.spec:
                     self._parts[key] = {}  # another model of that name is refused as such
                 elif complete and ModelSpec.parse(source.spec).inner.kind == "server":
                     LOG.warning(

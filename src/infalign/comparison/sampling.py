@@ -12,15 +12,16 @@ from infalign import storage
 from infalign.errors import ConfigError, DataError
 from infalign.manifest import Manifest
 from infalign.models.after_thinking import unconditioned
-from infalign.models.interfaces import Conversation, Response, Sampler, Scorer
+from infalign.models.interfaces import Conversation, Response, Sampler, Scorer, sample_from
 from infalign.models.rewards import load_reward
 from infalign.models.samplers import load_sampler
-from infalign.prompts import score_responses
+from infalign.prompts import CHECKSUM, checksum, read_by, score_responses
 from infalign.stores import PromptSamples, by_prompt
 from infalign.stores.resumable import BATCHES, Origin, Report, ResumableTable
 
 from .comparison import Comparison
 from .origins import KL, KL_COLUMNS, POLICY, Origins, column_of
+from .rows import SampleTable, read_of
 
 LOG = logging.getLogger(__name__)
 STAGE = "evaluate"
@@ -31,12 +32,13 @@ def identify(comparison: Comparison, manifest: Manifest) -> Origins:
 
     Raises ConfigError if the folder holds samples drawn with other settings.
     """
-    tables = {name: _table(manifest, name) for name in comparison.models}
+    tables = {name: table_of(comparison, manifest, name) for name in comparison.models}
     stored = {name: table.origin() for name, table in tables.items()}
-    finished = [name for name, table in tables.items() if table.finished()]
+    finished = [name for name, table in tables.items() if not table.missing()]
     origins = Origins(comparison, stored, finished, manifest.folder.parent)
     wanted = {name: origins.samples(name) for name in tables}
-    _require_same(manifest.folder, stored, wanted)
+    if not comparison.renews:
+        _require_same(manifest.folder, stored, wanted)
     return origins
 
 
@@ -48,16 +50,16 @@ def draw(comparison: Comparison, manifest: Manifest, origins: Origins, report: R
     `reward_NAME` for each gold reward. Unknown values are null: tokens and log-probabilities that a
     server does not report, the KL of samples on which it was not measured.
 
-    Stored samples of the same policy are used again, with rewards and KL that come from something
-    else replaced. Those of a policy whose content has changed are set aside, and drawn again.
+    Stored samples of the same policy are used again, and only missing ones are drawn; so are their
+    rewards and KL, unless these come from something else now. Samples of a policy whose content has
+    changed are set aside, and drawn again.
     """
-    tables = {name: _table(manifest, name) for name in comparison.models}
+    tables = {name: table_of(comparison, manifest, name) for name in comparison.models}
     wanted = {name: origins.samples(name) for name in tables}
     _name_changed_rewards({n: t.origin() for n, t in tables.items()}, wanted)
-    models, ids = _Models(comparison, origins), [p.id for p in comparison.prompts]
-    size = max(1, BATCHES * comparison.sampling.batch_size // comparison.samples)
+    models = _Models(comparison, origins)
     for name, table in tables.items():
-        changed, aside = table.renew(wanted[name])
+        changed, aside = table.arrange(wanted[name])
         if changed:
             LOG.warning(
                 "%s: its %s changed. Its samples are drawn again; the earlier ones are in %s.",
@@ -66,22 +68,27 @@ def draw(comparison: Comparison, manifest: Manifest, origins: Origins, report: R
                 aside,
             )
         make = partial(_sampled, comparison, models, name)
-        progress = partial(report, f"evaluate {name}")
-        table.write(ids, size, make, wanted[name], progress)
-        _add_columns(comparison, models, name, table, wanted[name])
+        size = BATCHES * comparison.sampling.batch_size
+        table.draw(size, make, wanted[name], partial(report, f"evaluate {name}"))
+        _complete(comparison, models, name, table, wanted[name])
 
 
 def read(comparison: Comparison, manifest: Manifest) -> dict[str, PromptSamples]:
     """The samples of `draw` by name, each joined to the comparison's prompts."""
     return {
-        name: _joined(comparison, _table(manifest, name).path, manifest)
+        name: _joined(comparison, table_of(comparison, manifest, name).table.path, manifest)
         for name in comparison.models
     }
 
 
-def _table(manifest: Manifest, name: str) -> ResumableTable:
+def table_of(comparison: Comparison, manifest: Manifest, name: str) -> SampleTable:
+    """The table of one policy's samples."""
     path = manifest.folder / f"{name}.parquet"
-    return ResumableTable(manifest, path, STAGE, POLICY, {KL: KL_COLUMNS})
+    rewards = {column_of(reward): spec for reward, spec in comparison.rewards.items()}
+    columns = {KL: KL_COLUMNS} | {own: (own, read_of(own)) for own in rewards}
+    table = ResumableTable(manifest, path, STAGE, POLICY, columns)
+    reads = {own: read_by(comparison.prompts, spec) for own, spec in rewards.items()}
+    return SampleTable(table, comparison.prompts, comparison.samples, reads)
 
 
 def _joined(comparison: Comparison, path: Path, manifest: Manifest) -> PromptSamples:
@@ -191,18 +198,20 @@ class _Models:
 
 
 def _sampled(
-    comparison: Comparison, models: _Models, name: str, places: Sequence[int], part: int
+    comparison: Comparison, models: _Models, name: str, places: Sequence[int], first: int, part: int
 ) -> pa.Table:
-    """Scored samples of one policy on the prompts at these indices."""
-    prompts, n = [comparison.prompts[place] for place in places], comparison.samples
+    """Scored samples, from number `first` on, of one policy on the prompts at these indices."""
+    prompts, n = [comparison.prompts[place] for place in places], comparison.samples - first
     conversations, ids = [p.messages for p in prompts], [p.id for p in prompts]
     sampler = models.policy(comparison.models[name])
-    drawn = sampler.sample(conversations, n, seed=comparison.sample_seed(name), keys=ids)
+    seed = comparison.sample_seed(name)
+    drawn = sample_from(sampler, conversations, n, first, seed=seed, keys=ids)
     texts = [[r.text for r in row] for row in drawn]
     flat = [r for row in drawn for r in row]
     columns: dict[str, object] = {
         "prompt_id": [i for i in ids for _ in range(n)],
-        "sample": list(range(n)) * len(ids),
+        CHECKSUM: [value for p in prompts for value in [checksum(p)] * n],
+        "sample": list(range(first, first + n)) * len(ids),
         "completion": [r.text for r in flat],
         "tokens": pa.array([len(r.tokens) or None for r in flat], pa.int64()),
         "token_ids": pa.array([r.tokens or None for r in flat], pa.list_(pa.int32())),
@@ -210,9 +219,12 @@ def _sampled(
     }
     for reward in comparison.rewards:
         values = score_responses(models.reward(reward), prompts, texts)
-        columns[column_of(reward)] = np.concatenate(values)
-    if name in comparison.policies:
-        measured = _kl(comparison, models, sampler, conversations, drawn)
+        column = column_of(reward)
+        columns[column] = np.concatenate(values)
+        if read := read_by(comparison.prompts, comparison.rewards[reward]):
+            columns[read_of(column)] = [value for i in ids for value in [read[i]] * n]
+    if name in comparison.policies and first < comparison.kl_samples:
+        measured = _kl(comparison, models, sampler, conversations, drawn, first)
     else:
         measured = dict.fromkeys(KL_COLUMNS, np.full((len(ids), n), np.nan))
     columns |= {k: pa.array(kl.ravel(), from_pandas=True) for k, kl in measured.items()}
@@ -225,8 +237,11 @@ def _kl(
     sampler: Sampler,
     conversations: Sequence[Conversation],
     drawn: Sequence[Sequence[Response]],
+    first: int = 0,
 ) -> Mapping[str, np.ndarray]:
     """KL along the first responses to each prompt, exact per token and sampled; nan elsewhere.
+
+    - `first`: number of the first response in `drawn`.
 
     The reference is used without its top-p, because tokens outside its nucleus would make the KL
     infinite. Models without logits, such as a server's, have no KL, and none is measured with
@@ -235,57 +250,111 @@ def _kl(
     from infalign.models.hf import LanguageModel
     from infalign.models.kl import sequence_kl
 
-    exact, sampled = (np.full((len(drawn), comparison.samples), np.nan) for _ in range(2))
+    shape = (len(drawn), len(drawn[0]))
+    exact, sampled = (np.full(shape, np.nan) for _ in range(2))
     # The reference is loaded only if the policy has logits.
-    k = comparison.kl_samples
+    k = max(0, comparison.kl_samples - first)
     policy = unconditioned(sampler)
     if not (k and isinstance(policy, LanguageModel)):
         return {"kl": exact, "kl_sampled": sampled}
     reference = unconditioned(models.reference)
     if isinstance(reference, LanguageModel):
-        first = [row[:k] for row in drawn]
-        kl = sequence_kl(policy, reference, conversations, first, reference_top_p=1.0)
+        own = [row[:k] for row in drawn]
+        kl = sequence_kl(policy, reference, conversations, own, reference_top_p=1.0)
         exact[:, :k], sampled[:, :k] = kl.exact, kl.sampled
     return {"kl": exact, "kl_sampled": sampled}
 
 
-def _add_columns(
-    comparison: Comparison, models: _Models, name: str, table: ResumableTable, wanted: Origin
+def _complete(
+    comparison: Comparison, models: _Models, name: str, table: SampleTable, wanted: Origin
 ) -> None:
-    """Add the rewards and the KL that the stored samples lack, or have from something else."""
-    stored = table.origin()
-    assert stored is not None, "the table was written"
-    changed = stored.changes(wanted)
-    due = [key for key in wanted.sources if key in changed or key not in stored.sources]
-    if not due:
+    """Score the rows that lack a reward, measure the KL of those that lack it, and write the
+    table."""
+    stored = table.stored(wanted)
+    assert stored is not None, "the rows were drawn"
+    rows, origin = stored
+    due = [key for key in wanted.sources if key != POLICY]
+    lacking = [key for key in due if _lacks(key, rows, origin)]
+    if not lacking and table.is_exact() and table.origin() == origin:
+        table.sweep()
         return
-    if KL in changed:
-        LOG.warning(
-            "%s: the %s changed. Its KL is measured again.",
-            _called(comparison, name),
-            " and the ".join(changed[KL]),
-        )
-    samples = _joined(comparison, table.path, table.manifest)
+    before = table.origin()
+    if KL in lacking and before is not None and KL in before.sources:
+        if changed := before.changes(wanted).get(KL):
+            LOG.warning(
+                "%s: the %s changed. Its KL is measured again.",
+                _called(comparison, name),
+                " and the ".join(changed),
+            )
+    samples = by_prompt(rows, [p.id for p in comparison.prompts], source=str(table.table.path))
     columns = dict(zip(samples.table.column_names, samples.table.columns, strict=True))
-    texts = samples.rows("completion")
     for reward in comparison.rewards:
-        if column_of(reward) in due:
-            values = score_responses(models.reward(reward), comparison.prompts, texts)
-            columns[column_of(reward)] = pa.array(np.concatenate(values))
-    if KL in due:
+        if (column := column_of(reward)) in lacking:
+            columns[column] = _scores(comparison, models, reward, samples)
+            if read := read_by(comparison.prompts, comparison.rewards[reward]):
+                ids = samples.table["prompt_id"].to_pylist()
+                columns[read_of(column)] = pa.array([read[i] for i in ids], pa.string())
+    if KL in lacking:
         columns |= _measured_kl(comparison, models, name, samples)
-    sources = {**stored.sources, **wanted.sources}
-    table.replace(pa.table(columns), Origin(stored.settings, sources))
+    sources = {**origin.sources, **wanted.sources}
+    table.finish(pa.table(columns), Origin(wanted.settings, sources))
+
+
+def _lacks(key: str, rows: pa.Table, origin: Origin) -> bool:
+    """Whether rows lack a reward, or prompts the KL of their first sample."""
+    if key not in origin.sources:
+        return True
+    if key != KL:
+        return key not in rows.column_names or rows[key].null_count > 0
+    column = KL_COLUMNS[1]
+    if column not in rows.column_names:
+        return True
+    known = ~np.isnan(rows[column].to_numpy().astype(float))
+    first = rows["sample"].to_numpy() == 0
+    # Of models without logits none is known, and none will be.
+    return bool(known.any() and not known[first].all())
+
+
+def _scores(
+    comparison: Comparison, models: _Models, reward: str, samples: PromptSamples
+) -> pa.Array:
+    """A column of rewards, in which those that are missing are scored."""
+    column, texts = column_of(reward), samples.rows("completion")
+    if column in samples.table.column_names:
+        known = samples.rows(column)
+    else:
+        known = [[None] * len(row) for row in texts]
+    missing = [[k for k, value in enumerate(row) if value is None] for row in known]
+    due = [place for place, own in enumerate(missing) if own]
+    scored = score_responses(
+        models.reward(reward),
+        [comparison.prompts[place] for place in due],
+        [[texts[place][k] for k in missing[place]] for place in due],
+    )
+    for place, values in zip(due, scored, strict=True):
+        for k, value in zip(missing[place], values, strict=True):
+            known[place][k] = float(value)
+    return pa.array([value for row in known for value in row], pa.float64())
 
 
 def _measured_kl(
     comparison: Comparison, models: _Models, name: str, samples: PromptSamples
 ) -> dict[str, pa.Array]:
-    """The KL columns of stored samples."""
+    """The KL columns of stored samples, of which the missing ones are measured."""
+    there = all(column in samples.table.column_names for column in KL_COLUMNS)
+    shape = (len(samples.prompt_ids), comparison.samples)
+    known = {
+        column: samples.matrix(column) if there else np.full(shape, np.nan) for column in KL_COLUMNS
+    }
+    due = np.flatnonzero(np.isnan(known[KL_COLUMNS[1]][:, 0])).tolist()
+    texts, tokens = samples.rows("completion"), samples.rows("token_ids")
     rows = [
-        [Response(text, tuple(ids or ())) for text, ids in zip(*row, strict=True)]
-        for row in zip(samples.rows("completion"), samples.rows("token_ids"), strict=True)
+        [Response(text, tuple(ids or ())) for text, ids in zip(texts[at], tokens[at], strict=True)]
+        for at in due
     ]
+    conversations = [comparison.prompts[at].messages for at in due]
     sampler = models.policy(comparison.models[name])
-    kl = _kl(comparison, models, sampler, [p.messages for p in comparison.prompts], rows)
-    return {column: pa.array(values.ravel(), from_pandas=True) for column, values in kl.items()}
+    measured = _kl(comparison, models, sampler, conversations, rows)
+    for column, values in measured.items():
+        known[column][due] = values
+    return {column: pa.array(values.ravel(), from_pandas=True) for column, values in known.items()}

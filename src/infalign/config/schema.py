@@ -136,6 +136,14 @@ class Calibration(Section):
     samples: Annotated[PositiveInt, Field(ge=2)] = 64
     """Reference samples per prompt, K."""
 
+    store: str | None = None
+    """Folder of a calibration store to use, such as that of another run, instead of drawing
+    samples. It must fit the model, the sampling settings, the reward and the prompts, and is not
+    changed."""
+
+    extend: bool = False
+    """Draw the samples that `store` lacks into the run folder, instead of an error."""
+
     calibrator: Literal["auto", "ecdf", "tail", "pooled", "pooled-ranks"] = "auto"
     """How samples become quantiles. ecdf: the rank among the prompt's own samples. tail: ecdf with
     a Pareto tail beyond the samples. pooled: the shape of the reward
@@ -401,6 +409,12 @@ class Config(Section):
                     f"`train.group` is {group}, but {method.name} needs more responses per prompt "
                     f"than the {draws} that {self.procedure} draws"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _only_a_store_is_extended(self):
+        if self.calibration.extend and self.calibration.store is None:
+            raise ValueError("`calibration.extend` extends `calibration.store`, which is not set")
         return self
 
     @model_validator(mode="after")

@@ -11,7 +11,9 @@ from infalign.models.fingerprints import reward_fingerprint
 from infalign.models.functions import beside
 from infalign.models.rewards import load_reward
 from infalign.models.specs import ModelSpec
+from infalign.pipeline.calibration import open_calibration
 from infalign.pipeline.folder import Run
+from infalign.pipeline.history import read_current
 from infalign.pipeline.read import read_calibration, read_design
 from infalign.prompts import fingerprint, load_prompts
 from infalign.shaping import AsCalibrated, Monitor, Shaper, TrainingReward
@@ -38,13 +40,15 @@ def open_run(
       needed and not given.
     """
     folder = Path(folder)
-    for name in ("config.yaml", "design.json"):
+    manifest = Manifest(folder)
+    for stage in (None, "design"):
+        name = read_current(manifest).get(stage, "design.json") if stage else "config.yaml"
         if not (folder / name).is_file():
             raise DataError(
                 f"{folder} is not a designed run: it has no {name}. Make it one with: "
                 f"infalign run CONFIG.yaml --until design --out {folder}"
             )
-        Manifest(folder).require(folder / name)
+        manifest.require(folder / name)
     config = load_config(folder / "config.yaml")
     require_trust(config, folder / "config.yaml", trust_remote_code)
     config._folder = None if directory is None else Path(directory).resolve()
@@ -166,7 +170,9 @@ def policy_text(run: Run) -> PolicyText | None:
 
 def run_shaper(run: Run) -> Shaper:
     """The shaper that the run trains with; DataError if its reward or prompts have changed."""
-    store = CalibrationStore.open(run.folder / "calibration")
+    store = open_calibration(
+        run.store_path, run.prompts, run.config.calibration.samples, run.config.reward
+    )
     # A run also compares the model. Here the framework uses its own model, and hashing the weights
     # would take minutes in each worker.
     with beside(run.config.folder):

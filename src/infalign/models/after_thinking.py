@@ -8,7 +8,7 @@ from infalign._thinking import answer_after_thinking
 from infalign.seeds import derived, prompt_keys
 from infalign.text import finished
 
-from .interfaces import Conversation, Response, Sampler
+from .interfaces import Conversation, Response, Sampler, sample_from
 from .unanswered import Place, with_answers
 
 
@@ -41,17 +41,21 @@ class AfterThinking:
         *,
         seed: int,
         keys: Sequence[str] | None = None,
+        first: int = 0,
     ) -> list[list[Response]]:
-        """`n` answers to each conversation, as `Sampler.sample`."""
+        """`n` answers to each conversation, as `Sampler.sample`.
+
+        - `first`: number of the first answer to each, after those that were drawn before.
+        """
         keys = prompt_keys(keys, conversations)
-        drawn = self.sampler.sample(conversations, n, seed=seed, keys=keys)
+        drawn = sample_from(self.sampler, conversations, n, first, seed=seed, keys=keys)
 
         def again(places: Sequence[Place], attempt: int) -> list[Response]:
             rows = self.sampler.sample(
                 [conversations[i] for i, _ in places],
                 1,
                 seed=derived(seed, "again", attempt),
-                keys=[f"{k} {keys[i]}" for i, k in places],
+                keys=[f"{first + k} {keys[i]}" for i, k in places],
             )
             return [self._answer(row[0]) for row in rows]
 

@@ -130,6 +130,7 @@ class LanguageModel:
         *,
         seed: int,
         keys: Sequence[str] | None = None,
+        first: int = 0,
         batch_size: int | None = None,
     ) -> list[list[Response]]:
         """`n` independent responses to each conversation, in the order given.
@@ -143,11 +144,12 @@ class LanguageModel:
         responses where the model's cache can be repeated.
 
         - `keys`: one name for each conversation, all different. Default: "0", "1", …
+        - `first`: number of the first response to each, after those that were drawn before.
         - `batch_size`: responses generated at once. Default: the model's own `batch_size`.
 
         `Response.logprob` is the log-probability under `temperature` and `top_p`.
         """
-        n = _check.count("n", n)
+        n, first = _check.count("n", n), _check.count("first", first, at_least=0)
         batch_size = self.batch_size if batch_size is None else batch_size
         batch_size = _check.count("batch_size", batch_size)
         keys = prompt_keys(keys, conversations)
@@ -158,9 +160,9 @@ class LanguageModel:
         order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))
         answers: list[list[Response]] = [[] for _ in prompts]
         responses, done = n * len(prompts), 0
-        for part, first, copies in _batches(order, n, batch_size):
-            own = len(part) * copies
-            numbers = [uniforms(seed, keys[i], first, copies, self.max_new_tokens) for i in part]
+        for part, drawn_before, copies in _batches(order, n, batch_size):
+            own, at = len(part) * copies, first + drawn_before
+            numbers = [uniforms(seed, keys[i], at, copies, self.max_new_tokens) for i in part]
             with _progress.share(done / responses, (done + own) / responses):
                 drawn = self._draw([prompts[i] for i in part], copies, np.concatenate(numbers))
             done += own

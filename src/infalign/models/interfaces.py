@@ -1,8 +1,11 @@
 """The interfaces of models for decoding and evaluation: a policy samples, a reward scores."""
 
+import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
+
+from infalign.seeds import derived
 
 Conversation = Sequence[dict]
 """Chat messages, `{"role": …, "content": …}`; the last is the user's."""
@@ -50,7 +53,31 @@ class Sampler(Protocol):
 
         - `keys`: one name for each conversation, all different, such as prompt ids. Default: "0",
           "1", …
+
+        A sampler may also take `first`, the number of the first response to each prompt.
         """
+
+
+def sample_from(
+    sampler: Sampler,
+    conversations: Sequence[Conversation],
+    n: int,
+    first: int,
+    *,
+    seed: int,
+    keys: Sequence[str],
+) -> list[list[Response]]:
+    """`n` more responses to each conversation, after `first` that were drawn before.
+
+    A sampler that takes `first` continues its own responses: they are those that `first + n` at
+    once would have ended with. Any other sampler, such as a server's model, draws independent ones
+    with a seed of their own.
+    """
+    if not first:
+        return sampler.sample(conversations, n, seed=seed, keys=keys)
+    if "first" in inspect.signature(sampler.sample).parameters:
+        return sampler.sample(conversations, n, seed=seed, keys=keys, first=first)  # type: ignore[call-arg]
+    return sampler.sample(conversations, n, seed=derived(seed, "from", first), keys=keys)
 
 
 class Scorer(Protocol):

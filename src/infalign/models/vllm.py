@@ -68,10 +68,12 @@ class VLLMModel:
         *,
         seed: int,
         keys: Sequence[str] | None = None,
+        first: int = 0,
     ) -> list[list[Response]]:
         """`n` responses to each conversation, reproducible for the same seed, key and engine.
 
         - `keys`: one name for each conversation, all different. Default: "0", "1", …
+        - `first`: number of the first response to each, after those that were drawn before.
         """
         keys = prompt_keys(keys, conversations)
         new = self.max_new_tokens
@@ -84,7 +86,8 @@ class VLLMModel:
                 temperature=self.temperature,
                 top_p=self.top_p,
                 max_tokens=self.max_new_tokens,
-                seed=request_seed(seed, key, bits=62),  # leaves room for these numbers below 2⁶³
+                # 62 bits leave room for these numbers below 2⁶³.
+                seed=request_seed(seed, key, bits=62) + first,
                 logprobs=0,
             )
             for key in keys

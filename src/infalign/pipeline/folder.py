@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -30,6 +31,12 @@ from infalign.models.specs import ModelSpec
 from infalign.prompts import Prompt, RunPrompts, fingerprint, run_prompts
 from infalign.seeds import derived
 
+from .history import read_current, write_current
+from .inputs import Inputs
+
+FORMER = "configs"
+"""The folder of the configurations of former calls."""
+
 PACKAGES = ("infalign", "torch", "transformers", "trl", "numpy", "scipy")
 FIRST = "provenance.json"
 """The first file of a run; a folder that contains it is a run folder."""
@@ -48,80 +55,95 @@ class Run:
 
         - `check`: raises an error if the run cannot be done as configured.
 
-        Raises ConfigError when the folder holds a run of another configuration, DataError when a
-        model, reward, judge or prompt cannot be used, and SolveError when no policy has the KL.
+        Raises DataError when a model, reward, judge or prompt cannot be used, and SolveError when
+        no policy has the KL.
         """
         run = cls(config, Path(folder))
         require_run(run.folder)
-        stated = config.model_dump(mode="json", exclude_none=True)
-        begun = run._require_same(stated)
-        # All checks of the input come before the first write.
-        check(run)
-        provenance = run.provenance
+        check(run)  # before the first write
+        inputs = {name: run.provenance[name] for name in ("seed", "fingerprints")}
         storage.sweep(run.folder)
-        inputs = Stage(run.manifest, "calibrate", {"configuration": run.configuration})
-        if not (begun and inputs.has(run.folder / FIRST)):
-            with inputs.recording(run.folder / FIRST):
-                storage.write_json(run.folder / FIRST, provenance)
-        if not (begun and inputs.has(run.config_file)):
-            with inputs.recording(run.config_file):
-                storage.write_text(run.config_file, yaml.safe_dump(stated, sort_keys=False))
+        run._record(run.folder / FIRST, inputs, run.provenance, storage.write_json)
+        stated = config.model_dump(mode="json", exclude_none=True)
+        run._keep_former_configuration(stated)
+        text = yaml.safe_dump(stated, sort_keys=False)
+        run._record(run.config_file, stated, text, storage.write_text)
         return run
 
-    def _require_same(self, stated: dict) -> bool:
-        """Whether the run has begun: until the first samples are stored, the configuration can
-        still be corrected. Raises ConfigError if it began with another configuration."""
-        known = self.manifest.made_from(self.config_file)
-        if known is None or not (self.folder / "calibration" / "manifest.json").exists():
-            return False
-        if self.config_file.exists():
-            self.manifest.require(self.config_file)
-            storage.require_same(
-                yaml.safe_load(self.config_file.read_text(encoding="utf-8")),
-                stated,
-                f"{self.folder} holds a run of another configuration:",
-                "Choose another folder with --out, or restore those values.",
-            )
-        elif known["configuration"] != self.configuration:
-            raise ConfigError(
-                f"{self.folder} holds a run of another configuration, whose config.yaml was "
-                "removed. Choose another folder with --out, or restore that file."
-            )
-        return True
+    def _record(
+        self, path: Path, inputs: object, content: Any, write: Callable[[Path, Any], None]
+    ) -> None:
+        """Write one of the first files, unless it is there from the same inputs."""
+        stage = Stage(self.manifest, "calibrate", {"inputs": storage.fingerprint(inputs)})
+        if stage.is_current(path):
+            self.manifest.require(path)
+            return
+        with stage.recording(path):
+            write(path, content)
+
+    def _keep_former_configuration(self, stated: dict) -> None:
+        """Copy the configuration of the last call to `configs/`, if this is another one."""
+        if self.config_file not in self.manifest or not self.config_file.exists():
+            return
+        self.manifest.require(self.config_file)
+        text = self.config_file.read_text(encoding="utf-8")
+        if yaml.safe_load(text) == storage.as_json(stated):
+            return
+        folder = self.folder / FORMER
+        known = sorted(folder.glob("config-*.yaml")) if folder.is_dir() else []
+        if any(path.read_text(encoding="utf-8") == text for path in known):
+            return
+        path = folder / f"config-{len(known) + 1}.yaml"
+        with self.manifest.recording(path, stage="calibrate"):
+            storage.write_text(path, text)
 
     @cached_property
     def manifest(self) -> Manifest:
         """The checksums of the run's files."""
         return Manifest(self.folder)
 
-    @cached_property
-    def configuration(self) -> str:
-        """Fingerprint of the configuration."""
-        return storage.fingerprint(self.config.model_dump(mode="json", exclude_none=True))
-
-    def stage(self, name: str, folder: Path | None = None, **inputs: object) -> Stage:
-        """A stage that works on the calibration, with what else it is made from.
-
-        - `folder`: the folder whose manifest lists its files. Default: that of the run.
-        """
-        calibration = storage.sha256(self.folder / "calibration" / "manifest.json")
-        made_from = {"configuration": self.configuration, "calibration": calibration[:16]}
-        manifest = self.manifest if folder is None else Manifest(folder)
-        return Stage(manifest, name, made_from | inputs)
-
     @property
     def config_file(self) -> Path:
-        """The configuration that the run began with."""
+        """The configuration of the last call."""
         return self.folder / "config.yaml"
 
     @property
+    def store_path(self) -> Path:
+        """The folder of the calibration store in use."""
+        return self.folder / str(read_current(self.manifest).get("calibration", "calibration"))
+
+    @property
     def design_file(self) -> Path:
-        """The file that the stage `design` writes."""
-        return self.folder / "design.json"
+        """The design in use, written by the stage `design`."""
+        return self.folder / str(read_current(self.manifest).get("design", "design.json"))
+
+    def attempt(self, method: str) -> Path:
+        """The folder of the training of a method that is in use."""
+        trained = read_current(self.manifest).get("train", {})
+        return self.folder / "train" / str(trained.get(method, method))
 
     def model_folder(self, method: str) -> Path:
         """The folder of the policy that a method trains."""
-        return self.folder / "train" / method / "model"
+        return self.attempt(method) / "model"
+
+    @property
+    def inputs(self) -> Inputs:
+        """The inputs of the stages after the calibration."""
+        return Inputs(self.config, self.prompts, self.fingerprints, self.store_path)
+
+    def design_stage(self) -> Stage:
+        """The stage `design`."""
+        return Stage(self.manifest, "design", self.inputs.design())
+
+    def train_stage(self, method: str) -> Stage:
+        """The part of the stage `train` that trains one method; needs the design."""
+        self.manifest.require(self.design_file)
+        design = storage.read_json(self.design_file)
+        return Stage(self.manifest, "train", self.inputs.training(method, design))
+
+    def use(self, stage: str, key: str, value: object) -> None:
+        """Name the result that is in use, as `history.write_current`."""
+        write_current(self.manifest, stage, key, value)
 
     @cached_property
     def procedure(self) -> RankProcedure:
@@ -164,6 +186,10 @@ class Run:
     @cached_property
     def comparison(self) -> Comparison:
         """The trained policies, and those trained elsewhere, on the held-out prompts."""
+        return self.compared()
+
+    def compared(self) -> Comparison:
+        """The comparison of the policies that are trained by now."""
         config = self.config
         trained = {m: str(self.model_folder(m)) for m in config.methods}
         elsewhere = config.evaluate.policies
@@ -190,6 +216,7 @@ class Run:
             kl_samples=config.evaluate.kl_samples,
             seed=config.seed,
             trust_remote_code=config.trust_remote_code,
+            renews=True,
         )
 
     @cached_property

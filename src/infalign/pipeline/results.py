@@ -25,10 +25,10 @@ from infalign.core import design as exact_design
 from infalign.errors import SolveError
 from infalign.json_lines import read_rows
 from infalign.methods import DESIGN, METHODS, OTHER, RAW, TrainingDesign, labels
-from infalign.stores import CalibrationStore, samples_of
+from infalign.stores import CalibrationStore
 
 from .folder import Run
-from .read import open_store, read_calibrator, read_design, read_outlook
+from .read import open_store, read_calibrator, read_design, read_outlook, run_samples
 
 LOGGED = {
     "step": "step",
@@ -81,7 +81,8 @@ class Theory:
         if name not in self.run.config.methods:
             return {"transform": "trained elsewhere", "theory": {}}
         # The path is relative to the run folder, which may be moved.
-        own = {"model": f"train/{name}/model"}
+        trained = self.run.attempt(name).name
+        own = {"model": f"train/{trained}/model", "trained": trained}
         trained_on = METHODS[name].trained_on
         if trained_on == OTHER:
             return own | {"transform": "none", "theory": {}}
@@ -136,8 +137,7 @@ def _calibration(run: Run, measured: Measured, theory: Theory) -> dict:
     Quantiles of fresh reference samples must be uniform: half of each prompt's samples are ranked
     among the other half.
     """
-    ids = [prompt.id for prompt in run.prompts]
-    rows = samples_of(run.folder / "calibration", ids, ["reward"]).matrix("reward")
+    rows = run_samples(run, ["reward"]).matrix("reward")
     half = rows.shape[1] // 2
     rng = np.random.default_rng(run.seed("uniformity"))
     u = np.sort(randomized_quantiles(rows[:, half:], rows[:, :half], rng=rng), axis=None)
@@ -185,7 +185,7 @@ def _scaled(values: np.ndarray) -> list[float]:
 
 def metrics_file(run: Run, method: str) -> Path:
     """The log of on-policy steps; absent for offline methods."""
-    return run.folder / "train" / method / "on_policy" / "metrics.jsonl"
+    return run.attempt(method) / "on_policy" / "metrics.jsonl"
 
 
 def has_metrics(run: Run, method: str) -> bool:

@@ -1,5 +1,6 @@
 """Run the stages in order, continuing from the state of the folder."""
 
+import logging
 from pathlib import Path
 
 from infalign import _check, storage
@@ -9,9 +10,12 @@ from infalign.models.functions import beside
 
 from . import stages
 from .checks import check, checks_of
+from .costs import metered
 from .folder import Run, require_run
+from .inputs import STAGES
+from .plan import changes, plan_of
 
-STAGES = ("calibrate", "design", "train", "evaluate", "report")
+LOG = logging.getLogger(__name__)
 
 
 def run(
@@ -24,9 +28,10 @@ def run(
 
     - `report`: called with the name of a task, the units done and the total.
 
-    Raises ConfigError if the folder holds a run of another configuration, if TRL does not have an
-    option, or if the model cannot be trained; DataError if model, reward or prompts cannot be used;
-    MissingExtraError without torch and TRL.
+    What was made from other inputs stays in the folder, and is used again when they come back.
+
+    Raises ConfigError if TRL does not have an option, or if the model cannot be trained; DataError
+    if model, reward or prompts cannot be used; MissingExtraError without torch and TRL.
     """
     _check.one_of("until", until, STAGES)
     require_run(Path(folder))
@@ -38,16 +43,23 @@ def _run(config: Config, folder: Path, until: str, report: stages.Report) -> Run
     require_libraries()
     trained = is_trained(until)
     with beside(config.folder):
-        current = Run.start(config, folder, lambda run: check(checks_of(run, trained=trained)))
-        for stage in STAGES[: STAGES.index(until) + 1]:
-            if stage == "report":
-                from infalign.reports.page import build_report
 
-                report(stage, 0, 1)
-                build_report(current.folder)
-                report(stage, 1, 1)
-            else:
-                getattr(stages, stage)(current, report)
+        def ready(new: Run) -> None:
+            check(checks_of(new, trained=trained))
+            if lines := changes(plan_of(new, until)):
+                LOG.info("In %s:\n  %s", folder, "\n  ".join(lines))
+
+        current = Run.start(config, folder, ready)
+        for stage in STAGES[: STAGES.index(until) + 1]:
+            with metered(current.folder, stage, report) as measured:
+                if stage == "report":
+                    from infalign.reports.page import build_report
+
+                    measured(stage, 0, 1)
+                    build_report(current.folder)
+                    measured(stage, 1, 1)
+                else:
+                    getattr(stages, stage)(current, measured)
     return current
 
 

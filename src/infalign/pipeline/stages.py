@@ -18,18 +18,21 @@ from infalign.collection import Local, OnRay, collect
 from infalign.comparison.run import measure
 from infalign.config import SamplingSettings
 from infalign.core import parse_transform
-from infalign.manifest import Manifest
-from infalign.methods import Setting, training_design
+from infalign.manifest import Manifest, Stage
+from infalign.methods import METHODS, Setting, training_design
 from infalign.models.fingerprints import function_parts
 from infalign.models.functions import beside
 from infalign.models.rewards import load_reward
 from infalign.models.samplers import load_sampler
 from infalign.models.specs import ModelSpec
-from infalign.stores import CalibrationStore, samples_of
+from infalign.stores import CalibrationStore
 from infalign.stores.resumable import BATCHES, Report
 
+from .calibration import choose_store
 from .folder import Run
-from .read import open_store, read_calibration, read_design
+from .history import place
+from .inputs import stated
+from .read import open_store, read_calibration, read_design, run_samples
 from .results import has_metrics, metrics_file, summarize_run
 
 if TYPE_CHECKING:
@@ -39,8 +42,15 @@ LOG = logging.getLogger(__name__)
 
 
 def calibrate(run: Run, report: Report) -> None:
-    """Write K scored reference samples per prompt to `calibration/`."""
-    config, folder = run.config, run.folder / "calibration"
+    """Write K scored reference samples per prompt to `calibration/`, unless a store has them.
+
+    Stored responses are used again: only the missing ones are drawn, into a store of their own.
+    """
+    config, chosen = run.config, choose_store(run)
+    if chosen.finished:
+        _use_store(run, chosen.path)
+        report("calibrate", len(run.prompts), len(run.prompts))
+        return
     engine = {"local": Local, "ray": OnRay}[config.engine]
     load = partial(
         load_both,
@@ -54,13 +64,24 @@ def calibrate(run: Run, report: Report) -> None:
         run.prompts,
         engine(load),
         config.calibration.samples,
-        folder,
+        chosen.path,
         seed=run.seed("calibrate"),
-        provenance=run.fingerprints,
+        provenance=chosen.provenance,
         responses=BATCHES * config.sampling.batch_size,
         report=partial(report, "calibrate"),
+        loans=chosen.loans,
+        load_scorer=lambda: run.reward,
+        reward=config.reward,
     )
-    warn_of_constant(CalibrationStore.open(folder), config.reward)
+    _use_store(run, chosen.path)
+
+
+def _use_store(run: Run, path: Path) -> None:
+    """Make a store the run's calibration."""
+    own, folder = path.absolute(), run.folder.absolute()
+    inside = own.is_relative_to(folder)
+    run.use("calibrate", "calibration", str(own.relative_to(folder) if inside else own))
+    warn_of_constant(open_store(run), run.config.reward)
 
 
 def warn_of_constant(store: CalibrationStore, reward: str) -> None:
@@ -108,8 +129,9 @@ MOST_TIES = 0.05
 
 def design(run: Run, report: Report) -> None:
     """Write the transform for the procedure, the KL budget and K samples to `design.json`."""
-    store, stage = open_store(run), run.stage("design")
-    if not stage.has(run.design_file):
+    store, stage = open_store(run), run.design_stage()
+    own = place(stage, run.folder / "design.json")
+    if not stage.has(own.path):
         warn_of_ties(store)
         name, reason = chosen_calibrator(run, store)
         learned = StoreCalibration.fit(store, CALIBRATORS[name]).learned
@@ -123,8 +145,9 @@ def design(run: Run, report: Report) -> None:
             outlook=outlook_of(learned, some_rewards(store)),
         )
         calibrator = {"name": name, "reason": reason}
-        with stage.recording(run.design_file):
-            storage.write_json(run.design_file, {"calibrator": calibrator, **designed.to_json()})
+        with stage.recording(own.path):
+            storage.write_json(own.path, {"calibrator": calibrator, **designed.to_json()})
+    run.use("design", "design", own.path.name)
     report("design", 1, 1)
 
 
@@ -158,11 +181,11 @@ def train(run: Run, report: Report) -> None:
     from infalign.training.policy import train_policy
     from infalign.training.recipe import Recipe
 
-    stage = run.stage("train", design=storage.sha256(run.design_file)[:16])
     for method in run.config.methods:
-        out, label = run.folder / "train" / method, f"train {method}"
-        stage.require_current(out)
-        files = [out / LANDING, run.model_folder(method)]
+        stage, label = run.train_stage(method), f"train {method}"
+        out = place(stage, run.folder / "train" / method, METHODS.keys() - {method}).path
+        run.use("train", f"train.{method}", out.name)
+        files = [out / LANDING, out / "model"]
         if has_metrics(run, method):
             files.append(metrics_file(run, method))
         if all(map(stage.has, files)):
@@ -204,8 +227,7 @@ def stored_samples(run: Run) -> "StoredSamples":
     """The samples of the run's calibration, in the order of its prompts."""
     from infalign.training.offline import StoredSamples
 
-    ids = [prompt.id for prompt in run.prompts]
-    samples = samples_of(run.folder / "calibration", ids, ["tokens", "logprob", "reward"])
+    samples = run_samples(run, ["tokens", "logprob", "reward"])
     return StoredSamples(
         run.prompts, samples.rows("tokens"), samples.matrix("logprob"), samples.matrix("reward")
     )
@@ -215,19 +237,21 @@ def evaluate(run: Run, report: Report) -> None:
     """Draw samples, rewards and KLs on the held-out prompts, then write
     `evaluation/results.json`."""
     folder = run.folder / "evaluation"
-    measured = measure(run.comparison, Manifest(folder), report)
+    measured = measure(run.compared(), Manifest(folder), report)
     logs = [metrics_file(run, m) for m in run.config.methods if has_metrics(run, m)]
     tables = {path.name: storage.sha256(path) for path in sorted(folder.glob("*.parquet"))}
     answers = run.config.evaluate.answers
     own = ModelSpec.parse(answers).kind == "python"
-    stage = run.stage(
-        "evaluate",
-        folder,
-        design=storage.sha256(run.design_file)[:16],
-        training=storage.fingerprint([storage.sha256(log) for log in logs]),
-        samples=storage.fingerprint(tables),
-        answers=function_parts(answers, "answers") if own else answers,
-    )
+    made_from = {
+        **stated(run.config, "evaluate"),
+        "calibration": run.inputs.calibration(),
+        "design": storage.sha256(run.design_file)[:16],
+        "trained": {method: run.attempt(method).name for method in run.config.methods},
+        "logs": storage.fingerprint([storage.sha256(log) for log in logs]),
+        "samples": storage.fingerprint(tables),
+        "answers": function_parts(answers, "answers") if own else answers,
+    }
+    stage = Stage(Manifest(folder), "evaluate", made_from)
     results = folder / "results.json"
     if not (stage.is_current(results) and stage.has(results)):
         with stage.recording(results):

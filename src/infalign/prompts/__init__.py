@@ -2,15 +2,18 @@
 
 from .held_out import RunPrompts, run_prompts
 from .load import load_prompts, require_readable
-from .prompt import Prompt, columns_fingerprint, fingerprint
+from .prompt import CHECKSUM, Prompt, checksum, columns_fingerprint, fingerprint, read_by
 from .scoring import require_scorable, score_responses
 
 __all__ = [
+    "CHECKSUM",
     "Prompt",
     "RunPrompts",
+    "checksum",
     "columns_fingerprint",
     "fingerprint",
     "load_prompts",
+    "read_by",
     "require_readable",
     "require_scorable",
     "run_prompts",

@@ -1,11 +1,16 @@
 """A prompt: a conversation that is to be answered, its id, and what else rewards get with it."""
 
+import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from infalign import storage
 from infalign.models.fingerprints import columns_read
 from infalign.stores import prompt_sets
+
+CHECKSUM = "prompt_checksum"
+"""The column of stored samples that tells whether a prompt still is what was asked."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +61,21 @@ def columns_fingerprint(prompts: Iterable[Prompt], reward: str) -> dict[str, str
     parts = [(p.id, *read(p)) for p in prompts]
     own = any(len(part) > 1 for part in parts)
     return {"columns of the prompts": prompt_sets.of_members(parts)} if own else {}
+
+
+def checksum(prompt: Prompt) -> str:
+    """Checksum of what a model is asked: the messages."""
+    return storage.fingerprint(prompt.messages)
+
+
+def read_by(prompts: Sequence[Prompt], reward: str) -> dict[str, str]:
+    """Prompt id → checksum of what a reward may read of the prompt beside its messages; empty if
+    that is nothing."""
+    read = _read(prompts, reward)
+    own = {p.id: read(p) for p in prompts}
+    if not any(own.values()):
+        return {}
+    return {i: hashlib.sha256(repr(value).encode()).hexdigest()[:16] for i, value in own.items()}
 
 
 def _read(prompts: Sequence[Prompt], reward: str | None) -> Callable[[Prompt], tuple[dict, ...]]:

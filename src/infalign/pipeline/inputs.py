@@ -1,0 +1,177 @@
+"""What each stage of a run reads: the one table from which it follows which stages run again.
+
+A stage that is finished stays finished as long as the values of its inputs are the same. An input
+is a key of the configuration, by its value; what a key names, by its content; or an earlier stage,
+by its result.
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from infalign import storage
+from infalign.config import Config, Training
+from infalign.methods import METHODS, RAW, Offline
+from infalign.prompts import Prompt
+from infalign.stores.manifest import NAME
+
+UNREAD = ("engine", "trust_remote_code", "sampling.batch_size", "calibration.extend")
+"""Keys that say where and how something is computed, and change no result but for rounding."""
+
+CONTENT = ("model", "reward", "prompts.*", "calibration.store")
+"""Keys that count by what they name, such as the weights in a folder; a path may change."""
+
+
+@dataclass(frozen=True)
+class Reads:
+    """The inputs of a stage."""
+
+    keys: tuple[str, ...]
+    """Keys of the configuration; `section.*` is all keys of a section."""
+
+    stages: tuple[str, ...] = ()
+    """Earlier stages whose results it reads."""
+
+
+READS: Mapping[str, Reads] = {
+    "calibrate": Reads(
+        (
+            *("model", "reward", "prompts.*", "sampling.*", "seed"),
+            *("calibration.samples", "calibration.store"),
+        )
+    ),
+    "design": Reads(
+        ("procedure", "against", "kl", "beta", "transform", "calibration.calibrator"),
+        ("calibrate",),
+    ),
+    "train": Reads(
+        (
+            *("model", "reward", "prompts.*", "procedure", "against", "seed", "train.*"),
+            *("sampling.temperature", "sampling.max_new_tokens", "sampling.strip"),
+        ),
+        ("calibrate", "design"),
+    ),
+    "evaluate": Reads(
+        (
+            *("model", "reward", "sampling.*", "procedure", "against", "transform", "seed"),
+            *("evidence", "train.method", "train.baselines", "evaluate.*"),
+        ),
+        ("calibrate", "design", "train"),
+    ),
+    "report": Reads((), ("evaluate",)),
+}
+"""The inputs of every stage, in the order in which the stages run."""
+
+STAGES = tuple(READS)
+
+
+def keys_of(config: BaseModel, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Every key of a configuration under its dotted name, with its value; maps are values."""
+    for name in type(config).model_fields:
+        value = getattr(config, name)
+        if isinstance(value, BaseModel):
+            yield from keys_of(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def is_among(key: str, patterns: tuple[str, ...]) -> bool:
+    """Whether one of the patterns stands for a key."""
+    return any(fnmatchcase(key, pattern) for pattern in patterns)
+
+
+def stated(config: Config, stage: str) -> dict[str, Any]:
+    """The keys that a stage reads by their value, with their values."""
+    by_value = {
+        key: value
+        for key, value in keys_of(config)
+        if is_among(key, READS[stage].keys) and not is_among(key, UNREAD + CONTENT)
+    }
+    if "against" in by_value:  # the same, whether it is stated or follows from `procedure`
+        by_value["against"] = config.against or config.procedure
+    return by_value
+
+
+def stated_for(config: Config, method: str) -> dict[str, Any]:
+    """`stated` for the training of one method, which does not read all of `train`."""
+    unread = _unread_training(config.train, method)
+    own = stated(config, "train")
+    return {key: value for key, value in own.items() if key not in unread}
+
+
+def _unread_training(train: Training, method: str) -> set[str]:
+    """The keys under `train` that the training of a method does not read."""
+    steps = {"steps", "learning_rate", "batch_size", "group", "save_steps", "trl"}
+    warm_start = {"warm_start_learning_rate", "warm_start_batch_size"}
+    unread = {"method", "baselines"}
+    if isinstance(METHODS[method], Offline):
+        unread |= steps | {"warm_start"}
+    else:
+        unread |= {"passes"}
+        if not train.warm_start:
+            unread |= warm_start
+        if not train.steps:
+            unread |= steps - {"steps", "group"}
+    return {f"train.{name}" for name in unread}
+
+
+def read_of_design(method: str, design: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of a design that the training of a method reads: of methods on the raw reward, the
+    KL alone.
+
+    - `design`: the content of the design's file.
+    """
+    read = {"kl": design["kl"]}
+    if METHODS[method].trained_on != RAW:
+        read["calibrator"] = design["calibrator"]["name"]
+        read |= {name: design[name] for name in ("transform", "beta")}
+    return read
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The values of the inputs of a run's stages: what is fingerprinted as `made_from`."""
+
+    config: Config
+    prompts: Sequence[Prompt]
+    fingerprints: Mapping[str, object]
+    """Of model, tokenizer, chat template and reward."""
+
+    store: Path
+    """The calibration store."""
+
+    def calibration(self) -> dict[str, object]:
+        """What stands for the calibration: the store's content, and which part of it is used."""
+        return {
+            "store": storage.sha256(self.store / NAME)[:16],
+            "samples": self.config.calibration.samples,
+            "prompts": self.fingerprints["prompts"],
+        }
+
+    def design(self) -> dict[str, object]:
+        """The inputs of the design."""
+        return {**stated(self.config, "design"), "calibration": self.calibration()}
+
+    def training(self, method: str, design: Mapping[str, Any]) -> dict[str, object]:
+        """The inputs of the training of one method.
+
+        - `design`: the content of the design's file.
+        """
+        names = ("model", "tokenizer", "chat_template", "reward")
+        asked = [
+            json.dumps([p.id, p.messages, dict(p.columns), p.plain], sort_keys=True, default=str)
+            for p in self.prompts
+        ]
+        return {
+            **stated_for(self.config, method),
+            **{name: self.fingerprints.get(name) for name in names},
+            # Training depends on the order of the prompts: the last ones are held out.
+            "prompts": storage.fingerprint(asked),
+            "calibration": self.calibration(),
+            "design": read_of_design(method, design),
+        }
