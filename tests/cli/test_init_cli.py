@@ -195,6 +195,24 @@ def test_a_data_set_of_the_hub_is_named_and_not_read(cli, here):
     assert config.prompts.dataset == "who/what" and config.train.lora == 16
 
 
+@pytest.mark.parametrize(
+    ("installed", "account", "shown"),
+    [
+        ([], {}, None),
+        (["tensorboard", "trackio", "wandb"], {}, ("tensorboard", "trackio")),
+        (["wandb"], {"WANDB_MODE": "offline"}, ("wandb",)),
+    ],
+)
+def test_installed_trackers_are_turned_on(cli, here, monkeypatch, installed, account, shown):
+    monkeypatch.setattr("infalign.cli.init.find_spec", lambda name: name in installed)
+    for name in ("WANDB_API_KEY", "WANDB_MODE"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in account.items():
+        monkeypatch.setenv(name, value)
+    assert cli("init", "--yes")[0] == 0
+    assert load_config(here / "config.yaml").train.report_to == shown
+
+
 def test_every_key_is_written_as_it_is_read_and_explained():
     values = {
         "model": "a: b",

@@ -1,5 +1,6 @@
 """`infalign init`: a commented configuration for what is here, and a reward function to edit."""
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
@@ -36,8 +37,11 @@ SHARES = (0.1, 0.2, 0.3, 0.4, 0.5)
 LARGE = 5e8
 """Size of a model's weights above which adapters are trained, in bytes."""
 
-REPORTS = ("tensorboard", "trackio", "wandb")
-"""What can show a run while it trains, if installed."""
+TRACKERS = ("tensorboard", "trackio", "wandb")
+"""What shows a run while it trains, if it is installed."""
+
+ACCOUNT = ("WANDB_API_KEY", "WANDB_MODE")
+"""Without one of these, wandb would ask for an account in the middle of a run."""
 
 
 def init(
@@ -224,7 +228,6 @@ def _values(
     context = next((known[k] for k in CONTEXT if isinstance(known.get(k), int)), 10**6)
     large = sum(f.stat().st_size for f in Path(model).glob("*.safetensors")) > LARGE
     own = ModelSpec.parse(model).kind == "path"
-    shown = [name for name in REPORTS if find_spec(name)]
     return {
         "model": model,
         "reward": reward,
@@ -246,12 +249,16 @@ def _values(
             "group": group,
             "lora": 16 if own and (large or not Path(model).exists()) else 0,
         }
-        | (
-            {"report_to": shown} if shown and "report_to" in type(config.train).model_fields else {}
-        ),
+        | ({"report_to": _trackers()} if _trackers() else {}),
         "evaluate": {"samples": max(config.evaluate.samples, draws)},
         "seed": config.seed,
     }
+
+
+def _trackers() -> list[str]:
+    """The trackers that work at once on this machine."""
+    account = any(name in os.environ for name in ACCOUNT)
+    return [t for t in TRACKERS if find_spec(t) and (account or t != "wandb")]
 
 
 CONTEXT = ("max_position_embeddings", "n_positions", "max_sequence_length", "seq_length")
