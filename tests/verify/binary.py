@@ -129,7 +129,8 @@ def judge(question: Question, found: verifiable.VerifiableOptimum) -> Errors:
     }
     asked = question.asked
     if "kl" in asked:
-        errors["budget, relative"] = abs(found.kl / asked["kl"] - 1)
+        # A KL of two nearly equal coins has an absolute error of a rounding.
+        errors["budget, relative"] = abs(found.kl - asked["kl"]) / max(asked["kl"], 1e-6)
     own = found.win_rate - found.beta * found.kl
     if found.beta > 0:
         best = sum(best_value(question, s, found.beta) for s in start[~stuck])
@@ -174,7 +175,7 @@ def _best_split(question: Question) -> float:
 
 
 def refusal(question: Question, error: SolveError) -> bool | None:
-    """Whether the budget is beyond all that can be spent, or its β below any number."""
+    """Whether the budget is beyond all that can be spent, or what it buys below any number."""
     if "kl" not in question.asked:
         return False
     start = question.rates
@@ -182,9 +183,12 @@ def refusal(question: Question, error: SolveError) -> bool | None:
     most = -np.log(free).sum() / start.size
     if question.asked["kl"] >= most * (1 - 1e-12):
         return True
-    if free.size == 1:
+    if free.size == 1:  # only one pass rate costs the budget
         return False
-    return None
+    fixed = start[(start == 0) | (start == 1)]
+    limit = question.win_rates(np.zeros(free.size), free).sum()
+    limit = (limit + question.win_rates(1 - fixed, fixed).sum()) / start.size
+    return True if _best_split(question) >= limit - 1e-13 else None
 
 
 BINARY = Family(

@@ -35,6 +35,10 @@ CUMULATION = _cumulation()
 class Tilt:
     """The policy f ∝ e^exponent, at the nodes of its panels."""
 
+    exponent: Callable[[np.ndarray], np.ndarray]
+    log_mass: float
+    """log ∫ e^exponent."""
+
     u: np.ndarray
     weights: np.ndarray
     log_density: np.ndarray
@@ -65,7 +69,27 @@ class Tilt:
         in_panel = (high - low)[:, None] / 2 * density @ CUMULATION.T
         before = np.concatenate([[0.0], np.cumsum((density * weights).sum(1))[:-1]])
         cdf = np.clip(before[:, None] + in_panel, 0, 1)
-        return cls(u, weights, values - values.max() - np.log(total), cdf)
+        log_mass = float(values.max() + np.log(total))
+        return cls(exponent, log_mass, u, weights, values - log_mass, cdf)
+
+    def density_at(self, u: np.ndarray) -> np.ndarray:
+        """f."""
+        return np.exp(self.exponent(u) - self.log_mass)
+
+    def cdf_at(self, u: np.ndarray) -> np.ndarray:
+        """F, from the panels below and a rule over the rest."""
+        shares = []
+        for end in u:
+            last = int(np.searchsorted(self.u[:, 0], end)) - 1
+            at, weights = _nodes(self.edges[[last]], np.array([end]))
+            below = (np.exp(self.log_density[:last]) * self.weights[:last]).sum()
+            shares.append(below + (self.density_at(at) * weights).sum())
+        return np.array(shares)
+
+    @property
+    def edges(self) -> np.ndarray:
+        """The lower ends of the panels."""
+        return np.append(0.0, np.cumsum(self.weights.sum(1)))[:-1]
 
     @property
     def kl(self) -> float:
