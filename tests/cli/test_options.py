@@ -473,7 +473,7 @@ def outcome(template, tmp_path, monkeypatch, capsys):
         return [float(sum(map(ord, c[-1]["content"]))) for c in completions]
 
     drift = SimpleNamespace(responses=32, changed=0.0, swapped=0.0)
-    dry = SimpleNamespace(checks=[], costs=[], speed=None, room=Room(0, 0))
+    dry = SimpleNamespace(checks=[], costs=[], speed=None, room=Room(0, 0), plan=[])
     replace("infalign.pipeline.dry.dry_run", lambda *a, **k: dry)
     replace("infalign.pipeline.dry.dry_comparison", lambda *a, **k: dry)
     replace("infalign.pipeline.run.run", lambda c, out, **k: SimpleNamespace(folder=out))

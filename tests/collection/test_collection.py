@@ -230,7 +230,7 @@ def test_the_bar_tells_rate_and_time_left(capsys):
 
 def test_a_log_tells_every_half_minute(capsys, monkeypatch):
     now = [0.0]
-    monkeypatch.setattr("infalign.cli.progress.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("infalign.cli.board.time.monotonic", lambda: now[0])
     with progress() as report:
         for done in range(8):
             report("calibrate", done, 8)

@@ -25,12 +25,11 @@ from contextlib import suppress
 from pathlib import Path
 from pkgutil import walk_packages
 
-from campaigns import Journal
-
 import infalign
 
 from . import disks, files, fuzz, kills, pairs, servers, texts
-from .outcomes import DEFECTS, Case
+from .journal import Journal
+from .outcomes import Case
 from .page import write_page
 from .world import World
 
@@ -75,8 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         whole += len(listed)
         cases = thinned(listed, options.scale, rng)
         known[part] = {case.name for case in cases}
-        done = journal.tried(but=DEFECTS if options.again else ())
-        todo += [(journal, c) for c in cases if c.name not in done]
+        todo += [(journal, c) for c in journal.missing(cases, again=options.again)]
     # Mixed, so that a campaign that ends early has tried some of everything.
     random.Random(options.seed).shuffle(todo)
     tried = {(j.path, row["case"]) for j in journals.values() for row in j.rows()}
@@ -161,8 +159,7 @@ def _judged(journal: Journal, case: Case, work: Path) -> bool:
             print(f"In the case {case.name}", file=sys.stderr)
             traceback.print_exc()
             return False
-        row = {"kind": case.kind, "case": case.name}
-        journal.add(row | {"outcome": verdict.outcome, "words": verdict.words})
+        journal.add(case, verdict)
     spent = time.monotonic() - began
     print(f"{case.name}: {verdict.outcome}, {spent:.1f} s", file=sys.stderr, flush=True)
     return True

@@ -10,10 +10,12 @@ from infalign.config import SamplingSettings, parse_config
 from infalign.demo import bundled
 from infalign.errors import DataError
 from infalign.models.hf import LanguageModel
-from infalign.pipeline.dry import dry_comparison, dry_run
+from infalign.pipeline.dry import dry_comparison, dry_run, due
 from infalign.pipeline.estimate import cost
 from infalign.pipeline.folder import Run
 from infalign.pipeline.measure import Speed, Trial, measure
+from infalign.pipeline.plan import Cost as PlannedCost
+from infalign.pipeline.plan import StagePlan
 from infalign.pipeline.workload import Workload, room, workloads
 from infalign.prompts import Prompt
 
@@ -96,6 +98,24 @@ def test_a_cost_is_the_work_at_the_measured_speed():
     assert found.tokens == 100 and found.disk == 10 * (16 + 4 * 10 + 40)
     # The policy, its gradients, two numbers of the optimizer and the reference; 64 responses.
     assert found.memory == 4 * 5000 + 64 * 100
+
+
+def test_only_what_is_missing_is_counted():
+    works = [
+        Workload("calibrate", generated=10, scored=10, stored=10),
+        Workload("train rloo", generated=10),
+        Workload("evaluate", generated=10, scored=20, stored=10),
+    ]
+    plans = [
+        StagePlan("calibrate", "calibrate", "extended", "", cost=PlannedCost(4, scored=3)),
+        StagePlan("train", "train rloo", "reused", ""),
+        StagePlan("evaluate", "evaluate reference", "reused", ""),
+        StagePlan("evaluate", "evaluate rloo", "to run", "", cost=PlannedCost(5)),
+    ]
+    calibrate, train, evaluate = due(works, plans)
+    assert (calibrate.generated, calibrate.scored, calibrate.stored) == (4, 7, 4)
+    assert train.reused and not evaluate.reused
+    assert (evaluate.generated, evaluate.scored, evaluate.stored) == (5, 10, 5)
 
 
 def test_a_reused_stage_costs_nothing():

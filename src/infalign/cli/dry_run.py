@@ -1,6 +1,5 @@
 """`--dry-run`: everything that can be checked and estimated before a run."""
 
-from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +10,7 @@ from rich.table import Table
 
 from infalign.config import Config
 
+from .board import duration
 from .progress import progress, quiet_libraries
 from .terminal import console
 
@@ -46,6 +46,8 @@ def dry_comparison(comparison: "Comparison", seconds: float) -> None:
 def _print(dry: "DryRun") -> None:
     screen = console()
     screen.print(f"{len(dry.checks)} checks passed: {', '.join(dry.checks)}.")
+    for line in dry.plan:
+        screen.print(line, soft_wrap=True)
     if dry.speed is not None:
         _print_costs(screen, dry)
         _print_basis(screen, dry, dry.speed)
@@ -70,7 +72,7 @@ def _print_costs(screen: Console, dry: "DryRun") -> None:
         "all",
         f"{sum(c.work.generated for c in dry.costs):,}",
         _count(sum(c.tokens for c in dry.costs)),
-        _time(sum(c.seconds for c in dry.costs)),
+        duration(sum(c.seconds for c in dry.costs)),
         _memory(max(dry.costs, key=lambda c: (c.memory is None, c.memory or 0))),
         decimal(sum(c.disk for c in dry.costs)),
     )
@@ -84,7 +86,7 @@ def _row(cost: "Cost") -> list[str]:
         cost.work.name,
         f"{cost.work.generated:,}",
         _count(cost.tokens),
-        _time(cost.seconds),
+        duration(cost.seconds),
         _memory(cost),
         decimal(cost.disk),
     ]
@@ -104,7 +106,7 @@ def _print_basis(screen: Console, dry: "DryRun", speed: "Speed") -> None:
         f"at once; {_rate(rate)} written, {_rate(1 / speed.scoring)} scored"
         + (f", {_rate(1 / speed.reading)} read" if speed.reading else "")
         + (f" and {_rate(1 / speed.learning)} trained on" if speed.learning else "")
-        + f" per second; {_time(speed.loading)} to load."
+        + f" per second; {duration(speed.loading)} to load."
     )
     length = speed.longest if speed.tokens is None else speed.tokens
     notes = [
@@ -167,14 +169,3 @@ def _count(number: float) -> str:
 
 def _rate(number: float) -> str:
     return f"{number:,.0f}" if number >= 10 else f"{number:.2g}"
-
-
-def _time(seconds: float) -> str:
-    """Seconds in words.
-
-    >>> _time(42.3), _time(4000), _time(200000)
-    ('42 s', '1:06:40', '2 days, 7:33:20')
-    """
-    if seconds < 60:
-        return f"{seconds:.0f} s" if seconds >= 1 else "< 1 s"
-    return str(timedelta(seconds=round(seconds)))

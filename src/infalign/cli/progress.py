@@ -2,7 +2,6 @@
 
 import logging
 import os
-import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,88 +9,54 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.highlighter import NullHighlighter
 from rich.logging import RichHandler
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    Task,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
-from rich.text import Text
 
-from infalign._check import visible
+from infalign import _progress
 
+from .board import Board
 from .terminal import above, console
 
 Report = Callable[[str, int, int], None]
 """Called with the name of a task, the steps done and the total."""
 
-SILENCE = 30
-"""Seconds between two lines of progress in a log."""
-
-
-class Rate(ProgressColumn):
-    """Steps per second, or per minute if slower, since the bar first moved."""
-
-    def render(self, task: Task) -> Text:
-        """The column's text."""
-        speed = task.finished_speed or task.speed
-        if not speed:
-            return Text("")
-        return Text(f"{speed:.1f}/s" if speed >= 1 else f"{60 * speed:.1f}/min")
+METRICS = "infalign.metrics"
+"""The logger that says each step of a training in a line."""
 
 
 @contextmanager
 def progress() -> Iterator[Report]:
     """A progress bar on stderr for each task of a command, with rate, elapsed time and time left.
 
-    If stderr is not a terminal, a line every `SILENCE` seconds reports progress as well.
+    If stderr is not a terminal, a line every half minute reports progress as well.
     """
-    columns = (
-        TextColumn("{task.description:32}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        Rate(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
+    with board() as shown:
+        yield shown.report
+
+
+@contextmanager
+def board() -> Iterator[Board]:
+    """As `progress`, for commands that also know what they are going to do."""
     screen = console(stderr=True)
-    # One step may take minutes, so the rate is averaged over the whole task. `above` does what
-    # rich's own redirection would do, which obeys control sequences.
-    bars = Progress(
-        *columns,
-        console=screen,
-        speed_estimate_period=1e9,
-        redirect_stdout=False,
-        redirect_stderr=False,
-    )
-    tasks: dict[str, TaskID] = {}
-    last = time.monotonic()
-
-    def report(what: str, done: int, total: int) -> None:
-        what = visible(what)
-        if what not in tasks:
-            tasks[what] = bars.add_task(what, total=total)
-            bars.start()  # not earlier: a command that fails at once prints only its message
-        bars.update(tasks[what], completed=done, total=total)
-        nonlocal last
-        if not screen.is_terminal and time.monotonic() - last >= SILENCE:
-            last = time.monotonic()
-            task = bars.tasks[tasks[what]]
-            speed, left = Rate().render(task), TimeRemainingColumn().render(task)
-            rest = f", {speed.plain}, {left.plain} left" if speed.plain else ""
-            screen.print(f"{what} {done}/{total}{rest}")
-
+    shown = Board(screen)
+    metrics, log = _Metrics(shown), logging.getLogger(METRICS)
+    log.addHandler(metrics)
     try:
-        with messages(screen), above(screen):
-            yield report
+        with messages(screen), above(screen), _progress.listening(shown.within):
+            yield shown
     finally:
-        if tasks:
-            bars.stop()
+        log.removeHandler(metrics)
+        shown.stop()
+
+
+class _Metrics(logging.Handler):
+    """Shows the last line of metrics, below the bars."""
+
+    def __init__(self, shown: Board) -> None:
+        super().__init__()
+        self._shown = shown
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Show the line of a step."""
+        self._shown.metrics(record.getMessage())
 
 
 @contextmanager
@@ -105,6 +70,7 @@ def messages(screen: Console | None = None) -> Iterator[None]:
         show_level=False,
         show_path=False,
     )
+    handler.addFilter(lambda record: record.name != METRICS)
     log.addHandler(handler)
     log.setLevel(logging.INFO)
     try:

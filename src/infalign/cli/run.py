@@ -10,7 +10,7 @@ import typer
 from infalign.config import Config, describe, load_config
 
 from . import dry_run as dry_runs
-from .progress import progress, quiet_libraries
+from .progress import board, quiet_libraries
 from .show import print_results
 from .usage import refuse
 
@@ -145,5 +145,5 @@ def _bring(config: Config, out: Path, until: str) -> "Run":
     from infalign.pipeline.run import run
 
     quiet_libraries()
-    with progress() as report:
-        return run(config, out, until=until, report=report)
+    with board() as shown:
+        return run(config, out, until=until, report=shown.report, begin=shown.plan)

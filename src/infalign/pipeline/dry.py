@@ -1,7 +1,7 @@
 """A run's checks, and what its stages would cost, without a run: nothing is written."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from infalign import _check
@@ -15,8 +15,9 @@ from .checks import check, checks_of, on_responses
 from .estimate import Cost, cost
 from .folder import Run, require_run
 from .measure import Speed, Trial, measure
+from .plan import StagePlan, changes, plan_of
 from .run import STAGES, is_trained, require_libraries
-from .workload import Room, evaluation, parameters_of, room, workloads
+from .workload import Room, Workload, evaluation, parameters_of, room, workloads
 
 Report = Callable[[str, int, int], None]
 
@@ -41,6 +42,8 @@ class DryRun:
 
     speed: Speed | None
     room: Room
+    plan: list[str] = field(default_factory=list)
+    """A line about each stage, where the folder holds results of the run."""
 
 
 def dry_run(
@@ -69,7 +72,8 @@ def dry_run(
         report("checks", 0, 1)
         passed = check(checks)
         report("checks", 1, 1)
-        works = workloads(run)
+        plans = plan_of(run, until)
+        works = due(workloads(run), plans)
         works = [w for w in works if w.name == "calibrate" or trained]
         if STAGES.index(until) < STAGES.index("evaluate"):
             works = [w for w in works if w.name != "evaluate"]
@@ -77,7 +81,25 @@ def dry_run(
         speed = _measured(Trial.of(run, trained), seconds, report)
     train = config.train if trained else None
     costs = [] if speed is None else [cost(work, speed, parameters, train) for work in works]
-    return DryRun(passed, costs, speed, room(works, parameters or 0, config.train.lora > 0))
+    left = room(works, parameters or 0, config.train.lora > 0)
+    return DryRun(passed, costs, speed, left, changes(plans))
+
+
+def due(works: Sequence[Workload], plans: Sequence[StagePlan]) -> list[Workload]:
+    """The work that is not done yet."""
+    own = {p.name: p for p in plans}
+    samples = [p for p in plans if p.stage == "evaluate"]
+    left = []
+    for work in works:
+        parts = samples if work.name == "evaluate" else [own[work.name]] if work.name in own else []
+        if parts and all(p.state == "reused" for p in parts):
+            work = replace(work, reused=True)
+        elif parts and work.name in ("calibrate", "evaluate"):
+            drawn, again = (sum(getattr(p.cost, n) for p in parts) for n in ("responses", "scored"))
+            scored = again + drawn * work.scored // work.generated
+            work = replace(work, generated=drawn, scored=scored, stored=drawn)
+        left.append(work)
+    return left
 
 
 def dry_comparison(

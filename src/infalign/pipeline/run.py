@@ -1,6 +1,7 @@
 """Run the stages in order, continuing from the state of the folder."""
 
 import logging
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from infalign import _check, storage
@@ -14,12 +15,20 @@ from .costs import metered
 from .folder import Run, require_run
 from .inputs import STAGES
 from .plan import changes, plan_of
+from .tasks import Task, tasks_of
+
+Begin = Callable[[Sequence[str], Sequence[Task]], None]
 
 LOG = logging.getLogger(__name__)
 
 
 def run(
-    config: Config, folder: Path, *, until: str = "report", report: stages.Report | None = None
+    config: Config,
+    folder: Path,
+    *,
+    until: str = "report",
+    report: stages.Report | None = None,
+    begin: Begin | None = None,
 ) -> Run:
     """Run all stages up to and including `until`; finished stages are skipped.
 
@@ -27,6 +36,7 @@ def run(
     uninterrupted run.
 
     - `report`: called with the name of a task, the units done and the total.
+    - `begin`: called once, after all checks, with the stages and the tasks that will be done.
 
     What was made from other inputs stays in the folder, and is used again when they come back.
 
@@ -36,21 +46,25 @@ def run(
     _check.one_of("until", until, STAGES)
     require_run(Path(folder))
     with storage.locked(Path(folder)):  # before the libraries, which take seconds to load
-        return _run(config, Path(folder), until, report or (lambda what, done, total: None))
+        report = report or (lambda what, done, total: None)
+        return _run(config, Path(folder), until, report, begin or (lambda stages, tasks: None))
 
 
-def _run(config: Config, folder: Path, until: str, report: stages.Report) -> Run:
+def _run(config: Config, folder: Path, until: str, report: stages.Report, begin: Begin) -> Run:
     require_libraries()
     trained = is_trained(until)
     with beside(config.folder):
 
         def ready(new: Run) -> None:
             check(checks_of(new, trained=trained))
-            if lines := changes(plan_of(new, until)):
+            plans = plan_of(new, until)
+            if lines := changes(plans):
                 LOG.info("In %s:\n  %s", folder, "\n  ".join(lines))
+            begin(wanted, tasks_of(new, wanted, {p.name for p in plans if p.state == "reused"}))
 
+        wanted = STAGES[: STAGES.index(until) + 1]
         current = Run.start(config, folder, ready)
-        for stage in STAGES[: STAGES.index(until) + 1]:
+        for stage in wanted:
             with metered(current.folder, stage, report) as measured:
                 if stage == "report":
                     from infalign.reports.page import build_report

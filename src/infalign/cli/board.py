@@ -1,0 +1,252 @@
+"""What a run shows of its progress: bars, its stage, the time that is left, and live metrics."""
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from rich.console import Console, RenderableType
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Column
+from rich.text import Text
+
+from infalign._check import visible
+
+WIDE, NUMBERS = 70, 18
+"""Columns of a terminal from which on a bar is drawn, and those of the numbers without one."""
+
+SILENCE = 30
+"""Seconds between two lines of progress in a log."""
+
+
+class Planned(Protocol):
+    """A task that is going to be done, as `infalign.pipeline.tasks.Task`."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def stage(self) -> str: ...
+    @property
+    def kind(self) -> str: ...
+    @property
+    def responses(self) -> int: ...
+
+
+class Rate(ProgressColumn):
+    """Steps per second, or per minute if slower, since the bar first moved."""
+
+    def render(self, task: Task) -> Text:
+        """The column's text."""
+        speed = task.finished_speed or task.speed
+        if not speed:
+            return Text("")
+        return Text(f"{speed:.1f}/s" if speed >= 1 else f"{60 * speed:.1f}/min")
+
+
+@dataclass
+class Spent:
+    """What a task has done in this process."""
+
+    began: float
+    at_first: float
+    done: float
+    total: float
+    last: float
+
+
+@dataclass
+class Schedule:
+    """The stage that a run is in, and how long the rest will take."""
+
+    stages: Sequence[str] = ()
+    tasks: Sequence[Planned] = ()
+    spent: dict[str, Spent] = field(default_factory=dict)
+
+    def note(self, name: str, done: float, total: float, now: float) -> None:
+        """Note how far a task is."""
+        known = self.spent.setdefault(name, Spent(now, done, done, total, now))
+        known.done, known.total, known.last = done, total, now
+
+    def stage(self) -> str:
+        """The stage, such as `stage 3 of 5`; empty if it is not known."""
+        if not self.spent or not self.stages:
+            return ""
+        own = next(reversed(self.spent)).split()[0]
+        if own not in self.stages:
+            return ""
+        return f"stage {self.stages.index(own) + 1} of {len(self.stages)}"
+
+    def left(self) -> float | None:
+        """Seconds until the end of the run, at the pace so far; None if it cannot be known yet."""
+        if not self.tasks or not self.spent:
+            return None
+        current = next(reversed(self.spent))
+        places = [i for i, t in enumerate(self.tasks) if t.name.startswith(current)]
+        if not places:
+            return None
+        seconds, pace = 0.0, self._pace()
+        for task in self.tasks[places[0] :]:
+            own = self.spent.get(task.name)
+            share = 1.0 if own is None or not own.total else 1 - own.done / own.total
+            if task.responses and share > 0:
+                if pace is None:
+                    return None
+                seconds += share * task.responses * pace[task.kind]
+        return seconds
+
+    def _pace(self) -> dict[str, float] | None:
+        """Seconds per response of each kind of task: as measured; of a kind that was not yet, as
+        those that were, where a step writes and learns."""
+        known: dict[str, float] = {}
+        for kind in ("write", "learn", "step"):
+            seconds = responses = 0.0
+            for task in self.tasks:
+                own = self.spent.get(task.name)
+                if own is not None and task.kind == kind and own.done > own.at_first:
+                    seconds += own.last - own.began
+                    responses += task.responses * (own.done - own.at_first) / own.total
+            if responses:
+                known[kind] = seconds / responses
+        if not known:
+            return None
+        one = known.get("write") or known.get("learn") or known["step"] / 2
+        pace = {"write": one, "learn": one}
+        pace["step"] = known.get("write", one) + known.get("learn", one)
+        return pace | known
+
+
+class Bars(Progress):
+    """Bars that fit the terminal, and lines below them."""
+
+    def __init__(self, screen: Console):
+        self.screen = screen
+        self.below: list[str] = []
+        self.wide: tuple[ProgressColumn, ...] = (
+            TextColumn("{task.description:32}", markup=False),
+            BarColumn(),
+            MofNCompleteColumn(),
+            Rate(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+        )
+        self.names = Column(no_wrap=True, overflow="ellipsis")
+        self.narrow: tuple[ProgressColumn, ...] = (
+            TextColumn("{task.description}", markup=False, table_column=self.names),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(compact=True),
+        )
+        # One step may take minutes, so the rate is averaged over the whole task. The terminal's
+        # module does what rich's own redirection would do, which obeys control sequences.
+        super().__init__(
+            console=screen,
+            speed_estimate_period=1e9,
+            refresh_per_second=4,
+            redirect_stdout=False,
+            redirect_stderr=False,
+        )
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        """The bars, and the lines below them."""
+        self.columns = self.wide if self.screen.width >= WIDE else self.narrow
+        self.names.max_width = max(8, self.screen.width - NUMBERS)
+        yield self.make_tasks_table(self.tasks)
+        for line in self.below:
+            yield Text(line)
+
+
+class Board:
+    """Bars on a terminal; elsewhere, such as in the log of a CI job, a line now and then.
+
+    - `clock`: seconds, for tests.
+    """
+
+    def __init__(self, screen: Console, clock: Callable[[], float] | None = None):
+        self.screen = screen
+        self.clock = clock or (lambda: time.monotonic())
+        self.bars, self.schedule = Bars(screen), Schedule()
+        self._ids: dict[str, TaskID] = {}
+        self._current, self._metrics, self._said = "", "", self.clock()
+
+    def stop(self) -> None:
+        """Leave the bars as they are."""
+        if self._ids:
+            self.bars.below = []
+            self.bars.stop()
+
+    def plan(self, stages: Sequence[str], tasks: Sequence[Planned]) -> None:
+        """What is going to be done."""
+        self.schedule.stages, self.schedule.tasks = stages, tasks
+
+    def report(self, what: str, done: float, total: float) -> None:
+        """Show how far a task is."""
+        what = visible(what)
+        if what not in self._ids:
+            self._ids[what] = self.bars.add_task(what, total=total)
+            self.bars.start()  # not earlier: a command that fails at once prints only its message
+            self._metrics = ""
+        self._current = what
+        self._move(done, total)
+
+    def within(self, done: float, total: float) -> None:
+        """Show how far the present task is, between two reports."""
+        if self._current and total == self.bars.tasks[self._ids[self._current]].total:
+            self._move(done, total)
+
+    def metrics(self, line: str) -> None:
+        """Show the metrics of a step."""
+        self._metrics = visible(line)
+        self._below()
+
+    def _move(self, done: float, total: float) -> None:
+        now = self.clock()
+        self.bars.update(self._ids[self._current], completed=done, total=total)
+        self.schedule.note(self._current, done, total, now)
+        self._below()
+        if not self.screen.is_terminal and now - self._said >= SILENCE:
+            self._said = now
+            self._say(done, total)
+
+    def _below(self) -> None:
+        if self.screen.is_terminal:
+            self.bars.below = [line for line in (self._run(), self._metrics) if line]
+
+    def _run(self) -> str:
+        left = self.schedule.left()
+        rest = "" if left is None else f"about {duration(left)} left"
+        line = ", ".join(filter(None, (self.schedule.stage(), rest)))
+        return line[:1].upper() + line[1:]
+
+    def _say(self, done: float, total: float) -> None:
+        task = self.bars.tasks[self._ids[self._current]]
+        speed, left = Rate().render(task), TimeRemainingColumn().render(task)
+        rest = f", {speed.plain}, {left.plain} left" if speed.plain else ""
+        line = f"{self._current} {int(done)}/{int(total)}{rest}"
+        more = [line for line in (self._run(), self._metrics) if line]
+        self.screen.print(". ".join([line, *more]), soft_wrap=True)
+
+
+def duration(seconds: float) -> str:
+    """Seconds in the units that matter.
+
+    >>> duration(42.3), duration(4000), duration(200000)
+    ('42 s', '1 h 7 min', '2 d 8 h')
+    """
+    if seconds < 59.5:
+        return f"{seconds:.0f} s" if seconds >= 1 else "< 1 s"
+    minutes = round(seconds / 60)
+    if minutes < 60:
+        return f"{minutes} min"
+    hours = round(seconds / 3600)
+    if minutes < 24 * 60:
+        return f"{minutes // 60} h {minutes % 60} min"
+    return f"{hours // 24} d {hours % 24} h"
