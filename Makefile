@@ -11,7 +11,7 @@ PYTHON313 ?= $(firstword $(foreach p,python3.13 $(shell uv python find 3.13 2>/d
 	$(shell $(p) -c "import sys; print(sys.executable)" 2>/dev/null)))
 
 .PHONY: help demo quick test test-py313 check wheel canary bench training frontier calibrators \
-	figures soak faults reference docs clean
+	figures soak faults verify reference docs clean
 
 help:  ## Show this list.
 	@sed -n 's/^\([a-z0-9-]*\):.*  ## /\1\t/p' Makefile | expand -t 12
@@ -70,6 +70,10 @@ soak: $(READY)  ## Kill and resume 200 collections; write docs/soak.md.
 faults: $(READY)  ## Damage, kill, fuzz and deceive it; write docs/faults.md. SCALE=0.01 tries a share.
 	PYTHONPATH=tests $(BIN)/python -m faults.campaign --scale $(or $(SCALE),1) \
 		$(if $(MINUTES),--minutes $(MINUTES))
+
+verify: $(READY)  ## Check numbers with independent code for MINUTES (10); write docs/verified.md.
+	PYTHONPATH=tests $(BIN)/python -m verify.campaign --minutes $(or $(MINUTES),10) \
+		$(if $(SEED),--seed $(SEED))
 
 reference: $(READY)  ## Write docs/reference.md: all commands and public names.
 	$(BIN)/python docs/make.py

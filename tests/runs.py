@@ -107,10 +107,10 @@ def load_libraries() -> None:
     import peft  # noqa: F401
     from trl import GRPOTrainer, RLOOTrainer  # noqa: F401
 
-    import infalign.cli.app
     import infalign.pipeline.stages
     import infalign.reports.page
     import infalign.training.policy  # noqa: F401
+    from infalign.cli.app import app  # noqa: F401  (every command)
 
     for name, constants in SMALLER.items():
         module = importlib.import_module(name)

@@ -16,6 +16,7 @@ from walked import commands
 import infalign
 from infalign import DataError
 from infalign.cli.app import app
+from infalign.cli.commands import COMMANDS, application
 from infalign.cli.usage import Command
 from infalign.errors import ArgumentError
 from infalign.stores import StoreWriter
@@ -202,3 +203,49 @@ def test_debug_shows_the_traceback(cli, monkeypatch):
 def test_an_unknown_option_is_wrong_usage(cli, name):
     code, out, errors = cli(*name.split(), "--unheard-of")
     assert (code, out) == (2, "") and re.search("No such option", errors)
+
+
+HEAVY = ("torch", "matplotlib", "scipy.stats", "jinja2", "transformers")
+"""What help never imports."""
+
+LIGHT = ("scipy", "pydantic", "pyarrow", "infalign.core", "infalign.config")
+"""What the help on all commands, and the version, do not import either."""
+
+IMPORTED = """
+import contextlib, io, sys
+from infalign.cli.app import main
+with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit):
+    main()
+print(*sys.modules)
+"""
+
+
+@pytest.mark.parametrize(
+    "words", ["", "--help", "--version", "design --help", "run --help", "evaluate --help"]
+)
+def test_help_imports_little(words):
+    call = [sys.executable, "-c", IMPORTED, *words.split()]
+    done = subprocess.run(call, capture_output=True, text=True, check=True)
+    imported = set(done.stdout.split())
+    assert "infalign.cli.app" in imported
+    never = HEAVY if words.split("-")[0] else HEAVY + LIGHT
+    assert imported.isdisjoint(never), imported & set(never)
+
+
+@pytest.mark.parametrize("words", [[], ["--help"]])
+def test_the_help_on_all_commands_is_that_of_the_whole_application(cli, monkeypatch, words):
+    # It is made from the first paragraphs alone, so that no command is imported.
+    short = cli(*words)
+    monkeypatch.setattr("infalign.cli.app.application", lambda _: application())
+    assert cli(*words) == short
+    whole = get_command(app).commands
+    assert {name: summary for name, (_, summary) in COMMANDS.items()} == {
+        name: command.help.split("\n\n")[0] for name, command in whole.items()
+    }
+
+
+@pytest.mark.parametrize("name", sorted(COMMANDS))
+def test_a_call_of_one_command_has_that_command_alone(name):
+    own = get_command(application([name, "--help"])).commands
+    assert list(own) == [name]
+    assert own[name].help == get_command(app).commands[name].help

@@ -77,7 +77,7 @@ def test_the_number_of_samples_and_no_kl_exclude_each_other(evaluate):
         (("--gold", "g=bundled:language-model"), "There is no bundled reward"),
         (("--gold", "g=python:nothing:at_all"), "cannot be loaded"),
         (("--judge", "http:///v1#m"), "The judge 'http:///v1#m' is not a URL"),
-        (("--max-new-tokens", "60"), "has 32 positions; prompt 'prompts-1' has 2 tokens"),
+        (("--max-new-tokens", "60"), "has 32 positions; prompt 'p"),
     ],
 )
 def test_models_are_checked_before_the_first_sample(evaluate, tmp_path, option, words):

@@ -139,7 +139,7 @@ def shoot(log_top, procedure, against, beta, rtol=1e-13):
         ]
 
     start = [0.0, 1.0, log_top, 0.0, 0.0]
-    return solve_ivp(right_side, (0, 2), start, "LSODA", rtol=rtol, atol=1e-16).y[:, -1]
+    return solve_ivp(right_side, (0, 2), start, "DOP853", rtol=rtol, atol=1e-16).y[:, -1]
 
 
 def shooting(procedure, against, beta, near):

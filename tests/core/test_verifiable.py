@@ -254,3 +254,10 @@ def test_the_best_pass_rates_at_a_jump_leave_a_gap_only_where_prompts_share_a_bu
     inside = verifiable.solve(start, ia.WorstOfN(8), kl=0.4)
     assert inside.gap > 0 and inside.kl == pytest.approx(0.4, rel=1e-9)
     assert verifiable.solve(start[:1], ia.WorstOfN(8), kl=0.4).gap == 0
+
+
+def test_a_prompt_whose_gradient_is_below_any_number_stays_where_it_is_in_a_jump():
+    start = [0.00419576715598, 0.016650579116, 3.16544378781e-08, 0.879798631212, 0.999995959466]
+    best = verifiable.solve(start, ia.WorstOfN(89), kl=3.559)  # ½ h(1 − p₀) = 44.5 · (3e-8)⁸⁸
+    assert best.kl == pytest.approx(3.559, rel=1e-9)
+    assert type(best.beta) is float and type(best.gap) is float

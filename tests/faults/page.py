@@ -2,12 +2,11 @@
 
 import datetime
 import json
-import os
-import platform
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from importlib.metadata import version
 from pathlib import Path
+
+from campaigns import machine, machine_line
 
 from infalign import storage
 
@@ -45,6 +44,8 @@ FAULTS = {
     "nonsense, as a reward, a policy and a judge. A command may not take much more memory than "
     "without it.",
 }
+LIBRARIES = ("torch", "transformers", "trl", "pyarrow")
+
 DEFECTIVE = 30
 """Number of defects that the page lists."""
 
@@ -56,7 +57,7 @@ def write_page(rows: Rows, facts: Mapping[str, object], out: Path) -> int:
     results = {
         **facts,
         "date": datetime.date.today().isoformat(),
-        "machine": machine(),
+        "machine": machine(*LIBRARIES),
         "counts": {part: counts(own) for part, own in rows.items()},
         "defects": [
             {"part": part, **row} for part, own in rows.items() for row in own if _defect(row)
@@ -79,19 +80,6 @@ def counts(rows: Sequence[Mapping[str, str]]) -> dict[str, dict[str, int]]:
     }
 
 
-def machine() -> dict[str, object]:
-    """Where the campaign ran."""
-    info = Path("/proc/cpuinfo").read_text().splitlines()
-    names = [line.partition(":")[2].strip() for line in info if line.startswith("model name")]
-    return {
-        "processor": names[0] if names else platform.processor(),
-        "cores": os.cpu_count(),
-        "system": f"{platform.system()} {platform.release().split('-')[0]}",
-        "python": platform.python_version(),
-        **{name: version(name) for name in ("infalign", "torch", "transformers", "trl", "pyarrow")},
-    }
-
-
 def page(results: Mapping) -> str:
     """docs/faults.md."""
     total: Counter = Counter()
@@ -99,7 +87,6 @@ def page(results: Mapping) -> str:
         for own in kinds.values():
             total.update(own)
     at, share = results["machine"], total["tried"] / results["whole"]
-    versions = ", ".join(f"{n} {at[n]}" for n in ("torch", "transformers", "trl", "pyarrow"))
     lines = [
         "# Faults",
         "",
@@ -116,8 +103,7 @@ def page(results: Mapping) -> str:
         f"{total['survived']:,} survived; {total['silent']:,} were silent, {total['unclear']:,} "
         f"unclear, {total['traceback']:,} ended in tracebacks and {total['hang']:,} hung.**",
         "",
-        f"{results['date']}; {at['processor']}, {at['cores']} cores, {at['system']}; infalign "
-        f"{at['infalign']}, Python {at['python']}, {versions}. Seed {results['seed']}"
+        f"{results['date']}; {machine_line(at, LIBRARIES)}. Seed {results['seed']}"
         + ("" if share == 1 else f"; a random {share:.1%} of the cases")
         + ". The models are random ones with a few letters, so that a whole run takes seconds.",
     ]

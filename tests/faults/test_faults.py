@@ -8,10 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from campaigns import Journal
 
 from faults.campaign import thinned
 from faults.hostile import PAYLOADS
-from faults.journal import Journal
 from faults.outcomes import Case, Outcome, Verdict, judge
 from faults.page import counts, page
 from faults.processes import Ended
@@ -48,15 +48,15 @@ def _case(kind: str, name: str) -> Case:
 
 
 def test_a_journal_that_a_kill_cut_off_continues_where_it_ended(tmp_path):
-    journal, cases = Journal(tmp_path / "j"), [_case("k", name) for name in "abc"]
-    journal.add(cases[0], Verdict(Outcome.named, "a\nb"))
-    journal.add(cases[1], Verdict(Outcome.survived))
+    journal = Journal(tmp_path / "j")
+    journal.add({"case": "a", "outcome": "named", "words": "a\nb"})
+    journal.add({"case": "b", "outcome": "survived"})
     journal.path.write_bytes(journal.path.read_bytes()[:-20])
-    assert [c.name for c in journal.missing(cases)] == ["b", "c"]
-    journal.add(cases[1], Verdict(Outcome.silent))
+    assert journal.tried() == {"a"}
+    journal.add({"case": "b", "outcome": "silent"})
     assert [(r["case"], r["outcome"]) for r in journal.rows()] == [("a", "named"), ("b", "silent")]
-    assert [c.name for c in journal.missing(cases)] == ["c"]
-    assert [c.name for c in journal.missing(cases, again=True)] == ["b", "c"]
+    assert journal.tried() == {"a", "b"}
+    assert journal.tried(but=["silent"]) == {"a"}
 
 
 def test_a_share_has_cases_of_every_kind_and_follows_from_the_seed():

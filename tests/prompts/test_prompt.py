@@ -5,11 +5,9 @@ from datetime import date
 
 import pytest
 
-from infalign.comparison.comparison import Comparison
-from infalign.comparison.origins import Origins
 from infalign.config import load_config
 from infalign.pipeline.folder import Run
-from infalign.prompts import Prompt, columns_fingerprint, fingerprint
+from infalign.prompts import Prompt, columns_fingerprint, fingerprint, read_by
 from infalign.red_team import Campaign
 from infalign.stores.prompt_sets import union
 
@@ -97,18 +95,14 @@ def test_a_changed_answer_is_another_calibration_another_score_and_another_attac
         lines = [f'{{"prompt": "1 + 1?", "split": "{s}", {row}}}' for s in ("train", "test")]
         (tmp_path / "prompts.jsonl").write_text("\n".join(lines))
         run = Run(load_config(tmp_path / "run.yaml"), tmp_path / "run")
-        spec = {"reference": run.config.model, "policies": {}, "procedures": ("sampling",)}
-        compared = Comparison(
-            **spec, reward=run.config.reward, gold={"other": "bundled:helpful"}, prompts=run.prompts
-        )
-        samples = Origins(compared, {"reference": None}, [], tmp_path).samples("reference")
         campaign = Campaign(run.config.model, {"none": ()}, run.config.reward, threshold=0.0)
         attacked = campaign.origin("none", run.prompts)
-        parts = [o.sources["reward"].parts for o in (samples, attacked)]
-        others = samples.settings, samples.sources["reward_other"], attacked.settings
+        scored = read_by(run.prompts, run.config.reward)  # noted beside stored scores
+        parts = scored, attacked.sources["reward"].parts
+        others = attacked.settings, read_by(run.prompts, "bundled:helpful")
         seen.append((run.fingerprints["prompts"], *parts, others))
     same, changed = seen[1], seen[2]
     assert seen[0] == same  # nothing reads the source
     for before, after in zip(same[:3], changed[:3], strict=True):
         assert before != after
-    assert same[3] == changed[3]  # the samples and the other reward's scores stay
+    assert same[3] == changed[3]  # the samples and another reward's scores stay

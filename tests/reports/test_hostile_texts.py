@@ -124,7 +124,7 @@ def test_a_figure_draws_every_name_as_it_is(text, draw):
 def test_machine_output_is_exact(monkeypatch, tmp_path):
     for text in hostile.TEXTS.values():
         values = named(text)
-        monkeypatch.setattr("infalign.cli.show.results_of", lambda _, values=values: values)
+        monkeypatch.setattr("infalign.reports.page.results_of", lambda _, values=values: values)
         with contextlib.redirect_stdout(io.StringIO()) as out:
             print_results(tmp_path, Form.json)
         assert json.loads(out.getvalue()) == json.loads(json.dumps(values))

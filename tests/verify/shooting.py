@@ -34,6 +34,9 @@ ROUGH, EXACT = 1e-7, 3e-14
 SAME = 1e-4
 """Relative difference of starts and KLs up to which two solutions are the same."""
 
+NEAR = 1.0
+"""Change of log β within which Newton's method looks for a budget."""
+
 DOUBT = 1e-6
 """Doubt of a solution that double precision does not fix."""
 
@@ -261,13 +264,57 @@ def at_budget(
     log_beta = brentq(lambda b: np.log(rough(b)[0] / kl), low, high, xtol=1e-6)
     inner = stationary(procedure, against, float(np.exp(log_beta)), scanned=100)
     near = min(inner, key=lambda s: abs(s.kl - kl))
-    return _polished(procedure, against, near, kl)
+    return _polished(Shots.of(procedure, against, near.up), kl, near.start, near.beta)
 
 
-def _polished(procedure: Law, against: Law, near: Stationary, kl: float) -> Stationary:
+def of_budget(procedure: Law, against: Law, kl: float, beta: float) -> list[Stationary]:
+    """The solutions of a KL budget at β from `beta` · 30 to `beta` / 30, where the KL may rise and
+    fall with β, and a β may have several solutions."""
+    solutions: list[Stationary] = []
+    for up in (True, False):
+        shots, before = Shots.of(procedure, against, up), None
+        for beta_here in beta * np.geomspace(30, 1 / 30, 16):
+            starts, kls = _branches(
+                shots, beta_here, _starts(procedure, against, beta_here, up, 60)
+            )
+            if before is not None and before.size:
+                for start, own in zip(starts, kls, strict=True):
+                    # The neighbor on the same branch: budgets between are met between.
+                    if (before[np.argmin(np.abs(before - kl))] - kl) * (own - kl) > 0:
+                        continue
+                    here = _of_budget_near(shots, kl, start, float(beta_here))
+                    if here and not any(_same(here, s) for s in solutions):
+                        solutions.append(here)
+            before = kls
+    return solutions
+
+
+def _branches(shots: Shots, beta: float, starts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Starts and KLs of the solutions between the shots, by linear interpolation."""
+    miss, _, kl = shots.ends(starts, beta, ROUGH)
+    i = np.flatnonzero(np.sign(miss[1:]) != np.sign(miss[:-1]))
+    share = miss[i] / (miss[i] - miss[i + 1])
+    return starts[i] + share * np.diff(starts)[i], kl[i] + share * np.diff(kl)[i]
+
+
+def _of_budget_near(shots: Shots, kl: float, start: float, beta: float) -> Stationary | None:
+    """The solution of a budget that Newton's method reaches from here, if any."""
+    try:
+        here = _polished(shots, kl, start, beta)
+    except (ArithmeticError, np.linalg.LinAlgError):
+        return None
+    fits = abs(here.kl / kl - 1) < 1e-6 and here.doubt < DOUBT and _ends(shots, here)
+    return here if fits else None
+
+
+def _ends(shots: Shots, solution: Stationary) -> bool:
+    """Whether the shot ends at u = 1."""
+    return abs(shots.ends(np.array([solution.start]), solution.beta)[0, 0]) < 1e-9
+
+
+def _polished(shots: Shots, kl: float, start: float, beta: float) -> Stationary:
     """Newton's method for start and log β together."""
-    shots = Shots.of(procedure, against, near.up)
-    at = np.array([near.start, np.log(near.beta)])
+    at = np.array([start, np.log(beta)])
     for _ in range(8):
         steps = np.array([1e-6 * max(abs(at[0]), 1e-6), 1e-6])
         tries = at[:, None] + np.array([[0, steps[0], 0], [0, 0, steps[1]]])
@@ -276,6 +323,8 @@ def _polished(procedure: Law, against: Law, near: Stationary, kl: float) -> Stat
         slope = (value[:, 1:] - value[:, :1]) / steps
         change = np.linalg.solve(slope, value[:, 0])
         at = at - change
+        if not abs(at[1] - np.log(beta)) < NEAR or at[0] * start < 0:
+            raise ArithmeticError("Newton's method has left the neighborhood")
         if np.all(np.abs(change) <= 1e-14 * np.maximum(np.abs(at), 1)):
             break
     return shots.stationary(float(at[0]), float(np.exp(at[1])))

@@ -80,9 +80,14 @@ class Choice:
 
     held_out: Mapping[str, HeldOut] = field(repr=False)
 
+    constant: bool = False
+    """Whether no prompt has two different rewards."""
+
     @property
     def reason(self) -> str:
         """One sentence for a log or a report."""
+        if self.constant:
+            return f"{self.name}: all rewards of a prompt are equal, so calibrators are too"
         if not self.prompts:
             return f"{self.name}: no prompt has two samples, so calibrators cannot be compared"
         others = {name: h for name, h in self.held_out.items() if name != ECDF}
@@ -128,7 +133,11 @@ def choose(
     """
     candidates = {ECDF: Counting(), **(CANDIDATES if candidates is None else candidates)}
     rewards = sorted_rewards(rewards)
-    chosen = evenly(np.isfinite(rewards).sum(1) >= 2, PROMPTS)
+    counts = np.isfinite(rewards).sum(1)
+    constant = (counts >= 2) & (rewards[:, 0] == rewards[np.arange(len(rewards)), counts - 1])
+    if (counts >= 2).any() and (constant | (counts < 2)).all():
+        return Choice(ECDF, candidates[ECDF], 0, {}, constant=True)
+    chosen = evenly(counts >= 2, PROMPTS)
     if not chosen.size or len(candidates) == 1:
         return Choice(ECDF, candidates[ECDF], chosen.size, {})
     rewards = rewards[chosen]
@@ -148,14 +157,20 @@ def evenly(usable: np.ndarray, most: int) -> np.ndarray:
 
 
 def _compared(own: np.ndarray, base: np.ndarray) -> HeldOut:
-    saved = 1 - own.mean(0) / base.mean(0)
+    saved = _saved(own.mean(0), base.mean(0))
     spread = (base[:, 0] - own[:, 0]).std(ddof=1) if len(own) > 1 else np.inf
     return HeldOut(
         float(own[:, 0].mean()),
         float(saved[0]),
-        float(spread / np.sqrt(len(own)) / base[:, 0].mean()),
+        float(spread / np.sqrt(len(own)) / base[:, 0].mean()) if base[:, 0].any() else np.inf,
         (float(saved[1]), float(saved[2])),
     )
+
+
+def _saved(own: np.ndarray, base: np.ndarray) -> np.ndarray:
+    """1 − own / base; where base is 0, such as for tied rewards, 0 if own is too and else −∞."""
+    ratio = np.where(own > base, np.inf, 1.0)
+    return 1 - np.divide(own, base, out=ratio, where=base > 0)
 
 
 def _errors(rewards: np.ndarray, features, calibrator: AbstractCalibrator) -> np.ndarray:

@@ -6,90 +6,21 @@ of standard output closed it. 143: ended by SIGTERM.
 
 import sys
 import traceback
-from functools import partial
-from typing import Annotated
 
 import typer
 
-import infalign
 from infalign import _check
 from infalign.errors import ArgumentError, InfalignError
 
-from . import (
-    design,
-    evaluate,
-    explore,
-    frameworks,
-    init,
-    listing,
-    plan,
-    red_team,
-    run,
-    sample,
-    store,
-    store_files,
-)
+from .commands import application
 from .terminal import OutputError, discard_output, guarded, open_closed_streams
-from .usage import (
-    BROKEN_PIPE,
-    INTERRUPTED,
-    TERMINATED,
-    Command,
-    ResumableCommand,
-    Terminated,
-    terminable,
-)
-
-app = typer.Typer(
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    rich_markup_mode="rich",
-    help="Align a language model for the procedure that will decode it "
-    "(InfAlign, arXiv:2412.19792).\n\nExample: infalign demo --quick",
-)
-command = partial(app.command, cls=Command)
-resumable = partial(app.command, cls=ResumableCommand)
-
-resumable(help=run.DEMO_HELP)(run.demo)
-command(help=init.HELP)(init.init)
-resumable(help=run.RUN_HELP)(run.run)
-for stage in run.STAGES:
-    resumable(name=stage, help=run.stage_help(stage))(run.stage_command(stage))
-resumable(help=evaluate.HELP)(evaluate.evaluate)
-command(help=plan.HELP)(plan.plan)
-command(help=design.HELP)(design.design)
-command(help=sample.HELP)(sample.sample)
-command(name="list", help=listing.HELP)(listing.list_choices)
-resumable(name="red-team", help=red_team.HELP)(red_team.red_team)
-command(help=explore.HELP)(explore.explore)
-command(name="export-prompts", help=frameworks.EXPORT_HELP)(frameworks.export_prompts)
-command(name="serve-reward", help=frameworks.SERVE_HELP)(frameworks.serve_reward)
-store_files.add_to(store.app)
-app.add_typer(store.app, name="store")
+from .usage import BROKEN_PIPE, INTERRUPTED, TERMINATED, Terminated, terminable
 
 
-def _print_version(wanted: bool) -> None:
-    if wanted:
-        print(f"infalign {infalign.__version__}")
-        raise typer.Exit
-
-
-@app.callback()
-def _options(
-    version: Annotated[
-        bool,
-        typer.Option(
-            "--version", help="Print the version.", callback=_print_version, is_eager=True
-        ),
-    ] = False,
-    debug: Annotated[
-        bool,
-        typer.Option(
-            "--debug", help="Show error tracebacks. You can give it before or after a command."
-        ),
-    ] = False,
-):
-    """`--debug` is here for the help only: `main` removes it before the arguments are parsed."""
+def __getattr__(name: str) -> typer.Typer:
+    if name == "app":  # every command, as documentation needs them
+        return application()
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 LONGEST = 8000
@@ -116,6 +47,7 @@ def _code(arguments: list[str], debug: bool) -> int:
     """Run a command and return its exit code; errors are printed."""
     try:
         with terminable():
+            app = application(arguments)
             code = app(arguments, prog_name="infalign", standalone_mode=False)
             sys.stdout.flush()
             return code or 0

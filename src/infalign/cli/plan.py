@@ -16,8 +16,6 @@ from infalign.errors import ArgumentError, DataError
 from infalign.evaluation.pilot import Components, components
 from infalign.evaluation.power import BETWEEN, EvaluationPlan, table
 from infalign.manifest import Manifest
-from infalign.reports.page import results_of
-from infalign.reports.plots import procedure_words
 from infalign.stores import by_prompt
 
 from .show import Form
@@ -87,6 +85,8 @@ def _pilot(
     folder: Path, procedure: AbstractProcedure, against: AbstractProcedure | None
 ) -> Components:
     """Variance components of the difference between the first two policies of an evaluation."""
+    from infalign.reports.page import results_of  # with matplotlib
+
     results = results_of(folder)
     names = [p["method"] for p in results["policies"]][:2]
     if len(names) < 2:
@@ -119,6 +119,8 @@ def _print(
     difference: float,
     kl: float,
 ) -> None:
+    from infalign.reports.plots import procedure_words  # with matplotlib
+
     screen = console()
     for spec, own in plans.items():
         shown = Table(

@@ -3,9 +3,6 @@
 from enum import StrEnum
 from pathlib import Path
 
-from infalign.reports.page import results_of
-from infalign.reports.tables import NOTE, latex, markdown, terminal
-
 from .terminal import console, print_json
 
 
@@ -20,6 +17,9 @@ class Form(StrEnum):
 
 def print_results(folder: Path, form: Form = Form.table) -> None:
     """Print the results of an evaluated run or comparison on standard output."""
+    from infalign.reports.page import results_of  # with matplotlib
+    from infalign.reports.tables import latex, markdown
+
     results = results_of(folder)
     match form:
         case Form.json:
@@ -33,6 +33,8 @@ def print_results(folder: Path, form: Form = Form.table) -> None:
 
 
 def _print_table(results: dict, page: Path) -> None:
+    from infalign.reports.tables import NOTE, terminal
+
     screen = console()
     for table in terminal(results):
         screen.print(table)

@@ -76,6 +76,7 @@ def check(
     chosen = _calibrator(folder)
     for part in (
         _ties(folder),
+        _constant(folder),
         _uniformity(folder, rng),
         chosen,
         _resolution(folder, chosen[0]["calibrator"], played, kl),
@@ -105,6 +106,24 @@ def _ties(folder: Path):
     tied = CalibrationStore.open(folder).tied()
     advice = "" if tied < 0.05 else ": the theory of continuous rewards does not apply"
     return {"ties": tied}, f"Two samples of a prompt tie {tied:.1%} of the time{advice}"
+
+
+def _constant(folder: Path):
+    from infalign.calibration.constant import constant_rewards
+    from infalign.stores import CalibrationStore, samples_of
+
+    def texts(ids):
+        try:
+            return samples_of(folder, ids, ["completion"]).rows("completion")
+        except DataError:  # rewards only
+            return []
+
+    store = CalibrationStore.open(folder)
+    constant = constant_rewards(store, texts)
+    if constant is None:
+        return None
+    reward = str(store.provenance.get("reward", "")).partition(" ")[0]
+    return {"constant": constant.count}, constant.words(reward or "of the store")
 
 
 def _rewards(folder: Path) -> np.ndarray | None:
@@ -194,7 +213,7 @@ def _drift(folder: Path, config: Path | None, prompts: int, rng, trust_remote_co
     with messages(), beside(run.folder if own else None):
         trusted = trust_remote_code or run.trust_remote_code
         reward = load_reward(run.reward, trust_remote_code=trusted)
-    drift = rescore(folder, run_prompts(run).train, reward, most=prompts, rng=rng)
+    drift = rescore(folder, run_prompts(run).undivided, reward, most=prompts, rng=rng)
     verdict = (
         "the reward is the same"
         if drift.changed == 0

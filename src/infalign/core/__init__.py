@@ -29,7 +29,7 @@ from ._registry import Entry, Parameter, Registry
 from ._roots import NoRoot, bracketed_root, falling_root
 from ._soft_procedures import Rewind, SoftBestOfN, SoftenedProcedure
 from ._solvers.fixed_point import FixedPoint, fixed_point
-from ._solvers.rank import frontier
+from ._solvers.frontier import frontier
 from ._specs import (
     families,
     family,

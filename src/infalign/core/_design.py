@@ -19,10 +19,11 @@ from ._policies import TiltedPolicy
 from ._quadrature import Panels
 from ._shapes import Float
 from ._soft_procedures import SoftenedProcedure
+from ._solvers.frontier import frontier
 from ._solvers.highest import highest
 from ._solvers.newton import Values
 from ._solvers.point import Optimum
-from ._solvers.rank import frontier, solve
+from ._solvers.rank import solve
 from ._solvers.soft import solve_softened
 from ._transforms import Tabulated
 

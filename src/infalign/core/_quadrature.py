@@ -31,6 +31,24 @@ FROM_LEFT = legendre.legvander(NODES, ORDER) @ legendre.legint(_TO_COEFFICIENTS,
 TO_RIGHT = WEIGHTS - FROM_LEFT
 
 
+def through(
+    at: np.ndarray, values: np.ndarray, targets: np.ndarray, panel: np.ndarray | None = None
+) -> np.ndarray:
+    """In each panel, the polynomial through `values` at points `at`, evaluated at `targets`.
+
+    - `at`: in the order and nearly in the positions of `NODES`.
+    - `targets`: points in each panel, or in all panels the same points.
+    - `panel`: the panel of each target, if it is not the target's row.
+    """
+    apart = at[:, :, None] - at[:, None, :]
+    apart[:, range(ORDER), range(ORDER)] = 1
+    weights = 1 / apart.prod(2)
+    rows = np.arange(len(at))[:, None] if panel is None else panel
+    away = targets[..., None] - at[rows]
+    pull = weights[rows] / np.where(away == 0, 1e-100, away)
+    return (pull * values[rows]).sum(-1) / pull.sum(-1)
+
+
 class Panels:
     """Quadrature on [0, 1] over given panels. Values at the nodes have shape (panels, ORDER)."""
 
@@ -117,9 +135,13 @@ class Panels:
         from_1 = len(self) - np.searchsorted(self.distances[::-1], right, "left")
         panel = np.where(left < 0.5, from_0, from_1)
         start = np.where(left < 0.5, left - self.edges[panel], self.distances[panel] - right)
-        local = (start[:, None] + other.half * (1 + NODES)) / self.half[panel] - 1
-        coefficients = values[panel] @ _TO_COEFFICIENTS.T
-        return np.einsum("pij,pj->pi", legendre.legvander(local, ORDER - 1), coefficients)
+        result = values[panel]
+        cut = (other.half != self.half[panel])[:, 0]
+        local = (start[cut, None] + other.half[cut] * (1 + NODES)) / self.half[panel[cut]] - 1
+        coefficients = result[cut] @ _TO_COEFFICIENTS.T
+        powers = legendre.legvander(local, ORDER - 1)
+        result[cut] = (powers @ coefficients[:, :, None])[:, :, 0]
+        return result
 
     def spread(self, points: int) -> tuple[np.ndarray, np.ndarray]:
         """`points` evenly spaced points in each panel, starting at its left edge, and their

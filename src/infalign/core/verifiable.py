@@ -226,7 +226,8 @@ def _spend(problem: _Binary, budget: float) -> VerifiableOptimum:
         return problem.optimum(by_log_beta[log_beta], float(np.exp(log_beta)))
     below = max(b for b, changes in by_log_beta.items() if problem.kl(changes) > budget)
     above = min(b for b, changes in by_log_beta.items() if problem.kl(changes) < budget)
-    return _within_jump(problem, budget, by_log_beta[above], by_log_beta[below], np.exp(log_beta))
+    beta = float(np.exp(log_beta))
+    return _within_jump(problem, budget, by_log_beta[above], by_log_beta[below], beta)
 
 
 def _only(problem: _Binary, budget: float) -> VerifiableOptimum:
@@ -264,7 +265,7 @@ def _within_jump(
     # No policy has a larger W − β KL than the ends of the jump.
     end = problem.optimum(lower, beta)
     bound = end.win_rate + beta * (budget - end.kl)
-    return replace(best, gap=max(bound - best.win_rate, 0.0))
+    return replace(best, gap=max(float(bound - best.win_rate), 0.0))
 
 
 def _one_side(
@@ -322,6 +323,8 @@ class _Between:
         return changes
 
     def _with_others(self, change: float) -> PerPrompt:
+        if change == 0:  # stationary for β → ∞ only, where no other prompt changes either
+            return np.zeros_like(self.before)
         changes = self.problem.changes(self._beta(change), self.before)
         changes[self.prompt] = change
         return changes

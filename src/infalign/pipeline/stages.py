@@ -2,15 +2,15 @@
 
 import logging
 import warnings
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from infalign import storage
 from infalign.calibration import StoreCalibration, choose
 from infalign.calibration.choice import CALIBRATORS, ECDF
+from infalign.calibration.constant import constant_rewards
 from infalign.calibration.in_store import some_rewards
 from infalign.calibration.outlook import outlook_of
 from infalign.calibration.raw_reward import require_spread
@@ -18,6 +18,7 @@ from infalign.collection import Local, OnRay, collect
 from infalign.comparison.run import measure
 from infalign.config import SamplingSettings
 from infalign.core import parse_transform
+from infalign.errors import DataError
 from infalign.manifest import Manifest, Stage
 from infalign.methods import METHODS, Setting, training_design
 from infalign.models.fingerprints import function_parts
@@ -25,7 +26,7 @@ from infalign.models.functions import beside
 from infalign.models.rewards import load_reward
 from infalign.models.samplers import load_sampler
 from infalign.models.specs import ModelSpec
-from infalign.stores import CalibrationStore
+from infalign.stores import CalibrationStore, samples_of
 from infalign.stores.resumable import BATCHES, Report
 
 from .calibration import choose_store
@@ -81,20 +82,25 @@ def _use_store(run: Run, path: Path) -> None:
     own, folder = path.absolute(), run.folder.absolute()
     inside = own.is_relative_to(folder)
     run.use("calibrate", "calibration", str(own.relative_to(folder) if inside else own))
-    warn_of_constant(open_store(run), run.config.reward)
+    warn_of_constant(open_store(run), run.config.reward, path)
 
 
-def warn_of_constant(store: CalibrationStore, reward: str) -> None:
-    """Warn if the reward is constant on every prompt, which ends the run before it trains."""
-    rewards = some_rewards(store)
-    if (np.nanmin(rewards, axis=1) == np.nanmax(rewards, axis=1)).all():
-        LOG.warning(
-            "The reward %s is constant on each of %d prompts, such as %g on the first: no policy "
-            "can be trained on it. Check the reward.",
-            reward,
-            len(rewards),
-            rewards[0, 0],
-        )
+def warn_of_constant(store: CalibrationStore, reward: str, folder: Path | None = None) -> None:
+    """Warn of prompts on which the reward is constant; on all of them, the run ends before it
+    trains.
+
+    - `folder`: the store's folder, for the texts of the responses.
+    """
+    constant = constant_rewards(store, None if folder is None else partial(_texts, folder))
+    if constant is not None:
+        LOG.warning(constant.words(reward))
+
+
+def _texts(folder: Path, ids: Sequence[str]) -> list[list[str]]:
+    try:
+        return samples_of(folder, ids, ["completion"]).rows("completion")
+    except DataError:  # a store of rewards only
+        return []
 
 
 def load_both(

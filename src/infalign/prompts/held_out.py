@@ -41,6 +41,11 @@ class RunPrompts:
             return self._divided[1]
         return self._read(self.config.test_prompts)
 
+    @property
+    def undivided(self) -> list[Prompt]:
+        """The training prompts, and those of their split that are held out."""
+        return [*self.train, *(self._divided[1] if self._divided else ())]
+
     def _read(self, source: Prompts) -> list[Prompt]:
         if self._table is None:
             return load_prompts(source, self.config.folder)

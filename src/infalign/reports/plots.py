@@ -13,7 +13,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, PercentFormatter
-from scipy.stats import betabinom
 
 from infalign.core import Identity, TiltedPolicy
 from infalign.core import words as procedure_words
@@ -274,7 +273,8 @@ def uniform_band(total: float, bins: int, prompts: int, samples: int) -> tuple[f
     60.0
     """
     p, each = 1 / bins, max(1, round(total / prompts))
-    spread = betabinom.var(each, p * (samples + 1), (1 - p) * (samples + 1)) / each
+    # The variance of a beta-binomial count of `each`, divided by `each`.
+    spread = p * (1 - p) * (samples + 1 + each) / (samples + 2)
     reach = 1.96 * np.sqrt(total * spread)
     return float(max(0.0, total * p - reach)), float(total * p + reach)
 

@@ -71,7 +71,7 @@ class Budget:
         - `change`: coefficients of δy at the nodes, (panels, nodes, 3).
         """
         log_mass = curve.grid.weights * curve.density * curve.log_density
-        row = np.einsum("pq,pqj->j", log_mass, change)
+        row = log_mass.ravel() @ change.reshape(-1, 3)
         return row - [log_mass.sum(), 0, self.kl - curve.kl]
 
 
@@ -146,7 +146,7 @@ class State:
         change, drop_z, drop_d = self._eliminated()
         at_edges = _joined(drop_z, drop_d)
         # δy at the nodes by (c, δ log β, 1), once z_R and D_R are known.
-        change = np.einsum("pqk,pkj->pqj", change[:, :, :2], at_edges[1:]) + change[:, :, 2:]
+        change = change[:, :, :2] @ at_edges[1:] + change[:, :, 2:]
         # Two equations remain: D(1) = c, and the condition on β.
         mass_row = at_edges[-1, 1] - [1, 0, 0]
         rows = np.array([mass_row, self.problem.condition.row(self.curve, change)])
@@ -180,8 +180,8 @@ class State:
         d_rate = slope[:, :, None] * d  # δr = s (D − c F) − r δ log β
         d_rate[:, :, 2] -= slope * curve.cdf
         d_rate[:, :, 3] -= self.rate
-        drop_z = np.einsum("pq,pqk->pk", grid.weights, d_rate)
-        drop_d = np.einsum("pq,pqk->pk", grid.weights * curve.density, change)
+        drop_z = (grid.weights[:, None, :] @ d_rate)[:, 0]
+        drop_d = ((grid.weights * curve.density)[:, None, :] @ change)[:, 0]
         return change, drop_z, drop_d
 
 

@@ -5,7 +5,7 @@ tilted by its own gradient. If it reaches no solution from there, it starts from
 cells of rank (`transport`); and if that fails too, from the optimum at a smaller KL.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 
 import numpy as np
@@ -66,20 +66,16 @@ def solve(
     return path.at_kl(_check.positive("kl", kl))
 
 
-def frontier(
-    procedure: RankProcedure, against: AbstractProcedure, kls: Sequence[float]
-) -> list[Optimum]:
-    """The optimal policy at each of several KL budgets, each from its neighbors."""
-    path = Path(procedure, against)
-    optima = {kl: path.at_kl(kl) for kl in sorted({_check.positive("kl", kl) for kl in kls})}
-    return [optima[kl] for kl in kls]
-
-
 def _starts(problem: Problem, kl: float) -> list[Callable[[], Iterate | None]]:
     """Starts at a budget, the most promising first."""
+    procedure, against = problem.procedure, problem.against
     by_rank = partial(iterated, problem)
     tilts = [partial(tilted_reference, problem, kl, steps) for steps in IMPROVEMENTS]
-    return [by_rank, *tilts] if suit(problem.against) else [*tilts, by_rank]
+    if suit(against):
+        return [by_rank, *tilts]
+    few, undamped, damped = tilts
+    concave = procedure.density(np.zeros(1))[0] > procedure.density(np.ones(1))[0]
+    return [undamped, damped, few, by_rank] if concave else [damped, few, undamped, by_rank]
 
 
 class Path:
@@ -90,15 +86,17 @@ class Path:
         self.waypoints: list[Waypoint] = []
 
     def at_kl(self, kl: float) -> Optimum:
-        """The optimum at a budget, which must not be below earlier budgets."""
+        """The optimum at a budget."""
         if self._spent_at_the_top(kl) < NO_LOSSES:
             raise self._beyond(f"kl={kl:g}", kl)
-        waypoint = (
-            self._direct(kl)
-            or self._arriving(kl, self._transported(Goal(kl=kl)))
-            or self._walk(lambda last: last.kl >= kl, most=kl)
+        first, *others = _starts(self._problem(Budget(kl)), kl)
+        state = (
+            self._started(kl, [first])
+            or self._transported(Goal(kl=kl))
+            or self._started(kl, others)
+            or self._walk(lambda last: last.kl >= kl, most=kl).state
         )
-        return Optimum.of(waypoint.state)
+        return Optimum.of(state)
 
     def at_beta(self, beta: float) -> Optimum:
         """The optimum at a KL strength."""
@@ -133,16 +131,15 @@ class Path:
     def _problem(self, condition: Strength | Budget) -> Problem:
         return Problem(self.procedure, self.against, condition)
 
-    def _direct(self, kl: float) -> Waypoint | None:
-        """The optimum, starting from the last ones or else from the reference."""
-        state = self._next(kl) if self.waypoints else None
-        problem = self._problem(Budget(kl))
-        for start in _starts(problem, kl):
-            if state is None:
-                with np.errstate(all="ignore"):  # a start too far off is rejected by its residual
-                    iterate = start()
-                state = None if iterate is None else solve_near(problem, iterate)
-        return None if state is None else self._arrived(kl, state)
+    def _started(self, kl: float, starts: list[Callable[[], Iterate | None]]) -> State | None:
+        """The optimum at a budget, from the first start that leads to it."""
+        for start in starts:
+            with np.errstate(all="ignore"):  # a start too far off is rejected by its residual
+                iterate = start()
+            state = None if iterate is None else solve_near(self._problem(Budget(kl)), iterate)
+            if state is not None:
+                return state
+        return None
 
     def _transported(self, goal: Goal) -> State | None:
         """The optimum, starting from the solution on cells of rank."""
@@ -168,9 +165,6 @@ class Path:
         with np.errstate(all="ignore"):  # a start too far off is rejected by `solve_near`
             return solve_near(problem, predicted(self.waypoints, problem, kl))
 
-    def _arriving(self, kl: float, state: State | None) -> Waypoint | None:
-        return None if state is None else self._arrived(kl, state)
-
     def _arrived(self, kl: float, state: State) -> Waypoint:
         self.waypoints = [*self.waypoints[-1:], Waypoint(kl, state)]
         return self.waypoints[-1]
@@ -180,8 +174,11 @@ class Path:
         kl = min(most, 1.0) / NEARER
         while not self.waypoints or self.waypoints[-1].kl > most:
             self.waypoints = []
-            if self._direct(kl) is None:
+            state = self._started(kl, _starts(self._problem(Budget(kl)), kl))
+            if state is None:
                 kl /= NEARER
+            else:
+                self._arrived(kl, state)
             if kl < 1e-9:
                 raise self._beyond(f"kl={most:g}", most)
         step = 1.0

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from infalign.core._interface import AbstractProcedure
-from infalign.core._quadrature import FROM_LEFT, NODES, Panels
+from infalign.core._quadrature import FROM_LEFT, NODES, Panels, through
 
 from .newton import Budget, Iterate, Problem, Values
 from .starts import laws_grid
@@ -49,7 +49,7 @@ EXACTLY = 1e-11
 """That error if the first step is the solution."""
 
 LONGEST = 20.0
-"""Longest Newton step in log ε."""
+"""Longest Newton step in log ε, unless log ε itself is far longer."""
 
 
 @dataclass(frozen=True)
@@ -116,6 +116,7 @@ class Area:
     def root(self, problem: Problem, log_beta: float, x: float, tolerance: float) -> float:
         """−log ε at which the budget, or β, is as requested."""
         condition = problem.condition
+        low, high = -np.inf, np.inf
         for _ in range(ROOT_STEPS):
             log_b, kl, b_slope, kl_slope = self.scales(x)
             if isinstance(condition, Budget):
@@ -125,8 +126,12 @@ class Area:
                 miss, slope = log_b - np.log(self.total) + log_beta, b_slope
             if not abs(miss) > tolerance:
                 break
+            low, high = (low, x) if miss > 0 else (x, high)
             step = -miss / slope if slope > 0 else -np.sign(miss)
-            x += float(np.clip(step, -LONGEST, LONGEST))
+            longest = max(LONGEST, abs(x) / 2)
+            x += float(np.clip(step, -longest, longest))
+            if not low < x < high:
+                x = (low + high) / 2
         return x
 
 
@@ -226,14 +231,7 @@ def _on_quantiles(
 ) -> Iterate:
     """The log-density at the nodes of the panels of quantiles that the panels of ranks become."""
     log_density = np.log(np.exp(-tilt.x) + tilt.area.values)
-    at = 2 * local / shares[:, None] - 1
-    # Interpolation at arbitrary nodes, in barycentric form.
-    apart = at[:, :, None] - at[:, None, :]
-    apart[:, range(len(NODES)), range(len(NODES))] = 1
-    weights = 1 / apart.prod(2)
-    away = NODES[:, None] - at[:, None, :]
-    pull = weights[:, None, :] / np.where(away == 0, 1e-100, away)
-    y = (pull @ log_density[:, :, None])[:, :, 0] / pull.sum(2)
+    y = through(2 * local / shares[:, None] - 1, log_density, NODES)
     if tilt.area.first:
         # a is linear there, and then so is y in v.
         low = np.logaddexp(-tilt.x, np.log(tilt.area.first))

@@ -1,0 +1,231 @@
+"""The commands of `infalign`. What a call does not need is not imported, so that help is fast."""
+
+import os
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Annotated
+
+import typer
+
+import infalign
+
+from .usage import Command, ResumableCommand
+
+Add = Callable[[typer.Typer], object]
+"""Adds a command to the application."""
+
+
+def _resumable(app: typer.Typer, function: Callable, help: str, name: str | None = None) -> None:
+    app.command(name=name, cls=ResumableCommand, help=help)(function)
+
+
+def _command(app: typer.Typer, function: Callable, help: str, name: str | None = None) -> None:
+    app.command(name=name, cls=Command, help=help)(function)
+
+
+def _demo(app: typer.Typer) -> None:
+    from . import run
+
+    _resumable(app, run.demo, run.DEMO_HELP)
+
+
+def _init(app: typer.Typer) -> None:
+    from . import init
+
+    _command(app, init.init, init.HELP)
+
+
+def _run(app: typer.Typer) -> None:
+    from . import run
+
+    _resumable(app, run.run, run.RUN_HELP)
+
+
+def _stage(stage: str, app: typer.Typer) -> None:
+    from . import run
+
+    _resumable(app, run.stage_command(stage), run.stage_help(stage), stage)
+
+
+def _evaluate(app: typer.Typer) -> None:
+    from . import evaluate
+
+    _resumable(app, evaluate.evaluate, evaluate.HELP)
+
+
+def _plan(app: typer.Typer) -> None:
+    from . import plan
+
+    _command(app, plan.plan, plan.HELP)
+
+
+def _design(app: typer.Typer) -> None:
+    from . import design
+
+    _command(app, design.design, design.HELP)
+
+
+def _sample(app: typer.Typer) -> None:
+    from . import sample
+
+    _command(app, sample.sample, sample.HELP)
+
+
+def _list(app: typer.Typer) -> None:
+    from . import listing
+
+    _command(app, listing.list_choices, listing.HELP, "list")
+
+
+def _red_team(app: typer.Typer) -> None:
+    from . import red_team
+
+    _resumable(app, red_team.red_team, red_team.HELP, "red-team")
+
+
+def _explore(app: typer.Typer) -> None:
+    from . import explore
+
+    _command(app, explore.explore, explore.HELP)
+
+
+def _export_prompts(app: typer.Typer) -> None:
+    from . import frameworks
+
+    _command(app, frameworks.export_prompts, frameworks.EXPORT_HELP, "export-prompts")
+
+
+def _serve_reward(app: typer.Typer) -> None:
+    from . import frameworks
+
+    _command(app, frameworks.serve_reward, frameworks.SERVE_HELP, "serve-reward")
+
+
+def _store(app: typer.Typer) -> None:
+    from . import store, store_files
+
+    if len(store.app.registered_commands) == 1:
+        store_files.add_to(store.app)
+    app.add_typer(store.app, name="store")
+
+
+COMMANDS: dict[str, tuple[Add, str]] = {
+    "demo": (
+        _demo,
+        "Run the whole method on bundled models, offline.",
+    ),
+    "init": (
+        _init,
+        "Write a commented configuration for what is in this folder, and a reward "
+        "function to edit.",
+    ),
+    "run": (
+        _run,
+        "Run the whole method on your model, reward and prompts.",
+    ),
+    "calibrate": (
+        partial(_stage, "calibrate"),
+        "Draw and score the reference samples of every prompt.",
+    ),
+    "train": (partial(_stage, "train"), "Train the policies, running any earlier stages first."),
+    "report": (partial(_stage, "report"), "Run any missing stages and write the report."),
+    "evaluate": (
+        _evaluate,
+        "Compare policies with a reference under the procedures that decode them.",
+    ),
+    "plan": (
+        _plan,
+        "Find how many prompts and samples an evaluation needs to detect a difference.",
+    ),
+    "design": (
+        _design,
+        "Find the best transform for a procedure and a KL budget, and compare it with simple ones.",
+    ),
+    "sample": (
+        _sample,
+        "Answer prompts with a procedure: draw responses, score them, select one.",
+    ),
+    "list": (
+        _list,
+        "List methods, procedures, transforms, calibrators or rewards.",
+    ),
+    "red-team": (
+        _red_team,
+        "Measure how often repeated attempts break a policy, and how the rate grows with attempts.",
+    ),
+    "explore": (
+        _explore,
+        "Write or serve an interactive page that explains transforms and helps you choose one.",
+    ),
+    "export-prompts": (
+        _export_prompts,
+        "Write a run's training prompts and their ids in the format of another framework.",
+    ),
+    "serve-reward": (
+        _serve_reward,
+        "Serve a run's reward over HTTP, for OpenRLHF or another infalign run.",
+    ),
+    "store": (
+        _store,
+        "Show, check, merge, export and import calibration stores.",
+    ),
+}
+"""Each command, and the first paragraph of its help."""
+
+
+def application(arguments: Sequence[str] | None = None) -> typer.Typer:
+    """The application with the commands that `arguments` need; with all of them by default.
+
+    Help on all commands needs only their first paragraphs, and a command needs no other.
+    """
+    app = _empty()
+    completing = any(name.startswith("_INFALIGN_COMPLETE") for name in os.environ)
+    first = None if arguments is None or completing else next(iter(arguments), "--help")
+    if first in ("--help", "--version"):
+        for name, (_, summary) in COMMANDS.items():
+            app.command(name=name, help=summary)(_nothing)
+    elif first in COMMANDS:
+        COMMANDS[first][0](app)
+    else:
+        for add, _ in COMMANDS.values():
+            add(app)
+    return app
+
+
+def _nothing() -> None:
+    """Stands for a command in the help on all of them."""
+
+
+def _empty() -> typer.Typer:
+    app = typer.Typer(
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        rich_markup_mode="rich",
+        help="Align a language model for the procedure that will decode it "
+        "(InfAlign, arXiv:2412.19792).\n\nExample: infalign demo --quick",
+    )
+    app.callback()(_options)
+    return app
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"infalign {infalign.__version__}")
+        raise typer.Exit
+
+
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", help="Print the version.", callback=_print_version, is_eager=True
+        ),
+    ] = False,
+    debug: Annotated[
+        bool,
+        typer.Option(
+            "--debug", help="Show error tracebacks. You can give it before or after a command."
+        ),
+    ] = False,
+):
+    """`--debug` is here for the help only: `main` removes it before the arguments are parsed."""

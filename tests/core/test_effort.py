@@ -1,0 +1,104 @@
+"""How much the solver computes, by counts: panels that are eliminated, and states that are formed.
+
+Times depend on the machine; these counts do not. Each limit is about twice what is needed.
+"""
+
+import numpy as np
+import pytest
+
+import infalign as ia
+from infalign.core import frontier
+from infalign.core._policies import TiltedPolicy
+from infalign.core._solvers import frontier as frontiers
+from infalign.core._solvers import rank
+from infalign.core._solvers.newton import State
+
+
+@pytest.fixture
+def effort(monkeypatch):
+    """Counts of the states that are formed and of the panels that are eliminated."""
+    counts = {"states": 0, "panels": 0}
+    formed, eliminated = State.__init__, State._eliminated
+
+    def form(self, *arguments):
+        counts["states"] += 1
+        formed(self, *arguments)
+
+    def eliminate(self):
+        counts["panels"] += len(self.grid)
+        return eliminated(self)
+
+    monkeypatch.setattr(State, "__init__", form)
+    monkeypatch.setattr(State, "_eliminated", eliminate)
+    return counts
+
+
+BEST, WORST, PLAIN = ia.BestOfN, ia.WorstOfN, ia.Sampling()
+
+
+@pytest.mark.parametrize(
+    ("procedure", "against"),
+    [(P(n), a) for P in (BEST, WORST) for n in (2, 8, 32, 128) for a in (P(n), PLAIN)]
+    + [
+        (BEST(1024), BEST(1024)),
+        (BEST(8), WORST(4)),
+        (ia.BestOfPoisson(20), PLAIN),
+        (ia.OrderStatistic(9, 5), PLAIN),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("kl", [0.01, 0.3, 1.0, 2.0])
+def test_a_design_is_solved_from_its_first_start(procedure, against, kl, effort, monkeypatch):
+    best = ia.design(procedure, against=against, kl=kl)
+    if best.optimum.losses < 1e-9:
+        pytest.skip("the win rate is 1 to nine digits")
+    assert effort["states"] <= 25
+    assert effort["panels"] <= 700
+    # The second start is a solution on cells, which no case needs.
+    monkeypatch.setattr(rank.Path, "_transported", None)
+    assert ia.design(procedure, against=against, kl=kl).kl == pytest.approx(kl, abs=1e-10)
+
+
+@pytest.mark.parametrize("procedure", [P(n) for P in (BEST, WORST) for n in (4, 32)], ids=str)
+def test_a_frontier_solves_few_budgets_from_scratch(procedure, effort, monkeypatch):
+    scratch = []
+
+    def solve(*arguments, kl):
+        scratch.append(kl)
+        return rank.solve(*arguments, kl=kl)
+
+    monkeypatch.setattr(frontiers, "solve", solve)
+    kls = np.geomspace(0.01, 1, 32).tolist()
+    optima = frontier(procedure, procedure, kls)
+    assert len(scratch) <= 5
+    assert effort["states"] <= 6 * len(kls)
+    for kl, optimum in list(zip(kls, optima, strict=True))[::5]:
+        alone = ia.design(procedure, kl=kl).optimum
+        assert optimum.kl == pytest.approx(kl, rel=1e-11)
+        assert optimum.losses == pytest.approx(alone.losses, rel=1e-10)
+        assert optimum.beta == pytest.approx(alone.beta, rel=1e-10)
+
+
+@pytest.mark.parametrize(
+    "kls", [[0.5], [1.0, 0.01], [0.1, 0.1001, 2.0, 0.5, 0.5], [3.0, 0.3, 0.03]], ids=str
+)
+def test_a_frontier_takes_budgets_in_any_order(kls):
+    optima = frontier(BEST(8), BEST(8), kls)
+    for kl, optimum in zip(kls, optima, strict=True):
+        alone = ia.design(BEST(8), kl=kl)
+        assert (optimum.kl, optimum.win_rate) == pytest.approx((kl, alone.win_rate), abs=1e-12)
+
+
+@pytest.mark.parametrize("procedure", [BEST(32), WORST(32)], ids=str)
+@pytest.mark.parametrize("best", [ia.best_exponential, ia.best_power])
+def test_the_best_member_of_a_family_needs_few_curves(procedure, best, monkeypatch):
+    curves = []
+    original = TiltedPolicy.curve
+
+    def curve(self, *laws):
+        curves.append(self.beta)
+        return original(self, *laws)
+
+    monkeypatch.setattr(TiltedPolicy, "curve", curve)
+    best(procedure, 1.0)
+    assert len(curves) <= 600

@@ -1,0 +1,151 @@
+"""Designs: `ia.design` by shooting, its policy and its transform by quadrature."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+import infalign as ia
+from infalign.errors import SolveError
+
+from .check import Errors, Family, OutOfReach
+from .procedures import Pair, by_rank, opponent
+from .quadrature import Tilt
+from .shooting import DOUBT, Stationary, at_budget, of_budget, stationary
+
+MOST_DRAWS = 200
+
+BEYOND_DOUBLE = 1e-12
+"""1 − W below which double precision cannot hold a win rate's digits."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """A call of `design`."""
+
+    procedure: Pair
+    against: Pair
+    asked: dict[str, float]
+
+    def __repr__(self) -> str:
+        asked = ", ".join(f"{k}={v!r}" for k, v in self.asked.items())
+        return f"design({self.procedure}, against={self.against}, {asked})"
+
+    @property
+    def one_solution(self) -> bool:
+        """Whether every β has one stationary policy: h rises, or g falls."""
+        u = np.linspace(0, 1, 4001)
+        h, g = self.procedure.law.density(u), self.against.law.density(u)
+        return bool((np.diff(h) >= -1e-9 * h.max()).all() or (np.diff(g) <= 1e-9 * g.max()).all())
+
+
+def draw(rng: np.random.Generator) -> Question:
+    """Any procedures of up to 200 draws, budgets from 1e-3 to 4 nats, or a β from 1e-3 to 1."""
+    procedure = by_rank(rng, MOST_DRAWS)
+    against = opponent(rng, procedure, MOST_DRAWS)
+    if rng.random() < 0.2:
+        return Question(procedure, against, {"beta": float(f"{10 ** rng.uniform(-3, 0):.4g}")})
+    kl = np.exp(rng.uniform(np.log(1e-3), np.log(4)))
+    return Question(procedure, against, {"kl": float(f"{kl:.4g}")})
+
+
+def answer(question: Question) -> ia.Design:
+    procedure, against = question.procedure.procedure, question.against.procedure
+    return ia.design(procedure, against=against, **question.asked)
+
+
+def judge(question: Question, design: ia.Design) -> Errors:
+    """Errors of the numbers, of the gap, of the policy and of the transform."""
+    laws = question.procedure.law, question.against.law
+    solutions = stationary(*laws, design.beta)
+    sure = [s for s in solutions if s.doubt <= DOUBT]
+    if not sure:
+        raise OutOfReach(f"β = {design.beta:.3g}: double precision does not fix the shot")
+    same = min(sure, key=lambda s: abs(s.kl - design.kl))
+    asked = question.asked
+    errors = {
+        "win rate": abs(same.win_rate - design.win_rate),
+        "KL, relative": abs(design.kl / same.kl - 1),
+        "1 − W below 0 or KL below 0": max(design.win_rate - 1, -design.kl, 0.0),
+        "what was asked, relative": abs(
+            design.kl / asked["kl"] - 1 if "kl" in asked else design.beta / asked["beta"] - 1
+        ),
+    }
+    best = max(sure, key=lambda s: s.objective)
+    short = best.objective - (design.win_rate - design.beta * design.kl)
+    known = np.isfinite(design.gap)
+    if known:
+        errors["J beyond the gap"] = max(short - design.gap, 0.0)
+    if "beta" in asked:
+        errors["J below the best, certified" if known else "J below the best"] = max(short, 0.0)
+    elif short > 1e-9:  # the budget may lie in a jump; or there is a better policy of that KL
+        others = of_budget(*laws, asked["kl"], design.beta)
+        most = max([s.win_rate for s in others], default=0.0)
+        errors["W below the best of that KL"] = max(most - design.win_rate, 0.0)
+    return errors | _as_trained(question, design)
+
+
+def _as_trained(question: Question, design: ia.Design) -> Errors:
+    """The policy as a trainer gets it: the tilt by `transform` / `beta`."""
+    laws = question.procedure.law, question.against.law
+    procedure, against = question.procedure.procedure, question.against.procedure
+    try:
+        policy = design.policy
+    except SolveError:
+        return {}  # it refuses, as documented, where a table cannot represent it
+    tilt = Tilt.of(lambda u: design.transform(u) / design.beta, *laws)
+    slack = 10 * design.rounding
+    return {
+        "KL of the transform": max(abs(tilt.kl - design.kl) / max(design.kl, 1) - slack, 0.0),
+        "W of the transform": max(abs(1 - tilt.loss(*laws) - design.win_rate) - slack, 0.0),
+        "KL of the policy": max(abs(policy.kl - tilt.kl) / max(tilt.kl, 1) - slack, 0.0),
+        "W of the policy": abs(policy.win_rate(procedure, against) - 1 + tilt.loss(*laws)),
+    }
+
+
+def refusal(question: Question, error: SolveError) -> bool | None:
+    """Whether no policy of that budget has numbers that double precision can hold."""
+    laws = question.procedure.law, question.against.law
+    if "beta" in question.asked:
+        best: Stationary | None = max(
+            stationary(*laws, question.asked["beta"]), key=lambda s: s.objective, default=None
+        )
+    elif question.one_solution:
+        best = at_budget(*laws, question.asked["kl"])
+        if best is None:
+            return True
+    else:
+        tame = of_budget(*laws, question.asked["kl"], 1e-2)
+        best = max(tame, key=lambda s: s.win_rate, default=None)
+    if best is None or best.doubt > DOUBT:
+        return None
+    return best.loss < BEYOND_DOUBLE
+
+
+DESIGNS = Family(
+    "designs",
+    "`design` for procedures of up to 200 draws that select by rank (best, worst, k-th best, best "
+    "of a Poisson number, mixtures), against themselves, plain sampling, each other, `Rewind` and "
+    "`SoftBestOfN`; 0.001 to 4 nats, or β from 0.001 to 1. By shooting from both ends, which gives "
+    "all stationary policies: the numbers, the certified gap, and better policies of the same KL. "
+    "The tilt by `transform` / `beta` and `policy` are integrated with adaptive panels. Where "
+    "rounding of the table moves the log-density by r, errors of the policy are counted beyond "
+    "10 r.",
+    draw,
+    answer,
+    judge,
+    {
+        "win rate": 1e-9,
+        "KL, relative": 1e-7,
+        "1 − W below 0 or KL below 0": 0,
+        "what was asked, relative": 1e-9,
+        "J beyond the gap": 1e-9,
+        "J below the best, certified": 1e-8,
+        "J below the best": float("inf"),
+        "W below the best of that KL": 1e-7,
+        "KL of the transform": 1e-7,
+        "W of the transform": 1e-8,
+        "KL of the policy": 1e-7,
+        "W of the policy": 1e-8,
+    },
+    refusal,
+)
