@@ -12,9 +12,10 @@ import yaml
 from framework_run import REPLIES, assert_scores, scores_of
 
 from infalign.errors import ConfigError, DataError
-from infalign.frameworks import Asked, openrlhf
+from infalign.frameworks import Asked, openrlhf, verl
 from infalign.frameworks.opened import open_reward, open_scorer
 from infalign.frameworks.prompt_text import PromptNames
+from infalign.frameworks.score_request import read_body
 from infalign.manifest import Manifest
 from infalign.prompts import Prompt
 
@@ -191,3 +192,45 @@ def test_no_framework_is_imported():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+SENT = {  # how callers send what a reward needs besides the response
+    "columns": {"labels": ["x"], "columns": {"answer": ["teal"]}},
+    "a key of its own": {"labels": ["x"], "answer": ["teal"]},
+    "a label": {"labels": ['{"prompt_id": "x", "answer": "teal"}']},
+}
+
+
+@pytest.mark.parametrize("way", SENT)
+def test_a_request_brings_the_columns_of_prompts_that_are_not_known(way):
+    def reward(prompts, completions, prompt_id, answer):
+        assert prompts == [[{"role": "user", "content": "Q"}]] and prompt_id == ["x"]
+        return [float(c[0]["content"] == a) for c, a in zip(completions, answer, strict=True)]
+
+    messages = [[{"role": "user", "content": "Q"}, {"role": "assistant", "content": "teal"}]]
+    scorer = open_scorer(raw=True, reward=reward)
+    body = read_body(json.dumps({"messages": messages, **SENT[way]}).encode())
+    assert scorer([scorer.resolve(body.asked(0, None))])[0]["score"] == 1.0
+
+
+def test_the_columns_of_known_prompts_take_precedence(tmp_path):
+    (tmp_path / "p.jsonl").write_text('{"prompt": "Q", "prompt_id": "x", "answer": "teal"}')
+    seen = []
+
+    def reward(completions, answer, more):
+        seen.extend([completions, answer, more])
+        return [1.0]
+
+    scorer = open_scorer(raw=True, reward=reward, prompts=tmp_path / "p.jsonl")
+    info = {"prompt_id": "x", "answer": "red", "more": 1}
+    scorer([scorer.resolve(verl._asked("teal", info, {"ground_truth": ""}))])
+    assert seen == [["teal"], ["teal"], [1]]
+    label = json.dumps({"prompt_id": "x", "answer": "red", "more": 2})
+    scorer([scorer.resolve(openrlhf._asked(label, "", "teal"))])
+    assert seen[3:] == [["teal"], ["teal"], [2]]
+
+
+def test_lists_of_other_lengths_are_refused_by_name():
+    body = {"responses": ["a", "b"], "labels": ["x", "y"], "columns": {"answer": [1]}}
+    with pytest.raises(DataError, match=r"of one length; got .*'columns.answer': 1"):
+        read_body(json.dumps(body).encode())
