@@ -11,7 +11,7 @@ PYTHON313 ?= $(firstword $(foreach p,python3.13 $(shell uv python find 3.13 2>/d
 	$(shell $(p) -c "import sys; print(sys.executable)" 2>/dev/null)))
 
 .PHONY: help demo quick test test-py313 check wheel canary bench training frontier calibrators \
-	figures soak faults verify reference docs clean
+	figures soak faults trial verify reference docs clean
 
 help:  ## Show this list.
 	@sed -n 's/^\([a-z0-9-]*\):.*  ## /\1\t/p' Makefile | expand -t 12
@@ -63,6 +63,9 @@ frontier: $(READY)  ## Train every method and compare with theory; write docs/fr
 
 calibrators: $(READY)  ## Judge the calibrators; write docs/calibrators.md. DATA=folder adds public samples.
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/calibrators.py --jobs 2 $(if $(DATA),--data $(DATA))
+
+trial: $(READY)  ## Do what a new user does in the first hour: own model, reward and prompts.
+	$(BIN)/python tests/trial.py
 
 soak: $(READY)  ## Kill and resume 200 collections; write docs/soak.md.
 	OMP_NUM_THREADS=1 $(BIN)/python tests/soak.py --kills 200

@@ -18,6 +18,7 @@ collect_ignore = ["core/shapes_on.py"]
 SLOWEST = (
     "test_resume.py",
     "test_demo.py",
+    "test_trial.py",
     "test_comparison.py",
     "test_methods.py",
     "test_docs.py",

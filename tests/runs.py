@@ -39,12 +39,23 @@ class Runs:
         self._process.stdout.close()
         self._process.wait()
 
-    def __call__(self, *arguments, killed_after: Path | None = None) -> Ended:
-        """Wait until the command ends. It is killed at its first file operation once the file
-        `killed_after` exists."""
-        request = {"arguments": [str(a) for a in arguments]}
-        if killed_after is not None:
-            request["killed_after"] = str(killed_after)
+    def __call__(
+        self,
+        *arguments,
+        cwd: Path | None = None,
+        killed_after: Path | None = None,
+        interrupted_after: Path | None = None,
+    ) -> Ended:
+        """Wait until the command ends, in the folder `cwd`. It is killed at its first file
+        operation once the file `killed_after` exists; Ctrl-C arrives at the first one once
+        `interrupted_after` exists."""
+        places = {
+            "cwd": cwd,
+            "killed_after": killed_after,
+            "interrupted_after": interrupted_after,
+        }
+        request = {name: str(path) for name, path in places.items() if path is not None}
+        request |= {"arguments": [str(a) for a in arguments]}
         self._process.stdin.write(json.dumps(request) + "\n")
         self._process.stdin.flush()
         return Ended(**json.loads(self._process.stdout.readline()))
@@ -59,23 +70,30 @@ SMALLER = {
 FILE_OPERATIONS = {"open", "os.rename", "os.remove", "os.mkdir", "os.rmdir"}
 
 
-def kill_at_file_operation(holds) -> None:
-    """SIGKILL for this process at the first file operation at which `holds()` is true."""
+def kill_at_file_operation(holds, sent: signal.Signals = signal.SIGKILL) -> None:
+    """A signal for this process at the first file operation at which `holds()` is true."""
+    ended = False
 
     def hook(event, _arguments):
-        if event in FILE_OPERATIONS and holds():
-            os.kill(os.getpid(), signal.SIGKILL)
+        nonlocal ended
+        if not ended and event in FILE_OPERATIONS and holds():
+            ended = True
+            os.kill(os.getpid(), sent)
 
     sys.addaudithook(hook)
 
 
-def _run(arguments, killed_after=None) -> int:
+def _run(arguments, cwd=None, killed_after=None, interrupted_after=None) -> int:
     """In a forked process: the command line, to its exit code."""
     from infalign.cli.app import main
 
+    if cwd is not None:
+        os.chdir(cwd)
     sys.argv = ["infalign", *arguments]
     if killed_after is not None:
         kill_at_file_operation(Path(killed_after).exists)
+    if interrupted_after is not None:
+        kill_at_file_operation(Path(interrupted_after).exists, signal.SIGINT)
     try:
         main()
     except SystemExit as stop:
@@ -83,7 +101,7 @@ def _run(arguments, killed_after=None) -> int:
     return 0
 
 
-def _forked(folder: Path, arguments, killed_after=None) -> int:
+def _forked(folder: Path, **request) -> int:
     """Exit code of the command in a process of its own, which writes to files of `folder`."""
     if pid := os.fork():
         return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
@@ -93,7 +111,7 @@ def _forked(folder: Path, arguments, killed_after=None) -> int:
         os.dup2(nothing, 0)
         for name, descriptor in (("stdout", 1), ("stderr", 2)):
             os.dup2(os.open(folder / name, os.O_WRONLY | os.O_CREAT), descriptor)
-        code = _run(arguments, killed_after)
+        code = _run(**request)
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
