@@ -9,6 +9,7 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from scipy.special import exp1
@@ -108,18 +109,29 @@ class SoftBestOfN(SoftenedProcedure):
         return (w * np.exp(-self._s * w)) @ self._reference
 
     def selected_cdf(self, grid: Panels, density: Nodes, cdf: Nodes) -> Nodes:
+        return grid.cumulate(self.selected_density(grid, density))[0]
+
+    def selected_density(self, grid: Panels, density: Nodes) -> Nodes:
+        """The density of the selected response when a policy draws the responses."""
         kernel, laplace = self._transform(grid, density)
         weight = 0.25 * self._s * self.n * laplace ** (self.n - 1)
         w = self._w(grid.nodes)
-        selected = density * w * (weight @ kernel).reshape(w.shape)
-        return grid.cumulate(selected)[0]
+        return density * w * (weight @ kernel).reshape(w.shape)
 
     def _transform(
         self, grid: Panels, density: Nodes
     ) -> tuple[Float[np.ndarray, "s n"], Float[np.ndarray, "s"]]:
         """e^{-s w} at every (s, node), and L(s)."""
-        kernel = np.exp(-self._s[:, None] * self._w(grid.nodes).ravel())
+        if self._last.get("grid") is not grid:  # a solver stays on one grid
+            kernel = np.exp(-self._s[:, None] * self._w(grid.nodes).ravel())
+            self._last.update(grid=grid, kernel=kernel)
+        kernel = self._last["kernel"]
         return kernel, kernel @ (grid.weights * density).ravel()
+
+    @cached_property
+    def _last(self) -> dict[str, Any]:
+        """The last grid, and the kernel on it."""
+        return {}
 
     def _moments(self, grid: Panels, density: Nodes, opponent: Nodes) -> tuple[np.ndarray, ...]:
         kernel, laplace = self._transform(grid, density)

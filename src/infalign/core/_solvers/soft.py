@@ -19,7 +19,7 @@ from infalign.errors import SolveError
 from .newton import LOG_BETA_STEP, Budget, Strength, Values
 from .point import Optimum
 from .rewind import RewindOptimum, beta_for
-from .starts import laws_grid
+from .starts import laws_grid, log_scale_at
 
 FINE = (16, 24)
 """Number of times that panels halve toward 0 and 1: fine enough for any tilt by these laws."""
@@ -35,6 +35,15 @@ AT_ROUNDING = 1e3 * TOLERANCE
 
 SHORTEST = 1e-3
 """Shortest fraction of a Newton step that the line search tries."""
+
+ASCENTS = 100
+"""Maximum number of steps of an ascent."""
+
+SETTLED = 0.02
+"""Change of the log-density, in nats, at which an ascent ends."""
+
+LEAST_WEIGHT = 1e-3
+"""Smallest weight of a step's goal before an ascent stops."""
 
 STRONG = 10.0
 """A strength at which the first start, a small tilt of the reference, is close enough."""
@@ -171,8 +180,48 @@ def _at_beta(system: _System, beta: float) -> _State | None:
         y = state.y
 
 
+def _ascended(system: _System, kl: float) -> tuple[Values, float]:
+    """A log-density with a KL of `kl` nats near a maximum of the win rate, and log β: coupled
+    steps from the reference, each damped until it raises the win rate."""
+    grid, weight = system.grid, 1.0
+
+    def tilted(exponent: Values, near: float | None) -> tuple[Values, float]:
+        log_scale = log_scale_at(grid, exponent, kl, near)
+        return np.exp(log_scale) * exponent, log_scale
+
+    y, log_scale = tilted(system.at_reference(), None)
+    value = _win_rate(system, y)
+    for _ in range(ASCENTS):
+        goal, log_scale = tilted(system.gradient(Curve(grid, y).density), log_scale)
+        if np.abs(goal - y).max() < SETTLED:
+            break
+        while weight > LEAST_WEIGHT:
+            trial = tilted((1 - weight) * y + weight * goal, 0.0)[0]
+            higher = _win_rate(system, trial)
+            if higher > value:
+                y, value = trial, higher
+                break
+            weight /= 2
+        else:
+            break
+        weight = min(1.0, 1.5 * weight)
+    return y, -log_scale
+
+
+def _win_rate(system: _System, y: Values) -> float:
+    """W = ∫ G times the density of the selected response."""
+    curve = Curve(system.grid, y)
+    selected = system.procedure.selected_density(system.grid, curve.density)
+    return system.grid.integrate(selected * system.opponent)
+
+
 def _at_kl(system: _System, kl: float) -> _State | None:
-    """The optimum at a budget, followed up from a budget at which it is easy to solve."""
+    """The optimum at a budget, next to an ascent's end, or else followed up from a budget at which
+    it is easy to solve."""
+    y, log_beta = _ascended(system, kl)
+    state = _newton(_State(system, Budget(kl), y, log_beta))
+    if state is not None:
+        return state
     gradient = system.at_reference()
     # A small tilt has a KL of var(Φ) / (2 β²).
     spread = system.grid.integrate(gradient**2) - system.grid.integrate(gradient) ** 2

@@ -128,7 +128,7 @@ def _improved(
 ) -> Iterate:
     """The tilt by `gradient` to a KL, improved by coupled steps."""
     cdf = grid.nodes
-    log_scale = _log_scale(grid, gradient, kl, None)
+    log_scale = log_scale_at(grid, gradient, kl, None)
     for _ in range(improvement.steps):
         curve = Curve(grid, np.exp(log_scale) * gradient)
         cdf = (1 - improvement.weight) * cdf + improvement.weight * curve.cdf
@@ -137,11 +137,11 @@ def _improved(
             grid, old = grid.cut(rough), grid
             cdf = np.clip(old.interpolate(cdf, grid), 0, 1)
         gradient = problem.gradient(grid, cdf)
-        log_scale = _log_scale(grid, gradient, kl, log_scale)
+        log_scale = log_scale_at(grid, gradient, kl, log_scale)
     return Iterate(grid, np.exp(log_scale) * gradient, -log_scale)
 
 
-def _log_scale(grid: Panels, gradient: Values, kl: float, near: float | None) -> float:
+def log_scale_at(grid: Panels, gradient: Values, kl: float, near: float | None) -> float:
     """The log of the scale at which a tilt by `gradient` has a KL of `kl` nats, to within a
     percent."""
     gradient = gradient - gradient.max()
@@ -179,7 +179,7 @@ def predicted(waypoints: list[Waypoint], problem: Problem, kl: float) -> Iterate
         gradient = -state.grid.cumulate_down(
             problem.procedure.density(state.curve.cdf) * state.opponent
         )[0]
-        log_scale = _log_scale(state.grid, gradient, kl, near=-state.log_beta)
+        log_scale = log_scale_at(state.grid, gradient, kl, near=-state.log_beta)
         return Iterate(state.grid, np.exp(log_scale) * gradient, -log_scale)
     first = waypoints[0]
     ahead = (kl + float(np.log(kl)) - last.time) / (last.time - first.time)
@@ -202,7 +202,7 @@ def predicted(waypoints: list[Waypoint], problem: Problem, kl: float) -> Iterate
 def at_kl(iterate: Iterate, kl: float) -> Iterate:
     """The same gradient at the β with which it tilts to a KL: where the win rate is next to 0 or 1,
     a small error of the gradient's shape is a large one of its scale."""
-    log_scale = _log_scale(iterate.grid, iterate.y, kl, near=0.0)
+    log_scale = log_scale_at(iterate.grid, iterate.y, kl, near=0.0)
     return Iterate(iterate.grid, np.exp(log_scale) * iterate.y, iterate.log_beta - log_scale)
 
 
