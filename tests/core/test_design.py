@@ -39,10 +39,11 @@ from infalign import (
     samples_needed,
 )
 from infalign.core import FewSamples, at_kl
-from infalign.core._certificates import displacement_gap, mixture_gap, stationary_points
+from infalign.core._certificates import displacement_gap, mixture_gap
 from infalign.core._policies import Curve
 from infalign.core._solvers.point import Optimum
 from infalign.core._solvers.rank import solve
+from infalign.core._solvers.shots import stationary_points
 
 U = np.linspace(0, 1, 101)
 optimum = lru_cache(design)

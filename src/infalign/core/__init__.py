@@ -5,7 +5,7 @@ are private; import every name from here or, for the public ones, from `infalign
 """
 
 from . import finite, verifiable
-from ._certificates import objective, stationary_points
+from ._certificates import objective
 from ._compare import Candidate, at_kl, best_exponential, best_power, compare
 from ._design import Design, design
 from ._few_samples import FewSamples, samples_needed
@@ -30,6 +30,7 @@ from ._roots import NoRoot, bracketed_root, falling_root
 from ._soft_procedures import Rewind, SoftBestOfN, SoftenedProcedure
 from ._solvers.fixed_point import FixedPoint, fixed_point
 from ._solvers.frontier import frontier
+from ._solvers.shots import stationary_points
 from ._specs import (
     families,
     family,

@@ -1,7 +1,7 @@
 """The best policy where the win rate may have several local maxima: ascents on cells of rank.
 
 Neither theorem of docs/maths.md covers, for example, worst-of-n against best-of-n. Ascents from
-several policies (`transport.Chain.maxima`) reach the local maxima; those that may be the best are
+several policies (`ascents`) reach the local maxima; those that may be the best are
 solved to double precision.
 """
 
@@ -11,6 +11,7 @@ from infalign import _check
 from infalign.core._interface import AbstractProcedure, RankProcedure
 from infalign.errors import SolveError
 
+from .ascents import maxima, refined
 from .point import Optimum
 from .rank import Path, solve
 from .transport import FAR, NEAR, Chain, Goal
@@ -46,12 +47,12 @@ def _polished(
     """The optima next to the maxima on cells that may be the best."""
     path = Path(procedure, against)
     optima: list[Optimum] = []
-    maxima = chain.maxima(goal)
-    for link in maxima:
-        if optima and goal.value(link) < goal.value(maxima[0]) - UNDECIDED:
+    ends = maxima(chain, goal)
+    for link in ends:
+        if optima and goal.value(link) < goal.value(ends[0]) - UNDECIDED:
             break
         try:
-            optima.append(path.near(link.refined(goal).start, goal.kl))
+            optima.append(path.near(refined(link, goal).start, goal.kl))
         except SolveError:
             continue
     return optima

@@ -15,6 +15,7 @@ from infalign.core._interface import AbstractProcedure, RankProcedure
 from infalign.core._quadrature import graded
 from infalign.errors import SolveError
 
+from .ascents import maxima, refined
 from .newton import Budget, Iterate, Problem, State, Strength
 from .point import Optimum, solve_near
 from .ranks import iterated, suit
@@ -146,8 +147,8 @@ class Path:
         for reach in (NEAR, FAR):
             chain = Chain.over(self.procedure, self.against, reach)
             link = chain.at_budget(goal.kl) if goal.kl is not None else None
-            for maximum in [link] if link is not None else chain.maxima(goal):
-                state = self._polished(maximum.refined(goal).start, goal.kl)
+            for maximum in [link] if link is not None else maxima(chain, goal):
+                state = self._polished(refined(maximum, goal).start, goal.kl)
                 if state is not None:
                     return state
         return None

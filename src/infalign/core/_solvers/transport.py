@@ -44,42 +44,8 @@ LONGEST = 2.0
 SHORTEST = 0.02
 """Shortest fraction of a Newton step that the line search tries."""
 
-ASCENTS = 7
-"""Number of ascents to local maxima."""
-
-SHARES = 6.0
-"""Largest logit of the share of responses that an ascent's start leaves near the reference."""
-
-ROUNDS = 4
-"""Number of times that an ascent may change its cells."""
-
-CLIMBS = 40
-"""Largest number of steps of an ascent between two tries of Newton's method."""
-
-LEAST_WEIGHT = 1e-3
-"""Smallest weight of a step's goal before an ascent stops."""
-
-SETTLED = 1e-5
-"""Gain of a step, in the logarithm of the win rate or of the losses, below which Newton's method
-takes over."""
-
-REFINEMENTS = 2
-"""Number of times that cells are placed anew around a solution."""
-
-SENSITIVE = 150.0
-"""Size of log β that takes another refinement."""
-
-TRIED = (0.1, 1.0)
-"""Budgets in nats from which ascents at a given β start."""
-
-ALIKE = 0.01
-"""Relative difference of win rates below which two ends of ascents may be one policy."""
-
 LOWEST = 700.0
 """Largest size of the log of f's lowest value, relative to its rise."""
-
-LOST = 1e-2
-"""Largest decrease of the value by which Newton's end may lie below the ascent."""
 
 MATTER = 1e-3
 """Ranks below which the error of a density counts less."""
@@ -141,13 +107,14 @@ class Chain:
         - `above`: 1 − `at`, to full precision.
         """
         if self._slope is not None:
-            return self._density(at, above), self._slope(at)
+            return self.density(at, above), self._slope(at)
         low, high = np.maximum(at - BLUR, 0), np.minimum(at + BLUR, 1)
         width = high - low
         g = np.diff(self.against.cdf(np.array([low, high])), axis=0)[0] / width
         return g, np.diff(self.against.density(np.array([low, high])), axis=0)[0] / width
 
-    def _density(self, at: Edges, above: Edges) -> Edges:
+    def density(self, at: Edges, above: Edges) -> Edges:
+        """g at quantiles, for `above` = 1 − `at`."""
         return np.where(at < 0.5, self.against.density(at), self.against.density_below_1(above))
 
     @cached_property
@@ -155,7 +122,7 @@ class Chain:
         """log G and log (1 − G) at `GRID`, each to full relative precision."""
         # du = u (1 − u) d logit u
         at, above = expit(GRID), expit(-GRID)
-        density = self._density(at, above) * at * above
+        density = self.density(at, above) * at * above
         steps = (density[1:] + density[:-1]) * (GRID[1] - GRID[0]) / 2
         low = density[0] + np.concatenate([[0.0], np.cumsum(steps)])
         high = density[-1] + np.concatenate([np.cumsum(steps[::-1])[::-1], [0.0]])
@@ -201,22 +168,6 @@ class Chain:
                 return link.followed(kl)
             near = min(near, 5 * SMALL) / 5
         return None
-
-    def maxima(self, goal: "Goal") -> "list[Link]":
-        """Local maxima of the win rate at a budget, or of W − β KL, each once, the best first.
-
-        The ascents start from policies that leave a share of the responses near the reference and
-        move the others up together, for several shares.
-        """
-        ends: list[Link] = []
-        spent = [goal] if goal.kl is not None else [Goal(kl) for kl in TRIED]
-        for start in spent:
-            for share in np.linspace(-SHARES, SHARES, ASCENTS):
-                step = expit(2 * (_middles(self.logits) - share))
-                end = self.coupled(step, start).ascended(goal)
-                if end is not None and not any(end.same(other) for other in ends):
-                    ends.append(end)
-        return sorted(ends, key=lambda end: -goal.value(end))
 
     def finer(self, link: "Link", times: int = 1) -> "Chain":
         """Cells, `times` as many, that also resolve the density of a policy and its quantiles."""
@@ -417,44 +368,6 @@ class Link:
                 return None
         return link
 
-    def ascended(self, goal: Goal) -> "Link | None":
-        """The local maximum above this policy, on cells that resolve it; None if Newton's method
-        does not reach it.
-
-        Each step goes toward the policy that maximizes the win rate's tangent in V. No step lowers
-        the win rate (or W − β KL); Newton's method ends the ascent.
-        """
-        link = self
-        for _ in range(ROUNDS):
-            link = link._climbed(goal)
-            solution = link.balanced(goal).solved(goal)
-            if solution is not None and goal.value(solution) > goal.value(link) - LOST:
-                return solution
-            link = link.on(link.chain.finer(link), goal)
-        return None
-
-    def _climbed(self, goal: Goal) -> "Link":
-        """Some steps of the ascent on the same cells."""
-        link = self
-        for _ in range(CLIMBS):
-            here, there, weight = link.area, link.own_area, 1.0
-            if not 0 < there[-1] < np.inf or not 0 < here[-1] < np.inf:
-                break  # the opponent's law underflows
-            if goal.kl is not None:  # only their shapes matter
-                here, there = here / here[-1], there / there[-1]
-            value = goal.value(link)
-            while weight > LEAST_WEIGHT:
-                higher = link.chain.coupled((1 - weight) * here + weight * there, goal)
-                if goal.value(higher) > value:
-                    break
-                weight /= 4
-            else:
-                break
-            link = higher
-            if goal.value(link) - value < SETTLED:
-                break
-        return link
-
     def balanced(self, goal: Goal) -> "Link":
         """This policy with the λ by which its own area gives its density's whole rise."""
         if goal.kl is None:
@@ -465,7 +378,7 @@ class Link:
 
     def on(self, chain: Chain, goal: Goal) -> "Link":
         """This policy on the cells of another chain, moved to a goal."""
-        area = np.interp(_middles(chain.logits), _middles(self.chain.logits), self.area)
+        area = np.interp(middles(chain.logits), middles(self.chain.logits), self.area)
         return chain.coupled(area, goal)
 
     @property
@@ -479,23 +392,6 @@ class Link:
         """∫₀^s g(V) dH for its own quantile function: `area`, if it is a solution."""
         return np.concatenate([[0.0], np.cumsum(self.chain.rises * self.opponent[0])])
 
-    def same(self, other: "Link") -> bool:
-        """Whether two solutions are the same policy, up to the cells' resolution."""
-        alike = abs(self.win_rate / other.win_rate - 1) < ALIKE
-        return alike and abs(self.log_scale - other.log_scale) < 10 * ALIKE
-
-    def refined(self, goal: Goal) -> "Link":
-        """The same solution on cells that resolve it better, where that is possible."""
-        link = self
-        # A win rate next to 0 or 1 is more sensitive to the policy.
-        for _ in range(REFINEMENTS + int(abs(self.log_scale) / SENSITIVE)):
-            near = link.on(link.chain.finer(link, 2), goal)._climbed(goal)
-            finer = near.balanced(goal).solved(goal)
-            if finer is None:
-                return link
-            link = finer
-        return link
-
     @property
     def start(self) -> Start:
         """The quantile function and β, for `point.solve_near`."""
@@ -504,6 +400,6 @@ class Link:
         return Start(at[new], self.chain.logits[new], -self.log_scale)
 
 
-def _middles(logits: Edges) -> Cells:
+def middles(logits: Edges) -> Cells:
     """Logits in the middle of each cell; of the outer ones, at their only finite edge."""
     return np.concatenate([logits[:1], (logits[1:] + logits[:-1]) / 2, logits[-1:]])
