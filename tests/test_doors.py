@@ -313,6 +313,7 @@ for example in [*procedures, *transforms]:
         "below_1": {"distance": [0.25]},
         "cdf": U,
         "density": U,
+        "density_below_1": {"distance": [0.25]},
         "integral": U,
         "slope": U,
         "subset_cdf": {"m": 40},
@@ -326,7 +327,7 @@ VALUES += ("verifiable.VerifiableOptimum",)
 """Results: what functions return, not what callers build."""
 
 INNER = {"selected_cdf", "gradient", "curvature", "below", "curve", "rates", "reach"}
-INNER |= {"subset_law", "slope_range"}
+INNER |= {"subset_law", "slope_range", "density_on", "selected_density"}
 INNER |= {"choose", "settled", "selected", "starts"}
 """Methods that solvers and decoders call with values that are checked already."""
 

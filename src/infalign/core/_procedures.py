@@ -115,7 +115,7 @@ class WorstOfN(RankProcedure):
         return BestOfN(self.n).density(1 - quantile("u", u))
 
     def density_below_1(self, distance: Quantiles) -> Values:
-        return BestOfN(self.n).density(distance)
+        return BestOfN(self.n).density(quantile("distance", distance))
 
     def slope(self, u: Quantiles) -> Values:
         return -BestOfN(self.n).slope(1 - quantile("u", u))
@@ -160,7 +160,8 @@ class OrderStatistic(RankProcedure):
         return _order_statistics.density(self.n, self.k, u)
 
     def density_below_1(self, distance: Quantiles) -> Values:
-        return _order_statistics.density(self.n, self.n - self.k + 1, distance)
+        mirrored = self.n - self.k + 1
+        return _order_statistics.density(self.n, mirrored, quantile("distance", distance))
 
     def slope(self, u: Quantiles) -> Values:
         return _order_statistics.slope(self.n, self.k, u)

@@ -26,8 +26,11 @@ from .newton import Values
 LOGITS = np.linspace(-40, 40, 400)
 """Log-odds of a at which the sign of J'(a) is checked; a maximum is located between two of them."""
 
-LOG_BETAS = (-12.0, 40.0)
-"""Limits of the search for a KL budget."""
+LOG_BETAS = (-28.0, 40.0)
+"""Limits of the search for a KL budget. At a β of 1e-12 the rounding of G, over β, is 1e-4 nats."""
+
+NOISE = 1e-4
+"""Relative difference of two KLs next to each other that is no jump."""
 
 JUMP = 1e-9
 """Relative error of the KL above which the optimum counts as jumping over the budget."""
@@ -122,12 +125,16 @@ def beta_for(
     try:
         log_beta = falling_root(excess, 0.0, step=2.0, low=low, high=high, xtol=1e-15)
     except NoRoot as end:
+        reached = float(np.exp(end.at))
         raise SolveError(
-            f"No optimum was found for {procedure!r} against {against!r} with kl={kl:g}. "
-            f"Ask for a {'smaller' if end.at < 0 else 'larger'} `kl`."
+            f"No optimum was found for {procedure!r} against {against!r} with kl={kl:g}: its beta, "
+            "by which the win rate changes per nat, lies beyond the limit of the search, "
+            f"{reached:.2g}. Ask for a {'smaller' if end.at < 0 else 'larger'} `kl`."
         ) from None
     if abs(excess(log_beta)) > JUMP:
         before, after = kl_of(log_beta + JUMP), kl_of(log_beta - JUMP)
+        if abs(after - before) < NOISE * kl:  # the rounding of G over a tiny β
+            return float(np.exp(log_beta))
         raise SolveError(
             f"The optimum for {procedure!r} jumps from kl={before:.4g} to {after:.4g} at "
             f"beta={np.exp(log_beta):.6g}; no optimum has kl={kl:g}. Ask for a `kl` outside the "

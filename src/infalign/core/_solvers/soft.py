@@ -48,6 +48,9 @@ LEAST_WEIGHT = 1e-3
 STRONG = 10.0
 """A strength at which the first start, a small tilt of the reference, is close enough."""
 
+SLOWEST = 1.1
+"""Smallest ratio of two budgets in a row before following ends."""
+
 SMALL = 1e-3
 """A budget, in nats, at which the first start is close enough."""
 
@@ -68,14 +71,21 @@ def solve_softened(
         curve = RewindOptimum(procedure, grid, opponent, beta).curve()
     elif isinstance(procedure, SoftBestOfN):
         system = _System(procedure, grid, opponent)
-        if beta is None:
-            state = _at_kl(system, _check.positive("kl", kl))
-        else:
-            state = _at_beta(system, beta)
+        with np.errstate(all="ignore"):  # what overflows is rejected by its residual
+            if beta is None:
+                state, last = _at_kl(system, _check.positive("kl", kl))
+            else:
+                state, last = _at_beta(system, beta)
         if state is None:
+            followed = (
+                f"it could be followed up to kl={last.curve.kl:.4g} at "
+                f"beta={np.exp(last.log_beta):.2g}, beyond which the solver does not converge"
+                if last is not None
+                else "the solver does not converge"
+            )
             raise SolveError(
                 f"No optimum was found for {procedure!r} against {against!r} with "
-                f"{f'kl={kl:g}' if beta is None else f'beta={beta:g}'}. "
+                f"{f'kl={kl:g}' if beta is None else f'beta={beta:g}'}; {followed}. "
                 "Ask for a smaller `kl` or a larger `beta`."
             )
         curve, beta = state.curve, float(np.exp(state.log_beta)) if beta is None else beta
@@ -155,7 +165,10 @@ def _newton(state: _State) -> _State | None:
     for _ in range(STEPS):
         if state.error <= TOLERANCE * max(1, np.abs(state.y).max()):
             return state
-        change, log_beta = state.newton_step()
+        try:
+            change, log_beta = state.newton_step()
+        except np.linalg.LinAlgError:
+            return None
         length = min(1.0, LOG_BETA_STEP / max(abs(log_beta), 1e-300))
         while True:
             trial = state.moved(change, log_beta, length)
@@ -168,16 +181,17 @@ def _newton(state: _State) -> _State | None:
     return None
 
 
-def _at_beta(system: _System, beta: float) -> _State | None:
-    """The optimum at a strength, followed down from a strength at which it is easy to solve."""
+def _at_beta(system: _System, beta: float) -> tuple[_State | None, _State | None]:
+    """The optimum at a strength, followed down from a strength at which it is easy to solve, and
+    the last one that was reached."""
     strength = max(STRONG, beta)
-    y = system.at_reference() / strength
+    y, last = system.at_reference() / strength, None
     while True:
         strength = max(beta, strength / 2)
         state = _newton(_State(system, Strength(), y, float(np.log(strength))))
         if state is None or strength <= beta:
-            return state
-        y = state.y
+            return state, last
+        y, last = state.y, state
 
 
 def _ascended(system: _System, kl: float) -> tuple[Values, float]:
@@ -215,27 +229,23 @@ def _win_rate(system: _System, y: Values) -> float:
     return system.grid.integrate(selected * system.opponent)
 
 
-def _at_kl(system: _System, kl: float) -> _State | None:
+def _at_kl(system: _System, kl: float) -> tuple[_State | None, _State | None]:
     """The optimum at a budget, next to an ascent's end, or else followed up from a budget at which
-    it is easy to solve."""
+    it is easy to solve; and the last one that was reached."""
     y, log_beta = _ascended(system, kl)
     state = _newton(_State(system, Budget(kl), y, log_beta))
     if state is not None:
-        return state
-    gradient = system.at_reference()
-    # A small tilt has a KL of var(Φ) / (2 β²).
-    spread = system.grid.integrate(gradient**2) - system.grid.integrate(gradient) ** 2
+        return state, state
     reached, factor = min(kl, SMALL), 4.0
-    log_beta = 0.5 * np.log(spread / (2 * reached))
-    start = _State(system, Budget(reached), gradient * np.exp(-log_beta), log_beta)
-    state = _newton(start)
-    while state is not None and reached < kl:
+    y, log_beta = _ascended(system, reached)
+    last = _newton(_State(system, Budget(reached), y, log_beta))
+    while last is not None and reached < kl:
         goal = min(kl, reached * factor)
-        further = _newton(_State(system, Budget(goal), state.y, state.log_beta))
+        further = _newton(_State(system, Budget(goal), last.y, last.log_beta))
         if further is not None:
-            state, reached = further, goal
+            last, reached = further, goal
             continue
         factor = np.sqrt(factor)
-        if factor < 1.01:
-            return None
-    return state
+        if factor < SLOWEST:
+            return None, last
+    return last, last
