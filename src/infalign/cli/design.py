@@ -131,10 +131,11 @@ def _rows(played, opponent, candidates, kl, samples):
 
 def _budget(played, opponent, candidates, kl, beta, samples) -> dict:
     """The design for one budget, as JSON states it."""
+    from infalign.core import beside
     from infalign.core import design as solve
 
     best = solve(played, kl=kl, beta=beta, against=opponent, samples=samples)
-    _, rows = _rows(played, opponent, candidates.values(), best.kl, samples)
+    rows = beside(best, list(candidates.values()))
     good = [r for r in rows if r.loss <= GOOD_ENOUGH and not r.transform.startswith("raw")]
     simplest = [r for r in good if r.transform == "identity"] or sorted(good, key=lambda r: r.loss)
     recommended = simplest[0].transform if simplest else "optimal"

@@ -6,7 +6,7 @@ are private; import every name from here or, for the public ones, from `infalign
 
 from . import finite, verifiable
 from ._certificates import objective
-from ._compare import Candidate, at_kl, best_exponential, best_power, compare
+from ._compare import Candidate, at_kl, beside, best_exponential, best_power, compare
 from ._design import Design, design
 from ._few_samples import FewSamples, samples_needed
 from ._group_gradient import group_rewards, group_win_rate
@@ -90,6 +90,7 @@ __all__ = [
     "TiltedPolicy",
     "WorstOfN",
     "at_kl",
+    "beside",
     "best_exponential",
     "best_power",
     "bracketed_root",

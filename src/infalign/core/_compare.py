@@ -9,12 +9,12 @@ import numpy as np
 from infalign import _check
 from infalign.errors import ArgumentError, SolveError
 
-from ._design import designs
+from ._design import Design, designs
 from ._few_samples import FewSamples
 from ._interface import AbstractProcedure, require_by_rank, require_procedure
 from ._policies import HALVINGS, TiltedPolicy
 from ._quadrature import graded
-from ._roots import NoRoot, falling_root
+from ._roots import NoRoot, falling_root, falling_root_by_slope
 from ._shapes import Float
 from ._transforms import AbstractTransform, Exponential, Power
 
@@ -120,22 +120,32 @@ def compare(
     rows = []
     for budget, best in zip(budgets, designs(procedure, against, budgets, samples), strict=True):
         rows.append(Candidate("optimal", best.kl, best.beta, best.win_rate, 0.0, best.stderr))
-        for candidate in candidates:
-            if not isinstance(candidate, AbstractTransform | Tilting):
-                limited = {} if samples is None else {"samples": samples}
-                candidate = candidate(procedure, budget, against, **limited)
-            if samples is None or not isinstance(candidate, AbstractTransform):
-                policy = at_kl(candidate, budget)
-                kl_, strength, stderr = policy.kl, policy.beta, 0.0
-                win = policy.win_rate(procedure, against)
-            else:
-                few = FewSamples(samples)
-                strength, exponents = few.at_kl(candidate, budget)
-                achieved = few.achieved(exponents, require_by_rank("procedure", procedure), against)
-                kl_, win, stderr = achieved.kl, achieved.win_rate, achieved.stderr
-            loss = best.win_rate - win
-            rows.append(Candidate(candidate.spec, kl_, strength, win, loss, stderr))
+        rows += [_beside(best, budget, candidate) for candidate in candidates]
     return rows
+
+
+def beside(
+    best: Design, transforms: Sequence[AbstractTransform | Tilting | Family]
+) -> list[Candidate]:
+    """Each transform at the KL of a design, as `compare` states it."""
+    return [_beside(best, best.kl, candidate) for candidate in _candidates(transforms)]
+
+
+def _beside(best: Design, kl: float, candidate: AbstractTransform | Tilting | Family) -> Candidate:
+    procedure, against, samples = best.procedure, best.against, best.samples
+    if not isinstance(candidate, AbstractTransform | Tilting):
+        limited = {} if samples is None else {"samples": samples}
+        candidate = candidate(procedure, kl, against, **limited)
+    if samples is None or not isinstance(candidate, AbstractTransform):
+        policy = at_kl(candidate, kl)
+        kl_, strength, stderr = policy.kl, policy.beta, 0.0
+        win = policy.win_rate(procedure, against)
+    else:
+        few = FewSamples(samples)
+        strength, exponents = few.at_kl(candidate, kl)
+        achieved = few.achieved(exponents, require_by_rank("procedure", procedure), against)
+        kl_, win, stderr = achieved.kl, achieved.win_rate, achieved.stderr
+    return Candidate(candidate.spec, kl_, strength, win, best.win_rate - win, stderr)
 
 
 def _candidates(transforms: object) -> list[AbstractTransform | Tilting | Family]:
@@ -160,26 +170,39 @@ def at_kl(transform: AbstractTransform | Tilting, kl: float) -> Policy:
     reach."""
     _check.positive("kl", kl)
 
-    def tilted(log_beta: float) -> Policy:
-        beta = float(np.exp(log_beta))
-        if isinstance(transform, AbstractTransform):
-            return TiltedPolicy(transform, beta)
-        return transform.tilted(beta)
-
-    def excess(log_beta: float) -> float:
-        return float(np.log(max(tilted(log_beta).kl, 1e-300) / kl))
-
     start = float(np.log(_first_beta(transform, kl)))
     low = start - WEAKEST_TILT
-    if isinstance(transform, AbstractTransform) and transform.bounded:
-        low = max(low, float(np.log(RESOLVED * np.ptp(transform(np.array([0.0, 1.0]))))))
     try:
-        return tilted(falling_root(excess, start, low=low, xtol=1e-13))
+        if not isinstance(transform, AbstractTransform):
+            return transform.tilted(_beta_of_rewards(transform, kl, start, low))
+        if transform.bounded:
+            low = max(low, float(np.log(RESOLVED * np.ptp(transform(np.array([0.0, 1.0]))))))
+        return TiltedPolicy(transform, _beta_of_transform(transform, kl, start, low))
     except NoRoot:
         raise SolveError(
             f"`{transform.spec}` does not reach kl={kl:g} nats at any β that can be computed. "
             "Ask for a smaller KL or a sharper transform."
         ) from None
+
+
+def _beta_of_transform(transform: AbstractTransform, kl: float, start: float, low: float) -> float:
+    """The β that reaches `kl`, from a guess of its logarithm; NoRoot below another."""
+
+    def excess(log_beta: float) -> tuple[float, float]:
+        policy = TiltedPolicy(transform, float(np.exp(log_beta)))
+        reached = max(policy.kl, 1e-300)
+        return float(np.log(reached / kl)), policy.kl_slope / reached
+
+    return float(np.exp(falling_root_by_slope(excess, start, low=low, xtol=1e-13)))
+
+
+def _beta_of_rewards(rewards: Tilting, kl: float, start: float, low: float) -> float:
+    """The same for a candidate whose KL has no slope."""
+
+    def excess(log_beta: float) -> float:
+        return float(np.log(max(rewards.tilted(float(np.exp(log_beta))).kl, 1e-300) / kl))
+
+    return float(np.exp(falling_root(excess, start, low=low, xtol=1e-13)))
 
 
 def _first_beta(transform: AbstractTransform | Tilting, kl: float) -> float:

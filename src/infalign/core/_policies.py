@@ -21,6 +21,9 @@ MISSED_MASS = 1e-9
 """Probability that a panel may misplace before it is cut; errors of integrals over it are far
 smaller."""
 
+ROUNDING = 4 * np.finfo(float).eps
+"""Relative error of Φ that counts as rounding."""
+
 CUTS = 40
 """Maximum number of halvings of a panel, since a kink remains at any width."""
 
@@ -54,6 +57,12 @@ class Curve:
         """∫ f log f = ∫ (f log f − f + 1), whose integrand is never negative."""
         f = self.density
         return self.grid.integrate(f * np.where(f > 0, self.log_density, 0) - f + 1)
+
+    @property
+    def spread(self) -> float:
+        """The variance of log f under f, at which the KL of a tilt falls with log β."""
+        f, kl = self.density, self.kl
+        return self.grid.integrate(f * np.where(f > 0, self.log_density - kl, 0) ** 2)
 
     def win_rate(self, procedure: AbstractProcedure, against: AbstractProcedure) -> float:
         """W = 1 − ∫ S dG, S the CDF of the selected response and G the opponent's law."""
@@ -104,7 +113,10 @@ class TiltedPolicy:
             masses = [curve.density]
             for law in laws:
                 masses += [law.density_on(grid), law.density(curve.cdf) * curve.density]
-            rough = np.max([grid.unresolved(m) for m in masses], axis=0) > MISSED_MASS
+            # Where Φ/β is huge, cutting does not remove the rounding errors of Φ.
+            rounding = ROUNDING * np.abs(phi).max(1) / self.beta
+            allowed = np.maximum(MISSED_MASS, rounding * (grid.weights * curve.density).sum(1))
+            rough = np.max([grid.unresolved(m) for m in masses], axis=0) > allowed
             if not rough.any() or cuts == CUTS:
                 return curve
             grid, cuts = grid.cut(rough), cuts + 1
@@ -118,6 +130,11 @@ class TiltedPolicy:
     def kl(self) -> float:
         """KL(policy ‖ reference) = ∫ f log f, in nats."""
         return max(self._curve.kl, 0.0)
+
+    @property
+    def kl_slope(self) -> float:
+        """dKL / d log β, which is −Var(log f) under f."""
+        return -self._curve.spread
 
     def density(self, u: Real[ArrayLike, "*any"]) -> Float[np.ndarray, "*any"]:
         """f(u), elementwise; the reference has density 1."""

@@ -3,6 +3,13 @@
 import math
 from collections.abc import Callable
 
+MOST_STEPS = 200
+"""Number of Newton steps, most of which may be bisections, before a search is given up."""
+
+
+ROUNDING = 1e-6
+"""Newton step below which a step that is not much shorter than the last one is rounding."""
+
 
 class NoRoot(Exception):
     """The bracket reached its limit without a change of sign; `at` is where it stopped."""
@@ -51,6 +58,43 @@ def falling_root(
             break
         near, step = far, step * growth
     return bracketed_root(value, min(near, far), max(near, far), xtol=xtol, rtol=rtol)
+
+
+def falling_root_by_slope(
+    function: Callable[[float], tuple[float, float]],
+    start: float,
+    *,
+    longest: float = 3.0,
+    low: float = -float("inf"),
+    xtol: float,
+) -> float:
+    """The root of a falling function by Newton's method, kept inside the bracket that it learns.
+
+    - `function`: returns its value and its slope.
+    - `longest`: the longest step.
+    - `low`: lower limit. Raises NoRoot beyond it, or if the function is nan.
+    """
+    x, left, right, last = start, -float("inf"), float("inf"), float("inf")
+    for _ in range(MOST_STEPS):
+        value, slope = function(x)
+        if math.isnan(value):
+            raise NoRoot(x)
+        left, right = (max(left, x), right) if value > 0 else (left, min(right, x))
+        step = -value / slope if slope < 0 else math.copysign(longest, value)
+        following = x + min(max(step, -longest), longest)
+        size = abs(following - x)
+        # Steps that no longer shrink are rounding.
+        if value == 0 or size <= xtol or last / 4 < size < ROUNDING:
+            return following
+        last = size
+        if not left < following < right:
+            following = (left + right) / 2
+            if right - left <= xtol:
+                return following
+        if following < low and x <= low:
+            raise NoRoot(x)
+        x = max(following, low)
+    raise NoRoot(x)
 
 
 def bracketed_root(
