@@ -645,6 +645,23 @@ def test_a_budget_within_a_jump_is_shared_by_prompts_at_one_beta():
     assert (best.gap == best.gap[0]).all()
 
 
+def test_a_budget_within_a_jump_of_many_draws_has_the_best_policy_of_its_kl():
+    reference = np.array([0.29, 0.098, 0.034, 0.515, 0.017, 0.046])
+    budget, procedure = 2.115, WorstOfN(45)
+    best = finite.solve(range(6), reference, procedure, kl=budget, against=WorstOfN(5))
+    assert best.kl == pytest.approx(budget, rel=1e-9) and best.residual < 1e-9
+    rng = np.random.default_rng(0)
+    corners = reference * np.exp(rng.choice([3, 30], (150, 1)) * rng.normal(size=(150, 6)))
+    for corner in corners / corners.sum(1, keepdims=True):
+        if finite.kl(corner, reference) > budget:
+            share = brentq(
+                lambda s, c=corner: finite.kl((1 - s) * reference + s * c, reference) - budget, 0, 1
+            )
+            policy = (1 - share) * reference + share * corner
+            wins = finite.win_rate(range(6), policy, reference, procedure, against=WorstOfN(5))
+            assert wins <= best.win_rate + 1e-9
+
+
 def test_a_budget_beyond_every_policy_is_explained():
     with pytest.raises(SolveError, match=r"spends kl=3; the largest KL reached is 1.609"):
         finite.solve(REWARD, REFERENCE, MajorityVote(LABELS, 3), kl=3)

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from infalign.errors import SolveError
+from infalign.errors import ArgumentError, InfalignError, SolveError
 
 Errors = Mapping[str, float]
 """The error of each quantity."""
@@ -24,16 +24,16 @@ class Outcome(StrEnum):
     """An answer, with every error within its limit."""
 
     refused = "refused"
-    """A SolveError whose reason was shown to be true."""
+    """An error of the package whose reason was shown to be true."""
 
     unproven = "unproven"
-    """A SolveError whose reason was not examined."""
+    """An error of the package whose reason was not shown to be true."""
 
     open = "open"
     """An answer that the independent road cannot reach in double precision."""
 
     wrong = "wrong"
-    """An answer with an error beyond its limit, or a SolveError whose reason is false."""
+    """An answer with an error beyond its limit, or an error whose reason is false."""
 
     raw = "raw"
     """Any other error."""
@@ -72,7 +72,7 @@ def limited(seconds: float) -> Iterator[None]:
         signal.signal(signal.SIGVTALRM, before)
 
 
-def unproven(problem: Any, error: SolveError) -> bool | None:
+def unproven(problem: Any, error: InfalignError) -> bool | None:
     """The reason of a refusal is not examined."""
     return None
 
@@ -99,7 +99,7 @@ class Family:
     """The largest error of each quantity that is allowed; infinite for one that is reported
     only."""
 
-    refusal: Callable[[Any, SolveError], bool | None] = unproven
+    refusal: Callable[[Any, InfalignError], bool | None] = unproven
     """Whether the reason of a refusal is true; None if that cannot be decided."""
 
     def problem(self, seed: int, number: int) -> Any:
@@ -126,8 +126,8 @@ class Family:
                 answer = self.answer(problem)
         except OutOfTime as end:
             return Outcome.slow, {}, str(end)
-        except SolveError as error:
-            return self._refused(problem, error), {}, f"SolveError: {error}"
+        except (SolveError, ArgumentError) as error:
+            return self._refused(problem, error), {}, f"{type(error).__name__}: {error}"
         except Exception as error:
             return Outcome.raw, {}, f"{type(error).__name__}: {error}"
         try:
@@ -142,7 +142,7 @@ class Family:
         words = ", ".join(f"{name} {errors[name]:.2g}" for name in beyond or errors)
         return (Outcome.wrong if beyond else Outcome.confirmed), errors, words
 
-    def _refused(self, problem: Any, error: SolveError) -> Outcome:
+    def _refused(self, problem: Any, error: InfalignError) -> Outcome:
         try:
             with limited(PATIENCE):
                 true = self.refusal(problem, error)

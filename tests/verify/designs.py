@@ -10,9 +10,12 @@ from infalign.errors import SolveError
 from .check import Errors, Family, OutOfReach
 from .procedures import Pair, by_rank, opponent
 from .quadrature import Tilt
-from .shooting import DOUBT, Stationary, at_budget, of_budget, stationary
+from .shooting import DOUBT, SCANNED, Stationary, at_budget, of_budget, stationary
 
 MOST_DRAWS = 200
+
+COARSE = 50
+"""Shots of a coarse scan."""
 
 BEYOND_DOUBLE = 1e-12
 """1 − W below which double precision cannot hold a win rate's digits."""
@@ -56,7 +59,9 @@ def answer(question: Question) -> ia.Design:
 def judge(question: Question, design: ia.Design) -> Errors:
     """Errors of the numbers, of the gap, of the policy and of the transform."""
     laws = question.procedure.law, question.against.law
-    solutions = stationary(*laws, design.beta)
+    # One solution by theory, and shots through jumps one at a time: a coarse scan.
+    coarse = question.one_solution or question.against.law.breaks
+    solutions = stationary(*laws, design.beta, scanned=COARSE if coarse else SCANNED)
     sure = [s for s in solutions if s.doubt <= DOUBT]
     if not sure:
         raise OutOfReach(f"β = {design.beta:.3g}: double precision does not fix the shot")

@@ -122,7 +122,7 @@ def judge(question: Question, solution: ia.finite.Solution) -> Errors:
         lead = best_of_budget(question, asked["kl"]) - solution.win_rate
         kind = "W below the best"
     else:
-        lead = best_value(question, asked["beta"]) - objective
+        lead = best_policy(question, asked["beta"])[0] - objective
         kind = "J below the best"
     kind += ", certified" if solution.certified else ", not certified"
     errors[kind] = max(lead, 0.0)
@@ -142,8 +142,8 @@ def tries(question: Question) -> np.ndarray:
     return mass / mass.sum(1, keepdims=True)
 
 
-def best_value(question: Question, beta: float) -> float:
-    """max W − β KL: climbs from the best of many random policies."""
+def best_policy(question: Question, beta: float) -> tuple[float, np.ndarray]:
+    """max W − β KL and its masses: climbs from the best of many random policies."""
     masses = tries(question)
     values = question.win_rate(masses) - beta * question.kl(masses)
     order = np.argsort(-values)
@@ -157,7 +157,7 @@ def best_value(question: Question, beta: float) -> float:
         value = question.win_rate(mass) - beta * (mass * log_ratio).sum()
         return -float(value), -mass * (slope - (mass * slope).sum())
 
-    best = float(values[order[0]])
+    best = float(values[order[0]]), masses[order[0]]
     for place in order[np.linspace(0, 60, CLIMBED).astype(int)]:
         climb = minimize(
             minus,
@@ -166,7 +166,9 @@ def best_value(question: Question, beta: float) -> float:
             method="L-BFGS-B",
             options={"ftol": 1e-16, "gtol": 1e-12, "maxiter": 2000},
         )
-        best = max(best, -float(climb.fun))
+        if -climb.fun > best[0]:
+            mass = np.exp(climb.x - climb.x.max())
+            best = -float(climb.fun), mass / mass.sum()
     return best
 
 
@@ -203,10 +205,15 @@ def best_of_budget(question: Question, budget: float) -> float:
 
 
 def refusal(question: Question, error: SolveError) -> bool | None:
-    """Whether the budget is more than all mass on the top level costs."""
+    """Whether the budget is more than all mass on the top level costs, or than the best policy
+    spends at the smallest β that is tried, 1e-8."""
     if "kl" not in question.asked:
         return False
-    return True if question.asked["kl"] >= -np.log(question.start[-1]) * (1 - 1e-9) else None
+    budget = question.asked["kl"]
+    if budget >= -np.log(question.start[-1]) * (1 - 1e-9):
+        return True
+    _, masses = best_policy(question, 1e-8)
+    return True if question.kl(masses) < budget else None
 
 
 FINITE = Family(

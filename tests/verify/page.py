@@ -70,9 +70,9 @@ def page(results: Mapping) -> str:
         "",
         "Each problem is random. The package answers it, and code that shares nothing with the "
         "package judges the answer: its own laws, its own solvers, or enumeration. *Confirmed*: "
-        "every error is within its limit. *Refused*: the package raises a `SolveError`, and the "
-        "independent code shows that its reason is true. *Unproven*: a `SolveError` whose reason "
-        "was not examined. *Open*: an answer that the independent code cannot compute in double "
+        "every error is within its limit. *Refused*: the package raises an error with a reason, and the "
+        "independent code shows that its reason is true. *Unproven*: an error whose reason was "
+        "not shown. *Open*: an answer that the independent code cannot compute in double "
         "precision. *Wrong* and *raw* are defects: an error beyond its limit or a refusal with a "
         "false reason, and any other exception. *Slow*, no answer within a minute of processor "
         "time, is one too.",

@@ -61,9 +61,6 @@ class Point:
     policy: Columns
     win_rate: PerPrompt
     kl: PerPrompt
-    price: PerPrompt
-    """β, the price of a further nat."""
-
     objective: PerPrompt
 
 
@@ -85,17 +82,10 @@ class Climber(Point):
 
 
 class Ascent:
-    """The objective of one problem at one β, and its ascent.
+    """The objective of one problem at one β, and its ascent."""
 
-    - `target`, `stiffness`: if given, a further nat costs β e^{stiffness (KL − target)}. W minus
-      this convex cost has maxima at KLs where W − β KL has none for any β.
-    """
-
-    def __init__(
-        self, problem: Problem, beta: float, *, target: float = 0.0, stiffness: float = 0.0
-    ) -> None:
+    def __init__(self, problem: Problem, beta: float) -> None:
         self.problem, self.beta = problem, beta
-        self.target, self.stiffness = target, stiffness
         with np.errstate(divide="ignore"):
             self.log_reference = np.log(problem.reference)
 
@@ -105,19 +95,12 @@ class Ascent:
         policy = np.exp(self.log_reference + psi)
         kl = np.maximum((policy * psi).sum(1), 0)  # below 0 only by rounding
         win_rate = self.problem.win_rate(policy)
-        with np.errstate(over="ignore"):
-            if self.stiffness:
-                growth = self.stiffness * (kl - self.target)
-                cost = self.beta * np.expm1(growth) / self.stiffness
-                price = self.beta * np.exp(growth)
-            else:
-                cost, price = self.beta * kl, np.full_like(kl, self.beta)
-        return Point(psi, policy, win_rate, kl, price, objective=win_rate - cost)
+        return Point(psi, policy, win_rate, kl, objective=win_rate - self.beta * kl)
 
     def look(self, point: Point) -> Climber:
         """The same policy with its gradient."""
         gradient = self.problem.gradient(point.policy, point.win_rate)
-        tilt = gradient / point.price[:, None]
+        tilt = gradient / self.beta
         tilt = tilt - logsumexp(self.log_reference + tilt, axis=1, keepdims=True)
         change = tilt - point.psi
         bound = -(point.policy * change).sum(1)
@@ -134,7 +117,7 @@ class Ascent:
         tolerance = max(TOLERANCE, procedure.precision / self.beta)
         here = self.look(self.at(psi))
         direct: Callable[[Climber], Columns] = (
-            _Newton(procedure, self.problem.utility, self.stiffness)
+            _Newton(procedure, self.problem.utility, self.beta)
             if isinstance(procedure, Ranked)
             else _Anderson()
         )
@@ -149,10 +132,10 @@ class Ascent:
 
     def _step(self, here: Climber, direction: Columns) -> Point:
         """The longest of the steps 1, 1/2, 1/4, … that climbs, for each prompt."""
-        slope = here.price * (here.policy * here.error * direction).sum(1)
+        slope = self.beta * (here.policy * here.error * direction).sum(1)
         downhill = ~(slope > 0) | ~np.isfinite(direction).all(1)
         direction = np.where(downhill[:, None], here.error, direction)
-        slope = np.where(downhill, here.price * (here.policy * here.error**2).sum(1), slope)
+        slope = np.where(downhill, self.beta * (here.policy * here.error**2).sum(1), slope)
         length = np.ones_like(slope)
         for _ in range(HALVINGS):
             there = self.at(here.psi + length[:, None] * direction)
@@ -177,18 +160,15 @@ class _Newton:
 
     If W is not concave (k < 0), the step could head for a saddle. Far from the fixed point negative
     k are set to 0, which replaces W's convex part by its tangent and is still an ascent.
-
-    A price that rises with the KL adds `stiffness` · ψ δKL to the left, δKL = Σ_b π_b ψ_b δψ_b: a
-    matrix of rank one, so the step takes a second right-hand side of the same system.
     """
 
     procedure: Ranked
     utility: Columns
-    stiffness: float
+    beta: float
 
     def __call__(self, here: Climber) -> Columns:
         prompts, width = here.psi.shape
-        k = self.procedure.curvature(here.policy, self.utility) / here.price[:, None]
+        k = self.procedure.curvature(here.policy, self.utility) / self.beta
         k = np.where((k < 0) & (here.residual > NEAR)[:, None], 0, k)
         # Above, on and below the diagonal, by column (LAPACK's order); last axis: δψ_b, δF_b.
         # Even rows: −π_b δψ_b + δF_b − δF_{b−1} = 0; odd rows: the neighbors' equation, and
@@ -198,17 +178,7 @@ class _Newton:
         bands[0, :, :, 1], bands[0, :, 1:, 0] = 1, 1
         bands[2, :, :-1, 0], bands[2, :, :-1, 1] = -1, -1
         step = self._solved(bands, here.error)
-        if step is None:
-            return here.error
-        if self.stiffness:
-            along = self._solved(bands, here.psi)
-            if along is None:
-                return here.error
-            rise = (here.policy * here.psi * step).sum(1)
-            slope = (here.policy * here.psi * along).sum(1)
-            share = self.stiffness * rise / (1 + self.stiffness * slope)
-            step = step - share[:, None] * along
-        return step
+        return here.error if step is None else step
 
     def _solved(self, bands: np.ndarray, right: Columns) -> Columns | None:
         """δψ with mean 0 under the policy for a right-hand side; None for a singular system."""

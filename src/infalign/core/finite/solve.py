@@ -13,15 +13,13 @@ from infalign.errors import ArgumentError, SolveError
 from .ascent import Ascent, Climber, Columns
 from .bound import TINY, bound
 from .functionals import Input, PerPrompt, Rows, as_numbers
+from .of_kl import SMALLEST_BETA
 from .problem import Problem, Procedure
 from .within_jump import within_jump
 from .world import World, probabilities
 
 ARRIVED = 1e-7
 """Largest residual of a solution; most are below 1e-13."""
-
-SMALLEST_BETA = 1e-8
-"""Smallest β in the search for a KL budget."""
 
 CERTIFIED = 1e-8
 """Largest gap of a certified optimum."""
