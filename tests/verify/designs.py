@@ -86,17 +86,17 @@ def judge(question: Question, design: ia.Design) -> Errors:
         others = of_budget(*laws, asked["kl"], design.beta)
         most = max([s.win_rate for s in others], default=0.0)
         errors["W below the best of that KL"] = max(most - design.win_rate, 0.0)
-    return errors | _as_trained(question, design)
+    return errors | _as_trained(question, design, same.loss)
 
 
-def _as_trained(question: Question, design: ia.Design) -> Errors:
+def _as_trained(question: Question, design: ia.Design, loss: float) -> Errors:
     """The policy as a trainer gets it: the tilt by `transform` / `beta`."""
     laws = question.procedure.law, question.against.law
     procedure, against = question.procedure.procedure, question.against.procedure
     try:
         policy = design.policy
-    except SolveError:
-        return {}  # it refuses, as documented, where a table cannot represent it
+    except SolveError:  # as documented, where a table cannot represent it
+        return {"policy refused at 1 − W": loss}
     tilt = Tilt.of(lambda u: design.transform(u) / design.beta, *laws)
     slack = 10 * design.rounding
     return {
@@ -147,6 +147,7 @@ DESIGNS = Family(
         "J below the best, certified": 1e-8,
         "J below the best": float("inf"),
         "W below the best of that KL": 1e-7,
+        "policy refused at 1 − W": 1e-9,
         "KL of the transform": 1e-7,
         "W of the transform": 1e-8,
         "KL of the policy": 1e-7,

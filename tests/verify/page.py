@@ -70,12 +70,12 @@ def page(results: Mapping) -> str:
         "",
         "Each problem is random. The package answers it, and code that shares nothing with the "
         "package judges the answer: its own laws, its own solvers, or enumeration. *Confirmed*: "
-        "every error is within its limit. *Refused*: the package raises an error with a reason, and the "
-        "independent code shows that its reason is true. *Unproven*: an error whose reason was "
-        "not shown. *Open*: an answer that the independent code cannot compute in double "
-        "precision. *Wrong* and *raw* are defects: an error beyond its limit or a refusal with a "
-        "false reason, and any other exception. *Slow*, no answer within a minute of processor "
-        "time, is one too.",
+        "every error is within its limit. *Refused*: the package raises an error with a reason, "
+        "and the independent code shows that it is true. *Unproven*: an error whose reason was not "
+        "shown. *Open*: an answer that the independent code cannot compute in double precision. "
+        "*Wrong* and *raw* are defects: an error beyond its limit or a refusal with a false "
+        "reason, and any other exception. *Slow*, no answer within a minute of processor time, is "
+        "one too.",
         "",
         f"**{total['problems']:,} problems: {total['confirmed']:,} confirmed, "
         f"{total['refused']:,} refused with a true reason, {total['unproven']:,} unproven, "
