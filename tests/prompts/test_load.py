@@ -6,7 +6,7 @@ import pytest
 
 from infalign import DataError
 from infalign.config import Prompts, parse_config
-from infalign.prompts import Prompt, fingerprint, load_prompts
+from infalign.prompts import Prompt, fingerprint, load_prompts, run_prompts
 from infalign.prompts.ids import content_key
 from infalign.stores.prompt_sets import union
 
@@ -127,3 +127,38 @@ def test_the_prompt_itself_is_no_column(tmp_path):
     write(tmp_path / "p.jsonl", [{"prompt": "1 + 1?", "answer": 2}])
     (prompt,) = load_prompts(Prompts(file=str(tmp_path / "p.jsonl")))
     assert prompt.columns == {"answer": 2}
+
+
+@pytest.fixture
+def several(folder):
+    """A data set of two configurations, without a split for evaluation."""
+    root = folder.parent / "several"
+    for name in "ab":
+        write(root / f"{name}.jsonl", [{"question": f"What is {name} + {i}?"} for i in range(40)])
+    files = "".join(f"- config_name: {name}\n  data_files: {name}.jsonl\n" for name in "ab")
+    (root / "README.md").write_text(f"---\nconfigs:\n{files}---\n")
+    return str(root)
+
+
+def test_a_configuration_is_chosen_by_name_and_never_for_the_user(several):
+    assert set(read(dataset=several, config="b", limit=2).values()) == {
+        "What is b + 0?",
+        "What is b + 1?",
+    }
+    with pytest.raises(
+        DataError, match=r"has 2 configurations: a, b\. Name one with `prompts.config`"
+    ):
+        read(dataset=several)
+
+
+def test_a_data_set_without_a_test_split_is_divided_and_slices_are_taken_as_they_are(several):
+    given = {"model": "m", "reward": "r", "kl": 0.5}
+    source = {"dataset": several, "config": "a"}
+    run = run_prompts(parse_config(given | {"prompts": source | {"test_fraction": 0.3}}))
+    assert len(run.train) + len(run.test) == 40 and 2 < len(run.test) < 25
+    sliced = {
+        "prompts": source | {"split": "train[:30]"},
+        "evaluate": {"prompts": {"split": "train[30:]"}},
+    }
+    run = run_prompts(parse_config(given | sliced))
+    assert (len(run.train), len(run.test)) == (30, 10)

@@ -146,7 +146,7 @@ def _refusals(here: Candidates) -> list[str]:
     if here.prompts or not here.refused:
         return []
     shown = [f"  {reason}" for reason in list(here.refused.values())[:3]]
-    return ["No file here can be read as prompts:", *shown]
+    return ["No file here can be read as prompts; name one with --prompts:", *shown]
 
 
 def _ask(question: str, default: str) -> str:

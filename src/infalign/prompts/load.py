@@ -45,7 +45,8 @@ def load_prompts(source: Prompts, folder: Path | None = None) -> list[Prompt]:
     """
     table = table_of(source, folder)
     loaded = read_table(table, table.rows(source.split, source.limit), source)
-    say(table.name, loaded.notes)
+    whole = [] if table.parts.keys() != {None} else ["no row has a split, so all are used"]
+    say(table.name, [*loaded.notes, *whole])
     return loaded.prompts
 
 
