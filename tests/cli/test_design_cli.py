@@ -63,7 +63,7 @@ def test_the_json_has_the_keys_that_scripts_rely_on(design):
     assert len(data["candidates"]) == len(DEFAULTS)
     for candidate in data["candidates"]:
         assert set(candidate) == {
-            *("transform", "win_rate", "stderr", "loss", "good_enough", "beta"),
+            *("transform", "kl", "win_rate", "stderr", "loss", "good_enough", "beta"),
         }
         assert abs(candidate["win_rate"] + candidate["loss"] - data["win_rate"]) < 1e-12
         assert candidate["good_enough"] == (candidate["loss"] <= GOOD_ENOUGH)

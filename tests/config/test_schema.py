@@ -28,8 +28,14 @@ BASE = {
     [
         ({"kl": None}, "give exactly one of `kl` .* and `beta`"),
         ({"beta": 1.0}, "give exactly one of `kl` .* and `beta`"),
-        ({"procedure": "best-of"}, r"`procedure` must be sampling, .*; got 'best-of'\.$"),
-        ({"against": "best-of"}, r"`against` must be sampling, .*; got 'best-of'\.$"),
+        (
+            {"procedure": "best-of"},
+            r"`procedure` must be sampling, .*; got 'best-of'\. Did you mean best-of-n:N\?$",
+        ),
+        (
+            {"against": "best-of"},
+            r"`against` must be sampling, .*; got 'best-of'\. Did you mean best-of-n:N\?$",
+        ),
         ({"procedure": "rewind:0.9:8"}, "`procedure` rewind:0.9:8 reads calibrated rewards.*rank"),
         ({"against": "soft-best-of-n:4:0.1"}, "`against` soft-best-of-n:4:0.1 reads calibrated"),
         ({"transform": "cubic"}, "`transform` must be identity, .*; got 'cubic'"),
@@ -53,7 +59,7 @@ BASE = {
         ({"prompts": {"file": "f", "dataset": "d"}}, "either `file` or `dataset`, not both"),
         ({"train": {"baselines": ["rlfh"]}}, r"`train.baselines.0` .* rlhf, .*; got 'rlfh'"),
         ({"evaluate": {"promts": {}}}, r"Unknown key `evaluate.promts`.*`prompts`"),
-        ({"engine": "cloud"}, "`engine` in the configuration: .*'local' or 'ray'; got 'cloud'"),
+        ({"engine": "cloud"}, "`engine` in the configuration: must be local or ray; got 'cloud'"),
     ],
     ids=str,
 )

@@ -13,8 +13,10 @@ from infalign import (
     Rewind,
     Sampling,
     SoftBestOfN,
+    SolveError,
     WorstOfN,
     compare,
+    design,
 )
 from infalign.core import FewSamples, _few_samples
 from infalign.core._cell_integrals import Layout
@@ -157,3 +159,16 @@ def test_the_best_table_is_no_worse_than_the_best_of_a_family():
     rows = compare(WorstOfN(4), [Exponential(t) for t in (-14, -9, -4)], kl=0.5, samples=8)
     assert rows[0].win_rate > max(row.win_rate for row in rows[1:]) - 2e-4
     assert [row.kl for row in rows] == pytest.approx([0.5] * 4, rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("procedure", "kl"), [(BestOfN(2), 4.6), (BestOfN(32), 4.0), (WorstOfN(8), 2.0)], ids=str
+)
+def test_large_budgets_are_spent_or_refused_with_the_reason(procedure, kl):
+    # 64 samples express 4.74 nats on average.
+    try:
+        best = design(procedure, kl=kl, samples=64)
+    except SolveError as error:
+        assert f"not resolved at kl={kl:g}" in str(error)
+    else:
+        assert best.kl == pytest.approx(kl, rel=1e-9) and best.win_rate > 0.9

@@ -17,6 +17,7 @@ import numpy as np
 from infalign.errors import ArgumentError
 
 from . import arrays
+from .shown import nearest as nearest
 from .shown import short as short
 from .shown import visible as visible
 

@@ -4,10 +4,11 @@ Texts of models, servers and users can hold characters that steer a terminal, re
 not seen. Where a text is shown, those characters are spelled out: `\\x1b`, `\\u202e`.
 """
 
+import difflib
 import re
 import reprlib
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from itertools import islice
 from typing import Any
 
@@ -35,6 +36,18 @@ def visible(text: str, keep: str = "") -> str:
     if text.isprintable() and not _UNSEEN.search(text):
         return text
     return "".join(c if c in keep or _is_seen(c) else ascii(c)[1:-1] for c in text)
+
+
+def nearest(name: object, known: Iterable[str]) -> str:
+    """` Did you mean …?` with the known name that is most like `name`; empty if none is like it.
+
+    >>> nearest("bset-of-n", ["best-of-n", "worst-of-n"])
+    ' Did you mean best-of-n?'
+    >>> nearest("ppo", ["rloo", "grpo"])
+    ''
+    """
+    like = difflib.get_close_matches(str(name)[:100].lower(), list(known), n=1, cutoff=0.6)
+    return f" Did you mean {like[0]}?" if like else ""
 
 
 def _is_seen(character: str) -> bool:

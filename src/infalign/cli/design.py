@@ -117,7 +117,10 @@ def _candidate(text: str):
         return parse_transform(text)
     except ArgumentError as error:
         if error.argument == "transform":  # not a transform of the core
-            raise ArgumentError("transform", f"must be {CANDIDATE_FORMS}; got {text!r}.") from None
+            hint = "".join(error.problem.partition(" Did you mean ")[1:])
+            raise ArgumentError(
+                "transform", f"must be {CANDIDATE_FORMS}; got {text!r}.{hint}"
+            ) from None
         raise typer.BadParameter(str(error), param_hint="--transform") from None
 
 

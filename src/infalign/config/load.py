@@ -1,6 +1,7 @@
 """Reading a configuration: from YAML or values, with errors that name the key."""
 
 import difflib
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar, get_args
@@ -8,7 +9,7 @@ from typing import Any, TypeVar, get_args
 import pydantic
 from pydantic_core import ErrorDetails
 
-from infalign._check import short, visible
+from infalign._check import nearest, short, visible
 from infalign.errors import ConfigError
 
 from .documents import parse, read_document
@@ -75,12 +76,21 @@ def _explain(kind: type[Section], error: ErrorDetails) -> str:
     if error["type"] == "missing":
         return f"The configuration needs `{where}`."
     message = error["msg"].removeprefix("Value error, ").removesuffix(".")
+    hint = ""
+    if error["type"] == "literal_error":
+        choices = re.findall(r"'([^']*)'", error["ctx"]["expected"])
+        *others, last = choices
+        message = f"must be {', '.join(others)} or {last}" if others else f"must be {last}"
+        hint = nearest(error["input"], choices)
+    elif "must be one of " in message:  # the names in a table
+        hint = nearest(error["input"], message.rpartition("must be one of ")[2].split(", "))
     if error["type"] == "model_type":
         message = "must be a section of `key: value` lines"
     message = message if len(message) <= LONGEST else f"{message[:LONGEST]}…"
     if not where:
-        return f"The configuration is not consistent: {message}."
-    return f"`{where}` in the configuration: {message}; got {short(error['input'])}."
+        end = "" if message.endswith("?") else "."
+        return f"The configuration is not consistent: {message}{end}"
+    return f"`{where}` in the configuration: {message}; got {short(error['input'])}.{hint}"
 
 
 def _known_keys(section: Any, location: tuple[int | str, ...]) -> list[str]:

@@ -35,8 +35,11 @@ OPTIMIZED_CELLS = 40_000
 """Total number of cells, over the prompts on which a table is optimized; it is evaluated on other
 prompts."""
 
-STRONGEST_TILT = 12.0
+STRONGEST_TILT = 30.0
 """How far below its first guess log β is searched."""
+
+WIDEST_TABLE = 1e7
+"""Largest range of log densities in a table; beyond it, they differ by rounding errors."""
 
 LEAST_MASS = 1e-6
 """Mass below which cells count alike when a table is optimized."""
@@ -45,6 +48,10 @@ FIRST_STEP = 0.02
 """Width of the first bracket in log β."""
 
 SEED = 20_241_219
+
+
+class Unresolved(Exception):
+    """A table that double precision does not hold."""
 
 
 @dataclass(frozen=True)
@@ -173,6 +180,22 @@ class FewSamples:
             ) from None
         return float(np.exp(-log_beta))
 
+    def _spending(self, exponents: Cells, kl: float, name: str) -> Cells:
+        """Exponents near the given ones at which the KL is `kl` nats."""
+        try:
+            return exponents * self._scale(exponents, kl, name)
+        except SolveError:
+            # A table that is flat at its top spends more only if its top rises.
+            more = self._scale(self.quantiles, kl, name)
+
+            def short(share: float) -> float:
+                return kl - expected(exponents + share * more * self.quantiles).kl
+
+            if short(1.0) > 0 or short(0.0) < 0:
+                raise
+            share = bracketed_root(short, 0.0, 1.0, xtol=1e-14)
+            return exponents + share * more * self.quantiles
+
     def best_table(
         self,
         procedure: RankProcedure,
@@ -194,10 +217,21 @@ class FewSamples:
         )
         guess = start / start_beta
         if kl is not None:
-            guess = guess * self._scale(guess, kl, "the optimum")
+            guess = self._spending(guess, kl, "the optimum")
+
+        asked = f"beta={beta:g}" if kl is None else f"kl={kl:g} nats"
+        unresolved = (
+            f"The best table for {self.samples} calibration samples per prompt is not resolved at "
+            f"{asked}: the win rate is so close to 1 that the rewards of its cells differ by "
+            "rounding errors only. Use a smaller KL, or the transform of exact calibration, which "
+            "is the design without `samples`."
+        )
 
         def solve(strength: float, exponents: Cells) -> Cells:
-            return _ascend(widths, exponents, procedure, against, strength)
+            try:
+                return _ascend(widths, exponents, procedure, against, strength)
+            except Unresolved:
+                raise SolveError(unresolved) from None
 
         if kl is None:
             _check.budget(kl, beta)
@@ -220,9 +254,11 @@ class FewSamples:
 
         low = high = float(np.log(start_beta))
         # KL falls at most like 1/β². Near steps, since a table far from the last one takes long.
-        step = max(abs(excess(low)), FIRST_STEP)
+        step = min(max(abs(excess(low)), FIRST_STEP), 1.0)
         while (known[high] if high in known else excess(high)) > 0:
             low, high, step = high, high + step, 2 * step
+            if high > np.log(start_beta) + STRONGEST_TILT:
+                raise SolveError(unresolved)
         while (known[low] if low in known else excess(low)) < 0:
             low, high, step = low - step, low, 2 * step
             if low < np.log(start_beta) - STRONGEST_TILT:
@@ -233,8 +269,8 @@ class FewSamples:
         log_beta = bracketed_root(excess, low, high, xtol=1e-3) if known[low] > 0 else low
         excess(log_beta)
         # On all prompts instead of these few, the budget holds exactly.
-        scale = self._scale(exponents, kl, "the table")
-        return exponents * scale * np.exp(log_beta), float(np.exp(log_beta))
+        strength = float(np.exp(log_beta))
+        return self._spending(exponents, kl, "the table") * strength, strength
 
 
 def samples_needed(
@@ -317,6 +353,8 @@ def _ascend(
     unit = 1 / np.sqrt(np.maximum(expected(exponents).mass, LEAST_MASS))
 
     def scaled(x: Cells) -> tuple[float, Cells]:
+        if not np.isfinite(x * unit).all() or np.ptp(x * unit) > WIDEST_TABLE:
+            raise Unresolved
         value, slope = loss(x * unit)
         return value / beta, slope * unit / beta
 

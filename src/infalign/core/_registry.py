@@ -189,8 +189,19 @@ class Registry(Mapping[str, Entry[T]]):
                 except Unreadable:
                     pass
         raise ArgumentError(
-            argument or self.noun, f"must be {self.forms(*more)}; got {_check.short(text)}."
+            argument or self.noun,
+            f"must be {self.forms(*more)}; got {_check.short(text)}.{self._nearest(text, more)}",
         )
+
+    def _nearest(self, text: object, more: tuple[str, ...]) -> str:
+        """The form most like a text; empty where the name is right and the rest is not."""
+        forms = {form.partition(":")[0]: form for form in (*(e.form for e in self.values()), *more)}
+        name = str(text).partition(":")[0]
+        hint = "" if name in forms else _check.nearest(name, filter(None, forms))
+        for known, form in forms.items():
+            if hint == f" Did you mean {known}?":
+                return f" Did you mean {form}?"
+        return ""
 
     def spec(self, instance: T) -> str:
         """The text form of an instance; its `repr` if its class is not registered."""
