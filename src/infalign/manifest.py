@@ -60,6 +60,15 @@ class Manifest:
         }
         self._write({**self._entries(), self._name(path): entry})
 
+    def restate(self, made_from: Mapping[Path, Mapping[str, object]]) -> None:
+        """State anew what listed paths were made from."""
+        entries = dict(self._entries())
+        for path, own in made_from.items():
+            name = self._name(path)
+            entries[name] = {**entries[name], "made_from": storage.as_json(dict(own))}
+        if made_from:
+            self._write(entries)
+
     def forget(self, *paths: Path) -> None:
         """Remove entries; those that are not listed are ignored."""
         entries, names = self._entries(), {self._name(path) for path in paths}

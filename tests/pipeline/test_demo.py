@@ -77,4 +77,6 @@ def test_a_second_call_does_nothing_again(quick_demo, runs):
     after = {p: p.stat().st_mtime_ns for p in folder.rglob("*") if p.is_file()}
     changed = {p.name for p in after if after[p] != before.get(p)}
     assert again.code == 0 and "InfAlign-CTRL" in again.stdout
-    assert changed <= {"report.html", ".lock"} | {p.name for p in (folder / "plots").iterdir()}
+    assert changed <= {"report.html", ".lock", "costs.jsonl"} | {
+        p.name for p in (folder / "plots").iterdir()
+    }

@@ -212,8 +212,9 @@ class SampleTable:
             then = (
                 rows[read_of(column)].to_pylist() if read_of(column) in names else [None] * len(ids)
             )
-            same = pa.array([now.get(i) == own for i, own in zip(ids, then, strict=True)])
-            values = pc.if_else(same, rows[column], pa.scalar(None, rows[column].type))
+            same = [now.get(i) == own for i, own in zip(ids, then, strict=True)]
+            nothing = pa.scalar(None, rows[column].type)
+            values = pc.if_else(pa.array(same, pa.bool_()), rows[column], nothing)
             rows = rows.set_column(names.index(column), column, values)
         return rows
 
@@ -248,7 +249,8 @@ class SampleTable:
         """Which rows are asked for."""
         known, n = self.checksums, self.samples
         names = (rows[name].to_pylist() for name in ("prompt_id", "sample", CHECKSUM))
-        return pa.array([known.get(i) == own and k < n for i, k, own in zip(*names, strict=True)])
+        inside = [known.get(i) == own and k < n for i, k, own in zip(*names, strict=True)]
+        return pa.array(inside, pa.bool_())
 
     def _spare(self, rows: pa.Table) -> bool:
         return not pc.all(self._asked(rows), min_count=0).as_py()

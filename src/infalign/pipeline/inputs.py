@@ -20,10 +20,13 @@ from infalign.methods import METHODS, RAW, Offline
 from infalign.prompts import Prompt
 from infalign.stores.manifest import NAME
 
-UNREAD = ("engine", "trust_remote_code", "sampling.batch_size", "calibration.extend")
+UNREAD = (
+    *("engine", "trust_remote_code", "sampling.batch_size"),
+    *("calibration.extend", "train.report_to"),
+)
 """Keys that say where and how something is computed, and change no result but for rounding."""
 
-CONTENT = ("model", "reward", "prompts.*", "calibration.store")
+CONTENT = ("model", "reward", "prompts.*", "evaluate.prompts.*", "calibration.store")
 """Keys that count by what they name, such as the weights in a folder; a path may change."""
 
 
@@ -126,7 +129,8 @@ def read_of_design(method: str, design: Mapping[str, Any]) -> dict[str, Any]:
 
     - `design`: the content of the design's file.
     """
-    read = {"kl": design["kl"]}
+    # The KL of a transform is solved for: its last digits differ between transforms.
+    read = {"kl": float(f"{design['kl']:.6g}")}
     if METHODS[method].trained_on != RAW:
         read["calibrator"] = design["calibrator"]["name"]
         read |= {name: design[name] for name in ("transform", "beta")}

@@ -230,7 +230,7 @@ def _evaluate(run: Run, trained: Mapping[str, StagePlan]) -> list[StagePlan]:
         table = table_of(existing, manifest, name)
         wanted = origins.samples(name)
         changed, drawn, scored = table.needed(wanted)
-        each[name] = bool(drawn or scored or changed)
+        each[name] = bool(drawn or scored)  # rows that were set aside come back
         if not each[name]:
             plans.append(StagePlan("evaluate", label, "reused", path))
             continue

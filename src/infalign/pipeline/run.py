@@ -13,6 +13,7 @@ from . import stages
 from .checks import check, checks_of
 from .costs import metered
 from .folder import Run, require_run
+from .former import adopt
 from .inputs import STAGES
 from .plan import changes, plan_of
 from .tasks import Task, tasks_of
@@ -54,6 +55,7 @@ def _run(config: Config, folder: Path, until: str, report: stages.Report, begin:
     require_libraries()
     trained = is_trained(until)
     with beside(config.folder):
+        adopt(folder, config)
 
         def ready(new: Run) -> None:
             check(checks_of(new, trained=trained))

@@ -254,6 +254,7 @@ def evaluate(run: Run, report: Report) -> None:
         "design": storage.sha256(run.design_file)[:16],
         "trained": {method: run.attempt(method).name for method in run.config.methods},
         "logs": storage.fingerprint([storage.sha256(log) for log in logs]),
+        "prompts": storage.fingerprint([p.id for p in run.test_prompts]),
         "samples": storage.fingerprint(tables),
         "answers": function_parts(answers, "answers") if own else answers,
     }
