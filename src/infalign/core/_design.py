@@ -277,12 +277,16 @@ def _table(optimum: Optimum, procedure: AbstractProcedure, against: AbstractProc
     new = np.append(np.diff(u) > 0, True)
     if near_1:  # floating-point numbers near 1 are too coarse
         new = np.where(u < 0.5, new, np.append(np.diff(distance) < 0, True))
-    return Tabulated(
-        tuple(u[new]),
-        tuple(phi[new]),
-        tuple(slope[new]),
-        distance=tuple(distance[new]) if near_1 else None,
-    )
+    if near_1:
+        return Tabulated(
+            tuple(u[new]), tuple(phi[new]), tuple(slope[new]), True, tuple(distance[new])
+        )
+    u, phi, slope, cdf = u[new], phi[new], slope[new], cdf[new]
+    # Where g jumps Φ has a kink: a point with the slope on each side.
+    at = np.searchsorted(u, against.breaks)
+    left = procedure.density(cdf[at]) * against.density(np.nextafter(u[at], 0))
+    u, phi, slope = (np.insert(x, at, y) for x, y in ((u, u[at]), (phi, phi[at]), (slope, left)))
+    return Tabulated(tuple(u), tuple(phi), tuple(slope))
 
 
 def _ending_at_0(grid: Panels, rate: Values) -> Float[np.ndarray, "points"]:

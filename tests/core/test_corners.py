@@ -1,0 +1,162 @@
+"""Designs at the corners: budgets, laws and opponents at which a solver may fail or be wrong."""
+
+import numpy as np
+import pytest
+from scipy.special import expit
+
+import infalign as ia
+from infalign import BestOfN, Mixture, OrderStatistic, Rewind, Sampling, SoftBestOfN, WorstOfN
+from infalign.core import objective, stationary_points
+from infalign.core._solvers import soft
+from infalign.core._solvers.ascents import ascended, maxima
+from infalign.core._solvers.transport import Chain, Goal
+
+HALF = (0.5, 0.5)
+
+
+def random_problem(seed):
+    """A procedure, an opponent and a budget, of any family that selects by rank."""
+    rng = np.random.default_rng([15, seed])
+
+    def law(mixed=True):
+        n = int(np.exp(rng.uniform(np.log(2), np.log(200))))
+        kind = rng.integers(4 if mixed else 3)
+        if kind == 3:
+            share = round(float(rng.uniform(0.05, 0.95)), 2)
+            return Mixture((law(False), law(False)), (share, 1 - share))
+        return (BestOfN(n), WorstOfN(n), OrderStatistic(n, int(rng.integers(1, n + 1))))[kind]
+
+    procedure, against = law(), [law(), Sampling(), None][rng.integers(3)]
+    return procedure, against or procedure, float(np.exp(rng.uniform(np.log(1e-3), np.log(4))))
+
+
+@pytest.mark.parametrize("seed", range(10, 40))
+def test_a_random_design_is_stationary_at_its_budget_and_its_policy_is_the_same(seed):
+    procedure, against, kl = random_problem(seed)
+    best = ia.design(procedure, kl=kl, against=against)
+    policy = best.policy
+    assert best.kl == pytest.approx(kl, rel=1e-9)
+    assert policy.kl == pytest.approx(kl, abs=1e-7)
+    assert policy.win_rate(procedure, against) == pytest.approx(best.win_rate, rel=1e-7)
+    # (log f)' = h(F) g / beta, by differences, where the policy has its mass.
+    u = np.linspace(0.001, 0.999, 400)
+    step = 1e-5
+    density, rank = policy.density(u), policy.cdf(u)
+    rate = procedure.density(rank) * against.density(u) / best.beta
+    smooth = (density > 1e-6) & (rate < 100)
+    u, rate = u[smooth], rate[smooth]
+    rise = np.log(policy.density(u + step)) - np.log(policy.density(u - step))
+    np.testing.assert_allclose(rise / (2 * step), rate, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("seed", range(10, 22))
+def test_no_policy_of_two_levels_wins_more(seed):
+    # Densities of two levels that spend the budget, over all shares of the upper one.
+    procedure, against, kl = random_problem(seed)
+    best = ia.design(procedure, kl=kl, against=against)
+    chain = Chain.over(procedure, against)
+    for rank in np.linspace(-6, 6, 13):
+        other = chain.coupled(1.0 * (np.append(chain.logits, 36.0) > rank), Goal(kl))
+        assert other.kl <= 1.01 * kl
+        assert other.win_rate <= best.win_rate * (1 + 1e-2) + 1e-9
+
+
+@pytest.mark.parametrize(
+    ("procedure", "against", "kl", "win_rate"),
+    [
+        (WorstOfN(112), Sampling(), 2.91, 0.94631340),
+        (WorstOfN(39), Sampling(), 3.29371, 0.96438952),
+        # The optimum jumps; followed from small budgets it would win .9432517 and .7099734.
+        (Mixture((BestOfN(11), WorstOfN(103)), (0.94, 0.06)), None, 2.94283, 0.96170997),
+        (
+            Mixture((OrderStatistic(170, 87), ia.BestOfPoisson(68.414)), (0.29, 0.71)),
+            BestOfN(65),
+            0.99252,
+            0.71749627,
+        ),
+        (WorstOfN(92), BestOfN(19), 2.8004, 0.3106),
+    ],
+    ids=str,
+)
+def test_the_best_of_several_maxima_is_returned(procedure, against, kl, win_rate):
+    best = ia.design(procedure, kl=kl, against=against)
+    assert best.win_rate == pytest.approx(win_rate, abs=1e-3 if win_rate == 0.3106 else 1e-8)
+
+
+@pytest.mark.parametrize("kl", [0.9, 1.0, 1.1])
+def test_a_best_and_worst_mixture_wins_more_with_each_budget(kl):
+    # At most 1 - .5/2: the worst-of-n half ties with itself.
+    mixture = Mixture((BestOfN(16), WorstOfN(16)), HALF)
+    less, more = ia.design(mixture, kl=kl - 0.05), ia.design(mixture, kl=kl)
+    assert less.win_rate < more.win_rate < 0.75
+    # beta is the price of the budget, dW/dκ.
+    mean = (less.beta + more.beta) / 2
+    assert (more.win_rate - less.win_rate) / 0.05 == pytest.approx(mean, rel=0.01)
+
+
+def test_a_win_rate_next_to_0_has_all_its_digits():
+    # Worst-of-60 against best-of-60: W = ∫ G dS, far below the rounding of 1 - losses.
+    best = ia.design(WorstOfN(60), kl=0.1, against=BestOfN(60))
+    assert 0 < best.win_rate < 1e-20
+    assert best.policy.win_rate(WorstOfN(60), BestOfN(60)) == pytest.approx(best.win_rate, rel=1e-6)
+    # Against best-of-n, W = β (f(1) - 1) / n.
+    top = float(best.policy.density(1.0))
+    assert best.win_rate == pytest.approx(best.beta * (top - 1) / 60, rel=1e-6)
+
+
+@pytest.mark.parametrize("kl", [2.0, 4.0])
+def test_a_budget_whose_losses_underflow_is_refused_with_the_reason(kl):
+    with pytest.raises(ia.SolveError, match=r"already loses less than 1e-290 of the time"):
+        ia.design(WorstOfN(1024), kl=kl)
+
+
+def test_ascents_never_fall_and_end_at_stationary_points():
+    chain, goal = Chain.over(WorstOfN(4), BestOfN(4)), Goal(0.6)
+    start = chain.coupled(expit(np.linspace(-9, 9, len(chain.widths))), goal)
+    end = ascended(start, goal)
+    assert end.win_rate > start.win_rate
+    assert end.error(goal) < 1e-8
+    best = maxima(chain, goal)[0]
+    exact = ia.design(WorstOfN(4), kl=0.6, against=BestOfN(4))
+    assert best.win_rate == pytest.approx(exact.win_rate, rel=1e-3)
+    assert np.exp(-best.log_scale) == pytest.approx(exact.beta, rel=1e-2)
+
+
+def test_shots_locate_maxima_and_the_saddle_between_them():
+    for far in (False, True):
+        points = stationary_points(WorstOfN(4), BestOfN(4), 0.3, far=far)
+        assert [round(p.kl, 3) for p in points] == [0.059, 0.288, 1.806]
+    best = ia.design(WorstOfN(4), beta=0.3, against=BestOfN(4))
+    assert objective(best.optimum, 0.3) == pytest.approx(
+        max(objective(p, 0.3) for p in points), abs=1e-12
+    )
+
+
+def test_a_sharp_soft_best_of_n_is_nearly_best_of_n():
+    sharp, hard = ia.design(SoftBestOfN(16, 0.005), kl=0.3), ia.design(BestOfN(16), kl=0.3)
+    assert sharp.kl == pytest.approx(0.3, rel=1e-9)
+    assert sharp.win_rate == pytest.approx(hard.win_rate, abs=0.02)
+    assert ia.design(SoftBestOfN(128, 0.02), kl=1.0).win_rate > 0.9999
+
+
+def test_an_error_of_a_softened_design_says_how_far_it_came(monkeypatch):
+    newton = soft._newton
+
+    def reaching(state):
+        return newton(state) if state.condition.kl < 0.01 else None
+
+    monkeypatch.setattr(soft, "_newton", reaching)
+    with pytest.raises(ia.SolveError, match=r"followed up to kl=0.00\d+ at beta=2\.8"):
+        ia.design(SoftBestOfN(4, 0.2), kl=0.5)
+
+
+def test_rewind_against_a_law_next_to_0_spends_its_budget():
+    # β is 2e-9: rounding of G must not look like a jump.
+    best = ia.design(Rewind(0.19, 16), kl=0.00365, against=WorstOfN(93))
+    assert best.kl == pytest.approx(0.00365, rel=1e-4)
+
+
+def test_a_table_has_a_kink_where_the_opponent_s_law_jumps():
+    best = ia.design(OrderStatistic(11, 6), kl=0.7, against=Rewind(0.74, 11))
+    assert best.transform.jumps == (0.74,)
+    assert best.policy.kl == pytest.approx(best.kl, abs=1e-9)
