@@ -186,7 +186,7 @@ def test_an_interruption_says_what_is_kept_and_what_continues(cli, monkeypatch, 
         raise KeyboardInterrupt
 
     monkeypatch.setattr("infalign.cli.run.load_config", stop)
-    kept = f"What is finished is kept in {tmp_path}; the same command continues."
+    kept = f"What is finished is kept in {tmp_path}. This continues: infalign demo --out {tmp_path}"
     assert cli("demo", "--out", tmp_path) == (130, "", f"infalign: interrupted. {kept}\n")
 
 

@@ -1,5 +1,6 @@
 """Errors, interruptions and unused options, phrased with the command line's option names."""
 
+import shlex
 import signal
 import sys
 import threading
@@ -91,7 +92,10 @@ class Command(TyperCommand):
     def _ended(self, ctx, how: str, code: int) -> typer.Exit:
         out = ctx.params.get("out")
         continuable = out is not None and self.continues and out.exists()
-        more = f" {self.continues.format(out=out)}" if continuable else ""
+        more = ""
+        if continuable:
+            command = shlex.join(["infalign", *sys.argv[1:]])
+            more = f" {self.continues.format(out=out, command=command)}"
         print(f"infalign: {how}.{more}", file=sys.stderr)
         return typer.Exit(code)
 
@@ -99,7 +103,7 @@ class Command(TyperCommand):
 class ResumableCommand(Command):
     """A command that continues in the same folder after an interruption."""
 
-    continues = "What is finished is kept in {out}; the same command continues."
+    continues = "What is finished is kept in {out}. This continues: {command}"
 
 
 def flag(parameter: Any) -> str:

@@ -4,6 +4,8 @@ import base64
 import logging
 import os
 import pickle
+import signal
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -202,11 +204,27 @@ def _cluster(ray):
         return
     # With RAY_ADDRESS, Ray connects to that cluster and accepts no cluster settings.
     own = {} if "RAY_ADDRESS" in os.environ else {"include_dashboard": False}
-    ray.init(log_to_driver=False, logging_level="ERROR", **own)
+    with _same_handler():
+        ray.init(log_to_driver=False, logging_level="ERROR", **own)
     try:
         yield
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _same_handler():
+    """After the block, SIGTERM does what it did before: with the handler that Ray installs, the
+    process prints the stack of its threads and aborts."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if before is not None:
+            signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager
