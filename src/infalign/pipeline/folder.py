@@ -179,7 +179,8 @@ class Run:
         if shared:
             raise DataError(
                 f"{len(shared)} of {len(held_out)} evaluation prompts are training prompts too, "
-                f"first {shared[0]!r}. Evaluate on prompts that are not trained on."
+                f"first {shared[0]!r}. Evaluate on prompts that are not trained on, or "
+                "leave `evaluate.prompts` out: part of a source without a test split is held out."
             )
         return held_out
 
