@@ -167,8 +167,9 @@ class Steps(RLOOSteps):
 
 
 class State:
-    def __init__(self):
+    def __init__(self, global_step=0, max_steps=0):
         self.log_history = [{}]
+        self.global_step, self.max_steps = global_step, max_steps
 
 
 def test_the_controller_raises_beta_while_the_kl_is_too_large_and_lowers_it_below():
@@ -181,6 +182,29 @@ def test_the_controller_raises_beta_while_the_kl_is_too_large_and_lowers_it_belo
             controller.on_log(None, state, None, logs=logs)
         assert (steps.trainer.beta > 1) == rises
         assert state.log_history[-1]["infalign/sequence_kl"] == pytest.approx(20 * per_token)
+
+
+@pytest.mark.parametrize(
+    ("nats", "steps", "words"),
+    [
+        (0.1, 100, "Raise train.learning_rate, such as train.learning_rate=4e-05"),
+        (2.5, 100, "Lower train.learning_rate, such as train.learning_rate=2.5e-06"),
+        (0.4, 100, None),  # on its way
+        (0.1, 30, "After 5 of 30 steps the KL is 0.1 nats"),  # a tenth would be too early to tell
+    ],
+)
+def test_a_kl_that_is_far_from_the_target_after_a_tenth_of_the_steps_is_said_once(
+    nats, steps, words, caplog
+):
+    controller = KLController(0.5, 1.0, Steps())
+    arguments = SimpleNamespace(learning_rate=1e-5)
+    logs = {"kl": nats / 20, "completions/mean_length": 20.0}
+    first = max(5, steps // 10)
+    for step in range(1, steps + 1):
+        controller.on_log(arguments, State(step, steps), None, logs=dict(logs))
+        assert len(caplog.records) == (words is not None and step >= first)
+    for record in caplog.records:
+        assert words in record.getMessage() and "the calibration is kept" in record.getMessage()
 
 
 @pytest.mark.parametrize("power", [0.7, 1.7, 3.5])

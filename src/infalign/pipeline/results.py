@@ -27,6 +27,7 @@ from infalign.json_lines import read_rows
 from infalign.methods import DESIGN, METHODS, OTHER, RAW, TrainingDesign, labels
 from infalign.stores import CalibrationStore
 
+from .doubts import doubts
 from .folder import Run
 from .read import open_store, read_calibrator, read_design, read_outlook, run_samples
 
@@ -159,6 +160,7 @@ def _calibration(run: Run, measured: Measured, theory: Theory) -> dict:
         "samples": rows.shape[1],
         "calibrator": calibrator,
         "advice": resolved.advice,
+        "warnings": list(doubts(run, theory.store, theory.design)),
         "uniformity": np.histogram(u, BINS, (0, 1))[0].tolist(),
         # Kolmogorov-Smirnov distance of u from uniform, at the midpoints of the steps.
         "uniformity_deviation": float(np.abs(u - (np.arange(u.size) + 0.5) / u.size).max()),

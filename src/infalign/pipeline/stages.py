@@ -1,7 +1,6 @@
 """The stages of a run. Each does only the work that is missing from its files."""
 
 import logging
-import warnings
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -30,6 +29,7 @@ from infalign.stores import CalibrationStore, samples_of
 from infalign.stores.resumable import BATCHES, Report
 
 from .calibration import choose_store
+from .doubts import doubts
 from .folder import Run
 from .history import place
 from .inputs import stated
@@ -129,16 +129,11 @@ def load_both(
         return sampler, load_reward(reward, trust_remote_code=trust_remote_code)
 
 
-MOST_TIES = 0.05
-"""Probability of a tie above which the theory of continuous rewards does not hold."""
-
-
 def design(run: Run, report: Report) -> None:
     """Write the transform for the procedure, the KL budget and K samples to `design.json`."""
     store, stage = open_store(run), run.design_stage()
     own = place(stage, run.folder / "design.json")
     if not stage.has(own.path):
-        warn_of_ties(store)
         name, reason = chosen_calibrator(run, store)
         learned = StoreCalibration.fit(store, CALIBRATORS[name]).learned
         LOG.info("Calibrator %s", reason)
@@ -150,24 +145,13 @@ def design(run: Run, report: Report) -> None:
             beta=run.config.beta,
             outlook=outlook_of(learned, some_rewards(store)),
         )
+        for doubt in doubts(run, store, designed):
+            LOG.warning(doubt)
         calibrator = {"name": name, "reason": reason}
         with stage.recording(own.path):
             storage.write_json(own.path, {"calibrator": calibrator, **designed.to_json()})
     run.use("design", "design", own.path.name)
     report("design", 1, 1)
-
-
-def warn_of_ties(store: CalibrationStore) -> None:
-    """Warn if the rewards are too discrete for the theory of continuous ones."""
-    tied = store.tied()
-    if tied > MOST_TIES:
-        warnings.warn(
-            f"Two reference samples of a prompt have the same reward {tied:.0%} of the time: "
-            "win rates that assume continuous rewards, such as design.json's and the "
-            "frontier, do not hold. Tied rewards are trained on the transform's average over "
-            "their quantiles; `infalign.verifiable` and `infalign.finite` give exact figures.",
-            stacklevel=3,
-        )
 
 
 def chosen_calibrator(run: Run, store: CalibrationStore) -> tuple[str, str]:

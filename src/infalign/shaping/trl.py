@@ -8,6 +8,7 @@ from infalign.errors import ArgumentError, DataError
 from infalign.stores import CalibrationStore
 from infalign.text import text_of
 
+from .doubts import Doubts
 from .group_shaper import GroupShaper
 from .monitor import Monitor
 from .reward_function import call, checked_output, reward_name
@@ -23,7 +24,8 @@ class TrainingReward:
 
     Calls `reward` once per batch with what TRL passes, as far as its signature takes it. The data
     set's column `key` names the prompt of each completion.
-    Logs the metrics of the shaper and the monitor. Picklable when `reward` is.
+    Logs the metrics of the shaper and the monitor, and warns once of batches from which nothing can
+    be learned. Picklable when `reward` is.
 
     Raises DataError when called without that column, with unknown prompts or incomplete groups, or
     when `reward` returns anything but one finite number per completion.
@@ -45,6 +47,7 @@ class TrainingReward:
                 f"{_check.short(reward)}.",
             )
         self.reward, self.shaper, self.monitor = reward, shaper, monitor
+        self.doubts = Doubts()
         self.key = _check.instance("key", key, str, 'a column of the data set, such as "prompt_id"')
         self.__name__ = prefix + reward_name(reward)
 
@@ -73,6 +76,7 @@ class TrainingReward:
         output = call(self.reward, arguments)
         raw = checked_output(output, completions, reward_name(self.reward), ids)
         shaped = self.shaper(ids, raw)
+        self.doubts.consider(shaped, self.monitor)
         if log_metric is not None:
             metrics = {**self.monitor.metrics(shaped.batch), **shaped.metrics}
             for name, value in metrics.items():

@@ -5,6 +5,7 @@ gradient is that of the objective itself (arXiv:2512.21852). If the KL is a per-
 it is not.
 """
 
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -18,6 +19,12 @@ from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
 
 from infalign.models.loading import prompt_text, tokenize
 from infalign.models.logits import collate, response_logits
+
+LOG = logging.getLogger(__name__)
+
+SHARE, LEAST_STEPS, FAR = 0.1, 5, 4.0
+"""Share of the steps, and number of steps, after which the KL is judged; and the factor that is far
+from the target."""
 
 BATCH = 64
 """Number of sequences whose logits are in memory at once."""
@@ -162,10 +169,28 @@ class KLController(TrainerCallback, ExportableState):
         self.target_kl, self.beta, self.gain, self.memory = target_kl, beta, gain, memory
         self.average: float | None = None
         self.steps = steps
+        self.warned = False
 
     def state(self):
         """The controller's state for a checkpoint."""
         return {"args": {}, "attributes": {"beta": self.beta, "average": self.average}}
+
+    def _doubt(self, step: int, steps: int, rate: float | None) -> None:
+        """Warn once, after a tenth of the steps, if the KL is far from the target."""
+        if self.warned or self.average is None or not LEAST_STEPS <= step or step < SHARE * steps:
+            return
+        self.warned = True
+        ratio = self.average / self.target_kl
+        if 1 / FAR < ratio < FAR:
+            return
+        verb, factor = ("Raise", 4.0) if ratio < 1 else ("Lower", 0.25)
+        change = "" if rate is None else f", such as train.learning_rate={factor * rate:.2g}"
+        LOG.warning(
+            "After %d of %d steps the KL is %.2g nats, far from the target of %g. %s "
+            "train.learning_rate%s. Stop with Ctrl-C and run the same command with that setting: "
+            "the calibration is kept and only the training starts again.",
+            *(step, steps, self.average, self.target_kl, verb, change),
+        )
 
     def on_train_begin(self, args, state, control, **kwargs):
         # To restore a callback, the trainer would create a new one, which has no reference to the
@@ -189,6 +214,7 @@ class KLController(TrainerCallback, ExportableState):
             "infalign/average_kl": self.average,
             "infalign/beta": self.beta,
         }
+        self._doubt(state.global_step, state.max_steps, getattr(args, "learning_rate", None))
         excess = np.clip(self.average / self.target_kl - 1, -1, 1)
         self.beta *= float(np.exp(self.gain * excess))
         self.steps.steer(self.beta)
