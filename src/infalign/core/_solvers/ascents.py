@@ -57,14 +57,14 @@ def maxima(chain: Chain, goal: Goal) -> list[Link]:
         for share in np.linspace(-SHARES, SHARES, ASCENTS):
             step = expit(2 * (middles(chain.logits) - share))
             end = ascended(chain.coupled(step, start), goal)
-            if end is not None and not any(_same(end, other) for other in ends):
+            if not any(_same(end, other) for other in ends):
                 ends.append(end)
     return sorted(ends, key=lambda end: -goal.value(end))
 
 
-def ascended(link: Link, goal: Goal) -> Link | None:
-    """The local maximum above this policy, on cells that resolve it; None if Newton's method
-    does not reach it.
+def ascended(link: Link, goal: Goal) -> Link:
+    """The local maximum above this policy, on cells that resolve it, or a policy next to it if
+    Newton's method on the cells does not reach it.
 
     Each step goes toward the policy that maximizes the win rate's tangent in V. No step lowers
     the win rate (or W − β KL); Newton's method ends the ascent.
@@ -75,7 +75,7 @@ def ascended(link: Link, goal: Goal) -> Link | None:
         if solution is not None and goal.value(solution) > goal.value(link) - LOST:
             return solution
         link = link.on(link.chain.finer(link), goal)
-    return None
+    return climbed(link, goal).balanced(goal)
 
 
 def climbed(link: Link, goal: Goal) -> Link:

@@ -59,6 +59,8 @@ def solve_near(problem: Problem, start: Iterate) -> State | None:
     exists."""
     with np.errstate(all="ignore"):  # a start that overflows is rejected by its residual
         for _ in range(ROUNDS):
+            if not np.isfinite(start.y).all():
+                return None
             opponent = problem.against.density_on(start.grid)
             state = newton(State(problem, start, opponent), ROUGHLY)
             if state is None:

@@ -5,7 +5,7 @@ tilted by its own gradient. If it reaches no solution from there, it starts from
 cells of rank (`transport`); and if that fails too, from the optimum at a smaller KL.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 
 import numpy as np
@@ -32,7 +32,7 @@ from .starts import (
     tilted_reference,
     tilted_reference_at,
 )
-from .transport import FAR, NEAR, Chain, Goal
+from .transport import FAR, NEAR, Chain, Goal, Link
 
 FARTHEST = 700.0
 """KL in nats up to which a strength is searched; e⁻⁷⁰⁰ is near the smallest double."""
@@ -145,13 +145,18 @@ class Path:
     def _transported(self, goal: Goal) -> State | None:
         """The optimum, starting from the solution on cells of rank."""
         for reach in (NEAR, FAR):
-            chain = Chain.over(self.procedure, self.against, reach)
-            link = chain.at_budget(goal.kl) if goal.kl is not None else None
-            for maximum in [link] if link is not None else maxima(chain, goal):
-                state = self._polished(refined(maximum, goal).start, goal.kl)
+            for link in self._on_cells(Chain.over(self.procedure, self.against, reach), goal):
+                state = self._polished(refined(link, goal).start, goal.kl)
                 if state is not None:
                     return state
         return None
+
+    def _on_cells(self, chain: Chain, goal: Goal) -> Iterator[Link]:
+        """Solutions on cells, the quickest first."""
+        link = chain.at_budget(goal.kl) if goal.kl is not None else None
+        if link is not None:
+            yield link
+        yield from maxima(chain, goal)
 
     def _polished(self, start: Start, kl: float | None) -> State | None:
         problem = self._problem(Strength() if kl is None else Budget(kl))
