@@ -66,6 +66,11 @@ def main() -> None:
             require("design" in run(*command, "--help", cwd=here), "help lists the commands")
         design = ("design", "--procedure", "best-of-n:8", "--kl", "0.5")
         require("0.9299" in run(bin_ / "infalign", *design, cwd=here), "`infalign design` designs")
+        require(
+            "best-of-n:N" in run(bin_ / "infalign", "list", "procedures", cwd=here), "list lists"
+        )
+        first = run(bin_ / "infalign", "init", "--yes", cwd=here).split()
+        require(first == ["reward.py", "config.yaml"], "`infalign init` writes a configuration")
         run(bin_ / "infalign", "explore", "--out", "explorer.html", cwd=here)
         page = (here / "explorer.html").read_text(encoding="utf-8")
         require(page.startswith("<!doctype html>"), "`infalign explore` writes its page")
