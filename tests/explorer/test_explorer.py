@@ -279,6 +279,25 @@ def test_the_page_and_the_package_agree(browser, procedure, against, kl):
         assert f"{100 * float(own['win']):.2f} %" in own["text"]
 
 
+@pytest.mark.parametrize(
+    ("procedure", "against", "kl"),
+    [
+        ("best-of-n:64", "best-of-n:64", 2),
+        ("best-of-n:128", "best-of-n:128", 2),
+        ("best-of-n:128", "sampling", 1),
+        ("best-of-n:1024", "best-of-n:1024", 4),
+        ("best-of-n:8", "worst-of-n:8", 1),
+        ("worst-of-n:64", "worst-of-n:64", 0.5),
+    ],
+)
+def test_the_page_answers_where_the_win_rate_is_next_to_1(browser, procedure, against, kl):
+    visit(browser, f"procedure={procedure}&against={against}&kl={kl}&transforms=identity")
+    best = ia.design(ia.parse_procedure(procedure), against=ia.parse_procedure(against), kl=kl)
+    own = rows(browser)["optimal"]
+    assert float(own["win"]) == pytest.approx(best.win_rate, abs=1e-8)
+    assert float(own["beta"]) == pytest.approx(best.beta, rel=1e-4)
+
+
 def test_a_strength_gives_the_optimum_of_that_strength(browser):
     visit(browser, "procedure=best-of-n:8&beta=0.2&transforms=identity")
     best = ia.design(ia.BestOfN(8), beta=0.2)
@@ -321,7 +340,9 @@ def test_sharp_transforms_get_a_grid_that_is_fine_enough(browser, t):
 
 
 def test_what_is_beyond_the_page_is_said(browser):
-    visit(browser, "procedure=best-of-n:1024&kl=1")
+    visit(browser, "procedure=worst-of-n:1024&kl=1")
+    with pytest.raises(ia.SolveError):
+        ia.design(ia.WorstOfN(1024), kl=1)
     assert "beyond what this page computes" in text(browser, "sentences")
     assert "optimal" not in rows(browser)
 

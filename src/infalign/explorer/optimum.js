@@ -4,7 +4,9 @@
 // theorem 1, on the quantile axis). Along the curve (v, s = F(v)), x = v + s is a parameter in which
 // neither a spike of f nor a gap is steep; with y = log f,
 //     dv/dx = 1 / (1 + e^y),   ds/dx = 1 / (1 + e^-y),   dy/dx = h(s) g(v) / (β (1 + e^y)).
-// From v = s = 1 with a guess for y it is followed down to x = 0, where s must be 0 as well.
+// From v = s = 1 with a guess for y it is followed down to x = 0, where s must be 0 as well; or, with
+// H convex, from v = s = 0 up to x = 2: f(0) is then next to 1 and f(1) may be huge, and on the way
+// down their difference would be lost.
 
 // Dormand and Prince's pair of orders 5 and 4.
 const STAGES = [
@@ -17,20 +19,22 @@ const STAGES = [
 ];
 const ERROR = [71 / 57600, 0, -71 / 16695, 71 / 1920, -17253 / 339200, 22 / 525, -1 / 40];
 
-// Follow the curve with log f(1) = y down to x = 0. A state is v, s, y; with `path`, which collects
-// the states, also H(s), ∫ f log f and 1 - W, all counted from the upper end. Null where it stalls.
+// Follow the curve with log f(1) = y down to x = 0, or with log f(0) = y up to x = 2. A state is v, s,
+// y; with `path`, which collects the states, also H(s), and ∫ f log f and 1 - W so far. Null where it
+// stalls.
 function follow({ law, against }, beta, y, { tolerance = 1e-9, longest = 0.25, path } = {}) {
+  const way = law.convex ? 1 : -1, start = law.convex ? 0 : 1;
   const size = path ? 6 : 3;
   const rates = Array.from({ length: 7 }, () => new Float64Array(size));
   const derive = (z, out) => {
     const small = 1 / (1 + Math.exp(Math.abs(z[2]))), large = 1 - small;
     const dv = z[2] > 0 ? small : large, ds = z[2] > 0 ? large : small;
     const g = against.density(z[0]), h = law.density(z[1]);
-    out[0] = -dv; out[1] = -ds; out[2] = (-h * g * dv) / beta;
-    if (path) { out[3] = -h * ds; out[4] = z[2] * ds; out[5] = z[3] * g * dv; }
+    out[0] = way * dv; out[1] = way * ds; out[2] = (way * h * g * dv) / beta;
+    if (path) { out[3] = way * h * ds; out[4] = z[2] * ds; out[5] = z[3] * g * dv; }
   };
   let left = 2, step = 1e-3 / Math.max(law.peak, against.peak);
-  let state = Float64Array.of(1, 1, y, 1, 0, 0).slice(0, size), trial = new Float64Array(size);
+  let state = Float64Array.of(start, start, y, start, 0, 0).slice(0, size), trial = new Float64Array(size);
   const stage = new Float64Array(size);
   derive(state, rates[0]);
   if (path) path.push(state.slice());
@@ -65,17 +69,23 @@ function follow({ law, against }, beta, y, { tolerance = 1e-9, longest = 0.25, p
   return left > 0 ? null : state;
 }
 
-// The measures of a curve whose ends are both right; null if it misses the lower end.
-function measured(game, beta, top) {
-  const path = [], end = follow(game, beta, top, { longest: 0.02, path });
-  if (!end || Math.abs(end[1]) > 2e-4) return null;
-  return { beta, top, kl: end[4], win: 1 - end[5], miss: end[1], path };
+// The measures of a curve whose ends are both right; null if it misses the other end. `first` is log f
+// where it starts, `top` is log f(1), and `path` is listed from the top.
+function measured(game, beta, first) {
+  const path = [], end = follow(game, beta, first, { longest: 0.02, path });
+  if (!end) return null;
+  const miss = missAt(game, end);
+  if (Math.abs(miss) > 2e-4) return null;
+  if (game.law.convex) path.reverse();
+  return { beta, first, top: path[0][2], kl: end[4], win: 1 - end[5], miss, path };
 }
 
-// s at the lower end, where it should be 0: positive if the curve met too little mass.
-function missBy(game, beta, top) {
-  const end = follow(game, beta, top);
-  return end ? end[1] : NaN;
+// s at the lower end, where it should be 0, positive if the curve met too little mass; or what v at
+// the upper end lacks to 1.
+const missAt = (game, end) => (game.law.convex ? 1 - end[0] : end[1]);
+function missBy(game, beta, first) {
+  const end = follow(game, beta, first);
+  return end ? missAt(game, end) : NaN;
 }
 
 // f falls by at most e^-m from its top, so that log f(1) cannot be larger.
@@ -86,7 +96,7 @@ function highestTop({ law, against }, beta) {
 
 // A bracket of the root of `f` around `start`, widened until it holds one: [a, b, fa, fb] or null.
 function bracket(f, start, width, low = -Infinity, high = Infinity) {
-  for (let half = width; half < 1e3 * width; half *= 4) {
+  for (let half = width; half < 1e4 * width; half *= 4) {
     const a = clamp(start - half, low, high), b = clamp(start + half, low, high), fa = f(a), fb = f(b);
     if (fa * fb <= 0) return [a, b, fa, fb];
     if (a === low && b === high) break;
@@ -97,8 +107,12 @@ function bracket(f, start, width, low = -Infinity, high = Infinity) {
 // The optimum at β. With H convex or G concave there is one stationary point; elsewhere a net is cast
 // for all roots in log f(1), and the best is selected. Roots that slip through the net are lost.
 function optimumAt(game, beta, near) {
-  const miss = (top) => missBy(game, beta, top), most = highestTop(game, beta);
+  const miss = (first) => missBy(game, beta, first), most = highestTop(game, beta);
   const polish = ([a, b, fa, fb]) => measured(game, beta, findRoot(miss, a, b, fa, fb, 1e-13));
+  if (game.law.convex) {  // log f(0) is at most 0
+    const range = near ? bracket(miss, near.first, 0.01, -Infinity, 0) : bracket(miss, 0, 0.01, -Infinity, 0);
+    return range && polish(range);
+  }
   if (game.unique && near) {
     const range = bracket(miss, near.top, 0.1, 0, most);
     return range && polish(range);
@@ -146,11 +160,11 @@ function optimumWithKl(game, kl, near) {
   };
   let a = game.unique ? -Math.log(guess.beta) : Math.log(guess.top), fa = off(a);
   if (Number.isNaN(fa)) return null;
-  let b = a - clamp(fa / 2, -1, 1) + 1e-4, fb = off(b);
+  let b = a - clamp(fa / 2, -2, 2) + 1e-4, fb = off(b);
   for (let i = 0; fa * fb > 0; i++) {
-    if (i > 25) return null;
+    if (i > 60) return null;
     const newton = (-1.3 * fb * (b - a)) / (fb - fa);
-    const next = b + (newton * fb < 0 ? clamp(newton, -1, 1) : -Math.sign(fb));
+    const next = b + (newton * fb < 0 ? clamp(newton, -2, 2) : -Math.sign(fb));
     a = b; fa = fb; b = next; fb = off(b);
   }
   if (!(fa * fb <= 0)) return null;
