@@ -19,6 +19,7 @@ from .newton import Budget, Iterate, Problem, quench
 from .point import Optimum, solve_near
 from .rank import solve
 from .ranks import CUTS, STEEP, Area, Tilt
+from .starts import RESOLUTION
 
 FEWEST, MOST = 2, 8
 """Numbers of optima through which polynomials are drawn."""
@@ -29,6 +30,10 @@ far."""
 
 EMPTY = 1e-9
 """Mass below a panel up to which the panels below it count as empty."""
+
+FINELY = RESOLUTION / 5
+"""Error of a panel above which it is cut from the start, since another budget's optimum would need
+it cut."""
 
 CLOSELY = 1e-9
 """Relative error of the KL at which a prediction is accurate enough."""
@@ -65,6 +70,10 @@ class Series:
         """- `first`: the optimum whose panels, as ranks, serve the others."""
         self.procedure, self.against = procedure, against
         curve = _gentle(first)
+        rate = procedure.density(curve.cdf) * against.density_on(curve.grid) / first.beta
+        rough = curve.grid.unresolved(rate) * curve.cdf_at_edges[1:] > FINELY
+        finer = curve.grid.cut(rough)
+        curve = Curve(finer, curve.grid.interpolate(curve.log_density, finer))
         below, above = _cdf(curve)
         empty = int(np.searchsorted(below, EMPTY, "right")) - 1
         self.low = curve.grid.edges[: empty + 1] / max(curve.grid.edges[empty], 1e-300)
@@ -94,7 +103,7 @@ class Series:
     def remember(self, optimum: Optimum) -> None:
         """Add an optimum below the last one."""
         curve, ranks = _gentle(optimum), self.ranks
-        rate = self.procedure.density(curve.cdf) * self.against.density(curve.grid.nodes)
+        rate = self.procedure.density(curve.cdf) * self.against.density_on(curve.grid)
         areas, edges = curve.grid.cumulate(rate * curve.density)
         below, above = _cdf(curve)
         live = slice(1 if self.empty else 0, None)
@@ -132,7 +141,7 @@ class Series:
         if not (np.isfinite(cdf).all() and np.isfinite(grid.nodes).all()):
             return None
         cdf = np.clip(cdf, 0, 1)
-        rate = self.procedure.density(cdf) * self.against.density(np.clip(grid.nodes, 0, 1))
+        rate = self.procedure.density(cdf) * self.against.density_on(grid)
         rate *= np.exp(-tilt.log_beta)
         quench(grid, rate)
         return Iterate(grid, -grid.cumulate_down(rate)[0], tilt.log_beta)
