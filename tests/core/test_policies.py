@@ -184,3 +184,20 @@ def test_a_policy_is_a_value():
 def test_beta_must_be_above_zero(beta, message):
     with pytest.raises(ValueError, match=message):
         TiltedPolicy(Identity(), beta)
+
+
+def test_a_steep_piece_of_a_table_between_two_nodes_of_a_quadrature_is_seen():
+    u = (0.0, 0.3729, 0.4684, 0.4985, 0.5013, 0.9836, 1.0)
+    phi = (-0.9479, -0.0118, 0.4067, 0.4250, 0.8426, 0.8771, 1.3127)
+    policy = TiltedPolicy(Tabulated(u, phi), 0.2)
+    exponent = lambda v: float(policy.transform(v)) / 0.2  # noqa: E731
+    pieces = [
+        (quad(lambda v: np.exp(exponent(v)), *ends)[0], quad(_weighted(exponent), *ends)[0])
+        for ends in pairwise(u)
+    ]
+    mass, mean = np.sum(pieces, axis=0)
+    assert policy.kl == pytest.approx(mean / mass - np.log(mass), rel=1e-10)
+
+
+def _weighted(exponent):
+    return lambda v: exponent(v) * np.exp(exponent(v))

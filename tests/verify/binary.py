@@ -212,5 +212,5 @@ BINARY = Family(
         "W below the best split": float("inf"),
         "lead over W beyond the gap": 1e-6,
     },
-    refusal,
+    refusal=refusal,
 )

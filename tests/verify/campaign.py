@@ -4,8 +4,8 @@
     make verify MINUTES=60    # as many problems as are tried within this time
 
 
-A problem follows from the seed, the family and its number. The time is shared evenly among the
-families. The journal belongs to one state of the package's numerical code: after a change of it,
+A problem follows from the seed, the family and its number. Families have fixed shares of the
+time. The journal belongs to one state of the package's numerical code: after a change of it,
 the campaign begins again. At the end docs/verified.md is written. The exit code is 1 if there are
 defects.
 """
@@ -82,7 +82,7 @@ def _try(journals: dict[str, Journal], options: argparse.Namespace) -> None:
     with ProcessPoolExecutor(options.jobs) as pool:
         while True:
             while len(running) < options.jobs and spent and time.monotonic() < end:
-                name = min(spent, key=lambda name: spent[name])
+                name = min(spent, key=lambda name: spent[name] / FAMILIES[name].share)
                 if (number := next(numbers[name])) >= last:
                     del spent[name]
                     continue

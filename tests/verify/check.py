@@ -99,6 +99,9 @@ class Family:
     """The largest error of each quantity that is allowed; infinite for one that is reported
     only."""
 
+    share: float = 1.0
+    """Of the time of a campaign, relative to other families."""
+
     refusal: Callable[[Any, InfalignError], bool | None] = unproven
     """Whether the reason of a refusal is true; None if that cannot be decided."""
 

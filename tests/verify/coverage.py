@@ -67,4 +67,5 @@ COVERAGE = Family(
     answer,
     judge,
     {"coverage below 93 %, standard errors": 4.5},
+    share=0.3,
 )

@@ -97,7 +97,7 @@ def _as_trained(question: Question, design: ia.Design, loss: float) -> Errors:
         policy = design.policy
     except SolveError:  # as documented, where a table cannot represent it
         return {"policy refused at 1 − W": loss}
-    tilt = Tilt.of(lambda u: design.transform(u) / design.beta, *laws)
+    tilt = Tilt.of(lambda u: design.transform(u) / design.beta, question.against.law)
     slack = 10 * design.rounding
     return {
         "KL of the transform": max(abs(tilt.kl - design.kl) / max(design.kl, 1) - slack, 0.0),
@@ -153,5 +153,6 @@ DESIGNS = Family(
         "KL of the policy": 1e-7,
         "W of the policy": 1e-8,
     },
-    refusal,
+    share=10,
+    refusal=refusal,
 )

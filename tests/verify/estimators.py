@@ -126,4 +126,5 @@ ESTIMATORS = Family(
         ),
         1e-12,
     ),
+    share=0.2,
 )

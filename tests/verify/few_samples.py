@@ -123,4 +123,5 @@ FEW_SAMPLES = Family(
         "budget, relative": 1e-6,
         "lead of another transform, standard errors": 5,
     },
+    share=2,
 )

@@ -237,5 +237,6 @@ FINITE = Family(
         "W below the best, not certified": float("inf"),
         "lead beyond the gap": 1e-7,
     },
-    refusal,
+    share=2,
+    refusal=refusal,
 )

@@ -1,6 +1,6 @@
 """A tilted policy by quadrature: panels are halved until the density is resolved."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -45,12 +45,18 @@ class Tilt:
     cdf: np.ndarray
 
     @classmethod
-    def of(cls, exponent: Callable[[np.ndarray], np.ndarray], *laws: Law) -> "Tilt":
+    def of(
+        cls,
+        exponent: Callable[[np.ndarray], np.ndarray],
+        against: Law,
+        ends: Sequence[float] = (),
+    ) -> "Tilt":
         """- `exponent`: log f but for a constant, a function of u.
-        - `laws`: whose jumps end panels.
+        - `against`: a law whose jumps end panels.
+        - `ends`: further ends of panels.
         """
-        ends = {0.0, 1.0, *(0.5 ** np.arange(1, 50)), *(1 - 0.5 ** np.arange(1, 45))}
-        edges = np.array(sorted(ends | {b for law in laws for b in law.breaks}))
+        graded = {0.0, 1.0, *(0.5 ** np.arange(1, 50)), *(1 - 0.5 ** np.arange(1, 45))}
+        edges = np.array(sorted({*graded, *ends, *against.breaks}))
         low, high = edges[:-1], edges[1:]
         for _ in range(40):
             u, weights = _nodes(low, high)
@@ -80,7 +86,7 @@ class Tilt:
         """F, from the panels below and a rule over the rest."""
         shares = []
         for end in u:
-            last = int(np.searchsorted(self.u[:, 0], end)) - 1
+            last = int(np.searchsorted(self.edges, end, "right")) - 1
             at, weights = _nodes(self.edges[[last]], np.array([end]))
             below = (np.exp(self.log_density[:last]) * self.weights[:last]).sum()
             shares.append(below + (self.density_at(at) * weights).sum())

@@ -68,8 +68,8 @@ def draw(rng: np.random.Generator) -> Question:
     rewards, reference = (
         [float(r) for r in rng.integers(0, levels, size=int(rng.integers(1, 12)))] for _ in "ab"
     )
-    # A weaker probit puts its mass where doubles near 1 are too far apart for this quadrature.
-    least = 0.3 if isinstance(transform, ia.Probit) else 0.03
+    # At a smaller β, a probit puts mass where doubles near 1 are too far apart to integrate over.
+    least = 0.6 if isinstance(transform, ia.Probit) else 0.03
     beta = float(f"{np.exp(rng.uniform(np.log(least), np.log(3))):.3g}")
     return Question(transform, beta, by_rank(rng, 32), by_rank(rng, 32), rewards, reference)
 
@@ -96,7 +96,9 @@ def answer(q: Question) -> dict[str, object]:
 def judge(q: Question, answers: dict[str, object]) -> Errors:
     last = np.nextafter(1, 0)  # where a probit is still finite
     tilt = Tilt.of(
-        lambda u: q.transform(np.minimum(u, last)) / q.beta, q.procedure.law, q.against.law
+        lambda u: q.transform(np.minimum(u, last)) / q.beta,
+        q.against.law,
+        ends=_knots(q.transform, 0, 1) or [],
     )
     defined = formula(q.transform, INSIDE)
     at = np.linspace(0.01, 0.99, 9)
@@ -124,6 +126,8 @@ def judge(q: Question, answers: dict[str, object]) -> Errors:
         "smoothed quantiles": _most(answers["smoothed"], (middle * size + 0.5) / (size + 1)),
         "calibrated quantiles": _most(answers["calibrated"], middle),
     }
+    if isinstance(q.transform, ia.Probit):  # a normal reward moves by 1/β standard deviations
+        errors["KL, relative"] = abs(answers["kl"] * 2 * q.beta**2 - 1)
     if answers["shaped"] is not None:
         shaped = [
             quad(
@@ -175,4 +179,5 @@ TRANSFORMS = Family(
         "calibrated quantiles": 1e-15,
         "shaped rewards of ties": 1e-9,
     },
+    share=0.3,
 )

@@ -188,4 +188,5 @@ WORLDS = Family(
         ),
         1e-11,
     ),
+    share=0.2,
 )

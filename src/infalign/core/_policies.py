@@ -101,7 +101,8 @@ class TiltedPolicy:
 
     def curve(self, *laws: AbstractProcedure) -> Curve:
         """The density at the nodes of a quadrature that resolves it and the given laws."""
-        breaks = {b for law in laws for b in law.breaks} | set(self.transform.jumps)
+        breaks = {b for law in laws for b in law.breaks}
+        breaks |= {*self.transform.jumps, *self.transform.kinks}
         grid = graded(HALVINGS, HALVINGS, tuple(sorted(breaks)))
         cuts = 0
         while True:

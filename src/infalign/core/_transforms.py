@@ -40,6 +40,11 @@ class AbstractTransform(ABC):
         return ()
 
     @property
+    def kinks(self) -> tuple[float, ...]:
+        """Quantiles between which Φ is smooth, for quadrature."""
+        return ()
+
+    @property
     def spec(self) -> str:
         """The text form, as `parse_transform` reads it; the `repr` of an unregistered transform."""
         return TRANSFORMS.spec(self)
@@ -226,6 +231,10 @@ class Power(AbstractTransform):
         return True
 
 
+FEW_POINTS = 300
+"""Number of points up to which each piece of a table is integrated by itself."""
+
+
 @register_transform("tabulated", form="")
 @dataclass(frozen=True)
 class Tabulated(AbstractTransform):
@@ -340,6 +349,12 @@ class Tabulated(AbstractTransform):
     @property
     def jumps(self) -> tuple[float, ...]:
         return tuple(self._starts)
+
+    @property
+    def kinks(self) -> tuple[float, ...]:
+        # A steep piece may lie between two nodes of a quadrature, which then does not notice it.
+        # The pieces of a table with many points are as narrow as panels become by themselves.
+        return self.u[1:-1] if len(self.u) <= FEW_POINTS else ()
 
     @property
     def bounded(self) -> bool:
