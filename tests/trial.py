@@ -140,7 +140,7 @@ def trial(folder: Path, form: Form, call: Call, say: Callable[[str], None] = pri
     require("checks passed" in dry.stdout + dry.stderr, "the dry run names its checks", dry)
     require(not (folder / "runs").exists(), "the dry run writes nothing", dry)
     stopped = run("Ctrl-C", code=130, interrupted_after=home / "calibration/manifest.json")
-    require("same command" in stopped.stderr, "it is said how to continue", stopped)
+    require("continues" in stopped.stderr, "it is said how to continue", stopped)
     continued = run("the same command")
     require("rewards.py" in continued.stderr, "it is said which reward was loaded", continued)
     first, calibrated = results(home), samples(home / "calibration")
