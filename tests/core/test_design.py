@@ -516,6 +516,8 @@ def test_a_budget_beyond_double_precision_is_an_error():
         (WorstOfN(8), None, 4.0),  # beta is 4e-14, Φ up to 64
         (WorstOfN(64), None, 2.5),  # 8e-69
         (WorstOfN(23), None, 1.1251),
+        (WorstOfN(77), None, 1.86834),  # Φ/β is 1e16 next to the policy's mass
+        (ia.Mixture((BestOfN(181), WorstOfN(154)), (0.25, 0.75)), None, 1.87616),
         (WorstOfN(60), BestOfN(60), 0.5),
         (OrderStatistic(119, 60), None, 3.65),
     ],

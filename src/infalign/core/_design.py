@@ -254,7 +254,9 @@ def _table(optimum: Optimum, procedure: AbstractProcedure, against: AbstractProc
     # The table's cubics are less exact in wide panels than the panels' polynomials.
     narrow = grid.cut(2 * grid.half[:, 0] > WIDEST)
     u, distance = narrow.spread(TABLE_POINTS)
-    u, distance = np.append(np.maximum.accumulate(u), 1.0), np.append(distance, 0.0)
+    # Rounding may leave a point an ulp outside the axis or out of order.
+    u = np.append(np.clip(np.maximum.accumulate(u), 0, 1), 1.0)
+    distance = np.append(np.clip(distance, 0, 1), 0.0)
 
     def refined(values: Values, end: float) -> Float[np.ndarray, "points"]:
         return np.append(narrow.refine(grid.interpolate(values, narrow), TABLE_POINTS), end)

@@ -115,8 +115,8 @@ class TiltedPolicy:
             for law in laws:
                 masses += [law.density_on(grid), law.density(curve.cdf) * curve.density]
             # Where Φ/β is huge, cutting does not remove the rounding errors of Φ.
-            rounding = ROUNDING * np.abs(phi).max(1) / self.beta
-            allowed = np.maximum(MISSED_MASS, rounding * (grid.weights * curve.density).sum(1))
+            mass = grid.weights * curve.density
+            allowed = np.maximum(MISSED_MASS, ROUNDING / self.beta * (mass * np.abs(phi)).sum(1))
             rough = np.max([grid.unresolved(m) for m in masses], axis=0) > allowed
             if not rough.any() or cuts == CUTS:
                 return curve
