@@ -17,7 +17,13 @@ from .usage import refuse
 if TYPE_CHECKING:
     from infalign.pipeline.folder import Run
 
-Out = Annotated[Path, typer.Option(help="Run folder. An interrupted run in this folder continues.")]
+Out = Annotated[
+    Path,
+    typer.Option(
+        help="Run folder. An interrupted run in this folder continues; of a finished one, only what"
+        " reads changed settings runs again."
+    ),
+]
 Overrides = Annotated[
     list[str] | None, typer.Argument(help="Settings to override, such as train.steps=200 kl=1.")
 ]

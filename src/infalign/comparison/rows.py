@@ -48,8 +48,8 @@ class SampleTable:
     prompts: Sequence[Prompt]
     samples: int
     reads: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
-    """Column of a reward → checksum of what it may read of each prompt beside the messages; for
-    rewards that read anything."""
+    """Column of each reward → checksums of what it may read of the prompts beside the messages;
+    empty if that is nothing."""
 
     def stored(self, wanted: Origin) -> Rows | None:
         """All stored rows, with the columns that `wanted` describes under their plain names; None
@@ -202,17 +202,21 @@ class SampleTable:
     def _fresh(self, rows: pa.Table) -> pa.Table:
         """The rows without the rewards of prompts of which the reward reads something else now."""
         for column in rows.column_names:
-            if not column.startswith("reward") or "@" in column or column.endswith(READ):
+            if column not in self.reads:
                 continue
-            now = self.reads.get(column, {})
+            now = self.reads[column]
             names = rows.column_names
             if not now and read_of(column) not in names:
                 continue
-            ids = rows["prompt_id"].to_pylist()
+            ids, asked = rows["prompt_id"].to_pylist(), rows[CHECKSUM].to_pylist()
             then = (
                 rows[read_of(column)].to_pylist() if read_of(column) in names else [None] * len(ids)
             )
-            same = [now.get(i) == own for i, own in zip(ids, then, strict=True)]
+            # Of prompts that are not asked for now, nothing is known to have changed.
+            same = [
+                now.get(i) == own or self.checksums.get(i) != mark
+                for i, own, mark in zip(ids, then, asked, strict=True)
+            ]
             nothing = pa.scalar(None, rows[column].type)
             values = pc.if_else(pa.array(same, pa.bool_()), rows[column], nothing)
             rows = rows.set_column(names.index(column), column, values)
