@@ -15,7 +15,8 @@ from infalign.cli.design import DEFAULTS, GOOD_ENOUGH, HELP
 from infalign.config import Config
 
 CONTRACT = {"procedure", "against", "kl", "beta", "win_rate", "gap", "candidates"}
-ADDED = {"certificate", "samples", "stderr", "recommended"}
+ADDED = {"certificate", "samples", "stderr", "recommended", "recommended_samples"}
+ADVICE = {"recommended_win_rate", "recommended_loss"}
 
 
 @pytest.fixture
@@ -56,7 +57,7 @@ def test_the_example_of_the_help_runs(cli):
 
 def test_the_json_has_the_keys_that_scripts_rely_on(design):
     data = design("--procedure", "best-of-n:4", "--kl", 0.5)
-    assert set(data) == CONTRACT | ADDED
+    assert set(data) == CONTRACT | ADDED | ADVICE
     assert data["procedure"] == data["against"] == "best-of-n:4"
     assert round(data["win_rate"], 4) == 0.8733 and data["gap"] < 1e-9
     assert "concave" in data["certificate"] and data["samples"] is None and data["stderr"] == 0
@@ -168,7 +169,7 @@ def test_every_procedure_has_a_table(cli, spec):
 def test_what_is_not_for_a_run_is_said_in_python_that_works(cli):
     _, out, _ = cli(*"design --procedure rewind:0.8:4 --against sampling --kl 0.3".split())
     code = out.splitlines()[-1].removeprefix("Next, in Python: ")
-    assert eval(code, vars(ia)).spec == "tabulated"
+    assert eval(code, {name: getattr(ia, name) for name in ia.__all__}).spec == "tabulated"
 
 
 @pytest.mark.parametrize("options", [[], ["--samples", 4], ["--against", "sampling"]], ids=str)
@@ -226,8 +227,36 @@ def test_design_loads_no_training_library():
     command = ["design", "--procedure", "sampling", "--kl", "1"]
     code = (
         f"import sys; from infalign.cli.app import main; sys.argv[1:] = {command}\n"
-        "main.__globals__['app'](sys.argv[1:], standalone_mode=False)\n"
+        "main.__globals__['application'](sys.argv[1:])(sys.argv[1:], standalone_mode=False)\n"
         "print({'torch', 'transformers'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "set()"
+
+
+@pytest.mark.parametrize(
+    "command", ["best-of-n:4 --kl 0.5", "best-of-n:16 --kl 0.3", "worst-of-n:4 --kl 0.5"]
+)
+def test_the_recommendation_is_for_the_samples_that_a_run_draws(design, cli, command):
+    words = ["--procedure", *command.split()]
+    of_a_run = Config.model_fields["calibration"].annotation().samples
+    plain, few = design(*words), design(*words, "--samples", of_a_run)
+    assert plain["samples"] is None and plain["recommended_samples"] == of_a_run == 64
+    rates = {row["transform"]: row["win_rate"] for row in few["candidates"]}
+    rates["optimal"] = few["win_rate"]
+    if plain["recommended"] in rates:
+        assert few["win_rate"] - rates[plain["recommended"]] <= GOOD_ENOUGH
+        assert plain["recommended_win_rate"] == pytest.approx(rates[plain["recommended"]])
+    assert plain["recommended_loss"] <= GOOD_ENOUGH
+    code, out, _ = cli("design", *words)
+    said = " ".join(out.split())
+    assert code == 0 and "Recommended for K = 64 calibration samples per prompt" in said
+    assert f"the default of a run: {plain['recommended']} (" in said
+
+
+@pytest.mark.parametrize(
+    "words", ["rewind:0.8:4 --against sampling --kl 0.3", "sampling --kl 4.9 --transform log"]
+)
+def test_without_a_theory_for_few_samples_the_recommendation_is_for_exact_quantiles(design, words):
+    data = design("--procedure", *words.split())
+    assert data["recommended_samples"] is None and "recommended_loss" not in data

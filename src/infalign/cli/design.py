@@ -63,7 +63,10 @@ def design(
     ] = None,
     samples: Annotated[
         int | None,
-        typer.Option(help="Calibration samples per prompt, K. Default: exact quantiles."),
+        typer.Option(
+            help="Calibration samples per prompt, K. Default: exact quantiles, with the "
+            "recommendation for a run's default K."
+        ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     plot: Annotated[
@@ -139,9 +142,7 @@ def _budget(played, opponent, candidates, kl, beta, samples) -> dict:
 
     best = solve(played, kl=kl, beta=beta, against=opponent, samples=samples)
     rows = beside(best, list(candidates.values()))
-    good = [r for r in rows if r.loss <= GOOD_ENOUGH and not r.transform.startswith("raw")]
-    simplest = [r for r in good if r.transform == "identity"] or sorted(good, key=lambda r: r.loss)
-    recommended = simplest[0].transform if simplest else "optimal"
+    advised = _advised(played, opponent, rows, best.kl, samples)
     stated = {
         "procedure": played.spec,
         "against": opponent.spec,
@@ -152,7 +153,7 @@ def _budget(played, opponent, candidates, kl, beta, samples) -> dict:
         "gap": None if math.isnan(best.gap) else best.gap,
         "certificate": best.certificate,
         "samples": samples,
-        "recommended": recommended,
+        **advised,
         "candidates": [
             {
                 "transform": r.transform,
@@ -167,8 +168,47 @@ def _budget(played, opponent, candidates, kl, beta, samples) -> dict:
         ],
     }
     if samples is not None:
-        stated["samples_needed"] = _samples_needed(played, opponent, recommended, best.kl)
+        needed = _samples_needed(played, opponent, advised["recommended"], best.kl)
+        stated["samples_needed"] = needed
     return stated
+
+
+def _advised(played, opponent, rows, kl: float, samples: int | None) -> dict:
+    """The transform to train on: the simplest that is good enough with the samples of a run.
+
+    Without --samples these are as many as a run draws by default, since the best transform for
+    exact quantiles is too sharp for few samples. Procedures that read quantiles have no theory for
+    few samples, and some budgets cannot be expressed; then quantiles are exact here too.
+    """
+    from infalign.config import Calibration
+    from infalign.core import RankProcedure, compare, parse_transform
+    from infalign.errors import SolveError
+
+    of_a_run = Calibration.model_fields["samples"].default
+    if samples is None and isinstance(played, RankProcedure):
+        simple = [r.transform for r in rows if not r.transform.startswith("raw")]
+        choices = [parse_transform(transform) for transform in simple]
+        try:
+            best, *at_k = compare(played, choices, kl=kl, against=opponent, samples=of_a_run)
+        except SolveError:
+            pass
+        else:
+            chosen = _simplest(at_k)
+            rate = next((r.win_rate for r in at_k if r.transform == chosen), best.win_rate)
+            return {
+                "recommended": chosen,
+                "recommended_samples": of_a_run,
+                "recommended_win_rate": rate,
+                "recommended_loss": best.win_rate - rate,
+            }
+    return {"recommended": _simplest(rows), "recommended_samples": samples}
+
+
+def _simplest(rows) -> str:
+    """The identity if it is good enough, else the best candidate that is, else the optimum."""
+    good = [r for r in rows if r.loss <= GOOD_ENOUGH and not r.transform.startswith("raw")]
+    simplest = [r for r in good if r.transform == "identity"] or sorted(good, key=lambda r: r.loss)
+    return simplest[0].transform if simplest else "optimal"
 
 
 def _samples_needed(played, opponent, transform: str, kl: float) -> int | None:
@@ -262,6 +302,15 @@ def _print(screen: Console, stated: dict) -> None:
         screen.print(
             f"{name} comes within {100 * GOOD_ENOUGH:g} points of exact calibration with "
             + (f"{needed} samples per prompt." if needed else "more than 4096 samples per prompt.")
+        )
+    elif stated["recommended_samples"]:
+        loss = 100 * stated["recommended_loss"]
+        short = f", {loss:.1f} points short of the best there" if loss >= 0.05 else ""
+        screen.print(
+            f"Recommended for K = {stated['recommended_samples']} calibration samples per prompt, "
+            f"the default of a run: {stated['recommended']} "
+            f"({100 * stated['recommended_win_rate']:.1f} %{short}). The table is for exact "
+            "quantiles; --samples K shows another K."
         )
     screen.print(_next(stated), soft_wrap=True)
 

@@ -239,9 +239,7 @@ class FewSamples:
             return solve(strength, guess) * strength, strength
         budget = kl
         # β at which the optimized table has KL `kl` on the prompts it is optimized on. Each table
-        # is the start of the next one and the bracket's ends are optimized twice. `falling_root`,
-        # which caches values, would therefore end at another table within the optimizer's
-        # tolerance.
+        # is the start of the next one.
         known: dict[float, float] = {}
         exponents = guess
 
@@ -266,7 +264,11 @@ class FewSamples:
                     f"No table for {self.samples} calibration samples per prompt reaches kl={kl:g} "
                     "nats. Use more samples, or a smaller kl."
                 )
-        log_beta = bracketed_root(excess, low, high, xtol=1e-3) if known[low] > 0 else low
+        log_beta = low
+        if known[low] > 0:
+            log_beta = bracketed_root(
+                lambda x: known[x] if x in known else excess(x), low, high, xtol=1e-3
+            )
         excess(log_beta)
         # On all prompts instead of these few, the budget holds exactly.
         strength = float(np.exp(log_beta))
