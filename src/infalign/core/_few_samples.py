@@ -26,7 +26,7 @@ CELLS = 200_000
 """Total number of cells, over the prompts of an average."""
 
 FEWEST_PROMPTS = 2000
-"""Minimum number of prompts of an average."""
+"""Minimum number of prompts of an average over `CELLS` cells; fewer cells need fewer."""
 
 OUTER = 4
 """Number of cells at each end of the axis whose widths are control variates."""
@@ -99,7 +99,8 @@ class FewSamples:
     @cached_property
     def _widths(self) -> Float[np.ndarray, "prompts cells"]:
         """Cell widths of the prompts of an average."""
-        prompts = max(self.cells // (self.samples + 1), FEWEST_PROMPTS)
+        fewest = FEWEST_PROMPTS * min(self.cells, CELLS) // CELLS
+        prompts = max(self.cells // (self.samples + 1), fewest)
         rng = np.random.default_rng([SEED, self.samples])
         return rng.dirichlet(np.ones(self.samples + 1), size=prompts)
 
