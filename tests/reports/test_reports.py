@@ -12,7 +12,7 @@ import pytest
 from infalign import DataError
 from infalign.manifest import Manifest
 from infalign.reports import drawing, plots
-from infalign.reports.page import build_report, caution, outcome, verdict
+from infalign.reports.page import build_report, caution, outcome, render, verdict
 
 HOSTILE = "<script>alert(1)</script>"
 WORST, SAMPLING = "worst-of-n:4", "sampling"
@@ -411,3 +411,11 @@ def test_the_page_marks_extrapolated_win_rates_and_says_what_it_does_not_know(bu
     assert "57.5 %†" in text.replace("\u202f", " ")
     assert "† Extrapolated to equal length" in text and "plain sampling: 98 % shorter" in text
     assert "52 to 70" in text and "too few prompts" in text
+
+
+def test_a_training_that_is_not_the_first_of_its_method_is_named():
+    own = results()
+    own["policies"][0]["trained"] = own["policies"][0]["method"]
+    assert "trained in train/" not in render(own, {}, {})
+    own["policies"][0]["trained"] = "rloo-2"
+    assert render(own, {}, {}).count("trained in train/rloo-2") == 1
