@@ -54,7 +54,7 @@ from infalign.frameworks import open_reward, open_run
 from trl import RLOOConfig, RLOOTrainer
 
 run = open_run("runs/first")
-rows = [{"prompt": list(p.messages), "prompt_id": p.id, **p.columns} for p in run.prompts]
+rows = [{"prompt": p.value, "prompt_id": p.id, **p.columns} for p in run.prompts]
 settings = RLOOConfig(
     "own", max_steps=1, per_device_train_batch_size=8, num_generations=4, beta=0.1, use_cpu=True,
     max_completion_length=8, report_to="none", bf16=False, logging_steps=1,
