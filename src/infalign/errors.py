@@ -5,6 +5,10 @@ classes are for everything else. Every message names the argument, its value, wh
 there are, and the remedy.
 """
 
+import json
+import sys
+from importlib.metadata import PackageNotFoundError, distribution
+
 
 class ArgumentError(ValueError):
     """An argument that breaks a rule; the command line names the option in the argument's place.
@@ -44,3 +48,27 @@ class SolveError(InfalignError, RuntimeError):
 
 class MissingExtraError(InfalignError, ImportError):
     """An optional dependency that is needed but not installed."""
+
+
+def install(extra: str) -> str:
+    """The command that installs an extra, for the way in which this package was installed.
+
+    >>> install("train").startswith('pip install "infalign[train]"')
+    True
+    """
+    command = f'pip install "infalign[{extra}]"'
+    try:
+        package = distribution("infalign")
+        source = json.loads(package.read_text("direct_url.json") or "{}")
+        installer = (package.read_text("INSTALLER") or "pip").strip()
+    except (PackageNotFoundError, OSError, ValueError):
+        return command
+    folder = str(source.get("url", "")).removeprefix("file://")
+    tool = "uv pip" if installer == "uv" else "pip"
+    if source.get("dir_info", {}).get("editable"):
+        return f'{command} (here, from the source: {tool} install -e "{folder}[{extra}]")'
+    if "pipx" in sys.prefix.replace("\\", "/").split("/"):
+        return f'{command} (here, with pipx: pipx install --force "infalign[{extra}]")'
+    if tool != "pip":
+        return f'{command} (here, with uv: {tool} install "infalign[{extra}]")'
+    return command

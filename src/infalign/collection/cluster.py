@@ -14,7 +14,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from infalign import _check
-from infalign.errors import DataError, InfalignError, MissingExtraError
+from infalign.errors import DataError, InfalignError, MissingExtraError, install
 from infalign.models.interfaces import Sampler, Scorer
 from infalign.prompts import Prompt
 
@@ -191,7 +191,7 @@ def _ray():
         import ray.data
     except ImportError:
         raise MissingExtraError(
-            '`engine: ray` needs `ray`. Install it with: pip install "infalign[ray]"'
+            f"`engine: ray` needs `ray`. Install it with: {install('ray')}"
         ) from None
     return ray
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import lru_cache
 
-from infalign.errors import MissingExtraError
+from infalign.errors import MissingExtraError, install
 
 from .numerals import plain
 from .numeric import choice, last_box, marked_line, numeric_answer, only_number
@@ -59,7 +59,7 @@ def require_library() -> None:
         import math_verify  # noqa: F401
     except ImportError:
         raise MissingExtraError(
-            'The answers "math" need math-verify. Install it with: pip install "infalign[answers]"'
+            f'The answers "math" need math-verify. Install it with: {install("answers")}'
         ) from None
 
 

@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from urllib.parse import urlsplit
 
 from infalign import _check
-from infalign.errors import DataError, MissingExtraError
+from infalign.errors import DataError, MissingExtraError, install
 
 from .microbatch import BusyError, MicroBatcher
 from .prompt_text import PolicyText
@@ -82,7 +82,7 @@ def make_app(
     except ImportError:
         raise MissingExtraError(
             "Serving a reward needs `starlette` and `uvicorn`. Install them with: "
-            'pip install "infalign[serve]"'
+            f"{install('serve')}"
         ) from None
     _check.count("largest", largest)
     _check.positive("arrival", arrival)

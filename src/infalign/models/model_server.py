@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 
 from infalign import _check, _progress
 from infalign._thinking import THOUGHTS, begins_thinking
-from infalign.errors import DataError, MissingExtraError
+from infalign.errors import DataError, MissingExtraError, install
 from infalign.seeds import prompt_keys, request_seed
 
 from .interfaces import Conversation, Response
@@ -236,8 +236,7 @@ def _chat_server(url: str, model: str, api: str, **options) -> "ChatServer":
         from .chat_server import ChatServer
     except ImportError:
         raise MissingExtraError(
-            "Sampling from a server needs `urllib3`. Install it with: "
-            'pip install "infalign[openai]"'
+            f"Sampling from a server needs `urllib3`. Install it with: {install('openai')}"
         ) from None
     return ChatServer(url, model, api, **options)
 

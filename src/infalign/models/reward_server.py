@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from infalign import _check
-from infalign.errors import DataError, MissingExtraError
+from infalign.errors import DataError, MissingExtraError, install
 from infalign.shaping import checked_output
 from infalign.shaping.signature import PASSED
 from infalign.text import completion_of, conversation_of, text_of
@@ -127,7 +127,7 @@ def json_server(url: str, *, timeout: float, retries: int, threads: int):
         from .json_http import JSONServer
     except ImportError:
         raise MissingExtraError(
-            'A reward behind a URL needs `urllib3`. Install it with: pip install "infalign[http]"'
+            f"A reward behind a URL needs `urllib3`. Install it with: {install('http')}"
         ) from None
     return JSONServer(
         url, "scored with", timeout=timeout, retries=retries, threads=threads, largest=LARGEST

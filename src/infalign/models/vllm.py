@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from infalign.errors import MissingExtraError
+from infalign.errors import MissingExtraError, install
 from infalign.seeds import prompt_keys, request_seed
 from infalign.text import decoded
 
@@ -44,7 +44,7 @@ class VLLMModel:
         except ImportError:
             raise MissingExtraError(
                 "Sampling with vLLM needs `vllm`. Install it with: "
-                'pip install "infalign[vllm]" (docs.vllm.ai says which build a machine needs)'
+                f"{install('vllm')} (docs.vllm.ai says which build a machine needs)"
             ) from None
         self._params = vllm.SamplingParams
         self.path, self.temperature, self.top_p = path, temperature, top_p

@@ -2,11 +2,12 @@
 
 import logging
 from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
 from infalign import _check, storage
 from infalign.config import Config
-from infalign.errors import MissingExtraError
+from infalign.errors import MissingExtraError, install
 from infalign.models.functions import beside
 
 from . import stages
@@ -86,11 +87,10 @@ def is_trained(until: str) -> bool:
 
 def require_libraries() -> None:
     """Raise MissingExtraError without torch and TRL."""
-    try:
-        import torch  # noqa: F401
-        import trl  # noqa: F401
-    except ImportError as error:
+    missing = [name for name in ("torch", "trl") if find_spec(name) is None]
+    if missing:  # known without an import, which takes long where one of them is there
         raise MissingExtraError(
-            "Running the pipeline needs torch and trl. Install them with: "
-            'pip install "infalign[train]"'
-        ) from error
+            f"Running the pipeline needs torch and trl; {' and '.join(missing)} "
+            f"{'are' if len(missing) > 1 else 'is'} not installed. Install them with: "
+            f"{install('train')}"
+        )

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from infalign.config import Prompts
-from infalign.errors import DataError, MissingExtraError
+from infalign.errors import DataError, MissingExtraError, install
 
 from .saved import is_saved, saved_table
 from .table import Row, Rows, Table
@@ -40,7 +40,7 @@ def hub_table(source: Prompts) -> Table:
         import datasets
     except ImportError:
         raise MissingExtraError(
-            'Reading a data set needs `datasets`. Install it with: pip install "infalign[train]"'
+            f"Reading a data set needs `datasets`. Install it with: {install('train')}"
         ) from None
     name = "/".join(filter(None, (source.dataset, source.config)))
     try:
