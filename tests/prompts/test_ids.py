@@ -73,7 +73,7 @@ def test_given_ids_are_used_as_they_are(tmp_path, caplog):
         {"prompt": "b", "prompt_id": "b 1", "key": "y"},
     ]
     assert [p.id for p in read(tmp_path / "a.jsonl", rows)] == ["7", "b 1"]
-    assert "ids" not in caplog.text
+    assert "ids follow" not in caplog.text and "suffix" not in caplog.text
     assert [p.id for p in read(tmp_path / "a.jsonl", rows, id_column="key")] == ["x", "y"]
 
 
