@@ -56,7 +56,7 @@ POLITE = 4
 AGAIN = 0.3
 """Chance that the continuation is killed too."""
 
-IGNORED = (".lock", "README.md")
+IGNORED = (".lock", "README.md", "costs.jsonl")
 TIMES = ("step_time", "_runtime", "_per_second")
 """Endings of the names of the metrics that are measured by the clock."""
 
