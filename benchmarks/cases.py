@@ -13,6 +13,7 @@ from statistics import median
 import estimators
 import intervals
 import numpy as np
+import waits
 from scipy.optimize import brentq
 
 import infalign as ia
@@ -55,6 +56,11 @@ class Plan:
     runs: int
     """Simulated evaluations per case of coverage."""
 
+    boundary_ns: tuple[int, ...]
+    """The n at which SciPy solves the boundary-value problem."""
+
+    command_ns: tuple[int, ...]
+
     bootstrap_runs: int
 
 
@@ -76,6 +82,8 @@ FULL = Plan(
     coverage_prompts=(20, 50, 200),
     runs=4000,
     bootstrap_runs=1000,
+    boundary_ns=(2, 8, 32),
+    command_ns=(2, 16, 128),
 )
 
 SMOKE = Plan(
@@ -96,6 +104,8 @@ SMOKE = Plan(
     coverage_prompts=(20,),
     runs=200,
     bootstrap_runs=10,
+    boundary_ns=(2,),
+    command_ns=(4,),
 )
 
 
@@ -363,5 +373,6 @@ PARTS = {
     "estimators": partial(estimators.estimators, timed=timed),
     "estimators_growth": partial(estimators.estimators_growth, timed=timed),
     "coverage": intervals.coverage,
+    "waits": waits.waits,
 }
 """The measured parts, in the order of the results."""

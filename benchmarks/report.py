@@ -15,6 +15,9 @@ from infalign.storage import write_text
 DESIGN_AIM, FRONTIER_AIM, RATIO_AIM = 5e-3, 60e-3, 1000
 """Aims of the package: seconds, seconds, and a ratio of times."""
 
+COMMAND_AIM = 1.0
+"""Aim for `infalign design` with its default candidates, in seconds over the imports."""
+
 SORT_AIM, RESAMPLING_AIM = 5, 400
 """Aims for win rates from samples: time relative to a sort, speed relative to resampling."""
 
@@ -51,6 +54,7 @@ def page(results: dict) -> str:
         finite=_finite(results["finite"]),
         estimators=_estimators(results["estimators"]),
         coverage=_coverage(results["coverage"]),
+        waits=_waits(results["waits"]) if "waits" in results else "Not measured.",
     )
 
 
@@ -68,18 +72,30 @@ parentheses: the time including `.transform`, the table that training uses.
 
 {designs}
 
-† The win rate is within 1e-12 of 1, and β is even smaller. The solver reaches this optimum by
-following it from a smaller budget. Training at this β would need more digits than it has.
+† The win rate is within 1e-12 of 1, and β is even smaller. Training at this β would need more
+digits than it has.
 
 ![Time of one design against n and against KL](images/bench_growth.png)
 
 ## A frontier
 
-Time of `infalign.core.frontier`, which starts each optimum from the previous one, compared with the
-same number of `design` calls and with `infalign.compare(procedure, [], kl=…)`, the function that
-users call.
+Time of `infalign.core.frontier`, which predicts each optimum from those at larger budgets, compared
+with the same number of `design` calls and with `infalign.compare(procedure, [], kl=…)`, the
+function that users call.
 
 {frontiers}
+
+## How long one waits
+
+Seconds of processor time, as `benchmarks/waits.py` measures them, in milliseconds. *solve_bvp* is
+`scipy.integrate.solve_bvp` on the same boundary-value problem, with the tilt of the reference at
+the requested KL as its start: how many designs it solves to four digits of the win rate, and the
+median ratio of its time to that of `infalign.design` there. Designs whose win rate is 1 to nine
+digits are left out. *Commands* are `infalign design` with its default candidates, without the
+imports, compared with the design inside it; *refused* ends with an error, mostly because the win
+rate exceeds double precision.
+
+{waits}
 
 ## Comparison with the paper's fixed-point iteration
 
@@ -219,6 +235,43 @@ def _frontiers(rows: list[dict]) -> str:
     )
     aim = _within([r["frontier"]["min"] for r in rows], FRONTIER_AIM, "frontiers", "ms")
     return f"{points} budgets. {aim}\n\n{table}"
+
+
+def _waits(parts: dict) -> str:
+    head = ["", "designs", "median", "95 %", "worst", "solve_bvp solves", "ratio"]
+    designs = [
+        [
+            row["family"],
+            str(row["designs"]),
+            *(_ms(row[name]) for name in ("p50", "p95", "worst")),
+            str(row["solve_bvp"]),
+            _times(row["ratio"]) if row["ratio"] else "–",
+        ]
+        for row in parts["designs"]
+    ]
+    head_2 = ["", "points", "frontier", "single designs / frontier"]
+    frontiers = [
+        [
+            row["procedure"],
+            str(row["points"]),
+            _ms(row["frontier"], FRONTIER_AIM),
+            _times(row["ratio"]),
+        ]
+        for row in parts["frontiers"]
+    ]
+    head_3 = ["", "commands", "median", "95 %", "worst", "refused", "command / design"]
+    commands = [
+        [
+            row["procedure"],
+            str(row["commands"]),
+            *(_ms(row[name], COMMAND_AIM) for name in ("p50", "p95", "worst")),
+            str(row["refused"]),
+            _times(row["ratio"]),
+        ]
+        for row in parts["commands"]
+    ]
+    tables = _table(head, designs), _table(head_2, frontiers), _table(head_3, commands)
+    return "\n\n".join(tables)
 
 
 def _fixed_points(rows: list[dict]) -> str:

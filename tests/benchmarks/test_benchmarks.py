@@ -47,7 +47,7 @@ def times_in(value):
 
 
 def test_every_part_has_cases_and_every_time_was_repeated(results):
-    assert list(results) == ["machine", *PARTS, "coverage"]
+    assert list(results) == ["machine", *PARTS, "coverage", "waits"]
     for part in PARTS:
         assert results[part]
         for row in results[part]:
@@ -55,6 +55,15 @@ def test_every_part_has_cases_and_every_time_was_repeated(results):
             assert times and row["procedure"].split(":")[0] in ("best-of-n", "worst-of-n")
             for time in times:
                 assert 0 < time["min"] <= time["median"] and time["repetitions"] >= 3
+
+
+def test_waits_are_given_by_family_with_their_alternatives(results):
+    waits = results["waits"]
+    for row in waits["designs"]:
+        assert row["designs"] == 4 and 0 < row["p50"] <= row["p95"] <= row["worst"]
+        assert row["solve_bvp"] > 0 and row["ratio"] > 0
+    assert {row["points"] for row in waits["frontiers"]} == {3}
+    assert all(row["commands"] > 0 and row["refused"] == 0 for row in waits["commands"])
 
 
 def test_the_machine_is_described(results):

@@ -47,7 +47,7 @@ BEST, WORST, PLAIN = ia.BestOfN, ia.WorstOfN, ia.Sampling()
     ],
     ids=str,
 )
-@pytest.mark.parametrize("kl", [0.01, 0.3, 1.0, 2.0])
+@pytest.mark.parametrize("kl", [0.3, 2.0])
 def test_a_design_is_solved_from_its_first_start(procedure, against, kl, effort, monkeypatch):
     best = ia.design(procedure, against=against, kl=kl)
     if best.optimum.losses < 1e-9:
