@@ -16,7 +16,7 @@ from infalign.errors import SolveError
 from .ascents import refined
 from .point import Optimum
 from .rank import Path
-from .transport import FAR, NEAR, Cells, Chain, Goal, Link
+from .transport import FAR, NEAR, Chain, Goal, Link
 
 SHOTS = 200
 """Shots by the logit of the first cell's part; as many again by f(0)."""
@@ -31,6 +31,7 @@ SAME = 1e-6
 """Difference of two KLs, in nats, below which two points are one."""
 
 Shots = Float[np.ndarray, "shots"]
+Roots = Float[np.ndarray, "roots"]
 
 
 def stationary_points(
@@ -48,6 +49,8 @@ def stationary_points(
     path = Path(procedure, against)
     points: list[Optimum] = []
     for link in _roots(chain, float(-np.log(beta))):
+        if not np.isfinite(link.log_density).all():
+            continue
         solution = link.solved(goal)
         if solution is None:
             continue
@@ -76,19 +79,20 @@ def _roots(chain: Chain, log_scale: float) -> list[Link]:
         at = np.argmax(np.diff(np.sign(ends), axis=1) != 0, axis=1)
         rows = np.arange(near.size)
         near, far = between[rows, at], between[rows, at + 1]
-    densities: list[Cells] = []
+    densities: list[np.ndarray] = []
     _shoot(chain, log_scale, (near + far) / 2, densities)
-    return [Link(chain, np.log(f), log_scale) for f in np.array(densities).T]
+    with np.errstate(divide="ignore"):
+        return [Link(chain, np.log(f), log_scale) for f in np.array(densities).T]
 
 
-def _brackets(chain: Chain, log_scale: float, first: Shots) -> tuple[Shots, Shots]:
+def _brackets(chain: Chain, log_scale: float, first: Shots) -> tuple[Roots, Roots]:
     """Neighboring shots of which one ends below 1 and one above."""
     at = np.flatnonzero(np.diff(np.sign(_shoot(chain, log_scale, first))) != 0)
     return first[at], first[at + 1]
 
 
 def _shoot(
-    chain: Chain, log_scale: float, first: Shots, densities: list[Cells] | None = None
+    chain: Chain, log_scale: float, first: Shots, densities: list[np.ndarray] | None = None
 ) -> Shots:
     """V − 1 where shots end.
 
@@ -97,7 +101,7 @@ def _shoot(
     """
     covered = expit(first)
     density = chain.widths[0] / covered
-    with np.errstate(over="ignore"):  # what overflows ends below 1
+    with np.errstate(all="ignore"):  # what overflows ends below 1
         steps = np.exp(log_scale) * chain.rises
         for step, width in zip(steps, chain.widths[1:], strict=True):
             if densities is not None:

@@ -138,7 +138,7 @@ class Chain:
 
         It maximizes the win rate's tangent in V at the policy that `area` belongs to.
         """
-        top = area[-1]
+        top = area[-1] if area[-1] > 0 else 1.0  # 0 where the opponent's law underflows
         known = goal.log_scale
 
         def policy(log_c: float) -> tuple[Cells, float]:
