@@ -48,7 +48,7 @@ PATIENCE = 60.0
 """Seconds of processor time for an answer, and for its judgment."""
 
 
-class OutOfReach(Exception):
+class OutOfReach(ArithmeticError):
     """The independent road ends before it has an answer."""
 
 
@@ -149,6 +149,6 @@ class Family:
         try:
             with limited(PATIENCE):
                 true = self.refusal(problem, error)
-        except OutOfTime:
+        except (OutOfReach, OutOfTime):
             true = None
         return {True: Outcome.refused, False: Outcome.wrong, None: Outcome.unproven}[true]

@@ -23,6 +23,7 @@ from scipy.integrate import solve_ivp
 from scipy.optimize import brentq
 from scipy.special import expit
 
+from .check import OutOfReach
 from .laws import Law
 
 SCANNED = 200
@@ -124,7 +125,7 @@ class Shots:
             events=events,
         )
         if not run.success:
-            raise ArithmeticError(run.message)
+            raise OutOfReach(run.message)
         return run
 
     def _across(self, state: np.ndarray, beta: float, accuracy: float) -> np.ndarray:
@@ -251,7 +252,7 @@ def at_budget(
             )
             best = (float(shots.ends(np.array([start]), beta, ROUGH)[2, 0]), shots, start)
         if best is None:
-            raise ArithmeticError(f"no solution at β = {beta}")
+            raise OutOfReach(f"no solution at β = {beta}")
         return best
 
     low = high = float(np.log(guess))
@@ -301,7 +302,7 @@ def _of_budget_near(shots: Shots, kl: float, start: float, beta: float) -> Stati
     """The solution of a budget that Newton's method reaches from here, if any."""
     try:
         here = _polished(shots, kl, start, beta)
-    except (ArithmeticError, np.linalg.LinAlgError):
+    except (OutOfReach, np.linalg.LinAlgError):
         return None
     fits = abs(here.kl / kl - 1) < 1e-6 and here.doubt < DOUBT and _ends(shots, here)
     return here if fits else None
@@ -324,7 +325,7 @@ def _polished(shots: Shots, kl: float, start: float, beta: float) -> Stationary:
         change = np.linalg.solve(slope, value[:, 0])
         at = at - change
         if not abs(at[1] - np.log(beta)) < NEAR or at[0] * start < 0:
-            raise ArithmeticError("Newton's method has left the neighborhood")
+            raise OutOfReach("Newton's method has left the neighborhood")
         if np.all(np.abs(change) <= 1e-14 * np.maximum(np.abs(at), 1)):
             break
     return shots.stationary(float(at[0]), float(np.exp(at[1])))
