@@ -84,7 +84,16 @@ def all_of(prompts, numbers):
         ({"prompts": MORE[2:], "samples": 2}, all_of(MORE[3:], range(2))),
         ({"sampling": SamplingSettings(max_new_tokens=6, batch_size=1)}, set()),
     ],
-    ids=lambda value: str(value)[:40],
+    ids=(
+        "more samples",
+        "more prompts",
+        "more prompts in another order",
+        "more samples and prompts",
+        "fewer prompts",
+        "fewer samples",
+        "other prompts and fewer samples",
+        "another batch size",
+    ),
 )
 def test_only_missing_rows_are_drawn_and_the_table_is_that_of_a_comparison_made_at_once(
     world, changed, missing
