@@ -34,6 +34,12 @@ class DataError(InfalignError, ValueError):
     """Rewards, prompts, samples or stored files that cannot be used as they are."""
 
 
+class UnknownPromptError(DataError, KeyError):
+    """A prompt id that a store does not have."""
+
+    __str__ = Exception.__str__  # that of KeyError puts the message in quotes
+
+
 class UnreachableError(DataError):
     """A server that gives no answer, whatever it is asked."""
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from infalign import storage
+from infalign._look import Shown
 from infalign.errors import DataError
 
 FILE = "manifest.json"
@@ -137,7 +138,7 @@ class Manifest:
 
 
 @dataclass(frozen=True)
-class Stage:
+class Stage(Shown):
     """What one stage of a run writes, and what it makes it from."""
 
     manifest: Manifest

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from infalign import _check
+from infalign._look import Shown
 from infalign.core import (
     AbstractProcedure,
     AbstractTransform,
@@ -34,7 +35,7 @@ LEAST = 1e-300
 
 
 @dataclass(frozen=True)
-class Truth:
+class Truth(Shown):
     """The true reward distribution of every prompt, in cells of the quantile axis."""
 
     rewards: np.ndarray = field(repr=False)
@@ -150,7 +151,7 @@ class SampledWorld(AbstractWorld):
 
 
 @dataclass(frozen=True)
-class Assessment:
+class Assessment(Shown):
     """The result of training on a calibrator at a KL budget, averaged over prompts and rounds."""
 
     win_rate: float

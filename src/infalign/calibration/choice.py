@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from infalign._look import Shown
+
 from .counting import Counting
 from .interface import AbstractCalibrator, AbstractFitted, sorted_rewards
 from .pooled import EXTREME, Pooled
@@ -48,7 +50,7 @@ STRIDE = 7
 
 
 @dataclass(frozen=True)
-class HeldOut:
+class HeldOut(Shown):
     """How well a calibrator predicts held-out samples, compared with plain ranks."""
 
     error: float
@@ -70,7 +72,7 @@ class HeldOut:
 
 
 @dataclass(frozen=True)
-class Choice:
+class Choice(Shown):
     """The chosen calibrator, and the evidence."""
 
     name: str

@@ -7,6 +7,7 @@ from itertools import islice
 import numpy as np
 
 from infalign import _check
+from infalign._look import Shown
 from infalign.stores import CalibrationStore
 
 LOOKED_AT = 64
@@ -17,7 +18,7 @@ Texts = Callable[[Sequence[str]], Sequence[Sequence[str]]]
 
 
 @dataclass(frozen=True)
-class Constant:
+class Constant(Shown):
     """The prompts of a store on which the reward is constant."""
 
     prompts: int

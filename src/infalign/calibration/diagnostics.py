@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from infalign import _check
+from infalign._look import Shown
 from infalign.core import (
     AbstractProcedure,
     RankProcedure,
@@ -33,7 +34,7 @@ SURE = 0.01
 
 
 @dataclass(frozen=True)
-class Uniformity:
+class Uniformity(Shown):
     """Fresh reference samples, ranked among stored ones."""
 
     deviation: float
@@ -113,7 +114,7 @@ def _statistics(place: np.ndarray, of: int) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class Drift:
+class Drift(Shown):
     """Stored rewards compared with a second scoring of the same responses."""
 
     changed: float
@@ -164,7 +165,7 @@ def drift(stored, again, *, tolerance: float = 1e-3) -> Drift:
 
 
 @dataclass(frozen=True)
-class Saturation:
+class Saturation(Shown):
     """Rewards of a policy that lie outside all reference samples, where the calibration cannot
     distinguish them."""
 
@@ -195,7 +196,7 @@ def saturation(rewards, reference_rewards) -> Saturation:
 
 
 @dataclass(frozen=True)
-class Resolution:
+class Resolution(Shown):
     """The loss of win rate with K reference samples at a KL budget."""
 
     procedure: RankProcedure

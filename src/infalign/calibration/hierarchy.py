@@ -15,6 +15,8 @@ from functools import cached_property
 import numpy as np
 from scipy.special import erf
 
+from infalign._look import Shown
+
 STEPS = 12
 """Rounds of expectation maximization; further rounds move quantiles by less than 0.001."""
 
@@ -114,7 +116,7 @@ def _kernel(offsets: np.ndarray, width: float) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class Posterior:
+class Posterior(Shown):
     """Posterior of each prompt's location and log scale: weights on a grid."""
 
     location: np.ndarray

@@ -8,6 +8,7 @@ from typing import Literal
 
 import numpy as np
 
+from infalign._look import Shown
 from infalign.core import AbstractTransform, finite_rewards
 
 Needs = Literal["rewards", "features", "policy samples"]
@@ -16,7 +17,7 @@ samples of a policy."""
 
 
 @dataclass(frozen=True)
-class Belief:
+class Belief(Shown):
     """A posterior of the quantiles of m rewards: a mixture of uniform distributions on
     intervals."""
 
@@ -40,7 +41,7 @@ class Belief:
 
 
 @dataclass(frozen=True, eq=False)
-class Beliefs:
+class Beliefs(Shown):
     """Posteriors of the quantiles of rewards of several prompts; results have their shape."""
 
     shape: tuple[int, ...]

@@ -10,6 +10,7 @@ from functools import lru_cache
 
 import numpy as np
 
+from infalign._look import Shown
 from infalign.core import AbstractTransform, RankProcedure, Smoothing, Tabulated, ends
 
 from .interface import Beliefs
@@ -47,7 +48,7 @@ class AbstractPlacement(ABC):
 
 
 @dataclass(frozen=True, eq=False)
-class RankPlacement(AbstractPlacement):
+class RankPlacement(Shown, AbstractPlacement):
     """Ranks among each prompt's own reference rewards."""
 
     below: np.ndarray
@@ -93,7 +94,7 @@ class RankPlacement(AbstractPlacement):
 
 
 @dataclass(frozen=True, eq=False)
-class BeliefPlacement(AbstractPlacement):
+class BeliefPlacement(Shown, AbstractPlacement):
     """A calibrator's beliefs about each quantile, and the range of the reference rewards."""
 
     beliefs: Beliefs

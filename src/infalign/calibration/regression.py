@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from infalign._look import Shown
+
 from .interface import AbstractCalibrator, AbstractFitted, sorted_rewards, tied_share
 from .pooled import ATOMS, FEWEST, FittedPooled, check_concentration, fit_hierarchy, gaps
 from .ridge import Ridge
@@ -115,7 +117,7 @@ def _summaries(rewards: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 @dataclass(frozen=True)
-class FittedRegression(AbstractFitted):
+class FittedRegression(Shown, AbstractFitted):
     """A hierarchy fitted to standardized rewards, or plain ranks if it does not apply."""
 
     learned: AbstractFitted

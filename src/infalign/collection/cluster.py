@@ -14,6 +14,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from infalign import _check
+from infalign._look import Shown
 from infalign.errors import DataError, InfalignError, MissingExtraError, install
 from infalign.models.interfaces import Sampler, Scorer
 from infalign.prompts import Prompt
@@ -36,7 +37,7 @@ ALONE = {
 
 
 @dataclass(frozen=True)
-class OnRay:
+class OnRay(Shown):
     """Shards are distributed over actors of Ray Data, which return them when they are done.
 
     Each shard is a block of its own. If a worker dies, another actor repeats only its current

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from infalign import _check, _progress
+from infalign._look import Shown
 from infalign.errors import DataError
 from infalign.models.interfaces import Scorer
 from infalign.prompts import CHECKSUM, Prompt, checksum, fingerprint, read_by
@@ -38,7 +39,7 @@ class Loan:
 
 
 @dataclass(frozen=True)
-class Part:
+class Part(Shown):
     """Prompts that become one shard, and what is stored of them."""
 
     prompts: Sequence[Prompt]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from infalign import storage
+from infalign._look import Shown
 from infalign.errors import DataError
 from infalign.models.interfaces import Response, Scorer
 from infalign.prompts import CHECKSUM, Prompt, checksum, fingerprint, read_by
@@ -43,7 +44,7 @@ def drawn_with(provenance: Mapping[str, object]) -> dict[str, object]:
 
 
 @dataclass(frozen=True)
-class Lender:
+class Lender(Shown):
     """A store, finished or interrupted, with the responses that it has to given prompts."""
 
     path: Path

@@ -5,6 +5,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from infalign._look import Shown
 from infalign.models.reward_server import ServerReward
 from infalign.prompts import Prompt
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Local:
+class Local(Shown):
     """One shard after another; while a reward server scores a shard, the next one is drawn."""
 
     load: Load

@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import Literal
 
 from infalign import _check
+from infalign._look import Shown
 from infalign.config import SamplingSettings
 from infalign.core import AbstractProcedure
 from infalign.decoding.answers import load_answers
@@ -31,7 +32,7 @@ SELECTING = "reward"
 
 
 @dataclass(frozen=True)
-class Comparison:
+class Comparison(Shown):
     """Policies against one reference, decoded in several ways and judged by several rewards."""
 
     reference: str

@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from infalign import storage
+from infalign._look import Shown
 from infalign.prompts import CHECKSUM, Prompt, checksum, fingerprint
 from infalign.stores.resumable import Origin, ResumableTable, Source
 
@@ -41,7 +42,7 @@ def law(settings: Mapping[str, object]) -> dict[str, object]:
 
 
 @dataclass(frozen=True)
-class SampleTable:
+class SampleTable(Shown):
     """The rows of one policy: which are stored, which are missing, and how they are completed."""
 
     table: ResumableTable

@@ -21,6 +21,7 @@ from pydantic import (
     model_validator,
 )
 
+from infalign._look import Shown
 from infalign.core import (
     PROCEDURES,
     AbstractProcedure,
@@ -41,7 +42,7 @@ class Section(BaseModel):
 
 
 @dataclass(frozen=True)
-class Listed:
+class Listed(Shown):
     """Marks a key whose values a table lists; help reads the table when it is shown."""
 
     lines: Callable[[], list[str]]

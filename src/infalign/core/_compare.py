@@ -7,6 +7,7 @@ from typing import Protocol, TypeVar, overload, runtime_checkable
 import numpy as np
 
 from infalign import _check
+from infalign._look import Shown
 from infalign.errors import ArgumentError, SolveError
 
 from ._design import Design, designs
@@ -78,7 +79,7 @@ with `samples=K`, for K calibration samples."""
 
 
 @dataclass(frozen=True)
-class Candidate:
+class Candidate(Shown):
     """One transform at one KL budget."""
 
     transform: str

@@ -10,6 +10,7 @@ from functools import cached_property
 import numpy as np
 
 from infalign import _check
+from infalign._look import Shown
 from infalign.errors import ArgumentError, SolveError
 
 from ._certificates import certificate, displacement_concave, mixture_concave
@@ -50,7 +51,7 @@ POLICY_LIMIT = 1e-4
 
 
 @dataclass(frozen=True)
-class Design:
+class Design(Shown):
     """The optimal transform for a procedure, and the result of training on it.
 
     With finite calibration (`samples` reference samples per prompt), `win_rate` and `kl` are
@@ -75,6 +76,18 @@ class Design:
     stderr: float = 0.0
     """Standard error of `win_rate` at this `kl`; above 0 for finite calibration, where `win_rate`
     is a Monte Carlo average. `kl` is exact."""
+
+    def _facts(self) -> dict[str, object]:
+        facts: dict[str, object] = {
+            "procedure": self.procedure,
+            "against": self.against,
+            "beta": self.beta,
+            "win_rate": self.win_rate,
+            "kl": self.kl,
+        }
+        if self.samples is not None:
+            return facts | {"samples": self.samples, "stderr": self.stderr}
+        return facts | {"gap": self.gap, "certificate": self.certificate}
 
     @property
     def transform(self) -> Tabulated:
@@ -144,7 +157,7 @@ class Design:
 
 
 @dataclass(frozen=True)
-class Exact:
+class Exact(Shown):
     """The optimum for exact calibration."""
 
     procedure: AbstractProcedure
@@ -161,7 +174,7 @@ class Exact:
 
 
 @dataclass(frozen=True)
-class Sampled:
+class Sampled(Shown):
     """The best table for finite calibration."""
 
     transform: Tabulated

@@ -13,6 +13,7 @@ from functools import cached_property
 import numpy as np
 
 from infalign import _check
+from infalign._look import Shown
 from infalign.errors import SolveError
 
 from ._cell_integrals import Layout, Widths
@@ -55,7 +56,7 @@ class Unresolved(Exception):
 
 
 @dataclass(frozen=True)
-class Achieved:
+class Achieved(Shown):
     """Expectations over prompts."""
 
     win_rate: float
@@ -67,7 +68,7 @@ class Achieved:
 
 
 @dataclass(frozen=True)
-class FewSamples:
+class FewSamples(Shown):
     """Calibration by `samples` reference samples per prompt."""
 
     samples: int

@@ -10,6 +10,7 @@ from functools import cached_property
 import numpy as np
 
 from infalign import _check
+from infalign._look import Shown
 
 from ._inputs import quantile
 from ._interface import AbstractProcedure, RankProcedure, require_procedure
@@ -76,7 +77,7 @@ class Curve:
 
 
 @dataclass(frozen=True)
-class TiltedPolicy:
+class TiltedPolicy(Shown):
     """The policy with calibrated-reward density f(u) = e^{Φ(u)/β} / Z.
 
     >>> from infalign import BestOfN, Log, Sampling
@@ -98,6 +99,9 @@ class TiltedPolicy:
     @cached_property
     def _curve(self) -> Curve:
         return self.curve()
+
+    def _facts(self) -> dict[str, object]:
+        return {"transform": self.transform, "beta": self.beta, "kl": self.kl}
 
     def curve(self, *laws: AbstractProcedure) -> Curve:
         """The density at the nodes of a quadrature that resolves it and the given laws."""

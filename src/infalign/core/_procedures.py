@@ -7,6 +7,7 @@ import numpy as np
 from scipy.special import betainc, gammaln, pdtr, xlogy
 
 from infalign import _check
+from infalign._look import Shown
 from infalign.errors import ArgumentError
 
 from . import _order_statistics
@@ -241,7 +242,7 @@ class BestOfPoisson(RankProcedure):
     example="mixture:0.5*best-of-n:4+0.5*sampling",
 )
 @dataclass(frozen=True)
-class Mixture(RankProcedure):
+class Mixture(Shown, RankProcedure):
     """One of several rank-based procedures, chosen at random for each response."""
 
     procedures: tuple[RankProcedure, ...]

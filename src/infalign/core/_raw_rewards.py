@@ -12,6 +12,7 @@ import numpy as np
 from scipy.special import log_softmax
 
 from infalign import _check
+from infalign._look import Shown
 from infalign.errors import DataError, SolveError
 
 from ._inputs import finite_rewards
@@ -39,7 +40,7 @@ def log_weights(
 
 
 @dataclass(frozen=True)
-class RawRewards:
+class RawRewards(Shown):
     """The raw reward as a candidate for `compare`, to show the result of plain RLHF.
 
     - `rewards`: rewards of reference samples, shape (prompts, K), any scale; nan where a prompt has
@@ -118,7 +119,7 @@ class RawRewards:
 
 
 @dataclass(frozen=True)
-class RawPolicy:
+class RawPolicy(Shown):
     """Reference samples of each prompt weighted by e^{r/β}."""
 
     raw: RawRewards

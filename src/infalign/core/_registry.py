@@ -19,6 +19,7 @@ from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, Generic, TypeVar, get_type_hints
 
 from infalign import _check
+from infalign._look import Shown
 from infalign.errors import ArgumentError
 
 T = TypeVar("T")
@@ -49,7 +50,7 @@ class Parameter:
 
 
 @dataclass(frozen=True)
-class Entry(Generic[T]):
+class Entry(Shown, Generic[T]):
     """A registered class."""
 
     name: str

@@ -16,6 +16,7 @@ import numpy as np
 from scipy.special import ndtri, xlogy
 
 from infalign import _check
+from infalign._look import Shown
 
 from ._inputs import Quantiles, Values, inner_quantile, quantile
 from ._registry import Registry
@@ -235,9 +236,13 @@ FEW_POINTS = 300
 """Number of points up to which each piece of a table is integrated by itself."""
 
 
+SHORT = 8
+"""Number of points up to which the `repr` of a table shows all of them."""
+
+
 @register_transform("tabulated", form="")
 @dataclass(frozen=True)
-class Tabulated(AbstractTransform):
+class Tabulated(Shown, AbstractTransform):
     """Φ interpolated on a grid by cubics, either monotone or with given slopes.
 
     The grid must start at 0, end at 1 and increase; the values must not decrease, unless
@@ -260,6 +265,12 @@ class Tabulated(AbstractTransform):
     distance: tuple[float, ...] | None = None
     """1 − u on that grid, which then has no jumps. For policies with mass so near 1 that
     floating-point numbers cannot tell its quantiles apart. Default: 1 − u as computed."""
+
+    def _facts(self) -> dict[str, object]:
+        if len(self.u) <= SHORT:
+            return super()._facts()
+        jumps = {"jumps": self.jumps} if self.jumps else {}
+        return {"points": len(self.u), "phi": self.phi, **jumps, "increasing": self.increasing}
 
     def __post_init__(self) -> None:
         u, phi = _check.numbers("u", self.u), _check.numbers("phi", self.phi)

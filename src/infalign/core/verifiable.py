@@ -17,6 +17,7 @@ import numpy as np
 from scipy.special import expit, logit, rel_entr
 
 from infalign import _check
+from infalign._look import Shown
 from infalign.errors import ArgumentError, SolveError
 
 from ._interface import AbstractProcedure, RankProcedure, require_by_rank, require_procedure
@@ -42,7 +43,7 @@ PerPrompt = Float[np.ndarray, "prompts"]
 
 
 @dataclass(frozen=True)
-class VerifiableOptimum:
+class VerifiableOptimum(Shown):
     """The best policy for a reward that passes or fails, prompt by prompt."""
 
     pass_rate: Float[np.ndarray, "prompts"] = field(repr=False)

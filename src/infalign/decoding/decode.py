@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from infalign import _check
+from infalign._look import Shown
 from infalign.core import Rewind
 from infalign.errors import DataError
 from infalign.models.interfaces import Conversation, Response, Sampler, Scorer
@@ -19,7 +20,7 @@ from .selection import Decoder, MajorityVote, reads, select
 
 
 @dataclass(frozen=True)
-class Decoded:
+class Decoded(Shown):
     """The responses that a procedure drew for one prompt, and the one it selected."""
 
     response: Response

@@ -5,13 +5,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from infalign import _check
+from infalign._look import Shown
 from infalign.errors import ArgumentError
 
 from .uncertainty import Estimate, over_prompts
 
 
 @dataclass(frozen=True)
-class SequenceKL:
+class SequenceKL(Shown):
     """Estimates of KL(π ‖ π_ref) from sampled responses of a policy π. Each has shape (prompts,
     responses), with nan, or 0 tokens, where a prompt has fewer responses than others.
 

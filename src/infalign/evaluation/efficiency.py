@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import stdtrit
 
+from infalign._look import Shown
+
 from .marginal import marginal_kl
 from .uncertainty import Estimate
 
@@ -16,7 +18,7 @@ WIDEST = 0.5
 
 
 @dataclass(frozen=True)
-class Efficiency:
+class Efficiency(Shown):
     """KL of the quantiles over KL of the sequences, at most 1 but for sampling error."""
 
     value: float

@@ -12,6 +12,7 @@ from typing import Literal
 import numpy as np
 
 from infalign import _check
+from infalign._look import Shown
 from infalign.core import AbstractProcedure
 from infalign.errors import ArgumentError, DataError
 
@@ -20,7 +21,7 @@ from .uncertainty import EITHER_WAY, AbstractInterval, Estimate, over_prompts
 
 
 @dataclass(frozen=True)
-class JudgeWinRate:
+class JudgeWinRate(Shown):
     """A policy's win rate according to a judge, and how reliable that judge is."""
 
     win_rate: Estimate

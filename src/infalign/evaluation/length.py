@@ -11,6 +11,7 @@ import numpy as np
 from scipy.special import expit
 
 from infalign import _check
+from infalign._look import Shown
 from infalign.core import AbstractProcedure, finite_rewards
 from infalign.errors import ArgumentError, DataError
 
@@ -34,7 +35,7 @@ is no extrapolation."""
 
 
 @dataclass(frozen=True)
-class LengthSummary:
+class LengthSummary(Shown):
     """Statistics of one policy's response lengths; every prompt has the same weight."""
 
     mean: Estimate
@@ -82,7 +83,7 @@ def length_summary(lengths, chances=None) -> LengthSummary:
 
 
 @dataclass(frozen=True)
-class LengthControl:
+class LengthControl(Shown):
     """A win rate, and the win rate predicted between responses of equal length.
 
     Where fewer than a fifth of the selected pairs lie on one side of equal length, or at it, the
@@ -130,7 +131,7 @@ class LengthControl:
 
 
 @dataclass(frozen=True, eq=False)
-class Candidates:
+class Candidates(Shown):
     """The samples that one side selects from, each field of shape (prompts, samples)."""
 
     rewards: np.ndarray

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from infalign import _check
+from infalign._look import Shown
 from infalign.core import AbstractProcedure, finite_rewards, require_by_rank
 from infalign.errors import ArgumentError
 
@@ -14,7 +15,7 @@ from .variance import NO_THEORY
 
 
 @dataclass(frozen=True)
-class Components:
+class Components(Shown):
     """The variance of per-prompt estimates, split by source."""
 
     between: float

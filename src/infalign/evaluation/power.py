@@ -23,6 +23,7 @@ import numpy as np
 from scipy.special import nctdtr, stdtrit
 
 from infalign import _check
+from infalign._look import Shown
 from infalign.core import (
     AbstractProcedure,
     Probit,
@@ -44,7 +45,7 @@ Prompts of one kind vary less and a mixture of tasks varies more, so measure you
 
 
 @dataclass(frozen=True)
-class EvaluationPlan:
+class EvaluationPlan(Shown):
     """The size of an evaluation that shows a difference, and its assumptions."""
 
     procedure: AbstractProcedure

@@ -21,6 +21,7 @@ import numpy as np
 from scipy.special import stdtrit
 
 from infalign import _check
+from infalign._look import Shown
 from infalign.errors import ArgumentError
 
 ROUNDING = 1e-13
@@ -31,7 +32,7 @@ CHUNK = 2**22
 
 
 @dataclass(frozen=True)
-class Estimate:
+class Estimate(Shown):
     """A mean over prompts with its interval, at a level of 95 % by default."""
 
     value: float
@@ -108,7 +109,7 @@ class SkewCorrected(AbstractInterval):
 
 
 @dataclass(frozen=True)
-class Widest(AbstractInterval):
+class Widest(Shown, AbstractInterval):
     """The smallest interval that contains several intervals for the same mean.
 
     With SkewCorrected and Student it covers values that may be skewed in either direction, for

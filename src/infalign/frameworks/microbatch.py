@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 from infalign import _check
+from infalign._look import Shown
 from infalign.errors import InfalignError, UnreachableError
 
 Item = TypeVar("Item")
@@ -21,7 +22,7 @@ class BusyError(InfalignError, RuntimeError):
 
 
 @dataclass(frozen=True)
-class Request(Generic[Item, Result]):
+class Request(Shown, Generic[Item, Result]):
     """The items of one caller, and a future for their results."""
 
     items: list[Item]

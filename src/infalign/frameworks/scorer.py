@@ -11,6 +11,7 @@ from typing import Any, NotRequired, Protocol, TypedDict
 
 import numpy as np
 
+from infalign._look import Shown
 from infalign.errors import DataError
 from infalign.models.reward_server import ServerReward, more_keys
 from infalign.models.rewards import score_ragged
@@ -23,7 +24,7 @@ from .prompt_text import PromptNames
 
 
 @dataclass(frozen=True)
-class Asked:
+class Asked(Shown):
     """One response, and its prompt."""
 
     key: str | None

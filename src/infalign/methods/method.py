@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from infalign._look import Shown
 from infalign.calibration import AbstractFitted
 from infalign.calibration.outlook import AbstractOutlook
 from infalign.core import AbstractTransform, RankProcedure
@@ -68,7 +69,7 @@ class Objective:
 
 
 @dataclass(frozen=True)
-class Task:
+class Task(Shown):
     """The rows of a training set, and their loss."""
 
     samples: np.ndarray

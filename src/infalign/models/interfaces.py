@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from infalign._look import Shown
 from infalign.seeds import derived
 
 Conversation = Sequence[dict]
@@ -17,7 +18,7 @@ ANSWER = {"role": "assistant", "content": "It makes four."}
 
 
 @dataclass(frozen=True)
-class Response:
+class Response(Shown):
     """One sampled response."""
 
     text: str

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from infalign import _check
+from infalign._look import Shown
 from infalign._thinking import answer_after_thinking
 from infalign.text import finished
 
@@ -24,7 +25,7 @@ class UnreadableError(ValueError):
 
 
 @dataclass(frozen=True)
-class Said:
+class Said(Shown):
     """The content of one choice."""
 
     text: str | None

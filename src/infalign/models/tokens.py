@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+from infalign._look import Shown
 from infalign.errors import DataError
 
 WITHOUT_KL = "evaluate without KL: --no-kl, or `evaluate.kl_samples: 0` in a configuration"
@@ -10,7 +11,7 @@ WITHOUT_KL = "evaluate without KL: --no-kl, or `evaluate.kl_samples: 0` in a con
 
 
 @dataclass(frozen=True)
-class Tokens:
+class Tokens(Shown):
     """The tokens that a model can write."""
 
     who: str

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from infalign import storage
+from infalign._look import Shown
 from infalign.collection.collect import Loan, Part, divided
 from infalign.collection.lending import Lender, drawn_with
 from infalign.errors import DataError
@@ -33,7 +34,7 @@ SHOWN = 3
 
 
 @dataclass(frozen=True)
-class Wanted:
+class Wanted(Shown):
     """The calibration that a configuration asks for."""
 
     prompts: Sequence[Prompt]
@@ -92,7 +93,7 @@ class Wanted:
 
 
 @dataclass(frozen=True)
-class Chosen:
+class Chosen(Shown):
     """The store of a run."""
 
     path: Path

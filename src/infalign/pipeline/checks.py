@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from rich.filesize import decimal
 
+from infalign._look import Shown
 from infalign.calibration.choice import ECDF
 from infalign.config import Config
 from infalign.decoding.answers import load_answers
@@ -41,7 +42,7 @@ RANKS = ("auto", ECDF)
 
 
 @dataclass(frozen=True)
-class Check:
+class Check(Shown):
     """One check of a run."""
 
     name: str

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from infalign import _check
+from infalign._look import Shown
 from infalign.comparison.comparison import Comparison
 from infalign.comparison.models import inspect_models
 from infalign.config import Config
@@ -31,7 +32,7 @@ SECONDS = 30.0
 
 
 @dataclass(frozen=True)
-class DryRun:
+class DryRun(Shown):
     """What is known of a run before it begins."""
 
     checks: list[str]

@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from infalign import storage
+from infalign._look import Shown
 from infalign.comparison.comparison import Comparison
 from infalign.config import Config
 from infalign.core import (
@@ -43,7 +44,7 @@ FIRST = "provenance.json"
 
 
 @dataclass(frozen=True)
-class Run:
+class Run(Shown):
     """A configuration and the folder its results go to."""
 
     config: Config

@@ -15,6 +15,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from infalign import storage
+from infalign._look import Shown
 from infalign.config import Config, Training
 from infalign.methods import METHODS, RAW, Offline
 from infalign.prompts import Prompt
@@ -31,7 +32,7 @@ CONTENT = ("model", "reward", "prompts.*", "evaluate.prompts.*", "calibration.st
 
 
 @dataclass(frozen=True)
-class Reads:
+class Reads(Shown):
     """The inputs of a stage."""
 
     keys: tuple[str, ...]
@@ -138,7 +139,7 @@ def read_of_design(method: str, design: Mapping[str, Any]) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class Inputs:
+class Inputs(Shown):
     """The values of the inputs of a run's stages: what is fingerprinted as `made_from`."""
 
     config: Config

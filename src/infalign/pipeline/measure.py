@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from infalign._look import Shown
 from infalign.collection.answers import scored
 from infalign.config import SamplingSettings
 from infalign.models.interfaces import Response, Sampler
@@ -36,7 +37,7 @@ Clock = Callable[[], float]
 
 
 @dataclass(frozen=True)
-class Trial:
+class Trial(Shown):
     """The models that are measured, and what they are measured on."""
 
     model: str

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from infalign import storage
+from infalign._look import Shown
 from infalign.comparison.comparison import Comparison
 from infalign.comparison.sampling import identify, table_of
 from infalign.config import Config
@@ -62,7 +63,7 @@ class Cost:
 
 
 @dataclass(frozen=True)
-class StagePlan:
+class StagePlan(Shown):
     """What a call will do about one stage, or about the training or the samples of one policy."""
 
     stage: str

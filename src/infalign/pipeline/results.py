@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from infalign._look import Shown
 from infalign.calibration.diagnostics import resolution
 from infalign.calibration.outlook import AbstractOutlook, RankOutlook
 from infalign.calibration.raw_reward import raw_beta, raw_win_rate
@@ -68,7 +69,7 @@ def summarize_run(run: Run, measured: Measured) -> dict:
 
 
 @dataclass(frozen=True)
-class Theory:
+class Theory(Shown):
     """The theoretical result of exact training on each method's own transform."""
 
     run: Run

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from infalign import _check
+from infalign._look import Shown
 from infalign.config import Prompts
 from infalign.errors import DataError
 from infalign.shaping.signature import PASSED
@@ -30,7 +31,7 @@ REMEDY = "Name it with --column, or `prompts.column` in the configuration."
 
 
 @dataclass(frozen=True)
-class Reader:
+class Reader(Shown):
     """Makes the messages of a row."""
 
     column: str

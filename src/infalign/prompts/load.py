@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from infalign._look import Shown
 from infalign.config import Prompts
 from infalign.demo import bundled
 from infalign.errors import DataError
@@ -23,7 +24,7 @@ LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Loaded:
+class Loaded(Shown):
     """Prompts, and what a user should know about how they were read."""
 
     prompts: list[Prompt]

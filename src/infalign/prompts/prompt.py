@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from infalign import storage
+from infalign._look import Shown
 from infalign.models.fingerprints import columns_read
 from infalign.stores import prompt_sets
 
@@ -14,7 +15,7 @@ CHECKSUM = "prompt_checksum"
 
 
 @dataclass(frozen=True)
-class Prompt:
+class Prompt(Shown):
     """A prompt, and the id under which its samples and rewards are stored."""
 
     id: str

@@ -7,6 +7,7 @@ from itertools import islice
 from operator import itemgetter
 
 from infalign import _check
+from infalign._look import Shown
 from infalign.errors import DataError
 
 Row = tuple[int, Mapping]
@@ -16,7 +17,7 @@ Rows = Sequence[Row]
 
 
 @dataclass(frozen=True)
-class Table:
+class Table(Shown):
     """The rows of a file, a folder or a data set."""
 
     name: str

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from infalign import _check
+from infalign._look import Shown
 from infalign.errors import DataError
 from infalign.models.interfaces import Sampler, Scorer
 from infalign.prompts import Prompt, score_responses
@@ -19,7 +20,7 @@ from .augmentations import SIGMA, augment
 
 
 @dataclass(frozen=True)
-class SuccessTest:
+class SuccessTest(Shown):
     """Decides which attempts succeeded, given the prompt before its augmentation."""
 
     scorer: Scorer | None = None
@@ -81,7 +82,7 @@ class SuccessTest:
 
 
 @dataclass(frozen=True)
-class Attempts:
+class Attempts(Shown):
     """The prompts as sent, the responses, and their success; each field has one row per prompt."""
 
     asked: list[list[str]]

@@ -11,6 +11,7 @@ from typing import Literal
 import numpy as np
 
 from infalign import _check, storage
+from infalign._look import Shown
 from infalign.errors import ArgumentError
 from infalign.evaluation.uncertainty import Estimate, over_prompts
 from infalign.manifest import Manifest
@@ -39,7 +40,7 @@ CURVE_POINTS = 40
 
 
 @dataclass(frozen=True)
-class Campaign:
+class Campaign(Shown):
     """The attacks on one policy, and the test of their success."""
 
     model: str

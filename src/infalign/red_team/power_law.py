@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from infalign import _check
+from infalign._look import Shown
 from infalign.evaluation.selected import pass_at
 from infalign.evaluation.uncertainty import Estimate
 
@@ -40,7 +41,7 @@ class Interval:
 
 
 @dataclass(frozen=True, eq=False)
-class PowerLaw:
+class PowerLaw(Shown):
     """−log ASR(N) = a N^(−b), fitted over some sizes N, with reservations about the fit."""
 
     a: Interval

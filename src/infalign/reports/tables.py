@@ -5,12 +5,13 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from infalign._check import visible
+from infalign._look import Shown
 
 from .plots import procedure_words
 
 
 @dataclass(frozen=True)
-class Table:
+class Table(Shown):
     """A title, column headers, and rows of strings; an empty cell repeats the one above."""
 
     title: str

@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from infalign._look import Shown
+
 from .monitor import Monitor
 from .shaper import Shaped
 
@@ -19,7 +21,7 @@ warning is due. Verifiable rewards may be equal in some."""
 
 
 @dataclass
-class Doubts:
+class Doubts(Shown):
     """What the batches so far say about the training."""
 
     given: set[str] = field(default_factory=set)

@@ -12,6 +12,7 @@ from functools import cached_property
 import numpy as np
 
 from infalign import _check
+from infalign._look import Shown
 from infalign.calibration import (
     AbstractCalibrator,
     AbstractFitted,
@@ -28,7 +29,7 @@ Calibrator = AbstractCalibrator | AbstractFitted | StoreCalibration
 
 
 @dataclass(frozen=True, eq=False)
-class Batch:
+class Batch(Shown):
     """Raw rewards of a batch, placed once, when the placement is first read."""
 
     calibration: StoreCalibration
@@ -42,7 +43,7 @@ class Batch:
 
 
 @dataclass(frozen=True, eq=False)
-class Shaped:
+class Shaped(Shown):
     """A shaped batch of rewards; every array has one entry per response."""
 
     batch: Batch = field(repr=False)

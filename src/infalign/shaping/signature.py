@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from infalign._look import Shown
+
 REQUIRED = ("prompts", "completions", "prompt_id")
 """What every call of a reward passes."""
 
@@ -20,7 +22,7 @@ PASSED = (*REQUIRED, *TRAINING_ONLY, *LOGGERS)
 
 
 @dataclass(frozen=True)
-class Parameters:
+class Parameters(Shown):
     """The keyword arguments of a function."""
 
     names: tuple[str, ...]

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from infalign import storage
+from infalign._look import Shown
 from infalign.errors import DataError
 
 from .manifest import held, read_manifest, require_finished
@@ -16,7 +17,7 @@ from .sorted_rewards import stored_rewards
 
 
 @dataclass(frozen=True)
-class Integrity:
+class Integrity(Shown):
     """The result of `check`."""
 
     path: Path

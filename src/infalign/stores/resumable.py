@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from infalign import _progress, storage
+from infalign._look import Shown
 from infalign.manifest import Manifest
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ PARTS, REPLACED = "parts", "replaced"
 
 
 @dataclass(frozen=True)
-class Source:
+class Source(Shown):
     """One thing that rows or columns come from: a policy, a reward, a judge."""
 
     parts: Mapping[str, object]
@@ -48,7 +49,7 @@ class Source:
 
 
 @dataclass(frozen=True)
-class Origin:
+class Origin(Shown):
     """What a table comes from."""
 
     settings: Mapping[str, object] = field(default_factory=dict)
@@ -96,7 +97,7 @@ class Origin:
 
 
 @dataclass(frozen=True)
-class ResumableTable:
+class ResumableTable(Shown):
     """A Parquet file with rows for every prompt, in a folder whose lock the caller holds."""
 
     manifest: Manifest

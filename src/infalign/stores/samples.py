@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from infalign._look import Shown
 from infalign.errors import DataError
 
 from .ids import HeldIds
@@ -35,7 +36,7 @@ def read_samples(path: Path | str, columns: Sequence[str] | None = None) -> "pa.
 
 
 @dataclass(frozen=True)
-class PromptSamples:
+class PromptSamples(Shown):
     """Samples of prompts, joined by id: in the order of the prompts, not of the files."""
 
     prompt_ids: Sequence[str]

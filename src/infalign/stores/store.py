@@ -5,15 +5,17 @@ belong to it (`manifest`, `shards`). Shards are memory-mapped: a store of any si
 and a look-up reads only the values it compares. Every byte is verified before its first use.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from infalign import _check, storage
+from infalign._look import Shown
 from infalign.core import Smoothing, ends
-from infalign.errors import ArgumentError, DataError
+from infalign.errors import ArgumentError, DataError, UnknownPromptError
 
 from . import columns
 from .columns import KEY, REWARDS
@@ -24,12 +26,15 @@ from .sorted_rewards import SortedRewards, held_rewards, held_values, stored_rew
 if TYPE_CHECKING:
     import pyarrow as pa
 
+SEARCHED = 10_000
+"""Number of ids among which the one most like an unknown id is searched."""
+
 FORMER_SAMPLING = {"temperature", "top_p", "max_new_tokens", "batch_size"}
 """The sampling settings that version 0.1 recorded. It removed white space from every response."""
 
 
 @dataclass(frozen=True, eq=False)
-class CalibrationStore:
+class CalibrationStore(Shown):
     """K sorted reference rewards per prompt; K may differ between prompts.
 
     Make a store from arrays with `from_rewards`, or from a folder with `open`. Picklable: rewards
@@ -55,6 +60,39 @@ class CalibrationStore:
                     )
             object.__setattr__(self, "rewards", held_rewards(list(named), rows))
         _check.mapping("provenance", self.provenance)
+
+    def _facts(self) -> dict[str, object]:
+        least, most = int(self.rewards.counts.min()), int(self.rewards.counts.max())
+        return {
+            "prompts": len(self),
+            "first": next(iter(self)),
+            "samples": least if least == most else (least, most),
+            "provenance": self.provenance,
+        }
+
+    def __len__(self) -> int:
+        """The number of prompts."""
+        return len(self.rewards)
+
+    def __iter__(self) -> Iterator[str]:
+        """The prompt ids."""
+        return iter(self.rewards)
+
+    def __contains__(self, prompt_id: object) -> bool:
+        return isinstance(prompt_id, str) and prompt_id in self.rewards
+
+    def __getitem__(self, prompt_id: str) -> np.ndarray:
+        """The sorted reference rewards of a prompt, as an array of its own.
+
+        Raises UnknownPromptError, a DataError and a KeyError, for an id that is not in the store.
+        """
+        if prompt_id not in self:
+            like = _check.nearest(prompt_id, islice(self, SEARCHED))
+            raise UnknownPromptError(
+                f"prompt_id {_check.short(prompt_id)} is not in the calibration store, which has "
+                f"{len(self):,} prompts; list(store) has their ids.{_check.visible(like)}"
+            )
+        return np.array(self.rewards[prompt_id])
 
     @classmethod
     def from_rewards(cls, prompt_ids: Sequence[str], rewards, provenance=None):

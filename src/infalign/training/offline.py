@@ -17,6 +17,7 @@ from accelerate.utils import DistributedType
 from datasets import Dataset
 from transformers import Trainer, TrainingArguments
 
+from infalign._look import Shown
 from infalign.manifest import Stage
 from infalign.methods import Task
 from infalign.models.loading import load_tokenizer, prompt_text, tokenize
@@ -38,7 +39,7 @@ short training."""
 
 
 @dataclass(frozen=True)
-class StoredSamples:
+class StoredSamples(Shown):
     """Calibration samples, K for each prompt."""
 
     prompts: Sequence[Prompt]
@@ -140,7 +141,7 @@ def _dataset(samples: StoredSamples, task: Task, bundles: Bundles, tokenizer) ->
 
 
 @dataclass(frozen=True)
-class Collator:
+class Collator(Shown):
     """Makes one batch of rows from bundles: numbers as tensors, token ids as they are."""
 
     columns: Sequence[str]

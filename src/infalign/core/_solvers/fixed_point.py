@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from infalign import _check
+from infalign._look import Shown
 from infalign.core._interface import (
     AbstractProcedure,
     RankProcedure,
@@ -21,7 +22,7 @@ from infalign.errors import ArgumentError
 
 
 @dataclass(frozen=True)
-class FixedPoint:
+class FixedPoint(Shown):
     """What `fixed_point` returns: the last policy of the iteration."""
 
     procedure: RankProcedure

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from infalign._look import Shown
 from infalign.core._policies import Curve
 from infalign.core._quadrature import NODES
 from infalign.core._shapes import Float
@@ -20,7 +21,7 @@ nodes may miss mass."""
 
 
 @dataclass(frozen=True)
-class Optimum:
+class Optimum(Shown):
     """A stationary point of W − β KL on the quantile axis."""
 
     curve: Curve
@@ -37,6 +38,15 @@ class Optimum:
     kl: float
     losses: float = float("nan")
     """1 − W, to full precision even if W is close to 1."""
+
+    def _facts(self) -> dict[str, object]:
+        return {
+            "win_rate": self.win_rate,
+            "kl": self.kl,
+            "beta": self.beta,
+            "losses": self.losses,
+            "gradient": self.gradient,
+        }
 
     @classmethod
     def of(cls, state: State) -> "Optimum":

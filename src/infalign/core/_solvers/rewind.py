@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from infalign._look import Shown
 from infalign.core._interface import AbstractProcedure
 from infalign.core._policies import Curve
 from infalign.core._quadrature import Panels
@@ -37,7 +38,7 @@ JUMP = 1e-9
 
 
 @dataclass(frozen=True)
-class RewindOptimum:
+class RewindOptimum(Shown):
     """The best policy for rewind at each chance a of falling below the threshold."""
 
     procedure: Rewind

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import logsumexp
 
+from infalign._look import Shown
 from infalign.core._shapes import Float
 
 from .maps import Ranked
@@ -52,7 +53,7 @@ Columns = Float[np.ndarray, "prompts columns"]
 
 
 @dataclass(frozen=True)
-class Point:
+class Point(Shown):
     """A policy with its objective, one row per prompt."""
 
     psi: Columns

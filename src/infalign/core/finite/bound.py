@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from infalign._look import Shown
 from infalign.core._interface import RankProcedure
 from infalign.core._shapes import Float
 
@@ -38,7 +39,7 @@ TINY = 1e-300
 
 
 @dataclass(frozen=True)
-class Bound:
+class Bound(Shown):
     """The result of a search in one prompt."""
 
     largest: float

@@ -20,6 +20,7 @@ from numpy.polynomial import legendre
 from scipy.special import gammaln, pdtrc, xlogy
 
 from infalign import _check
+from infalign._look import Shown
 from infalign.core._shapes import ArrayLike, Float, Int
 from infalign.errors import ArgumentError
 
@@ -36,7 +37,7 @@ maximum."""
 
 
 @dataclass(frozen=True, eq=False)
-class MajorityVote(AbstractMap):
+class MajorityVote(Shown, AbstractMap):
     """Draw `n` responses and select one with the most frequent label.
 
     Ties between labels break uniformly at random. The selected response is a random one of the

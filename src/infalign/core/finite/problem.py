@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from infalign._look import Shown
 from infalign.core._interface import AbstractProcedure, RankProcedure
 from infalign.core._shapes import Float
 from infalign.errors import ArgumentError
@@ -17,7 +18,7 @@ Procedure = AbstractProcedure | AbstractMap
 
 
 @dataclass(frozen=True, eq=False)
-class Problem:
+class Problem(Shown):
     """W(π) = ⟨T(π), utility⟩, on as few columns as the procedure allows.
 
     A procedure that selects by rank sees only the levels of the reward: tied outcomes share one

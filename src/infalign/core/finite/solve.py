@@ -7,6 +7,7 @@ from functools import reduce
 import numpy as np
 
 from infalign import _check
+from infalign._look import Shown
 from infalign.core._roots import NoRoot, falling_root
 from infalign.errors import ArgumentError, SolveError
 
@@ -38,7 +39,7 @@ SHORT = 1e-6
 
 
 @dataclass(frozen=True, eq=False)
-class Solution:
+class Solution(Shown):
     """A best policy and its coupled reward.
 
     Policies and rewards have the shape of the `reward` argument. Numbers per prompt are floats for

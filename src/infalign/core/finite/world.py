@@ -7,6 +7,7 @@ from functools import cached_property
 import numpy as np
 
 from infalign import _check
+from infalign._look import Shown
 from infalign.core._shapes import ArrayLike, Float, Int
 from infalign.errors import ArgumentError
 
@@ -15,7 +16,7 @@ SUM_TOLERANCE = 1e-9
 
 
 @dataclass(frozen=True, eq=False)
-class World:
+class World(Shown):
     """Rewards, the reference probabilities, and the levels of tied rewards; rows are prompts."""
 
     reward: Float[np.ndarray, "prompts outcomes"]
