@@ -246,7 +246,7 @@ def test_the_recommendation_is_for_the_samples_that_a_run_draws(design, cli, com
     rates["optimal"] = few["win_rate"]
     if plain["recommended"] in rates:
         assert few["win_rate"] - rates[plain["recommended"]] <= GOOD_ENOUGH
-        assert plain["recommended_win_rate"] == pytest.approx(rates[plain["recommended"]])
+        assert plain["recommended_win_rate"] == pytest.approx(rates[plain["recommended"]], abs=2e-3)
     assert plain["recommended_loss"] <= GOOD_ENOUGH
     code, out, _ = cli("design", *words)
     said = " ".join(out.split())

@@ -1,6 +1,7 @@
 """`infalign design`: the best transform for a procedure, in theory."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -142,7 +143,7 @@ def _budget(played, opponent, candidates, kl, beta, samples) -> dict:
 
     best = solve(played, kl=kl, beta=beta, against=opponent, samples=samples)
     rows = beside(best, list(candidates.values()))
-    advised = _advised(played, opponent, rows, best.kl, samples)
+    advised = _advised(best, rows, samples)
     stated = {
         "procedure": played.spec,
         "against": opponent.spec,
@@ -173,7 +174,7 @@ def _budget(played, opponent, candidates, kl, beta, samples) -> dict:
     return stated
 
 
-def _advised(played, opponent, rows, kl: float, samples: int | None) -> dict:
+def _advised(best, rows, samples: int | None) -> dict:
     """The transform to train on: the simplest that is good enough with the samples of a run.
 
     Without --samples these are as many as a run draws by default, since the best transform for
@@ -181,27 +182,37 @@ def _advised(played, opponent, rows, kl: float, samples: int | None) -> dict:
     few samples, and some budgets cannot be expressed; then quantiles are exact here too.
     """
     from infalign.config import Calibration
-    from infalign.core import RankProcedure, compare, parse_transform
+    from infalign.core import RankProcedure, beside, parse_transform, roughly
     from infalign.errors import SolveError
 
     of_a_run = Calibration.model_fields["samples"].default
-    if samples is None and isinstance(played, RankProcedure):
+    if samples is None and isinstance(best.procedure, RankProcedure):
         simple = [r.transform for r in rows if not r.transform.startswith("raw")]
-        choices = [parse_transform(transform) for transform in simple]
         try:
-            best, *at_k = compare(played, choices, kl=kl, against=opponent, samples=of_a_run)
+            # Their losses to exact calibration are bounds, which often decide already.
+            at_k = beside(best, [parse_transform(t) for t in simple], samples=of_a_run)
+            if not _decided(at_k):
+                at_best = roughly(best, of_a_run)
+                at_k = [replace(r, loss=at_best.win_rate - r.win_rate) for r in at_k]
         except SolveError:
             pass
         else:
             chosen = _simplest(at_k)
-            rate = next((r.win_rate for r in at_k if r.transform == chosen), best.win_rate)
+            stated = next((r for r in at_k if r.transform == chosen), None)
             return {
                 "recommended": chosen,
                 "recommended_samples": of_a_run,
-                "recommended_win_rate": rate,
-                "recommended_loss": best.win_rate - rate,
+                "recommended_win_rate": stated.win_rate if stated else at_best.win_rate,
+                "recommended_loss": stated.loss if stated else 0.0,
             }
     return {"recommended": _simplest(rows), "recommended_samples": samples}
+
+
+def _decided(rows) -> bool:
+    """Whether smaller losses of all rows would change no recommendation."""
+    least = min((r.loss for r in rows), default=math.inf)
+    plain = [r.loss for r in rows if r.transform == "identity"]
+    return least <= GOOD_ENOUGH and not any(GOOD_ENOUGH < p <= least + GOOD_ENOUGH for p in plain)
 
 
 def _simplest(rows) -> str:

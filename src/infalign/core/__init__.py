@@ -7,7 +7,7 @@ are private; import every name from here or, for the public ones, from `infalign
 from . import finite, verifiable
 from ._certificates import objective
 from ._compare import Candidate, at_kl, beside, best_exponential, best_power, compare
-from ._design import Design, design
+from ._design import Design, design, roughly
 from ._few_samples import FewSamples, samples_needed
 from ._group_gradient import group_rewards, group_win_rate
 from ._inputs import finite_rewards, quantile
@@ -124,6 +124,7 @@ __all__ = [
     "register_transform",
     "require_by_rank",
     "require_procedure",
+    "roughly",
     "samples_needed",
     "stationary_points",
     "transform_forms",

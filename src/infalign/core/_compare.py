@@ -11,7 +11,7 @@ from infalign._look import Shown
 from infalign.errors import ArgumentError, SolveError
 
 from ._design import Design, designs
-from ._few_samples import FewSamples
+from ._few_samples import CELLS, ROUGH_CELLS, FewSamples
 from ._interface import AbstractProcedure, require_by_rank, require_procedure
 from ._policies import HALVINGS, TiltedPolicy
 from ._quadrature import graded
@@ -35,9 +35,6 @@ PATIENCE = 3
 
 ENOUGH = 1e-12
 """Differences of win rates that do not count: rounding may cause them."""
-
-SEARCHED_CELLS = 40_000
-"""Total number of cells, over the prompts on which a family's members are compared."""
 
 T = TypeVar("T", bound=AbstractTransform)
 
@@ -121,19 +118,35 @@ def compare(
     rows = []
     for budget, best in zip(budgets, designs(procedure, against, budgets, samples), strict=True):
         rows.append(Candidate("optimal", best.kl, best.beta, best.win_rate, 0.0, best.stderr))
-        rows += [_beside(best, budget, candidate) for candidate in candidates]
+        rows += [_beside(best, budget, candidate, samples) for candidate in candidates]
     return rows
 
 
 def beside(
-    best: Design, transforms: Sequence[AbstractTransform | Tilting | Family]
+    best: Design,
+    transforms: Sequence[AbstractTransform | Tilting | Family],
+    *,
+    samples: int | None = None,
 ) -> list[Candidate]:
-    """Each transform at the KL of a design, as `compare` states it."""
-    return [_beside(best, best.kl, candidate) for candidate in _candidates(transforms)]
+    """Each transform at the KL of a design, as `compare` states it.
+
+    - `samples`: calibration samples per prompt, to a tenth of a point of win rate. Default: those
+      of the design. `loss` still refers to the design, so if the design's quantiles are exact, it
+      bounds the loss to the best that these samples permit.
+    """
+    cells = CELLS if samples is None else ROUGH_CELLS
+    samples = best.samples if samples is None else _check.count("samples", samples)
+    return [_beside(best, best.kl, c, samples, cells) for c in _candidates(transforms)]
 
 
-def _beside(best: Design, kl: float, candidate: AbstractTransform | Tilting | Family) -> Candidate:
-    procedure, against, samples = best.procedure, best.against, best.samples
+def _beside(
+    best: Design,
+    kl: float,
+    candidate: AbstractTransform | Tilting | Family,
+    samples: int | None,
+    cells: int = CELLS,
+) -> Candidate:
+    procedure, against = best.procedure, best.against
     if not isinstance(candidate, AbstractTransform | Tilting):
         limited = {} if samples is None else {"samples": samples}
         candidate = candidate(procedure, kl, against, **limited)
@@ -142,7 +155,7 @@ def _beside(best: Design, kl: float, candidate: AbstractTransform | Tilting | Fa
         kl_, strength, stderr = policy.kl, policy.beta, 0.0
         win = policy.win_rate(procedure, against)
     else:
-        few = FewSamples(samples)
+        few = FewSamples(samples, cells)
         strength, exponents = few.at_kl(candidate, kl)
         achieved = few.achieved(exponents, require_by_rank("procedure", procedure), against)
         kl_, win, stderr = achieved.kl, achieved.win_rate, achieved.stderr
@@ -269,7 +282,7 @@ def _best_member(
     require_procedure("procedure", procedure)
     against = procedure if against is None else require_procedure("against", against)
     _check.positive("kl", kl)
-    few = None if samples is None else FewSamples(samples, SEARCHED_CELLS)
+    few = None if samples is None else FewSamples(samples, ROUGH_CELLS)
     # Sharper members do not win much more: laws with n draws are concentrated within 1/n of the
     # ends of the axis.
     reach = 100.0 * max(procedure.draws, 4)

@@ -14,7 +14,7 @@ from infalign._look import Shown
 from infalign.errors import ArgumentError, SolveError
 
 from ._certificates import certificate, displacement_concave, mixture_concave
-from ._few_samples import FewSamples
+from ._few_samples import CELLS, ROUGH_CELLS, FewSamples
 from ._interface import AbstractProcedure, RankProcedure, require_by_rank, require_procedure
 from ._policies import TiltedPolicy
 from ._quadrature import Panels
@@ -215,6 +215,13 @@ def design(
     return _exact(procedure, against, _optimum(procedure, against, kl, beta))
 
 
+def roughly(best: Design, samples: int) -> Design:
+    """The optimum at a design's KL with K calibration samples, to a tenth of a point of win rate:
+    in half the time that `design(..., samples=K)` takes."""
+    samples = _check.count("samples", samples)
+    return _sampled(best.procedure, best.against, best.kl, None, samples, ROUGH_CELLS)
+
+
 def designs(
     procedure: AbstractProcedure,
     against: AbstractProcedure,
@@ -353,6 +360,7 @@ def _sampled(
     kl: float | None,
     beta: float | None,
     samples: int,
+    cells: int = CELLS,
 ) -> Design:
     if not isinstance(procedure, RankProcedure):
         raise ArgumentError(
@@ -360,7 +368,7 @@ def _sampled(
             "needs a procedure that selects by rank, since a finite calibration knows ranks only; "
             f"got {procedure!r}. Leave `samples` out.",
         )
-    few = FewSamples(samples)
+    few = FewSamples(samples, cells)
     exact = _optimum(procedure, against, kl, beta)
     start = few.means(exact.curve.grid.nodes.ravel(), exact.gradient.ravel())
     values, beta = few.best_table(procedure, against, start, exact.beta, kl=kl, beta=beta)

@@ -32,9 +32,12 @@ FEWEST_PROMPTS = 2000
 OUTER = 4
 """Number of cells at each end of the axis whose widths are control variates."""
 
-OPTIMIZED_CELLS = 40_000
-"""Total number of cells, over the prompts on which a table is optimized; it is evaluated on other
-prompts."""
+ROUGH_CELLS = CELLS // 5
+"""That number where a tenth of a point of win rate is enough. A table is optimized on as many cells
+of other prompts."""
+
+FEWEST_OPTIMIZED = 256
+"""Minimum number of prompts on which a table is optimized."""
 
 STRONGEST_TILT = 30.0
 """How far below its first guess log β is searched."""
@@ -213,7 +216,8 @@ class FewSamples(Shown):
         With a budget, β is solved for together with the table. `start` and `start_beta` are a
         guess: the exact optimum averaged over the cells.
         """
-        prompts = max(OPTIMIZED_CELLS // (self.samples + 1), 256)
+        cells = self.cells // (CELLS // ROUGH_CELLS)
+        prompts = max(cells // (self.samples + 1), FEWEST_OPTIMIZED)
         widths = np.random.default_rng([SEED, self.samples, 1]).dirichlet(
             np.ones(self.samples + 1), size=prompts
         )
