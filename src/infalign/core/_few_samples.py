@@ -48,8 +48,14 @@ WIDEST_TABLE = 1e7
 LEAST_MASS = 1e-6
 """Mass below which cells count alike when a table is optimized."""
 
-FIRST_STEP = 0.02
-"""Width of the first bracket in log β."""
+STIFFNESS = 4.0
+"""c of a budget's cost, in units of β/k. The optimum's β falls by about β/2k per nat."""
+
+SPENT = 1e-2
+"""Relative miss of a budget after which the table's top is scaled to meet it."""
+
+MOST_COSTS = 12
+"""Maximum number of prices that are tried for a budget."""
 
 SEED = 20_241_219
 
@@ -225,60 +231,61 @@ class FewSamples(Shown):
         if kl is not None:
             guess = self._spending(guess, kl, "the optimum")
 
+        def solve(exponents: Cells, cost: "Cost") -> Cells:
+            try:
+                return _ascend(widths, exponents, procedure, against, cost)
+            except Unresolved:
+                raise SolveError(self._unresolved(kl, beta)) from None
+
+        if kl is None:
+            _check.budget(kl, beta)
+            strength = _check.positive("beta", beta)
+            return solve(guess, Cost(strength)) * strength, strength
+        strength, exponents = start_beta, guess
+        for _ in range(MOST_COSTS):
+            # These few prompts spend somewhat more or less than all.
+            budget = kl + _spent(widths, exponents) - expected(exponents).kl
+            cost = Cost(strength, budget, STIFFNESS * strength / kl)
+            exponents = solve(exponents, cost)
+            price = _price(widths, exponents, procedure, against)
+            if not price > 0:
+                break
+            if abs(expected(exponents).kl / kl - 1) < SPENT:
+                # The budget holds to the last digit.
+                return self._spending(exponents, kl, "the table") * price, price
+            strength = cost.slope(_spent(widths, exponents))
+            if not strength > 0:
+                strength = price
+        raise SolveError(self._unresolved(kl, beta))
+
+    def _unresolved(self, kl: float | None, beta: float | None) -> str:
         asked = f"beta={beta:g}" if kl is None else f"kl={kl:g} nats"
-        unresolved = (
+        return (
             f"The best table for {self.samples} calibration samples per prompt is not resolved at "
             f"{asked}: the win rate is so close to 1 that the rewards of its cells differ by "
             "rounding errors only. Use a smaller KL, or the transform of exact calibration, which "
             "is the design without `samples`."
         )
 
-        def solve(strength: float, exponents: Cells) -> Cells:
-            try:
-                return _ascend(widths, exponents, procedure, against, strength)
-            except Unresolved:
-                raise SolveError(unresolved) from None
 
-        if kl is None:
-            _check.budget(kl, beta)
-            strength = _check.positive("beta", beta)
-            return solve(strength, guess) * strength, strength
-        budget = kl
-        # β at which the optimized table has KL `kl` on the prompts it is optimized on. Each table
-        # is the start of the next one.
-        known: dict[float, float] = {}
-        exponents = guess
+@dataclass(frozen=True)
+class Cost:
+    """β (KL − k) + ½ c (KL − k)², subtracted from the win rate.
 
-        def excess(log_beta: float) -> float:
-            nonlocal exponents
-            exponents = solve(float(np.exp(log_beta)), exponents)
-            mass, log_z = _tilt(widths, exponents)
-            known[log_beta] = float(np.log(np.mean(mass @ exponents - log_z) / budget))
-            return known[log_beta]
+    With c = 0 it is the price of KL at a strength. With c > 0 the policy that spends k nats is a
+    maximum even where the optimum jumps over this budget, so that it is a saddle at every price.
+    """
 
-        low = high = float(np.log(start_beta))
-        # KL falls at most like 1/β². Near steps, since a table far from the last one takes long.
-        step = min(max(abs(excess(low)), FIRST_STEP), 1.0)
-        while (known[high] if high in known else excess(high)) > 0:
-            low, high, step = high, high + step, 2 * step
-            if high > np.log(start_beta) + STRONGEST_TILT:
-                raise SolveError(unresolved)
-        while (known[low] if low in known else excess(low)) < 0:
-            low, high, step = low - step, low, 2 * step
-            if low < np.log(start_beta) - STRONGEST_TILT:
-                raise SolveError(
-                    f"No table for {self.samples} calibration samples per prompt reaches kl={kl:g} "
-                    "nats. Use more samples, or a smaller kl."
-                )
-        log_beta = low
-        if known[low] > 0:
-            log_beta = bracketed_root(
-                lambda x: known[x] if x in known else excess(x), low, high, xtol=1e-3
-            )
-        excess(log_beta)
-        # On all prompts instead of these few, the budget holds exactly.
-        strength = float(np.exp(log_beta))
-        return self._spending(exponents, kl, "the table") * strength, strength
+    beta: float
+    budget: float = 0.0
+    stiffness: float = 0.0
+
+    def of(self, kl: float) -> float:
+        return self.beta * (kl - self.budget) + 0.5 * self.stiffness * (kl - self.budget) ** 2
+
+    def slope(self, kl: float) -> float:
+        """The price of one more nat."""
+        return self.beta + self.stiffness * (kl - self.budget)
 
 
 def samples_needed(
@@ -335,39 +342,58 @@ def _tilt(widths: Widths, exponents: Cells) -> tuple[Widths, Float[np.ndarray, "
     return mass / total[:, None], np.log(total) + top
 
 
+def _spent(widths: Widths, exponents: Cells) -> float:
+    """Mean KL of the prompts, in nats."""
+    mass, log_z = _tilt(widths, exponents)
+    return float(np.mean(mass @ exponents - log_z))
+
+
+def _price(
+    widths: Widths, exponents: Cells, procedure: RankProcedure, against: AbstractProcedure
+) -> float:
+    """What one more nat adds to the mean win rate, in the direction of a stronger tilt: β if the
+    exponents are the best for some β."""
+    mass, _ = _tilt(widths, exponents)
+    centered = exponents - (mass @ exponents)[:, None]
+    marginal = Layout(widths, mass, procedure, against).marginal()
+    return float(np.sum(mass * marginal * centered) / np.sum(mass * centered**2))
+
+
 def _ascend(
     widths: Widths,
     exponents: Cells,
     procedure: RankProcedure,
     against: AbstractProcedure,
-    beta: float,
+    cost: Cost,
 ) -> Cells:
-    """The exponents that maximize the mean of W − β KL over given prompts."""
+    """The exponents that maximize the mean of W minus the cost of the mean KL, over given
+    prompts."""
 
     def loss(e: Cells) -> tuple[float, Cells]:
         mass, log_z = _tilt(widths, e)
-        kl = mass @ e - log_z
+        kl = float(np.mean(mass @ e - log_z))
         layout = Layout(widths, mass, procedure, against)
         losses = layout.losses()
-        marginal = layout.marginal() - beta * e
+        marginal = layout.marginal() - cost.slope(kl) * e
         # The exponents enter through mass ∝ width e^exponent, so dJ/de is mass times (Φ − βe minus
         # its mean); the tilt's log partition removes the mean.
         pull = mass * (marginal - np.sum(mass * marginal, axis=1, keepdims=True))
-        return beta * kl.mean() + losses.mean() - 1, -pull.mean(0)
+        return cost.of(kl) + float(losses.mean()) - 1, -pull.mean(0)
 
-    from scipy.optimize import minimize  # slow to import
+    from scipy.optimize import isotonic_regression, minimize  # slow to import
 
     # The curvature is about β times the mass of each cell, which differs by orders of magnitude.
-    unit = 1 / np.sqrt(np.maximum(expected(exponents).mass, LEAST_MASS))
+    weight = np.maximum(expected(exponents).mass, LEAST_MASS)
+    unit = 1 / np.sqrt(weight)
 
     def scaled(x: Cells) -> tuple[float, Cells]:
         if not np.isfinite(x * unit).all() or np.ptp(x * unit) > WIDEST_TABLE:
             raise Unresolved
         value, slope = loss(x * unit)
-        return value / beta, slope * unit / beta
+        return value / cost.beta, slope * unit / cost.beta
 
     options = {"maxiter": 200, "ftol": 1e-9}
     optimum = minimize(scaled, exponents / unit, jac=True, method="L-BFGS-B", options=options)
-    best = optimum.x * unit
-    # A common shift has no effect. The table must not fall where few prompts determine it.
-    return np.maximum.accumulate(best - best[0])
+    # The table must not fall where few prompts determine it.
+    best = isotonic_regression(optimum.x * unit, weights=weight).x
+    return np.asarray(best - best[0])  # a common shift has no effect
