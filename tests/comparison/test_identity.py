@@ -132,8 +132,9 @@ class World:
 
 
 @pytest.fixture
-def world(tmp_path, monkeypatch):
+def world(tmp_path, monkeypatch, caplog):
     monkeypatch.chdir(tmp_path)
+    caplog.set_level("WARNING", "infalign.models.functions")  # it says which file it loads
     yield World(tmp_path, monkeypatch)
     forget_modules()
 

@@ -239,7 +239,9 @@ def test_n_must_be_a_whole_number(kind, n):
 def test_an_unknown_procedure_is_refused_with_the_known_ones(text):
     with pytest.raises(ValueError) as caught:
         parse_procedure(text)
-    assert str(caught.value) == (f"`procedure` must be {procedure_forms()}; got {text!r}.")
+    refused = f"`procedure` must be {procedure_forms()}; got {text!r}."
+    nearest = " Did you mean best-of-n:N?" if text == "best" else ""
+    assert str(caught.value) == refused + nearest
 
 
 # --- Laws beyond best and worst. ---

@@ -310,6 +310,7 @@ def test_a_client_that_leaves_is_not_logged(folder, caplog):
         left.set()
 
     app = make_app(open_scorer(folder))
+    caplog.clear()
     with serving(noted) as url:
         with raw_socket(url) as client:
             client.sendall(HALF)

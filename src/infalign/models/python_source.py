@@ -175,7 +175,9 @@ def _spec(name: str, beside: Sequence[str] = ()) -> ModuleSpec | None:
 
 def _spec_in(name: str, path: Sequence[str] | None) -> ModuleSpec | None:
     spec = None
-    for part in _with_parents(name):
+    for number, part in enumerate(_with_parents(name)):
+        if number and path is None:
+            return None  # what is around it is a module, not a package
         try:
             spec = PathFinder.find_spec(part, path)
         except (ImportError, ValueError):

@@ -34,7 +34,8 @@ class Doubts(Shown):
         """Warn if nothing can be learned from a batch, or too little."""
         self._samples(shaped, monitor)
         if len(shaped.raw) >= FEWEST:
-            self._range(shaped)
+            if shaped.batch.placed:
+                self._range(shaped)
             self._spread(shaped)
 
     def _warn(self, kind: str, message: str) -> None:

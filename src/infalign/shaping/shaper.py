@@ -41,6 +41,11 @@ class Batch(Shown):
         """The rewards' positions among the reference rewards of their prompts."""
         return self.calibration.place(self.prompt_ids, self.raw)
 
+    @property
+    def placed(self) -> bool:
+        """Whether the placement has been read."""
+        return "placement" in vars(self)
+
 
 @dataclass(frozen=True, eq=False)
 class Shaped(Shown):
