@@ -15,6 +15,8 @@ import pytest
 import scipy.sparse
 import torch
 from contracts import procedures, transforms
+from matplotlib import pyplot
+from matplotlib.figure import Figure
 
 import infalign as ia
 
@@ -322,6 +324,18 @@ for example in [*procedures, *transforms]:
         if callable(getattr(example, method, None)):
             ROWS[f"{kind.__name__}.{method}"] = (getattr(example, method), arguments)
 
+DRAWN = [
+    *transforms,
+    ia.TiltedPolicy(ia.Identity(), 0.5),
+    ia.design(BEST, kl=0.5),
+    ia.over_prompts([0.25, 0.5]),
+    STORE,
+]
+for example in DRAWN:
+    name = type(example).__name__
+    ROWS[f"{name}.plot"] = (example.plot, {"ax": Figure().subplots()})
+    ROWS[f"{name}.to_frame"] = (example.to_frame, {})
+
 VALUES = ("Candidate", "Design", "Estimate", "FixedPoint", "Shaped", "finite.Solution")
 VALUES += ("verifiable.VerifiableOptimum",)
 """Results: what functions return, not what callers build."""
@@ -457,6 +471,13 @@ def doors():
 def test_every_public_name_has_a_row():
     assert set(doors()) - set(ROWS) == set()
     assert set(ROWS) - set(doors()) == set()
+
+
+@pytest.fixture(autouse=True)
+def figures():
+    """Figures of a test do not stay."""
+    yield
+    pyplot.close("all")
 
 
 @pytest.fixture(autouse=True)

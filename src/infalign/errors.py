@@ -9,6 +9,18 @@ import json
 import sys
 from importlib.metadata import PackageNotFoundError, distribution
 
+__all__ = [
+    "ArgumentError",
+    "ConfigError",
+    "DataError",
+    "InfalignError",
+    "MissingExtraError",
+    "SolveError",
+    "UnknownPromptError",
+    "UnreachableError",
+    "install",
+]
+
 
 class ArgumentError(ValueError):
     """An argument that breaks a rule; the command line names the option in the argument's place.

@@ -20,6 +20,15 @@ from .pooled import FittedPooled, Pooled
 from .scores import FittedScores
 from .simulated import SimulatedPrompts
 
+__all__ = [
+    "AbstractOutlook",
+    "Outcome",
+    "RankOutlook",
+    "SimulatedOutlook",
+    "expected",
+    "outlook_of",
+]
+
 PROMPTS = 256
 """Number of simulated prompts. The win rates of two transforms on them differ by a few thousandths
 by chance."""

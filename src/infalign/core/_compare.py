@@ -2,12 +2,12 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeVar, overload, runtime_checkable
+from typing import Any, Protocol, TypeVar, overload, runtime_checkable
 
 import numpy as np
 
 from infalign import _check
-from infalign._look import Shown
+from infalign._look import Rows, Shown, label
 from infalign.errors import ArgumentError, SolveError
 
 from ._design import Design, designs
@@ -91,6 +91,32 @@ class Candidate(Shown):
     calibration samples."""
 
 
+class Candidates(Rows[Candidate]):
+    """The rows of `compare`, a list that is shown as a table."""
+
+    __slots__ = ()
+
+    def _draw(self, axes: Any) -> None:
+        lines: dict[str, list[Candidate]] = {}
+        for row in self:
+            lines.setdefault(row.transform, []).append(row)
+        named = {_check.visible(name[:40]): rows for name, rows in lines.items()}
+        if all(len(rows) == 1 for rows in named.values()):
+            heights = range(len(named))
+            axes.barh(heights, [rows[0].win_rate for rows in named.values()])
+            axes.set_yticks(heights, list(named), parse_math=False)
+            axes.invert_yaxis()
+            label(axes, x="win rate", y="", title=f"at {self[0].kl:.3g} nats" if self else "")
+            return
+        for name, rows in named.items():
+            ordered = sorted(rows, key=lambda row: row.kl)
+            kls, rates = [r.kl for r in ordered], [r.win_rate for r in ordered]
+            axes.plot(kls, rates, marker="o", markersize=3, label=name)
+        for text in axes.legend(frameon=False).get_texts():
+            text.set_parse_math(False)
+        label(axes, x="KL, nats", y="win rate")
+
+
 def compare(
     procedure: AbstractProcedure,
     transforms: Sequence[AbstractTransform | Tilting | Family],
@@ -98,7 +124,7 @@ def compare(
     kl: float | Sequence[float],
     against: AbstractProcedure | None = None,
     samples: int | None = None,
-) -> list[Candidate]:
+) -> "Candidates":
     """The optimum at each KL budget, then the win rate of each transform at that budget.
 
     - `transforms`: transforms, or `RawRewards`; `best_exponential` and `best_power` stand for their
@@ -115,7 +141,7 @@ def compare(
     budgets = _check.entries("kl", kl) if isinstance(kl, Iterable) else [kl]
     budgets = [_check.positive("kl", budget) for budget in budgets]
     candidates = _candidates(transforms)
-    rows = []
+    rows = Candidates()
     for budget, best in zip(budgets, designs(procedure, against, budgets, samples), strict=True):
         rows.append(Candidate("optimal", best.kl, best.beta, best.win_rate, 0.0, best.stderr))
         rows += [_beside(best, budget, candidate, samples) for candidate in candidates]

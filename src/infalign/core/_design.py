@@ -6,11 +6,12 @@ and KLs of every transform are integrals, the same for every model and reward.
 
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
 from infalign import _check
-from infalign._look import Shown
+from infalign._look import Pictured, Shown, label
 from infalign.errors import ArgumentError, SolveError
 
 from ._certificates import certificate, displacement_concave, mixture_concave
@@ -51,7 +52,7 @@ POLICY_LIMIT = 1e-4
 
 
 @dataclass(frozen=True)
-class Design(Shown):
+class Design(Shown, Pictured):
     """The optimal transform for a procedure, and the result of training on it.
 
     With finite calibration (`samples` reference samples per prompt), `win_rate` and `kl` are
@@ -88,6 +89,15 @@ class Design(Shown):
         if self.samples is not None:
             return facts | {"samples": self.samples, "stderr": self.stderr}
         return facts | {"gap": self.gap, "certificate": self.certificate}
+
+    def _columns(self) -> dict[str, list[object]]:
+        texts = {"procedure": self.procedure.spec, "against": self.against.spec}
+        return {name: [value] for name, value in (self._facts() | texts).items()}
+
+    def _draw(self, axes: Any) -> None:
+        self.transform._draw(axes)
+        title = f"{self.procedure.spec}: win rate {self.win_rate:.4f} at {self.kl:.3g} nats"
+        label(axes, x="quantile u", y="reward Φ(u)", title=title)
 
     @property
     def transform(self) -> Tabulated:

@@ -6,11 +6,12 @@ every prompt, reward and model (InfAlign, arXiv:2412.19792).
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
 from infalign import _check
-from infalign._look import Shown
+from infalign._look import Pictured, Shown, label
 
 from ._inputs import quantile
 from ._interface import AbstractProcedure, RankProcedure, require_procedure
@@ -33,6 +34,12 @@ HALVINGS = 44
 nats."""
 
 
+STEEP = 30.0
+"""Highest density that is drawn in a linear scale."""
+
+VISIBLE = 1e-9
+"""Share of the highest density below which it is not drawn."""
+
 RARE = 1e-6
 """Win rate below which it is summed by itself and not as 1 minus the losses."""
 
@@ -52,6 +59,19 @@ class Curve:
         cdf, edges = grid.cumulate(self.density)
         # Rounding may leave F an ulp outside [0, 1], where H is not defined.
         self.cdf, self.cdf_at_edges = np.clip(cdf, 0, 1), edges
+
+    def columns(self) -> dict[str, np.ndarray]:
+        """Quantiles, density and CDF at the nodes."""
+        curves = {"u": self.grid.nodes, "density": self.density, "cdf": self.cdf}
+        return {name: values.ravel() for name, values in curves.items()}
+
+    def draw(self, axes: Any, title: str) -> None:
+        """Draw the density on axes of matplotlib, in a logarithmic scale if it is steep."""
+        shown = self.density > VISIBLE * self.density.max()
+        axes.plot(self.grid.nodes[shown], self.density[shown])
+        if self.density.max() > STEEP:
+            axes.set_yscale("log")
+        label(axes, x="quantile u under the reference", y="density f(u)", title=title)
 
     @property
     def kl(self) -> float:
@@ -77,7 +97,7 @@ class Curve:
 
 
 @dataclass(frozen=True)
-class TiltedPolicy(Shown):
+class TiltedPolicy(Shown, Pictured):
     """The policy with calibrated-reward density f(u) = e^{Φ(u)/β} / Z.
 
     >>> from infalign import BestOfN, Log, Sampling
@@ -102,6 +122,12 @@ class TiltedPolicy(Shown):
 
     def _facts(self) -> dict[str, object]:
         return {"transform": self.transform, "beta": self.beta, "kl": self.kl}
+
+    def _columns(self) -> dict[str, np.ndarray]:
+        return self._curve.columns()
+
+    def _draw(self, axes: Any) -> None:
+        self._curve.draw(axes, title=f"KL {self.kl:.3g} nats")
 
     def curve(self, *laws: AbstractProcedure) -> Curve:
         """The density at the nodes of a quadrature that resolves it and the given laws."""

@@ -16,14 +16,17 @@ import numpy as np
 from scipy.special import ndtri, xlogy
 
 from infalign import _check
-from infalign._look import Shown
+from infalign._look import Pictured, Shown, label
 
 from ._inputs import Quantiles, Values, inner_quantile, quantile
 from ._registry import Registry
 from ._shapes import Float
 
+STEPS = np.linspace(0, 1, 201)
+"""Quantiles of plots and data frames."""
 
-class AbstractTransform(ABC):
+
+class AbstractTransform(Pictured, ABC):
     """An increasing map from quantile to reward."""
 
     @abstractmethod
@@ -79,6 +82,15 @@ class AbstractTransform(ABC):
         if not wide.all():
             result = np.where(wide, result, self(np.where(wide, 0.5, low)))
         return result
+
+    def _columns(self) -> dict[str, np.ndarray]:
+        u = STEPS if self.bounded else STEPS[1:-1]
+        return {"u": u, "phi": self(u)}
+
+    def _draw(self, axes: Any) -> None:
+        columns = self._columns()
+        axes.plot(columns["u"], columns["phi"])
+        label(axes, x="quantile u", y="reward Φ(u)", title=self.spec)
 
     def to_json(self) -> dict[str, Any]:
         """The transform as plain JSON values; `transform_from_json` reads it back."""
@@ -271,6 +283,9 @@ class Tabulated(Shown, AbstractTransform):
             return super()._facts()
         jumps = {"jumps": self.jumps} if self.jumps else {}
         return {"points": len(self.u), "phi": self.phi, **jumps, "increasing": self.increasing}
+
+    def _columns(self) -> dict[str, np.ndarray]:
+        return {"u": np.asarray(self.u), "phi": np.asarray(self.phi)}
 
     def __post_init__(self) -> None:
         u, phi = _check.numbers("u", self.u), _check.numbers("phi", self.phi)

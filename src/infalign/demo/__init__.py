@@ -5,6 +5,10 @@ from pathlib import Path
 
 from infalign.errors import DataError
 
+__all__ = [
+    "bundled",
+]
+
 FOLDER = Path(str(files(__package__)))
 KINDS = {
     "model": {"language-model": "models/language-model"},

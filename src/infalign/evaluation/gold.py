@@ -12,6 +12,11 @@ from infalign.core import finite_rewards
 from .chances import selected_mean, selected_win_rate, selection_chances
 from .uncertainty import EITHER_WAY, AbstractInterval, Estimate
 
+__all__ = [
+    "gold_reward",
+    "gold_win_rate",
+]
+
 
 def gold_reward(
     values, rewards, procedure, *, calibration=None, interval: AbstractInterval = EITHER_WAY

@@ -37,6 +37,15 @@ from infalign.errors import ArgumentError
 
 from .variance import NO_THEORY, difference_variance, win_rate_variance
 
+__all__ = [
+    "EvaluationPlan",
+    "chance_to_see",
+    "detectable",
+    "half_width",
+    "needed",
+    "table",
+]
+
 BETWEEN = 0.06**2
 """Variance of the true win rate, or of a true difference, between prompts: a standard deviation of
 6 points. The demonstration (128 prompts, 32 samples) has 4 to 7 points, with a standard error of 1

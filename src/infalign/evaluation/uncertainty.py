@@ -21,7 +21,7 @@ import numpy as np
 from scipy.special import stdtrit
 
 from infalign import _check
-from infalign._look import Shown
+from infalign._look import Pictured, Shown, label
 from infalign.errors import ArgumentError
 
 ROUNDING = 1e-13
@@ -32,7 +32,7 @@ CHUNK = 2**22
 
 
 @dataclass(frozen=True)
-class Estimate(Shown):
+class Estimate(Shown, Pictured):
     """A mean over prompts with its interval, at a level of 95 % by default."""
 
     value: float
@@ -47,6 +47,25 @@ class Estimate(Shown):
 
     per_prompt: np.ndarray = field(repr=False)
     """The estimate of each prompt, shape (prompts,)."""
+
+    def _facts(self):
+        return {
+            "value": self.value,
+            "stderr": self.stderr,
+            "low": self.low,
+            "high": self.high,
+            "prompts": len(self.per_prompt),
+        }
+
+    def _columns(self):
+        return {"prompt": np.arange(len(self.per_prompt)), "value": self.per_prompt}
+
+    def _draw(self, axes):
+        axes.hist(self.per_prompt[np.isfinite(self.per_prompt)], bins=30, alpha=0.6)
+        if np.isfinite([self.low, self.high]).all():
+            axes.axvspan(self.low, self.high, color="tab:orange", alpha=0.3, lw=0)
+        axes.axvline(self.value, color="tab:orange")
+        label(axes, x="estimate of a prompt", y="prompts", title=f"mean {self}")
 
     def __str__(self):
         return f"{self.value:.4f} [{self.low:.4f}, {self.high:.4f}]"

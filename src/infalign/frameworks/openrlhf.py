@@ -22,6 +22,11 @@ from .opened import open_run, open_scorer, policy_text
 from .prompt_text import PolicyText
 from .scorer import Asked, Scored, Scorer, ShapedScorer, label_of
 
+__all__ = [
+    "clip_range",
+    "reward_function",
+]
+
 CLIP = 10.0
 """OpenRLHF clips a reward minus its baseline to ±`CLIP` by default."""
 

@@ -20,6 +20,10 @@ from .microbatch import MicroBatcher
 from .opened import open_scorer
 from .scorer import Asked, Scored, Scorer
 
+__all__ = [
+    "compute_score",
+]
+
 KEY, MESSAGES, TEXT = "prompt_id", "messages", "prompt_text"
 """Keys of `extra_info`: the prompt's id, its conversation, and its text if there is no id. The
 conversation is needed only by a scorer that was made from parts without `prompts`."""

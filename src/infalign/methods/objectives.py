@@ -38,6 +38,19 @@ from infalign.stores import CalibrationStore
 from .method import DESIGN, OTHER, RAW, Objective, OnPolicy, Setting
 from .requirements import own_optimum, stored_tilt, transform_of_quantiles, transform_of_ranks
 
+__all__ = [
+    "calibrated",
+    "exponential_utility",
+    "group_win_rate",
+    "identity_beta",
+    "log_quantile",
+    "max_at_k",
+    "raw",
+    "shaped",
+    "spread",
+    "transformed",
+]
+
 RISK = 2.0
 """Strength of the exponential utility, in units of 1 over the spread within a prompt."""
 

@@ -13,6 +13,12 @@ from .interfaces import Conversation, Scorer
 from .python_reward import PythonReward
 from .specs import ModelSpec
 
+__all__ = [
+    "load_reward",
+    "score",
+    "score_ragged",
+]
+
 FORMS = (
     ("bundled", "A reward model of the demonstration.", "bundled:NAME", "bundled:helpful"),
     ("file", "A Python function in a file.", "path/to/file.py:FUNCTION", "my_rewards.py:score"),

@@ -7,6 +7,10 @@ from infalign.errors import DataError
 from .interfaces import Sampler
 from .specs import ModelSpec
 
+__all__ = [
+    "load_sampler",
+]
+
 FORMS = "folder, hub id, bundled:language-model, http(s)://HOST/v1#MODEL or vllm:PATH"
 """The specifications that `load_sampler` reads."""
 

@@ -5,13 +5,14 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from infalign._check import visible
-from infalign._look import Shown
+from infalign._look import Framed, Shown
+from infalign._look import table as html_table
 
 from .plots import procedure_words
 
 
 @dataclass(frozen=True)
-class Table(Shown):
+class Table(Shown, Framed):
     """A title, column headers, and rows of strings; an empty cell repeats the one above."""
 
     title: str
@@ -22,6 +23,13 @@ class Table(Shown):
 
     notes: tuple[str, ...] = ()
     """Explanations of signs in cells, below the table."""
+
+    def _columns(self):
+        rows = zip(*_filled(self, str, str), strict=True)
+        return dict(zip(self.head, map(list, rows), strict=True)) if self.rows else {}
+
+    def _table(self):
+        return html_table(self.head, self.rows)
 
     def visible(self) -> "Table":
         """The table with unseen characters escaped: names come from users."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from infalign import _check, storage
-from infalign._look import Shown
+from infalign._look import Pictured, Shown, label
 from infalign.core import Smoothing, ends
 from infalign.errors import ArgumentError, DataError, UnknownPromptError
 
@@ -26,6 +26,12 @@ from .sorted_rewards import SortedRewards, held_rewards, held_values, stored_rew
 if TYPE_CHECKING:
     import pyarrow as pa
 
+LEVELS = (0, 0.1, 0.5, 0.9, 1)
+"""Levels of the rewards' quantiles in plots and data frames."""
+
+DRAWN = 200
+"""Largest number of prompts in a plot."""
+
 SEARCHED = 10_000
 """Number of ids among which the one most like an unknown id is searched."""
 
@@ -34,7 +40,7 @@ FORMER_SAMPLING = {"temperature", "top_p", "max_new_tokens", "batch_size"}
 
 
 @dataclass(frozen=True, eq=False)
-class CalibrationStore(Shown):
+class CalibrationStore(Shown, Pictured):
     """K sorted reference rewards per prompt; K may differ between prompts.
 
     Make a store from arrays with `from_rewards`, or from a folder with `open`. Picklable: rewards
@@ -69,6 +75,25 @@ class CalibrationStore(Shown):
             "samples": least if least == most else (least, most),
             "provenance": self.provenance,
         }
+
+    def _columns(self):
+        rows = (
+            (name, len(row), *np.quantile(row, LEVELS).tolist(), float(row.mean()))
+            for name, row in self.rewards.items()
+        )
+        names = ("prompt_id", "samples", "min", "q10", "median", "q90", "max", "mean")
+        return dict(zip(names, map(list, zip(*rows, strict=True)), strict=True))
+
+    def _draw(self, axes):
+        some = np.unique(np.linspace(0, len(self) - 1, DRAWN).astype(int))
+        levels = np.array([np.quantile(self.rewards.row(int(i)), LEVELS) for i in some])
+        low, tenth, median, ninth, high = levels[np.argsort(levels[:, 2])].T
+        place = (np.arange(len(some)) + 0.5) / len(some)
+        axes.fill_between(place, low, high, alpha=0.2, lw=0, label="all rewards")
+        axes.fill_between(place, tenth, ninth, alpha=0.4, lw=0, label="the middle 80 %")
+        axes.plot(place, median, label="median")
+        axes.legend(frameon=False)
+        label(axes, x="share of prompts, by median", y="reference reward")
 
     def __len__(self) -> int:
         """The number of prompts."""

@@ -22,6 +22,11 @@ from infalign.prompts import Prompt, require_scorable, score_responses
 from infalign.seeds import derived
 from infalign.stores import CalibrationStore
 
+__all__ = [
+    "WinRateCallback",
+    "undisturbed",
+]
+
 
 class WinRateCallback(TrainerCallback, ExportableState):
     """Measures the causal language model that a transformers trainer trains.

@@ -7,10 +7,12 @@ step or two.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from infalign import _check
+from infalign._look import Rows, label
 from infalign.core._interface import AbstractProcedure, RankProcedure
 from infalign.core._policies import Curve
 from infalign.core._quadrature import FROM_LEFT, NODES, ORDER, Panels, through
@@ -39,9 +41,24 @@ CLOSELY = 1e-9
 """Relative error of the KL at which a prediction is accurate enough."""
 
 
+class Optima(Rows[Optimum]):
+    """The optima of a frontier, a list that is shown as a table."""
+
+    __slots__ = ()
+
+    def _columns(self) -> dict[str, list[Any]]:
+        names = ("kl", "beta", "win_rate", "losses")
+        return {name: [getattr(optimum, name) for optimum in self] for name in names}
+
+    def _draw(self, axes: Any) -> None:
+        ordered = sorted(self, key=lambda optimum: optimum.kl)
+        axes.plot([o.kl for o in ordered], [o.win_rate for o in ordered], marker="o", markersize=3)
+        label(axes, x="KL, nats", y="win rate")
+
+
 def frontier(
     procedure: RankProcedure, against: AbstractProcedure, kls: Sequence[float]
-) -> list[Optimum]:
+) -> "Optima":
     """The optimal policy at each of several KL budgets, for a procedure and an opponent with one
     optimum at each."""
     series: Series | None = None
@@ -58,7 +75,7 @@ def frontier(
             series = Series(procedure, against, optimum)
         series.remember(optimum)
         optima[kl] = optimum
-    return [optima[kl] for kl in kls]
+    return Optima(optima[kl] for kl in kls)
 
 
 class Series:

@@ -1,10 +1,11 @@
 """The optimum next to a start: Newton's method on panels that are cut until they resolve it."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from infalign._look import Shown
+from infalign._look import Pictured, Shown
 from infalign.core._policies import Curve
 from infalign.core._quadrature import NODES
 from infalign.core._shapes import Float
@@ -21,7 +22,7 @@ nodes may miss mass."""
 
 
 @dataclass(frozen=True)
-class Optimum(Shown):
+class Optimum(Shown, Pictured):
     """A stationary point of W − β KL on the quantile axis."""
 
     curve: Curve
@@ -47,6 +48,12 @@ class Optimum(Shown):
             "losses": self.losses,
             "gradient": self.gradient,
         }
+
+    def _columns(self) -> dict[str, np.ndarray]:
+        return self.curve.columns() | {"gradient": self.gradient.ravel()}
+
+    def _draw(self, axes: Any) -> None:
+        self.curve.draw(axes, title=f"win rate {self.win_rate:.4f} at {self.kl:.3g} nats")
 
     @classmethod
     def of(cls, state: State) -> "Optimum":

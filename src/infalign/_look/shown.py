@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from . import _check
+from infalign import _check
 
 SCREEN = 1_900
 """Largest number of characters of a `repr`."""
@@ -103,6 +103,8 @@ def _brief(value: Any, depth: int) -> str:
 
 
 def _known(value: Any) -> dict[str, object]:
+    if not is_dataclass(value):
+        return {type(value).__name__: value}
     try:
         return value._facts() if isinstance(value, Shown) else _fields(value)
     except Exception:  # the class of a user's transform raises, or the object is half made
