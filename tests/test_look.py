@@ -5,10 +5,11 @@ import pickle
 import pkgutil
 import re
 import sys
+from contextlib import suppress
 from dataclasses import fields, is_dataclass
 from html.parser import HTMLParser
 from importlib.util import find_spec
-from inspect import isabstract, isclass
+from inspect import isabstract, isclass, isfunction
 from types import SimpleNamespace
 from xml.etree import ElementTree
 
@@ -66,18 +67,24 @@ def test_a_repr_states_what_a_user_wants_to_know():
     assert "prompts=300" in store and "samples=64" in store and "prompt-0" in store
 
 
-def public_dataclasses():
-    """Every public dataclass of a module whose path is public, apart from the command line's."""
-    found = {}
+def public_modules():
+    """Every module whose path is public, apart from the command line's."""
     for module in pkgutil.walk_packages(ia.__path__, "infalign."):
         parts = module.name.split(".")[1:]
         if parts[0] == "cli" or any(part.startswith("_") for part in parts):
             continue
-        try:
-            names = vars(importlib.import_module(module.name))
-        except ImportError:  # of an extra that is not installed
-            continue
-        found |= {value: None for value in names.values() if isclass(value)}
+        with suppress(ImportError):  # of an extra that is not installed
+            yield importlib.import_module(module.name)
+
+
+MODULES = list(public_modules())
+
+
+def public_dataclasses():
+    """Every public dataclass of these modules."""
+    found = {}
+    for module in MODULES:
+        found |= {value: None for value in vars(module).values() if isclass(value)}
     found |= {value: None for value in vars(ia).values() if isclass(value)}
     found |= {value: None for value in map(vars(ia.core).get, ia.core.__all__) if isclass(value)}
     own = [kind for kind in found if kind.__module__.startswith("infalign.") and is_dataclass(kind)]
@@ -346,6 +353,19 @@ def documented():
             names = re.findall(r"\w+", re.sub(r"#.*| as \w+", "", block or line))
             found.setdefault(module, set()).update(names)
     return {module: sorted(names) for module, names in sorted(found.items())}
+
+
+def test_every_module_states_its_public_names():
+    for module in MODULES:
+        own = {
+            name
+            for name, value in vars(module).items()
+            if (isclass(value) or isfunction(value)) and value.__module__ == module.__name__
+        }
+        own = {name for name in own if not name.startswith("_")}
+        stated = set(getattr(module, "__all__", ()))
+        assert own <= stated, module.__name__
+        assert [name for name in stated if not hasattr(module, name)] == [], module.__name__
 
 
 DOCUMENTED = documented()

@@ -14,6 +14,8 @@ from pathlib import Path
 
 from .errors import DataError, InfalignError
 
+__all__ = ["place", "reading", "reason", "writing"]
+
 REASONS = {
     errno.ENOSPC: "the disk is full",
     errno.EDQUOT: "the disk quota is used up",

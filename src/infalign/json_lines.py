@@ -12,6 +12,8 @@ from pathlib import Path
 from . import _check, disk
 from .errors import DataError
 
+__all__ = ["read_rows", "read_text", "rows_in", "value_of", "why_not"]
+
 GZIP = b"\x1f\x8b"
 MARKS = {
     b"\xff\xfe\x00\x00": "UTF-32",

@@ -12,6 +12,8 @@ from infalign import storage
 from infalign._look import Shown
 from infalign.errors import DataError
 
+__all__ = ["Manifest", "Stage", "checksums", "require_as_written"]
+
 FILE = "manifest.json"
 SCHEMA_VERSION = 1
 

@@ -11,6 +11,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+__all__ = ["derived", "generator", "prompt_keys", "request_seed", "uniforms"]
+
 
 def derived(seed: int, *words: str | int) -> int:
     """The seed of one part of a run, below 2³². Other words give independent seeds.

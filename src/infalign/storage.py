@@ -27,6 +27,26 @@ from .errors import ConfigError, DataError, InfalignError
 if TYPE_CHECKING:
     import pyarrow as pa  # imported where it is needed: it takes 0.17 s
 
+__all__ = [
+    "as_json",
+    "differences",
+    "fingerprint",
+    "json_line",
+    "lock",
+    "locked",
+    "read_json",
+    "read_table",
+    "replacing",
+    "require_same",
+    "sha256",
+    "sweep",
+    "sync_folder",
+    "unfinished_name",
+    "write_json",
+    "write_table",
+    "write_text",
+]
+
 LOCK = ".lock"
 """Name of the file by which a process holds a folder."""
 

@@ -9,6 +9,8 @@ from typing import Any
 
 from .errors import DataError
 
+__all__ = ["completion_of", "conversation_of", "decoded", "finished", "in_form_of", "text_of"]
+
 Messages = Sequence[Mapping[str, Any]]
 """Chat messages, `{"role": …, "content": …}`."""
 

@@ -26,6 +26,17 @@ from infalign.errors import SolveError
 
 from .interface import AbstractCalibrator, AbstractFitted
 
+__all__ = [
+    "AbstractWorld",
+    "Assessment",
+    "KnownWorld",
+    "SampledWorld",
+    "Truth",
+    "achieved",
+    "assess",
+    "graded_edges",
+]
+
 REACH = 12.0
 """How far log β may fall below its first guess; at that point the KL of few samples reaches its
 limit."""

@@ -21,6 +21,8 @@ from .pooled import EXTREME, Pooled
 from .scores import NormalScores
 from .tail import TailExtrapolation
 
+__all__ = ["Choice", "HeldOut", "choose", "evenly"]
+
 ECDF = "ecdf"
 
 CALIBRATORS: Mapping[str, AbstractCalibrator] = {

@@ -10,6 +10,8 @@ from infalign import _check
 from infalign._look import Shown
 from infalign.stores import CalibrationStore
 
+__all__ = ["Constant", "constant_rewards"]
+
 LOOKED_AT = 64
 """Maximum number of constant prompts whose texts are looked at."""
 

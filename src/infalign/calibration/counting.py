@@ -8,6 +8,8 @@ from infalign.core import Smoothing, interval
 
 from .interface import AbstractCalibrator, AbstractFitted, sorted_rewards
 
+__all__ = ["Counting", "FittedCounting"]
+
 
 @dataclass(frozen=True)
 class Counting(AbstractCalibrator):

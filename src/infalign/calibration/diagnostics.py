@@ -23,6 +23,18 @@ from infalign.errors import SolveError
 
 from .outlook import AbstractOutlook, RankOutlook
 
+__all__ = [
+    "Drift",
+    "Resolution",
+    "Saturation",
+    "Uniformity",
+    "drift",
+    "resolution",
+    "saturation",
+    "ties",
+    "uniformity",
+]
+
 CELLS = 2**24
 """Numbers that a permutation test holds in memory at once."""
 

@@ -17,6 +17,8 @@ from scipy.special import erf
 
 from infalign._look import Shown
 
+__all__ = ["Hierarchy", "Normal", "Posterior", "Shape", "learn"]
+
 STEPS = 12
 """Rounds of expectation maximization; further rounds move quantiles by less than 0.001."""
 

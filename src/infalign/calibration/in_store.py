@@ -19,6 +19,8 @@ from .hierarchy import LEARNED_FROM
 from .interface import AbstractCalibrator, AbstractFitted
 from .placement import AbstractPlacement, BeliefPlacement, RankPlacement
 
+__all__ = ["StoreCalibration", "some_rewards"]
+
 PLAIN = Counting().fit([[0.0]])
 """Plain ranks; counting learns nothing from other prompts."""
 

@@ -11,6 +11,15 @@ import numpy as np
 from infalign._look import Shown
 from infalign.core import AbstractTransform, finite_rewards
 
+__all__ = [
+    "AbstractCalibrator",
+    "AbstractFitted",
+    "Belief",
+    "Beliefs",
+    "sorted_rewards",
+    "tied_share",
+]
+
 Needs = Literal["rewards", "features", "policy samples"]
 """The input of a calibrator: reference rewards alone, or also features of each prompt, or also
 samples of a policy."""

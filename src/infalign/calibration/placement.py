@@ -15,6 +15,8 @@ from infalign.core import AbstractTransform, RankProcedure, Smoothing, Tabulated
 
 from .interface import Beliefs
 
+__all__ = ["AbstractPlacement", "BeliefPlacement", "RankPlacement"]
+
 NODES = (1 - np.cos(np.pi * np.linspace(0, 1, 4001))) / 2
 """Quantiles at which an opponent's law is tabulated; denser toward both ends."""
 

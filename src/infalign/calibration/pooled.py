@@ -18,6 +18,16 @@ from .counting import Counting, FittedCounting
 from .hierarchy import LEARNED_FROM, MIDDLES, Hierarchy, Posterior, learn
 from .interface import AbstractCalibrator, AbstractFitted, Belief, sorted_rewards, tied_share
 
+__all__ = [
+    "FittedPooled",
+    "OwnSamples",
+    "Pooled",
+    "check_concentration",
+    "fit_hierarchy",
+    "gaps",
+    "spread",
+]
+
 ATOMS = 0.02
 """Average share of tied pairs among a prompt's samples above which a reward counts as discrete,
 since location and scale do not describe it."""

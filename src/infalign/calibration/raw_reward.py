@@ -6,6 +6,8 @@ from infalign.errors import SolveError
 from infalign.stores import CalibrationStore
 from infalign.stores.ragged import rectangle
 
+__all__ = ["raw_beta", "raw_kl", "raw_rewards", "raw_win_rate", "require_spread"]
+
 
 def raw_rewards(store: CalibrationStore, source: str = "") -> RawRewards:
     """The store's rewards as a candidate for `compare`; DataError if they are constant on every

@@ -15,6 +15,8 @@ from infalign.core import finite_rewards
 
 from .interface import AbstractCalibrator, AbstractFitted, sorted_rewards
 
+__all__ = ["FittedRefined", "Refined"]
+
 
 @dataclass(frozen=True, eq=False)
 class Refined(AbstractCalibrator):

@@ -15,6 +15,8 @@ from .interface import AbstractCalibrator, AbstractFitted, sorted_rewards, tied_
 from .pooled import ATOMS, FEWEST, FittedPooled, check_concentration, fit_hierarchy, gaps
 from .ridge import Ridge
 
+__all__ = ["FittedRegression", "Predicted", "Predictor", "QuantileRegression"]
+
 
 @dataclass(frozen=True)
 class QuantileRegression(AbstractCalibrator):

@@ -15,6 +15,8 @@ from infalign.stores.ragged import rectangle
 
 from .raw_reward import raw_rewards
 
+__all__ = ["read_raw"]
+
 
 def read_raw(path: Path | str) -> RawRewards:
     """The rewards of a calibration store's folder or of a file: one distribution, or one per

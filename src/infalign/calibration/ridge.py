@@ -4,6 +4,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+__all__ = ["Ridge"]
+
 PENALTIES = (*np.geomspace(1e-4, 1e4, 33).tolist(), np.inf)
 """Candidate penalties, in units of a feature's variance; infinity ignores the features."""
 

@@ -15,6 +15,8 @@ from infalign.errors import ArgumentError
 
 from .interface import AbstractCalibrator, AbstractFitted, sorted_rewards
 
+__all__ = ["FittedScores", "NormalScores", "Scale"]
+
 KNOTS = 33
 """Knots of the map, evenly spaced on the normal axis; it is linear between and beyond them."""
 

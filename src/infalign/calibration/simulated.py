@@ -8,6 +8,8 @@ from .assessment import AbstractWorld, Truth, graded_edges
 from .hierarchy import EDGES, Normal
 from .pooled import FittedPooled
 
+__all__ = ["SimulatedPrompts"]
+
 LEAST = 1e-12
 """Minimum mass of a cell of a prompt's own law, as a share of its expected mass, so that the CDF
 rises."""

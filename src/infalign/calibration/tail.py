@@ -17,6 +17,8 @@ from .hierarchy import LEARNED_FROM
 from .interface import AbstractCalibrator, AbstractFitted, Belief, sorted_rewards, tied_share
 from .pooled import ATOMS, FEWEST, spread
 
+__all__ = ["FittedTails", "Tail", "TailExtrapolation", "excesses"]
+
 TAIL = 0.25
 """Share of a prompt's samples from which the tail is estimated; at least one sample."""
 

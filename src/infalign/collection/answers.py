@@ -14,6 +14,8 @@ from infalign.prompts import Prompt, score_responses
 if TYPE_CHECKING:
     import pyarrow as pa
 
+__all__ = ["Engine", "answer", "columns", "draw", "scored"]
+
 Load = Callable[[], tuple[Sampler, Scorer]]
 """Loads policy and reward, in the process that needs them and only if they are needed."""
 

@@ -24,6 +24,8 @@ from .answers import Load, answer, columns
 if TYPE_CHECKING:
     import pyarrow as pa
 
+__all__ = ["OnRay", "Worker", "in_order", "packed"]
+
 TRIES = 4
 """Number of attempts to answer a shard that raises errors, with pauses of 1, 2 and 4 seconds
 between them."""

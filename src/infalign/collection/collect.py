@@ -21,6 +21,8 @@ from .lending import READ, Lender
 if TYPE_CHECKING:
     import pyarrow as pa
 
+__all__ = ["Loan", "Part", "collect", "divided"]
+
 RESPONSES = 1024
 """Approximate number of responses in a shard, which is the most that a kill can lose."""
 

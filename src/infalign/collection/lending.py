@@ -23,6 +23,8 @@ from .answers import columns, scored
 if TYPE_CHECKING:
     import pyarrow as pa
 
+__all__ = ["Lender", "drawn_with"]
+
 LOG = logging.getLogger(__name__)
 
 READ = "prompt_read"

@@ -14,6 +14,8 @@ from .answers import Load, draw, scored
 if TYPE_CHECKING:
     import pyarrow as pa
 
+__all__ = ["Local"]
+
 
 @dataclass(frozen=True)
 class Local(Shown):

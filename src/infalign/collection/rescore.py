@@ -14,6 +14,8 @@ from infalign.stores.manifest import read_manifest, require_finished
 from infalign.stores.ragged import rectangle
 from infalign.stores.shards import read_shard_samples
 
+__all__ = ["rescore"]
+
 
 def rescore(
     folder: Path, prompts: Sequence[Prompt], scorer: Scorer, *, most: int, rng: np.random.Generator

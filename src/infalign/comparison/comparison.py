@@ -16,6 +16,8 @@ from infalign.errors import ConfigError
 from infalign.prompts import Prompt
 from infalign.seeds import derived
 
+__all__ = ["Comparison"]
+
 REFERENCE = "reference"
 CALIBRATION = "calibration"
 """Reserved names: the reference's samples, and a second set of reference samples, which calibrates

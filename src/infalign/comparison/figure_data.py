@@ -19,6 +19,8 @@ from infalign.decoding.selection import select
 from .comparison import REFERENCE
 from .measured import Measured
 
+__all__ = ["figure_data"]
+
 BINS = 20
 """Bins of a density of quantiles."""
 

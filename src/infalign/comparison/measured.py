@@ -20,6 +20,8 @@ from .comparison import CALIBRATION, REFERENCE, SELECTING, Comparison
 from .origins import column_of
 from .sampling import read
 
+__all__ = ["Measured"]
+
 
 class Measured:
     """The samples of a comparison as arrays of shape (prompts, samples), by policy.

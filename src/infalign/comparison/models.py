@@ -6,6 +6,8 @@ from infalign.models.inspection import inspect_judge, inspect_kl, inspect_policy
 
 from .comparison import SELECTING, Comparison
 
+__all__ = ["inspect_models"]
+
 
 def inspect_models(comparison: Comparison, policies: Mapping[str, str] | None = None) -> None:
     """Raises DataError if a model, a reward or the judge cannot be what it is asked to be.

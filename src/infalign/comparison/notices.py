@@ -9,6 +9,8 @@ from infalign.shaping import constant
 from .comparison import REFERENCE
 from .measured import Measured
 
+__all__ = ["notices"]
+
 
 def notices(measured: Measured) -> Iterator[str]:
     """Warnings about the samples of a comparison, one sentence or two each."""

@@ -18,6 +18,8 @@ from infalign.stores.resumable import Origin, Source
 from .comparison import CALIBRATION, REFERENCE, SELECTING, Comparison
 from .rows import law
 
+__all__ = ["Origins", "column_of"]
+
 LOG = logging.getLogger(__name__)
 
 POLICY, KL, VERDICTS = "policy", "kl", "verdicts"

@@ -21,6 +21,8 @@ from infalign._look import Shown
 from infalign.prompts import CHECKSUM, Prompt, checksum, fingerprint
 from infalign.stores.resumable import Origin, ResumableTable, Source
 
+__all__ = ["SampleTable", "aligned", "law", "read_of"]
+
 READ = "#read"
 
 

@@ -17,6 +17,8 @@ from .sampling import STAGE, draw, identify
 from .summary import summarize
 from .verdicts import draw_verdicts
 
+__all__ = ["compare_policies", "measure"]
+
 LOG = logging.getLogger(__name__)
 FOLDER = "evaluation"
 """The folder of a comparison's files inside its own."""

@@ -23,6 +23,8 @@ from .comparison import Comparison
 from .origins import KL, KL_COLUMNS, POLICY, Origins, column_of
 from .rows import SampleTable, read_of
 
+__all__ = ["draw", "identify", "read", "table_of"]
+
 LOG = logging.getLogger(__name__)
 STAGE = "evaluate"
 

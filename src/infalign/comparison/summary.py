@@ -15,6 +15,8 @@ from .figure_data import FRONTIER_LIMIT, figure_data
 from .measured import Measured
 from .verdicts import read_verdicts
 
+__all__ = ["as_json", "summarize"]
+
 SCHEMA_VERSION = 2
 
 TOO_FEW = "too few prompts or samples"

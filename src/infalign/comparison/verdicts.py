@@ -20,6 +20,8 @@ from .measured import Measured
 from .origins import VERDICTS, Origins
 from .sampling import STAGE
 
+__all__ = ["draw_verdicts", "read_verdicts"]
+
 LOG = logging.getLogger(__name__)
 
 PART = 64

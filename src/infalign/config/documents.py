@@ -12,6 +12,8 @@ import yaml
 from infalign._check import short
 from infalign.errors import ConfigError
 
+__all__ = ["parse", "read_document"]
+
 BYTES, VALUES, DEEPEST = 2**18, 20_000, 30
 """Largest file, largest number of values with aliases written out, and deepest nesting."""
 

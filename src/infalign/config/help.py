@@ -6,6 +6,8 @@ from pydantic import BaseModel
 
 from .schema import Config, Listed
 
+__all__ = ["describe"]
+
 
 def describe(section: type[BaseModel] = Config, prefix: str = "") -> Iterator[str]:
     """One line per key with its name, default and meaning; below it, the values that a table

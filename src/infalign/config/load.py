@@ -15,6 +15,8 @@ from infalign.errors import ConfigError
 from .documents import parse, read_document
 from .schema import Config, Section
 
+__all__ = ["load_config", "parse_config", "read_section", "require_trust"]
+
 SectionType = TypeVar("SectionType", bound=Section)
 
 SHOWN, LONGEST = 10, 600

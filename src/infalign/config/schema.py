@@ -31,6 +31,19 @@ from infalign.core import (
 )
 from infalign.methods import METHODS, Offline, OnPolicy
 
+__all__ = [
+    "Calibration",
+    "Config",
+    "Evaluation",
+    "EvaluationPrompts",
+    "Listed",
+    "Prompts",
+    "SamplingSettings",
+    "Section",
+    "Training",
+    "TrainingPrompts",
+]
+
 
 class Section(BaseModel):
     """A part of the configuration. Unknown keys are errors, and values cannot be changed after

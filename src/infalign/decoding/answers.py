@@ -12,6 +12,8 @@ from infalign.models.functions import python_function
 from .expressions import math_answer, require_library
 from .numeric import numeric_answer
 
+__all__ = ["load_answers"]
+
 Answers = Callable[[str], Hashable]
 """Response text → answer, any hashable value; None or nan if there is no answer."""
 

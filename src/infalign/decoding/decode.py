@@ -18,6 +18,8 @@ from infalign.text import conversation_of
 
 from .selection import Decoder, MajorityVote, reads, select
 
+__all__ = ["Decoded", "decode", "draw_calibration"]
+
 
 @dataclass(frozen=True)
 class Decoded(Shown):

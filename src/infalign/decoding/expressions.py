@@ -19,6 +19,8 @@ from infalign.errors import MissingExtraError, install
 from .numerals import plain
 from .numeric import choice, last_box, marked_line, numeric_answer, only_number
 
+__all__ = ["Expression", "math_answer", "require_library"]
+
 POINTS = 3
 """Points at which expressions with variables are compared."""
 

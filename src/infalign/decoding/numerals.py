@@ -17,6 +17,8 @@ import re
 import unicodedata
 from fractions import Fraction
 
+__all__ = ["plain", "value"]
+
 DIGITS = 400
 """Digits of the longest number that is read."""
 

@@ -5,6 +5,8 @@ from fractions import Fraction
 
 from .numerals import NUMBER, plain, value
 
+__all__ = ["choice", "last_box", "marked_line", "numeric_answer", "only_number"]
+
 _NOUN = "answer|respuesta|réponse|reponse|antwort|risposta|resposta|ответ|الجواب|الإجابة|उत्तर"
 _VERB = "is|es|est|ist|lautet|è|é|هو|هي|है"
 _MARKER = re.compile(

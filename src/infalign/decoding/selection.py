@@ -17,6 +17,8 @@ from infalign.errors import DataError
 
 from .answers import Answers, numeric_answer
 
+__all__ = ["MajorityVote", "parse_decoder", "reads", "select"]
+
 FORMS = procedure_forms("majority-vote:N")
 """The text forms that `parse_decoder` reads."""
 

@@ -14,6 +14,8 @@ from infalign.core import AbstractProcedure, finite_rewards
 from .laws import calibrated, drawn, law
 from .uncertainty import EITHER_WAY, AbstractInterval, Estimate, over_prompts
 
+__all__ = ["draw_selected", "selected_mean", "selected_win_rate", "selection_chances"]
+
 
 def selection_chances(rewards, procedure: AbstractProcedure, *, calibration=None) -> np.ndarray:
     """Chance that `procedure` selects each sample, in the shape of `rewards`; rows sum to 1.

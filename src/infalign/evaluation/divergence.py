@@ -10,6 +10,8 @@ from infalign.errors import ArgumentError
 
 from .uncertainty import Estimate, over_prompts
 
+__all__ = ["SequenceKL", "nats_per_sequence", "nats_per_token"]
+
 
 @dataclass(frozen=True)
 class SequenceKL(Shown):

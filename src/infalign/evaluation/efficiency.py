@@ -10,6 +10,8 @@ from infalign._look import Shown
 from .marginal import marginal_kl
 from .uncertainty import Estimate
 
+__all__ = ["Efficiency", "kl_efficiency"]
+
 GROUPS = 20
 """Number of groups of prompts, each left out once for the standard error."""
 

@@ -16,6 +16,8 @@ from .laws import calibrated, drawn, law, rectangles, subset_cdf
 from .merged import wins_between
 from .uncertainty import EITHER_WAY, AbstractInterval, Estimate, over_prompts
 
+__all__ = ["win_rate", "win_rate_difference"]
+
 
 def win_rate(
     policy_rewards,

@@ -19,6 +19,8 @@ from infalign.errors import ArgumentError, DataError
 from .chances import draw_selected, selection_chances
 from .uncertainty import EITHER_WAY, AbstractInterval, Estimate, over_prompts
 
+__all__ = ["JudgeWinRate", "draw_pairs", "judge_win_rate", "selected_pairs"]
+
 
 @dataclass(frozen=True)
 class JudgeWinRate(Shown):

@@ -14,6 +14,8 @@ from infalign.errors import ArgumentError
 
 from .soft_laws import selected_by_quantile
 
+__all__ = ["calibrated", "drawn", "law", "rectangles", "subset_cdf"]
+
 
 def drawn(rewards: np.ndarray) -> np.ndarray:
     """Number of samples of each prompt, without nan entries."""

@@ -18,6 +18,16 @@ from infalign.errors import ArgumentError, DataError
 from .chances import selection_chances
 from .uncertainty import Estimate, Extrapolated, over_prompts
 
+__all__ = [
+    "Candidates",
+    "LengthControl",
+    "LengthSummary",
+    "extrapolates",
+    "length_control",
+    "length_controlled",
+    "length_summary",
+]
+
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 """Levels of the quantiles in a `LengthSummary`."""
 

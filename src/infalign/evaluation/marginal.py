@@ -12,6 +12,8 @@ from scipy.special import gammaln
 from infalign import _check
 from infalign.core import finite_rewards, graded, ranks
 
+__all__ = ["marginal_kl"]
+
 STEPS = 200
 """Maximum number of Newton steps."""
 

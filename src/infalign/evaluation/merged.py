@@ -8,6 +8,8 @@ of the reference moves B likewise. The win rate is the area under the path of (A
 
 import numpy as np
 
+__all__ = ["wins_between"]
+
 BLOCK = 2**14
 """Number of rewards that are merged at once, so that they fit into a core's cache."""
 

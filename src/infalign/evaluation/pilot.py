@@ -13,6 +13,8 @@ from .estimators import win_rate, win_rate_difference
 from .uncertainty import over_prompts
 from .variance import NO_THEORY
 
+__all__ = ["Components", "components"]
+
 
 @dataclass(frozen=True)
 class Components(Shown):

@@ -13,6 +13,8 @@ from infalign.core import AbstractProcedure, BestOfN, WorstOfN, finite_rewards, 
 from .laws import calibrated, drawn, law, rectangles
 from .uncertainty import EITHER_WAY, AbstractInterval, Estimate, over_prompts
 
+__all__ = ["best_reward", "pass_at", "selected_reward", "worst_reward", "zero_or_one"]
+
 
 def selected_reward(
     rewards,

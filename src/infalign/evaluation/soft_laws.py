@@ -12,6 +12,8 @@ from scipy.special import gammaln
 from infalign.core import AbstractProcedure, Rewind, SoftBestOfN
 from infalign.errors import ArgumentError
 
+__all__ = ["selected_by_quantile"]
+
 CHUNK = 2**23
 """Numbers held in memory at once."""
 

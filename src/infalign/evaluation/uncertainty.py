@@ -24,6 +24,17 @@ from infalign import _check
 from infalign._look import Pictured, Shown, label
 from infalign.errors import ArgumentError
 
+__all__ = [
+    "AbstractInterval",
+    "Bootstrap",
+    "Estimate",
+    "Extrapolated",
+    "SkewCorrected",
+    "Student",
+    "Widest",
+    "over_prompts",
+]
+
 ROUNDING = 1e-13
 """Deviations from the mean below this share of the values' range count as rounding."""
 

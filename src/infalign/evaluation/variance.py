@@ -19,6 +19,8 @@ from infalign import _check
 from infalign.core import AbstractProcedure, TiltedPolicy, require_by_rank
 from infalign.errors import SolveError
 
+__all__ = ["bernstein", "binomial", "difference_variance", "win_rate_variance"]
+
 NO_THEORY = "The noise of others is unknown: plan for the nearest one that selects by rank."
 """The remedy for a procedure that reads calibrated rewards."""
 

@@ -23,6 +23,8 @@ from .laws import drawn
 from .selected import zero_or_one
 from .uncertainty import EITHER_WAY, AbstractInterval, Estimate, over_prompts
 
+__all__ = ["majority_vote", "vote_chances"]
+
 CHUNK = 2**22
 """Complex numbers held in memory for one product over answers."""
 

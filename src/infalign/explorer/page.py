@@ -19,6 +19,8 @@ from infalign import __version__, storage
 
 from .tables import tables
 
+__all__ = ["build_page", "write_page"]
+
 SCRIPTS = (
     "laws.js",
     "tilts.js",

@@ -6,6 +6,8 @@ from infalign.errors import ArgumentError
 
 from .page import build_page
 
+__all__ = ["make_server", "serve"]
+
 HOST = "127.0.0.1"
 """The loopback: no other machine can reach the page."""
 

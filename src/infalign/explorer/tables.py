@@ -6,6 +6,8 @@ import numpy as np
 
 from infalign.core import PROCEDURES, AbstractProcedure, RankProcedure, words
 
+__all__ = ["tables"]
+
 FORMULAS = ("sampling", "best-of-n", "worst-of-n", "order-statistic", "best-of-poisson")
 """Procedures for which laws.js has a formula. All others are offered from tables."""
 

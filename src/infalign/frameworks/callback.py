@@ -6,6 +6,8 @@ from collections.abc import Callable
 from contextlib import contextmanager
 from typing import Any, Generic, TypeVar
 
+__all__ = ["Once", "TrainingStopped", "stops_training"]
+
 T = TypeVar("T")
 
 

@@ -11,6 +11,8 @@ from infalign.prompts import Prompt
 from . import settings
 from .opened import policy_text
 
+__all__ = ["export_prompts"]
+
 Framework = Literal["verl", "openrlhf", "trl"]
 
 TRAIN, VALIDATION = "train", "kept-aside"

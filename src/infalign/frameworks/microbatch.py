@@ -13,6 +13,8 @@ from infalign import _check
 from infalign._look import Shown
 from infalign.errors import InfalignError, UnreachableError
 
+__all__ = ["BusyError", "MicroBatcher", "Request"]
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 

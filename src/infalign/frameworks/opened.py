@@ -23,6 +23,16 @@ from infalign.stores import CalibrationStore
 from .prompt_text import PolicyText, PromptNames
 from .scorer import RawScorer, Scorer, ServerScorer, ShapedScorer
 
+__all__ = [
+    "located",
+    "open_reward",
+    "open_run",
+    "open_scorer",
+    "policy_text",
+    "run_scorer",
+    "run_shaper",
+]
+
 
 def open_run(
     folder: Path | str,

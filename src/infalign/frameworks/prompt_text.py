@@ -10,6 +10,8 @@ from infalign.errors import DataError
 from infalign.models.reward_server import conversation_text
 from infalign.prompts import Prompt
 
+__all__ = ["PolicyText", "PromptNames"]
+
 Read = Callable[[Sequence[dict]], str]
 """A conversation as text."""
 

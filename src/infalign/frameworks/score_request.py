@@ -16,6 +16,8 @@ from infalign.shaping.signature import PASSED
 from .prompt_text import PolicyText
 from .scorer import Asked, Scorer, label_of
 
+__all__ = ["Body", "UnresolvedError", "read_body", "resolved"]
+
 SHOWN = 5
 """Problems of a request that its error names."""
 

@@ -22,6 +22,8 @@ from infalign.text import conversation_of, finished
 
 from .prompt_text import PromptNames
 
+__all__ = ["Asked", "RawScorer", "Scored", "Scorer", "ServerScorer", "ShapedScorer", "label_of"]
+
 
 @dataclass(frozen=True)
 class Asked(Shown):

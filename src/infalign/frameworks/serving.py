@@ -26,6 +26,8 @@ from .prompt_text import PolicyText
 from .score_request import UnresolvedError, read_body, resolved
 from .scorer import Asked, Scored, Scorer
 
+__all__ = ["answer", "hosts_of", "make_app", "serve"]
+
 PATHS = ("/", "/score", "/get_reward")
 """Paths that serve rewards; the last two are customary elsewhere."""
 

@@ -12,6 +12,8 @@ from infalign.pipeline.read import read_design
 
 from .openrlhf import clip_range
 
+__all__ = ["openrlhf", "trl", "verl"]
+
 
 def verl(run: Run, train: Path, validation: Path | None) -> list[str]:
     """Overrides of `python -m verl.trainer.main_ppo`."""

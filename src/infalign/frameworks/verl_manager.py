@@ -18,6 +18,8 @@ from infalign.text import decoded
 
 from .verl import KEY, TEXT
 
+__all__ = ["ShapedRewardManager"]
+
 
 class ShapedRewardManager:
     """The interface of verl's reward managers, without their base class.

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from torch import Tensor
 
+__all__ = ["bonbon_loss", "bonbon_margin", "dpo_loss", "ipo_loss", "regression_loss", "tilt_loss"]
+
 
 def tilt_loss(log_ratio: "Tensor", weight: "Tensor", largest: float) -> "Tensor":
     """Mean of ρ − w log ρ over samples of the reference. The minimum, w − w log w, is at ρ = w.

@@ -19,6 +19,8 @@ from .training_design import TrainingDesign
 if TYPE_CHECKING:
     from torch import Tensor
 
+__all__ = ["AbstractMethod", "Objective", "Offline", "OnPolicy", "Setting", "Task"]
+
 DESIGN: Literal["design"] = "design"
 """Trained on the design's transform of the calibrated reward."""
 

@@ -18,6 +18,18 @@ from infalign.core import (
 )
 from infalign.errors import ConfigError, SolveError
 
+__all__ = [
+    "Budget",
+    "best_of_samples",
+    "budget",
+    "most_nats",
+    "nothing",
+    "own_optimum",
+    "stored_tilt",
+    "transform_of_quantiles",
+    "transform_of_ranks",
+]
+
 NEAR = 0.5
 """Share of the largest KL that K samples express, above which the best table itself is computed:
 near the limit it may fail where its first guess does not."""

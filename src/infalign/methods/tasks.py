@@ -13,6 +13,8 @@ from .method import DESIGN, OTHER, Offline, Setting, Task
 from .objectives import calibrated, identity_beta, transformed
 from .requirements import best_of_samples, transform_of_quantiles
 
+__all__ = ["bonbon", "dpo", "ipo", "likelihood", "quantile_regression", "regression", "tilt_task"]
+
 DPO_BETA = 0.1
 """As in the paper. Labels here have no noise, so there is no correct β; KL targeting sets the
 KL."""

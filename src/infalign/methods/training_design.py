@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from infalign.calibration.outlook import AbstractOutlook
 from infalign.core import AbstractTransform, RankProcedure, parse_transform, transform_from_json
 
+__all__ = ["TrainingDesign", "training_design"]
+
 
 @dataclass(frozen=True)
 class TrainingDesign:

@@ -11,6 +11,8 @@ from infalign.text import finished
 from .interfaces import Conversation, Response, Sampler, sample_from
 from .unanswered import Place, with_answers
 
+__all__ = ["AfterThinking", "unconditioned"]
+
 
 class AfterThinking:
     """`sampler`, a model that thinks in its text, as a `Sampler` of its answers.

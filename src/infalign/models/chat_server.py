@@ -12,6 +12,8 @@ from .json_http import Answer, JSONServer, quoted
 from .server_parameters import LOST, ServerParameters, words_of
 from .server_replies import Said, UnreadableError, chat_choice, completion_choice
 
+__all__ = ["ChatServer"]
+
 KEY = "OPENAI_API_KEY"
 """The environment variable that holds the API key; a server without authentication needs none."""
 

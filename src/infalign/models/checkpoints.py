@@ -24,6 +24,21 @@ from transformers.utils import cached_file
 from infalign import _check
 from infalign.errors import DataError
 
+__all__ = [
+    "Adapter",
+    "adapter_of",
+    "adapter_weights",
+    "first_line",
+    "hub_file",
+    "require_adapter",
+    "require_files",
+    "require_merged",
+    "require_one_output",
+    "require_weights",
+    "stored_shapes",
+    "without_reports",
+]
+
 HEADS = {
     AutoModelForCausalLM: ("language-model head", "language model", "tokens"),
     AutoModelForSequenceClassification: ("score head", "sequence classifier", "rewards"),

@@ -21,6 +21,8 @@ from .loading import (
     tokenize,
 )
 
+__all__ = ["ClassifierReward"]
+
 LONGER = " That is so because two and two more are as many as one, one, one and one."
 """Makes the second text of the probe longer than the first."""
 

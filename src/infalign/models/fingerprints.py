@@ -19,6 +19,17 @@ from .model_files import ADAPTER, adapted, parts
 from .python_source import arguments_named, source_fingerprint
 from .specs import ModelSpec
 
+__all__ = [
+    "artifact",
+    "columns_read",
+    "function_parts",
+    "judge_parts",
+    "policy_fingerprints",
+    "policy_parts",
+    "reward_fingerprint",
+    "reward_parts",
+]
+
 REVISION, SOURCE = "revision on the hub", "source code"
 
 

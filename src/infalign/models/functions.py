@@ -27,6 +27,8 @@ from infalign.errors import DataError, InfalignError
 from infalign.shaping.reward_function import awaited
 from infalign.shaping.signature import Parameters, lacks
 
+__all__ = ["PythonFunction", "beside", "place", "python_function", "searched"]
+
 LOG = logging.getLogger(__name__)
 
 FORM = "python:package.module:function or path/to/file.py:function"

@@ -24,6 +24,8 @@ from .logits import check_top_p, collate, sampling_law
 from .shared_prompts import prompt_cache, repeats
 from .tokens import Tokens
 
+__all__ = ["Draw", "LanguageModel"]
+
 
 class LanguageModel:
     """A causal language model that answers prompts by sampling."""

@@ -17,6 +17,8 @@ from .judges import FORMS as JUDGES
 from .python_reward import PythonReward
 from .specs import ModelSpec
 
+__all__ = ["inspect_judge", "inspect_kl", "inspect_policy", "inspect_reward"]
+
 
 def inspect_policy(
     spec: str,

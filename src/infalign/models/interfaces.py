@@ -8,6 +8,8 @@ from typing import Protocol
 from infalign._look import Shown
 from infalign.seeds import derived
 
+__all__ = ["Response", "Sampler", "Scorer", "sample_from"]
+
 Conversation = Sequence[dict]
 """Chat messages, `{"role": …, "content": …}`; the last is the user's."""
 

@@ -22,6 +22,8 @@ from urllib3.util import Timeout, parse_url
 from infalign import _check
 from infalign.errors import DataError, UnreachableError
 
+__all__ = ["Answer", "JSONServer", "quoted"]
+
 AGAIN = (408, 409, 425, 429, 500, 502, 503, 504)
 """Statuses after which a request is sent again."""
 

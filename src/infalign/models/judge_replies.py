@@ -4,6 +4,8 @@ import re
 
 from infalign._thinking import answer_after_thinking
 
+__all__ = ["read_verdict"]
+
 VERDICTS = {"a": 1.0, "b": 0.0, "tie": 0.5}
 
 _MARKUP = str.maketrans("", "", "*_`")

@@ -24,6 +24,8 @@ from .judge_replies import read_verdict
 from .rewards import load_reward
 from .specs import ModelSpec
 
+__all__ = ["ModelJudge", "PairwiseJudge", "RewardJudge", "judge_pairs", "load_judge", "question"]
+
 FORMS = "python:package.module:function, http(s)://HOST/v1#MODEL or reward:REWARD"
 """The specifications that `load_judge` reads."""
 

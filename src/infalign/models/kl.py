@@ -15,6 +15,8 @@ from .loading import device
 from .logits import check_top_p, collate, raw_logits, sampling_law
 from .tokens import WITHOUT_KL, require_same_tokens
 
+__all__ = ["sequence_kl"]
+
 ENTRIES = 2**24
 """Maximum number of entries of one (tokens, vocabulary) table: 64 MiB in single precision. About
 ten of these tables exist at a time."""

@@ -8,6 +8,8 @@ from infalign.errors import DataError
 from .interfaces import Conversation
 from .loading import prompt_text, tokenize
 
+__all__ = ["positions_of", "prompt_ids", "require_known", "require_room"]
+
 STATED = ("max_position_embeddings", "n_positions", "max_seq_len", "max_sequence_length")
 """Keys of configurations for the number of positions."""
 

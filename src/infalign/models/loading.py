@@ -27,6 +27,21 @@ from .checkpoints import (
 )
 from .interfaces import Conversation
 
+__all__ = [
+    "commit",
+    "device",
+    "dtype",
+    "in_template",
+    "judged_text",
+    "load_config",
+    "load_model",
+    "load_tokenizer",
+    "outline",
+    "prompt_text",
+    "single_message",
+    "tokenize",
+]
+
 
 def load_model(loader, path, trust_remote_code: bool, what: str, **options):
     """The model at `path`, whose weights are all stored weights of the role that `loader` loads.

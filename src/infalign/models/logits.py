@@ -8,6 +8,8 @@ from transformers import LogitsProcessorList, TemperatureLogitsWarper, TopPLogit
 
 from infalign import _check
 
+__all__ = ["check_top_p", "collate", "positions", "raw_logits", "response_logits", "sampling_law"]
+
 
 def check_top_p(name: str, value) -> float:
     """`value` as a float in (0, 1]."""

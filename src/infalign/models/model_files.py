@@ -9,6 +9,8 @@ from pathlib import Path
 from infalign import storage
 from infalign.errors import DataError
 
+__all__ = ["adapted", "checksum", "parts"]
+
 ADAPTER = "adapter_config.json"
 """The file that makes a folder an adapter of another model."""
 

@@ -22,6 +22,8 @@ from .unanswered import ANSWERS, Place, with_answers
 if TYPE_CHECKING:
     from .chat_server import ChatServer
 
+__all__ = ["ServerModel"]
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 

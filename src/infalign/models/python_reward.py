@@ -12,6 +12,8 @@ from infalign.shaping.signature import LOGGERS, REQUIRED
 
 from .functions import PythonFunction
 
+__all__ = ["PythonReward"]
+
 TRIES = 8
 """Constant batches after which a function is no longer suspected of reading messages as text."""
 

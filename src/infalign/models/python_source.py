@@ -16,6 +16,8 @@ from infalign.errors import DataError
 
 from .functions import CHECKSUM, place, python_function, searched
 
+__all__ = ["arguments_named", "local_sources", "source_fingerprint"]
+
 LOG = logging.getLogger(__name__)
 
 UNKNOWN = "source unknown"

@@ -11,6 +11,8 @@ from infalign.shaping import checked_output
 from infalign.shaping.signature import PASSED
 from infalign.text import completion_of, conversation_of, text_of
 
+__all__ = ["ServerReward", "conversation_text", "json_server", "more_keys"]
+
 LARGEST = 16 * 2**20
 """Maximum size of an answer, in bytes."""
 

@@ -11,6 +11,8 @@ from typing import Any
 
 from .json_http import QUOTED, quoted
 
+__all__ = ["ServerParameters", "words_of"]
+
 LOG = logging.getLogger(__name__)
 
 LOST = {

@@ -8,6 +8,8 @@ from .chat_server import ChatServer
 from .json_http import JSONServer, quoted
 from .server_parameters import ServerParameters
 
+__all__ = ["probe"]
+
 PROMPT = "Write one sentence about the sea."
 TOKENS = 24
 """The prompt of the greedy answer, and its maximum length."""

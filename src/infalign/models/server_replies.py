@@ -12,6 +12,8 @@ from infalign.text import finished
 
 from .interfaces import Response
 
+__all__ = ["Said", "UnreadableError", "chat_choice", "completion_choice", "response"]
+
 THOUGHTS = ("reasoning_content", "reasoning")
 """Fields of a message that hold a thought apart from the answer."""
 

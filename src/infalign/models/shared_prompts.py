@@ -8,6 +8,8 @@ from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from .logits import collate, positions
 
+__all__ = ["prompt_cache", "repeats", "shared_logits"]
+
 REPEATABLE = {DynamicLayer, DynamicSlidingWindowLayer}
 """Cache layers that hold only keys and values, by exact type. A derived class may also hold a
 recurrent state, which is not repeated along with keys and values."""

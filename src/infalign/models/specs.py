@@ -9,6 +9,8 @@ from infalign import _check
 from infalign.demo import bundled
 from infalign.errors import DataError
 
+__all__ = ["ModelSpec"]
+
 Kind = Literal["python", "server", "vllm", "reward", "bundled", "path"]
 
 _PREFIXES: dict[str, Kind] = {

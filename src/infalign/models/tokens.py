@@ -6,6 +6,8 @@ from typing import Any
 from infalign._look import Shown
 from infalign.errors import DataError
 
+__all__ = ["Tokens", "require_same_tokens"]
+
 WITHOUT_KL = "evaluate without KL: --no-kl, or `evaluate.kl_samples: 0` in a configuration"
 """What to do with models that have no KL."""
 

@@ -10,6 +10,8 @@ from infalign.errors import DataError
 
 from .interfaces import Response
 
+__all__ = ["with_answers"]
+
 LOG = logging.getLogger(__name__)
 
 ANSWERS = ("whole", "after-thinking")

@@ -11,6 +11,8 @@ from .interfaces import Conversation, Response
 from .limits import prompt_ids
 from .loading import load_tokenizer, outline
 
+__all__ = ["VLLMModel"]
+
 
 class VLLMModel:
     """A causal language model run by `vllm.LLM`, as a `Sampler`.

@@ -26,6 +26,17 @@ from .history import last_number, numbered
 if TYPE_CHECKING:
     from .folder import Run
 
+__all__ = [
+    "Chosen",
+    "Wanted",
+    "choose_store",
+    "external",
+    "open_calibration",
+    "require_fit",
+    "samples_in",
+    "stores_of",
+]
+
 FIRST = "calibration"
 """The name of the first store of a run."""
 

@@ -37,6 +37,8 @@ from infalign.prompts import Prompt, score_responses
 from .folder import Run
 from .workload import parameters_of, room, workloads
 
+__all__ = ["Check", "check", "checks_of", "on_responses"]
+
 RANKS = ("auto", ECDF)
 """Calibrators that may rank a reward among its own prompt's samples."""
 

@@ -12,6 +12,8 @@ from pathlib import Path
 
 from infalign.stores.resumable import Report
 
+__all__ = ["Meter", "metered", "rate"]
+
 FILE = "costs.jsonl"
 
 

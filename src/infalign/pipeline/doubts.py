@@ -8,6 +8,8 @@ from infalign.stores import CalibrationStore
 
 from .folder import Run
 
+__all__ = ["doubts"]
+
 MOST_TIES = 0.05
 """Probability of a tie above which the theory of continuous rewards does not hold."""
 

@@ -20,6 +20,8 @@ from .plan import StagePlan, changes, plan_of
 from .run import STAGES, is_trained, require_libraries
 from .workload import Room, Workload, evaluation, parameters_of, room, workloads
 
+__all__ = ["DryRun", "dry_comparison", "dry_run", "due", "silent"]
+
 Report = Callable[[str, int, int], None]
 
 

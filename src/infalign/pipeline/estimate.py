@@ -7,6 +7,8 @@ from infalign.config import Training
 from .measure import Speed
 from .workload import OPTIMIZER, ROW, SINGLE, Workload
 
+__all__ = ["Cost", "cost"]
+
 TOKEN = 4
 """Bytes of a stored token id."""
 

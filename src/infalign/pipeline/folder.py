@@ -35,6 +35,8 @@ from infalign.seeds import derived
 from .history import read_current, write_current
 from .inputs import Inputs
 
+__all__ = ["Run", "require_run"]
+
 FORMER = "configs"
 """The folder of the configurations of former calls."""
 

@@ -20,6 +20,8 @@ from infalign.models.functions import beside
 from .folder import Run
 from .inputs import Inputs
 
+__all__ = ["adopt"]
+
 CONFIGURATION = "configuration"
 """The input that former versions noted: the fingerprint of the whole configuration."""
 

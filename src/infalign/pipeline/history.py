@@ -13,6 +13,8 @@ from pathlib import Path
 from infalign import storage
 from infalign.manifest import Manifest, Stage
 
+__all__ = ["Place", "last_number", "numbered", "place", "places", "read_current", "write_current"]
+
 CURRENT = "current.json"
 
 

@@ -21,6 +21,8 @@ from infalign.methods import METHODS, RAW, Offline
 from infalign.prompts import Prompt
 from infalign.stores.manifest import NAME
 
+__all__ = ["Inputs", "Reads", "is_among", "keys_of", "read_of_design", "stated", "stated_for"]
+
 UNREAD = (
     *("engine", "trust_remote_code", "sampling.batch_size"),
     *("calibration.extend", "train.report_to"),

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
     from .folder import Run
 
+__all__ = ["Speed", "Trial", "measure"]
+
 FIRST_TOKENS = 8
 """Length of the first responses, in tokens. Each further measurement is twice as long or as
 large."""

@@ -21,6 +21,8 @@ from .folder import Run
 from .history import Place, place
 from .inputs import STAGES, Inputs, stated_for
 
+__all__ = ["Cost", "StagePlan", "changes", "plan", "plan_of"]
+
 State = Literal["reused", "extended", "continued", "to run"]
 
 SHOWN = 4

@@ -15,6 +15,15 @@ from .calibration import Wanted, open_calibration, samples_in
 from .folder import Run
 from .inputs import stated
 
+__all__ = [
+    "open_store",
+    "read_calibration",
+    "read_calibrator",
+    "read_design",
+    "read_outlook",
+    "run_samples",
+]
+
 
 def open_store(run: Run) -> CalibrationStore:
     """The run's calibration store, checked against the run's inputs."""

@@ -32,6 +32,8 @@ from .doubts import doubts
 from .folder import Run
 from .read import open_store, read_calibrator, read_design, read_outlook, run_samples
 
+__all__ = ["Theory", "has_metrics", "metrics_file", "summarize_run"]
+
 LOGGED = {
     "step": "step",
     "kl": "infalign/sequence_kl",

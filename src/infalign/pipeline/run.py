@@ -19,6 +19,8 @@ from .inputs import STAGES
 from .plan import changes, plan_of
 from .tasks import Task, tasks_of
 
+__all__ = ["is_trained", "require_libraries", "run"]
+
 Begin = Callable[[Sequence[str], Sequence[Task]], None]
 
 LOG = logging.getLogger(__name__)

@@ -39,6 +39,17 @@ from .results import has_metrics, metrics_file, summarize_run
 if TYPE_CHECKING:
     from infalign.training.offline import StoredSamples
 
+__all__ = [
+    "calibrate",
+    "chosen_calibrator",
+    "design",
+    "evaluate",
+    "load_both",
+    "stored_samples",
+    "train",
+    "warn_of_constant",
+]
+
 LOG = logging.getLogger(__name__)
 
 

@@ -9,6 +9,8 @@ from infalign.methods import METHODS, Offline
 from .folder import Run
 from .workload import Workload, workloads
 
+__all__ = ["Task", "tasks_of"]
+
 
 @dataclass(frozen=True)
 class Task:

@@ -9,6 +9,8 @@ from infalign.models.specs import ModelSpec
 
 from .folder import Run
 
+__all__ = ["Room", "Workload", "evaluation", "parameters_of", "room", "workloads"]
+
 SINGLE = 4
 """Bytes of a number in single precision, in which policies are trained and saved."""
 

@@ -15,6 +15,8 @@ from .conversations import common, opening
 from .messages import BadPrompt, messages_of
 from .table import Row, Table
 
+__all__ = ["Reader", "other_columns", "reader_of"]
+
 CONVERSATIONS = ("messages", "conversation", "conversations", "chosen")
 """Columns that usually hold whole conversations, with the reply that is to be written anew."""
 

@@ -7,6 +7,8 @@ from infalign import _check
 
 from .messages import BadPrompt, messages_of, turns_of
 
+__all__ = ["common", "opening", "transcript", "without_reply"]
+
 TURN = re.compile(r"\n\n(Human|Assistant): ?")
 
 

@@ -10,6 +10,8 @@ from infalign.errors import DataError
 
 from .table import Row
 
+__all__ = ["csv_rows"]
+
 LONGEST_CELL = 2**31 - 1
 """Largest number of characters of a cell; Python's default refuses long prompts."""
 

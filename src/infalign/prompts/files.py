@@ -11,6 +11,8 @@ from .json_files import is_lines, is_list, json_rows
 from .saved import is_saved, read_arrow, saved_table
 from .table import Table
 
+__all__ = ["file_table"]
+
 FORMS = (
     "JSON Lines (.jsonl), JSON (.json), CSV (.csv), TSV (.tsv), each also in gzip (.gz), Parquet "
     "(.parquet), Arrow (.arrow), or a folder that `datasets` saved with save_to_disk"

@@ -12,6 +12,8 @@ from .load import load_prompts, read_table, say, table_of
 from .prompt import Prompt
 from .table import Table
 
+__all__ = ["RunPrompts", "run_prompts"]
+
 
 @dataclass(frozen=True)
 class RunPrompts:

@@ -10,6 +10,8 @@ from infalign.errors import DataError, MissingExtraError, install
 from .saved import is_saved, saved_table
 from .table import Row, Rows, Table
 
+__all__ = ["hub_table"]
+
 
 class _Numbered(Sequence):
     """The rows of a part of a data set, numbered from 0 and read when they are needed."""

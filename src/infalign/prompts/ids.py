@@ -10,6 +10,8 @@ from infalign.errors import DataError
 
 from .table import Row, Table
 
+__all__ = ["content_key", "ids_of", "share_of"]
+
 LENGTH = 16
 """Hexadecimal digits of an id: among a million prompts, two share one with chance 3e-8."""
 

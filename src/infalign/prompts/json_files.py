@@ -10,6 +10,8 @@ from infalign.json_lines import value_of, why_not
 from .columns import CONVERSATIONS, NAMES
 from .table import Row
 
+__all__ = ["is_lines", "is_list", "json_rows"]
+
 SPLITS = ("train", "test", "validation", "valid", "val", "dev", "eval", "holdout")
 """Names under which objects hold one list per split."""
 

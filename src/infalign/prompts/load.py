@@ -20,6 +20,8 @@ from .messages import BadPrompt
 from .prompt import Prompt
 from .table import Row, Table
 
+__all__ = ["Loaded", "load_prompts", "read_table", "require_readable", "say", "table_of"]
+
 LOG = logging.getLogger(__name__)
 
 

@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 
 from infalign import _check
 
+__all__ = ["BadPrompt", "messages_of", "turns_of"]
+
 ROLES = ("system", "developer", "user", "assistant", "tool")
 
 UNREAD = ("tool_calls", "function_call", "images", "image", "videos", "video", "audio", "audios")

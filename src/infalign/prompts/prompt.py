@@ -10,6 +10,8 @@ from infalign._look import Shown
 from infalign.models.fingerprints import columns_read
 from infalign.stores import prompt_sets
 
+__all__ = ["Prompt", "checksum", "columns_fingerprint", "fingerprint", "read_by"]
+
 CHECKSUM = "prompt_checksum"
 """The column of stored samples that tells whether a prompt still is what was asked."""
 

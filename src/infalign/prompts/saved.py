@@ -12,6 +12,8 @@ from .table import Row, Table
 if TYPE_CHECKING:
     import pyarrow as pa
 
+__all__ = ["is_saved", "read_arrow", "saved_table"]
+
 STATE, SPLITS = "state.json", "dataset_dict.json"
 """What a saved data set and a saved set of splits hold."""
 

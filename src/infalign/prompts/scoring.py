@@ -13,6 +13,8 @@ from infalign.shaping.signature import REQUIRED, Parameters, lacks
 
 from .prompt import Prompt
 
+__all__ = ["require_scorable", "score_responses"]
+
 
 def score_responses(
     reward: Scorer, prompts: Sequence[Prompt], texts: Sequence[Sequence[str]]

@@ -10,6 +10,8 @@ from infalign import _check
 from infalign._look import Shown
 from infalign.errors import DataError
 
+__all__ = ["Table"]
+
 Row = tuple[int, Mapping]
 """Row number in the source, and the row's columns."""
 

@@ -18,6 +18,8 @@ from infalign.prompts import Prompt, score_responses
 
 from .augmentations import SIGMA, augment
 
+__all__ = ["Attempts", "SuccessTest", "attack"]
+
 
 @dataclass(frozen=True)
 class SuccessTest(Shown):

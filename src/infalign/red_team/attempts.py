@@ -18,6 +18,8 @@ from infalign.stores.resumable import Origin, ResumableTable
 
 from .attack import Attempts, SuccessTest
 
+__all__ = ["collect", "require_same", "table_of"]
+
 LOG = logging.getLogger(__name__)
 STAGE = "red-team"
 SHARD = 512

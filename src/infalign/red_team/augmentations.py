@@ -12,6 +12,8 @@ import numpy as np
 
 from infalign.errors import ArgumentError
 
+__all__ = ["augment", "capitalize", "check_sigma", "noise", "parse_augmentations", "scramble"]
+
 SIGMA = 0.4
 """The published strength."""
 

@@ -30,6 +30,8 @@ from .attempts import POLICY, REWARD, STAGE, SUCCESS, collect, require_same
 from .augmentations import SIGMA, check_sigma
 from .power_law import Interval, fit_power_law, success_rates
 
+__all__ = ["Campaign", "red_team", "summarize"]
+
 SCHEMA_VERSION = 1
 
 FORECASTS = (4, 16, 64)

@@ -15,6 +15,8 @@ from infalign._look import Shown
 from infalign.evaluation.selected import pass_at
 from infalign.evaluation.uncertainty import Estimate
 
+__all__ = ["Interval", "PowerLaw", "fit_power_law", "success_rates"]
+
 RESAMPLES = 1000
 """Bootstrap resamples of the prompts."""
 

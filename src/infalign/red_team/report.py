@@ -11,6 +11,8 @@ from matplotlib.ticker import FuncFormatter, NullLocator, PercentFormatter
 from infalign.reports import drawing
 from infalign.reports.drawing import FAINT, MARKERS, MUTED, STYLE, WIDTH
 
+__all__ = ["label", "success_figure"]
+
 LABELS = {
     "all": "all augmentations",
     "none": "no augmentation (responses resampled)",

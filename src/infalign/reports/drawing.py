@@ -23,6 +23,26 @@ from scipy.interpolate import PchipInterpolator
 from infalign._check import visible
 from infalign.storage import replacing
 
+__all__ = [
+    "apart",
+    "as_svg",
+    "beside",
+    "color",
+    "grid",
+    "key",
+    "label",
+    "level",
+    "measured",
+    "name_increasing",
+    "named_lines",
+    "number",
+    "policy_key",
+    "running",
+    "save_png",
+    "spread",
+    "stamp",
+]
+
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
 """Colors of the policies, in the order of the results; they repeat after six."""
 

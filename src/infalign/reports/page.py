@@ -23,6 +23,20 @@ from infalign.manifest import Manifest
 from . import drawing, plots
 from .tables import extrapolations
 
+__all__ = [
+    "build_report",
+    "caution",
+    "elsewhere",
+    "interval",
+    "number",
+    "outcome",
+    "percent",
+    "read_results",
+    "render",
+    "results_of",
+    "verdict",
+]
+
 SCHEMA_VERSION = 2
 """The `schema_version` of the results that this page reads."""
 

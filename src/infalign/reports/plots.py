@@ -20,6 +20,19 @@ from infalign.core import words as procedure_words
 from . import drawing
 from .drawing import FAINT, INK, MUTED, PALETTE, STYLE, WIDTH
 
+__all__ = [
+    "by_n",
+    "calibration",
+    "draw",
+    "frontier",
+    "quantiles",
+    "reference_win_rate",
+    "training",
+    "transform",
+    "uniform_band",
+    "win_rate",
+]
+
 
 def draw(results: Mapping) -> dict[str, Figure]:
     """Every figure for which `results` has the data, by name."""

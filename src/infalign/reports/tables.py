@@ -10,6 +10,18 @@ from infalign._look import table as html_table
 
 from .plots import procedure_words
 
+__all__ = [
+    "Table",
+    "at_equal_length",
+    "efficiency",
+    "extrapolations",
+    "latex",
+    "markdown",
+    "tables",
+    "terminal",
+    "with_interval",
+]
+
 
 @dataclass(frozen=True)
 class Table(Shown, Framed):

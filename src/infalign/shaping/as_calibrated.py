@@ -8,6 +8,8 @@ from infalign.text import Messages, decoded, finished, in_form_of, text_of
 from .reward_function import reward_name
 from .signature import Parameters
 
+__all__ = ["AsCalibrated"]
+
 
 class AsCalibrated:
     """A reward function that gets the prompts and texts that calibration gives to it.

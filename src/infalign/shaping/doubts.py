@@ -10,6 +10,8 @@ from infalign._look import Shown
 from .monitor import Monitor
 from .shaper import Shaped
 
+__all__ = ["Doubts"]
+
 LOG = logging.getLogger(__name__)
 
 FEWEST = 4

@@ -8,6 +8,8 @@ from infalign.stores import CalibrationStore
 from .grouping import group_size
 from .shaper import AbstractShaper, Batch, Calibrator, Shaped, calibrated
 
+__all__ = ["GroupShaper"]
+
 
 class GroupShaper(AbstractShaper):
     """Rewards whose leave-one-out policy gradient is the gradient of the inference-time win rate.

@@ -7,6 +7,8 @@ import numpy as np
 from infalign import _check
 from infalign.errors import DataError
 
+__all__ = ["group_size", "whole_groups"]
+
 
 def whole_groups(prompt_ids: Sequence[str]) -> int:
     """Number of responses in a group, inferred from the shortest run of one prompt; 0 unless all

@@ -10,6 +10,8 @@ from infalign.errors import ArgumentError
 from .grouping import whole_groups
 from .shaper import Batch
 
+__all__ = ["Monitor"]
+
 
 @dataclass(frozen=True)
 class Monitor:

@@ -19,6 +19,8 @@ from infalign.text import completion_of, conversation_of
 
 from .signature import Parameters, lacks
 
+__all__ = ["awaited", "call", "checked_output", "constant", "reward_name"]
+
 LOG = logging.getLogger(__name__)
 
 

@@ -15,6 +15,8 @@ from infalign.stores import CalibrationStore
 from .grouping import group_size
 from .shaper import AbstractShaper, Batch, Shaped, calibrated
 
+__all__ = ["MaxAtK", "RiskSensitive", "risk_rewards", "risk_utility"]
+
 
 class MaxAtK(AbstractShaper):
     """Max@k policy gradient: the unbiased gradient of E[reward of the best of k] (PKPO, Walder and

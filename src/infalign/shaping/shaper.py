@@ -23,6 +23,8 @@ from infalign.core import AbstractTransform, Smoothing
 from infalign.errors import ArgumentError
 from infalign.stores import CalibrationStore
 
+__all__ = ["AbstractShaper", "Batch", "Shaped", "Shaper", "Unshaped", "calibrated"]
+
 Calibrator = AbstractCalibrator | AbstractFitted | StoreCalibration
 """A calibrator, which is fitted to the store when the shaper is made; a fitted calibrator; or a
 `StoreCalibration`."""

@@ -8,6 +8,8 @@ from typing import Any
 
 from infalign._look import Shown
 
+__all__ = ["Parameters", "lacks"]
+
 REQUIRED = ("prompts", "completions", "prompt_id")
 """What every call of a reward passes."""
 

@@ -15,6 +15,15 @@ from .reward_function import call, checked_output, reward_name
 from .rivals import MaxAtK, RiskSensitive
 from .shaper import AbstractShaper, Calibrator, Shaper, Unshaped, calibrated
 
+__all__ = [
+    "GroupShapedReward",
+    "MaxAtKReward",
+    "MonitoredReward",
+    "RiskSensitiveReward",
+    "ShapedReward",
+    "TrainingReward",
+]
+
 Reward = Callable[..., Sequence[float]]
 """A TRL reward function, `(prompts, completions, **columns) -> list[float]`."""
 

@@ -21,6 +21,8 @@ from .sorted_rewards import SortedRewards
 if TYPE_CHECKING:
     import pyarrow as pa
 
+__all__ = ["agreed", "as_lists", "blocks", "read", "require_columns", "stated_provenance", "tables"]
+
 REWARDS, KEY = "reference_rewards", "prompt_id"
 """Default names of the columns."""
 

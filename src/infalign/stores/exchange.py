@@ -24,6 +24,8 @@ from .writer import LARGEST, StoreWriter
 if TYPE_CHECKING:
     import pyarrow as pa
 
+__all__ = ["export_rewards", "export_samples", "import_rewards"]
+
 LOG = logging.getLogger(__name__)
 
 SHARD_VALUES = 2**23

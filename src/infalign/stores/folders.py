@@ -9,6 +9,8 @@ from pathlib import Path
 from infalign import storage
 from infalign.errors import DataError
 
+__all__ = ["new_folder", "require_free"]
+
 
 @contextmanager
 def new_folder(path: Path) -> Iterator[Path]:

@@ -15,6 +15,8 @@ from infalign.errors import DataError
 if TYPE_CHECKING:
     import pyarrow as pa
 
+__all__ = ["HeldIds", "StoredIds", "stored_ids"]
+
 UNKNOWN = -1
 """Position of an id that is not in the index."""
 

@@ -15,6 +15,8 @@ from .samples import read_samples
 from .shards import open_rewards, read_columns, read_shard_samples, require_file
 from .sorted_rewards import stored_rewards
 
+__all__ = ["Integrity", "check"]
+
 
 @dataclass(frozen=True)
 class Integrity(Shown):

@@ -13,6 +13,8 @@ from pathlib import Path
 from infalign import storage
 from infalign.errors import DataError
 
+__all__ = ["held", "new_manifest", "read_manifest", "require_finished", "write_manifest"]
+
 SCHEMA_VERSION = 3
 NAME = "manifest.json"
 PACKAGES = ("infalign", "numpy", "pyarrow", "torch", "transformers", "tokenizers", "vllm", "ray")

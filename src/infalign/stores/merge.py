@@ -24,6 +24,8 @@ from .writer import LARGEST, blocks_of, widest
 if TYPE_CHECKING:
     import pyarrow as pa
 
+__all__ = ["merge"]
+
 PROMPTS = "prompts"
 """The entry of the provenance that may differ: the fingerprint of the prompts."""
 

@@ -10,6 +10,8 @@ import json
 import re
 from collections.abc import Iterable
 
+__all__ = ["of_members", "union"]
+
 MODULUS = 2**256
 FORM = re.compile(r"set:[0-9a-f]{64}")
 

@@ -7,6 +7,8 @@ import numpy as np
 from infalign import _check
 from infalign.core import finite_rewards
 
+__all__ = ["checked_rewards", "rectangle", "sort_each", "tied_pairs"]
+
 
 def checked_rewards(name: str, value) -> tuple[np.ndarray, np.ndarray]:
     """All rewards, one prompt after another, and the reward count of each prompt.

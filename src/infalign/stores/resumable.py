@@ -21,6 +21,8 @@ from infalign.manifest import Manifest
 if TYPE_CHECKING:
     import pyarrow as pa
 
+__all__ = ["Origin", "ResumableTable", "Source"]
+
 LOG = logging.getLogger(__name__)
 
 Report = Callable[[str, int, int], None]

@@ -20,6 +20,8 @@ from .columns import MADE_WITH
 if TYPE_CHECKING:
     import pyarrow as pa
 
+__all__ = ["RowDigest"]
+
 DIGEST, PROMPTS = b"infalign_sha256", b"infalign_prompts"
 """Keys of the checksum, and of the number of prompts of the exported store, in the metadata of a
 file."""

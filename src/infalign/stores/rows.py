@@ -8,6 +8,8 @@ from collections.abc import Callable
 
 import numpy as np
 
+__all__ = ["Rows", "held_rows"]
+
 TOGETHER = 2**13
 """Look-ups per batch: their arrays fit the processor's cache."""
 

@@ -17,6 +17,8 @@ from .shards import read_shard_samples
 if TYPE_CHECKING:
     import pyarrow as pa
 
+__all__ = ["PromptSamples", "by_prompt", "read_samples", "samples_of"]
+
 
 def read_samples(path: Path | str, columns: Sequence[str] | None = None) -> "pa.Table":
     """All samples of a store: prompt_id, sample, completion, reward, and any further columns.

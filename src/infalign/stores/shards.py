@@ -27,6 +27,20 @@ from .rows import Rows
 if TYPE_CHECKING:
     import pyarrow as pa
 
+__all__ = [
+    "MappedState",
+    "damaged",
+    "open_rewards",
+    "read_columns",
+    "read_schema",
+    "read_shard_samples",
+    "require_file",
+    "sample_groups",
+    "smallest_type",
+    "write_rewards",
+    "write_samples",
+]
+
 GROUP_VALUES, GROUP_PROMPTS = 2**18, 2**14
 """Maximum number of rewards in a row group, unless one prompt has more, and of prompts: fewer than
 Arrow puts on one page. One checksum covers a row group; verifying it takes a millisecond."""

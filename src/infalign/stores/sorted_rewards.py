@@ -12,6 +12,8 @@ from .manifest import read_manifest
 from .rows import Rows, held_rows
 from .shards import open_rewards
 
+__all__ = ["SortedRewards", "held_rewards", "held_values", "reopened", "stored_rewards"]
+
 
 class SortedRewards(Mapping):
     """Sorted reference rewards of prompts, in memory or mapped from the shards of a store.

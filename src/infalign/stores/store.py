@@ -26,6 +26,8 @@ from .sorted_rewards import SortedRewards, held_rewards, held_values, stored_rew
 if TYPE_CHECKING:
     import pyarrow as pa
 
+__all__ = ["CalibrationStore"]
+
 LEVELS = (0, 0.1, 0.5, 0.9, 1)
 """Levels of the rewards' quantiles in plots and data frames."""
 

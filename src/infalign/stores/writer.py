@@ -34,6 +34,8 @@ from .sorted_rewards import stored_rewards
 if TYPE_CHECKING:
     import pyarrow as pa
 
+__all__ = ["StoreWriter", "blocks_of", "widest"]
+
 TOGETHER = 16
 """Number of shards of the same generation that are merged: after 100,000 shards a store has fewer
 than 100."""

@@ -20,6 +20,8 @@ from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
 from infalign.models.loading import prompt_text, tokenize
 from infalign.models.logits import collate, response_logits
 
+__all__ = ["AbstractSteps", "GRPOSteps", "KLController", "LogRatioReward", "RLOOSteps"]
+
 LOG = logging.getLogger(__name__)
 
 SHARE, LEAST_STEPS, FAR = 0.1, 5, 4.0

@@ -22,6 +22,8 @@ from infalign.prompts import Prompt
 from .recipe import Recipe
 from .weights import save_policy, saved_state
 
+__all__ = ["land", "nearest", "responses_per_prompt", "search"]
+
 LANDING = "landing.json"
 """The last file of a method; a method that has it is trained."""
 

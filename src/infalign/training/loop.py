@@ -21,6 +21,21 @@ from infalign.models.loading import device
 from .recipe import Recipe
 from .weights import save_policy
 
+__all__ = [
+    "Checkpoints",
+    "FiniteGradients",
+    "Progress",
+    "StepLog",
+    "common_arguments",
+    "drop_checkpoints",
+    "finish",
+    "is_done",
+    "last_checkpoint",
+    "live_metrics",
+    "log_lines",
+    "trackers",
+]
+
 METRICS_LOG = logging.getLogger("infalign.metrics")
 """Where each step says its metrics in one line."""
 

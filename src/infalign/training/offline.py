@@ -29,6 +29,8 @@ from .loop import FiniteGradients, Progress, common_arguments, finish
 from .recipe import Recipe
 from .weights import fresh_policy, with_adapters
 
+__all__ = ["Collator", "StoredSamples", "TaskTrainer", "train_offline"]
+
 BUNDLE = 8
 """Maximum number of responses to one prompt in a batch. Sharing the prompt among 8 responses makes
 its cost small, and responses to one prompt are less informative than responses to several."""

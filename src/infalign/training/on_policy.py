@@ -23,6 +23,8 @@ from .recipe import Recipe
 from .trl_options import arguments, selects
 from .weights import fresh_policy, load_policy, lora
 
+__all__ = ["BestObjective", "CheckedReward", "FrontierGap", "train_on_policy"]
+
 VALIDATION_PROMPTS = 64
 """Maximum number of validation prompts on which checkpoints are compared."""
 

@@ -16,6 +16,8 @@ from .offline import StoredSamples, train_offline
 from .on_policy import train_on_policy
 from .recipe import Recipe
 
+__all__ = ["train_policy"]
+
 PARTS = OFFLINE, WARM_START, ON_POLICY = "offline", "warm_start", "on_policy"
 """Folders of a policy's training stages."""
 

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 from infalign.config import Config, SamplingSettings, Training
 
+__all__ = ["Recipe"]
+
 
 @dataclass(frozen=True)
 class Recipe:

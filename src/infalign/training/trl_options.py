@@ -21,6 +21,8 @@ from .kl_control import AbstractSteps, GRPOSteps, LogRatioReward, RLOOSteps
 from .loop import common_arguments, trackers
 from .recipe import Recipe
 
+__all__ = ["arguments", "check_options", "selects"]
+
 _REASONS = {
     "The run folder decides it": "output_dir",
     "The key `train.report_to` decides it": "report_to",

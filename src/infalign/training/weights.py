@@ -21,6 +21,8 @@ from infalign.models.loading import load_model
 
 from .recipe import Recipe
 
+__all__ = ["fresh_policy", "load_policy", "lora", "save_policy", "saved_state", "with_adapters"]
+
 
 def fresh_policy(recipe: Recipe) -> PreTrainedModel:
     """The reference's weights in single precision, to be trained."""

@@ -23,6 +23,8 @@ from infalign.core._shapes import Float
 from .maps import Ranked
 from .problem import Problem
 
+__all__ = ["Ascent", "Climber", "Point"]
+
 MEMORY = 8
 """Points that Anderson's extrapolation combines."""
 

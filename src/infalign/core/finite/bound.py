@@ -21,6 +21,8 @@ from infalign.core._shapes import Float
 from .maps import Ranked
 from .problem import Problem
 
+__all__ = ["Bound", "bound"]
+
 Boxes = Float[np.ndarray, "boxes levels"]
 Ratios = Float[np.ndarray, "boxes levels+1"]
 """Log-densities, of one level more than the CDF has free values."""

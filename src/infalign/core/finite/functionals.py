@@ -15,6 +15,8 @@ from .problem import Problem, Procedure, as_map
 from .problem import selected as selection_law
 from .world import World, probabilities
 
+__all__ = ["as_numbers", "calibrated_reward", "coupled_reward", "kl", "selected", "win_rate"]
+
 Input = Real[ArrayLike, "*prompts outcomes"]
 Rows = Float[np.ndarray, "*prompts outcomes"]
 PerPrompt = float | Float[np.ndarray, "prompts"]

@@ -26,6 +26,8 @@ from infalign.errors import ArgumentError
 
 from .maps import AbstractMap, Rows
 
+__all__ = ["MajorityVote", "winning", "winning_and_slope"]
+
 _gauss = lru_cache(maxsize=256)(legendre.leggauss)
 
 CHUNK = 2**20

@@ -15,6 +15,8 @@ from infalign.core._interface import RankProcedure
 from infalign.core._shapes import Float
 from infalign.errors import ArgumentError
 
+__all__ = ["AbstractMap", "Custom", "Ranked"]
+
 SHAPE = np.linspace(0, 1, 2049)
 """Quantiles at which the sign of a law's curvature is checked."""
 

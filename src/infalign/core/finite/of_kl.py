@@ -17,6 +17,8 @@ from scipy.optimize import root
 from infalign.core._interface import RankProcedure
 from infalign.core._shapes import Float
 
+__all__ = ["OfKL", "best_of_kl"]
+
 SMALLEST_BETA = 1e-8
 """Smallest β of a solution; below it, R/β has lost its digits."""
 

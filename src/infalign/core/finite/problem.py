@@ -13,6 +13,8 @@ from infalign.errors import ArgumentError
 from .maps import AbstractMap, Ranked
 from .world import World
 
+__all__ = ["Problem", "as_map", "selected"]
+
 Procedure = AbstractProcedure | AbstractMap
 """How a policy is decoded. Of the first kind, only procedures that select by rank."""
 

@@ -19,6 +19,8 @@ from .problem import Problem, Procedure
 from .within_jump import within_jump
 from .world import World, probabilities
 
+__all__ = ["Solution", "solve"]
+
 ARRIVED = 1e-7
 """Largest residual of a solution; most are below 1e-13."""
 

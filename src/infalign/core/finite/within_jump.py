@@ -14,6 +14,8 @@ from .maps import Ranked
 from .of_kl import best_of_kl
 from .problem import Problem
 
+__all__ = ["Within", "within_jump"]
+
 SPENT = 1e-9
 """Relative error of the KL below which a budget counts as spent."""
 

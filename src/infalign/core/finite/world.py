@@ -11,6 +11,8 @@ from infalign._look import Shown
 from infalign.core._shapes import ArrayLike, Float, Int
 from infalign.errors import ArgumentError
 
+__all__ = ["World", "probabilities", "rewards"]
+
 SUM_TOLERANCE = 1e-9
 """Largest error of the sum of a row of probabilities."""
 
