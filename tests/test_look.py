@@ -30,6 +30,7 @@ RNG = np.random.default_rng(0)
 REWARDS = RNG.normal(size=(300, 64))
 IDS = [f"prompt-{i}" for i in range(300)]
 EXACT = ia.design(ia.BestOfN(8), kl=0.5)
+STORE = ia.CalibrationStore.from_rewards(IDS, REWARDS, {"reward": "r" * 5000})
 
 OBJECTS = {
     "design": EXACT,
@@ -37,9 +38,12 @@ OBJECTS = {
     "policy": EXACT.policy,
     "optimum": EXACT.optimum,
     "transform": EXACT.transform,
-    "store": ia.CalibrationStore.from_rewards(IDS, REWARDS, {"reward": "r" * 5000}),
+    "store": STORE,
     "estimate": ia.win_rate(REWARDS, RNG.normal(size=(300, 64)), ia.BestOfN(4)),
     "raw rewards": ia.RawRewards(REWARDS),
+    "shaper": ia.Shaper(STORE, EXACT.transform),
+    "shaped reward": ia.ShapedReward(len, STORE, EXACT.transform),
+    "group shaped reward": ia.GroupShapedReward(len, STORE, ia.BestOfN(2), group=4),
     "fixed point": ia.fixed_point(ia.BestOfN(2), beta=0.5),
     "finite solution": ia.finite.solve(
         RNG.normal(size=(50, 40)), RNG.dirichlet(np.ones(40), 50), ia.BestOfN(2), beta=0.5

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import fields, is_dataclass
 from itertools import islice
+from types import FunctionType
 from typing import Any
 
 import numpy as np
@@ -23,8 +24,8 @@ FEW = 4
 
 
 class Shown:
-    """Base of dataclasses whose `repr` fits on one screen: numbers have six digits, and arrays and
-    long lists are summarized.
+    """Base of classes whose `repr` fits on one screen: numbers have six digits, and arrays and long
+    lists are summarized. It has the fields of a dataclass, and the attributes of another class.
 
     A subclass that states other facts than its fields overrides `_facts`.
     """
@@ -42,6 +43,8 @@ class Shown:
 
 
 def _fields(value: Any) -> dict[str, object]:
+    if not is_dataclass(value):
+        return {name: own for name, own in vars(value).items() if not name.startswith("_")}
     # An attribute can be missing while the object is made.
     return {f.name: getattr(value, f.name, None) for f in fields(value) if f.repr}
 
@@ -88,9 +91,9 @@ def _brief(value: Any, depth: int) -> str:
         return _array(value)
     if depth == 0:
         return f"<{type(value).__name__}>"
-    if isinstance(value, type):
+    if isinstance(value, type | FunctionType):
         return value.__name__
-    if is_dataclass(value):
+    if is_dataclass(value) or isinstance(value, Shown):
         parts = [f"{k}={_brief(v, depth - 1)}" for k, v in islice(_known(value).items(), LINES)]
         return f"{type(value).__name__}({', '.join(parts)})"
     if isinstance(value, Mapping):
@@ -103,7 +106,7 @@ def _brief(value: Any, depth: int) -> str:
 
 
 def _known(value: Any) -> dict[str, object]:
-    if not is_dataclass(value):
+    if not (isinstance(value, Shown) or is_dataclass(value)):
         return {type(value).__name__: value}
     try:
         return value._facts() if isinstance(value, Shown) else _fields(value)

@@ -72,7 +72,7 @@ class Shaped(Shown):
         return self.batch.placement.quantile
 
 
-class AbstractShaper(ABC):
+class AbstractShaper(Shown, ABC):
     """Training rewards from raw rewards and the reference rewards of the same prompts."""
 
     def __init__(self, calibration: StoreCalibration):

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 
 from infalign import _check
+from infalign._look import Shown
 from infalign.core import AbstractTransform, RankProcedure, Smoothing
 from infalign.errors import ArgumentError, DataError
 from infalign.stores import CalibrationStore
@@ -28,7 +29,7 @@ Reward = Callable[..., Sequence[float]]
 """A TRL reward function, `(prompts, completions, **columns) -> list[float]`."""
 
 
-class TrainingReward:
+class TrainingReward(Shown):
     """A shaper of a raw reward, as a TRL reward function.
 
     Calls `reward` once per batch with what TRL passes, as far as its signature takes it. The data
