@@ -73,7 +73,7 @@ class Curve:
             axes.set_yscale("log")
         label(axes, x="quantile u under the reference", y="density f(u)", title=title)
 
-    @property
+    @cached_property
     def kl(self) -> float:
         """∫ f log f = ∫ (f log f − f + 1), whose integrand is never negative."""
         f = self.density

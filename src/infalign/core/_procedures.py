@@ -113,13 +113,14 @@ class WorstOfN(RankProcedure):
             return -np.expm1(self.n * np.log1p(-quantile("u", u)))
 
     def density(self, u: Quantiles) -> Values:
-        return BestOfN(self.n).density(1 - quantile("u", u))
+        return self.n * (1 - quantile("u", u)) ** (self.n - 1)
 
     def density_below_1(self, distance: Quantiles) -> Values:
-        return BestOfN(self.n).density(quantile("distance", distance))
+        return self.n * quantile("distance", distance) ** (self.n - 1)
 
     def slope(self, u: Quantiles) -> Values:
-        return -BestOfN(self.n).slope(1 - quantile("u", u))
+        u = quantile("u", u)
+        return np.zeros_like(u) if self.n == 1 else -self.n * (self.n - 1) * (1 - u) ** (self.n - 2)
 
     def slope_range(self, low: Quantiles, high: Quantiles) -> tuple[Values, Values]:
         return self.slope(low), self.slope(high)  # h' rises

@@ -29,6 +29,9 @@ _TO_COEFFICIENTS = np.linalg.inv(legendre.legvander(NODES, ORDER - 1))
 # Integrals of the interpolating polynomial: from the panel's left edge, and to its right edge.
 FROM_LEFT = legendre.legvander(NODES, ORDER) @ legendre.legint(_TO_COEFFICIENTS, lbnd=-1, axis=0)
 TO_RIGHT = WEIGHTS - FROM_LEFT
+# Both together with the integral over the whole panel: one product instead of two.
+_LEFT_AND_WHOLE = np.column_stack([FROM_LEFT.T, WEIGHTS])
+_RIGHT_AND_WHOLE = np.column_stack([TO_RIGHT.T, WEIGHTS])
 
 
 def through(
@@ -40,13 +43,13 @@ def through(
     - `targets`: points in each panel, or in all panels the same points.
     - `panel`: the panel of each target, if it is not the target's row.
     """
-    apart = at[:, :, None] - at[:, None, :]
-    apart[:, range(ORDER), range(ORDER)] = 1
-    weights = 1 / apart.prod(2)
+    apart = at.T[:, None] - at.T  # products are fast along the first axis
+    apart[range(ORDER), range(ORDER)] = 1
+    weights = 1 / apart.prod(0).T
     rows = np.arange(len(at))[:, None] if panel is None else panel
     away = targets[..., None] - at[rows]
     pull = weights[rows] / np.where(away == 0, 1e-100, away)
-    return (pull * values[rows]).sum(-1) / pull.sum(-1)
+    return np.einsum("...i,...i->...", pull, values[rows]) / pull.sum(-1)
 
 
 class Panels:
@@ -78,16 +81,23 @@ class Panels:
         self, values: Float[np.ndarray, "panels nodes"]
     ) -> tuple[Float[np.ndarray, "panels nodes"], Float[np.ndarray, "panels_and_1"]]:
         """∫₀^v at every node v and at every edge."""
-        edges = np.concatenate([[0.0], np.cumsum((self.weights * values).sum(1))])
-        return edges[:-1, None] + self.half * (values @ FROM_LEFT.T), edges
+        parts = self.half * (values @ _LEFT_AND_WHOLE)
+        edges = np.zeros(len(self) + 1)
+        np.cumsum(parts[:, ORDER], out=edges[1:])
+        return edges[:-1, None] + parts[:, :ORDER], edges
 
     def cumulate_down(
         self, values: Float[np.ndarray, "panels nodes"]
     ) -> tuple[np.ndarray, np.ndarray]:
         """∫_v^1 at every node v and at every edge, summed from 1: accurate near 1."""
-        totals = (self.weights * values).sum(1)
-        edges = np.concatenate([np.cumsum(totals[::-1])[::-1], [0.0]])
-        return edges[1:, None] + self.half * (values @ TO_RIGHT.T), edges
+        parts = self.half * (values @ _RIGHT_AND_WHOLE)
+        edges = np.zeros(len(self) + 1)
+        np.cumsum(parts[::-1, ORDER], out=edges[-2::-1])
+        return edges[1:, None] + parts[:, :ORDER], edges
+
+    def totals(self, values: Float[np.ndarray, "panels nodes"]) -> Float[np.ndarray, "panels"]:
+        """The integral over each panel."""
+        return self.half[:, 0] * (values @ WEIGHTS)
 
     def partial(
         self,
@@ -143,12 +153,39 @@ class Panels:
         result[cut] = (powers @ coefficients[:, :, None])[:, :, 0]
         return result
 
+    def joined(
+        self, at: np.ndarray, values: Float[np.ndarray, "*functions panels nodes"]
+    ) -> tuple["Panels", Float[np.ndarray, "*functions fewer nodes"]]:
+        """These panels, with each panel in `at` joined to the next one, and values at the nodes of
+        the result by the interpolating polynomials.
+
+        - `at`: panels, increasing by at least 2.
+        """
+        left, right = self.half[at], self.half[at + 1]
+        from_left = (1 + NODES) * (left + right)
+        local = from_left / left - 1
+        beyond = local > 1
+        local = np.where(beyond, 1 - (1 - NODES) * (left + right) / right, local)
+        lagrange = legendre.legvander(local, ORDER - 1) @ _TO_COEFFICIENTS
+        here, there = values[..., at, :], values[..., at + 1, :]
+        both = np.where(
+            beyond,
+            np.einsum("pij,...pj->...pi", lagrange, there),
+            np.einsum("pij,...pj->...pi", lagrange, here),
+        )
+        values = values.copy()
+        values[..., at, :] = both
+        edges, distances = np.delete(self.edges, at + 1), np.delete(self.distances, at + 1)
+        return Panels(edges, distances), np.delete(values, at + 1, axis=-2)
+
     def spread(self, points: int) -> tuple[np.ndarray, np.ndarray]:
         """`points` evenly spaced points in each panel, starting at its left edge, and their
         distances from 1."""
         steps = np.arange(points) / points
         u = self.edges[:-1, None] + 2 * self.half * steps
-        return u.ravel(), (self.distances[1:, None] + 2 * self.half * (1 - steps)).ravel()
+        distances = self.distances[1:, None] + 2 * self.half * (1 - steps)
+        distances[:, 0] = self.distances[:-1]  # exact, where the sum may be an ulp off
+        return u.ravel(), distances.ravel()
 
     def refine(self, values: np.ndarray, points: int) -> np.ndarray:
         """The values of the interpolating polynomials at the points of `spread`."""

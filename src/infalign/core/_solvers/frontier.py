@@ -3,7 +3,8 @@
 On the axis of ranks an optimum is f = b (ε + a(s)) (`ranks`), where a changes slowly with the
 budget, even where the mass moves by orders of magnitude on the axis of quantiles. Polynomials in
 κ + log κ through the last few optima predict the next one so closely that Newton's method needs a
-step or two.
+step or two. While there are few, steps of the iteration on ranks improve the prediction. Smaller
+budgets need fewer panels, so panels are joined on the way.
 """
 
 from collections.abc import Sequence
@@ -15,29 +16,51 @@ from infalign import _check
 from infalign._look import Rows, label
 from infalign.core._interface import AbstractProcedure, RankProcedure
 from infalign.core._policies import Curve
-from infalign.core._quadrature import FROM_LEFT, NODES, ORDER, Panels, through
+from infalign.core._quadrature import FROM_LEFT, ORDER, through
 
-from .newton import Budget, Iterate, Problem, quench
-from .point import Optimum, solve_near
+from .newton import Budget, Iterate, Problem, State
+from .point import Optimum, missed, solve_near
 from .rank import solve
-from .ranks import CUTS, STEEP, Area, Tilt
+from .ranks import CUTS, STEEP, Area, Tilt, between, lowest, on_quantiles
 from .starts import RESOLUTION
 
-FEWEST, MOST = 2, 8
-"""Numbers of optima through which polynomials are drawn."""
+MOST = 8
+"""Largest number of optima through which polynomials are drawn."""
+
+NEAR = 1.0
+"""Largest step in time from a single optimum."""
+
+ENOUGH = 5
+"""Number of optima from which polynomials predict well; with fewer, steps of the iteration on ranks
+improve the prediction."""
 
 UNEVEN = 3.0
 """Largest ratio of the step to the next budget to the steps before it: polynomials do not reach
 far."""
 
+MOST_FAILURES = 2
+"""Number of failures in a row after which other panels are taken."""
+
 EMPTY = 1e-9
 """Mass below a panel up to which the panels below it count as empty."""
+
+OFTEN = 8
+"""Number of optima after which panels that are no longer needed are joined."""
+
+MANY = 25
+"""Number of panels up to which joining them is not worth the effort."""
+
+JOINS = 2
+"""Number of times that neighboring panels are joined."""
 
 FINELY = RESOLUTION / 5
 """Error of a panel above which it is cut from the start, since another budget's optimum would need
 it cut."""
 
-CLOSELY = 1e-9
+VERY_FINELY = FINELY / 10
+"""Error of two neighboring panels as one up to which they are joined."""
+
+CLOSELY = 1e-7
 """Relative error of the KL at which a prediction is accurate enough."""
 
 
@@ -62,17 +85,19 @@ def frontier(
     """The optimal policy at each of several KL budgets, for a procedure and an opponent with one
     optimum at each."""
     series: Series | None = None
-    optima = {}
+    optima, failures = {}, 0
     # Downward, since the largest budget's optimum needs the finest panels.
     for kl in sorted({_check.positive("kl", kl) for kl in kls}, reverse=True):
-        optimum = None
+        optimum: Optimum | None = None
         if series is not None and series.reaches(kl):
             optimum = series.next(kl)
-            series = None if optimum is None else series
+            failures = failures + 1 if optimum is None else 0
+            # More optima may help the polynomials; else the panels do not suit.
+            series = None if failures == MOST_FAILURES else series
         if optimum is None:
             optimum = solve(procedure, against, kl=kl)
         if series is None:
-            series = Series(procedure, against, optimum)
+            series, failures = Series(procedure, against, optimum), 0
         series.remember(optimum)
         optima[kl] = optimum
     return Optima(optima[kl] for kl in kls)
@@ -91,23 +116,32 @@ class Series:
         rough = curve.grid.unresolved(rate) * curve.cdf_at_edges[1:] > FINELY
         finer = curve.grid.cut(rough)
         curve = Curve(finer, curve.grid.interpolate(curve.log_density, finer))
+        problem = Problem(procedure, against, Budget(first.kl))
+        iterate = Iterate(
+            finer, curve.log_density - curve.log_density.max(), float(np.log(first.beta))
+        )
+        for start in (0, 1) * JOINS:  # starts leave more panels than are needed
+            at = _unneeded(problem, iterate, np.arange(start, len(iterate.grid) - 1, 2))
+            iterate = Iterate(*iterate.grid.joined(at, iterate.y), iterate.log_beta)
+        curve = Curve(iterate.grid, iterate.y)
         below, above = _cdf(curve)
         empty = int(np.searchsorted(below, EMPTY, "right")) - 1
-        self.low = curve.grid.edges[: empty + 1] / max(curve.grid.edges[empty], 1e-300)
-        """Edges of the empty panels at low quantiles, as shares of the last one. Together they are
-        the first panel of ranks."""
+        self.low = None if not empty else lowest(problem, float(curve.grid.edges[empty]))
+        """Edges that cut the first panel of quantiles, as shares of its width, if it is empty."""
         if empty:
             below, above = np.append(0.0, below[empty:]), np.append(1.0, above[empty:])
-        self.empty, self.ranks = bool(empty), _panels(below, above)
-        self.x = -float(curve.log_density[0, 0] + np.log(first.beta))
-        """−log ε of the last optimum, or near it."""
+        self.empty, self.ranks = bool(empty), between(below, above)
+        x = -float(curve.log_density[0, 0] + np.log(first.beta))
+        self.roots = [(_time(first.kl), float(np.arcsinh(x)))]
+        """Times, and arsinh x at them, x = −log ε: x may change by orders of magnitude."""
         self.times: list[float] = []
         self.areas: list[np.ndarray] = []
-        """a at the nodes of `ranks` and at the end of the first panel; and log A."""
+        """a at the nodes of `ranks`; log a at the end of the first panel; and log A."""
 
     def reaches(self, kl: float) -> bool:
         """Whether polynomials through the last optima reach this budget."""
-        return len(self._used(_time(kl))) >= FEWEST
+        time = _time(kl)
+        return len(self._used(time)) > 1 or self.times[-1] - time <= NEAR
 
     def next(self, kl: float) -> Optimum | None:
         """The optimum at a budget, from its prediction."""
@@ -134,39 +168,69 @@ class Series:
             offset = np.where(s < 0.5, s - below[panel], above[panel] - from_1)
             values = through(at, areas / edges[-1], 2 * offset / mass[panel] - 1, panel)
         # a is nearly linear up to the end of the first panel and a little beyond.
-        first = values.flat[0] * ranks.edges[1] / s.flat[0]
+        near_0 = np.searchsorted(curve.cdf.ravel(), ranks.edges[1])
+        first = ranks.edges[1] * rate.flat[near_0] if self.empty else 1.0
         values = np.append(np.ones(ORDER if self.empty else 0), values)  # not used in the first
-        self.times = [*self.times, _time(curve.kl)][-MOST:]
-        self.areas = [*self.areas, np.append(values, [first, np.log(edges[-1])])][-MOST:]
+        self.times = [*self.times, _time(curve.kl)]
+        values = np.append(values, np.log([first / edges[-1], edges[-1]]))
+        self.areas = [*self.areas, values][-MOST:]
+        if len(self.times) % OFTEN == 0 and len(self.ranks) > MANY:
+            self._coarsen(optimum)
+
+    def _coarsen(self, optimum: Optimum) -> None:
+        """Join panels that the last optimum does not need, since smaller budgets need fewer."""
+        problem = Problem(self.procedure, self.against, Budget(optimum.kl))
+        iterate = Iterate(optimum.curve.grid, optimum.exponent, float(np.log(optimum.beta)))
+        for start in (0, 1):
+            first = len(iterate.grid) - len(self.ranks)
+            if first != (0 if self.low is None else len(self.low) - 2):
+                return  # cut for this optimum alone
+            at = np.arange(first + self.empty + start, len(iterate.grid) - 1, 2)
+            at = _unneeded(problem, iterate, at)
+            iterate = Iterate(*iterate.grid.joined(at, iterate.y), iterate.log_beta)
+            areas = np.array(self.areas)
+            a = areas[:, :-2].reshape(len(areas), *self.ranks.nodes.shape)
+            ranks, a = self.ranks.joined(at - first, a)
+            self.areas = list(np.column_stack([a.reshape(len(areas), -1), areas[:, -2:]]))
+            self.ranks = ranks
 
     def _predicted(self, problem: Problem, time: float) -> Iterate | None:
         values = self._weights(time) @ np.array(self.areas[-len(self._used(time)) :])
-        first = float(values[-2]) if self.empty else 0.0
-        a = np.maximum(values[:-2], 0).reshape(self.ranks.nodes.shape)
+        first = float(np.exp(values[-2])) if self.empty else 0.0
+        a = np.maximum(values[:-2], first).reshape(self.ranks.nodes.shape)
         area = Area(self.ranks, a, float(np.exp(values[-1])), first)
-        self.x = area.root(problem, float("nan"), self.x, CLOSELY)
-        tilt = Tilt(area, self.x, area.scales(self.x)[0])
-        local, shares, below, above = tilt.quantiles()
-        at = through(2 * local / shares[:, None] - 1, np.broadcast_to(NODES, local.shape), NODES)
-        cdf = self.ranks.edges[:-1, None] + self.ranks.half * (1 + at)
-        if self.empty:
-            low = self.low[:-1] * below[1]
-            below, above = np.append(low, below[1:]), np.append(1 - low, above[1:])
-            cdf = np.concatenate([np.zeros((len(low), ORDER)), cdf[1:]])
-        above[0] = 1.0
-        grid = _panels(below, above)
-        if not (np.isfinite(cdf).all() and np.isfinite(grid.nodes).all()):
-            return None
-        cdf = np.clip(cdf, 0, 1)
-        rate = self.procedure.density(cdf) * self.against.density_on(grid)
-        rate *= np.exp(-tilt.log_beta)
-        quench(grid, rate)
-        return Iterate(grid, -grid.cumulate_down(rate)[0], tilt.log_beta)
+        x = area.root(problem, float("nan"), self._root(time), CLOSELY)
+        tilt = Tilt(area, x, area.scales(x)[0])
+        for _ in range(len(self._used(time)), ENOUGH):
+            area = self._iterated(problem, tilt)
+            x = area.root(problem, float("nan"), x, CLOSELY)
+            tilt = Tilt(area, x, area.scales(x)[0])
+        self.roots = [*self.roots[-1:], (time, float(np.arcsinh(x)))]
+        start = on_quantiles(problem, tilt, self.low)
+        if start is not None and self.low is not None:
+            last = len(start.grid) - len(self.ranks) + 1
+            self.low = start.grid.edges[: last + 1] / start.grid.edges[last]
+        return start
+
+    def _iterated(self, problem: Problem, tilt: Tilt) -> Area:
+        """The next step of the iteration on ranks."""
+        local, _, below, _ = tilt.quantiles()
+        quantiles = np.clip(below[:-1, None] + local, 0, 1)
+        rate = problem.procedure.density(self.ranks.nodes) * problem.against.density(quantiles)
+        values, edges = self.ranks.cumulate(rate)
+        first = float(edges[1] / edges[-1]) if self.empty else 0.0
+        return Area(self.ranks, np.maximum(values / edges[-1], 0), float(edges[-1]), first)
+
+    def _root(self, time: float) -> float:
+        """About −log ε at a time."""
+        (first, x), (last, end) = self.roots[0], self.roots[-1]
+        ahead = (time - last) / (last - first) if last != first else 0.0
+        return float(np.sinh(end + ahead * (end - x)))
 
     def _used(self, time: float) -> list[float]:
         """The times of the optima that help: those with steps between them that are not much
         smaller than the step from the last one to `time`."""
-        times, used = self.times[::-1], 1
+        times, used = self.times[: -MOST - 1 : -1], 1
         while used < len(times) and times[0] - time <= UNEVEN * (times[used] - times[used - 1]):
             used += 1
         return times[:used][::-1]
@@ -195,18 +259,20 @@ def _gentle(optimum: Optimum) -> Curve:
     return curve
 
 
+def _unneeded(problem: Problem, iterate: Iterate, at: np.ndarray) -> np.ndarray:
+    """Those of the panels `at` that need not end where the next one begins."""
+    grid, y = iterate.grid.joined(at, iterate.y)
+    opponent = problem.against.density_on(grid)
+    with np.errstate(all="ignore"):  # panels that overflow are not joined
+        state = State(problem, Iterate(grid, y, iterate.log_beta), opponent)
+        fine = missed(state) <= VERY_FINELY
+        fine &= (np.ptp(y, axis=1) <= STEEP) | (state.curve.cdf[:, -1] <= EMPTY)
+    return at[fine[at - np.arange(len(at))]]
+
+
 def _cdf(curve: Curve) -> tuple[np.ndarray, np.ndarray]:
     """F and 1 − F at the edges."""
     return curve.cdf_at_edges, curve.grid.cumulate_down(curve.density)[1]
-
-
-def _panels(below: np.ndarray, above: np.ndarray) -> Panels:
-    """Panels between edges, given by their distances from 0 and from 1, the smaller of which is
-    exact."""
-    edges = np.where(below < 0.5, below, 1 - above)
-    distances = np.where(below < 0.5, 1 - below, above)
-    edges[-1] = 1.0
-    return Panels(edges, distances)
 
 
 def _time(kl: float) -> float:

@@ -38,6 +38,9 @@ LOG_BETA_STEP = 2.0
 SHORTEST = 0.01
 """Shortest fraction of a Newton step that the line search tries."""
 
+REUSES = 2
+"""Number of steps in which a linearization should lead to a solution if it is used again."""
+
 Values = Float[np.ndarray, "panels nodes"]
 """A function at the nodes of a quadrature."""
 
@@ -49,8 +52,11 @@ class Strength:
     def residual(self, curve: Curve) -> float:
         return 0.0
 
-    def row(self, curve: Curve, change: np.ndarray) -> np.ndarray:
-        return np.array([0.0, 1.0, 0.0])
+    def slopes(self, curve: Curve, change: np.ndarray) -> np.ndarray:
+        return np.array([0.0, 1.0])
+
+    def rest(self, curve: Curve, change: np.ndarray, now: Curve) -> float:
+        return 0.0
 
 
 @dataclass(frozen=True)
@@ -63,16 +69,26 @@ class Budget:
     def residual(self, curve: Curve) -> float:
         return curve.kl / self.kl - 1
 
-    def row(self, curve: Curve, change: np.ndarray) -> np.ndarray:
-        """The coefficients of (c, δ log β, 1) in δKL − (κ − KL) = 0.
+    def slopes(self, curve: Curve, change: np.ndarray) -> np.ndarray:
+        """The coefficients of c and δ log β in δKL − (κ − KL) = 0.
 
         δf = f (δy − c) integrates to 0, so δKL = ∫ δf log f = ∫ f log f δy − c ∫ f log f.
 
-        - `change`: coefficients of δy at the nodes, (panels, nodes, 3).
+        - `change`: coefficients of δy at the nodes, (panels, nodes, 2).
+        """
+        log_mass = (curve.grid.weights * curve.density * curve.log_density).ravel()
+        slopes = log_mass @ change.reshape(-1, 2)
+        slopes[0] -= log_mass.sum()
+        return slopes
+
+    def rest(self, curve: Curve, change: np.ndarray, now: Curve) -> float:
+        """The part of that equation that contains neither.
+
+        - `change`: the same part of δy at the nodes.
+        - `now`: the policy that is to change; `curve` is where the equation was linearized.
         """
         log_mass = curve.grid.weights * curve.density * curve.log_density
-        row = log_mass.ravel() @ change.reshape(-1, 3)
-        return row - [log_mass.sum(), 0, self.kl - curve.kl]
+        return float(np.vdot(log_mass, change)) + now.kl - self.kl
 
 
 @dataclass(frozen=True)
@@ -104,9 +120,11 @@ def quench(grid: Panels, rate: Values) -> Bool[np.ndarray, "panels"]:
     Against worst-of-n the rate at low quantiles may exceed 10²⁰ without any effect, since the
     density there has long underflowed to 0. Polynomials through such values would overshoot.
     """
-    at_right = np.cumsum((grid.weights * rate).sum(1)[::-1])[::-1]
-    alive = np.append(at_right[1:], 0.0) < EMPTY
-    rate[~alive] = 0
+    at_right = np.zeros(len(grid))
+    np.cumsum(grid.totals(rate)[:0:-1], out=at_right[-2::-1])
+    alive = at_right < EMPTY
+    if not alive.all():
+        rate[~alive] = 0
     return alive
 
 
@@ -125,98 +143,128 @@ class State:
         # Relative where |y| is large: the density is 0 there, and only y's leading digits matter.
         relative = float(np.abs(self.residual / (1 + np.abs(self.y))).max())
         self.error = max(relative, abs(problem.condition.residual(self.curve)))
+        self.linear: Linearization | None = None
+        """The linearization that led here, and the share of the error that its step left."""
+        self.shrinkage = 1.0
 
     def _over_beta(self, law: Values) -> Values:
         """`law` times g/β: the rate r from h(F), its slope from h'(F)."""
         return law * self.opponent * np.exp(-self.log_beta)
+
+    def slope(self) -> Values:
+        """s = h'(F) g / β, the slope of the rate in F."""
+        slope = self._over_beta(self.problem.procedure.slope(self.curve.cdf))
+        slope[~self.alive] = 0
+        return slope
 
     def moved(self, change: Values, log_beta: float, length: float) -> "State":
         """The state after the fraction `length` of a Newton step."""
         y, log_beta = self.y + length * change, self.log_beta + length * log_beta
         return State(self.problem, Iterate(self.grid, y, log_beta), self.opponent)
 
-    def newton_step(self) -> tuple[Values, float]:
-        """Changes of y and log β that solve the linearized equations.
 
-        With the residual e = y + ∫_v^1 r, s = h'(F) g / β, D(v) = ∫₀^v f δy and c = D(1), which is
-        the change of log ∫ e^y, the linearization is δF = D − c F and
+class Linearization:
+    """The equations, linearized at a state and eliminated, so that they can be solved for the
+    residuals there or nearby.
 
-            z := δy + e = −∫_v^1 δr,    δr = s (D − c F) − r δ log β,    D' = f (z − e).
-        """
-        change, drop_z, drop_d = self._eliminated()
-        at_edges = _joined(drop_z, drop_d)
-        # δy at the nodes by (c, δ log β, 1), once z_R and D_R are known.
-        change = change[:, :, :2] @ at_edges[1:] + change[:, :, 2:]
-        # Two equations remain: D(1) = c, and the condition on β.
-        mass_row = at_edges[-1, 1] - [1, 0, 0]
-        rows = np.array([mass_row, self.problem.condition.row(self.curve, change)])
-        c, log_beta = np.linalg.solve(rows[:, :2], -rows[:, 2]).tolist()
-        return change @ [c, log_beta, 1.0], log_beta
+    With the residual e = y + ∫_v^1 r, s = h'(F) g / β, D(v) = ∫₀^v f δy and c = D(1), which is the
+    change of log ∫ e^y, the linearization is δF = D − c F and
 
-    def _eliminated(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """δy at a panel's nodes, and the drops of z and D across the panel, as linear functions.
+        z := δy + e = −∫_v^1 δr,    δr = s (D − c F) − r δ log β,    D' = f (z − e).
 
-        The last axis of each result holds the coefficients of (z_R, D_R, c, δ log β, 1), R the
-        panel's right edge. With the operators S = ∫_v^R s · and M = ∫_v^R f ·, which integrate from
-        the nodes to R, the linearization on the panel is D = D_R − M (z − e) and
+    On a panel, z and D depend on the rest of the axis through z_R and D_R, R the panel's right
+    edge. With the operators S = ∫_v^R s · and M = ∫_v^R f ·, which integrate from the nodes to R,
+    the linearization on the panel is D = D_R − M (z − e) and
 
-            (I − S M) z = z_R − S D_R + c S F + δ log β ∫_v^R r − S M e.
-        """
-        grid, curve = self.grid, self.curve
-        slope = self._over_beta(self.problem.procedure.slope(curve.cdf))
-        slope[~self.alive] = 0
+        (I − S M) z = z_R − S D_R + c S F + δ log β ∫_v^R r − S M e.
+    """
+
+    def __init__(self, state: State) -> None:
+        grid, curve = state.grid, state.curve
+        self.curve, self.condition = curve, state.problem.condition
+        slope = state.slope()
         to_right = grid.half[:, :, None] * TO_RIGHT
         by_slope, by_mass = to_right * slope[:, None, :], to_right * curve.density[:, None, :]
-        known = np.empty((len(grid), ORDER, 5))
+        coupled = by_slope @ by_mass
+        inverse = np.linalg.inv(np.eye(ORDER) - coupled)
+        self.by_residual = inverse @ coupled
+        # z = δy + e by (z_R, D_R, c, δ log β).
+        known = np.empty((len(grid), ORDER, 4))
         known[:, :, 0] = 1
         known[:, :, 1] = -by_slope.sum(2)
         known[:, :, 2] = (by_slope @ curve.cdf[:, :, None])[:, :, 0]
-        known[:, :, 3] = (to_right @ self.rate[:, :, None])[:, :, 0]
-        known[:, :, 4] = -(by_slope @ (by_mass @ self.residual[:, :, None]))[:, :, 0]
-        change = np.linalg.solve(np.eye(ORDER) - by_slope @ by_mass, known)  # z
-        change[:, :, 4] -= self.residual  # δy = z − e
-        d = -(by_mass @ change)
-        d[:, :, 1] += 1
-        d_rate = slope[:, :, None] * d  # δr = s (D − c F) − r δ log β
-        d_rate[:, :, 2] -= slope * curve.cdf
-        d_rate[:, :, 3] -= self.rate
-        drop_z = (grid.weights[:, None, :] @ d_rate)[:, 0]
-        drop_d = ((grid.weights * curve.density)[:, None, :] @ change)[:, 0]
-        return change, drop_z, drop_d
+        known[:, :, 3] = state.rate @ TO_RIGHT.T * grid.half
+        change = inverse @ known
+        # The drops of z and D across a panel, by δy at its nodes and by the same four.
+        weighted = grid.weights * slope
+        self.drops = np.empty((len(grid), 2, ORDER))
+        self.drops[:, 0] = -(weighted[:, None, :] @ by_mass)[:, 0]
+        self.drops[:, 1] = grid.weights * curve.density
+        drops = self.drops @ change
+        drops[:, 0, 1] += weighted.sum(1)
+        drops[:, 0, 2] -= (weighted * curve.cdf).sum(1)
+        drops[:, 0, 3] -= (grid.weights * state.rate).sum(1)
+        self.join = Joined(drops[:, :, :2])
+        at_edges = self.join.solve(drops[:, :, 2:])
+        # Once z_R and D_R are known, δy depends on c and δ log β alone.
+        self.by_edge = change[:, :, :2]
+        self.change = self.by_edge @ at_edges[1:] + change[:, :, 2:]
+        # Two equations determine them: D(1) = c, and the condition on β.
+        mass_row = at_edges[-1, 1] - [1, 0]
+        self.rows = np.array([mass_row, self.condition.slopes(curve, self.change)])
+
+    def step(self, state: State) -> tuple[Values, float]:
+        """Changes of y and log β that solve the linearized equations for a state's residuals."""
+        residual = state.residual[:, :, None]
+        change = -(self.by_residual @ residual) - residual
+        at_edges = self.join.solve(self.drops @ change)
+        change = (self.by_edge @ at_edges[1:] + change)[:, :, 0]
+        rest = [at_edges[-1, 1, 0], self.condition.rest(self.curve, change, state.curve)]
+        c, log_beta = np.linalg.solve(self.rows, -np.array(rest)).tolist()
+        return self.change @ [c, log_beta] + change, log_beta
 
 
-def _joined(drop_z: np.ndarray, drop_d: np.ndarray) -> np.ndarray:
-    """z and D at every edge by (c, δ log β, 1), shape (panels + 1, 2, 3).
-
-    - `drop_z`, `drop_d`: their drops across each panel by (z_R, D_R, c, δ log β, 1).
+class Joined:
+    """z and D at every edge, from their drops across the panels.
 
     D(0) = 0 and z(1) = 0 are imposed at opposite ends, and the system is solved as the two-point
     problem that it is: a recursion from one end would amplify errors.
     """
-    count = len(drop_z)
-    # Unknowns z₀, D₀, z₁, D₁, …. Equations: D₀ = 0; for panel p with edges p and p + 1
-    #     z_p − z_{p+1} + drop_z = 0,   D_p − D_{p+1} + drop_d = 0;   z = 0 at the last edge.
-    # Entry (i, j) of the matrix is stored at band[2 + i − j, j]: two diagonals above the main one,
-    # one below. LAPACK needs another row on top as work space.
-    storage = np.zeros((5, 2 * count + 2))
-    band = storage[1:]
-    right = np.zeros((2 * count + 2, 3))
-    band[1, 1] = 1  # D₀
-    band[3, 0:-2:2] = 1  # z_p
-    band[1, 2::2] = drop_z[:, 0] - 1  # z_{p+1}
-    band[0, 3::2] = drop_z[:, 1]  # D_{p+1}
-    right[1:-1:2] = -drop_z[:, 2:]
-    band[3, 1:-1:2] = 1  # D_p
-    band[2, 2::2] = drop_d[:, 0]  # z_{p+1}
-    band[1, 3::2] = drop_d[:, 1] - 1  # D_{p+1}
-    right[2::2] = -drop_d[:, 2:]
-    band[3, -2] = 1  # z at the last edge
-    from scipy.linalg.lapack import dgbsv  # slow to import
 
-    _, _, solution, failed = dgbsv(1, 2, storage, right, overwrite_ab=True, overwrite_b=True)
-    if failed:
-        raise np.linalg.LinAlgError("The panels' equations are singular.")
-    return solution.reshape(count + 1, 2, 3)
+    def __init__(self, drops: np.ndarray) -> None:
+        """- `drops`: the drops of z and D across each panel by (z_R, D_R), (panels, 2, 2)."""
+        count = self.count = len(drops)
+        # Unknowns z₀, D₀, z₁, D₁, …. Equations: D₀ = 0; for panel p with edges p and p + 1
+        #     z_p − z_{p+1} + drop_z = 0,   D_p − D_{p+1} + drop_d = 0;   z = 0 at the last edge.
+        # Entry (i, j) of the matrix is stored at band[2 + i − j, j]: two diagonals above the main
+        # one, one below. LAPACK needs another row on top as work space.
+        storage = np.zeros((5, 2 * count + 2))
+        band = storage[1:]
+        band[1, 1] = 1  # D₀
+        band[3, 0:-2:2] = 1  # z_p
+        band[1, 2::2] = drops[:, 0, 0] - 1  # z_{p+1}
+        band[0, 3::2] = drops[:, 0, 1]  # D_{p+1}
+        band[3, 1:-1:2] = 1  # D_p
+        band[2, 2::2] = drops[:, 1, 0]  # z_{p+1}
+        band[1, 3::2] = drops[:, 1, 1] - 1  # D_{p+1}
+        band[3, -2] = 1  # z at the last edge
+        from scipy.linalg.lapack import dgbtrf  # slow to import
+
+        self.factors, self.pivots, failed = dgbtrf(storage, 1, 2, overwrite_ab=True)
+        if failed:
+            raise np.linalg.LinAlgError("The panels' equations are singular.")
+
+    def solve(self, drops: np.ndarray) -> np.ndarray:
+        """z and D at every edge, (panels + 1, 2, columns).
+
+        - `drops`: the known parts of the drops, (panels, 2, columns).
+        """
+        from scipy.linalg.lapack import dgbtrs  # slow to import
+
+        right = np.zeros((2 * self.count + 2, drops.shape[2]))
+        right[1:-1] = -drops.reshape(-1, drops.shape[2])
+        solution, _ = dgbtrs(self.factors, 1, 2, right, self.pivots)
+        return solution.reshape(self.count + 1, 2, -1)
 
 
 def newton(state: State, tolerance: float = TOLERANCE) -> State | None:
@@ -226,7 +274,10 @@ def newton(state: State, tolerance: float = TOLERANCE) -> State | None:
         if state.error <= tolerance:
             return state
         try:
-            change, log_beta = state.newton_step()
+            # Near the solution, the last linearization serves once more.
+            serves = state.error * state.shrinkage**REUSES <= TOLERANCE
+            linear = state.linear if state.linear and serves else Linearization(state)
+            change, log_beta = linear.step(state)
         except np.linalg.LinAlgError:
             return None
         if not (np.isfinite(log_beta) and np.isfinite(change).all()):
@@ -239,5 +290,6 @@ def newton(state: State, tolerance: float = TOLERANCE) -> State | None:
             length /= 2
             if length < SHORTEST:
                 return state if state.error <= AT_ROUNDING else None
+        trial.linear, trial.shrinkage = linear, trial.error / state.error
         state = trial
     return state if state.error <= AT_ROUNDING else None

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from infalign._look import Pictured, Shown
-from infalign.core._policies import Curve
+from infalign.core._policies import RARE, Curve
 from infalign.core._quadrature import NODES
 from infalign.core._shapes import Float
 
@@ -60,14 +60,18 @@ class Optimum(Shown, Pictured):
         """The optimum of a solved state."""
         curve, grid, problem = state.curve, state.grid, state.problem
         rate = problem.procedure.density(curve.cdf) * state.opponent
+        selected = problem.procedure.selected_cdf(grid, curve.density, curve.cdf)
+        losses = grid.integrate(selected * state.opponent)
         return cls(
             curve,
             gradient=grid.cumulate(rate)[0],
             exponent=-grid.cumulate_down(state.rate)[0],
             beta=float(np.exp(state.log_beta)),
-            win_rate=curve.win_rate(problem.procedure, problem.against),
+            win_rate=1 - losses
+            if 1 - losses > RARE
+            else curve.win_rate(problem.procedure, problem.against),
             kl=curve.kl,
-            losses=grid.integrate(problem.procedure.cdf(curve.cdf) * state.opponent),
+            losses=losses,
         )
 
 
@@ -82,7 +86,7 @@ def solve_near(problem: Problem, start: Iterate) -> State | None:
             state = newton(State(problem, start, opponent), ROUGHLY)
             if state is None:
                 return None
-            rough = _missed(state) > RESOLUTION
+            rough = missed(state) > RESOLUTION
             if not rough.any():
                 return newton(state)
             finer = start.grid.cut(rough)
@@ -90,7 +94,7 @@ def solve_near(problem: Problem, start: Iterate) -> State | None:
     return None
 
 
-def _missed(state: State) -> Float[np.ndarray, "panels"]:
+def missed(state: State) -> Float[np.ndarray, "panels"]:
     """Mass, and share of the losses 1 − W = ∫ H(F) dG, that each panel may miss.
 
     β is proportional to the losses, which may all come from a region with little mass.

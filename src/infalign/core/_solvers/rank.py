@@ -40,6 +40,10 @@ FARTHEST = 700.0
 NO_LOSSES = 1e-290
 """Share of comparisons lost below which the win rate is 1 and β is near the smallest double."""
 
+RARE_LOSSES = 1e-15
+"""Share of comparisons lost below which the tilts of the reference are too far from a policy that
+selects its worst response."""
+
 NEARLY_ALL = 12
 """Number of halvings of panels toward both ends, for the losses of a simple policy."""
 
@@ -67,8 +71,11 @@ def solve(
     return path.at_kl(_check.positive("kl", kl))
 
 
-def _starts(problem: Problem, kl: float) -> list[Callable[[], Iterate | None]]:
-    """Starts at a budget, the most promising first."""
+def _starts(problem: Problem, kl: float, losses: float = 1.0) -> list[Callable[[], Iterate | None]]:
+    """Starts at a budget, the most promising first.
+
+    - `losses`: about 1 − W of the optimum.
+    """
     procedure, against = problem.procedure, problem.against
     by_rank = partial(iterated, problem)
     tilts = [partial(tilted_reference, problem, kl, steps) for steps in IMPROVEMENTS]
@@ -76,7 +83,10 @@ def _starts(problem: Problem, kl: float) -> list[Callable[[], Iterate | None]]:
         return [by_rank, *tilts]
     few, undamped, damped = tilts
     concave = procedure.density(np.zeros(1))[0] > procedure.density(np.ones(1))[0]
-    return [undamped, damped, few, by_rank] if concave else [damped, few, undamped, by_rank]
+    if not concave:
+        return [damped, few, undamped, by_rank]
+    tilts = [undamped, damped, few]
+    return [by_rank, *tilts] if losses < RARE_LOSSES else [*tilts, by_rank]
 
 
 class Path:
@@ -88,9 +98,10 @@ class Path:
 
     def at_kl(self, kl: float) -> Optimum:
         """The optimum at a budget."""
-        if self._spent_at_the_top(kl) < NO_LOSSES:
+        losses = self._spent_at_the_top(kl)
+        if losses < NO_LOSSES:
             raise self._beyond(f"kl={kl:g}", kl)
-        first, *others = _starts(self._problem(Budget(kl)), kl)
+        first, *others = _starts(self._problem(Budget(kl)), kl, losses)
         state = (
             self._started(kl, [first])
             or self._transported(Goal(kl=kl))

@@ -17,8 +17,8 @@ import numpy as np
 from infalign.core._interface import AbstractProcedure
 from infalign.core._quadrature import FROM_LEFT, NODES, Panels, through
 
-from .newton import Budget, Iterate, Problem, Values
-from .starts import laws_grid
+from .newton import Budget, Iterate, Problem, Values, quench
+from .starts import ROUGH_LOG, laws_grid
 
 STEPS = 8
 """Largest number of steps."""
@@ -47,6 +47,9 @@ ROUGHLY = 1e-3
 
 EXACTLY = 1e-11
 """That error if the first step is the solution."""
+
+MOST_LOW = 40
+"""Number of panels without mass at low quantiles above which they are not cut any more."""
 
 LONGEST = 20.0
 """Longest Newton step in log ε, unless log ε itself is far longer."""
@@ -207,12 +210,13 @@ def iterated(problem: Problem, log_beta: float = float("nan")) -> Iterate | None
             continue
         steps += 1
         if uncoupled or steps == STEPS or abs(tilt.log_beta - last) < SETTLED:
-            start = _on_quantiles(tilt, local, shares, below, above)
-            return (
-                start
-                if isinstance(problem.condition, Budget)
-                else replace(start, log_beta=log_beta)
-            )
+            if area.first and not suit(problem.against):
+                start = on_quantiles(problem, tilt, lowest(problem, float(below[1])))
+            else:
+                start = _on_quantiles(tilt, local, shares, below, above)
+            if start is None or isinstance(problem.condition, Budget):
+                return start
+            return replace(start, log_beta=log_beta)
         last = tilt.log_beta
 
 
@@ -226,6 +230,57 @@ def _ranks(problem: Problem) -> Panels:
     return Panels(edges, np.concatenate([[1.0], 1 - low, grid.distances[1:]]))
 
 
+def lowest(problem: Problem, width: float) -> np.ndarray:
+    """Edges of panels up to a quantile below which there is next to no mass, as shares of it: there
+    the log-density follows the opponent's law."""
+    edges = laws_grid(problem.procedure, problem.against).edges
+    return np.append(edges[edges < width] / width, 1.0)
+
+
+def on_quantiles(problem: Problem, tilt: Tilt, low: np.ndarray | None) -> Iterate | None:
+    """The gradient at a tilt, divided by its β, on panels of quantiles; None if double precision
+    cannot represent it.
+
+    - `low`: edges that cut the first panel, which holds next to no mass, as shares of its width;
+      it is cut further where the gradient is steep.
+    """
+    local, shares, below, above = tilt.quantiles()
+    at = through(2 * local / shares[:, None] - 1, np.broadcast_to(NODES, local.shape), NODES)
+    ranks = tilt.area.grid
+    cdf = np.clip(ranks.edges[:-1, None] + ranks.half * (1 + at), 0, 1)
+    above[0] = 1.0
+    if not (np.isfinite(cdf).all() and np.isfinite(below).all()):
+        return None
+    law, edges = problem.procedure.density(cdf), (below, above)
+    if low is not None:
+        law[0] = problem.procedure.density(np.zeros(1))
+    while True:
+        if low is not None:
+            inside = low[:-1] * below[1]
+            edges = np.append(inside, below[1:]), np.append(1 - inside, above[1:])
+        grid = between(*edges)
+        empty = len(grid) - len(law)  # panels added to the first
+        laws = law if low is None else law[np.r_[np.zeros(empty, int), 0 : len(law)]]
+        rate = laws * problem.against.density_on(grid) * np.exp(-tilt.log_beta)
+        quench(grid, rate)
+        if low is None or len(low) > MOST_LOW:
+            break
+        coarse = np.flatnonzero(grid.unresolved(rate)[: len(low) - 1] > ROUGH_LOG)
+        if not coarse.size:
+            break
+        low = np.insert(low, coarse + 1, (low[coarse] + low[coarse + 1]) / 2)
+    return Iterate(grid, -grid.cumulate_down(rate)[0], tilt.log_beta)
+
+
+def between(below: np.ndarray, above: np.ndarray) -> Panels:
+    """Panels between edges, given by their distances from 0 and from 1, the smaller of which is
+    exact."""
+    edges = np.where(below < 0.5, below, 1 - above)
+    distances = np.where(below < 0.5, 1 - below, above)
+    edges[-1] = 1.0
+    return Panels(edges, distances)
+
+
 def _on_quantiles(
     tilt: Tilt, local: Values, shares: np.ndarray, below: np.ndarray, above: np.ndarray
 ) -> Iterate:
@@ -236,7 +291,5 @@ def _on_quantiles(
         # a is linear there, and then so is y in v.
         low = np.logaddexp(-tilt.x, np.log(tilt.area.first))
         y[0] = -tilt.x + (1 + NODES) / 2 * (low + tilt.x)
-    edges = np.where(below < 0.5, below, 1 - above)
-    edges[0], edges[-1], above[0] = 0.0, 1.0, 1.0
-    edges_in = Panels(edges, np.where(below < 0.5, 1 - below, above))
-    return Iterate(edges_in, y - np.log1p(np.exp(-tilt.x)), tilt.log_beta)
+    above[0] = 1.0
+    return Iterate(between(below, above), y - np.log1p(np.exp(-tilt.x)), tilt.log_beta)
