@@ -9,6 +9,7 @@ from infalign import (
     BestOfN,
     Exponential,
     Identity,
+    Mixture,
     OrderStatistic,
     Rewind,
     Sampling,
@@ -18,7 +19,7 @@ from infalign import (
     compare,
     design,
 )
-from infalign.core import FewSamples, _few_samples
+from infalign.core import FewSamples, _few_samples, best_exponential
 from infalign.core._cell_integrals import Layout
 from infalign.core._random_cells import expected
 
@@ -172,3 +173,27 @@ def test_large_budgets_are_spent_or_refused_with_the_reason(procedure, kl):
         assert f"not resolved at kl={kl:g}" in str(error)
     else:
         assert best.kl == pytest.approx(kl, rel=1e-9) and best.win_rate > 0.9
+
+
+@pytest.mark.parametrize(
+    ("procedure", "kl"), [(BestOfN(8), 0.5), (BestOfN(8), 3.0), (WorstOfN(8), 0.5)]
+)
+def test_beta_is_what_a_nat_adds_to_the_win_rate(procedure, kl):
+    less, best, more = (design(procedure, kl=k, samples=64) for k in (0.95 * kl, kl, 1.05 * kl))
+    assert best.beta == pytest.approx(
+        (more.win_rate - less.win_rate) / (more.kl - less.kl), rel=0.05
+    )
+
+
+def test_a_budget_inside_a_jump_has_its_best_table():
+    procedure = Mixture((BestOfN(8), WorstOfN(8)), (0.5, 0.5))
+    best = design(procedure, kl=1.0, samples=64)
+    exact, (_, plain) = design(procedure, kl=1.0), compare(procedure, [Identity()], kl=1.0)
+    # A table that is optimal for a price of KL is .734, like the identity.
+    assert plain.win_rate + 0.004 < best.win_rate < exact.win_rate
+
+
+def test_a_table_is_no_worse_than_the_best_exponential_at_large_budgets():
+    for procedure, kl in ((BestOfN(16), 2.0), (BestOfN(32), 4.0)):
+        best, other = compare(procedure, [best_exponential], kl=kl, samples=64)
+        assert other.win_rate < best.win_rate + 3 * best.stderr

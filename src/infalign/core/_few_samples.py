@@ -241,7 +241,10 @@ class FewSamples(Shown):
             _check.budget(kl, beta)
             strength = _check.positive("beta", beta)
             return solve(guess, Cost(strength)) * strength, strength
-        strength, exponents = start_beta, guess
+        # β for exact quantiles may be smaller by orders of magnitude.
+        strength, exponents = _price(widths, guess, procedure, against), guess
+        if not strength > 0:
+            raise SolveError(self._unresolved(kl, beta))
         for _ in range(MOST_COSTS):
             # These few prompts spend somewhat more or less than all.
             budget = kl + _spent(widths, exponents) - expected(exponents).kl
