@@ -10,6 +10,7 @@ import io
 import re
 import shutil
 import sys
+from dataclasses import is_dataclass
 from types import SimpleNamespace
 
 import numpy as np
@@ -461,7 +462,7 @@ def outcome(template, tmp_path, monkeypatch, capsys):
 
     def record(name, result=lambda *a, **k: None):
         def call(*arguments, **settings):
-            recorded.append((name, repr(arguments), repr(settings)))
+            recorded.append((name, whole(arguments), whole(settings)))
             return result(*arguments, **settings)
 
         return call
@@ -523,6 +524,17 @@ def outcome(template, tmp_path, monkeypatch, capsys):
         return code, printed.err, (code, printed.out, sent, files)
 
     return call
+
+
+def whole(value) -> str:
+    """A value with everything it holds; a `repr` is made to fit on a screen."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return f"{type(value).__name__}({whole(vars(value))})"
+    if isinstance(value, dict):
+        return repr({key: whole(held) for key, held in value.items()})
+    if isinstance(value, list | tuple):
+        return repr([whole(held) for held in value])
+    return repr(value)
 
 
 def line(command, mode, *more):
