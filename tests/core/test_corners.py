@@ -146,7 +146,7 @@ def test_an_error_of_a_softened_design_says_how_far_it_came(monkeypatch):
         return newton(state) if state.condition.kl < 0.01 else None
 
     monkeypatch.setattr(soft, "_newton", reaching)
-    with pytest.raises(ia.SolveError, match=r"followed up to kl=0.00\d+ at beta=2\.8"):
+    with pytest.raises(ia.SolveError, match=r"ended at kl=0.00\d+, beta=2\.8"):
         ia.design(SoftBestOfN(4, 0.2), kl=0.5)
 
 

@@ -231,8 +231,8 @@ class Path:
             )
         elif self.waypoints:
             reason = (
-                f"it could be followed up to kl={self.waypoints[-1].kl:.4g}, beyond which the "
-                "solver does not converge"
+                f"a walk from small budgets ended at kl={self.waypoints[-1].kl:.4g}, and starts "
+                "near the answer do not converge"
             )
         else:
             reason = "the solver does not converge"

@@ -78,8 +78,8 @@ def solve_softened(
                 state, last = _at_beta(system, beta)
         if state is None:
             followed = (
-                f"it could be followed up to kl={last.curve.kl:.4g} at "
-                f"beta={np.exp(last.log_beta):.2g}, beyond which the solver does not converge"
+                f"a walk from small budgets ended at kl={last.curve.kl:.4g}, "
+                f"beta={np.exp(last.log_beta):.2g}, and starts near the answer do not converge"
                 if last is not None
                 else "the solver does not converge"
             )
