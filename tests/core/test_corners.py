@@ -1,5 +1,7 @@
 """Designs at the corners: budgets, laws and opponents at which a solver may fail or be wrong."""
 
+import math
+
 import numpy as np
 import pytest
 from scipy.special import expit
@@ -160,3 +162,14 @@ def test_a_table_has_a_kink_where_the_opponent_s_law_jumps():
     best = ia.design(OrderStatistic(11, 6), kl=0.7, against=Rewind(0.74, 11))
     assert best.transform.jumps == (0.74,)
     assert best.policy.kl == pytest.approx(best.kl, abs=1e-9)
+
+
+def test_a_narrow_maximum_that_no_ascent_reaches_is_returned():
+    d = ia.design(ia.WorstOfN(158), against=ia.BestOfN(7), beta=0.176)
+    assert d.win_rate - 0.176 * d.kl == pytest.approx(0.19266, abs=1e-5) and d.gap < 1e-9
+
+
+def test_a_scan_that_misses_a_better_policy_certifies_nothing():
+    against = ia.parse_procedure("best-of-poisson:8.087")
+    d = ia.design(ia.WorstOfN(69), against=against, kl=0.01877)
+    assert math.isnan(d.gap) or d.gap > 0.9  # a share e^-2 of the responses wins nearly always

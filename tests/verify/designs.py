@@ -17,6 +17,9 @@ MOST_DRAWS = 200
 COARSE = 50
 """Shots of a coarse scan."""
 
+NO_KL = 1e-25
+"""KLs below count alike, in nats: log f is rounded to 1e-16, and KL is its square."""
+
 BEYOND_DOUBLE = 1e-12
 """1 − W below which double precision cannot hold a win rate's digits."""
 
@@ -69,7 +72,7 @@ def judge(question: Question, design: ia.Design) -> Errors:
     asked = question.asked
     errors = {
         "win rate": abs(same.win_rate - design.win_rate),
-        "KL, relative": abs(design.kl / same.kl - 1),
+        "KL, relative": abs(design.kl - same.kl) / max(same.kl, NO_KL),
         "1 − W below 0 or KL below 0": max(design.win_rate - 1, -design.kl, 0.0),
         "what was asked, relative": abs(
             design.kl / asked["kl"] - 1 if "kl" in asked else design.beta / asked["beta"] - 1

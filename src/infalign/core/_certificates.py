@@ -16,11 +16,18 @@ from ._interface import AbstractProcedure, RankProcedure
 from ._policies import Curve
 from ._soft_procedures import Rewind
 from ._solvers.point import Optimum
+from ._solvers.rank import Path
 from ._solvers.rewind import rewind_objective
 from ._solvers.shots import SAME, stationary_points
 
 MISSED = 1e-9
 """Shortfall of a scan's best W − β KL above which the scan missed the optimum."""
+
+TOP_SHARES = 24
+"""Number of quantiles of policies that are the reference above one of them."""
+
+STRONGEST = 30.0
+"""Largest KL of such a policy, in nats."""
 
 SHAPE_POINTS = np.sort(
     np.concatenate([0.5 ** np.arange(1, 40), 1 - 0.5 ** np.arange(2, 40), np.linspace(0, 1, 2001)])
@@ -56,17 +63,29 @@ def certificate(
             displacement_gap(optimum, procedure, against),
             "duality: the win rate is concave in the policy's quantile function",
         )
+    witness = of_top_shares(procedure, against, optimum.beta)
     for far in (False, True):
         points = stationary_points(procedure, against, optimum.beta, far=far)
         gain = max([objective(p, optimum.beta) for p in points], default=np.nan)
+        missed = witness - gain > MISSED
         gain -= objective(optimum, optimum.beta)
-        if gain >= -MISSED:
+        if gain >= -MISSED and not missed:
             if not any(abs(p.kl - optimum.kl) < SAME * max(1, optimum.kl) for p in points):
                 points.append(optimum)
             number = f"{len(points)} stationary point{'s'[: len(points) > 1]}"
             return max(gain, 0.0), f"enumeration: {number} in a scan of shots"
-    # The scan missed the point to be certified.
+    # The scan missed the point to be certified, or a better one.
     return np.nan, "no certificate: the stationary points could not all be followed"
+
+
+def of_top_shares(procedure: RankProcedure, against: AbstractProcedure, beta: float) -> float:
+    """The largest W − β KL of the policies that are the reference above some quantile.
+
+    It bounds the optimum from below, so a scan whose points are all worse is not complete.
+    """
+    path, most = Path(procedure, against), min(1 / beta, STRONGEST)
+    costs = np.geomspace(1e-3 * most, most, TOP_SHARES)
+    return max(1 - path.spent_at_the_top(kl) - beta * kl for kl in costs)
 
 
 def objective(optimum: Optimum, beta: float) -> float:

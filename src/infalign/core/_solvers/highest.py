@@ -14,6 +14,7 @@ from infalign.errors import SolveError
 from .ascents import maxima, refined
 from .point import Optimum
 from .rank import Path, solve
+from .shots import stationary_points
 from .transport import FAR, NEAR, Chain, Goal
 
 UNDECIDED = 0.05
@@ -36,6 +37,8 @@ def highest(
     goal = _goal(kl, beta)
     for reach in (NEAR, FAR):
         optima = _polished(procedure, against, Chain.over(procedure, against, reach), goal)
+        if beta is not None:  # a narrow maximum may attract no ascent, but a shot meets it
+            optima += stationary_points(procedure, against, beta, far=reach == FAR)
         if optima:
             return max(optima, key=lambda o: o.win_rate - (0 if beta is None else beta * o.kl))
     return solve(procedure, against, kl=kl, beta=beta)

@@ -98,7 +98,7 @@ class Path:
 
     def at_kl(self, kl: float) -> Optimum:
         """The optimum at a budget."""
-        losses = self._spent_at_the_top(kl)
+        losses = self.spent_at_the_top(kl)
         if losses < NO_LOSSES:
             raise self._beyond(f"kl={kl:g}", kl)
         first, *others = _starts(self._problem(Budget(kl)), kl, losses)
@@ -223,7 +223,7 @@ class Path:
         return self._next(float(np.exp(log_kl)))
 
     def _beyond(self, asked: str, kl: float | None = None) -> SolveError:
-        if kl is not None and self._spent_at_the_top(kl) < NO_LOSSES:
+        if kl is not None and self.spent_at_the_top(kl) < NO_LOSSES:
             reason = (
                 f"a policy that spends it on the best {np.exp(-kl):.2g} of the responses alone "
                 f"already loses less than {NO_LOSSES:g} of the time, so beta exceeds double "
@@ -241,7 +241,7 @@ class Path:
             f"{reason}. Ask for a smaller `kl` or a larger `beta`."
         )
 
-    def _spent_at_the_top(self, kl: float) -> float:
+    def spent_at_the_top(self, kl: float) -> float:
         """1 − W of the reference above the quantile 1 − e^-κ, whose KL is κ: the optimum loses
         less."""
         rank = graded(NEARLY_ALL, NEARLY_ALL)
