@@ -9,6 +9,7 @@ from scipy.special import expit
 import infalign as ia
 from infalign import BestOfN, Mixture, OrderStatistic, Rewind, Sampling, SoftBestOfN, WorstOfN
 from infalign.core import objective, stationary_points
+from infalign.core._policies import Curve
 from infalign.core._solvers import soft
 from infalign.core._solvers.ascents import ascended, maxima
 from infalign.core._solvers.transport import Chain, Goal
@@ -30,6 +31,21 @@ def random_problem(seed):
 
     procedure, against = law(), [law(), Sampling(), None][rng.integers(3)]
     return procedure, against or procedure, float(np.exp(rng.uniform(np.log(1e-3), np.log(4))))
+
+
+def test_a_win_rate_whose_laws_change_fast_within_a_panel_has_its_digits():
+    both = Mixture((WorstOfN(194), BestOfN(1)), (0.43, 0.57))
+    best = ia.design(both, kl=0.0421)
+    grid = best.optimum.curve.grid
+    for _ in range(2):
+        grid = grid.cut(np.ones(len(grid), bool))
+    fine = Curve(grid, best.optimum.curve.grid.interpolate(best.optimum.exponent, grid))
+    assert best.win_rate == pytest.approx(fine.win_rate(both, both), abs=1e-12)
+
+
+def test_a_weak_tilt_against_an_opponent_that_always_loses_has_a_kl_above_0():
+    best = ia.design(BestOfN(165), against=WorstOfN(18), beta=0.1273)
+    assert 0 <= best.kl < 1e-30
 
 
 @pytest.mark.parametrize("seed", range(10, 40))

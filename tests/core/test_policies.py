@@ -108,6 +108,12 @@ def test_kl_is_never_negative_and_the_distribution_never_falls(transform, log_be
     assert values[-1] == pytest.approx(1, abs=1e-12)
 
 
+@pytest.mark.parametrize("beta", [1e4, 1e8, 1e11])
+def test_a_kl_next_to_0_has_its_digits(beta):
+    # KL → Var(Φ) / 2β², and the identity has a variance of 1/12.
+    assert TiltedPolicy(Identity(), beta).kl * 24 * beta**2 == pytest.approx(1, rel=1e-4)
+
+
 @pytest.mark.parametrize("procedure", procedures, ids=repr)
 def test_the_reference_ties_with_itself(procedure):
     # A constant transform tilts nothing: f = 1, KL = 0, W = 1/2.

@@ -17,8 +17,8 @@ MOST_DRAWS = 200
 COARSE = 50
 """Shots of a coarse scan."""
 
-NO_KL = 1e-25
-"""KLs below count alike, in nats: log f is rounded to 1e-16, and KL is its square."""
+NO_KL = 1e-23
+"""KLs below count alike, in nats: log f is rounded to 1e-15, and KL is its square."""
 
 BEYOND_DOUBLE = 1e-12
 """1 − W below which double precision cannot hold a win rate's digits."""

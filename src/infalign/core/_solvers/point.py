@@ -16,6 +16,9 @@ from .starts import RESOLUTION, ROUGH_LOG, ROUNDS
 ROUGHLY = 1e-5
 """Residual at which a solution is accurate enough to show which panels are too wide."""
 
+FINELY = RESOLUTION / 100
+"""Mass that a panel may misplace in the integral of the losses."""
+
 STEEP = 2.0
 """Rise of the log-density, in nats, between a panel's last node and its right edge, above which the
 nodes may miss mass."""
@@ -60,8 +63,7 @@ class Optimum(Shown, Pictured):
         """The optimum of a solved state."""
         curve, grid, problem = state.curve, state.grid, state.problem
         rate = problem.procedure.density(curve.cdf) * state.opponent
-        selected = problem.procedure.selected_cdf(grid, curve.density, curve.cdf)
-        losses = grid.integrate(selected * state.opponent)
+        losses = _losses(state)
         return cls(
             curve,
             gradient=grid.cumulate(rate)[0],
@@ -73,6 +75,20 @@ class Optimum(Shown, Pictured):
             kl=curve.kl,
             losses=losses,
         )
+
+
+def _losses(state: State) -> float:
+    """1 − W = ∫ H(F) dG. An error of F at the nodes cancels in the policy's own integrals but not
+    here, where both laws may change fast within a panel: such panels are cut."""
+    problem, grid, y = state.problem, state.grid, state.y
+    rough = grid.unresolved(state.curve.density) > FINELY
+    if not rough.any():
+        selected, opponent = problem.procedure.cdf(state.curve.cdf), state.opponent
+    else:
+        grid = grid.cut(rough)
+        curve = Curve(grid, state.grid.interpolate(y, grid))
+        selected, opponent = problem.procedure.cdf(curve.cdf), problem.against.density_on(grid)
+    return grid.integrate(selected * opponent)
 
 
 def solve_near(problem: Problem, start: Iterate) -> State | None:
