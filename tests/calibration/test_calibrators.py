@@ -203,6 +203,21 @@ def test_constant_prompts_and_outliers_are_no_trouble(calibrator):
 
 
 @every
+@pytest.mark.parametrize("tied", [4, 5, 11, 12])
+def test_a_tie_in_some_or_all_prompts_is_no_trouble(calibrator, tied):
+    # One tied pair of 66 is below the share that counts as discrete, and excludes its prompt.
+    rewards = np.sort(np.random.default_rng(12).normal(size=(12, 12)), axis=1)
+    rewards[:tied, 6] = rewards[:tied, 5]
+    rows = np.arange(12)
+    u = calibrator.fit(rewards).quantiles(rows, rewards[:, 5])
+    assert u[:tied] == pytest.approx(0.5) and ((0 <= u) & (u <= 1)).all()
+    if tied > 4:  # fewer than 8 prompts without ties: nothing is learned from them
+        assert u[tied:] == pytest.approx(
+            Counting().fit(rewards).quantiles(rows, rewards[:, 5])[tied:]
+        )
+
+
+@every
 def test_a_fitted_calibrator_pickles(calibrator):
     rewards = np.random.default_rng(10).normal(size=(16, 6))
     fitted = calibrator.fit(rewards)

@@ -25,6 +25,7 @@ __all__ = [
     "check_concentration",
     "fit_hierarchy",
     "gaps",
+    "lessons",
     "spread",
 ]
 
@@ -64,8 +65,8 @@ class Pooled(AbstractCalibrator):
     held-out reference samples are uniform. The training reward is Φ averaged over the posterior.
 
     Falls back to plain ranks for all prompts if more than 2 % of pairs tie or fewer than 8 prompts
-    have two samples, and for single prompts with ties. The result is unchanged by linear maps of
-    the rewards only.
+    have two samples and no ties, and for single prompts with ties. The result is unchanged by
+    linear maps of the rewards only.
     """
 
     concentration: float | None = None
@@ -88,8 +89,7 @@ def check_concentration(value) -> None:
 
 def fit_hierarchy(rewards: np.ndarray, concentration: float | None) -> AbstractFitted:
     """The hierarchy fitted to increasing rewards, nan last; plain ranks if it does not apply."""
-    ties, several = tied_share(rewards), np.isfinite(rewards).sum(1) >= 2
-    if several.sum() < FEWEST or ties[several].mean() > ATOMS:
+    if not lessons(rewards).any():
         return Counting().fit(rewards)
     center, unit = float(np.nanmedian(rewards)), spread(rewards)
     own = _own(rewards, center, unit)
@@ -97,6 +97,17 @@ def fit_hierarchy(rewards: np.ndarray, concentration: float | None) -> AbstractF
     if concentration is None:
         concentration = _concentration(hierarchy, own.standard)
     return FittedPooled(own, hierarchy, center, unit, float(concentration))
+
+
+def lessons(rewards: np.ndarray) -> np.ndarray:
+    """Whether each prompt teaches a shared law: it has two samples and no ties. No prompt does if
+    more than 2 % of pairs tie, or if fewer than 8 are left.
+
+    - `rewards`: increasing, nan last.
+    """
+    ties, several = tied_share(rewards), np.isfinite(rewards).sum(1) >= 2
+    use = several & (ties == 0)
+    return use & bool(use.sum() >= FEWEST and ties[several].mean() <= ATOMS)
 
 
 @dataclass(frozen=True)

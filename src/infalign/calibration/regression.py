@@ -12,7 +12,15 @@ import numpy as np
 from infalign._look import Shown
 
 from .interface import AbstractCalibrator, AbstractFitted, sorted_rewards, tied_share
-from .pooled import ATOMS, FEWEST, FittedPooled, check_concentration, fit_hierarchy, gaps
+from .pooled import (
+    ATOMS,
+    FEWEST,
+    FittedPooled,
+    check_concentration,
+    fit_hierarchy,
+    gaps,
+    lessons,
+)
 from .ridge import Ridge
 
 __all__ = ["FittedRegression", "Predicted", "Predictor", "QuantileRegression"]
@@ -174,12 +182,14 @@ def _pooled_if_unsampled(rewards: np.ndarray) -> None:
     """If the hierarchy does not apply, raise ValueError for prompts without samples, which have no
     ranks to fall back to."""
     counts = np.isfinite(rewards).sum(1)
-    none, several = np.flatnonzero(counts == 0), counts >= 2
-    ties = tied_share(rewards)[several].mean() if several.any() else 0.0
-    if none.size and (several.sum() < FEWEST or ties > ATOMS):
+    none = np.flatnonzero(counts == 0)
+    if none.size and not lessons(rewards).any():
+        ties, several = tied_share(rewards), counts >= 2
+        tied = ties[several].mean() if several.any() else 0.0
         raise ValueError(
             f"`rewards` must hold a reward of every prompt where nothing can be learned from "
-            f"others: {several.sum()} prompts have two samples ({FEWEST} are needed), and "
-            f"{100 * ties:.1f} % of their pairs tie ({100 * ATOMS:g} % may); prompt {none[0]} has "
-            f"none ({none.size} of {len(rewards)} prompts). Draw samples of it."
+            f"others: {(several & (ties == 0)).sum()} prompts have two samples and no ties "
+            f"({FEWEST} are needed), and {100 * tied:.1f} % of all pairs tie ({100 * ATOMS:g} % "
+            f"may); prompt {none[0]} has none ({none.size} of {len(rewards)} prompts). Draw "
+            "samples of it."
         )

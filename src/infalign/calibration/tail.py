@@ -15,7 +15,7 @@ from scipy.special import betainc, betaincinv
 from .counting import Counting, FittedCounting
 from .hierarchy import LEARNED_FROM
 from .interface import AbstractCalibrator, AbstractFitted, Belief, sorted_rewards, tied_share
-from .pooled import ATOMS, FEWEST, spread
+from .pooled import lessons, spread
 
 __all__ = ["FittedTails", "Tail", "TailExtrapolation", "excesses"]
 
@@ -59,20 +59,19 @@ class TailExtrapolation(AbstractCalibrator):
     Within a prompt's samples they are no more precise than plain ranks.
 
     Falls back to plain ranks for all prompts if more than 2 % of pairs tie or fewer than 8 prompts
-    have two samples, and for single prompts with ties.
+    have two samples and no ties, and for single prompts with ties.
     """
 
     def fit(self, rewards, features=None):
         rewards = sorted_rewards(rewards)
-        ties, several = tied_share(rewards), np.isfinite(rewards).sum(1) >= 2
-        if several.sum() < FEWEST or ties[several].mean() > ATOMS:
+        use = lessons(rewards)
+        if not use.any():
             return Counting().fit(rewards)
-        use = several & (ties == 0)
         lower, upper = (
             Tail.learned(excesses(r), spread(rewards))
             for r in (_mirrored(rewards[use]), rewards[use])
         )
-        return FittedTails(Counting().fit(rewards), ties > 0, lower, upper)
+        return FittedTails(Counting().fit(rewards), tied_share(rewards) > 0, lower, upper)
 
 
 def excesses(rewards: np.ndarray) -> np.ndarray:
