@@ -15,7 +15,7 @@ ROOT = Path(infalign.__file__).parent
 LEVELS = [
     {"errors", "_moved"},
     {"_check", "disk", "_progress", "_thinking"},
-    {"storage", "seeds", "text", "json_lines", "_look"},
+    {"storage", "seeds", "text", "json_lines", "_look", "_pages"},
     {"manifest"},
     {"core"},
     {"stores"},

@@ -2,24 +2,22 @@
 
 The page computes everything itself by a different method than the package (it solves a boundary
 value problem by shooting), so that the two check each other. Only the laws of procedures for which
-it has no formula come from the package, as tables. Its content security policy allows its one style
-and its one script, by checksum, and nothing else: no requests and no other scripts.
+it has no formula come from the package, as tables.
 """
 
-import base64
-import hashlib
 import json
-from importlib.resources import files
 from pathlib import Path
 
-from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from infalign import __version__, storage
+from infalign._pages import document, environment, read
 
 from .tables import tables
 
 __all__ = ["build_page", "write_page"]
+
+TITLE = "infalign explorer: which reward transform fits your decoding?"
 
 SCRIPTS = (
     "laws.js",
@@ -29,7 +27,6 @@ SCRIPTS = (
     "state.js",
     "model.js",
     "words.js",
-    "plots.js",
     "figures.js",
     "app.js",
 )
@@ -42,26 +39,16 @@ def build_page() -> str:
     >>> build_page().count("<script>")
     1
     """
-    style = _read("style.css")
     laws = tables()
-    embedded = f"const TABLES = {json.dumps(laws)};\n"
-    script = '"use strict";\n' + embedded + "\n".join(map(_read, SCRIPTS))
-    for name, text, end in (("style", style, "</style"), ("script", script, "</script")):
-        if end in text.lower():  # it would end there, and the rest would be markup
-            raise ValueError(f"The explorer's {name} must not hold {end!r}. Split that text.")
-    policy = (
-        f"default-src 'none'; img-src data:; base-uri 'none'; form-action 'none'; "
-        f"style-src {_checksum(style)}; script-src {_checksum(script)}"
-    )
-    template = Environment(autoescape=True, undefined=StrictUndefined).from_string(
-        _read("page.html")
-    )
-    return template.render(
-        policy=Markup(policy),
-        style=Markup(style),
-        script=Markup(script),
-        tables=laws,
-        version=__version__,
+    template = environment().from_string(read(__package__, "page.html"))
+    return document(
+        TITLE,
+        Markup(template.render(tables=laws, version=__version__)),
+        style=read(__package__, "style.css"),
+        scripts=(
+            f"const TABLES = {json.dumps(laws)};",
+            *(read(__package__, name) for name in SCRIPTS),
+        ),
     )
 
 
@@ -70,11 +57,3 @@ def write_page(path: Path) -> Path:
     path = Path(path)
     storage.write_text(path, build_page())
     return path
-
-
-def _read(name: str) -> str:
-    return files(__package__).joinpath(name).read_text(encoding="utf-8")
-
-
-def _checksum(text: str) -> str:
-    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"

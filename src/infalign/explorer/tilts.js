@@ -23,7 +23,6 @@ function findRoot(f, a, b, fa, fb, tolerance) {
   return a;
 }
 
-const clamp = (x, low, high) => Math.min(high, Math.max(low, x));
 
 // Even steps in logit(u), which are fine at both ends; `weight` is du. On this axis integrands
 // vanish at the ends, where the trapezoid rule is as good as any.

@@ -2,9 +2,6 @@
 
 const GOOD = 0.005;  // half a point of win rate
 
-const minus = (text) => text.replace("-", "−");
-const figure = (x, digits = 4) => minus(String(Number(x.toPrecision(digits))));
-const percent = (x, digits = 1) => `${(100 * x).toFixed(digits)} %`;
 const rate = (x) => (x > 0.9995 && x < 1 ? `over ${percent(0.999)}` : percent(x));
 const points = (x) => { const text = (100 * x).toFixed(1); return minus(text === "-0.0" ? "0.0" : text); };
 
