@@ -221,6 +221,7 @@ ROWS = {
     ),
     "parse_procedure": (ia.parse_procedure, {"procedure": "sampling"}),
     "parse_transform": (ia.parse_transform, {"transform": "identity"}),
+    "pass_all": (ia.pass_all, {"correct": SOLVED, "k": 2, **INTERVAL}),
     "pass_at": (ia.pass_at, {"correct": SOLVED, "k": 2, **INTERVAL}),
     "quantiles": (
         ia.quantiles,

@@ -21,7 +21,7 @@ LEVELS = [
     {"stores"},
     {"calibration"},
     {"shaping", "evaluation", "demo"},
-    {"models", "methods", "__init__"},
+    {"models", "methods", "analysis", "__init__"},
     {"config"},
     {"prompts"},
     {"training", "reports", "explorer", "decoding"},

@@ -47,7 +47,7 @@ if TYPE_CHECKING:  # imported when first used: the help of the command line need
     )
     from .errors import ConfigError, DataError, InfalignError, MissingExtraError, SolveError
     from .evaluation.estimators import win_rate, win_rate_difference
-    from .evaluation.selected import best_reward, pass_at, selected_reward, worst_reward
+    from .evaluation.selected import best_reward, pass_all, pass_at, selected_reward, worst_reward
     from .evaluation.uncertainty import (
         Bootstrap,
         Estimate,
@@ -112,6 +112,7 @@ __all__ = [
     "over_prompts",
     "parse_procedure",
     "parse_transform",
+    "pass_all",
     "pass_at",
     "quantiles",
     "register_procedure",
@@ -140,6 +141,7 @@ ELSEWHERE = {
     ),
     "evaluation.selected": (
         "best_reward",
+        "pass_all",
         "pass_at",
         "selected_reward",
         "worst_reward",

@@ -13,7 +13,7 @@ from infalign.core import AbstractProcedure, BestOfN, WorstOfN, finite_rewards, 
 from .laws import calibrated, drawn, law, rectangles
 from .uncertainty import EITHER_WAY, AbstractInterval, Estimate, over_prompts
 
-__all__ = ["best_reward", "pass_at", "selected_reward", "worst_reward", "zero_or_one"]
+__all__ = ["best_reward", "pass_all", "pass_at", "selected_reward", "worst_reward", "zero_or_one"]
 
 
 def selected_reward(
@@ -76,17 +76,41 @@ def pass_at(correct, k: int, *, interval: AbstractInterval = EITHER_WAY) -> Esti
     >>> pass_at([[0, 0, 1, 0], [1, 1, 0, 0]], 2).per_prompt.round(4).tolist()
     [0.5, 0.8333]
     """
-    procedure = BestOfN(_check.count("k", k))
+    correct, samples = _enough(correct, k)
+    failures = np.count_nonzero(correct == 0, axis=1)
+    return over_prompts(1 - _all_among(failures, samples, k), bounds=(0, 1), interval=interval)
+
+
+def pass_all(correct, k: int, *, interval: AbstractInterval = EITHER_WAY) -> Estimate:
+    """Chance that all k samples are correct: pass^k, C(c, k)/C(m, k).
+
+    Arguments as for `pass_at`. Source: Yao et al., τ-bench, arXiv:2406.12045, section 3.
+
+    >>> pass_all([[0, 0, 1, 0], [1, 1, 1, 0]], 2).per_prompt.round(4).tolist()
+    [0.0, 0.5]
+    """
+    correct, samples = _enough(correct, k)
+    successes = np.count_nonzero(correct == 1, axis=1)
+    return over_prompts(_all_among(successes, samples, k), bounds=(0, 1), interval=interval)
+
+
+def _enough(correct, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """The checked outcomes, and the number of samples of each prompt, at least k."""
+    k = _check.count("k", k)
     correct = zero_or_one("correct", correct)
     samples = drawn(correct)
     remedy = "Draw more samples, or use a smaller `k`."
     _check.enough_samples("correct", samples, k, f"k={k}", remedy)
-    failures = np.count_nonzero(correct == 0, axis=1)
-    passes = np.empty(len(correct))
+    return correct, samples
+
+
+def _all_among(chosen: np.ndarray, samples: np.ndarray, k: int) -> np.ndarray:
+    """Chance that k of the samples, drawn at random, are all among the chosen ones."""
+    chances = np.empty(len(samples))
     for m in np.unique(samples):
         rows = samples == m
-        passes[rows] = 1 - procedure.subset_cdf(int(m))[failures[rows]]
-    return over_prompts(passes, bounds=(0, 1), interval=interval)
+        chances[rows] = BestOfN(k).subset_cdf(int(m))[chosen[rows]]
+    return chances
 
 
 def zero_or_one(name: str, correct) -> np.ndarray:

@@ -1,0 +1,180 @@
+"""Samples of one policy that exist already, and several policies matched by prompt."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from infalign import _check
+from infalign._look import Shown
+from infalign.core import finite_rewards
+from infalign.errors import ArgumentError
+
+__all__ = ["Matched", "Samples", "match"]
+
+
+@dataclass(frozen=True, eq=False)
+class Samples(Shown):
+    """The samples of one policy: a score for each, and what else the source says of them.
+
+    Rows of all tables are the prompts, columns the samples. Prompts may have different numbers of
+    samples; nan, or None for an answer, fills the rest.
+    """
+
+    name: str
+    """Name of the policy."""
+
+    prompts: tuple[str, ...]
+    """Ids of the prompts, without duplicates."""
+
+    scores: np.ndarray = field(repr=False)
+    """Rewards, or 0 and 1 for wrong and correct, shape (prompts, samples)."""
+
+    score: str = "reward"
+    """What the scores are."""
+
+    answers: np.ndarray | None = field(default=None, repr=False)
+    """Final answers for majority votes, any hashable values, shape (prompts, samples)."""
+
+    lengths: np.ndarray | None = field(default=None, repr=False)
+    """Lengths of the responses in one unit, shape (prompts, samples)."""
+
+    notes: tuple[str, ...] = ()
+    """What a reader should know of the source, such as columns and what was left out."""
+
+    def __post_init__(self):
+        prompts = tuple(_check.texts("prompts", self.prompts))
+        scores = finite_rewards("scores", self.scores, missing=True)
+        _same_rows("scores", scores, prompts)
+        _once(prompts)
+        _check.enough_samples("scores", (~np.isnan(scores)).sum(1), 1, "a prompt")
+        object.__setattr__(self, "prompts", prompts)
+        object.__setattr__(self, "scores", scores)
+        for name in ("answers", "lengths"):
+            table = getattr(self, name)
+            if table is None:
+                continue
+            table = np.asarray(table, object) if name == "answers" else _check.numbers(name, table)
+            if table.shape != scores.shape:
+                raise ArgumentError(
+                    name,
+                    f"must have one entry for each score; got shape {table.shape} for scores of "
+                    f"shape {scores.shape}.",
+                )
+            object.__setattr__(self, name, table)
+
+    @property
+    def binary(self) -> bool:
+        """Whether every score is 0 or 1: wrong or correct."""
+        known = self.scores[~np.isnan(self.scores)]
+        return bool(((known == 0) | (known == 1)).all())
+
+    @property
+    def samples(self) -> np.ndarray:
+        """Number of samples of each prompt, shape (prompts,)."""
+        return (~np.isnan(self.scores)).sum(1)
+
+    def rows(self, places: Sequence[int]) -> "Samples":
+        """The samples of some prompts, in the order of `places`."""
+        places = list(places)
+        return Samples(
+            self.name,
+            tuple(self.prompts[place] for place in places),
+            self.scores[places],
+            score=self.score,
+            answers=None if self.answers is None else self.answers[places],
+            lengths=None if self.lengths is None else self.lengths[places],
+            notes=self.notes,
+        )
+
+    def _facts(self):
+        least, most = self.samples.min(), self.samples.max()
+        return {
+            "name": self.name,
+            "prompts": len(self.prompts),
+            "samples": int(most) if least == most else f"{least} to {most}",
+            "score": self.score,
+            "mean": float(np.nanmean(self.scores)),
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class Matched(Shown):
+    """Policies on the same prompts, in the same order."""
+
+    policies: tuple[Samples, ...]
+
+    without: Mapping[str, tuple[str, ...]]
+    """Policy → ids of its prompts that another policy lacks, which were left out."""
+
+    @property
+    def prompts(self) -> tuple[str, ...]:
+        """Ids of the prompts that every policy has."""
+        return self.policies[0].prompts
+
+
+def match(policies: Sequence[Samples], *, drop: bool = False) -> Matched:
+    """Several policies on the prompts that all of them have, in the order of the first one.
+
+    - `drop`: leave out the prompts that some policy lacks, and say which. Without it, they are an
+      error: a policy that has no answer to the hardest prompts must not win by it.
+
+    Raises ArgumentError if policies share a name, have different scores, or have no prompt in
+    common.
+    """
+    policies = _check.entries("policies", policies)
+    for policy in policies:
+        _check.instance("policies", policy, Samples, "a list of `Samples`")
+    names = [policy.name for policy in policies]
+    again = next((name for name in names if names.count(name) > 1), None)
+    if not policies or again is not None:
+        problem = "must hold at least one policy; got none."
+        if again is not None:
+            problem = f"must have different names; {_check.short(again)} is given more than once."
+        raise ArgumentError("policies", problem)
+    shared = set(policies[0].prompts).intersection(*(p.prompts for p in policies[1:]))
+    without = {
+        p.name: tuple(prompt for prompt in p.prompts if prompt not in shared) for p in policies
+    }
+    without = {name: missing for name, missing in without.items() if missing}
+    if not shared:
+        examples = ", ".join(f"{_check.short(p.prompts[0])} ({p.name})" for p in policies)
+        raise ArgumentError(
+            "policies",
+            f"must have prompts in common; no id of a prompt is in all of them: {examples}. Name "
+            "the column of the prompts' ids, or write the same ids into all files.",
+        )
+    if without and not drop:
+        name, missing = next(iter(without.items()))
+        own = len(missing) + len(shared)
+        raise ArgumentError(
+            "policies",
+            f"must have the same prompts; {len(missing):,} of the {own:,} prompts of "
+            f"{_check.short(name)} are missing elsewhere, such as "
+            f"{_check.short(missing[0])}; {len(shared):,} prompts are in all of them. To compare "
+            "on those only, drop the others.",
+        )
+    order = [prompt for prompt in policies[0].prompts if prompt in shared]
+    aligned = []
+    for policy in policies:
+        place = {prompt: row for row, prompt in enumerate(policy.prompts)}
+        aligned.append(policy.rows([place[prompt] for prompt in order]))
+    return Matched(tuple(aligned), without)
+
+
+def _same_rows(name: str, table: np.ndarray, prompts: Sequence[str]) -> None:
+    if len(table) != len(prompts):
+        raise ArgumentError(
+            name, f"must have one row per prompt; got {len(table)} rows for {len(prompts)} prompts."
+        )
+
+
+def _once(prompts: Sequence[str]) -> None:
+    seen: set[str] = set()
+    for place, prompt in enumerate(prompts):
+        if prompt in seen:
+            raise ArgumentError(
+                "prompts",
+                f"must be different ids; {_check.short(prompt)} occurs again at index {place}.",
+            )
+        seen.add(prompt)

@@ -1,0 +1,64 @@
+"""Gates pass, fail or say that the data cannot tell, and how many prompts would."""
+
+import numpy as np
+import pytest
+
+from infalign import Estimate, over_prompts
+from infalign.analysis import Outcome, gate
+from infalign.errors import ArgumentError
+
+
+def between(low, high):
+    return Estimate((low + high) / 2, (high - low) / 4, low, high, np.zeros(50))
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "margin", "outcome"),
+    [
+        (0.01, 0.05, 0.0, Outcome.NOT_WORSE),
+        (0.0, 0.05, 0.0, Outcome.NOT_WORSE),
+        (-0.01, 0.05, 0.0, Outcome.CANNOT_TELL),
+        (-0.01, 0.05, 0.02, Outcome.NOT_WORSE),
+        (-0.01, -0.001, 0.02, Outcome.NOT_WORSE),  # worse, within the margin
+        (-0.05, -0.01, 0.02, Outcome.WORSE),
+        (-0.05, -0.03, 0.02, Outcome.WORSE),
+        (-0.05, 0.01, 0.02, Outcome.CANNOT_TELL),
+        (np.nan, np.nan, 0.0, Outcome.CANNOT_TELL),
+    ],
+)
+def test_the_outcome_follows_from_the_interval(low, high, margin, outcome):
+    verdict = gate(between(low, high), margin=margin)
+    assert verdict.outcome is outcome
+    assert bool(verdict) == (outcome is Outcome.NOT_WORSE)
+    assert gate(between(low + 0.5, high + 0.5), 0.5, margin=margin).outcome is outcome
+
+
+def test_exit_codes_are_distinct():
+    assert [int(o) for o in Outcome] == [0, 3, 4]
+
+
+def test_the_recommended_prompts_tell_four_times_in_five():
+    rng = np.random.default_rng(0)
+    pilot = rng.normal(size=40)
+    pilot += 0.1 - pilot.mean()  # the estimate is the truth
+    pilot = 0.1 + (pilot - 0.1) / pilot.std(ddof=1)
+    asked = gate(over_prompts(pilot), margin=0.1)
+    assert asked.outcome is Outcome.CANNOT_TELL
+    runs = 400
+    decided = sum(
+        gate(over_prompts(rng.normal(0.1, 1, asked.prompts_needed)), margin=0.1).outcome
+        is Outcome.NOT_WORSE
+        for _ in range(runs)
+    )
+    assert decided / runs == pytest.approx(0.8, abs=0.07)
+
+
+def test_no_number_of_prompts_tells_equal_policies_apart_without_a_margin():
+    assert gate(between(-0.1, 0.1)).prompts_needed is None
+    assert gate(between(-0.1, 0.1), margin=0.01).prompts_needed > 50
+
+
+@pytest.mark.parametrize("margin", [-0.1, float("nan"), "2"])
+def test_margins_are_checked(margin):
+    with pytest.raises(ArgumentError, match="margin"):
+        gate(between(0, 1), margin=margin)

@@ -1,0 +1,60 @@
+"""Samples are checked, and policies are matched by prompt without losing any silently."""
+
+import numpy as np
+import pytest
+
+from infalign.analysis import Samples, match
+from infalign.errors import ArgumentError
+
+
+def samples(name, prompts, scores=None):
+    prompts = tuple(prompts)
+    return Samples(
+        name, prompts, np.arange(2.0 * len(prompts)).reshape(-1, 2) if scores is None else scores
+    )
+
+
+def test_policies_are_put_in_one_order():
+    a, b = match([samples("a", "pqr"), samples("b", "rpq")]).policies
+    assert a.prompts == b.prompts == ("p", "q", "r")
+    assert b.scores.tolist() == [[2, 3], [4, 5], [0, 1]]
+
+
+def test_prompts_of_one_policy_only_are_an_error_unless_dropped():
+    sides = [samples("a", "pqr"), samples("b", "qp"), samples("c", "pqs")]
+    with pytest.raises(
+        ArgumentError, match=r"1 of the 3 prompts of 'a' are missing elsewhere, such as 'r'; 2"
+    ):
+        match(sides)
+    matched = match(sides, drop=True)
+    assert matched.prompts == ("p", "q")
+    assert matched.without == {"a": ("r",), "c": ("s",)}
+
+
+def test_policies_without_a_common_prompt_are_refused():
+    with pytest.raises(ArgumentError, match=r"in all of them: 'p' \(a\), 'q' \(b\)"):
+        match([samples("a", "p"), samples("b", "q")], drop=True)
+
+
+@pytest.mark.parametrize("policies", [[], [samples("a", "p"), samples("a", "p")], "ab", [1]])
+def test_other_things_are_refused(policies):
+    with pytest.raises(ArgumentError, match="policies"):
+        match(policies)
+
+
+def test_what_a_policy_holds_is_checked():
+    with pytest.raises(ArgumentError, match="occurs again at index 1"):
+        samples("a", "pp")
+    with pytest.raises(ArgumentError, match="one row per prompt"):
+        samples("a", "pq", [[1.0]])
+    with pytest.raises(ValueError, match="prompt 1 has 0"):
+        samples("a", "pq", [[1.0], [np.nan]])
+    with pytest.raises(ArgumentError, match="one entry for each score"):
+        Samples("a", ("p",), [[1.0, 2.0]], answers=[["x"]])
+
+
+def test_a_policy_says_what_it_is():
+    ragged = samples("a", "pq", [[1.0, 0.0], [1.0, np.nan]])
+    assert ragged.binary
+    assert "samples='1 to 2'" in repr(ragged)
+    assert "prompts=2" in repr(ragged)
