@@ -37,6 +37,8 @@ PROSE = [
     *sorted(ROOT.glob("docs/*.md")),
     *sorted(ROOT.glob("docs/*.py")),
     *sorted(ROOT.glob("bundled_models/*.py")),
+    *sorted(ROOT.glob("evidence/*.py")),
+    *sorted(ROOT.glob("evidence/*.md")),
     *sorted(ROOT.glob("examples/**/*.*")),
     *(
         f

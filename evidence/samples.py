@@ -1,0 +1,66 @@
+"""Draw responses of the real model for the exact study: 512 to each of 24 prompts.
+
+    python evidence/samples.py --models MODELS --data DATA --out work/samples
+
+Eight prompts of each task, of one message and in buckets that MiniLM's rewards have not seen; the
+model in bfloat16. One file per prompt, with its responses; a prompt that has one is not redone.
+"""
+
+import hashlib
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+from preferences import TASKS, bucket, load_task
+
+from infalign.models.hf import LanguageModel
+from infalign.storage import write_json
+
+PROMPTS = 8
+"""Prompts of each task."""
+RESPONSES = 512
+NEW_TOKENS = 32
+LONGEST = {"helpful": 200, "harmless": 200, "tldr": 900}
+"""Characters of the longest prompt: the sampler reads a prompt once, the rewards 512 times."""
+
+
+def chosen_prompts(task: str, data: Path) -> dict[str, str]:
+    """The prompts of a task by their id, the beginning of the text's SHA-256."""
+    texts = {
+        pair.turns[0]
+        for pair in load_task(task, data)
+        if len(pair.turns) == 1
+        and bucket(pair.turns[0]) < 2
+        and len(pair.turns[0]) <= LONGEST[task]
+    }
+    by_id = {hashlib.sha256(text.encode()).hexdigest()[:12]: text for text in texts}
+    return dict(sorted(by_id.items())[:PROMPTS])
+
+
+def main(
+    models: Annotated[Path, typer.Option(help="Folder that real_model.py wrote.")],
+    data: Annotated[Path, typer.Option(help="Folder with preferences/.")],
+    out: Annotated[Path, typer.Option(help="Folder of the responses.")],
+):
+    """Write OUT/TASK-ID.json for each prompt: its text and its responses."""
+    model = LanguageModel(
+        models / "SmolLM2-135M-Instruct", max_new_tokens=NEW_TOKENS, batch_size=RESPONSES
+    )
+    model.model.to(torch.bfloat16)
+    out.mkdir(parents=True, exist_ok=True)
+    by_task = {task: list(chosen_prompts(task, data).items()) for task in TASKS}
+    for i in range(PROMPTS):
+        for task, prompts in by_task.items():
+            key, text = prompts[i]
+            path = out / f"{task}-{key}.json"
+            if not path.exists():
+                conversation = [{"role": "user", "content": text}]
+                (drawn,) = model.sample([conversation], RESPONSES, seed=17, keys=[key])
+                responses = [r.text for r in drawn]
+                write_json(path, {"prompt": text, "responses": responses})
+                print(path, flush=True)
+
+
+if __name__ == "__main__":
+    typer.run(main)
