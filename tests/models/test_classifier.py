@@ -221,9 +221,8 @@ def test_a_model_that_cannot_run_is_named(folders, monkeypatch):
 
 
 @pytest.mark.parametrize("name", [name for name in CONFIGS if "xlnet" not in name])
-def test_rounding_to_half_precision_is_no_disagreement(folders, monkeypatch, name):
-    monkeypatch.setattr("infalign.models.classifier.dtype", lambda: torch.bfloat16)
-    assert ClassifierReward(folders / name).pads
+def test_rounding_to_half_precision_is_no_disagreement(folders, name):
+    assert ClassifierReward(folders / name, dtype="bfloat16").pads
 
 
 def test_scores_of_every_token_are_no_reward(folders, monkeypatch):

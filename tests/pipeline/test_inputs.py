@@ -117,7 +117,11 @@ def counting(monkeypatch):
     monkeypatch.setattr(running, "check", lambda checks: [])
     monkeypatch.setattr(folder_of_a_run, "_git_revision", lambda: None)
     known = cache(policy_fingerprints)
-    monkeypatch.setattr(folder_of_a_run, "policy_fingerprints", lambda spec, **options: known(spec))
+
+    def fingerprints(spec, *, dtype, trust_remote_code):
+        return known(spec, dtype=dtype)
+
+    monkeypatch.setattr(folder_of_a_run, "policy_fingerprints", fingerprints)
 
     def no_kl(comparison, models, sampler, conversations, drawn, first=0):
         zeros = np.zeros((len(drawn), len(drawn[0])))
@@ -279,6 +283,7 @@ ROWS = {
     "evaluate.judge_unreadable": ("missing", RESULTS),
     "evaluate.kl_samples": (2, RESULTS),
     "engine": ("ray", NOTHING),
+    "dtype": ("bfloat16", EVERYTHING),
     "seed": (1, EVERYTHING),
     "evidence": (True, RESULTS),
     "trust_remote_code": (True, NOTHING),

@@ -13,7 +13,7 @@ from .plan import DIFFERENCE, KL, PILOT, print_plan
 from .progress import progress, quiet_libraries
 from .run import DryRun, Measure, Out, Overrides, bring_up_to
 from .show import Form, print_results
-from .thinking import ANSWER, ASK_AGAIN, Answer
+from .thinking import ANSWER, ASK_AGAIN, DTYPE, Answer, Dtype
 from .usage import named_values, others, refuse
 
 HELP = (
@@ -162,6 +162,7 @@ def evaluate(
     ] = False,
     answer: Annotated[Answer, _option(SAMPLED, ANSWER)] = Answer.whole,
     ask_again: Annotated[int, _option(SAMPLED, ASK_AGAIN, min=0)] = 0,
+    dtype: Annotated[Dtype, _option(SAMPLED, DTYPE)] = Dtype.auto,
     seed: Annotated[int, _option(SAMPLED, "Random seed.", min=0)] = 0,
     trust_remote_code: Annotated[
         bool, _option(SAMPLED, "Allow code from the Hub to run.", "--trust-remote-code")
@@ -245,6 +246,7 @@ def evaluate(
         samples=samples,
         kl_samples=0 if no_kl else kl_samples,
         seed=seed,
+        dtype=dtype.value,
         trust_remote_code=trust_remote_code,
     )
     if dry_run:

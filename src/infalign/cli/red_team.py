@@ -11,7 +11,7 @@ from rich.table import Table
 from .progress import progress, quiet_libraries
 from .sample import read_prompts
 from .terminal import console, print_json
-from .thinking import ANSWER, ASK_AGAIN, Answer
+from .thinking import ANSWER, ASK_AGAIN, DTYPE, Answer, Dtype
 from .usage import read, refuse
 
 EXAMPLE = (
@@ -90,6 +90,7 @@ def red_team(
     ] = False,
     answer: Annotated[Answer, typer.Option(help=ANSWER)] = Answer.whole,
     ask_again: Annotated[int, typer.Option(min=0, help=ASK_AGAIN)] = 0,
+    dtype: Annotated[Dtype, typer.Option(help=DTYPE)] = Dtype.auto,
     seed: Annotated[int, typer.Option(min=0, help="Random seed.")] = 0,
     out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("runs/red-team"),
     as_json: Annotated[bool, typer.Option("--json", help="Print results.json.")] = False,
@@ -134,6 +135,7 @@ def red_team(
         answer=answer.value,
         ask_again=ask_again,
         seed=seed,
+        dtype=dtype.value,
         trust_remote_code=trust_remote_code,
     )
     with progress() as report:

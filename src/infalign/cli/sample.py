@@ -3,7 +3,7 @@
 import math
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -15,7 +15,7 @@ from infalign.core import procedure_forms
 
 from .progress import messages, progress, quiet_libraries
 from .terminal import KEPT, console, json_text, print_json
-from .thinking import ANSWER, ASK_AGAIN, Answer
+from .thinking import ANSWER, ASK_AGAIN, DTYPE, Answer, Dtype
 from .usage import read, refuse
 
 TOGETHER = 256
@@ -81,6 +81,7 @@ def sample(
     ] = False,
     answer: Annotated[Answer, typer.Option(help=ANSWER)] = Answer.whole,
     ask_again: Annotated[int, typer.Option(min=0, help=ASK_AGAIN)] = 0,
+    dtype: Annotated[Dtype, typer.Option(help=DTYPE)] = Dtype.auto,
     seed: Annotated[int, typer.Option(min=0, help="Random seed.")] = 0,
     calibration: Annotated[
         Path | None, typer.Option(help="Calibration store for the same prompts and reward.")
@@ -117,13 +118,15 @@ def sample(
         refuse(context, "is used if quantiles are read without --calibration.", "references")
     asked = read_prompts(texts, prompts, split, limit, column)
     quiet_libraries()
+    from infalign.models.fingerprints import policy_precision
     from infalign.models.samplers import load_sampler
     from infalign.prompts import require_scorable
 
+    loading: dict[str, Any] = {"dtype": dtype.value, "trust_remote_code": trust_remote_code}
     with messages():
-        scorer, store = _scorer_and_store(
-            played, reward, calibration, strip, answer.value, trust_remote_code
-        )
+        scorer, store = _scorer_and_store(played, reward, calibration, strip, answer.value, loading)
+        if store is not None and "dtype" in store.provenance:
+            store.require(dtype=policy_precision(model, **loading))
     require_scorable(scorer, asked)
     sampler = load_sampler(
         model,
@@ -133,7 +136,7 @@ def sample(
         strip=strip,
         answer=answer.value,
         ask_again=ask_again,
-        trust_remote_code=trust_remote_code,
+        **loading,
     )
     rows = _decode(played, sampler, scorer, store, asked, references, seed)
     warning = _constant(rows)
@@ -175,7 +178,7 @@ def read_prompts(texts, source, split, limit, column):
     ]
 
 
-def _scorer_and_store(played, reward, calibration, strip, answer, trust_remote_code):
+def _scorer_and_store(played, reward, calibration, strip, answer, loading):
     from infalign.decoding import reads
     from infalign.models.fingerprints import reward_fingerprint
     from infalign.models.rewards import load_reward
@@ -190,12 +193,12 @@ def _scorer_and_store(played, reward, calibration, strip, answer, trust_remote_c
         raise typer.BadParameter(
             f"is not used: {played.spec} does not read quantiles.", param_hint="--calibration"
         )
-    scorer = load_reward(reward, trust_remote_code=trust_remote_code) if reward else None
+    scorer = load_reward(reward, **loading) if reward else None
     if calibration is None:
         return scorer, None
     store = CalibrationStore.open(calibration)
     if "reward" in store.provenance:
-        store.require(reward=reward_fingerprint(reward, trust_remote_code=trust_remote_code))
+        store.require(reward=reward_fingerprint(reward, **loading))
     store.require_strip(strip)
     store.require_answer(answer)
     return scorer, store

@@ -212,7 +212,7 @@ def _drift(folder: Path, config: Path | None, prompts: int, rng, trust_remote_co
         require_trust(run, config, trust_remote_code)
     with messages(), beside(run.folder if own else None):
         trusted = trust_remote_code or run.trust_remote_code
-        reward = load_reward(run.reward, trust_remote_code=trusted)
+        reward = load_reward(run.reward, dtype=run.dtype, trust_remote_code=trusted)
     drift = rescore(folder, run_prompts(run).undivided, reward, most=prompts, rng=rng)
     verdict = (
         "the reward is the same"

@@ -31,7 +31,7 @@ READ = "prompt_read"
 """The column of stored samples with checksums of what the reward may read of a prompt beside the
 messages."""
 
-DRAWN_WITH = ("model", "tokenizer", "chat_template", "probe", "sampling")
+DRAWN_WITH = ("model", "tokenizer", "chat_template", "dtype", "probe", "sampling")
 """The entries of a provenance that responses follow from."""
 
 
@@ -39,6 +39,7 @@ def drawn_with(provenance: Mapping[str, object]) -> dict[str, object]:
     """What responses follow from, apart from prompts and seed: the model and how it is sampled. The
     size of batches changes no response but for rounding."""
     own = {name: provenance.get(name) for name in DRAWN_WITH}
+    own["dtype"] = own["dtype"] or "float32"  # what earlier stores do not state
     sampling = own["sampling"]
     if isinstance(sampling, Mapping):
         own["sampling"] = {k: v for k, v in sampling.items() if k != "batch_size"}

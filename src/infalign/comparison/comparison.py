@@ -4,7 +4,7 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
 from infalign import _check
 from infalign._look import Shown
@@ -13,6 +13,7 @@ from infalign.core import AbstractProcedure
 from infalign.decoding.answers import load_answers
 from infalign.decoding.selection import Decoder, MajorityVote, parse_decoder, reads
 from infalign.errors import ConfigError
+from infalign.models.precision import Dtype
 from infalign.prompts import Prompt
 from infalign.seeds import derived
 
@@ -82,11 +83,19 @@ class Comparison(Shown):
     """Maximum number of responses per prompt used to measure the KL; 0 measures none."""
 
     seed: int = 0
+    dtype: Dtype = "auto"
+    """Precision of policies and rewards, as `precision_of` reads it."""
+
     trust_remote_code: bool = False
 
     renews: bool = False
     """Whether other settings, and other models under the same name, take the place of those that
     stored samples come from. Otherwise they are refused."""
+
+    @property
+    def loading(self) -> dict[str, Any]:
+        """How policies and rewards are loaded, as arguments of `load_sampler` and the like."""
+        return {"dtype": self.dtype, "trust_remote_code": self.trust_remote_code}
 
     def __post_init__(self):
         self._check_names()

@@ -94,14 +94,14 @@ class Origins:
 
         - `stored`: what stored verdicts come from.
         """
-        spec, remote = self.comparison.judge or "", self.comparison.trust_remote_code
+        spec, loading = self.comparison.judge or "", self.comparison.loading
         before = stored.sources[VERDICTS] if stored else None
         if before is not None:
             own = {k: part for k, part in before.parts.items() if k.startswith(JUDGE)}
             before = Source(own, spec=before.spec)
 
         def parts() -> dict[str, str]:
-            own = judge_parts(spec, trust_remote_code=remote)
+            own = judge_parts(spec, **loading)
             own |= columns_fingerprint(self.comparison.prompts, spec)
             return {f"{JUDGE}{noun}": part for noun, part in own.items()}
 
@@ -137,11 +137,10 @@ class Origins:
         spec = comparison.models[name]
         called = f"policies.{name}" if name in comparison.policies else REFERENCE
         what = f"The policy {name}" if name in comparison.policies else f"The {REFERENCE}"
-        remote = comparison.trust_remote_code
         return self._identified(
             what,
             Source({}, called, self._written(spec)),
-            partial(policy_parts, spec, trust_remote_code=remote, what=what),
+            partial(policy_parts, spec, what=what, **self.comparison.loading),
             *self._stored_source(POLICY, name),
         )
 
@@ -160,9 +159,8 @@ class Origins:
 
     def _scored_by(self, spec: str, what: str) -> dict[str, str]:
         """What determines the scores of a reward on the comparison's prompts."""
-        remote = self.comparison.trust_remote_code
         # What it reads of a prompt beside the messages belongs to the rows (`rows.read_of`).
-        return reward_parts(spec, trust_remote_code=remote, what=what)
+        return reward_parts(spec, what=what, **self.comparison.loading)
 
     def _stored_source(self, key: str, *names: str) -> tuple[Source | None, bool]:
         """The source that stored tables state under `key`, and whether all of the tables are

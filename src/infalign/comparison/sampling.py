@@ -165,8 +165,7 @@ class _Models:
     def reward(self, name: str) -> Scorer:
         if name not in self._rewards:
             spec = self.comparison.rewards[name]
-            remote = self.comparison.trust_remote_code
-            self._rewards[name] = load_reward(spec, trust_remote_code=remote)
+            self._rewards[name] = load_reward(spec, **self.comparison.loading)
             self._origins.require_unchanged(spec)
         return self._rewards[name]
 
@@ -193,7 +192,7 @@ class _Models:
             strip=sampling.strip,
             answer=sampling.answer,
             ask_again=sampling.ask_again,
-            trust_remote_code=self.comparison.trust_remote_code,
+            **self.comparison.loading,
         )
         self._origins.require_unchanged(model)
         return loaded

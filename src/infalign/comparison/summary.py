@@ -9,6 +9,7 @@ from infalign.errors import SolveError
 from infalign.evaluation.divergence import nats_per_sequence, nats_per_token
 from infalign.evaluation.efficiency import kl_efficiency
 from infalign.evaluation.uncertainty import Estimate, over_prompts
+from infalign.models.fingerprints import policy_precision
 
 from .comparison import REFERENCE, SELECTING
 from .figure_data import FRONTIER_LIMIT, figure_data
@@ -56,6 +57,7 @@ def summarize(measured: Measured, labels: Mapping[str, str]) -> dict:
         "prompts": measured.shape[0],
         "samples": measured.shape[1],
         "sampling": comparison.sampling.model_dump(),
+        "dtype": policy_precision(comparison.reference, **comparison.loading),
         "reference": _lengths_and_rewards(measured, REFERENCE),
         "policies": policies,
         "differences": [

@@ -40,7 +40,7 @@ def draw_verdicts(measured: Measured, origins: Origins, report: Report) -> None:
     comparison = measured.comparison
     if comparison.judge is None:
         return
-    ids, remote = [p.id for p in comparison.prompts], comparison.trust_remote_code
+    ids = [p.id for p in comparison.prompts]
     judge = cache(  # loaded when the first verdict is missing
         partial(
             load_judge,
@@ -48,7 +48,7 @@ def draw_verdicts(measured: Measured, origins: Origins, report: Report) -> None:
             unreadable=comparison.judge_unreadable,
             max_new_tokens=comparison.judge_max_new_tokens,
             seed=comparison.seed,
-            trust_remote_code=remote,
+            **comparison.loading,
         )
     )
     tables = {name: _table(measured.manifest, name) for name in comparison.policies}

@@ -30,6 +30,7 @@ from infalign.core import (
     transform_forms,
 )
 from infalign.methods import METHODS, Offline, OnPolicy
+from infalign.models.precision import Dtype
 
 __all__ = [
     "Calibration",
@@ -339,6 +340,11 @@ class Config(Section):
     engine: Literal["local", "ray"] = "local"
     """Where calibration samples are drawn and scored. local: in this process. ray: on the Ray
     cluster at RAY_ADDRESS; if it is not set, on a cluster started on this machine."""
+
+    dtype: Dtype = "auto"
+    """Precision in which policies and rewards compute; trained weights are float32. auto: bfloat16
+    for models with layers at least 512 wide, and for training, where the processor multiplies it
+    (recent GPUs; CPUs with AMX or AVX-512 BF16); else float32. KL targeting uses float32."""
 
     seed: Annotated[int, Field(ge=0)] = 0
     """Random seed of the whole run."""

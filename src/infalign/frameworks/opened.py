@@ -187,7 +187,9 @@ def run_shaper(run: Run) -> Shaper:
     # would take minutes in each worker.
     with beside(run.config.folder):
         reward = reward_fingerprint(
-            run.config.reward, trust_remote_code=run.config.trust_remote_code
+            run.config.reward,
+            dtype=run.config.dtype,
+            trust_remote_code=run.config.trust_remote_code,
         )
         prompts = fingerprint(run.prompts, run.config.reward)
     store.require(reward=reward, prompts=prompts)

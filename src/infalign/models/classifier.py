@@ -14,12 +14,12 @@ from .interfaces import ANSWER, QUESTION
 from .limits import positions_of, require_known
 from .loading import (
     device,
-    dtype,
     judged_text,
     load_model,
     load_tokenizer,
     tokenize,
 )
+from .precision import Dtype, precision_of
 
 __all__ = ["ClassifierReward"]
 
@@ -43,14 +43,28 @@ class ClassifierReward:
     text is not reproducible, or if the score depends on other texts of the same length.
     """
 
-    def __init__(self, path, *, batch_size=256, max_length=None, trust_remote_code=False):
+    def __init__(
+        self,
+        path,
+        *,
+        batch_size=256,
+        max_length=None,
+        dtype: Dtype = "auto",
+        trust_remote_code=False,
+    ):
         what = "The reward"
+        precision = precision_of(dtype, path, trust_remote_code=trust_remote_code, what=what)
         self.path, self.batch_size, self.__name__ = str(path), batch_size, "reward_model"
         self.tokenizer = load_tokenizer(path, trust_remote_code, what)
         self.model = load_model(
-            AutoModelForSequenceClassification, path, trust_remote_code, what, dtype=dtype()
+            AutoModelForSequenceClassification,
+            path,
+            trust_remote_code,
+            what,
+            dtype=getattr(torch, precision),
         )
         self.model.to(device()).eval()
+        _score_exactly(self.model)
         self.max_length = max_length or positions_of(self.model, self.tokenizer)
         self.pads = True
         try:
@@ -167,6 +181,15 @@ class ClassifierReward:
         """Whether scores differ by no more than rounding."""
         size = np.maximum(1, np.abs(others))
         return bool(np.all(np.abs(some - others) <= _rounding(self.model.dtype) * size))
+
+
+def _score_exactly(model) -> None:
+    """Let the score head of a model in half precision compute in float32. In bfloat16, with three
+    significant digits, many scores of different responses would be equal."""
+    for name in ("score", "classifier"):
+        head = getattr(model, name, None)
+        if isinstance(head, torch.nn.Linear) and head.weight.dtype != torch.float32:
+            head.float().register_forward_pre_hook(lambda _, given: (given[0].float(), *given[1:]))
 
 
 def _rounding(precision: torch.dtype) -> float:

@@ -10,12 +10,14 @@
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from infalign import storage
 from infalign.errors import DataError
 
 from .judges import FORMS, INSTRUCTION
 from .model_files import ADAPTER, adapted, parts
+from .precision import Dtype, Precision, precision_of
 from .python_source import arguments_named, source_fingerprint
 from .specs import ModelSpec
 
@@ -26,6 +28,7 @@ __all__ = [
     "judge_parts",
     "policy_fingerprints",
     "policy_parts",
+    "policy_precision",
     "reward_fingerprint",
     "reward_parts",
 ]
@@ -34,7 +37,11 @@ REVISION, SOURCE = "revision on the hub", "source code"
 
 
 def policy_parts(
-    spec: str, *, trust_remote_code: bool = False, what: str = "The model"
+    spec: str,
+    *,
+    dtype: Dtype = "auto",
+    trust_remote_code: bool = False,
+    what: str = "The model",
 ) -> dict[str, str]:
     """What determines the samples of a policy, a specification for `load_sampler`: the noun of
     each part, such as "weights" or "chat template", and its fingerprint.
@@ -50,16 +57,43 @@ def policy_parts(
         probe = ServerModel(named.url, named.model).probe()
         return {"server": spec, "answer to a probe": probe}
     engine = {"engine": "vllm"} if named.kind == "vllm" else {}
-    path = (named.inner if engine else named).path("model")
-    return engine | _parts(str(path), what, trust_remote_code)
+    own = engine | _parts(str(named.inner.path("model")), what, trust_remote_code)
+    loading: dict[str, Any] = {"trust_remote_code": trust_remote_code, "what": what}
+    return own | _rounded(policy_precision(spec, dtype=dtype, **loading))
 
 
-def policy_fingerprints(spec: str, *, trust_remote_code: bool = False) -> dict[str, str]:
-    """`model`, `tokenizer` and `chat_template` of a policy, a specification for `load_sampler`.
+def policy_precision(
+    spec: str,
+    *,
+    dtype: Dtype = "auto",
+    trust_remote_code: bool = False,
+    what: str = "The model",
+) -> Precision | None:
+    """What a policy computes in; None where that is not decided here: on servers, and in vLLM with
+    `auto`."""
+    named = ModelSpec.parse(spec)
+    if named.kind == "vllm":
+        return None if dtype == "auto" else dtype
+    if not named.has_weights:
+        return None
+    path = named.path("model")
+    return precision_of(dtype, path, trust_remote_code=trust_remote_code, what=what)
 
-    `model` covers all of `policy_parts`. A server reports neither tokenizer nor template; it has
-    the entries `model`, its URL, and `probe`, its answer to a probe. A tokenizer without a template
-    has the `chat_template` "none".
+
+def _rounded(precision: Precision | None) -> dict[str, str]:
+    """The part that stands for a precision: none for float32, which earlier files do not state."""
+    return {} if precision in (None, "float32") else {"precision": str(precision)}
+
+
+def policy_fingerprints(
+    spec: str, *, dtype: Dtype = "auto", trust_remote_code: bool = False
+) -> dict[str, str]:
+    """`model`, `tokenizer`, `chat_template` and `dtype` of a policy, a specification for
+    `load_sampler`.
+
+    `model` and `dtype` cover all of `policy_parts`. A server reports only the entries `model`, its
+    URL, and `probe`, its answer to a probe. A tokenizer without a template has the `chat_template`
+    "none". vLLM does not report the `dtype` that it chooses with `auto`.
 
     Raises DataError if the model does not exist.
     """
@@ -68,15 +102,17 @@ def policy_fingerprints(spec: str, *, trust_remote_code: bool = False) -> dict[s
         own = policy_parts(spec)
         return {"model": own["server"], "probe": own["answer to a probe"]}
     engine = "vllm:" if named.kind == "vllm" else ""
-    path = str((named.inner if engine else named).path("model"))
+    path, remote = str(named.inner.path("model")), trust_remote_code
     from .loading import load_tokenizer
 
-    tokenizer = load_tokenizer(path, trust_remote_code)
+    tokenizer = load_tokenizer(path, remote)
     template = tokenizer.chat_template
+    precision = policy_precision(spec, dtype=dtype, trust_remote_code=remote)
     return {
-        "model": engine + artifact(path, trust_remote_code=trust_remote_code),
+        "model": engine + artifact(path, trust_remote_code=remote),
         "tokenizer": storage.fingerprint(_rules(tokenizer)),
         "chat_template": "none" if template is None else storage.fingerprint(template),
+        **({} if precision is None else {"dtype": precision}),
     }
 
 
@@ -114,7 +150,11 @@ def _parts(path: str, what: str, trust_remote_code: bool) -> dict[str, str]:
 
 
 def reward_parts(
-    spec: str, *, trust_remote_code: bool = False, what: str = "The reward"
+    spec: str,
+    *,
+    dtype: Dtype = "auto",
+    trust_remote_code: bool = False,
+    what: str = "The reward",
 ) -> dict[str, str]:
     """What determines the scores of a reward, a specification for `load_reward`, as
     `policy_parts`."""
@@ -125,7 +165,9 @@ def reward_parts(
         from .reward_server import ServerReward
 
         return {"server": spec, "answer to a probe": ServerReward(spec).probe()}
-    return _parts(str(named.path("reward")), what, trust_remote_code)
+    path = str(named.path("reward"))
+    precision = precision_of(dtype, path, trust_remote_code=trust_remote_code, what=what)
+    return _parts(path, what, trust_remote_code) | _rounded(precision)
 
 
 def columns_read(spec: str, columns: Iterable[str]) -> list[str] | None:
@@ -151,25 +193,27 @@ def function_parts(spec: str, what: str) -> dict[str, str]:
     return {SOURCE: source_fingerprint(spec, what)}
 
 
-def reward_fingerprint(spec: str, *, trust_remote_code: bool = False) -> str:
+def reward_fingerprint(spec: str, *, dtype: Dtype = "auto", trust_remote_code: bool = False) -> str:
     """Fingerprint of a reward, a specification for `load_reward`.
 
     Raises DataError if the reward does not exist.
     """
-    own = reward_parts(spec, trust_remote_code=trust_remote_code)
+    own = reward_parts(spec, dtype=dtype, trust_remote_code=trust_remote_code)
     if ModelSpec.parse(spec).kind == "server":
         return f"{spec} {storage.fingerprint(own)}"
     return _single(own)
 
 
-def judge_parts(spec: str, *, trust_remote_code: bool = False) -> dict[str, str]:
+def judge_parts(
+    spec: str, *, dtype: Dtype = "auto", trust_remote_code: bool = False
+) -> dict[str, str]:
     """What determines the verdicts of a judge, a specification for `load_judge`, as
     `policy_parts`. That of a language model includes the question that it is asked."""
     named = ModelSpec.parse(spec)
     if named.kind == "python":
         return {SOURCE: source_fingerprint(spec, "judge")}
     if named.kind == "reward":
-        own = reward_parts(named.inner.text, trust_remote_code=trust_remote_code)
+        own = reward_parts(named.inner.text, dtype=dtype, trust_remote_code=trust_remote_code)
         return {f"reward's {noun}": part for noun, part in own.items()}
     if named.kind == "server" and named.model:
         return {"question": storage.fingerprint(INSTRUCTION), **policy_parts(spec)}

@@ -19,8 +19,9 @@ from infalign.text import decoded
 
 from .interfaces import Conversation, Response
 from .limits import prompt_ids
-from .loading import device, dtype, load_model, load_tokenizer, prompt_text
+from .loading import device, load_model, load_tokenizer, prompt_text
 from .logits import check_top_p, collate, sampling_law
+from .precision import Dtype, precision_of
 from .shared_prompts import prompt_cache, repeats
 from .tokens import Tokens
 
@@ -39,6 +40,7 @@ class LanguageModel:
         max_new_tokens=128,
         batch_size=256,
         strip=False,
+        dtype: Dtype = "auto",
         trust_remote_code=False,
     ):
         """Load the model at `path`, a folder or hub id.
@@ -48,13 +50,17 @@ class LanguageModel:
         - `max_new_tokens`: maximum length of a response in tokens, including the end token.
         - `batch_size`: responses generated at once.
         - `strip`: remove white space at both ends of the responses' texts.
+        - `dtype`: precision, as `precision_of` reads it.
 
         Raises ValueError for other values, and DataError if the model does not exist.
         """
         self._settle(temperature, top_p, max_new_tokens, batch_size, strip)
         self.path, what = path, "The model"
         self.tokenizer = load_tokenizer(path, trust_remote_code, what)
-        self.model = load_model(AutoModelForCausalLM, path, trust_remote_code, what, dtype=dtype())
+        precision = precision_of(dtype, path, trust_remote_code=trust_remote_code)
+        self.model = load_model(
+            AutoModelForCausalLM, path, trust_remote_code, what, dtype=getattr(torch, precision)
+        )
         self.model.to(device()).eval()
 
     @classmethod

@@ -21,6 +21,7 @@ from infalign.text import conversation_of, in_form_of
 from .functions import PythonFunction, python_function
 from .interfaces import Conversation, Response, Sampler, Scorer
 from .judge_replies import read_verdict
+from .precision import Dtype
 from .rewards import load_reward
 from .specs import ModelSpec
 
@@ -60,6 +61,7 @@ def load_judge(
     unreadable: Literal["error", "missing"] = "error",
     max_new_tokens: int = 256,
     seed: int = 0,
+    dtype: Dtype = "auto",
     trust_remote_code: bool = False,
 ) -> PairwiseJudge:
     """The judge that `spec` names.
@@ -69,14 +71,16 @@ def load_judge(
       a key is read from the environment only.
     - `reward:REWARD`: ranks by a reward, whose specification `load_reward` reads.
 
-    `unreadable`, `max_new_tokens` and `seed` apply to a model's replies; see `ModelJudge`. Raises
+    `unreadable`, `max_new_tokens` and `seed` apply to a model's replies; see `ModelJudge`. `dtype`
+    is the precision of a reward, as `precision_of` reads it. Raises
     DataError if the judge does not exist, and MissingExtraError without `openai`.
     """
     named = ModelSpec.parse(spec)
     if named.kind == "python":
         return python_function(spec, "judge")
     if named.kind == "reward":
-        return RewardJudge(load_reward(named.inner.text, trust_remote_code=trust_remote_code))
+        own = load_reward(named.inner.text, dtype=dtype, trust_remote_code=trust_remote_code)
+        return RewardJudge(own)
     if named.kind == "server" and named.model:
         from .model_server import ServerModel
 

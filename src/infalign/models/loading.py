@@ -30,7 +30,6 @@ from .interfaces import Conversation
 __all__ = [
     "commit",
     "device",
-    "dtype",
     "in_template",
     "judged_text",
     "load_config",
@@ -163,12 +162,6 @@ def _named_errors(path: str | Path, what: str, asked: str | Path) -> Iterator[No
 def device() -> str:
     """The device for models: the first accelerator, else the CPU."""
     return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-def dtype() -> torch.dtype:
-    """The precision of models: bfloat16 on an accelerator, single precision on CPUs, where bfloat16
-    is mostly slower."""
-    return torch.bfloat16 if device() == "cuda" else torch.float32
 
 
 def load_tokenizer(path, trust_remote_code=False, what="The model"):

@@ -10,6 +10,7 @@ from infalign.text import conversation_of, in_form_of
 
 from .functions import python_function
 from .interfaces import Conversation, Scorer
+from .precision import Dtype
 from .python_reward import PythonReward
 from .specs import ModelSpec
 
@@ -39,7 +40,7 @@ FORMS = (
 """Name, meaning, form and example of each specification that `load_reward` reads."""
 
 
-def load_reward(spec: str, *, trust_remote_code: bool = False) -> Scorer:
+def load_reward(spec: str, *, dtype: Dtype = "auto", trust_remote_code: bool = False) -> Scorer:
     """The TRL reward function that `spec` names.
 
     - `python:package.module:function` or `path/to/file.py:function`: called with `prompts`,
@@ -47,6 +48,8 @@ def load_reward(spec: str, *, trust_remote_code: bool = False) -> Scorer:
     - `http://host:8000/path`, or https: a server, as `ServerReward`.
     - `bundled:helpful`, `bundled:harmless`: the demonstration reward models.
     - anything else: folder or hub id of a sequence classifier with one output.
+
+    - `dtype`: precision of a classifier, as `precision_of` reads it.
 
     Raises DataError if the reward does not exist, and MissingExtraError if the library for requests
     to a server is missing.
@@ -60,7 +63,7 @@ def load_reward(spec: str, *, trust_remote_code: bool = False) -> Scorer:
         return ServerReward(spec)
     from .classifier import ClassifierReward
 
-    return ClassifierReward(named.path("reward"), trust_remote_code=trust_remote_code)
+    return ClassifierReward(named.path("reward"), dtype=dtype, trust_remote_code=trust_remote_code)
 
 
 def score(

@@ -5,6 +5,7 @@ from typing import Any, Literal
 from infalign.errors import DataError
 
 from .interfaces import Sampler
+from .precision import Dtype
 from .specs import ModelSpec
 
 __all__ = [
@@ -25,6 +26,7 @@ def load_sampler(
     strip: bool = False,
     answer: Literal["whole", "after-thinking"] = "whole",
     ask_again: int = 0,
+    dtype: Dtype = "auto",
     trust_remote_code: bool = False,
 ) -> Sampler:
     """The policy that `spec` names.
@@ -39,6 +41,8 @@ def load_sampler(
     - `answer`: `whole`, or `after-thinking` for the part of a response after its thought.
     - `ask_again`: further draws, with other seeds, for a response that has no answer, as in
       `ServerModel`. Default: it is an error.
+    - `dtype`: precision of models that run here, as `precision_of` reads it; `auto` leaves that of
+      vLLM to vLLM.
 
     Raises DataError if the model does not exist, and MissingExtraError if a library that runs it is
     missing.
@@ -63,13 +67,16 @@ def load_sampler(
         from .vllm import VLLMModel
 
         path = named.inner.path("model")
-        sampler: Sampler = VLLMModel(path, trust_remote_code=trust_remote_code, **common)
+        sampler: Sampler = VLLMModel(
+            path, trust_remote_code=trust_remote_code, dtype=dtype, **common
+        )
     else:
         from .hf import LanguageModel
 
         sampler = LanguageModel(
             named.path("model"),
             batch_size=batch_size,
+            dtype=dtype,
             trust_remote_code=trust_remote_code,
             **common,
         )

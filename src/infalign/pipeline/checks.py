@@ -30,6 +30,7 @@ from infalign.models.inspection import (
     inspect_reward,
 )
 from infalign.models.judges import judge_pairs, load_judge
+from infalign.models.precision import Dtype
 from infalign.models.rewards import load_reward
 from infalign.models.specs import ModelSpec
 from infalign.prompts import Prompt, score_responses
@@ -269,6 +270,7 @@ def _on_responses(run: Run) -> Iterator[Check]:
         config.evaluate.judge,
         config.evaluate.answers,
         lambda: [run.prompts[0], run.test_prompts[0]],
+        dtype=config.dtype,
         trust_remote_code=config.trust_remote_code,
         # On Ray, weights are loaded where they run, which may be the only place with room.
         weights=config.engine == "local",
@@ -283,6 +285,7 @@ def on_responses(
     answers: str,
     asked: Callable[[], Sequence[Prompt]],
     *,
+    dtype: Dtype,
     trust_remote_code: bool,
     weights: bool = True,
     inspected: bool = False,
@@ -295,11 +298,12 @@ def on_responses(
     """
 
     def rewarded(spec: str) -> None:
-        prompts, scorer = asked(), load_reward(spec, trust_remote_code=trust_remote_code)
+        scorer = load_reward(spec, dtype=dtype, trust_remote_code=trust_remote_code)
+        prompts = asked()
         score_responses(scorer, prompts, [[text] for text, _ in zip(FAKE, prompts, strict=True)])
 
     def judged(spec: str) -> None:
-        chosen = load_judge(spec, trust_remote_code=trust_remote_code)
+        chosen = load_judge(spec, dtype=dtype, trust_remote_code=trust_remote_code)
         prompt = asked()[-1]
         columns = [{"prompt_id": prompt.id, **prompt.columns}]
         judge_pairs(chosen, [prompt.value], [FAKE[:1]], [FAKE[1:]], columns=columns)

@@ -125,6 +125,7 @@ def dry_comparison(
         comparison.judge,
         comparison.answers,
         lambda: [prompts[0], prompts[-1]],
+        dtype=comparison.dtype,
         trust_remote_code=comparison.trust_remote_code,
     )
     passed = ["policies, rewards and prompts", *check(list(checks))]
@@ -138,6 +139,7 @@ def dry_comparison(
         derived(comparison.seed, "measure"),
         False,
         comparison.trust_remote_code,
+        comparison.dtype,
     )
     speed = _measured(trial, seconds, report)
     costs = [] if speed is None else [cost(work, speed)]

@@ -219,6 +219,7 @@ class Run(Shown):
             samples=config.evaluate.samples,
             kl_samples=config.evaluate.kl_samples,
             seed=config.seed,
+            dtype=config.dtype,
             trust_remote_code=config.trust_remote_code,
             renews=True,
         )
@@ -228,7 +229,9 @@ class Run(Shown):
         """The raw reward as a TRL reward function."""
         config = self.config
         with beside(config.folder):
-            return load_reward(config.reward, trust_remote_code=config.trust_remote_code)
+            return load_reward(
+                config.reward, dtype=config.dtype, trust_remote_code=config.trust_remote_code
+            )
 
     def seed(self, stage: str, part: int = 0) -> int:
         """The seed of one part of one stage, independent of those of other parts."""
@@ -268,12 +271,15 @@ class Run(Shown):
     def fingerprints(self) -> dict[str, object]:
         """The fingerprints that a calibration store must have to be used in this run."""
         config = self.config
+        loading: dict[str, Any] = {
+            "dtype": config.dtype,
+            "trust_remote_code": config.trust_remote_code,
+        }
         with beside(config.folder):
-            remote = config.trust_remote_code
-            reward = reward_fingerprint(config.reward, trust_remote_code=remote)
+            reward = reward_fingerprint(config.reward, **loading)
             prompts = fingerprint(self.prompts, config.reward)
         return {
-            **policy_fingerprints(config.model, trust_remote_code=config.trust_remote_code),
+            **policy_fingerprints(config.model, **loading),
             "reward": reward,
             "prompts": prompts,
             "sampling": config.sampling.model_dump(),

@@ -18,6 +18,7 @@ from infalign import storage
 from infalign._look import Shown
 from infalign.config import Config, Training
 from infalign.methods import METHODS, RAW, Offline
+from infalign.models.precision import trains_in
 from infalign.prompts import Prompt
 from infalign.stores.manifest import NAME
 
@@ -29,8 +30,9 @@ UNREAD = (
 )
 """Keys that say where and how something is computed, and change no result but for rounding."""
 
-CONTENT = ("model", "reward", "prompts.*", "evaluate.prompts.*", "calibration.store")
-"""Keys that count by what they name, such as the weights in a folder; a path may change."""
+CONTENT = ("model", "reward", "dtype", "prompts.*", "evaluate.prompts.*", "calibration.store")
+"""Keys that count by what they name, such as the weights in a folder, or by what they come to, such
+as the precision on a machine; a path may change."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,7 @@ class Reads(Shown):
 READS: Mapping[str, Reads] = {
     "calibrate": Reads(
         (
-            *("model", "reward", "prompts.*", "sampling.*", "seed"),
+            *("model", "reward", "dtype", "prompts.*", "sampling.*", "seed"),
             *("calibration.samples", "calibration.store"),
         )
     ),
@@ -57,15 +59,15 @@ READS: Mapping[str, Reads] = {
     ),
     "train": Reads(
         (
-            *("model", "reward", "prompts.*", "procedure", "against", "seed", "train.*"),
-            *("sampling.temperature", "sampling.max_new_tokens", "sampling.strip"),
+            *("model", "reward", "dtype", "prompts.*", "procedure", "against", "seed"),
+            *("train.*", "sampling.temperature", "sampling.max_new_tokens", "sampling.strip"),
         ),
         ("calibrate", "design"),
     ),
     "evaluate": Reads(
         (
             *("model", "reward", "sampling.*", "procedure", "against", "transform", "seed"),
-            *("evidence", "train.method", "train.baselines", "evaluate.*"),
+            *("dtype", "evidence", "train.method", "train.baselines", "evaluate.*"),
         ),
         ("calibrate", "design", "train"),
     ),
@@ -177,8 +179,17 @@ class Inputs(Shown):
         return {
             **stated_for(self.config, method),
             **{name: self.fingerprints.get(name) for name in names},
+            **self._precision(),
             # Training depends on the order of the prompts: the last ones are held out.
             "prompts": storage.fingerprint(asked),
             "calibration": self.calibration(),
             "design": read_of_design(method, design),
         }
+
+    def _precision(self) -> dict[str, object]:
+        """In what the trainer computes, and in what the samples were drawn, where it is not what
+        earlier versions did and did not state."""
+        computed = {"training in": trains_in(self.config.dtype)}
+        drawn = {"dtype": self.fingerprints.get("dtype", "float32")}
+        usual = {"training in": "bfloat16", "dtype": "float32"}
+        return {k: v for k, v in (computed | drawn).items() if v != usual[k]}

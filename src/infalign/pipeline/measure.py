@@ -12,6 +12,7 @@ from infalign._look import Shown
 from infalign.collection.answers import scored
 from infalign.config import SamplingSettings
 from infalign.models.interfaces import Response, Sampler
+from infalign.models.precision import Dtype
 from infalign.prompts import Prompt
 
 from .stages import load_both
@@ -52,6 +53,7 @@ class Trial(Shown):
     seed: int
     trained: bool
     trust_remote_code: bool = False
+    dtype: Dtype = "auto"
     folder: Path | None = None
     """Where a Python reward is looked for first."""
 
@@ -68,6 +70,7 @@ class Trial(Shown):
             run.seed("measure"),
             trained,
             config.trust_remote_code,
+            config.dtype,
             config.folder,
         )
 
@@ -132,7 +135,12 @@ def measure(trial: Trial, seconds: float, clock: Clock = time.monotonic) -> Spee
 
     start = clock()
     sampler, scorer = load_both(
-        trial.model, trial.reward, trial.sampling, trial.trust_remote_code, folder=trial.folder
+        trial.model,
+        trial.reward,
+        trial.sampling,
+        trial.trust_remote_code,
+        dtype=trial.dtype,
+        folder=trial.folder,
     )
     loading, begun = clock() - start, clock()
     policy = sampler if isinstance(sampler, LanguageModel) else None

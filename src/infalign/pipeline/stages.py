@@ -22,6 +22,7 @@ from infalign.manifest import Manifest, Stage
 from infalign.methods import METHODS, Setting, training_design
 from infalign.models.fingerprints import function_parts
 from infalign.models.functions import beside
+from infalign.models.precision import Dtype
 from infalign.models.rewards import load_reward
 from infalign.models.samplers import load_sampler
 from infalign.models.specs import ModelSpec
@@ -70,6 +71,7 @@ def calibrate(run: Run, report: Report) -> None:
         config.reward,
         config.sampling,
         config.trust_remote_code,
+        dtype=config.dtype,
         folder=config.folder,
     )
     collect(
@@ -119,6 +121,8 @@ def load_both(
     reward: str,
     sampling: SamplingSettings,
     trust_remote_code: bool,
+    *,
+    dtype: Dtype = "auto",
     folder: Path | None = None,
 ):
     """Load policy and reward, in the process that draws and scores.
@@ -134,10 +138,11 @@ def load_both(
         strip=sampling.strip,
         answer=sampling.answer,
         ask_again=sampling.ask_again,
+        dtype=dtype,
         trust_remote_code=trust_remote_code,
     )
     with beside(folder):
-        return sampler, load_reward(reward, trust_remote_code=trust_remote_code)
+        return sampler, load_reward(reward, dtype=dtype, trust_remote_code=trust_remote_code)
 
 
 def design(run: Run, report: Report) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -15,9 +15,15 @@ from infalign._look import Shown
 from infalign.errors import ArgumentError
 from infalign.evaluation.uncertainty import Estimate, over_prompts
 from infalign.manifest import Manifest
-from infalign.models.fingerprints import function_parts, policy_parts, reward_parts
+from infalign.models.fingerprints import (
+    function_parts,
+    policy_parts,
+    policy_precision,
+    reward_parts,
+)
 from infalign.models.functions import python_function
 from infalign.models.interfaces import Sampler
+from infalign.models.precision import Dtype
 from infalign.models.rewards import load_reward
 from infalign.models.samplers import load_sampler
 from infalign.models.specs import ModelSpec
@@ -80,6 +86,9 @@ class Campaign(Shown):
     """Further draws for a response that has no answer, as in `load_sampler`."""
 
     seed: int = 0
+    dtype: Dtype = "auto"
+    """Precision of policy and reward, as `precision_of` reads it."""
+
     trust_remote_code: bool = False
 
     def __post_init__(self):
@@ -107,6 +116,11 @@ class Campaign(Shown):
             "ask_again": self.ask_again,
         }
 
+    @property
+    def loading(self) -> dict[str, Any]:
+        """How models are loaded."""
+        return {"dtype": self.dtype, "trust_remote_code": self.trust_remote_code}
+
     @cached_property
     def sampler(self) -> Sampler:
         """The loaded policy."""
@@ -118,15 +132,14 @@ class Campaign(Shown):
             strip=self.strip,
             answer=self.answer,
             ask_again=self.ask_again,
-            trust_remote_code=self.trust_remote_code,
+            **self.loading,
         )
 
     @cached_property
     def test(self) -> SuccessTest:
         """The loaded success test."""
-        remote = self.trust_remote_code
         return SuccessTest(
-            scorer=load_reward(self.reward, trust_remote_code=remote) if self.reward else None,
+            scorer=load_reward(self.reward, **self.loading) if self.reward else None,
             threshold=self.threshold,
             function=python_function(self.success, "success test") if self.success else None,
         )
@@ -150,13 +163,13 @@ class Campaign(Shown):
 
     @cached_property
     def _policy(self) -> dict[str, str]:
-        return policy_parts(self.model, trust_remote_code=self.trust_remote_code)
+        return policy_parts(self.model, **self.loading)
 
     @cached_property
     def _reward(self) -> dict[str, str]:
         if self.reward is None:
             return {}
-        return reward_parts(self.reward, trust_remote_code=self.trust_remote_code)
+        return reward_parts(self.reward, **self.loading)
 
     def _scored(self, prompts: Sequence[Prompt]) -> dict[str, str]:
         """What determines the rewards of responses to these prompts."""
@@ -245,6 +258,7 @@ def _collected(
         "threshold": campaign.threshold,
         "sigma": campaign.sigma,
         "sampling": campaign.sampling,
+        "dtype": policy_precision(campaign.model, **campaign.loading),
     }
     path = manifest.folder / "results.json"
     with manifest.recording(path, stage=STAGE):

@@ -70,6 +70,7 @@ def land(
             recipe.model_path,
             temperature=recipe.sampling.temperature,
             max_new_tokens=recipe.sampling.max_new_tokens,
+            dtype="float32",
             trust_remote_code=recipe.trust_remote_code,
         )
         for _ in range(2)

@@ -17,6 +17,7 @@ from infalign.config import Training
 from infalign.errors import DataError
 from infalign.manifest import Stage
 from infalign.models.loading import device
+from infalign.models.precision import trains_in
 
 from .recipe import Recipe
 from .weights import save_policy
@@ -61,7 +62,7 @@ def common_arguments(recipe: Recipe) -> dict:
         "report_to": list(trackers(recipe.train)) or "none",
         "disable_tqdm": True,
         "use_cpu": device() == "cpu",
-        "bf16": True,
+        "bf16": trains_in(recipe.dtype) == "bfloat16",  # on weights in float32
         "gradient_checkpointing": False,
         "dataloader_pin_memory": device() != "cpu",
         "seed": recipe.seed,

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from infalign.config import Config, SamplingSettings, Training
+from infalign.models.precision import Dtype
 
 __all__ = ["Recipe"]
 
@@ -18,8 +19,16 @@ class Recipe:
     sampling: SamplingSettings
     seed: int
     trust_remote_code: bool
+    dtype: Dtype = "auto"
 
     @classmethod
     def of(cls, config: Config, model_path: str) -> "Recipe":
         """The recipe of a run's configuration."""
-        return cls(model_path, config.train, config.sampling, config.seed, config.trust_remote_code)
+        return cls(
+            model_path,
+            config.train,
+            config.sampling,
+            config.seed,
+            config.trust_remote_code,
+            config.dtype,
+        )
