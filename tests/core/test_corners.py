@@ -157,14 +157,46 @@ def test_a_sharp_soft_best_of_n_is_nearly_best_of_n():
     assert ia.design(SoftBestOfN(128, 0.02), kl=1.0).win_rate > 0.9999
 
 
+@pytest.mark.parametrize(
+    ("procedure", "kl"),
+    [(SoftBestOfN(128, 0.02), 3.0), (SoftBestOfN(128, 0.02), 4.0), (SoftBestOfN(1024, 0.02), 0.7)],
+    ids=str,
+)
+def test_a_softened_optimum_has_panels_that_resolve_it(procedure, kl, monkeypatch):
+    # The policy has a tenth of its mass within 1e-10 of 1.
+    best = ia.design(procedure, kl=kl)
+    monkeypatch.setattr(soft, "FINE", (16, 40))
+    monkeypatch.setattr(soft, "RESOLUTION", 1e-6)
+    finer = ia.design(procedure, kl=kl)
+    assert best.optimum.losses == pytest.approx(finer.optimum.losses, rel=1e-7)
+    assert best.beta == pytest.approx(finer.beta, rel=1e-7)
+    assert best.kl == pytest.approx(kl, rel=1e-9)
+    assert best.policy.kl == pytest.approx(kl, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("procedure", "against", "beta"),
+    [
+        (SoftBestOfN(155, 0.1415), SoftBestOfN(155, 0.1415), 0.0156),
+        (SoftBestOfN(158, 0.0677), BestOfN(81), 0.0268),
+        (SoftBestOfN(90, 0.0275), WorstOfN(29), 0.0019),
+    ],
+    ids=str,
+)
+def test_a_softened_strength_gives_the_optimum_of_its_budget(procedure, against, beta):
+    best = ia.design(procedure, beta=beta, against=against)
+    assert best.beta == beta
+    if best.kl > 1e-9:
+        budget = ia.design(procedure, kl=best.kl, against=against)
+        assert budget.beta == pytest.approx(beta, rel=1e-6)
+        assert budget.win_rate == pytest.approx(best.win_rate, abs=1e-9)
+
+
 def test_an_error_of_a_softened_design_says_how_far_it_came(monkeypatch):
-    newton = soft._newton
-
-    def reaching(state):
-        return newton(state) if state.condition.kl < 0.01 else None
-
-    monkeypatch.setattr(soft, "_newton", reaching)
-    with pytest.raises(ia.SolveError, match=r"ended at kl=0.00\d+, beta=2\.8"):
+    with pytest.raises(ia.SolveError, match="loses less than 1e-12 of the time"):
+        ia.design(SoftBestOfN(58, 0.0138), kl=3.7, against=WorstOfN(75))
+    monkeypatch.setattr(soft, "_newton", lambda state: None)
+    with pytest.raises(ia.SolveError, match=r"a KL of 0.50\d+ nats and a win rate of 0.807"):
         ia.design(SoftBestOfN(4, 0.2), kl=0.5)
 
 

@@ -55,7 +55,7 @@ def certificate(
             "enumeration: one number couples the responses, and all its values were tried",
         )
     if not isinstance(procedure, RankProcedure):
-        return np.nan, "no certificate: the optimum was followed from weak to strong tilts"
+        return np.nan, "no certificate: the optimum is the end of one ascent"
     if mixture_concave(procedure):
         return mixture_gap(optimum), "duality: the win rate is concave in the policy's density"
     if displacement_concave(against):

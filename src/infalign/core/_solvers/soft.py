@@ -6,6 +6,7 @@ one number.
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -13,16 +14,24 @@ from infalign import _check
 from infalign.core._interface import AbstractProcedure
 from infalign.core._policies import Curve
 from infalign.core._quadrature import Panels
+from infalign.core._roots import NoRoot, falling_root
+from infalign.core._shapes import Bool
 from infalign.core._soft_procedures import Rewind, SoftBestOfN, SoftenedProcedure
 from infalign.errors import SolveError
 
 from .newton import LOG_BETA_STEP, Budget, Strength, Values
 from .point import Optimum
 from .rewind import RewindOptimum, beta_for
-from .starts import laws_grid, log_scale_at
+from .starts import ROUNDS, kl_at, laws_grid, log_scale_at
 
-FINE = (16, 24)
-"""Number of times that panels halve toward 0 and 1: fine enough for any tilt by these laws."""
+FINE = (8, 16)
+"""Number of times that panels halve toward 0 and 1 at first."""
+
+COARSE = 1e-3
+"""Mass that a panel of a start may misplace."""
+
+RESOLUTION = 1e-5
+"""Mass that a panel may misplace; the relative error of 1 − W is about its square."""
 
 STEPS = 40
 """Number of Newton steps before a budget is approached more slowly."""
@@ -45,14 +54,20 @@ SETTLED = 0.02
 LEAST_WEIGHT = 1e-3
 """Smallest weight of a step's goal before an ascent stops."""
 
-STRONG = 10.0
-"""A strength at which the first start, a small tilt of the reference, is close enough."""
+TINY = 1e-6
+"""KL of a tilt of the reference, in nats, up to which it is next to the optimum."""
 
-SLOWEST = 1.1
-"""Smallest ratio of two budgets in a row before following ends."""
+WEAK = 0.1
+"""Largest budget, in nats, from which the search for a strength starts."""
 
-SMALL = 1e-3
-"""A budget, in nats, at which the first start is close enough."""
+EARLIEST, LATEST = -20.0, 100.0
+"""Times, by the clock κ + log κ of `starts`, between which it goes on."""
+
+NEARLY = 1e-2
+"""Error of the time that it may leave."""
+
+LOST = 1e-12
+"""Share of comparisons lost below which the win rate counts as 1."""
 
 
 def solve_softened(
@@ -64,52 +79,68 @@ def solve_softened(
 ) -> Optimum:
     """The optimal policy at a KL budget in nats, or at a KL strength β."""
     grid = laws_grid(procedure, against, *FINE)
-    opponent = against.cdf(grid.nodes)
     if isinstance(procedure, Rewind):
+        opponent = against.cdf(grid.nodes)
         if beta is None:
             beta = beta_for(procedure, against, grid, opponent, _check.positive("kl", kl))
         curve = RewindOptimum(procedure, grid, opponent, beta).curve()
+        gradient = procedure.gradient(grid, curve.density, opponent)
+        losses = 1 - curve.win_rate(procedure, against)
     elif isinstance(procedure, SoftBestOfN):
-        system = _System(procedure, grid, opponent)
         with np.errstate(all="ignore"):  # what overflows is rejected by its residual
+            system = _System(procedure, against, grid)
             if beta is None:
                 state, last = _at_kl(system, _check.positive("kl", kl))
             else:
                 state, last = _at_beta(system, beta)
         if state is None:
-            followed = (
-                f"a walk from small budgets ended at kl={last.curve.kl:.4g}, "
-                f"beta={np.exp(last.log_beta):.2g}, and starts near the answer do not converge"
-                if last is not None
-                else "the solver does not converge"
-            )
             raise SolveError(
                 f"No optimum was found for {procedure!r} against {against!r} with "
-                f"{f'kl={kl:g}' if beta is None else f'beta={beta:g}'}; {followed}. "
+                f"{f'kl={kl:g}' if beta is None else f'beta={beta:g}'}; {_reason(last)}. "
                 "Ask for a smaller `kl` or a larger `beta`."
             )
         curve, beta = state.curve, float(np.exp(state.log_beta)) if beta is None else beta
+        gradient, losses = state.system.gradient(curve.density), state.system.losses(curve)
     else:
         raise ValueError(f"`procedure` must select by rank or have a solver; got {procedure!r}.")
-    gradient = procedure.gradient(grid, curve.density, opponent)
-    gradient = gradient - gradient.flat[0]
     exponent = (gradient - gradient.flat[-1]) / beta
-    return Optimum(curve, gradient, exponent, beta, curve.win_rate(procedure, against), curve.kl)
+    gradient = gradient - gradient.flat[0]
+    return Optimum(curve, gradient, exponent, beta, 1 - losses, curve.kl, losses)
 
 
 @dataclass(frozen=True)
 class _System:
-    """y = (Φ_f − Φ_f(1)) / β with f = e^y / ∫ e^y, at all nodes at once."""
+    """y = (Φ_f − Φ_f(1)) / β with f = e^y / ∫ e^y, at all nodes at once.
+
+    W is linear in G, and 1 where G is, so it is 1 less the same functional of 1 − G: no digits are
+    lost to a win rate near 1.
+    """
 
     procedure: SoftBestOfN
+    against: AbstractProcedure
     grid: Panels
-    opponent: Values
-    """G at the nodes."""
+
+    @cached_property
+    def above(self) -> Values:
+        """1 − G at the nodes, to full precision."""
+        return self.grid.cumulate_down(self.against.density_on(self.grid))[0]
+
+    def cut(self, rough: Bool[np.ndarray, "panels"]) -> "_System":
+        return _System(self.procedure, self.against, self.grid.cut(rough))
+
+    def losses(self, curve: Curve) -> float:
+        """1 − W."""
+        selected = self.procedure.selected_density(self.grid, curve.density)
+        return self.grid.integrate(selected * self.above)
 
     def gradient(self, density: Values) -> Values:
         """Φ_f − Φ_f(1), where the last node approximates 1."""
-        gradient = self.procedure.gradient(self.grid, density, self.opponent)
+        gradient = -self.procedure.gradient(self.grid, density, self.above)
         return gradient - gradient.flat[-1]
+
+    def curvature(self, density: Values) -> np.ndarray:
+        """W″ at pairs of nodes."""
+        return -self.procedure.curvature(self.grid, density, self.above)
 
     def at_reference(self) -> Values:
         return self.gradient(np.ones_like(self.grid.nodes))
@@ -126,7 +157,9 @@ class _State:
         self.tilt = system.gradient(self.curve.density) * np.exp(-log_beta)
         self.residual = y - self.tilt
         self.shortfall = condition.residual(self.curve)
-        self.error = max(np.abs(self.residual).max(), abs(self.shortfall))
+        # Relative where |y| is large: the density is 0 there.
+        relative = float(np.abs(self.residual / (1 + np.abs(y))).max())
+        self.error = max(relative, abs(self.shortfall))
 
     def newton_step(self) -> tuple[Values, float]:
         """Changes of y and log β that solve the linearized equations.
@@ -140,7 +173,7 @@ class _State:
         """
         system, curve, size = self.system, self.curve, self.y.size
         mass = (system.grid.weights * curve.density).ravel()
-        by_y = system.procedure.curvature(system.grid, curve.density, system.opponent) * mass
+        by_y = system.curvature(curve.density) * mass
         by_y -= np.outer(by_y.sum(1), mass)  # f stays normalized
         by_y = (by_y - by_y[-1]) * np.exp(-self.log_beta)
         matrix = np.zeros((size + 1, size + 1))
@@ -163,7 +196,7 @@ class _State:
 def _newton(state: _State) -> _State | None:
     """The solution near a state, or None."""
     for _ in range(STEPS):
-        if state.error <= TOLERANCE * max(1, np.abs(state.y).max()):
+        if state.error <= TOLERANCE:
             return state
         try:
             change, log_beta = state.newton_step()
@@ -181,17 +214,18 @@ def _newton(state: _State) -> _State | None:
     return None
 
 
-def _at_beta(system: _System, beta: float) -> tuple[_State | None, _State | None]:
-    """The optimum at a strength, followed down from a strength at which it is easy to solve, and
-    the last one that was reached."""
-    strength = max(STRONG, beta)
-    y, last = system.at_reference() / strength, None
-    while True:
-        strength = max(beta, strength / 2)
-        state = _newton(_State(system, Strength(), y, float(np.log(strength))))
-        if state is None or strength <= beta:
-            return state, last
-        y, last = state.y, state
+def _resolved(state: _State | None) -> _State | None:
+    """The same solution on panels that are cut until they resolve it, or None."""
+    for _ in range(ROUNDS):
+        if state is None:
+            return None
+        rough = state.curve.grid.unresolved(state.curve.density) > RESOLUTION
+        if not rough.any():
+            return state
+        system = state.system.cut(rough)
+        y = state.curve.grid.interpolate(state.y, system.grid)
+        state = _newton(_State(system, state.condition, y, state.log_beta))
+    return None
 
 
 def _ascended(system: _System, kl: float) -> tuple[Values, float]:
@@ -204,16 +238,16 @@ def _ascended(system: _System, kl: float) -> tuple[Values, float]:
         return np.exp(log_scale) * exponent, log_scale
 
     y, log_scale = tilted(system.at_reference(), None)
-    value = _win_rate(system, y)
+    losses = system.losses(Curve(grid, y))
     for _ in range(ASCENTS):
         goal, log_scale = tilted(system.gradient(Curve(grid, y).density), log_scale)
         if np.abs(goal - y).max() < SETTLED:
             break
         while weight > LEAST_WEIGHT:
             trial = tilted((1 - weight) * y + weight * goal, 0.0)[0]
-            higher = _win_rate(system, trial)
-            if higher > value:
-                y, value = trial, higher
+            fewer = system.losses(Curve(grid, trial))
+            if fewer < losses:
+                y, losses = trial, fewer
                 break
             weight /= 2
         else:
@@ -222,30 +256,62 @@ def _ascended(system: _System, kl: float) -> tuple[Values, float]:
     return y, -log_scale
 
 
-def _win_rate(system: _System, y: Values) -> float:
-    """W = ∫ G times the density of the selected response."""
-    curve = Curve(system.grid, y)
-    selected = system.procedure.selected_density(system.grid, curve.density)
-    return system.grid.integrate(selected * system.opponent)
+def _near(system: _System, kl: float) -> _State:
+    """The end of an ascent at a budget, on panels that are cut where its density needs it."""
+    for _ in range(ROUNDS):
+        end = _State(system, Budget(kl), *_ascended(system, kl))
+        rough = system.grid.unresolved(end.curve.density) > COARSE
+        if not rough.any():
+            break
+        system = system.cut(rough)
+    return end
 
 
 def _at_kl(system: _System, kl: float) -> tuple[_State | None, _State | None]:
-    """The optimum at a budget, next to an ascent's end, or else followed up from a budget at which
-    it is easy to solve; and the last one that was reached."""
-    y, log_beta = _ascended(system, kl)
-    state = _newton(_State(system, Budget(kl), y, log_beta))
-    if state is not None:
-        return state, state
-    reached, factor = min(kl, SMALL), 4.0
-    y, log_beta = _ascended(system, reached)
-    last = _newton(_State(system, Budget(reached), y, log_beta))
-    while last is not None and reached < kl:
-        goal = min(kl, reached * factor)
-        further = _newton(_State(system, Budget(goal), last.y, last.log_beta))
-        if further is not None:
-            last, reached = further, goal
-            continue
-        factor = np.sqrt(factor)
-        if factor < SLOWEST:
-            return None, last
-    return last, last
+    """The optimum at a budget next to an ascent's end, and that end."""
+    near = _near(system, kl)
+    return _resolved(_newton(near)), near
+
+
+def _at_beta(system: _System, beta: float) -> tuple[_State | None, _State | None]:
+    """The optimum at a strength, next to that at the budget which has nearly this strength, and the
+    last one that was reached."""
+    gradient, log_beta, last = system.at_reference(), float(np.log(beta)), None
+    mean = system.grid.integrate(gradient)
+    # A small tilt has a KL of Var(Φ) / 2β².
+    small = system.grid.integrate((gradient - mean) ** 2) / (2 * beta**2)
+    if small < TINY:
+        return _resolved(_newton(_State(system, Strength(), gradient / beta, log_beta))), None
+
+    def excess(time: float) -> float:
+        nonlocal last
+        state, _ = _at_kl(system, kl_at(time))
+        if state is None:
+            return float("nan")
+        last = state
+        return state.log_beta - log_beta
+
+    weak = min(small, WEAK)
+    try:
+        falling_root(excess, weak + float(np.log(weak)), low=EARLIEST, high=LATEST, xtol=NEARLY)
+    except NoRoot:
+        return None, last
+    assert last is not None
+    start = _State(last.system, Strength(), last.y, log_beta)
+    return _resolved(_newton(start)), last
+
+
+def _reason(last: _State | None) -> str:
+    """Why no optimum was reached from a policy."""
+    if last is None:
+        return "the solver does not converge"
+    losses, kl = last.system.losses(last.curve), last.curve.kl
+    if losses < LOST:
+        return (
+            f"a policy with a KL of {kl:.4g} nats already loses less than {LOST:g} of the time, so "
+            "the win rate is 1 and beta is too small for double precision"
+        )
+    return (
+        f"the solver does not converge near a policy with a KL of {kl:.4g} nats and a win rate of "
+        f"{1 - losses:.6g}"
+    )
