@@ -371,6 +371,19 @@ def test_few_levels_are_certified_and_no_policy_is_better(seed):
     assert values.max() <= best.objective + best.gap + 1e-12
 
 
+@pytest.mark.parametrize(
+    ("n", "reference", "kl"),
+    [
+        (15, (0.2165902, 0.292580441, 0.490829359), 0.1494),
+        (4, (0.27458951, 0.24331852, 0.22459389, 0.25749808), 1.325),
+    ],
+)
+def test_a_budget_whose_beta_is_next_to_the_limit_is_spent(n, reference, kl):
+    best = finite.solve(range(len(reference)), reference, BestOfN(n), kl=kl)
+    assert best.kl == pytest.approx(kl, rel=1e-7)
+    assert 1e-8 < best.beta < 3e-8
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_up_to_six_levels_are_certified(seed):
     reference, procedure, against, beta = drawn_world(seed, 6)

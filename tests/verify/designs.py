@@ -101,7 +101,7 @@ def _as_trained(question: Question, design: ia.Design, loss: float) -> Errors:
     except SolveError:  # as documented, where a table cannot represent it
         return {"policy refused at 1 − W": loss}
     tilt = Tilt.of(lambda u: design.transform(u) / design.beta, question.against.law)
-    slack = 10 * design.rounding
+    slack = 10 * (design.rounding + tilt.rounding)
     return {
         "KL of the transform": max(abs(tilt.kl - design.kl) / max(design.kl, 1) - slack, 0.0),
         "W of the transform": max(abs(1 - tilt.loss(*laws) - design.win_rate) - slack, 0.0),

@@ -51,8 +51,8 @@ def falling_root(
     towards = 1.0 if value(start) > 0 else -1.0
     near = start
     while True:
-        far = near + towards * step
-        if not low <= far <= high or far == near or math.isnan(value(near)):
+        far = min(max(near + towards * step, low), high)
+        if far == near or math.isnan(value(near)):
             raise NoRoot(near)
         if value(far) * towards <= 0:
             break
