@@ -12,6 +12,7 @@ from infalign.cli.first_config import configuration, reward_function
 from infalign.config import Config, load_config, parse_config
 from infalign.pipeline.checks import check, checks_of
 from infalign.pipeline.folder import Run
+from infalign.prompts import run_prompts
 
 MODEL = {"architectures": ["LlamaForCausalLM"], "max_position_embeddings": 64}
 CLASSIFIER = {"architectures": ["GPT2ForSequenceClassification"]}
@@ -61,7 +62,7 @@ def test_an_empty_folder_gets_a_configuration_that_passes_every_check(cli, here)
     assert "of the demonstration (there is none here; --model names yours)" in errors
 
 
-@pytest.mark.parametrize("count", [2, 9, 400])
+@pytest.mark.parametrize("count", [2, 3, 9, 400])
 @pytest.mark.parametrize("form", [str, lambda text: [{"role": "user", "content": text}]])
 def test_the_configuration_fits_the_number_and_the_form_of_the_prompts(cli, here, count, form):
     rows = [{"question": form(f"What is {i} + 1?"), "answer": i + 1} for i in range(count)]
@@ -89,11 +90,24 @@ def test_what_is_here_is_recognized_and_nothing_else(here):
     for name in (".hidden", "node_modules", "venv", "runs"):
         questions(here / name / "asked.jsonl")
     (here / "runs/provenance.json").write_text("{}")
+    questions(here / "store/asked.jsonl")
+    (here / "store/rewards-00000.parquet").write_bytes(b"")
     known = candidates(here)
     assert known.models == ["policies/mine"]
     assert sorted(known.rewards) == ["judge", "my_rewards.py:kind", "my_rewards.py:score"]
     assert sorted(known.prompts) == ["data/asked.jsonl", "table.csv.gz"]
     assert sorted(known.refused) == ["both.jsonl", "package.json"]
+
+
+def test_a_file_whose_columns_are_unclear_is_a_candidate_and_a_single_record_is_none(here):
+    questions(here / "odd.jsonl", column="x", input="y")
+    (here / "tickets.csv").write_text("Customer question,Topic\nHow?,food\nWhy?,city\n")
+    (here / "settings.json").write_text('{"name": "x", "files": ["a", "b"]}')
+    known = candidates(here)
+    assert sorted(known.unclear) == ["odd.jsonl", "tickets.csv"] and not known.prompts
+    assert list(known.refused) == ["settings.json"]
+    known = candidates(here, "Customer question")
+    assert known.prompts == ["tickets.csv"] and not known.unclear
 
 
 def test_what_is_here_once_is_used(cli, here):
@@ -161,6 +175,57 @@ def test_a_column_that_names_leave_open_is_named(cli, here):
     assert code == 0 and load_config(here / "config.yaml").prompts.column == "question"
 
 
+@pytest.mark.parametrize("asking", [False, True])
+@pytest.mark.parametrize("words", [(), ("--prompts", "tickets.csv")])
+def test_a_stated_column_is_looked_for_in_the_files_that_are_here(
+    cli, here, monkeypatch, words, asking
+):
+    tickets(here)
+    answer(monkeypatch, *[""] * 4)
+    yes = () if asking else ("--yes",)
+    code, _, errors = cli("init", *yes, "--column", "Customer question", *words)
+    assert code == 0, errors
+    source = load_config(here / "config.yaml").prompts
+    assert (source.file, source.column) == ("tickets.csv", "Customer question")
+
+
+@pytest.mark.parametrize("named", ["1", "Customer question"])
+def test_the_columns_of_an_unclear_file_are_shown_and_asked(cli, here, monkeypatch, named):
+    tickets(here)
+    answer(monkeypatch, "", "", named, "", "")
+    code, _, errors = cli("init")
+    assert code == 0, errors
+    assert "  1  Customer question, such as 'What is 0?'\n" in errors
+    assert "tickets.csv: 25 to train on, 35 to evaluate on" in errors
+    source = load_config(here / "config.yaml").prompts
+    assert (source.file, source.column) == ("tickets.csv", "Customer question")
+
+
+def test_prompts_that_cannot_be_read_are_asked_again_and_the_last_ones_are_named(
+    cli, here, monkeypatch
+):
+    tickets(here)
+    answer(monkeypatch, "", "no.csv", "bundled:helpful", "", "")
+    code, _, errors = cli("init")
+    assert code == 0 and "no.csv does not exist" in errors
+    assert "bundled:helpful: 256 to train on" in errors and "tickets.csv: " not in errors
+
+
+@pytest.mark.parametrize(("count", "least"), [(40, 12), (64, 24), (200, 32), (400, 32)])
+def test_enough_prompts_are_held_out_to_compare_policies(cli, here, count, least):
+    questions(here / "asked.jsonl", count)
+    assert cli("init", "--yes")[0] == 0
+    config = load_config(here / "config.yaml")
+    read = run_prompts(config)
+    assert len(read.test) >= least and len(read.train) >= 0.4 * count
+    assert len(read.test) < 2 * least
+
+
+def tickets(folder):
+    rows = "".join(f"What is {i}?,food\n" for i in range(60))
+    (folder / "tickets.csv").write_text("Customer question,Topic\n" + rows)
+
+
 def answer(monkeypatch, *lines):
     monkeypatch.setattr(sys, "stdin", io.StringIO("".join(f"{line}\n" for line in lines)))
 
@@ -172,7 +237,7 @@ def test_what_is_not_given_is_asked_with_what_is_here(cli, here, monkeypatch):
     answer(monkeypatch, "2", "asked.jsonl", "question", "1", "worst-of-n:2")
     code, out, errors = cli("init")
     assert code == 0 and out.split() == ["config.yaml"], errors
-    assert "  2  m2\n" in errors and "several columns have the name of a prompt" in errors
+    assert "  2  m2\n" in errors and "  2  input, such as 'x'\n" in errors
     config = load_config(here / "config.yaml")
     assert (config.model, config.reward) == ("m2", "my_rewards.py:kind")
     assert config.prompts.column == "question" and config.procedure == "worst-of-n:2"

@@ -14,6 +14,7 @@ from pathlib import Path
 from infalign.config import Prompts
 from infalign.errors import InfalignError
 from infalign.prompts import require_readable
+from infalign.prompts.columns import UnclearColumnError
 from infalign.prompts.files import PROMPT_FILES
 from infalign.prompts.saved import is_saved
 
@@ -29,6 +30,9 @@ LARGEST = 2**28
 OTHERS = {"node_modules", "__pycache__", "site-packages", "venv", "env", "build", "dist"}
 """Folders that hold nothing of the user's."""
 
+OWN = ("provenance.json", "pyvenv.cfg", "config.json")
+"""Files of a folder that belongs to a run, an environment or a model."""
+
 
 @dataclass(frozen=True)
 class Candidates:
@@ -38,12 +42,18 @@ class Candidates:
     rewards: list[str] = field(default_factory=list)
     prompts: list[str] = field(default_factory=list)
 
+    unclear: dict[str, str] = field(default_factory=dict)
+    """Files whose columns do not tell which one holds the prompt, and why."""
+
     refused: dict[str, str] = field(default_factory=dict)
     """Files that could hold prompts, and why they cannot be read as such."""
 
 
-def candidates(folder: Path) -> Candidates:
-    """What lies in a folder and in the folders below it."""
+def candidates(folder: Path, column: str | None = None) -> Candidates:
+    """What lies in a folder and in the folders below it.
+
+    - `column`: the column that holds the prompt. Default: the one with a usual name.
+    """
     here = Candidates()
     for path in _walked(folder):
         name = path.relative_to(folder).as_posix()
@@ -56,8 +66,12 @@ def candidates(folder: Path) -> Candidates:
             continue
         try:
             if path.is_dir() or path.stat().st_size <= LARGEST:
-                require_readable(Prompts(file=name), folder)
+                require_readable(Prompts(file=name, column=column), folder)
             here.prompts.append(name)
+        except UnclearColumnError as error:
+            # A single record is a configuration rather than a file of prompts.
+            several = error.rows > 1 and column is None
+            (here.unclear if several else here.refused)[name] = str(error)
         except (InfalignError, OSError) as error:
             here.refused[name] = str(error)
     return here
@@ -101,7 +115,8 @@ def _walked(folder: Path) -> Iterator[Path]:
             elif deep < DEPTH and not (
                 name.startswith(".")
                 or name in OTHERS
-                or any((own / f).exists() for f in ("provenance.json", "pyvenv.cfg", "config.json"))
+                or any((own / f).exists() for f in OWN)
+                or next(own.glob("rewards-*.parquet"), None)  # a calibration store
             ):
                 inner.append(name)
         folders[:] = inner

@@ -14,12 +14,15 @@ from infalign.config import Config, Listed
 
 WIDTH = 100
 
+RUN = "runs/first"
+"""The run folder of the proposed commands."""
+
 HEAD = """\
 # Written by `infalign init`. Change whatever you like; `infalign run --help` lists all keys, and
 # `infalign list procedures` (methods, transforms, calibrators, rewards) lists what can be chosen.
 #
 # Check everything before the first generation: infalign run {name} --dry-run
-# Run, or continue after an interruption:       infalign run {name} --out runs/first
+# Run, or continue after an interruption:       infalign run {name} --out {run}
 """
 
 REWARD = '''\
@@ -48,7 +51,7 @@ def configuration(values: Mapping[str, Any], name: str) -> str:
 
     - `name`: the file's name, for the commands that its head shows.
     """
-    return "\n".join([HEAD.format(name=name), *_section(Config, values, "")]) + "\n"
+    return "\n".join([HEAD.format(name=name, run=RUN), *_section(Config, values, "")]) + "\n"
 
 
 def reward_function(file: str, name: str, plain: bool, columns: Sequence[str]) -> str:

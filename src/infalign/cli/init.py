@@ -2,29 +2,31 @@
 
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from infalign import storage
+from infalign import _check, storage
+from infalign._check import visible
 from infalign.config import load_config, parse_config
 from infalign.core import PROCEDURES, RankProcedure
-from infalign.errors import ArgumentError, ConfigError, DataError, InfalignError
+from infalign.errors import ArgumentError, ConfigError, DataError
 from infalign.models.specs import ModelSpec
 from infalign.prompts import RunPrompts, run_prompts
+from infalign.prompts.columns import UnclearColumnError
 
 from .candidates import Candidates, candidates, read_model_config
-from .first_config import configuration, reward_function
+from .first_config import RUN, configuration, reward_function
 
 HELP = (
     "Write a commented configuration for what is in this folder, and a reward function to edit.\n\n"
-    "Models, rewards (classifiers, Python functions that take `completions`) and prompts are "
-    "looked for here and two folders below. You are asked for what is not given as an option. "
-    "With --yes nothing is asked: what is here once is used, and what is not here is taken from "
-    "the demonstration. No file is overwritten.\n\n"
+    "It looks for models, rewards (classifiers, and Python functions that take `completions`) and "
+    "prompts in this folder and two levels below, and asks about everything that no option "
+    "states. With --yes it asks nothing: it takes the only candidate, and the demo's model and "
+    "prompts where there is none. It overwrites no file.\n\n"
     "Example: infalign init --yes --model Qwen/Qwen2.5-0.5B-Instruct --prompts bundled:helpful"
 )
 NEW = "new"
@@ -32,7 +34,13 @@ NEW = "new"
 
 MODEL, PROMPTS, PROCEDURE = "bundled:language-model", "bundled:helpful", "best-of-n:4"
 SHARES = (0.1, 0.2, 0.3, 0.4, 0.5)
-"""Shares of the prompts to hold out, the smallest that leaves prompts on both sides."""
+"""Shares of the prompts to hold out: the smallest that holds out `ENOUGH`, else the largest."""
+
+LARGER = (0.6, 0.7, 0.8, 0.9)
+"""Shares to hold out of so few prompts that a smaller share holds out none."""
+
+ENOUGH = 32
+"""Held-out prompts from which policies can be compared at all."""
 
 LARGE = 5e8
 """Size of a model's weights above which adapters are trained, in bytes."""
@@ -60,23 +68,29 @@ def init(
         typer.Option(help="Column that holds the prompt. Default: the one with a usual name."),
     ] = None,
     procedure: Annotated[
-        str | None, typer.Option(help=f"How the policy will be decoded. Default: {PROCEDURE}.")
+        str | None,
+        typer.Option(
+            help="How the policy will be decoded; `infalign list procedures` shows the forms. "
+            f"Default: {PROCEDURE}."
+        ),
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Ask nothing.")] = False,
     out: Annotated[Path, typer.Option(help="File to write.")] = Path("config.yaml"),
 ):
     if out.exists():
         raise ConfigError(f"{out} exists and is not overwritten. Name another file with --out.")
-    here = candidates(Path.cwd())
+    here = candidates(Path.cwd(), column)
     choose = _taken if yes else _asked
     model = model or choose("model", here.models, MODEL, [])
     ModelSpec.parse(model)
-    prompts = prompts or choose("prompts", here.prompts, PROMPTS, _refusals(here))
-    source, read = _source(prompts, column, out.parent, None if yes else _ask)
+
+    def choose_prompts() -> str:
+        unclear = [] if yes else list(here.unclear)
+        return choose("prompts", here.prompts + unclear, PROMPTS, _refusals(here, yes))
+
+    source, read = _source(prompts, column, out.parent, choose_prompts, asking=not yes)
     reward = reward or choose("reward", here.rewards, NEW, [])
-    procedure = procedure or (
-        PROCEDURE if yes else _ask("How will the policy be decoded?", PROCEDURE)
-    )
+    procedure = procedure or (PROCEDURE if yes else _ask(QUESTIONS["procedure"], PROCEDURE))
     _require_by_rank(procedure)
 
     written = []
@@ -93,7 +107,7 @@ def init(
         written.append((file, text))
     if read is not None:
         counts = f"{len(read.train)} to train on, {len(read.test)} to evaluate on"
-        print(f"{prompts}: {counts}", file=sys.stderr)
+        print(f"{source['file']}: {counts}", file=sys.stderr)
     values = _values(model, reward, source, read, procedure)
     text = configuration(values, out.as_posix())
     written.append((out, text))
@@ -102,7 +116,8 @@ def init(
     load_config(out)
     for path, _ in written:
         print(path)
-    print(f"Check it: infalign run {out} --dry-run\nRun it: infalign run {out}", file=sys.stderr)
+    commands = f"Check it: infalign run {out} --dry-run\nRun it: infalign run {out} --out {RUN}"
+    print(commands, file=sys.stderr)
 
 
 def _asked(what: str, here: Sequence[str], default: str, notes: Sequence[str]) -> str:
@@ -118,8 +133,9 @@ def _asked(what: str, here: Sequence[str], default: str, notes: Sequence[str]) -
 
 
 QUESTIONS = {
-    "model": "Which model is to be trained (number, folder or hub id)?",
+    "model": "Which model do you want to train (number, folder or hub id)?",
     "prompts": "Which prompts (number, file, folder or hub id)?",
+    "procedure": "How will the policy be decoded (`infalign list procedures` shows the forms)?",
     "reward": f"Which reward (number, file.py:function, folder, hub id, URL, or {NEW})?",
 }
 
@@ -141,32 +157,45 @@ def _taken(what: str, here: Sequence[str], default: str, notes: Sequence[str]) -
     return default
 
 
-def _refusals(here: Candidates) -> list[str]:
-    """Why no file here can be read as prompts."""
-    if here.prompts or not here.refused:
+def _refusals(here: Candidates, all_of: bool) -> list[str]:
+    """Why no file here can be read as prompts.
+
+    - `all_of`: whether files with an unclear column are refused too.
+    """
+    refused = here.refused | (here.unclear if all_of else {})
+    if here.prompts or not refused:
         return []
-    shown = [f"  {reason}" for reason in list(here.refused.values())[:3]]
-    return ["No file here can be read as prompts; name one with --prompts:", *shown]
+    shown = [f"  {reason}" for reason in list(refused.values())[:3]]
+    return ["No file here can be read as prompts (--prompts names another):", *shown]
 
 
-def _ask(question: str, default: str) -> str:
-    """An answer from standard input; an empty one is the default."""
-    print(f"{question} [{default}] ", end="", file=sys.stderr, flush=True)
-    line = sys.stdin.readline()
-    if not line:
-        raise ConfigError(
-            "Standard input ended before all questions were answered. For scripts: --yes, with "
-            "--model, --reward, --prompts and --procedure."
-        )
-    return line.strip() or default
+def _ask(question: str, default: str | None = None) -> str:
+    """An answer from standard input; an empty one is the default, if there is one."""
+    proposal = "" if default is None else f" [{default}]"
+    while True:
+        print(f"{question}{proposal} ", end="", file=sys.stderr, flush=True)
+        line = sys.stdin.readline()
+        if not line:
+            raise ConfigError(
+                "Standard input ended before all questions were answered. For scripts: --yes, with "
+                "--model, --reward, --prompts and --procedure."
+            )
+        if answer := line.strip() or default:
+            return answer
 
 
 def _source(
-    prompts: str, column: str | None, folder: Path, ask: Callable[[str, str], str] | None
+    prompts: str | None,
+    column: str | None,
+    folder: Path,
+    choose: Callable[[], str],
+    *,
+    asking: bool,
 ) -> tuple[dict[str, Any], RunPrompts | None]:
     """The section `prompts`, and the prompts themselves unless they are on the Hub. What cannot be
-    read is asked again, if it can be."""
+    read is asked again, if `asking`."""
     while True:
+        prompts = prompts or choose()
         hub = not prompts.startswith("bundled:") and not any(
             (place / prompts).exists() for place in (folder, Path())
         )
@@ -174,31 +203,54 @@ def _source(
             return {"dataset": prompts, "split": "train", "limit": 2000}, None
         try:
             return _divided({"file": prompts} | ({"column": column} if column else {}), folder)
-        except DataError as error:
-            if ask is None:
+        except UnclearColumnError as error:
+            if not asking:
                 raise
-            print(f"{error}", file=sys.stderr)
-        column = ask("Which column holds the prompt (none: choose other prompts)?", "none")
-        if column == "none":
-            column, prompts = None, ask(QUESTIONS["prompts"], PROMPTS)
+            column = _asked_column(prompts, error.examples)
+        except DataError as error:
+            if not asking:
+                raise
+            print(error, file=sys.stderr)
+            prompts = column = None
+
+
+def _asked_column(prompts: str, examples: Mapping[str, Any]) -> str:
+    """The column that the user names among those of a file, which are shown with examples."""
+    names = list(examples)
+    for number, name in enumerate(names, 1):
+        example = _check.short(examples[name], 40)
+        print(f"  {number}  {visible(name)}, such as {example}", file=sys.stderr)
+    answer = _ask(f"Which column of {prompts} holds the prompt (number or name)?")
+    if answer not in names and answer.isdecimal() and 0 < int(answer) <= len(names):
+        return names[int(answer) - 1]
+    return answer
 
 
 def _divided(source: dict[str, Any], folder: Path) -> tuple[dict[str, Any], RunPrompts]:
     """A source with a share of its prompts held out, if that is needed. Raises DataError."""
-    last: InfalignError | None = None
-    for share in SHARES:
+    divided: list[tuple[dict[str, Any], RunPrompts]] = []
+    last: DataError | None = None
+    for share in (*SHARES, *LARGER):
+        if divided and share not in SHARES:
+            break
         own = source if share == SHARES[0] else source | {"test_fraction": share}
         config = parse_config({"model": "-", "reward": "-", "kl": 0.5, "prompts": own})
         config._folder = folder.resolve()
         read = run_prompts(config)
         try:
-            if read.train and read.test:
-                return own, read
+            usable = bool(read.train and read.test)
         except DataError as error:
             last = error
             if "prompts.test_fraction" not in str(error):
                 break
-    raise last or DataError("There are no prompts.")
+            continue
+        if usable:
+            divided.append((own, read))
+            if not read.held_out or len(read.test) >= ENOUGH:
+                break
+    if not divided:
+        raise last or DataError("There are no prompts.")
+    return divided[-1]
 
 
 def _require_by_rank(spec: str) -> None:

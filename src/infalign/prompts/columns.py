@@ -75,6 +75,20 @@ class Reader(Shown):
         return [f"{self.how}{system}"] if system or self.column != "prompt" else []
 
 
+class UnclearColumnError(DataError):
+    """No column, or several, can hold the prompt by name; a column must be stated."""
+
+    def __init__(self, message: str, rows: Sequence[Row], filled: dict[str, int]) -> None:
+        super().__init__(message)
+        self.rows = len(rows)
+
+        self.examples: dict[str, Any] = {
+            name: next((r[name] for _, r in rows if r.get(name) not in (None, "", [])), "")
+            for name in filled
+        }
+        """Each column's first value."""
+
+
 def reader_of(table: Table, rows: Sequence[Row], source: Prompts) -> Reader:
     """How the rows of a table are read.
 
@@ -101,7 +115,9 @@ def _column(
     table: Table, rows: Sequence[Row], filled: dict[str, int], stated: str | None, of_csv: bool
 ) -> tuple[str, Callable[[dict], Any], str]:
     if stated is not None and stated not in filled:
-        raise DataError(f"{_at(table, rows)}: there is no column `{stated}`. {_columns(filled)}")
+        raise UnclearColumnError(
+            f"{_at(table, rows)}: there is no column `{stated}`. {_columns(filled)}", rows, filled
+        )
     name = stated if stated is not None else _by_name(table, rows, filled)
     rejected = next((c for c in filled if c.lower() == "rejected"), None)
     if name.lower() == "chosen" and rejected is not None:
@@ -124,15 +140,19 @@ def _by_name(table: Table, rows: Sequence[Row], filled: dict[str, int]) -> str:
     if not usual:
         usual = [c for c in filled if filled[c] and c.lower() == "chosen"]
     if not usual:
-        raise DataError(
+        raise UnclearColumnError(
             f"{_at(table, rows)}: no column has the name of a prompt (prompt, "
-            f"{', '.join((*NAMES, *CONVERSATIONS))}). {_columns(filled)}"
+            f"{', '.join((*NAMES, *CONVERSATIONS))}). {_columns(filled)}",
+            rows,
+            filled,
         )
     if len(usual) > 1:
-        raise DataError(
+        raise UnclearColumnError(
             f"{_at(table, rows)}: several columns have the name of a prompt: "
             f"{', '.join(f'`{c}`' for c in usual)}. {REMEDY} If the prompt is in several, write "
-            "them into one."
+            "them into one.",
+            rows,
+            filled,
         )
     return usual[0]
 

@@ -44,6 +44,11 @@ class RunPrompts:
         return self._read(self.config.test_prompts)
 
     @property
+    def held_out(self) -> bool:
+        """Whether the test prompts are a part of the training split that is held out."""
+        return self._divided is not None
+
+    @property
     def undivided(self) -> list[Prompt]:
         """The training prompts, and those of their split that are held out."""
         return [*self.train, *(self._divided[1] if self._divided else ())]
