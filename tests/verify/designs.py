@@ -17,8 +17,9 @@ MOST_DRAWS = 200
 COARSE = 50
 """Shots of a coarse scan."""
 
-NO_KL = 1e-23
-"""KLs below count alike, in nats: log f is rounded to 1e-15, and KL is its square."""
+NO_KL = 1e-13
+"""KL in nats below which errors are absolute: shots have log f, of which KL is the square, to
+1e-14."""
 
 BEYOND_DOUBLE = 1e-12
 """1 − W below which double precision cannot hold a win rate's digits."""

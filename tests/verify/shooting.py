@@ -110,7 +110,10 @@ class Shots:
         opponent = self.against.density(np.clip(u, 0, 1)) * slow
         tilt = self.sign * self.procedure.density(reached) * opponent / betas
         loss = self.procedure.cdf(reached) * opponent
-        kl = fast * (log_f - 1) + slow  # ∫ f log f = ∫ (f log f − f + 1), never negative
+        # ∫ f log f = ∫ (f log f − f + 1), never negative; f − 1 by expm1 where f is next to 1.
+        low = np.minimum(log_f, 1)
+        near = slow * (np.exp(low) * low - np.expm1(low))
+        kl = np.where(log_f < 1, near, fast * (log_f - 1) + slow)
         return np.concatenate([slow, tilt, loss, kl])
 
     def _integrated(self, state, betas, start, accuracy, events=None):
