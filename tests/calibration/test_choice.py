@@ -231,3 +231,12 @@ def test_rewards_that_cannot_be_pooled_are_expected_as_counted():
     continuous[0, 3:] = np.nan  # the prompt with the fewest
     theory = outlook_of(Pooled().fit(continuous), continuous)
     assert isinstance(theory, SimulatedOutlook) and theory.samples == 3
+
+
+def test_calibrators_that_all_fall_back_to_plain_ranks_are_said_to_have_the_same_error():
+    rewards = np.random.default_rng(3).integers(0, 60, size=(40, 64)) * 0.05  # 1.7 % of pairs tie
+    choice = choose(rewards)
+    assert choice.name == "ecdf"
+    assert choice.reason.endswith("prompts pooled-ranks has the same error") or (
+        choice.reason.endswith("prompts pooled has the same error")
+    )

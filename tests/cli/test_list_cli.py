@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from rich.cells import cell_len
 
 from infalign.calibration.choice import CALIBRATORS
 from infalign.config import parse_config
@@ -47,12 +48,21 @@ def test_every_entry_is_listed_with_an_example_that_is_read(cli, what):
         read(what, row["example"])
 
 
+@pytest.mark.parametrize("columns", [40, 80, 200])
 @pytest.mark.parametrize("what", NAMES)
-def test_the_table_shows_every_form(cli, monkeypatch, what):
-    monkeypatch.setenv("COLUMNS", "200")
-    _, out, _ = cli("list", what, "--json")
-    code, table, _ = cli("list", what)
-    assert code == 0 and all(row["form"] in table for row in json.loads(out))
+def test_every_form_and_example_is_whole_and_lines_fit_the_terminal(
+    cli, monkeypatch, what, columns
+):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    rows = json.loads(cli("list", what, "--json")[1])
+    code, shown, _ = cli("list", what)
+    assert code == 0
+    for row in rows:
+        assert row["form"] in shown and row["example"] in shown
+        assert " ".join(row["meaning"].split()) in " ".join(shown.split()) or columns == 40
+    whole = [row["form"] for row in rows]
+    for line in shown.splitlines():
+        assert cell_len(line.rstrip()) <= columns or line.startswith(tuple(whole))
 
 
 def test_another_word_is_refused_with_what_can_be_listed(cli):

@@ -49,3 +49,24 @@ def test_parsers_name_the_nearest_form(parse, text, nearest):
         parse(text)
     message = str(caught.value)
     assert message.endswith(f" Did you mean {nearest}?" if nearest else f"got {text!r}.")
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({"evaluate": {"gold": "x"}}, "from names to values; got 'x'. Write gold: {NAME: x}."),
+        ({"evaluate": {"gold": ["x"]}}, "a map from names to values; got ['x']."),
+        ({"evaluate": {"gold": {"a": 1}}}, "`evaluate.gold.a` in the configuration: must be a "),
+        ({"evaluate": {"procedures": "sampling"}}, "got 'sampling'. Write procedures: [sampling]."),
+        ({"train": {"steps": 1.5}}, "must be a whole number; got 1.5."),
+        ({"train": {"steps": "x"}}, "must be a whole number; got 'x'."),
+        ({"kl": [1]}, "must be a number; got [1]."),
+        ({"kl": "x"}, "must be a number; got 'x'."),
+        ({"kl": -1}, "must be greater than or equal to 0.000001; got -1."),
+        ({"evidence": "x"}, "must be true or false; got 'x'."),
+    ],
+)  # fmt: skip
+def test_a_value_of_the_wrong_form_is_refused_with_the_right_one(changed, told):
+    with pytest.raises(ConfigError) as caught:
+        parse_config(CONFIG | changed)
+    assert told in str(caught.value) and "Input" not in str(caught.value)

@@ -44,6 +44,10 @@ HELD_OUT = 512
 """Approximate number of held-out samples: 4 from each of 128 prompts, or more per prompt if there
 are fewer prompts."""
 
+SAME = 5e-4
+"""Relative difference of errors that is 0.0 %, such as that of calibrators that fall back to plain
+ranks because rewards tie."""
+
 SURE = 2.0
 """Standard errors by which a calibrator must be better than plain ranks."""
 
@@ -103,6 +107,11 @@ class Choice(Shown):
         if not others:
             return f"{self.name}: the only candidate"
         name, best = max(others.items(), key=lambda item: item[1].better)
+        if abs(best.better) < SAME:
+            return (
+                f"{self.name}: on held-out samples of {self.prompts} prompts {name} has the same "
+                "error"
+            )
         less = "no less error" if best.better <= 0 else f"{_percent(best)} less error"
         unsure = "" if not 0 < best.better <= SURE * best.stderr else ", which chance explains"
         where = "" if min(best.tails) >= 0 else ", and more in a tail"

@@ -7,8 +7,8 @@ from enum import StrEnum
 from typing import Annotated
 
 import typer
-from rich import box
-from rich.table import Table
+from rich.padding import Padding
+from rich.text import Text
 
 from .terminal import console, print_json
 
@@ -17,6 +17,10 @@ HELP = (
     "Each has a name, a meaning, the form in which it is written, and an example.\n\n"
     "Example: infalign list procedures"
 )
+
+
+INDENT = 4
+"""Columns before a meaning."""
 
 
 @dataclass(frozen=True)
@@ -47,14 +51,13 @@ def list_choices(
     if as_json:
         print_json([asdict(row) for row in rows])
         return
-    table = Table(title=TITLES[what], title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-    # Most forms begin with the name, and some are their own example.
-    shown = ["form", *["example"] * any(row.example != row.form for row in rows), "meaning"]
-    for name in shown:
-        table.add_column(name, no_wrap=name == "form", overflow="fold")
+    screen = console()
+    screen.print(Text(TITLES[what], style="italic"))
     for row in rows:
-        table.add_row(*(getattr(row, name) for name in shown))
-    console().print(table)
+        # Most forms begin with the name, and some are their own example.
+        example = f", such as {row.example}" if row.example != row.form else ""
+        screen.print(Text(f"\n{row.form}", style="bold"), Text(example), sep="", soft_wrap=True)
+        screen.print(Padding(row.meaning, (0, 0, 0, INDENT)))
 
 
 def _methods() -> Iterator[Choice]:

@@ -67,6 +67,22 @@ def _apply(data: dict[str, Any], override: str) -> None:
     data[name] = parse(value, stated)
 
 
+FORMS = {
+    "model_type": "must be a section of `key: value` lines",
+    "dict_type": "must be a map from names to values",
+    "tuple_type": "must be a list",
+    "string_type": "must be a text",
+    "int_type": "must be a whole number",
+    "int_parsing": "must be a whole number",
+    "int_from_float": "must be a whole number",
+    "float_type": "must be a number",
+    "float_parsing": "must be a number",
+    "bool_type": "must be true or false",
+    "bool_parsing": "must be true or false",
+}
+"""What a value of the wrong form must be, by pydantic's name of the error."""
+
+
 def _explain(kind: type[Section], error: ErrorDetails) -> str:
     location = error["loc"]
     where = _cut(".".join(map(str, location)))
@@ -86,8 +102,11 @@ def _explain(kind: type[Section], error: ErrorDetails) -> str:
         hint = nearest(error["input"], choices)
     elif "must be one of " in message:  # the names in a table
         hint = nearest(error["input"], message.rpartition("must be one of ")[2].split(", "))
-    if error["type"] == "model_type":
-        message = "must be a section of `key: value` lines"
+    message = FORMS.get(error["type"]) or message.replace("Input should be", "must be", 1)
+    if error["type"] == "tuple_type" and isinstance(error["input"], str | int | float):
+        hint = f" Write {location[-1]}: [{_cut(str(error['input']))}]."
+    if error["type"] == "dict_type" and isinstance(error["input"], str):
+        hint = f" Write {location[-1]}: {{NAME: {_cut(error['input'])}}}."
     message = message if len(message) <= LONGEST else f"{message[:LONGEST]}…"
     if not where:
         end = "" if message.endswith("?") else "."
