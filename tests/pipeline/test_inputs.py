@@ -261,6 +261,7 @@ ROWS = {
     "train.lora": (2, training(ALL)),
     "train.save_steps": (2, training(ON_POLICY)),
     "train.validation": (0.4, training(ALL)),
+    "train.seed": (1, training(ALL)),
     "train.report_to": (None, None),
     "train.trl": ({"max_grad_norm": 0.5}, training(ON_POLICY)),
     "evaluate.prompts.file": ("held.jsonl", (EACH, False, set(), evaluated(ALL, ""), True)),

@@ -53,6 +53,12 @@ def _evaluate(app: typer.Typer) -> None:
     _resumable(app, evaluate.evaluate, evaluate.HELP)
 
 
+def _compare(app: typer.Typer) -> None:
+    from . import compare
+
+    _resumable(app, compare.compare, compare.HELP)
+
+
 def _plan(app: typer.Typer) -> None:
     from . import plan
 
@@ -132,6 +138,10 @@ COMMANDS: dict[str, tuple[Add, str]] = {
     "evaluate": (
         _evaluate,
         "Compare policies with a reference under the procedures that decode them.",
+    ),
+    "compare": (
+        _compare,
+        "Compare training methods at the same KL: with several seeds, on several tasks.",
     ),
     "plan": (
         _plan,

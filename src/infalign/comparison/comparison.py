@@ -83,6 +83,9 @@ class Comparison(Shown):
     """Maximum number of responses per prompt used to measure the KL; 0 measures none."""
 
     seed: int = 0
+    seeds: Mapping[str, int] = field(default_factory=dict)
+    """Name → seed of the samples of policies that do not use `seed`."""
+
     dtype: Dtype = "auto"
     """Precision of policies and rewards, as `precision_of` reads it."""
 
@@ -182,4 +185,4 @@ class Comparison(Shown):
 
     def sample_seed(self, name: str) -> int:
         """The seed of one set of samples; different sets get independent streams."""
-        return derived(self.seed, f"evaluate {name}")
+        return derived(self.seeds.get(name, self.seed), f"evaluate {name}")

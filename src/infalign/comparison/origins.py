@@ -62,7 +62,7 @@ class Origins:
         if name in comparison.policies and self._has_kl(name):
             parts = {f"reference's {k}": v for k, v in self._policy(REFERENCE).parts.items()}
             sources[KL] = Source({**parts, "number of samples": comparison.kl_samples})
-        return Origin(self._settings, sources | self._rewards)
+        return Origin(self._settings(name), sources | self._rewards)
 
     def verdicts(self, name: str, samples: Mapping[str, PromptSamples], judge: Source) -> Origin:
         """What the verdicts on one policy's responses come from.
@@ -127,10 +127,10 @@ class Origins:
         inside = ModelSpec.parse(spec).kind == "path" and path.is_relative_to(self._folder)
         return path.relative_to(self._folder).as_posix() if inside else spec
 
-    @cached_property
-    def _settings(self) -> dict[str, object]:
+    def _settings(self, name: str) -> dict[str, object]:
         comparison = self.comparison
-        return law({"sampling": comparison.sampling.model_dump(), "seed": comparison.seed})
+        seed = comparison.seeds.get(name, comparison.seed)
+        return law({"sampling": comparison.sampling.model_dump(), "seed": seed})
 
     def _policy(self, name: str) -> Source:
         comparison = self.comparison

@@ -16,7 +16,7 @@ from .figure_data import FRONTIER_LIMIT, figure_data
 from .measured import Measured
 from .verdicts import read_verdicts
 
-__all__ = ["as_json", "summarize"]
+__all__ = ["as_json", "best_possible", "summarize"]
 
 SCHEMA_VERSION = 2
 
@@ -149,7 +149,7 @@ def _kl(measured: Measured, name: str) -> dict:
     return known | {
         **_efficiency(measured, name, kl),
         "frontier": {
-            spec: _best_possible(p, a, kl.value)
+            spec: best_possible(p, a, kl.value)
             for spec, (p, a) in measured.comparison.theory_pairs.items()
         },
     }
@@ -169,7 +169,7 @@ def _efficiency(measured: Measured, name: str, kl: Estimate) -> dict:
     }
 
 
-def _best_possible(
+def best_possible(
     procedure: AbstractProcedure, against: AbstractProcedure, kl: float
 ) -> float | None:
     """The highest win rate of any policy at that KL; None if it is not computed."""

@@ -13,20 +13,27 @@ from .schema import (
     Section,
     Training,
 )
+from .study import Cell, Grid, Study, StudyTask, load_study, read_study
 
 __all__ = [
     "Calibration",
+    "Cell",
     "Config",
     "Evaluation",
     "EvaluationPrompts",
+    "Grid",
     "Listed",
     "Prompts",
     "SamplingSettings",
     "Section",
+    "Study",
+    "StudyTask",
     "Training",
     "describe",
     "load_config",
+    "load_study",
     "parse_config",
     "read_section",
+    "read_study",
     "require_trust",
 ]

@@ -19,7 +19,7 @@ def describe(section: type[BaseModel] = Config, prefix: str = "") -> Iterator[st
             continue
         default = field.default if not field.is_required() else None
         if isinstance(default, tuple):
-            default = " ".join(default)
+            default = " ".join(map(str, default))
         stated = "" if default in (None, {}, "") else f" (default: {default})"
         listed = [
             line for mark in field.metadata if isinstance(mark, Listed) for line in mark.lines()

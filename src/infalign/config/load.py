@@ -15,7 +15,7 @@ from infalign.errors import ConfigError
 from .documents import parse, read_document
 from .schema import Config, Section
 
-__all__ = ["load_config", "parse_config", "read_section", "require_trust"]
+__all__ = ["apply", "load_config", "parse_config", "read_section", "require_trust"]
 
 SectionType = TypeVar("SectionType", bound=Section)
 
@@ -33,7 +33,7 @@ def load_config(path: Path, overrides: tuple[str, ...] = ()) -> Config:
     if not isinstance(data, dict):
         raise ConfigError(f"{path} must hold `key: value` lines; got {type(data).__name__}.")
     for override in overrides:
-        _apply(data, override)
+        apply(data, override)
     config = parse_config(data)
     config._folder = Path(path).resolve().parent
     return config
@@ -54,7 +54,8 @@ def read_section(kind: type[SectionType], values: Mapping[str, Any]) -> SectionT
         raise ConfigError("\n".join(problems[:SHOWN] + more)) from None
 
 
-def _apply(data: dict[str, Any], override: str) -> None:
+def apply(data: dict[str, Any], override: str) -> None:
+    """Change `data` as a `section.key=value` override says."""
     stated = f"The override {short(override)}"
     key, equals, value = override.partition("=")
     *sections, name = key.split(".")

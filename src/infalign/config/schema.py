@@ -239,6 +239,10 @@ class Training(Section):
     """Share of the training prompts that is held out, for KL targeting and checkpoint selection.
     With 0, KL targeting uses the training prompts, where the KL is larger than on new prompts."""
 
+    seed: Annotated[int, Field(ge=0)] | None = None
+    """Random seed of the training and of the samples of the trained policies. Default: `seed`.
+    Another one repeats a training on the same calibration, against the same reference samples."""
+
     report_to: str | tuple[str, ...] | None = None
     """Experiment trackers that show training while it runs: tensorboard, trackio, wandb or another
     that TRL knows, or a list of them. `train/METHOD/…/metrics.jsonl` is always written."""
@@ -469,6 +473,11 @@ class Config(Section):
     def methods(self) -> tuple[str, ...]:
         """The methods to train: `train.method`, then the baselines."""
         return tuple(dict.fromkeys((self.train.method, *self.train.baselines)))
+
+    @property
+    def training_seed(self) -> int:
+        """The seed of everything that depends on the training: `train.seed`, or `seed`."""
+        return self.seed if self.train.seed is None else self.train.seed
 
     @property
     def test_prompts(self) -> Prompts:

@@ -219,6 +219,7 @@ class Run(Shown):
             samples=config.evaluate.samples,
             kl_samples=config.evaluate.kl_samples,
             seed=config.seed,
+            seeds=dict.fromkeys(trained, config.training_seed),
             dtype=config.dtype,
             trust_remote_code=config.trust_remote_code,
             renews=True,

@@ -100,8 +100,12 @@ def stated(config: Config, stage: str) -> dict[str, Any]:
         for key, value in keys_of(config)
         if is_among(key, READS[stage].keys) and not is_among(key, UNREAD + CONTENT)
     }
-    if "against" in by_value:  # the same, whether it is stated or follows from `procedure`
+    # The same, whether they are stated or follow from another key.
+    if "against" in by_value:
         by_value["against"] = config.against or config.procedure
+    if "train.seed" in by_value:
+        del by_value["train.seed"]
+        by_value["seed"] = config.training_seed
     return by_value
 
 

@@ -26,6 +26,7 @@ from infalign.models.precision import Dtype
 from infalign.models.rewards import load_reward
 from infalign.models.samplers import load_sampler
 from infalign.models.specs import ModelSpec
+from infalign.seeds import derived
 from infalign.stores import CalibrationStore, samples_of
 from infalign.stores.resumable import BATCHES, Report
 
@@ -204,7 +205,7 @@ def train(run: Run, report: Report) -> None:
             stored_samples(run),
             method,
             _setting(run, store),
-            landing_seed=run.seed("landing"),
+            landing_seed=derived(run.config.training_seed, "landing", 0),
             out=out,
             stage=stage,
             report=_under(label, report),

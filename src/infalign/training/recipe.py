@@ -28,7 +28,7 @@ class Recipe:
             model_path,
             config.train,
             config.sampling,
-            config.seed,
+            config.training_seed,
             config.trust_remote_code,
             config.dtype,
         )

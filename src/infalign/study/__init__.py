@@ -1,0 +1,1 @@
+"""Studies: training methods compared on tasks, at several KLs and with several seeds."""

@@ -1,0 +1,127 @@
+"""Run a study: what its tasks share, then every cell that is not finished."""
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from infalign import storage
+from infalign.config import Cell, Grid, StudyTask
+from infalign.errors import ConfigError, DataError, InfalignError
+from infalign.models.functions import beside
+from infalign.pipeline.checks import check, checks_of
+from infalign.pipeline.folder import Run
+from infalign.pipeline.run import require_libraries
+from infalign.pipeline.tasks import Task
+from infalign.stores.resumable import Report
+
+from .cells import Outcome, drop_models, run_cell
+from .folder import StudyFolder
+from .plan import tasks_left
+from .shared import calibrate, draw_reference
+from .table import summarize
+
+__all__ = ["check_study", "run_study"]
+
+LOG = logging.getLogger(__name__)
+
+Begin = Callable[[Sequence[str], Sequence[Task]], None]
+
+
+def run_study(
+    grid: Grid,
+    folder: Path,
+    *,
+    report: Report | None = None,
+    begin: Begin | None = None,
+    write: Callable[[Path, dict], None] | None = None,
+) -> dict:
+    """The results of a study, also in `folder`/results.json.
+
+    A killed call can be continued at any point by calling again: a finished cell is never made
+    again, and an interrupted one continues from its last checkpoint. The results are written after
+    every cell, for those that are finished by then.
+
+    - `report`: called with the name of a task, the units done and the total.
+    - `begin`: called once, after all checks, with the names of the cells and the tasks that will be
+      done.
+    - `write`: writes pages and figures from the results into the folder.
+
+    A cell that fails does not end the study; the next call tries it again. Raises the errors of
+    `run` for what all cells share.
+    """
+    require_libraries()
+    study = StudyFolder(grid, Path(folder))
+    study.require()
+    report = report or (lambda what, done, total: None)
+    with storage.locked(study.folder):
+        check_study(study)
+        study.begin()
+        due = [cell for cell in grid.cells if not study.is_finished(cell)]
+        names, tasks = tasks_left(study, due)
+        (begin or (lambda stages, tasks: None))(names, tasks)
+        for task in study.tasks:
+            _share(study, task, report)
+        failed: dict[str, str] = {}
+
+        def results() -> dict:
+            made = summarize(study, failed)
+            storage.write_json(study.folder / "results.json", made)
+            if write is not None:
+                write(study.folder, made)
+            return made
+
+        for outcome in _outcomes(study, due, report):
+            cell = outcome.cell
+            if outcome.error is not None:
+                failed[cell.path] = outcome.error
+                LOG.warning("Cell %s failed; the others go on. %s", cell.path, outcome.error)
+                continue
+            study.finish(cell)
+            results()
+        for cell in grid.cells:
+            if study.is_finished(cell):
+                drop_models(cell, study.of_cell(cell), grid.study.models)
+        return results()
+
+
+def check_study(study: StudyFolder) -> list[str]:
+    """All checks of a study, before anything runs; the names of those that passed, task by task.
+
+    Raises the errors of all tasks together.
+    """
+    passed, errors = [], []
+    for task in study.tasks:
+        try:
+            passed += [f"{task.name}: {name}" for name in _checked(study.runs[task.name], task)]
+        except InfalignError as error:
+            errors.append((task.name, error))
+    if not errors:
+        return passed
+    kind = ConfigError if all(isinstance(e, ConfigError) for _, e in errors) else DataError
+    raise kind("\n".join(f"Task {name}: {error}" for name, error in errors))
+
+
+def _checked(run: Run, task: StudyTask) -> list[str]:
+    with beside(task.folder):
+        passed = check(checks_of(run))
+        for kl in task.kls[1:]:  # what a KL decides; the rest is the same
+            own = checks_of(Run(task.at(kl), run.folder))
+            check([c for c in own if c.name.startswith(("procedure", "method "))])
+    return passed
+
+
+def _share(study: StudyFolder, task: StudyTask, report: Report) -> None:
+    """What the cells of a task share."""
+    name, folder = f"{task.name}/reference", study.of_task(task)
+
+    def named(what: str, done: int, total: int) -> None:
+        report(f"{name} {what}", done, total)
+
+    calibrate(task, folder, named)
+    draw_reference(task, folder, named)
+
+
+def _outcomes(study: StudyFolder, due: Sequence[Cell], report: Report) -> Iterator[Outcome]:
+    """The outcomes of cells, as they end."""
+    for cell in due:
+        yield run_cell(cell, study.of_task(cell.task), study.of_cell(cell), report)

@@ -1,0 +1,273 @@
+"""The results of a study: every method at every KL, over prompts and seeds, beside its rivals."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+
+from infalign import storage
+from infalign._look import Shown
+from infalign.comparison.comparison import SELECTING
+from infalign.comparison.measured import Measured
+from infalign.comparison.summary import as_json, best_possible
+from infalign.config import Cell, StudyTask
+from infalign.core import AbstractProcedure, families, family
+from infalign.decoding.selection import Decoder
+from infalign.evaluation.over_seeds import (
+    SeedEstimate,
+    SeedVariance,
+    over_prompts_and_seeds,
+    pooled,
+)
+from infalign.manifest import Manifest
+from infalign.methods import labels
+from infalign.models.functions import beside
+
+from .folder import RESULTS, StudyFolder
+
+__all__ = ["SCHEMA_VERSION", "summarize"]
+
+SCHEMA_VERSION = 1
+LEVEL = 0.95
+LARGEST = 32
+"""Largest n of the curves."""
+
+Pair = tuple[Decoder, Decoder]
+
+
+def summarize(study: StudyFolder, failed: Mapping[str, str]) -> dict:
+    """The results of the cells that are finished.
+
+    - `failed`: path of each cell that failed in this call → why.
+    """
+    tasks = [_Task.of(study, task, failed).results() for task in study.tasks]
+    settings = study.grid.study
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "kind": "study",
+        "evidence": all(task.config.evidence for task in study.tasks),
+        "seeds": list(settings.seeds),
+        "rivals": list(settings.rivals),
+        "seed_variance": settings.seed_variance,
+        "cells": len(list(study.grid.cells)),
+        "finished": sum(len(arm["seeds"]) for task in tasks for arm in task["arms"]),
+        "tasks": tasks,
+    }
+
+
+@dataclass(frozen=True)
+class _Arm(Shown):
+    """One method at one KL: the values of its prompts under each finished seed."""
+
+    method: str
+    kl: float
+    measured: Mapping[int, Measured]
+    """Seed → its samples, beside the reference's."""
+
+    def values(self, pair: Pair, reward: str) -> Mapping[int, np.ndarray]:
+        """Seed → the win rate of every prompt."""
+        rates = {s: m.win_rate(self.method, *pair, reward) for s, m in self.measured.items()}
+        return {seed: rate.per_prompt for seed, rate in rates.items()}
+
+    def kls(self) -> np.ndarray | None:
+        """The KL of every prompt under each seed; None if it was not measured."""
+        rows = [np.nanmean(m.column(self.method, "kl"), axis=1) for m in self.measured.values()]
+        return None if not rows or np.isnan(rows).any() else np.array(rows)
+
+
+@dataclass(frozen=True)
+class _Task(Shown):
+    """One task of a study."""
+
+    study: StudyFolder
+    task: StudyTask
+    arms: Sequence[_Arm]
+    cells: Mapping[tuple[str, float], Sequence[dict]]
+
+    @classmethod
+    def of(cls, study: StudyFolder, task: StudyTask, failed: Mapping[str, str]) -> "_Task":
+        with beside(task.folder):
+            shared = replace(study.runs[task.name].compared(), policies={})
+        arms, cells = [], {}
+        for kl in task.kls:
+            for method in task.methods:
+                own = [c for c in task.cells if (c.method, c.kl) == (method, kl)]
+                done = {c.seed: c for c in own if study.is_finished(c)}
+                measured = {
+                    seed: Measured(
+                        replace(shared, policies={method: method}),
+                        Manifest(study.of_cell(cell) / "evaluation"),
+                    )
+                    for seed, cell in done.items()
+                }
+                arms.append(_Arm(method, kl, measured))
+                cells[method, kl] = [_cell(study, c, c.seed in done, failed) for c in own]
+        return cls(study, task, arms, cells)
+
+    @cached_property
+    def pairs(self) -> Mapping[str, Pair]:
+        """Spec → how policy and reference are decoded, as the task's configuration says."""
+        return self.study.runs[self.task.name].comparison.pairs
+
+    @property
+    def theory(self) -> Mapping[str, tuple[AbstractProcedure, AbstractProcedure]]:
+        """Those of the pairs that theory knows."""
+        return self.study.runs[self.task.name].comparison.theory_pairs
+
+    @cached_property
+    def curves(self) -> Mapping[str, Sequence[tuple[int, Pair]]]:
+        """Family → n and both sides, for every n that the samples allow."""
+        largest = min(LARGEST, self.task.config.evaluate.samples)
+        return {
+            name: [(n, (family(name, n), family(name, n))) for n in range(1, largest + 1)]
+            for name in families()
+        }
+
+    @property
+    def rewards(self) -> list[str]:
+        """The reward that procedures select by, then the gold rewards."""
+        return [SELECTING, *self.task.config.evaluate.gold]
+
+    def results(self) -> dict:
+        """Everything about the task."""
+        run, config = self.study.runs[self.task.name], self.task.config
+        return {
+            "task": self.task.name,
+            "model": config.model,
+            "reward": config.reward,
+            "gold": dict(config.evaluate.gold),
+            "procedure": next(iter(self.pairs)),
+            "procedures": {spec: against.spec for spec, (_, against) in self.pairs.items()},
+            "prompts": len(run.test_prompts),
+            "samples": config.evaluate.samples,
+            "methods": list(self.task.methods),
+            "kls": list(self.task.kls),
+            "arms": [self._arm(arm) for arm in self.arms],
+        }
+
+    def _arm(self, arm: _Arm) -> dict:
+        kls = arm.kls()
+        kl = None if kls is None else over_prompts_and_seeds(kls)
+        known = {
+            "method": arm.method,
+            "label": labels().get(arm.method, arm.method),
+            "target_kl": arm.kl,
+            "seeds": list(arm.measured),
+            "cells": self.cells[arm.method, arm.kl],
+            "kl": kl and as_json(kl),
+        }
+        if not arm.measured:
+            return known
+        return known | {
+            "win_rates": {
+                reward: {spec: self._rates(arm, p, reward) for spec, p in self.pairs.items()}
+                for reward in self.rewards
+            },
+            "by_n": {
+                reward: {
+                    name: [{"n": n} | self._rates(arm, pair, reward) for n, pair in members]
+                    for name, members in self.curves.items()
+                }
+                for reward in self.rewards
+            },
+            "best_possible": {
+                spec: None if kl is None else best_possible(*pair, kl.value)
+                for spec, pair in self.theory.items()
+            },
+        }
+
+    def _rates(self, arm: _Arm, pair: Pair, reward: str) -> dict:
+        """The win rate of an arm, and its differences to its rivals."""
+        quantity = self._quantity(pair, reward)
+        return as_json(quantity.win_rate(arm)) | quantity.to_rivals(arm, self._rivals(arm))
+
+    def _quantity(self, pair: Pair, reward: str) -> "_Quantity":
+        key = (*pair, reward)
+        if key not in self._quantities:
+            values = {id(arm): arm.values(pair, reward) for arm in self.arms if arm.measured}
+            shared = self.study.grid.study.seed_variance == "pooled"
+            means = (np.array([v.mean() for v in own.values()]) for own in values.values())
+            self._quantities[key] = _Quantity(values, pooled(means) if shared else None)
+        return self._quantities[key]
+
+    @cached_property
+    def _quantities(self) -> dict:
+        return {}
+
+    def _rivals(self, arm: _Arm) -> list[_Arm]:
+        """The arms that one is compared with: at the same KL, with finished cells."""
+        names = self.study.grid.study.rivals or self.task.methods
+        return [
+            other
+            for other in self.arms
+            if other.kl == arm.kl
+            and other.method in names
+            and other.method != arm.method
+            and arm.measured.keys() & other.measured.keys()
+        ]
+
+
+@dataclass(frozen=True)
+class _Quantity(Shown):
+    """The win rates of all arms under one procedure by one reward."""
+
+    values: Mapping[int, Mapping[int, np.ndarray]]
+    """Arm → seed → the win rate of every prompt."""
+
+    between: SeedVariance | None
+    """The variance between seeds that all arms share; None if each has its own."""
+
+    def win_rate(self, arm: _Arm) -> SeedEstimate:
+        """The win rate of an arm."""
+        rows = np.array(list(self.values[id(arm)].values()))
+        return over_prompts_and_seeds(rows, between=self.between, bounds=(0, 1))
+
+    def to_rivals(self, arm: _Arm, rivals: Sequence[_Arm]) -> dict:
+        """Differences to rivals, paired by prompt and seed, and to the best of them.
+
+        The difference to the best rival is the least of all. Its lower end is the least of the
+        lower ends: it is too high only if that of the best rival is. Its upper end is the least of
+        the upper ends at the level 1 − 0.05/R for R rivals, since each of them could be the best.
+        The chance that the interval misses is at most 5 %, whichever rival is the best.
+        """
+        if not rivals:
+            return {"to_rivals": {}, "to_best": None}
+        level = 1 - (1 - LEVEL) / len(rivals)
+        own = {r.method: self._difference(arm, r, LEVEL) for r in rivals}
+        wider = [self._difference(arm, r, level) for r in rivals]
+        best = min(own, key=lambda name: own[name].value)
+        return {
+            "to_rivals": {name: as_json(d) for name, d in own.items()},
+            "to_best": {
+                "rival": best,
+                "value": own[best].value,
+                "low": _known(min(d.low for d in own.values())),
+                "high": _known(min(d.high for d in wider)),
+            },
+        }
+
+    def _difference(self, arm: _Arm, rival: _Arm, level: float) -> SeedEstimate:
+        ours, theirs = self.values[id(arm)], self.values[id(rival)]
+        rows = np.array([ours[seed] - theirs[seed] for seed in ours if seed in theirs])
+        # Seeds of two methods are independent, so the variances of both add up.
+        between = self.between and self.between.times(2)
+        return over_prompts_and_seeds(rows, between=between, level=level, bounds=(-1, 1))
+
+
+def _known(value: float) -> float | None:
+    return value if np.isfinite(value) else None
+
+
+def _cell(study: StudyFolder, cell: Cell, finished: bool, failed: Mapping[str, str]) -> dict:
+    """What is known of a cell."""
+    folder = study.of_cell(cell)
+    known: dict = {"seed": cell.seed, "folder": f"tasks/{cell.path}", "finished": finished}
+    if cell.path in failed:
+        known["error"] = failed[cell.path]
+    if finished:
+        (policy,) = storage.read_json(folder / RESULTS)["policies"]
+        rates = {spec: rate["value"] for spec, rate in policy["win_rates"].items()}
+        known |= {"kl": policy["kl"] and policy["kl"]["value"], "win_rates": rates}
+        known["theory"] = policy["theory"]
+    return known
