@@ -27,7 +27,7 @@ LEVELS = [
     {"training", "reports", "explorer", "decoding"},
     {"comparison", "collection", "red_team"},
     {"pipeline"},
-    {"frameworks"},
+    {"frameworks", "study"},
     {"cli"},
     {"__main__"},
 ]

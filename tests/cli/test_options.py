@@ -57,6 +57,14 @@ MODES: dict[str, dict[str, tuple[str, dict[str, str], dict[str, str]]]] = {
         ),
         "dry": (f"{RUN} --dry-run", {"--measure": "1", "--until": "design"}, NONE),
     },
+    "compare": {
+        "": (
+            RUN,
+            {"--methods": "rlhf,rloo", "--kl": "0.1,0.2", "--seeds": "4"}
+            | {"--out": "other", "--json": ""},
+            NONE,
+        ),
+    },
     "calibrate": {
         "": (RUN, {"--out": "other", "--dry-run": ""}, {"--measure": "1"}),
         "dry": (f"{RUN} --dry-run", {"--measure": "1"}, NONE),
@@ -483,6 +491,8 @@ def outcome(template, tmp_path, monkeypatch, capsys):
     replace("infalign.pipeline.dry.dry_run", lambda *a, **k: dry)
     replace("infalign.pipeline.dry.dry_comparison", lambda *a, **k: dry)
     replace("infalign.pipeline.run.run", lambda c, out, **k: SimpleNamespace(folder=out))
+    study = {"tasks": [], "cells": 0, "evidence": True}
+    replace("infalign.study.run.run_study", lambda *a, **k: study)
     replace("infalign.cli.run.print_results")
     replace("infalign.cli.evaluate.print_results")
     replace("infalign.comparison.run.compare_policies")

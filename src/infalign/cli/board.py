@@ -176,6 +176,8 @@ class Board:
         self.bars, self.schedule = Bars(screen), Schedule()
         self._ids: dict[str, TaskID] = {}
         self._current, self._metrics, self._said = "", "", self.clock()
+        self.only_current = False
+        """Whether the bars of a stage disappear when another one begins."""
 
     def stop(self) -> None:
         """Leave the bars as they are."""
@@ -191,6 +193,9 @@ class Board:
         """Show how far a task is."""
         what = visible(what)
         if what not in self._ids:
+            if self.only_current and what.split()[0] != self._current.partition(" ")[0]:
+                for bar in self._ids.values():
+                    self.bars.update(bar, visible=False)
             self._ids[what] = self.bars.add_task(what, total=total)
             self.bars.start()  # not earlier: a command that fails at once prints only its message
             self._metrics = ""

@@ -6,10 +6,14 @@ from typing import Annotated
 import typer
 
 from infalign.config import Study, describe, load_study
+from infalign.errors import InfalignError
 
 from .progress import board, quiet_libraries
 from .run import Overrides
-from .terminal import print_json
+from .terminal import console, print_json
+
+SHOWN = 4
+"""Number of failed cells that a message names."""
 
 HELP = (
     "Compare training methods at the same KL: with several seeds, on several tasks.\n\n"
@@ -47,6 +51,28 @@ def compare(
 
     quiet_libraries()
     with board() as shown:
+        shown.only_current = True
         results = run_study(grid, out, report=shown.report, begin=shown.plan)
     if as_json:
         print_json(results)
+    else:
+        _print(results)
+    cells = (cell for task in results["tasks"] for arm in task["arms"] for cell in arm["cells"])
+    if failed := [cell["folder"] for cell in cells if "error" in cell]:
+        raise InfalignError(
+            f"{len(failed)} of {results['cells']} cells failed: {', '.join(failed[:SHOWN])}"
+            f"{', …' if len(failed) > SHOWN else ''}. The same command tries them again."
+        )
+
+
+def _print(results: dict) -> None:
+    from infalign.reports.tables import in_terminal
+    from infalign.study.tables import NOTE, study_tables
+
+    screen = console()
+    for table in study_tables(results):
+        for part in in_terminal(table):
+            screen.print(part)
+    screen.print(NOTE)
+    if not results["evidence"]:
+        screen.print("Trial settings: these numbers are not evidence.", style="bold")

@@ -141,7 +141,7 @@ class StudyTask(Shown):
             )
         return (self._given.kl,)
 
-    @cached_property
+    @property
     def cells(self) -> tuple["Cell", ...]:
         """Its cells."""
         return tuple(

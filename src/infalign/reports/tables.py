@@ -15,8 +15,10 @@ __all__ = [
     "at_equal_length",
     "efficiency",
     "extrapolations",
+    "in_terminal",
     "latex",
     "markdown",
+    "points",
     "tables",
     "terminal",
     "with_interval",
@@ -106,7 +108,7 @@ def _by_reward(results: Mapping) -> Table:
             policy["label"],
             with_interval(policy["win_rates"][key], 100, 1),
             "" if key not in (policy["frontier"] or {}) else _share(policy["frontier"][key]),
-            _points(differences.get((policy["method"], key))),
+            points(differences.get((policy["method"], key))),
         )
         for key, spec, policy in _decoded(results)
     ]
@@ -206,7 +208,7 @@ def with_interval(estimate: Mapping | None, scale: float, digits: int) -> str:
     return f"{value} [{low}, {high}]" if low and high else value
 
 
-def _points(difference: Mapping | None) -> str:
+def points(difference: Mapping | None) -> str:
     if difference is None:
         return ""
     value = f"{100 * difference['value']:+.1f}"
@@ -217,32 +219,34 @@ def _points(difference: Mapping | None) -> str:
 
 def terminal(results: Mapping) -> list:
     """The tables for `rich`; names are shown without markup."""
+    return [part for table in tables(results) for part in in_terminal(table)]
+
+
+def in_terminal(table: Table) -> list:
+    """A table and its notes for `rich`; names are shown without markup."""
     from rich import box
     from rich.cells import cell_len
     from rich.table import Table as RichTable
     from rich.text import Text
 
-    shown = []
-    for table in tables(results):
-        rich = RichTable(
-            title=Text(table.title),
-            title_justify="left",
-            box=box.SIMPLE_HEAD,
-            pad_edge=False,
-            collapse_padding=True,
-        )
-        for index, name in enumerate(table.head):
-            cells = [row[index] for row in table.rows]
-            longest = max(cell_len(w) for cell in (name, *cells) for w in cell.split() or [""])
-            if index < table.words:
-                rich.add_column(Text(name), min_width=min(longest, WORD), overflow="fold")
-            else:  # numbers are never wrapped; headers may be
-                width = max(min(longest, WORD), *map(len, cells))
-                rich.add_column(Text(name), justify="right", width=width, overflow="fold")
-        for row in table.rows:
-            rich.add_row(*map(Text, row))
-        shown += [rich, *(Text(note) for note in table.notes)]
-    return shown
+    rich = RichTable(
+        title=Text(table.title),
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        collapse_padding=True,
+    )
+    for index, name in enumerate(table.head):
+        cells = [row[index] for row in table.rows]
+        longest = max(cell_len(w) for cell in (name, *cells) for w in cell.split() or [""])
+        if index < table.words:
+            rich.add_column(Text(name), min_width=min(longest, WORD), overflow="fold")
+        else:  # numbers are never wrapped; headers may be
+            width = max(min(longest, WORD), *map(len, cells))
+            rich.add_column(Text(name), justify="right", width=width, overflow="fold")
+    for row in table.rows:
+        rich.add_row(*map(Text, row))
+    return [rich, *(Text(note) for note in table.notes)]
 
 
 def markdown(results: Mapping) -> str:

@@ -4,6 +4,8 @@ import gc
 import logging
 import shutil
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,9 +18,7 @@ from infalign.stores.resumable import Report
 
 from .shared import begin
 
-__all__ = ["Outcome", "drop_models", "run_cell"]
-
-LOG = logging.getLogger(__name__)
+__all__ = ["Outcome", "drop_models", "part_of", "run_cell"]
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,8 @@ def run_cell(cell: Cell, task: Path, folder: Path, report: Report) -> Outcome:
     error = None
     try:
         begin(task, folder)
-        run(cell.config, folder, until="evaluate", report=_of(cell, report))
+        with _quietly():
+            run(cell.config, folder, until="evaluate", report=_of(cell, report))
     except (InfalignError, ArgumentError) as failed:
         error = str(failed)
     except Exception as failed:
@@ -51,15 +52,33 @@ def run_cell(cell: Cell, task: Path, folder: Path, report: Report) -> Outcome:
     return Outcome(cell, time.monotonic() - start, error)
 
 
-def _of(cell: Cell, report: Report) -> Report:
-    """Reports of a run under the name of its cell, without those about what cells share."""
-    own = (f"train {cell.method}:", f"evaluate {cell.method}:")
+def part_of(cell: Cell, task: str) -> str | None:
+    """The name of a task of a run as a part of a cell; None if it is not a part of it, but of what
+    all cells share."""
+    if task == f"evaluate {cell.method}":
+        return f"{cell.path} evaluation"
+    train = f"train {cell.method}: "
+    return f"{cell.path} {task.removeprefix(train)}" if task.startswith(train) else None
 
+
+def _of(cell: Cell, report: Report) -> Report:
     def named(what: str, done: int, total: int) -> None:
-        if f"{what}:".startswith(own) and what != f"train {cell.method}":  # had been finished
-            report(f"{cell.path} {what}", done, total)
+        if (name := part_of(cell, what)) is not None:
+            report(name, done, total)
 
     return named
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Inside the block, runs do not say what they reuse; warnings pass."""
+    log = logging.getLogger("infalign.pipeline")
+    level = log.level
+    log.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
 
 
 def drop_models(cell: Cell, folder: Path, models: str) -> None:

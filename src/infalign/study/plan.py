@@ -7,6 +7,7 @@ from infalign.config import Cell
 from infalign.models.functions import beside
 from infalign.pipeline.tasks import Task, tasks_of
 
+from .cells import part_of
 from .folder import StudyFolder
 from .shared import REFERENCE
 
@@ -19,20 +20,16 @@ def tasks_left(study: StudyFolder, due: Collection[Cell]) -> tuple[list[str], Se
     - `due`: the cells that are not finished.
     """
     tasks: list[Task] = []
-    known = {}
+    known: dict[str, list[Task]] = {}
     for task in study.tasks:
         run = study.runs[task.name]
         with beside(task.folder):
-            own = known[task.name] = tasks_of(run, ("calibrate", "train", "evaluate"))
+            known[task.name] = tasks_of(run, ("calibrate", "train", "evaluate"))
         if not (run.folder / "evaluation" / "reference.parquet").exists():
             name = f"{task.name}/{REFERENCE}"
-            tasks += [_named(name, t) for t in own if t.name in ("calibrate", "evaluate reference")]
+            shared = [t for t in known[task.name] if t.name in ("calibrate", "evaluate reference")]
+            tasks += [replace(t, name=f"{name} {t.name}") for t in shared]
     for cell in due:
-        wanted = (f"train {cell.method}:", f"evaluate {cell.method}:")
-        own = known[cell.task.name]
-        tasks += [_named(cell.path, t) for t in own if f"{t.name}:".startswith(wanted)]
+        parts = ((t, part_of(cell, t.name)) for t in known[cell.task.name])
+        tasks += [replace(t, name=name) for t, name in parts if name is not None]
     return list(dict.fromkeys(t.name.split()[0] for t in tasks)), tasks
-
-
-def _named(name: str, task: Task) -> Task:
-    return replace(task, name=f"{name} {task.name}")

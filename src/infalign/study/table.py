@@ -155,7 +155,8 @@ class _Task(Shown):
             "target_kl": arm.kl,
             "seeds": list(arm.measured),
             "cells": self.cells[arm.method, arm.kl],
-            "kl": kl and as_json(kl),
+            # No KL is below 0, which the interval does not know.
+            "kl": kl and as_json(replace(kl, low=max(kl.low, 0.0))),
         }
         if not arm.measured:
             return known

@@ -1,0 +1,108 @@
+"""The results of a study as tables, for the terminal and for its page."""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from infalign.comparison.comparison import SELECTING
+from infalign.core import words
+from infalign.reports.tables import Table, points, with_interval
+
+__all__ = ["NOTE", "curves", "main_table", "study_tables"]
+
+SHOWN = (1, 2, 4, 8, 16, 32)
+"""The n that tables show."""
+
+NOTE = (
+    "[ ]: 95 % intervals over prompts and seeds. Differences are paired by prompt and seed; their "
+    "interval allows for the choice of the best rival. Best possible: the highest win rate any "
+    "policy can reach at that KL."
+)
+
+
+def study_tables(results: Mapping) -> list[Table]:
+    """For every task and reward, the win rates under its procedure and the curves over n."""
+    tables = []
+    for task in results["tasks"]:
+        for reward in (SELECTING, *task["gold"]):
+            tables += [main_table(task, reward), curves(task, reward)]
+    return [table.visible() for table in tables]
+
+
+def main_table(task: Mapping, reward: str, spec: str | None = None) -> Table:
+    """Win rates under one procedure, the task's own by default, beside the best rival."""
+    spec = spec or task["procedure"]
+    rows = []
+    for arm in _by_kl(task["arms"]):
+        rate = arm.get("win_rates", {}).get(reward, {}).get(spec)
+        known = (f"{arm['target_kl']:g}", arm["method"], _seeds(arm))
+        if rate is None:
+            rows.append((*known, "", "", "", "", ""))
+            continue
+        best = rate["to_best"]
+        possible = arm["best_possible"].get(spec)
+        rows.append(
+            (
+                *known,
+                with_interval(arm["kl"], 1, 3),
+                with_interval(rate, 100, 1),
+                points(best),
+                best["rival"] if best else "",
+                "" if possible is None else f"{100 * possible:.1f}",
+            )
+        )
+    return Table(
+        f"{_title(task, reward)}, {words(spec)}",
+        (
+            *("target KL", "method", "seeds", "KL, nats", "win rate, %"),
+            *("to best rival, points", "best rival", "best possible, %"),
+        ),
+        tuple(rows),
+        words=2,
+        notes=tuple(_failures(task)) if reward == SELECTING else (),
+    )
+
+
+def curves(task: Mapping, reward: str, *, intervals: bool = False) -> Table:
+    """Win rates of every method over n, in percent."""
+    rows: list[tuple[str, ...]] = []
+    known = [arm for arm in _by_kl(task["arms"]) if "by_n" in arm]
+    largest = max((row["n"] for arm in known for row in _family(arm, reward)), default=0)
+    ns = [n for n in SHOWN if n <= largest]
+    for arm in known:
+        for family, of in arm["by_n"][reward].items():
+            by_n = {row["n"]: row for row in of}
+            cells = [with_interval(by_n[n], 100, 1) for n in ns]
+            if not intervals:
+                cells = [cell.partition(" ")[0] for cell in cells]
+            name = family.removesuffix("-n")
+            rows.append((f"{arm['target_kl']:g}", arm["method"], name, *cells))
+    return Table(
+        f"{_title(task, reward)}, win rate in % with n draws on both sides",
+        ("target KL", "method", "procedure", *(f"n = {n}" for n in ns)),
+        tuple(rows),
+        words=3,
+    )
+
+
+def _by_kl(arms: Sequence[Mapping]) -> Iterator[Mapping]:
+    yield from sorted(arms, key=lambda arm: arm["target_kl"])
+
+
+def _family(arm: Mapping, reward: str) -> Sequence[Mapping]:
+    return next(iter(arm["by_n"][reward].values()))
+
+
+def _title(task: Mapping, reward: str) -> str:
+    judged = "" if reward == SELECTING else f", judged by {reward}"
+    return f"{task['task']}: {task['prompts']} prompts × {task['samples']} responses{judged}"
+
+
+def _seeds(arm: Mapping) -> str:
+    done, planned = len(arm["seeds"]), len(arm["cells"])
+    return str(done) if done == planned else f"{done} of {planned}"
+
+
+def _failures(task: Mapping) -> Iterator[str]:
+    for arm in task["arms"]:
+        for cell in arm["cells"]:
+            if "error" in cell:
+                yield f"{cell['folder']} failed: {cell['error']}"
