@@ -23,7 +23,7 @@ from infalign.evaluation.uncertainty import Estimate, over_prompts
 from .measures import Measure, read_measure
 from .samples import Samples
 
-__all__ = ["Curve", "Flip", "curve", "ranges", "sizes_up_to", "verdict"]
+__all__ = ["Curve", "Flip", "curve", "sizes_up_to", "verdict"]
 
 ALL_SIZES = 128
 """Every n up to this one is on a curve; larger ones are as many steps of equal ratio."""
@@ -96,6 +96,10 @@ class Curve(Shown, Pictured):
         place = self.sizes.index(n)
         return self.contrast.pointwise[place], self.contrast.joint[place]
 
+    def ranges(self, verdict: str) -> str:
+        """The n with a verdict, such as "1–10, 12"; "nowhere" if there are none."""
+        return _ranges(self.sizes, self.verdicts, verdict)
+
     @property
     def first_loss(self) -> Flip:
         """The first n at which the policy loses, with a confidence set for it."""
@@ -114,8 +118,8 @@ class Curve(Shown, Pictured):
             "policy": self.policy,
             "reference": self.reference,
             "sizes": _listed(self.sizes),
-            "wins": ranges(self.sizes, self.verdicts, "wins"),
-            "loses": ranges(self.sizes, self.verdicts, "loses"),
+            "wins": self.ranges("wins"),
+            "loses": self.ranges("loses"),
             "first loss": str(self.first_loss),
         }
 
@@ -203,8 +207,8 @@ def verdict(estimate: Estimate, null: float) -> str:
     return "loses" if estimate.high < null else "cannot tell"
 
 
-def ranges(sizes: Sequence[int], verdicts: Sequence[str], which: str) -> str:
-    """The n with one verdict as ranges, such as "1–10, 12"; "nowhere" if there are none."""
+def _ranges(sizes: Sequence[int], verdicts: Sequence[str], which: str) -> str:
+    """Runs of neighboring n with one verdict."""
     runs: list[list[int]] = []
     before = None
     for n, own in zip(sizes, verdicts, strict=True):

@@ -15,7 +15,7 @@ from .conversations import common, opening
 from .messages import BadPrompt, messages_of
 from .table import Row, Table
 
-__all__ = ["Reader", "other_columns", "reader_of"]
+__all__ = ["Reader", "UnclearColumnError", "other_columns", "reader_of"]
 
 CONVERSATIONS = ("messages", "conversation", "conversations", "chosen")
 """Columns that usually hold whole conversations, with the reply that is to be written anew."""

@@ -15,6 +15,8 @@ __all__ = [
     "at_equal_length",
     "efficiency",
     "extrapolations",
+    "in_latex",
+    "in_markdown",
     "in_terminal",
     "latex",
     "markdown",
@@ -251,31 +253,33 @@ def in_terminal(table: Table) -> list:
 
 def markdown(results: Mapping) -> str:
     """The tables in Markdown."""
+    return "\n\n".join([*map(in_markdown, tables(results)), NOTE]) + "\n"
 
-    def written(table: Table) -> str:
-        align = ["---"] * table.words + ["---:"] * (len(table.head) - table.words)
-        lines = [map(_markdown, table.head), align, *_filled(table, _markdown, str)]
-        rows = "\n".join(f"| {' | '.join(row)} |" for row in lines)
-        notes = "".join(f"\n\n{_markdown(note)}" for note in table.notes)
-        return f"**{_markdown(table.title)}**\n\n{rows}{notes}"
 
-    return "\n\n".join([*map(written, tables(results)), NOTE]) + "\n"
+def in_markdown(table: Table) -> str:
+    """A table and its notes in Markdown."""
+    align = ["---"] * table.words + ["---:"] * (len(table.head) - table.words)
+    lines = [map(_markdown, table.head), align, *_filled(table, _markdown, str)]
+    rows = "\n".join(f"| {' | '.join(row)} |" for row in lines)
+    notes = "".join(f"\n\n{_markdown(note)}" for note in table.notes)
+    return f"**{_markdown(table.title)}**\n\n{rows}{notes}"
 
 
 def latex(results: Mapping) -> str:
     """The tables in LaTeX, with the rules of `booktabs`."""
+    return "\n\n".join([*map(in_latex, tables(results)), "% " + NOTE]) + "\n"
 
-    def written(table: Table) -> str:
-        columns = "l" * table.words + "r" * (len(table.head) - table.words)
-        head = " & ".join(map(_latex, table.head))
-        body = "\n".join(" & ".join(row) + r" \\" for row in _filled(table, _latex, _latex_sign))
-        return (
-            f"% {table.title}\n\\begin{{tabular}}{{{columns}}}\n\\toprule\n{head} \\\\\n"
-            f"\\midrule\n{body}\n\\bottomrule\n\\end{{tabular}}"
-            + "".join(f"\n\n{{\\footnotesize {_latex(note)}}}" for note in table.notes)
-        )
 
-    return "\n\n".join([*map(written, tables(results)), "% " + NOTE]) + "\n"
+def in_latex(table: Table) -> str:
+    """A table and its notes in LaTeX, with the rules of `booktabs`."""
+    columns = "l" * table.words + "r" * (len(table.head) - table.words)
+    head = " & ".join(map(_latex, table.head))
+    body = "\n".join(" & ".join(row) + r" \\" for row in _filled(table, _latex, _latex_sign))
+    return (
+        f"% {table.title}\n\\begin{{tabular}}{{{columns}}}\n\\toprule\n{head} \\\\\n"
+        f"\\midrule\n{body}\n\\bottomrule\n\\end{{tabular}}"
+        + "".join(f"\n\n{{\\footnotesize {_latex(note)}}}" for note in table.notes)
+    )
 
 
 def _filled(

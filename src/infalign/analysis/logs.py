@@ -1,0 +1,157 @@
+"""Logs of evaluation harnesses as rows: one a sample, with its prompt, number and scores.
+
+Read only, as their authors document them: inspect_ai (`.eval` and `.json`), the per-instance
+statistics of HELM, and annotations of alpaca_eval. The sample files of lm-evaluation-harness, the
+completions of TRL and the rollouts of verl and OpenRLHF are tables already.
+"""
+
+import json
+import os
+import struct
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from infalign import _check, disk
+from infalign.errors import DataError
+
+__all__ = ["LOGS", "inspect_archive"]
+
+Place = tuple[str, Mapping[str, Any]]
+
+ZSTANDARD = 93
+"""Number of the compression method in a ZIP archive."""
+
+LOCAL_HEADER = struct.Struct("<4s5H3I2H")
+"""What stands before a member of a ZIP archive; its last numbers are the lengths of the name and of
+the extra field behind it."""
+
+GRADES = {"C": 1.0, "I": 0.0, "P": 0.5, "N": 0.0}
+"""Letters of inspect_ai: correct, incorrect, partial, no answer."""
+
+
+def inspect_archive(path: Path) -> Iterator[Place]:
+    """The samples of a `.eval` file of inspect_ai, a ZIP archive with a JSON file for each.
+
+    Raises DataError for an archive without samples, or a damaged one.
+    """
+    try:
+        with disk.reading(path), zipfile.ZipFile(path) as archive:
+            members = [m for m in archive.infolist() if m.filename.startswith("samples/")]
+            if not members:
+                raise DataError(f"{path} holds no samples, so it is not a finished `.eval` log.")
+            for member in sorted(members, key=lambda m: m.filename):
+                sample = json.loads(_unpacked(archive, member))
+                yield from _inspect_sample(sample, member.filename)
+    except (zipfile.BadZipFile, ValueError, OSError, EOFError, struct.error) as error:
+        raise DataError(f"{path} is not a readable log of inspect_ai ({error}).") from None
+
+
+def _unpacked(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
+    """The bytes of a member. inspect_ai packs them with Zstandard, which Python's `zipfile` reads
+    from version 3.14 on, and pyarrow always does."""
+    if member.compress_type != ZSTANDARD:
+        return archive.read(member)
+    import pyarrow as pa
+
+    file = archive.fp
+    assert file is not None
+    file.seek(member.header_offset)
+    header = file.read(LOCAL_HEADER.size)
+    name, extra = LOCAL_HEADER.unpack(header)[-2:]
+    file.seek(name + extra, os.SEEK_CUR)
+    packed = file.read(member.compress_size)
+    unpacked = pa.decompress(packed, member.file_size, codec="zstd", asbytes=True)
+    if zlib.crc32(unpacked) != member.CRC:
+        raise zipfile.BadZipFile(f"bad checksum of {member.filename}")
+    return unpacked
+
+
+def _is_inspect(value: Any) -> bool:
+    return isinstance(value, dict) and {"eval", "samples"} <= value.keys()
+
+
+def _inspect(value: Mapping[str, Any]) -> Iterator[Place]:
+    for number, sample in enumerate(value["samples"] or [], 1):
+        yield from _inspect_sample(sample, f"sample {number}")
+
+
+def _inspect_sample(sample: Mapping[str, Any], place: str) -> Iterator[Place]:
+    """One epoch of one sample. A sample that ended with an error has no scores."""
+    row: dict[str, Any] = {"prompt_id": str(sample["id"]), "sample": sample.get("epoch", 1)}
+    completion = (sample.get("output") or {}).get("completion")
+    if completion is not None:
+        row["response"] = completion
+    for scorer, score in (sample.get("scores") or {}).items():
+        value = score.get("value")
+        parts = value if isinstance(value, dict) else {None: value}
+        for part, own in parts.items():
+            name = scorer if part is None else f"{scorer}.{part}"
+            row[name] = GRADES.get(own, own) if isinstance(own, str) else own
+        if score.get("answer") is not None:
+            row.setdefault("answer", score["answer"])
+    yield place, row
+
+
+def _is_helm(value: Any) -> bool:
+    return (
+        isinstance(value, list)
+        and bool(value)
+        and isinstance(value[0], dict)
+        and {"instance_id", "stats"} <= value[0].keys()
+    )
+
+
+def _helm(value: list) -> Iterator[Place]:
+    for number, instance in enumerate(value, 1):
+        row = {
+            "prompt_id": _perturbed(instance["instance_id"], instance.get("perturbation")),
+            "sample": instance.get("train_trial_index", 0),
+        }
+        for stat in instance["stats"]:
+            if stat.get("count"):
+                row[stat["name"]["name"]] = stat["sum"] / stat["count"]
+        yield f"instance {number}", row
+
+
+def _perturbed(instance: Any, perturbation: Mapping[str, Any] | None) -> str:
+    return str(instance) if not perturbation else f"{instance} ({perturbation.get('name')})"
+
+
+def _is_alpaca(value: Any) -> bool:
+    return (
+        isinstance(value, list)
+        and bool(value)
+        and isinstance(value[0], dict)
+        and {"instruction", "preference", "output_1", "output_2"} <= value[0].keys()
+    )
+
+
+def _alpaca(value: list) -> Iterator[Place]:
+    """The chance that `output_2` is preferred: a preference of 1 is the first output, 2 the
+    second, and 1.5 a tie. An invalid annotation has none."""
+    for number, row in enumerate(value, 1):
+        preference = row["preference"]
+        if preference is not None and not 1 <= preference <= 2:
+            raise DataError(
+                f"Row {number}: a preference lies between 1 and 2; got {_check.short(preference)}."
+            )
+        yield (
+            f"row {number}",
+            {
+                "prompt_id": row["instruction"],
+                "preferred": None if preference is None else preference - 1,
+                "response": row["output_2"],
+                "reference_response": row["output_1"],
+            },
+        )
+
+
+LOGS: tuple[tuple[Callable[[Any], bool], Callable[[Any], Iterator[Place]]], ...] = (
+    (_is_inspect, _inspect),
+    (_is_helm, _helm),
+    (_is_alpaca, _alpaca),
+)
+"""For each format of JSON logs: whether a value is one, and its rows."""

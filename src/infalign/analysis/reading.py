@@ -1,0 +1,315 @@
+"""The samples of one policy from the rows of its files.
+
+Rows come in three forms, which are known by their values: long, one sample a row; wide, lists of
+samples, one prompt a row; counts, c correct samples of n. What is wrong with a row is counted
+and refused, or dropped where the user asks for it, and then counted too.
+"""
+
+import json
+import math
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from numbers import Real
+from typing import Any
+
+import numpy as np
+
+from infalign import _check
+from infalign.errors import ArgumentError, DataError
+
+from .columns import ROLES, Columns, columns_of
+from .rows import Row, rows_of
+from .samples import Samples
+
+__all__ = ["DROPS", "read_samples"]
+
+DROPS = {
+    "unmatched": "prompts that some policy lacks",
+    "missing": "samples without a score",
+    "duplicates": "samples that occur again, with the same prompt and number",
+    "truncated": "responses that were cut at the limit of their length",
+}
+"""What can be left out on request, and what it is."""
+
+TRUE = {"true": 1.0, "yes": 1.0, "false": 0.0, "no": 0.0}
+"""Words that CSV files hold for 1 and 0."""
+
+
+@dataclass
+class _Prompt:
+    """The samples of one prompt, in the order of the rows."""
+
+    scores: list[float] = field(default_factory=list)
+    answers: list[Any] = field(default_factory=list)
+    lengths: list[float] = field(default_factory=list)
+
+
+def read_samples(
+    source: str,
+    name: str,
+    *,
+    columns: Mapping[str, str] | None = None,
+    where: Mapping[str, str] | None = None,
+    drop: Collection[str] = (),
+) -> Samples:
+    """The samples of one policy from files that exist.
+
+    - `source`: a file, a folder, a pattern such as `logs/*.jsonl`, or `-` for standard input.
+    - `name`: of the policy.
+    - `columns`: role → column: `prompt`, `score`, `sample`, `answer`, … Default: by usual names.
+    - `where`: column → value: only rows with it are read.
+    - `drop`: keys of `DROPS`: what is left out instead of being an error.
+
+    Raises DataError with file and line for what cannot be read.
+    """
+    roles = _check.mapping("columns", columns or {})
+    unknown = next((role for role in roles if role not in ROLES), None)
+    if unknown is not None:
+        raise ArgumentError(
+            "columns", f"must name {', '.join(ROLES)}; got {_check.short(unknown)}."
+        )
+    for kind in drop:
+        _check.one_of("drop", kind, tuple(DROPS))
+    rows = _selected(list(rows_of(source)), where or {}, source)
+    own = columns_of(rows, roles)
+    reader = _Reader(own, drop, roles)
+    for row in rows:
+        reader.read(row)
+    return reader.samples(name)
+
+
+class _Reader:
+    """Collects samples by prompt, and counts what is wrong."""
+
+    def __init__(self, columns: Columns, drop: Collection[str], named: Collection[str]) -> None:
+        self.columns, self.drop, self.named = columns, drop, named
+        self.prompts: dict[str, _Prompt] = {}
+        self.numbers: set[tuple[str, str, str]] = set()
+        self.wrong: dict[str, list[str]] = {kind: [] for kind in DROPS}
+        self.notes: list[str] = []
+
+    def read(self, row: Row) -> None:
+        """Take the samples of a row."""
+        columns = self.columns
+        prompt = _id(row, columns.prompt)
+        own = self.prompts.setdefault(prompt, _Prompt())
+        if columns.counts:
+            if own.scores:
+                raise DataError(f"{row}: prompt {_check.short(prompt)} has counts already.")
+            correct, total = (_whole(row, column) for column in columns.counts)
+            if correct > total:
+                raise DataError(f"{row}: {correct} correct samples of {total} are too many.")
+            own.scores = [1.0] * correct + [0.0] * (total - correct)
+            return
+        assert columns.score is not None
+        value = row.values.get(columns.score)
+        if isinstance(value, list | tuple | np.ndarray):
+            self._wide(row, own, list(value))
+            return
+        if self._left_out(row, prompt):
+            return
+        score = _score(row, columns.score, value)
+        if math.isnan(score):
+            self.wrong["missing"].append(str(row))
+            return
+        repeats = row.values.get(
+            "resps"
+        )  # lm-evaluation-harness scores one of them, or all at once
+        if not self.notes and isinstance(repeats, list) and len(np.ravel(repeats[:1])) > 1:
+            self.notes.append(
+                "one score for several responses to a prompt, as the filter left them"
+            )
+        own.scores.append(score)
+        own.answers.append(_plain(row.values.get(columns.answer)) if columns.answer else None)
+        own.lengths.append(self._length(row))
+
+    def _wide(self, row: Row, own: _Prompt, values: list[Any]) -> None:
+        """All samples of a prompt, with lists of one length in every column that is read."""
+        columns = self.columns
+        lists = {}
+        for column in (columns.answer, columns.length, columns.response):
+            if column is None or not isinstance(row.values.get(column), list):
+                continue
+            lists[column] = row.values[column]
+            if len(lists[column]) != len(values):
+                raise DataError(
+                    f"{row}: `{column}` has {len(lists[column])} entries for {len(values)} scores."
+                )
+        for place, value in enumerate(values):
+            score = _score(row, columns.score or "", value)
+            if math.isnan(score):
+                self.wrong["missing"].append(f"{row}, sample {place}")
+                continue
+            own.scores.append(score)
+            answer = lists.get(columns.answer or "")
+            own.answers.append(None if answer is None else _plain(answer[place]))
+            length = lists.get(columns.length or "")
+            text = lists.get(columns.response or "")
+            own.lengths.append(
+                float(length[place])
+                if length is not None and isinstance(length[place], Real)
+                else float(len(text[place]))
+                if text is not None and isinstance(text[place], str)
+                else math.nan
+            )
+
+    def _left_out(self, row: Row, prompt: str) -> bool:
+        """Whether a row is a duplicate, or was cut and is to be dropped; both are counted."""
+        columns = self.columns
+        if columns.sample is not None and row.values.get(columns.sample) is not None:
+            number = row.file, prompt, str(row.values[columns.sample])
+            if number in self.numbers:
+                self.wrong["duplicates"].append(str(row))
+                return True
+            self.numbers.add(number)
+        cut = row.values.get(columns.truncated) if columns.truncated else None
+        if cut in (True, "length", "max_tokens", "True", "true"):
+            self.wrong["truncated"].append(str(row))
+            return "truncated" in self.drop
+        return False
+
+    def _length(self, row: Row) -> float:
+        columns = self.columns
+        length = row.values.get(columns.length) if columns.length else None
+        if isinstance(length, Real) and not isinstance(length, bool):
+            return float(length)
+        text = row.values.get(columns.response) if columns.response else None
+        return float(len(text)) if isinstance(text, str) else math.nan
+
+    def samples(self, name: str) -> Samples:
+        """The samples that were read. Raises DataError for what is wrong and not dropped."""
+        notes = [*self.columns.notes, *self.notes]
+        for kind, places in self.wrong.items():
+            if not places:
+                continue
+            if kind not in self.drop and kind != "truncated":
+                raise DataError(
+                    f"{len(places):,} {DROPS[kind]}, first {places[0]}. Mend the source, or leave "
+                    f"them out: --drop {kind}"
+                )
+            verb = "left out" if kind in self.drop else "included"
+            notes.append(f"{len(places):,} {DROPS[kind]}, {verb}")
+        empty = [prompt for prompt, own in self.prompts.items() if not own.scores]
+        if empty:
+            notes.append(f"{len(empty):,} prompts without a sample, left out")
+        prompts = {prompt: own for prompt, own in self.prompts.items() if own.scores}
+        if not prompts:
+            raise DataError(f"{_check.short(name)} has no samples with a score.")
+        width = max(len(own.scores) for own in prompts.values())
+        contradiction = self._contradiction(prompts) if self.columns.answer else None
+        if contradiction:
+            notes.append(f"majority votes are left out: {contradiction}")
+
+        def table(part: str, fill: Any, kind: type) -> np.ndarray:
+            filled: np.ndarray = np.full((len(prompts), width), fill, kind)
+            for row, own in enumerate(prompts.values()):
+                values = getattr(own, part)
+                filled[row, : len(values)] = values
+            return filled
+
+        lengths = table("lengths", np.nan, float) if not self.columns.counts else None
+        known = lengths is not None and not any(
+            np.isnan(own.lengths).any() for own in prompts.values()
+        )
+        return Samples(
+            name,
+            tuple(prompts),
+            table("scores", np.nan, float),
+            score=self.columns.score or "correct",
+            answers=table("answers", None, object)
+            if self.columns.answer and not contradiction
+            else None,
+            lengths=lengths if known else None,
+            notes=tuple(notes),
+        )
+
+    def _contradiction(self, prompts: Mapping[str, _Prompt]) -> str | None:
+        """Why answers cannot vote: equal ones of a prompt have different scores, as where the
+        column holds the right answer instead of the model's.
+
+        Raises DataError if the user named the column.
+        """
+        bad = []
+        for prompt, own in prompts.items():
+            known: dict[Any, float] = {}
+            for answer, score in zip(own.answers, own.scores, strict=True):
+                if answer is not None and known.setdefault(answer, score) != score:
+                    bad.append(prompt)
+                    break
+        if not bad:
+            return None
+        why = (
+            f"equal answers in `{self.columns.answer}` are scored differently on {len(bad):,} of "
+            f"{len(prompts):,} prompts, first {_check.short(bad[0])}"
+        )
+        if "answer" in self.named:
+            raise DataError(f"{why}. Name the column of the model's final answers.")
+        return why
+
+
+def _selected(rows: Sequence[Row], where: Mapping[str, str], source: str) -> list[Row]:
+    """The rows with the wanted values."""
+    selected = list(rows)
+    for column, value in where.items():
+        values = dict.fromkeys(str(row.values.get(column)) for row in selected)
+        selected = [row for row in selected if str(row.values.get(column)) == value]
+        if not selected:
+            shown = _check.visible(", ".join(list(values)[:8]))
+            raise DataError(
+                f"{source} has no row with {_check.short(value)} in `{column}`; it has {shown}."
+            )
+    if not selected:
+        raise DataError(f"{source} holds no rows.")
+    return selected
+
+
+def _id(row: Row, column: str) -> str:
+    """The id of a row's prompt; a text or messages are their own id."""
+    value = row.values.get(column)
+    if value is None or value == "":
+        raise DataError(f"{row}: no value in `{column}`, which says what the prompt is.")
+    if isinstance(value, str):
+        return value
+    if isinstance(value, Real):
+        number = float(value)
+        return str(int(number)) if number.is_integer() else str(value)
+    return json.dumps(value, ensure_ascii=False, sort_keys=True, default=str)
+
+
+def _score(row: Row, column: str, value: Any) -> float:
+    """A score as a number; nan if there is none."""
+    if value is None or value == "":
+        return math.nan
+    if isinstance(value, str):
+        word = value.strip().lower()
+        if word in TRUE:
+            return TRUE[word]
+        try:
+            value = float(word)
+        except ValueError:
+            value = None
+    if isinstance(value, Real) or isinstance(value, bool | np.bool_):
+        number = float(value)
+        if not math.isinf(number):
+            return number
+    raise DataError(
+        f"{row}: `{column}` must be a number; got {_check.short(row.values.get(column))}. Name "
+        "the column of the scores: --column score=NAME"
+    )
+
+
+def _whole(row: Row, column: str) -> int:
+    value = row.values.get(column)
+    number = _score(row, column, value)
+    if math.isnan(number) or number < 0 or not number.is_integer():
+        raise DataError(
+            f"{row}: `{column}` must be a whole number of samples; got {_check.short(value)}."
+        )
+    return int(number)
+
+
+def _plain(answer: Any) -> Any:
+    """An answer as a value that can be compared: lists and objects as their JSON."""
+    if answer is None or isinstance(answer, str | bool | Real):
+        return answer
+    return json.dumps(answer, ensure_ascii=False, sort_keys=True, default=str)
