@@ -200,6 +200,14 @@ def test_an_error_of_a_softened_design_says_how_far_it_came(monkeypatch):
         ia.design(SoftBestOfN(4, 0.2), kl=0.5)
 
 
+def test_a_strong_budget_for_rewind_has_panels_that_resolve_it(monkeypatch):
+    best = ia.design(Rewind(0.946, 38), kl=3.133, against=BestOfN(63))
+    monkeypatch.setattr(soft, "FINEST", (20, 44))
+    finer = ia.design(Rewind(0.946, 38), kl=3.133, against=BestOfN(63))
+    assert best.win_rate == pytest.approx(finer.win_rate, abs=1e-12)
+    assert best.beta == pytest.approx(finer.beta, rel=1e-9)
+
+
 def test_rewind_against_a_law_next_to_0_spends_its_budget():
     # β is 2e-9: rounding of G must not look like a jump.
     best = ia.design(Rewind(0.19, 16), kl=0.00365, against=WorstOfN(93))

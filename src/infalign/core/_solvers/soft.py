@@ -25,7 +25,10 @@ from .rewind import RewindOptimum, beta_for
 from .starts import ROUNDS, kl_at, laws_grid, log_scale_at
 
 FINE = (8, 16)
-"""Number of times that panels halve toward 0 and 1 at first."""
+"""Number of times that panels halve toward 0 and 1 at first, before they are cut for a policy."""
+
+FINEST = (16, 24)
+"""The same for rewind, whose panels are not cut any more."""
 
 COARSE = 1e-3
 """Mass that a panel of a start may misplace."""
@@ -78,7 +81,7 @@ def solve_softened(
     beta: float | None,
 ) -> Optimum:
     """The optimal policy at a KL budget in nats, or at a KL strength β."""
-    grid = laws_grid(procedure, against, *FINE)
+    grid = laws_grid(procedure, against, *(FINEST if isinstance(procedure, Rewind) else FINE))
     if isinstance(procedure, Rewind):
         opponent = against.cdf(grid.nodes)
         if beta is None:
