@@ -7,18 +7,16 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property, partial
 from pathlib import Path
 
-from infalign.decoding.selection import reads
 from infalign.errors import DataError
 from infalign.models.fingerprints import judge_parts, policy_parts, reward_parts
 from infalign.models.specs import ModelSpec
-from infalign.prompts import columns_fingerprint, fingerprint
 from infalign.stores import PromptSamples
 from infalign.stores.resumable import Origin, Source
 
-from .comparison import CALIBRATION, REFERENCE, SELECTING, Comparison
+from .comparison import REFERENCE, SELECTING, Comparison
 from .rows import law
 
-__all__ = ["Origins", "column_of"]
+__all__ = ["Origins", "column_of", "digest"]
 
 LOG = logging.getLogger(__name__)
 
@@ -64,49 +62,30 @@ class Origins:
             sources[KL] = Source({**parts, "number of samples": comparison.kl_samples})
         return Origin(self._settings(name), sources | self._rewards)
 
-    def verdicts(self, name: str, samples: Mapping[str, PromptSamples], judge: Source) -> Origin:
-        """What the verdicts on one policy's responses come from.
+    def verdicts(self, stored: Origin | None, complete: bool) -> Origin:
+        """What a judge's verdicts come from, beside what it reads.
 
-        - `samples`: the samples of every policy, with their rewards.
+        - `stored`: what stored verdicts come from; `complete`: whether none is missing.
         """
         comparison = self.comparison
-        pair = next(iter(comparison.pairs.values()))
-        parts: dict[str, object] = {
-            **judge.parts,
-            "handling of unreadable replies": comparison.judge_unreadable,
-            "maximum length of a reply": comparison.judge_max_new_tokens,
-            "number of pairs": comparison.judge_pairs,
-            "seed": comparison.seed,
-            "procedure": pair[0].spec,
-            "opponent": pair[1].spec,
-            "prompts": fingerprint(comparison.prompts),
-        }
-        sides = {"samples": name, "reference's samples": REFERENCE}
-        if any(reads(p) == "quantiles" for p in pair):
-            sides["calibration samples"] = CALIBRATION
-        for noun, side in sides.items():
-            parts[noun] = _digest(samples[side], "completion")
-            parts[f"rewards of the {noun}"] = _digest(samples[side], SELECTING)
-        return Origin({}, {VERDICTS: Source(parts, spec=judge.spec)})
-
-    def judge(self, stored: Origin | None) -> Source:
-        """The judge.
-
-        - `stored`: what stored verdicts come from.
-        """
-        spec, loading = self.comparison.judge or "", self.comparison.loading
+        spec = comparison.judge or ""
         before = stored.sources[VERDICTS] if stored else None
         if before is not None:
             own = {k: part for k, part in before.parts.items() if k.startswith(JUDGE)}
             before = Source(own, spec=before.spec)
 
         def parts() -> dict[str, str]:
-            own = judge_parts(spec, **loading)
-            own |= columns_fingerprint(self.comparison.prompts, spec)
+            own = judge_parts(spec, **comparison.loading)
             return {f"{JUDGE}{noun}": part for noun, part in own.items()}
 
-        same = before is not None and before.spec == spec
-        return self._identified("The judge", Source({}, spec=spec), parts, before, same)
+        same = complete and before is not None and before.spec == spec
+        judge = self._identified("The judge", Source({}, spec=spec), parts, before, same)
+        settings = {
+            "handling of unreadable replies": comparison.judge_unreadable,
+            "maximum length of a reply": comparison.judge_max_new_tokens,
+            "seed": comparison.seed,
+        }
+        return Origin({}, {VERDICTS: Source({**judge.parts, **settings}, spec=judge.spec)})
 
     def require_unchanged(self, spec: str) -> None:
         """DataError if a policy or reward in files has changed since it was identified: after it
@@ -214,9 +193,9 @@ class Origins:
         return all(ModelSpec.parse(spec).has_weights for spec in specs)
 
 
-def _digest(samples: PromptSamples, column: str) -> str:
-    """Checksum of a column, whatever the order of the prompts."""
-    rows = dict(zip(samples.prompt_ids, samples.rows(column), strict=True))
+def digest(samples: PromptSamples) -> str:
+    """Checksum of all responses, whatever the order of the prompts."""
+    rows = dict(zip(samples.prompt_ids, samples.rows("completion"), strict=True))
     checksum = hashlib.sha256()
     for prompt_id in sorted(rows):
         checksum.update(json.dumps([prompt_id, rows[prompt_id]]).encode())

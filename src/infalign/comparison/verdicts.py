@@ -1,6 +1,7 @@
 """Verdicts of a pairwise judge on selected responses, pair by pair, in both orders."""
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import cache, partial
 
@@ -10,17 +11,18 @@ import pyarrow as pa
 from infalign import storage
 from infalign.errors import DataError
 from infalign.evaluation.judging import JudgeWinRate, judge_win_rate, selected_pairs
-from infalign.manifest import Manifest
 from infalign.models.judges import PairwiseJudge, judge_pairs, load_judge
+from infalign.prompts import columns_fingerprint, fingerprint, read_by
 from infalign.stores import by_prompt
-from infalign.stores.resumable import Report, ResumableTable
+from infalign.stores.resumable import Origin, Report, ResumableTable
 
 from .comparison import JUDGED, REFERENCE
 from .measured import Measured
-from .origins import VERDICTS, Origins
+from .origins import JUDGE, VERDICTS, Origins, digest
 from .sampling import STAGE
+from .verdict_table import PAIR, VerdictTable
 
-__all__ = ["draw_verdicts", "read_verdicts"]
+__all__ = ["draw_verdicts", "pending", "read_verdicts"]
 
 LOG = logging.getLogger(__name__)
 
@@ -31,16 +33,17 @@ PART = 64
 def draw_verdicts(measured: Measured, origins: Origins, report: Report) -> None:
     """Write judge-NAME.parquet for every policy, if there is a judge.
 
-    Columns: prompt_id, policy_sample, reference_sample, and the verdicts `policy_first` and
-    `reference_first`: 1 if the response shown first wins, 0 if the second does, 0.5 for a tie, null
-    if there is no verdict. Responses are drawn with the first procedure's selection chances.
+    Columns: prompt_id, pair (its number), policy_sample, reference_sample, pair_checksum (of what
+    the judge has read), and the verdicts `policy_first` and `reference_first`: 1 if the response
+    shown first wins, 0 if the second does, 0.5 for a tie, null if there is no verdict. Responses
+    are drawn with the first procedure's selection chances.
 
-    Stored verdicts on the same responses, of the same judge, are used again; others are set aside.
+    Stored verdicts of the same judge on the same prompt and responses are used again, so that only
+    missing ones are asked for; those of another judge are set aside.
     """
     comparison = measured.comparison
     if comparison.judge is None:
         return
-    ids = [p.id for p in comparison.prompts]
     judge = cache(  # loaded when the first verdict is missing
         partial(
             load_judge,
@@ -51,13 +54,13 @@ def draw_verdicts(measured: Measured, origins: Origins, report: Report) -> None:
             **comparison.loading,
         )
     )
-    tables = {name: _table(measured.manifest, name) for name in comparison.policies}
-    stored = [table.origin() for table in tables.values() if table.finished()]
-    source = origins.judge(stored[0] if len(stored) == len(tables) else None)
-    size = max(1, PART // comparison.judge_pairs)
+    tables = {name: _table(measured, name) for name in comparison.policies}
+    asked = {name: _asked(measured, name) for name in tables}
+    complete = not any(table.missing(asked[name]) for name, table in tables.items())
+    stored = [table.origin() for table in tables.values()]
+    wanted = origins.verdicts(stored[0], complete)
     for name, table in tables.items():
-        wanted = origins.verdicts(name, measured.samples, source)
-        changed, aside = table.renew(wanted)
+        changed, aside = table.arrange(asked[name], wanted)
         if changed:
             LOG.warning(
                 "Judge of policy %s: the %s changed. It is asked again; its earlier verdicts are "
@@ -66,8 +69,18 @@ def draw_verdicts(measured: Measured, origins: Origins, report: Report) -> None:
                 " and the ".join(changed),
                 aside,
             )
-        make = partial(_judged, measured, name, cache(partial(_pairs, measured, name)), judge)
-        table.write(ids, size, make, wanted, partial(report, f"judge {name}"))
+        make = partial(_judged, measured, name, asked[name], judge)
+        table.write(asked[name], PART, make, wanted, partial(report, f"judge {name}"))
+
+
+def pending(measured: Measured, origins: Origins) -> dict[str, int]:
+    """Policy → the number of pairs that the judge will compare."""
+    tables = {name: _table(measured, name) for name in measured.comparison.policies}
+    asked = {name: _asked(measured, name) for name in tables}
+    complete = not any(table.missing(asked[name]) for name, table in tables.items())
+    stored = [table.origin() for table in tables.values()]
+    wanted = origins.verdicts(stored[0], complete)
+    return {name: len(table.missing(asked[name], wanted)) for name, table in tables.items()}
 
 
 def read_verdicts(measured: Measured, name: str) -> JudgeWinRate:
@@ -75,7 +88,7 @@ def read_verdicts(measured: Measured, name: str) -> JudgeWinRate:
 
     Raises DataError unless each prompt has its pairs.
     """
-    comparison, path = measured.comparison, _table(measured.manifest, name).path
+    comparison, path = measured.comparison, _table(measured, name).table.path
     measured.manifest.require(path)
     ids = [p.id for p in comparison.prompts]
     verdicts = by_prompt(storage.read_table(path), ids, source=str(path))
@@ -89,48 +102,101 @@ def read_verdicts(measured: Measured, name: str) -> JudgeWinRate:
     return judge_win_rate(np.stack(orders, axis=2), missing="exclude")
 
 
-def _table(manifest: Manifest, name: str) -> ResumableTable:
+def _table(measured: Measured, name: str) -> VerdictTable:
+    manifest = measured.manifest
     path = manifest.folder / f"{JUDGED}{name}.parquet"
-    return ResumableTable(manifest, path, STAGE, VERDICTS)
+    table = ResumableTable(manifest, path, STAGE, VERDICTS)
+    return VerdictTable(table, partial(_adopted, measured, name))
 
 
-def _pairs(measured: Measured, name: str) -> np.ndarray:
-    """Samples to show, shape (prompts, pairs, 2): the policy's and the reference's."""
+def _asked(measured: Measured, name: str) -> pa.Table:
+    """The pairs of one policy, a row each, in the order of the prompts."""
     comparison = measured.comparison
     procedure, against = next(iter(comparison.pairs.values()))
-    return selected_pairs(
+    ids, pairs = [p.id for p in comparison.prompts], comparison.judge_pairs
+    drawn = selected_pairs(
         measured.chances(name, procedure),
         measured.chances(REFERENCE, against),
-        comparison.judge_pairs,
-        rng=np.random.default_rng(comparison.sample_seed(f"judge {name}")),
+        pairs,
+        seed=comparison.sample_seed(f"judge {name}"),
+        keys=ids,
+    )
+    rows = pa.table(
+        {
+            "prompt_id": [i for i in ids for _ in range(pairs)],
+            "pair": list(range(pairs)) * len(ids),
+            "policy_sample": drawn[..., 0].ravel(),
+            "reference_sample": drawn[..., 1].ravel(),
+        }
+    )
+    return rows.append_column(PAIR, _checksums(measured, name, rows))
+
+
+def _checksums(measured: Measured, name: str, rows: pa.Table) -> pa.Array:
+    """A checksum of what the judge reads of each pair."""
+    prompts = measured.comparison.prompts
+    read = read_by(prompts, measured.comparison.judge or "")
+    asked = {p.id: [p.id, p.messages, read.get(p.id)] for p in prompts}
+    sides = _texts(measured, name, rows)
+    ids = rows["prompt_id"].to_pylist()
+    pairs = zip(ids, *sides, strict=True)
+    return pa.array([storage.fingerprint([asked[i], ours, theirs]) for i, ours, theirs in pairs])
+
+
+def _texts(measured: Measured, name: str, rows: pa.Table) -> tuple[list[str], list[str]]:
+    """The responses of the policy and of the reference in each row."""
+    places = {p.id: at for at, p in enumerate(measured.comparison.prompts)}
+    at = [places[i] for i in rows["prompt_id"].to_pylist()]
+    ours, theirs = measured.texts(name), measured.texts(REFERENCE)
+    return (
+        ours[at, rows["policy_sample"].to_numpy()].tolist(),
+        theirs[at, rows["reference_sample"].to_numpy()].tolist(),
     )
 
 
 def _judged(
     measured: Measured,
     name: str,
-    pairs: Callable[[], np.ndarray],
+    asked: pa.Table,
     judge: Callable[[], PairwiseJudge],
-    places: Sequence[int],
-    part: int,
+    at: Sequence[int],
 ) -> pa.Table:
-    """Verdicts on the pairs of the prompts at these indices."""
-    rows, own = np.array(places)[:, None], pairs()[list(places)]
-    policy_texts, reference_texts = measured.texts(name), measured.texts(REFERENCE)
-    prompts = [measured.comparison.prompts[place] for place in places]
+    """Verdicts on some of the pairs."""
+    rows = asked.take(list(at))
+    own = {p.id: p for p in measured.comparison.prompts}
+    prompts = [own[i] for i in rows["prompt_id"].to_pylist()]
+    ours, theirs = _texts(measured, name, rows)
     verdicts = judge_pairs(
         judge(),
         [p.value for p in prompts],
-        policy_texts[rows, own[..., 0]].tolist(),
-        reference_texts[rows, own[..., 1]].tolist(),
+        [[text] for text in ours],
+        [[text] for text in theirs],
         columns=[{"prompt_id": p.id, **p.columns} for p in prompts],
     )
-    return pa.table(
-        {
-            "prompt_id": [p.id for p in prompts for _ in range(own.shape[1])],
-            "policy_sample": own[..., 0].ravel(),
-            "reference_sample": own[..., 1].ravel(),
-            "policy_first": pa.array(verdicts[..., 0].ravel(), from_pandas=True),
-            "reference_first": pa.array(verdicts[..., 1].ravel(), from_pandas=True),
-        }
-    )
+    for order, column in enumerate(("policy_first", "reference_first")):
+        values = pa.array(verdicts[:, 0, order], pa.float64(), from_pandas=True)
+        rows = rows.append_column(column, values)
+    return rows
+
+
+def _adopted(measured: Measured, name: str, rows: pa.Table, origin: Origin) -> pa.Table:
+    """Rows of former versions, which noted what all responses were; none of them if prompts or
+    responses are others now."""
+    prompts, noted = measured.comparison.prompts, origin.sources[VERDICTS].parts
+    columns = columns_fingerprint(prompts, measured.comparison.judge or "")
+    now = {
+        "prompts": fingerprint(prompts),
+        "samples": digest(measured.samples[name]),
+        "reference's samples": digest(measured.samples[REFERENCE]),
+        **{f"{JUDGE}{noun}": part for noun, part in columns.items()},
+    }
+    same = all(noted.get(noun) == part for noun, part in now.items())
+    rows = rows if same else rows.slice(0, 0)
+    counts: Counter[str] = Counter()
+    numbers = []
+    for prompt_id in rows["prompt_id"].to_pylist():
+        numbers.append(counts[prompt_id])
+        counts[prompt_id] += 1
+    rows = rows.add_column(1, "pair", pa.array(numbers, pa.int64()))
+    checksums = _checksums(measured, name, rows).cast(pa.string())
+    return rows.add_column(4, PAIR, checksums)

@@ -6,10 +6,13 @@ is a mean over the samples with these weights. The mean is unbiased, and no subs
 Compute the chances once per policy and procedure; they serve every quantity.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from infalign import _check
 from infalign.core import AbstractProcedure, finite_rewards
+from infalign.seeds import prompt_keys, uniforms
 
 from .laws import calibrated, drawn, law
 from .uncertainty import EITHER_WAY, AbstractInterval, Estimate, over_prompts
@@ -76,12 +79,23 @@ def selected_win_rate(
     return over_prompts(wins, bounds=(0, 1), interval=interval)
 
 
-def draw_selected(chances: np.ndarray, count: int, *, rng: np.random.Generator) -> np.ndarray:
-    """Indices of `count` independently selected samples of each prompt, shape (prompts, count)."""
-    # Inverts the CDF at uniform numbers; a sample with chance 0 is never drawn.
-    steps = np.cumsum(chances, axis=1)
-    u = rng.random((len(chances), count, 1)) * steps[:, -1, None, None]
-    return (u >= steps[:, None, :]).sum(2)
+def draw_selected(
+    chances: np.ndarray, count: int, *, seed: int, keys: Sequence[str] | None = None
+) -> np.ndarray:
+    """Indices of `count` independently selected samples of each prompt, shape (prompts, count).
+
+    Every sample draws a waiting time with its chance as the rate, and the first is selected. The
+    times depend on seed, key and number of sample alone, so that with more samples, prompts or
+    draws as many selections as possible stay what they were.
+
+    - `keys`: names of the prompts, all different. Default: "0", "1", …
+    """
+    selected = np.empty((len(chances), count), int)
+    for row, (key, own) in enumerate(zip(prompt_keys(keys, list(chances)), chances, strict=True)):
+        waits = -np.log1p(-uniforms(seed, key, 0, len(own), count))
+        possible = np.flatnonzero(own)
+        selected[row] = possible[(waits[possible] / own[possible, None]).argmin(0)]
+    return selected
 
 
 def _shared_by_ties(ranked: np.ndarray, law: np.ndarray) -> np.ndarray:

@@ -6,6 +6,7 @@ that preference, and their disagreement measures it (Zheng et al., Judging LLM-a
 arXiv:2306.05685).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -15,6 +16,7 @@ from infalign import _check
 from infalign._look import Shown
 from infalign.core import AbstractProcedure
 from infalign.errors import ArgumentError, DataError
+from infalign.seeds import derived
 
 from .chances import draw_selected, selection_chances
 from .uncertainty import EITHER_WAY, AbstractInterval, Estimate, over_prompts
@@ -114,18 +116,21 @@ def draw_pairs(
     procedure: AbstractProcedure,
     pairs: int,
     *,
-    rng: np.random.Generator,
+    seed: int,
+    keys: Sequence[str] | None = None,
     against: AbstractProcedure | None = None,
     calibration=None,
 ) -> np.ndarray:
     """Samples to show a judge: pairs of responses, drawn as the procedures select them.
 
     Each response is drawn with its chance of being selected, averaged over all subsets of the
-    prompt's samples, so the judge's win rate is an unbiased estimate for selected responses.
+    prompt's samples, so the judge's win rate is an unbiased estimate for selected responses. More
+    samples, prompts or pairs leave as many pairs as possible what they were.
 
     - `policy_rewards`, `reference_rewards`: shape (prompts, m) and (prompts, k); the rewards that
       the procedures select by, nan where no sample was drawn.
     - `pairs`: per prompt, drawn independently.
+    - `keys`: names of the prompts, all different. Default: "0", "1", …
     - `calibration`: as in `win_rate`.
 
     Returns indices into the samples, shape (prompts, pairs, 2): policy, reference.
@@ -133,7 +138,7 @@ def draw_pairs(
     ours = selection_chances(policy_rewards, procedure, calibration=calibration)
     theirs = selection_chances(reference_rewards, against or procedure, calibration=calibration)
     _check.paired_rows(policy_rewards=ours, reference_rewards=theirs)
-    return selected_pairs(ours, theirs, pairs, rng=rng)
+    return selected_pairs(ours, theirs, pairs, seed=seed, keys=keys)
 
 
 def selected_pairs(
@@ -141,9 +146,14 @@ def selected_pairs(
     reference_chances: np.ndarray,
     pairs: int,
     *,
-    rng: np.random.Generator,
+    seed: int,
+    keys: Sequence[str] | None = None,
 ) -> np.ndarray:
     """`draw_pairs` for known selection chances."""
     _check.count("pairs", pairs)
-    sides = (policy_chances, reference_chances)
-    return np.stack([draw_selected(side, pairs, rng=rng) for side in sides], axis=2)
+    sides = {"policy": policy_chances, "reference": reference_chances}
+    drawn = [
+        draw_selected(chances, pairs, seed=derived(seed, side), keys=keys)
+        for side, chances in sides.items()
+    ]
+    return np.stack(drawn, axis=2)

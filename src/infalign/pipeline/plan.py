@@ -1,6 +1,7 @@
 """What a call of a run will do, before it does anything: stage by stage, why, and at what cost."""
 
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -8,6 +9,7 @@ from typing import Literal
 from infalign import storage
 from infalign._look import Shown
 from infalign.comparison.comparison import Comparison
+from infalign.comparison.lacking import lacking
 from infalign.comparison.sampling import identify, table_of
 from infalign.config import Config
 from infalign.errors import DataError
@@ -244,14 +246,12 @@ def _evaluate(run: Run, trained: Mapping[str, StagePlan]) -> list[StagePlan]:
         why = [f"{noun} changed" for noun in changed]
         plans.append(StagePlan("evaluate", label, state, path, why, cost, seconds))
     if comparison.judge is not None:
-        new = [n for n in comparison.policies if each[n] or each["reference"]]
-        new += [
-            n
-            for n in comparison.policies
-            if n not in new and not (manifest.folder / f"judge-{n}.parquet").exists()
-        ]
-        if new:
-            cost = Cost(verdicts=len(new) * prompts * comparison.judge_pairs)
+        pairs = len(comparison.policies) * prompts * comparison.judge_pairs
+        if origins is not None and not any(each.values()):
+            with suppress(DataError):  # such as a server that will run when it is needed
+                pairs = lacking(existing, manifest, origins).pairs
+        if pairs:
+            cost = Cost(verdicts=pairs)
             plans.append(StagePlan("evaluate", "judge", "to run", "evaluation", (), cost))
     return plans
 
