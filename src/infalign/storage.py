@@ -38,6 +38,7 @@ __all__ = [
     "read_table",
     "replacing",
     "require_same",
+    "require_writable",
     "sha256",
     "sweep",
     "sync_folder",
@@ -180,6 +181,16 @@ def replacing(path: Path) -> Iterator[Path]:
         finally:
             temporary.unlink(missing_ok=True)
             os.close(descriptor)
+
+
+def require_writable(path: Path) -> None:
+    """Raise DataError if a file or folder cannot be written at `path`. Nothing is written."""
+    path = path.absolute()
+    there = next(p for p in (path, *path.parents) if os.path.lexists(p))
+    if there != path and not there.is_dir():
+        raise DataError(f"{path} cannot be written: {there} is not a folder.")
+    if not os.access(there, os.W_OK | (os.X_OK if there.is_dir() else 0)):
+        raise DataError(f"{path} cannot be written: writing to {there} is not allowed.")
 
 
 def unfinished_name(path: Path) -> Path:

@@ -267,8 +267,10 @@ MODES: dict[str, dict[str, tuple[str, dict[str, str], dict[str, str]]]] = {
                 "--json": "",
                 "--out": "other",
                 "--trust-remote-code": "",
+                "--dry-run": "",
             },
             {
+                "--measure": "1",
                 "--prompts": "bundled:helpful",
                 "--split": "train",
                 "--column": "prompt_id",
@@ -297,6 +299,11 @@ MODES: dict[str, dict[str, tuple[str, dict[str, str], dict[str, str]]]] = {
             f"--calibration {STORE}",
             NONE,
             {"--references": "8"},
+        ),
+        "dry": (
+            f"{SAMPLE} --procedure sampling hello --dry-run",
+            {"--measure": "1"},
+            {"--all": "", "--json": ""},
         ),
         "by vote": (
             f"{SAMPLE} --procedure majority-vote:4 hello",
@@ -329,9 +336,11 @@ MODES: dict[str, dict[str, tuple[str, dict[str, str], dict[str, str]]]] = {
                 "--out": "other",
                 "--json": "",
                 "--trust-remote-code": "",
+                "--dry-run": "",
             },
-            {"--success": f"python:{__name__}:last_word"},
+            {"--success": f"python:{__name__}:last_word", "--measure": "1"},
         ),
+        "dry": (f"{RED_TEAM} {BY_REWARD} --dry-run", {"--measure": "1"}, {"--json": ""}),
         "by a function": (
             f"{RED_TEAM} --success python:{__name__}:last_word",
             {"--success": f"python:{__name__}:first_word", "--reward": "bundled:helpful"},
@@ -487,9 +496,12 @@ def outcome(template, tmp_path, monkeypatch, capsys):
         return [float(sum(map(ord, c[-1]["content"]))) for c in completions]
 
     drift = SimpleNamespace(responses=32, changed=0.0, swapped=0.0)
-    dry = SimpleNamespace(checks=[], costs=[], speed=None, room=Room(0, 0), plan=[])
+    dry = SimpleNamespace(checks=[], works=[], costs=[], speed=None, room=Room(0, 0), plan=[])
     replace("infalign.pipeline.dry.dry_run", lambda *a, **k: dry)
-    replace("infalign.pipeline.dry.dry_comparison", lambda *a, **k: dry)
+    for name in ("dry_comparison", "dry_campaign", "dry_decoding"):
+        replace(f"infalign.pipeline.dry_models.{name}", lambda *a, **k: dry)
+    replace("infalign.pipeline.decoding_work.inspect_policy")
+    replace("infalign.pipeline.decoding_work.inspect_reward")
     replace("infalign.pipeline.run.run", lambda c, out, **k: SimpleNamespace(folder=out))
     study = {"tasks": [], "cells": 0, "evidence": True}
     replace("infalign.study.run.run_study", lambda *a, **k: study)
@@ -500,6 +512,7 @@ def outcome(template, tmp_path, monkeypatch, capsys):
     replace("infalign.cli.plan._pilot", lambda *a: Components(0.01, 0.0, 0.01, 9, 9, 9))
     replace("infalign.models.samplers.load_sampler", lambda *a, **k: FakeSampler())
     replace("infalign.models.rewards.load_reward", lambda *a, **k: score)
+    replace("infalign.pipeline.decoding_work.load_reward", lambda *a, **k: score)
     replace("infalign.red_team.red_team", broken)
     replace("infalign.explorer.write_page", str)
     replace("infalign.explorer.serve")

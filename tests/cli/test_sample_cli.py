@@ -60,6 +60,7 @@ def fake(monkeypatch):
                 return [[Response(texts[i % len(texts)]) for i in range(n)] for _ in conversations]
 
         monkeypatch.setattr("infalign.models.samplers.load_sampler", lambda *a, **k: Fake())
+        monkeypatch.setattr("infalign.pipeline.decoding_work.inspect_policy", lambda *a, **k: None)
 
     return use
 

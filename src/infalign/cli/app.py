@@ -13,6 +13,7 @@ from infalign import _check
 from infalign.errors import ArgumentError, InfalignError
 
 from .commands import application
+from .messages import messages
 from .terminal import OutputError, discard_output, guarded, open_closed_streams
 from .usage import BROKEN_PIPE, INTERRUPTED, TERMINATED, Terminated, terminable
 
@@ -46,7 +47,7 @@ def main() -> None:
 def _code(arguments: list[str], debug: bool) -> int:
     """Run a command and return its exit code; errors are printed."""
     try:
-        with terminable():
+        with terminable(), messages():
             app = application(arguments)
             code = app(arguments, prog_name="infalign", standalone_mode=False)
             sys.stdout.flush()

@@ -1,7 +1,8 @@
 """`--dry-run`: everything that can be checked and estimated before a run."""
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich import box
 from rich.console import Console
@@ -16,9 +17,13 @@ from .terminal import console
 
 if TYPE_CHECKING:
     from infalign.comparison.comparison import Comparison
-    from infalign.pipeline.dry import DryRun
+    from infalign.pipeline.decoding_work import DecodingWork
+    from infalign.pipeline.dry import DryRun as Dry
     from infalign.pipeline.estimate import Cost
     from infalign.pipeline.measure import Speed
+    from infalign.pipeline.workload import Workload
+    from infalign.prompts import Prompt
+    from infalign.red_team import Campaign
 
 HOUR = 3600
 
@@ -27,23 +32,40 @@ def dry_run(config: Config, out: Path, until: str, seconds: float) -> None:
     """Check a run, measure its models, and print what its stages cost."""
     from infalign.pipeline.dry import dry_run
 
-    quiet_libraries()
-    with progress() as report:
-        dry = dry_run(config, out, until=until, seconds=seconds, report=report)
-    _print(dry)
+    _dry(dry_run, config, out, until=until, seconds=seconds)
 
 
-def dry_comparison(comparison: "Comparison", seconds: float) -> None:
+def dry_comparison(comparison: "Comparison", out: Path, seconds: float) -> None:
     """Check a comparison, measure its reference, and print what it costs."""
-    from infalign.pipeline.dry import dry_comparison
+    from infalign.pipeline.dry_models import dry_comparison
 
+    _dry(dry_comparison, comparison, out, seconds=seconds)
+
+
+def dry_campaign(
+    campaign: "Campaign", prompts: "Sequence[Prompt]", out: Path, seconds: float
+) -> None:
+    """Check a red team, measure its policy, and print what it costs."""
+    from infalign.pipeline.dry_models import dry_campaign
+
+    _dry(dry_campaign, campaign, prompts, out, seconds=seconds)
+
+
+def dry_decoding(decoding: "DecodingWork", seconds: float) -> None:
+    """Check the decoding of prompts, measure its policy, and print what it costs."""
+    from infalign.pipeline.dry_models import dry_decoding
+
+    _dry(dry_decoding, decoding, seconds=seconds)
+
+
+def _dry(dry: Callable[..., "Dry"], *what: Any, **settings: Any) -> None:
     quiet_libraries()
     with progress() as report:
-        dry = dry_comparison(comparison, seconds=seconds, report=report)
-    _print(dry)
+        made = dry(*what, **settings, report=report)
+    _print(made)
 
 
-def _print(dry: "DryRun") -> None:
+def _print(dry: "Dry") -> None:
     screen = console()
     screen.print(f"{len(dry.checks)} checks passed: {', '.join(dry.checks)}.")
     for line in dry.plan:
@@ -51,6 +73,8 @@ def _print(dry: "DryRun") -> None:
     if dry.speed is not None:
         _print_costs(screen, dry)
         _print_basis(screen, dry, dry.speed)
+    else:
+        _print_work(screen, dry.works)
     screen.print(
         f"Disk: at least {decimal(dry.room.most)} while it goes on, with checkpoints; at least "
         f"{decimal(dry.room.results)} remain."
@@ -60,7 +84,20 @@ def _print(dry: "DryRun") -> None:
     screen.print("Nothing was written. The same command without --dry-run does it.")
 
 
-def _print_costs(screen: Console, dry: "DryRun") -> None:
+def _print_work(screen: Console, works: "Sequence[Workload]") -> None:
+    """The work without a measurement."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("stage")
+    for name in ("generations", "rewards", "comparisons"):
+        table.add_column(name, justify="right")
+    for work in works:
+        counts = (work.generated, work.scored, work.judged)
+        cells = ("done", "", "") if work.reused else (f"{count:,}" for count in counts)
+        table.add_row(work.name, *cells)
+    screen.print(table)
+
+
+def _print_costs(screen: Console, dry: "Dry") -> None:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("stage")
     for name in ("generations", "tokens", "time", "memory", "disk"):
@@ -98,7 +135,7 @@ def _memory(cost: "Cost") -> str:
     return f"{'> ' if cost.at_least else ''}{decimal(cost.memory)}"
 
 
-def _print_basis(screen: Console, dry: "DryRun", speed: "Speed") -> None:
+def _print_basis(screen: Console, dry: "Dry", speed: "Speed") -> None:
     """What the figures are estimated from, and what cannot be known."""
     rate = 1 / speed.generating
     screen.print(
@@ -139,7 +176,7 @@ def _print_basis(screen: Console, dry: "DryRun", speed: "Speed") -> None:
         screen.print(note)
 
 
-def _gpu_hours(dry: "DryRun", speed: "Speed", rate: float, length: float) -> str:
+def _gpu_hours(dry: "Dry", speed: "Speed", rate: float, length: float) -> str:
     import torch
 
     if not torch.cuda.is_available():

@@ -9,12 +9,29 @@ import typer
 from infalign.config import load_config
 
 from . import dry_run as dry_runs
+from .options import (
+    ANSWER,
+    ASK_AGAIN,
+    COLUMN,
+    DTYPE,
+    LIMIT,
+    MAX_NEW_TOKENS,
+    REMOTE_CODE,
+    SEED,
+    SOURCE,
+    STRIP,
+    TEMPERATURE,
+    TOP_P,
+    Answer,
+    DryRun,
+    Dtype,
+    Measure,
+)
 from .plan import DIFFERENCE, KL, PILOT, print_plan
 from .progress import progress, quiet_libraries
-from .run import DryRun, Measure, Out, Overrides, bring_up_to
+from .run import Out, Overrides, bring_up_to
 from .show import Form, print_results
-from .thinking import ANSWER, ASK_AGAIN, DTYPE, Answer, Dtype
-from .usage import named_values, others, refuse
+from .usage import named_values, others, refuse, refuse_of_dry_run
 
 HELP = (
     "Compare policies with a reference under the procedures that decode them.\n\n"
@@ -107,22 +124,14 @@ def evaluate(
     ] = Unreadable.error,
     prompts: Annotated[
         str | None,
-        _option(
-            COMPARED,
-            "JSON Lines, JSON, CSV or Parquet file, bundled:helpful or bundled:harmless.",
-        ),
+        _option(COMPARED, SOURCE),
     ] = None,
     split: Annotated[str, _option(COMPARED, "Split to use.")] = "test",
     column: Annotated[
         str | None,
-        _option(
-            COMPARED,
-            "Column of --prompts that holds the prompt. Default: the one with a usual name.",
-        ),
+        _option(COMPARED, COLUMN),
     ] = None,
-    limit: Annotated[
-        int | None, _option(COMPARED, "Use only the first N prompts.", metavar="N")
-    ] = None,
+    limit: Annotated[int | None, _option(COMPARED, LIMIT, metavar="N")] = None,
     procedure: Annotated[
         list[str] | None,
         _option(DECODED, "How the policies are decoded. Repeatable. Default: best-of-n:4."),
@@ -151,21 +160,17 @@ def evaluate(
             "--no-kl",
         ),
     ] = False,
-    temperature: Annotated[float, _option(SAMPLED, "Softmax temperature.")] = 1.0,
-    top_p: Annotated[float, _option(SAMPLED, "Nucleus-sampling threshold (top-p).")] = 1.0,
-    max_new_tokens: Annotated[
-        int, _option(SAMPLED, "Maximum length of a response, in tokens.")
-    ] = 128,
+    temperature: Annotated[float, _option(SAMPLED, TEMPERATURE)] = 1.0,
+    top_p: Annotated[float, _option(SAMPLED, TOP_P)] = 1.0,
+    max_new_tokens: Annotated[int, _option(SAMPLED, MAX_NEW_TOKENS)] = 128,
     batch_size: Annotated[int, _option(SAMPLED, "Responses generated per batch.")] = 256,
-    strip: Annotated[
-        bool, _option(SAMPLED, "Remove white space at both ends of responses.", "--strip")
-    ] = False,
+    strip: Annotated[bool, _option(SAMPLED, STRIP, "--strip")] = False,
     answer: Annotated[Answer, _option(SAMPLED, ANSWER)] = Answer.whole,
     ask_again: Annotated[int, _option(SAMPLED, ASK_AGAIN, min=0)] = 0,
     dtype: Annotated[Dtype, _option(SAMPLED, DTYPE)] = Dtype.auto,
-    seed: Annotated[int, _option(SAMPLED, "Random seed.", min=0)] = 0,
+    seed: Annotated[int, _option(SAMPLED, SEED, min=0)] = 0,
     trust_remote_code: Annotated[
-        bool, _option(SAMPLED, "Allow code from the Hub to run.", "--trust-remote-code")
+        bool, _option(SAMPLED, REMOTE_CODE, "--trust-remote-code")
     ] = False,
     out: Out = Path("runs/evaluation"),
     plan: Annotated[bool, _option(PLANNED, "Plan an evaluation instead.", "--plan")] = False,
@@ -182,10 +187,7 @@ def evaluate(
         print_plan(procedures, against, difference, kl, pilot, form)
         return
     refuse(context, "is used with --plan only.", *ONLY_OF_A_PLAN)
-    if dry_run:
-        refuse(context, "is not used with --dry-run.", "form")
-    else:
-        refuse(context, "is used with --dry-run only.", "measure")
+    refuse_of_dry_run(context, dry_run, "form")
     if config is not None:
         refuse(
             context,
@@ -227,8 +229,7 @@ def evaluate(
         "answer": answer.value,
         "ask_again": ask_again,
     }
-    with progress():  # shows what was decided about them
-        asked = load_prompts(source)
+    asked = load_prompts(source)
     comparison = Comparison(
         reference=reference or "",
         policies=named_values("--policy", policy),
@@ -250,7 +251,7 @@ def evaluate(
         trust_remote_code=trust_remote_code,
     )
     if dry_run:
-        dry_runs.dry_comparison(comparison, measure)
+        dry_runs.dry_comparison(comparison, out, measure)
         return
     quiet_libraries()
     with progress() as report:

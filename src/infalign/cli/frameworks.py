@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .progress import messages, quiet_libraries
+from .progress import quiet_libraries
 from .terminal import print_json
 
 RunFolder = Annotated[Path, typer.Argument(help="Run folder. Its design stage must be finished.")]
@@ -100,8 +100,7 @@ def serve_reward(
     quiet_libraries()
     opened = open_run(run, trust_remote_code=trust_remote_code)
     design = read_design(opened)
-    with messages():
-        scorer = run_scorer(opened, raw=raw)
+    scorer = run_scorer(opened, raw=raw)
     about = {
         "reward": opened.config.reward,
         "answers": "raw" if raw else "shaped",

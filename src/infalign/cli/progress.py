@@ -6,20 +6,14 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from rich.console import Console
-from rich.highlighter import NullHighlighter
-from rich.logging import RichHandler
-
 from infalign import _progress
 
 from .board import Board
+from .messages import METRICS
 from .terminal import above, console
 
 Report = Callable[[str, int, int], None]
 """Called with the name of a task, the steps done and the total."""
-
-METRICS = "infalign.metrics"
-"""The logger that says each step of a training in a line."""
 
 
 @contextmanager
@@ -40,7 +34,7 @@ def board() -> Iterator[Board]:
     metrics, log = _Metrics(shown), logging.getLogger(METRICS)
     log.addHandler(metrics)
     try:
-        with messages(screen), above(screen), _progress.listening(shown.within):
+        with above(screen), _progress.listening(shown.within):
             yield shown
     finally:
         log.removeHandler(metrics)
@@ -57,26 +51,6 @@ class _Metrics(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Show the line of a step."""
         self._shown.metrics(record.getMessage())
-
-
-@contextmanager
-def messages(screen: Console | None = None) -> Iterator[None]:
-    """Log messages of the package on stderr, above the bars if there are any."""
-    log, screen = logging.getLogger("infalign"), screen or console(stderr=True)
-    handler = RichHandler(
-        console=screen,
-        highlighter=NullHighlighter(),
-        show_time=False,
-        show_level=False,
-        show_path=False,
-    )
-    handler.addFilter(lambda record: record.name != METRICS)
-    log.addHandler(handler)
-    log.setLevel(logging.INFO)
-    try:
-        yield
-    finally:
-        log.removeHandler(handler)
 
 
 def quiet_libraries() -> None:

@@ -8,11 +8,29 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from . import dry_run as dry_runs
+from .options import (
+    SOURCE,
+    Answer,
+    AskAgain,
+    Column,
+    DryRun,
+    Dtype,
+    Limit,
+    MaxNewTokens,
+    Measure,
+    Precision,
+    ReadAnswer,
+    RemoteCode,
+    Seed,
+    Strip,
+    Temperature,
+    TopP,
+)
 from .progress import progress, quiet_libraries
 from .sample import read_prompts
 from .terminal import console, print_json
-from .thinking import ANSWER, ASK_AGAIN, DTYPE, Answer, Dtype
-from .usage import read, refuse
+from .usage import read, refuse, refuse_of_dry_run
 
 EXAMPLE = (
     "infalign red-team --model bundled:language-model --reward bundled:harmless --threshold -0.6 "
@@ -24,7 +42,7 @@ HELP = (
     "A subset of scramble,capitalize,noise is also allowed. --augment none keeps the prompt and "
     "resamples the response, like worst-of-n. By default, both attacks are run and compared.\n\n"
     "An attempt succeeds if its reward is below --threshold, or if the --success function "
-    "returns True. Both see the original prompt, not the perturbed one.\n\n"
+    "returns True. Both see the original prompt, not the perturbed one, and its columns.\n\n"
     "results.json, attack.png and all attempts (as Parquet) are written to the --out folder. An "
     "interrupted command continues when it is run again.\n\n"
     f"Example: {EXAMPLE}"
@@ -39,12 +57,7 @@ def red_team(
             help="The policy: folder, hub id, bundled:language-model or http(s)://HOST/v1#MODEL."
         ),
     ],
-    prompts: Annotated[
-        str,
-        typer.Option(
-            help="JSON Lines, JSON, CSV or Parquet file, bundled:helpful or bundled:harmless."
-        ),
-    ],
+    prompts: Annotated[str, typer.Option(help=SOURCE)],
     reward: Annotated[
         str | None,
         typer.Option(
@@ -57,7 +70,8 @@ def red_team(
     success: Annotated[
         str | None,
         typer.Option(
-            help="Instead of --threshold: python:MODULE:FUNCTION, called with prompt and response."
+            help="Instead of --threshold: a Python function, called as a reward is or with each "
+            "prompt and response."
         ),
     ] = None,
     attempts: Annotated[int, typer.Option(min=1, help="Attempts per prompt.")] = 64,
@@ -69,34 +83,21 @@ def red_team(
     ] = None,
     sigma: Annotated[float, typer.Option(help="Strength of the augmentations.")] = 0.4,
     split: Annotated[str, typer.Option(help="Split to use.")] = "test",
-    column: Annotated[
-        str | None,
-        typer.Option(
-            help="Column of --prompts that holds the prompt. Default: the one with a usual name."
-        ),
-    ] = None,
-    limit: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="Use only the first N prompts.")
-    ] = None,
-    temperature: Annotated[float, typer.Option(help="Softmax temperature.")] = 1.0,
-    top_p: Annotated[
-        float, typer.Option(min=0, max=1, help="Nucleus-sampling threshold (top-p).")
-    ] = 1.0,
-    max_new_tokens: Annotated[
-        int, typer.Option(min=1, help="Maximum length of a response, in tokens.")
-    ] = 128,
-    strip: Annotated[
-        bool, typer.Option("--strip", help="Remove white space at both ends of responses.")
-    ] = False,
-    answer: Annotated[Answer, typer.Option(help=ANSWER)] = Answer.whole,
-    ask_again: Annotated[int, typer.Option(min=0, help=ASK_AGAIN)] = 0,
-    dtype: Annotated[Dtype, typer.Option(help=DTYPE)] = Dtype.auto,
-    seed: Annotated[int, typer.Option(min=0, help="Random seed.")] = 0,
+    column: Column = None,
+    limit: Limit = None,
+    temperature: Temperature = 1.0,
+    top_p: TopP = 1.0,
+    max_new_tokens: MaxNewTokens = 128,
+    strip: Strip = False,
+    answer: ReadAnswer = Answer.whole,
+    ask_again: AskAgain = 0,
+    dtype: Precision = Dtype.auto,
+    seed: Seed = 0,
     out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("runs/red-team"),
     as_json: Annotated[bool, typer.Option("--json", help="Print results.json.")] = False,
-    trust_remote_code: Annotated[
-        bool, typer.Option("--trust-remote-code", help="Allow code from the Hub to run.")
-    ] = False,
+    trust_remote_code: RemoteCode = False,
+    dry_run: DryRun = False,
+    measure: Measure = 30.0,
 ):
     from infalign import _check
     from infalign.red_team.augmentations import check_sigma, parse_augmentations
@@ -107,6 +108,7 @@ def red_team(
         raise typer.BadParameter(
             "is needed with --threshold, which is one of its values.", param_hint="--reward"
         )
+    refuse_of_dry_run(context, dry_run, "as_json")
     _check.positive("temperature", temperature)
     check_sigma(sigma)
     attacks = {}
@@ -138,6 +140,9 @@ def red_team(
         dtype=dtype.value,
         trust_remote_code=trust_remote_code,
     )
+    if dry_run:
+        dry_runs.dry_campaign(campaign, asked, out, measure)
+        return
     with progress() as report:
         results = run_campaign(campaign, asked, out, report)
     if as_json:

@@ -10,9 +10,10 @@ import typer
 from infalign.config import Config, describe, load_config
 
 from . import dry_run as dry_runs
+from .options import DryRun, Measure
 from .progress import board, quiet_libraries
 from .show import print_results
-from .usage import refuse
+from .usage import refuse_of_dry_run
 
 if TYPE_CHECKING:
     from infalign.pipeline.folder import Run
@@ -29,22 +30,6 @@ Overrides = Annotated[
 ]
 ConfigFile = Annotated[
     Path, typer.Argument(help="YAML file; `infalign run --help` lists its keys.")
-]
-
-DryRun = Annotated[
-    bool,
-    typer.Option(
-        "--dry-run",
-        help="Only check everything, measure the models briefly and print what each stage costs.",
-    ),
-]
-Measure = Annotated[
-    float,
-    typer.Option(
-        metavar="SECONDS",
-        min=0,
-        help="Time that --dry-run measures for; 0 measures nothing.",
-    ),
 ]
 
 DEMO_HELP = (
@@ -131,10 +116,10 @@ RUN_HELP = (
 def _run(
     context: typer.Context, config: Config, out: Path, until: str, dry: bool, seconds: float
 ) -> None:
+    refuse_of_dry_run(context, dry)
     if dry:
         dry_runs.dry_run(config, out, until, seconds)
         return
-    refuse(context, "is used with --dry-run only.", "measure")
     finished = _bring(config, out, until)
     if until == "report":
         print_results(finished.folder)

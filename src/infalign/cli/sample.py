@@ -3,7 +3,7 @@
 import math
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -13,10 +13,32 @@ from rich.text import Text
 from infalign._check import visible
 from infalign.core import procedure_forms
 
-from .progress import messages, progress, quiet_libraries
+from . import dry_run as dry_runs
+from .options import (
+    SOURCE,
+    Answer,
+    AskAgain,
+    Column,
+    DryRun,
+    Dtype,
+    Limit,
+    MaxNewTokens,
+    Measure,
+    Precision,
+    ReadAnswer,
+    RemoteCode,
+    Seed,
+    Strip,
+    Temperature,
+    TopP,
+)
+from .progress import progress, quiet_libraries
 from .terminal import KEPT, console, json_text, print_json
-from .thinking import ANSWER, ASK_AGAIN, DTYPE, Answer, Dtype
-from .usage import read, refuse
+from .usage import read, refuse, refuse_of_dry_run
+
+if TYPE_CHECKING:
+    from infalign.decoding import Decoded
+    from infalign.pipeline.decoding_work import DecodingWork
 
 TOGETHER = 256
 """Approximate number of responses drawn between two steps of the progress bar."""
@@ -53,36 +75,18 @@ def sample(
         ),
     ] = None,
     procedure: Annotated[str, typer.Option(help="How one response is selected.")] = "best-of-n:4",
-    prompts: Annotated[
-        str | None,
-        typer.Option(
-            help="JSON Lines, JSON, CSV or Parquet file, bundled:helpful or bundled:harmless."
-        ),
-    ] = None,
+    prompts: Annotated[str | None, typer.Option(help=SOURCE)] = None,
     split: Annotated[str, typer.Option(help="Split of --prompts to use.")] = "test",
-    column: Annotated[
-        str | None,
-        typer.Option(
-            help="Column of --prompts that holds the prompt. Default: the one with a usual name."
-        ),
-    ] = None,
-    limit: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="Use only the first N prompts.")
-    ] = None,
-    temperature: Annotated[float, typer.Option(help="Softmax temperature.")] = 1.0,
-    top_p: Annotated[
-        float, typer.Option(min=0, max=1, help="Nucleus-sampling threshold (top-p).")
-    ] = 1.0,
-    max_new_tokens: Annotated[
-        int, typer.Option(min=1, help="Maximum length of a response, in tokens.")
-    ] = 128,
-    strip: Annotated[
-        bool, typer.Option("--strip", help="Remove white space at both ends of responses.")
-    ] = False,
-    answer: Annotated[Answer, typer.Option(help=ANSWER)] = Answer.whole,
-    ask_again: Annotated[int, typer.Option(min=0, help=ASK_AGAIN)] = 0,
-    dtype: Annotated[Dtype, typer.Option(help=DTYPE)] = Dtype.auto,
-    seed: Annotated[int, typer.Option(min=0, help="Random seed.")] = 0,
+    column: Column = None,
+    limit: Limit = None,
+    temperature: Temperature = 1.0,
+    top_p: TopP = 1.0,
+    max_new_tokens: MaxNewTokens = 128,
+    strip: Strip = False,
+    answer: ReadAnswer = Answer.whole,
+    ask_again: AskAgain = 0,
+    dtype: Precision = Dtype.auto,
+    seed: Seed = 0,
     calibration: Annotated[
         Path | None, typer.Option(help="Calibration store for the same prompts and reward.")
     ] = None,
@@ -101,9 +105,9 @@ def sample(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON Lines.")] = False,
     out: Annotated[Path | None, typer.Option(help="Also write JSON Lines to this file.")] = None,
-    trust_remote_code: Annotated[
-        bool, typer.Option("--trust-remote-code", help="Allow code from the Hub to run.")
-    ] = False,
+    trust_remote_code: RemoteCode = False,
+    dry_run: DryRun = False,
+    measure: Measure = 30.0,
 ):
     from infalign import _check, storage
     from infalign.decoding import MajorityVote, load_answers, parse_decoder, reads
@@ -116,29 +120,40 @@ def sample(
         refuse(context, "is used with --procedure majority-vote:N only.", "answers")
     if calibration or reads(played) != "quantiles":
         refuse(context, "is used if quantiles are read without --calibration.", "references")
+    refuse_of_dry_run(context, dry_run, "everything", "as_json")
     asked = read_prompts(texts, prompts, split, limit, column)
+    _require_what_it_reads(played, reward, calibration)
     quiet_libraries()
-    from infalign.models.fingerprints import policy_precision
-    from infalign.models.samplers import load_sampler
-    from infalign.prompts import require_scorable
+    from infalign.config import SamplingSettings, read_section
+    from infalign.pipeline.check import check
+    from infalign.pipeline.decoding_work import DecodingWork
 
-    loading: dict[str, Any] = {"dtype": dtype.value, "trust_remote_code": trust_remote_code}
-    with messages():
-        scorer, store = _scorer_and_store(played, reward, calibration, strip, answer.value, loading)
-        if store is not None and "dtype" in store.provenance:
-            store.require(dtype=policy_precision(model, **loading))
-    require_scorable(scorer, asked)
-    sampler = load_sampler(
-        model,
-        temperature=temperature,
-        top_p=top_p,
-        max_new_tokens=max_new_tokens,
-        strip=strip,
-        answer=answer.value,
-        ask_again=ask_again,
-        **loading,
+    sampling = {
+        "temperature": temperature,
+        "top_p": top_p,
+        "max_new_tokens": max_new_tokens,
+        "strip": strip,
+        "answer": answer.value,
+        "ask_again": ask_again,
+    }
+    work = DecodingWork(
+        model=model,
+        procedure=played,
+        prompts=asked,
+        sampling=read_section(SamplingSettings, sampling),
+        reward=reward,
+        calibration=calibration,
+        references=references,
+        out=out,
+        seed=seed,
+        dtype=dtype.value,
+        trust_remote_code=trust_remote_code,
     )
-    rows = _decode(played, sampler, scorer, store, asked, references, seed)
+    if dry_run:
+        dry_runs.dry_decoding(work, measure)
+        return
+    check(list(work.checks()))
+    rows = _decode(work)
     warning = _constant(rows)
     if warning is not None:
         print(f"infalign: {warning}", file=sys.stderr)
@@ -166,8 +181,7 @@ def read_prompts(texts, source, split, limit, column):
     if bool(texts) == bool(source):
         raise typer.BadParameter("give prompts either as arguments or with --prompts.")
     if source:
-        with progress():  # shows what was decided about them
-            return load_prompts(Prompts(file=source, split=split, limit=limit, column=column))
+        return load_prompts(Prompts(file=source, split=split, limit=limit, column=column))
     if texts == ["-"]:
         texts = [line.removesuffix("\n") for line in sys.stdin]
     texts = [text for text in texts if text.strip()][:limit]
@@ -178,11 +192,10 @@ def read_prompts(texts, source, split, limit, column):
     ]
 
 
-def _scorer_and_store(played, reward, calibration, strip, answer, loading):
+def _require_what_it_reads(played, reward, calibration) -> None:
+    """Refuse a procedure without the reward that it selects by, or with a store that it does not
+    read."""
     from infalign.decoding import reads
-    from infalign.models.fingerprints import reward_fingerprint
-    from infalign.models.rewards import load_reward
-    from infalign.stores import CalibrationStore
 
     reading = reads(played)
     if reward is None and reading in ("rewards", "quantiles"):
@@ -193,52 +206,32 @@ def _scorer_and_store(played, reward, calibration, strip, answer, loading):
         raise typer.BadParameter(
             f"is not used: {played.spec} does not read quantiles.", param_hint="--calibration"
         )
-    scorer = load_reward(reward, **loading) if reward else None
-    if calibration is None:
-        return scorer, None
-    store = CalibrationStore.open(calibration)
-    if "reward" in store.provenance:
-        store.require(reward=reward_fingerprint(reward, **loading))
-    store.require_strip(strip)
-    store.require_answer(answer)
-    return scorer, store
 
 
-def _decode(played, sampler, scorer, store, asked, references, seed):
+def _decode(work: "DecodingWork") -> "list[Decoded]":
     """Decode one batch of prompts at a time, with a progress bar."""
-    from infalign.decoding import decode, draw_calibration, reads
+    from infalign.decoding import decode, draw_calibration
+    from infalign.models.samplers import load_sampler
 
-    on_the_spot = store is None and reads(played) == "quantiles"
-    size = max(1, TOGETHER // (references if on_the_spot else min(played.draws, TOGETHER)))
+    sampling = work.sampling.model_dump()
+    sampler = load_sampler(work.model, **sampling, **work.loading)
+    drawn = work.references if work.calibrated else min(work.procedure.draws, TOGETHER)
+    asked, size = work.prompts, max(1, TOGETHER // drawn)
     parts = [asked[i : i + size] for i in range(0, len(asked), size)]
-    rows: list = []
+    rows: list[Decoded] = []
     with progress() as report:
         for part in parts:
             if len(parts) > 1:
                 report("sample", len(rows), len(asked))
-            conversations, columns = [p.value for p in part], [p.columns for p in part]
-            ids = [p.id for p in part]
-            known = store
-            if on_the_spot:
-                known = draw_calibration(
-                    sampler,
-                    scorer,
-                    conversations,
-                    references,
-                    seed=seed,
-                    prompt_ids=ids,
-                    columns=columns,
-                )
-            rows += decode(
-                played,
-                sampler,
-                scorer,
-                conversations,
-                seed=seed,
-                prompt_ids=ids,
-                columns=columns,
-                calibration=known,
-            )
+            settings: dict[str, Any] = {
+                "seed": work.seed,
+                "prompt_ids": [p.id for p in part],
+                "columns": [p.columns for p in part],
+            }
+            own, scorer, known = [p.value for p in part], work.scorer, work.store
+            if work.calibrated and scorer is not None:
+                known = draw_calibration(sampler, scorer, own, work.references, **settings)
+            rows += decode(work.procedure, sampler, scorer, own, **settings, calibration=known)
         if len(parts) > 1:
             report("sample", len(rows), len(asked))
     return rows

@@ -10,7 +10,7 @@ import typer
 from infalign.core import RankProcedure, parse_procedure, require_by_rank
 from infalign.errors import ConfigError, DataError
 
-from .progress import messages, quiet_libraries
+from .progress import quiet_libraries
 from .store import AsJson, Folder
 from .terminal import print_json
 from .usage import read, refuse
@@ -210,7 +210,7 @@ def _drift(folder: Path, config: Path | None, prompts: int, rng, trust_remote_co
     run = load_config(config)
     if not own:
         require_trust(run, config, trust_remote_code)
-    with messages(), beside(run.folder if own else None):
+    with beside(run.folder if own else None):
         trusted = trust_remote_code or run.trust_remote_code
         reward = load_reward(run.reward, dtype=run.dtype, trust_remote_code=trusted)
     drift = rescore(folder, run_prompts(run).undivided, reward, most=prompts, rng=rng)

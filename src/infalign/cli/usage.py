@@ -139,6 +139,17 @@ def refuse(context: typer.Context, reason: str, *names: str) -> None:
             raise typer.BadParameter(reason, ctx=context, param_hint=flag(parameter))
 
 
+def refuse_of_dry_run(context: typer.Context, dry_run: bool, *names: str) -> None:
+    """Reject the options that are not used with --dry-run, and those that only it uses.
+
+    - `names`: the parameters for the results, which a dry run does not have.
+    """
+    if dry_run:
+        refuse(context, "is not used with --dry-run.", *names)
+    else:
+        refuse(context, "is used with --dry-run only.", "measure")
+
+
 def others(context: typer.Context, names: Collection[str]) -> list[str]:
     """The command's parameters that are not among `names`."""
     own = (parameter.name for parameter in context.command.params)

@@ -17,7 +17,7 @@ from .sampling import STAGE, draw, identify
 from .summary import summarize
 from .verdicts import draw_verdicts
 
-__all__ = ["compare_policies", "measure"]
+__all__ = ["compare_policies", "measure", "require_comparison"]
 
 LOG = logging.getLogger(__name__)
 FOLDER = "evaluation"
@@ -38,11 +38,11 @@ def compare_policies(comparison: Comparison, folder: Path, report: Report | None
     into the folder, and MissingExtraError without torch.
     """
     folder = Path(folder)
-    _require_comparison(folder)
+    require_comparison(folder)
     with storage.locked(folder):
         manifest = Manifest(folder / FOLDER)
-        origins = identify(comparison, manifest)
         inspect_models(comparison)
+        origins = identify(comparison, manifest)
         storage.sweep(folder)
         report = report or (lambda what, done, total: None)
         measured = measure(comparison, manifest, report, origins)
@@ -70,7 +70,7 @@ def measure(
     return measured
 
 
-def _require_comparison(folder: Path) -> None:
+def require_comparison(folder: Path) -> None:
     """ConfigError unless the folder holds a comparison, begins one, or is empty."""
     if not folder.exists() or (folder / FOLDER / FILE).exists():
         return

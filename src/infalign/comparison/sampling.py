@@ -9,13 +9,16 @@ import numpy as np
 import pyarrow as pa
 
 from infalign import storage
+from infalign.decoding.selection import MajorityVote, try_vote
 from infalign.errors import ConfigError, DataError
 from infalign.manifest import Manifest
 from infalign.models.after_thinking import unconditioned
 from infalign.models.interfaces import Conversation, Response, Sampler, Scorer, sample_from
+from infalign.models.judges import load_judge, try_judge
 from infalign.models.rewards import load_reward
 from infalign.models.samplers import load_sampler
-from infalign.prompts import CHECKSUM, checksum, read_by, score_responses
+from infalign.models.specs import ModelSpec
+from infalign.prompts import CHECKSUM, checksum, read_by, score_responses, try_out
 from infalign.stores import PromptSamples, by_prompt
 from infalign.stores.resumable import BATCHES, Origin, Report, ResumableTable
 
@@ -69,6 +72,8 @@ def draw(comparison: Comparison, manifest: Manifest, origins: Origins, report: R
                 " and ".join(changed),
                 aside,
             )
+        if table.missing():
+            models.try_out()
         make = partial(_sampled, comparison, models, name)
         size = BATCHES * comparison.sampling.batch_size
         table.draw(size, make, wanted[name], partial(report, f"evaluate {name}"))
@@ -161,6 +166,7 @@ class _Models:
         self.comparison, self._origins = comparison, origins
         self._rewards: dict[str, Scorer] = {}
         self._policy: tuple[str, Sampler] | None = None
+        self._tried = False
 
     def reward(self, name: str) -> Scorer:
         if name not in self._rewards:
@@ -168,6 +174,23 @@ class _Models:
             self._rewards[name] = load_reward(spec, **self.comparison.loading)
             self._origins.require_unchanged(spec)
         return self._rewards[name]
+
+    def try_out(self) -> None:
+        """Use rewards, judge and answers once before the first sample is drawn. Raises DataError
+        for what is wrong with them."""
+        comparison = self.comparison
+        if self._tried:
+            return
+        for reward in comparison.rewards:
+            try_out(self.reward(reward), comparison.prompts)
+        if comparison.judge is not None and ModelSpec.parse(comparison.judge).kind == "python":
+            prompt = comparison.prompts[-1]
+            judge = load_judge(comparison.judge, **comparison.loading)
+            try_judge(judge, prompt.value, {"prompt_id": prompt.id, **prompt.columns})
+        for vote in {p for pair in comparison.pairs.values() for p in pair}:
+            if isinstance(vote, MajorityVote):
+                try_vote(vote)
+        self._tried = True
 
     @cached_property
     def reference(self) -> Sampler:

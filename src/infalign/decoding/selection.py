@@ -14,10 +14,11 @@ import numpy as np
 from infalign import _check
 from infalign.core import PROCEDURES, AbstractProcedure, Rewind, procedure_forms
 from infalign.errors import DataError
+from infalign.models.interfaces import FAKE
 
 from .answers import Answers, numeric_answer
 
-__all__ = ["MajorityVote", "parse_decoder", "reads", "select"]
+__all__ = ["MajorityVote", "parse_decoder", "reads", "select", "try_vote"]
 
 FORMS = procedure_forms("majority-vote:N")
 """The text forms that `parse_decoder` reads."""
@@ -136,6 +137,12 @@ def parse_decoder(text: str, answer: Answers = numeric_answer) -> Decoder:
     if name == "majority-vote" and n.isdecimal():
         return MajorityVote(int(n), answer)
     return PROCEDURES.parse(text, "majority-vote:N")
+
+
+def try_vote(vote: MajorityVote) -> None:
+    """Extract answers from responses that no model wrote, so that what is wrong with the function
+    is known before anything is sampled. Raises DataError."""
+    vote.choose([vote.answer(text) for text in FAKE], np.random.default_rng(0))
 
 
 def _first_to_pass(procedure: Rewind, quantiles: Sequence[float], rng: np.random.Generator) -> int:

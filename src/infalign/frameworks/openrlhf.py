@@ -27,6 +27,8 @@ __all__ = [
     "reward_function",
 ]
 
+LOG = logging.getLogger(__name__)
+
 CLIP = 10.0
 """OpenRLHF clips a reward minus its baseline to ±`CLIP` by default."""
 
@@ -91,7 +93,7 @@ def _warn_of_clipping(scorer: Scorer) -> None:
         return
     needed = clip_range(scorer.shaper.transform, scorer.shaper.store.samples)
     if needed > CLIP:
-        logging.getLogger(__name__).warning(
+        LOG.warning(
             "Shaped rewards of one prompt differ by more than %g, where OpenRLHF clips them unless "
             "it is given --reward.clip_range -%g %g",
             CLIP,

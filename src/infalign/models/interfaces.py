@@ -18,6 +18,9 @@ QUESTION = {"role": "user", "content": "What is two plus two?"}
 ANSWER = {"role": "assistant", "content": "It makes four."}
 """A conversation that models are probed with before they are used."""
 
+FAKE = "I would rather not say.", "The answer is 4: two and two make four."
+"""Responses that the functions of a user are tried on before any model writes one."""
+
 
 @dataclass(frozen=True)
 class Response(Shown):

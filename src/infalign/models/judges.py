@@ -19,13 +19,21 @@ from infalign.shaping.signature import Parameters
 from infalign.text import conversation_of, in_form_of
 
 from .functions import PythonFunction, python_function
-from .interfaces import Conversation, Response, Sampler, Scorer
+from .interfaces import FAKE, Conversation, Response, Sampler, Scorer
 from .judge_replies import read_verdict
 from .precision import Dtype
 from .rewards import load_reward
 from .specs import ModelSpec
 
-__all__ = ["ModelJudge", "PairwiseJudge", "RewardJudge", "judge_pairs", "load_judge", "question"]
+__all__ = [
+    "ModelJudge",
+    "PairwiseJudge",
+    "RewardJudge",
+    "judge_pairs",
+    "load_judge",
+    "question",
+    "try_judge",
+]
 
 FORMS = "python:package.module:function, http(s)://HOST/v1#MODEL or reward:REWARD"
 """The specifications that `load_judge` reads."""
@@ -255,6 +263,15 @@ def judge_pairs(
         if report:
             report(len(verdicts), len(asked))
     return np.array(verdicts).reshape(len(prompts), -1, 2)
+
+
+def try_judge(judge: PairwiseJudge, prompt: str | Conversation, columns: Mapping[str, Any]) -> None:
+    """Judge two responses that no model wrote, so that what is wrong with a function is known
+    before anything is sampled. Raises DataError.
+
+    - `columns`: the other columns of the prompt.
+    """
+    judge_pairs(judge, [prompt], [FAKE[:1]], [FAKE[1:]], columns=[columns])
 
 
 def _checked(

@@ -15,6 +15,7 @@ from .python_reward import PythonReward
 from .specs import ModelSpec
 
 __all__ = [
+    "arguments",
     "load_reward",
     "score",
     "score_ragged",
@@ -95,20 +96,31 @@ def score_ragged(
     - `columns`: the other columns of each prompt, which the reward gets by name, None where a
       prompt has no such column.
     """
-    counts = [len(row) for row in texts]
     flat = [text for row in texts for text in row]
+    values = call(reward, arguments(conversations, texts, prompt_ids, columns))
+    checked = checked_output(values, flat, reward_name(reward))
+    return np.split(checked, np.cumsum([len(row) for row in texts])[:-1])
+
+
+def arguments(
+    conversations: Sequence[str | Conversation],
+    texts: Sequence[Sequence[str]],
+    prompt_ids: Sequence[str | None],
+    columns: Sequence[Mapping[str, Any]] | None = None,
+) -> dict[str, list]:
+    """The keyword arguments of a reward, or of another function of a user, for responses to
+    prompts; as in `score_ragged`."""
+    counts = [len(row) for row in texts]
 
     def each(values: Iterable) -> list:
         return [value for value, n in zip(values, counts, strict=True) for _ in range(n)]
 
     prompts = each(c if isinstance(c, str) else conversation_of(c) for c in conversations)
+    flat = [text for row in texts for text in row]
     names = dict.fromkeys(name for own in columns or () for name in own)
-    arguments = {
+    return {
         **{name: each(own.get(name) for own in columns or ()) for name in names},
         "prompts": prompts,
         "completions": [in_form_of(p, text) for p, text in zip(prompts, flat, strict=True)],
         "prompt_id": each(prompt_ids),
     }
-    values = call(reward, arguments)
-    checked = checked_output(values, flat, reward_name(reward))
-    return np.split(checked, np.cumsum(counts)[:-1])

@@ -1,91 +1,32 @@
-"""Everything that can be known of a run before its first generation, in the order of its cost.
-
-Checks that do not need one another are all made, so that one call reports every failure.
-"""
+"""Everything that can be known of a run before its first generation, in the order of its cost."""
 
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from functools import cache, partial
-from pathlib import Path
-from typing import Any
 
-import numpy as np
 from rich.filesize import decimal
 
-from infalign._look import Shown
 from infalign.calibration.choice import ECDF
 from infalign.config import Config
-from infalign.decoding.answers import load_answers
-from infalign.decoding.selection import MajorityVote
-from infalign.errors import ArgumentError, ConfigError, DataError, InfalignError
+from infalign.errors import ConfigError, DataError
 from infalign.methods import METHODS, Budget, budget
-from infalign.models.fingerprints import judge_parts, policy_parts
-from infalign.models.functions import beside
+from infalign.models.fingerprints import judge_parts
 from infalign.models.inspection import (
     inspect_judge,
     inspect_kl,
     inspect_policy,
     inspect_reward,
 )
-from infalign.models.judges import judge_pairs, load_judge
-from infalign.models.precision import Dtype
-from infalign.models.rewards import load_reward
 from infalign.models.specs import ModelSpec
-from infalign.prompts import Prompt, score_responses
 
+from .check import Check, check, on_responses, server_of
 from .folder import Run
 from .workload import parameters_of, room, workloads
 
-__all__ = ["Check", "check", "checks_of", "on_responses"]
+__all__ = ["Check", "check", "checks_of"]
 
 RANKS = ("auto", ECDF)
 """Calibrators that may rank a reward among its own prompt's samples."""
-
-
-@dataclass(frozen=True)
-class Check(Shown):
-    """One check of a run."""
-
-    name: str
-    """What is checked, as `--dry-run` lists it."""
-
-    make: Callable[[], Any]
-    """Raises an error of this package that says what is wrong."""
-
-    needs: tuple[str, ...] = ()
-    """Names of the checks without which it cannot be made."""
-
-
-def check(checks: Sequence[Check], folder: Path | None = None) -> list[str]:
-    """Make all checks; the names of those that passed.
-
-    - `folder`: where Python functions are looked for first. Default: as around the call.
-
-    Raises the error of the check that failed. If several did, raises one error with all of their
-    messages: ConfigError if the configuration causes them all, else DataError.
-    """
-    passed: list[str] = []
-    errors: list[Exception] = []
-    with beside(folder) if folder is not None else nullcontext():
-        for one in checks:
-            if not set(one.needs) <= set(passed):
-                continue
-            try:
-                one.make()
-            except (InfalignError, ArgumentError) as error:
-                if str(error) not in map(str, errors):  # a model may be both policy and reference
-                    errors.append(error)
-            else:
-                passed.append(one.name)
-    if len(errors) == 1:
-        raise errors[0]
-    if errors:
-        kind = ConfigError if all(isinstance(e, ConfigError) for e in errors) else DataError
-        listed = "\n".join(f"{number}. {error}" for number, error in enumerate(errors, 1))
-        raise kind(f"{len(errors)} things must be mended before the run can begin:\n{listed}")
-    return passed
 
 
 def checks_of(run: Run, *, trained: bool = True) -> list[Check]:
@@ -258,10 +199,6 @@ def _space(run: Run, trained: bool) -> None:
         )
 
 
-FAKE = "I would rather not say.", "The answer is 4: two and two make four."
-"""Responses that rewards are tried on, one to a training prompt and one to a test prompt."""
-
-
 def _on_responses(run: Run) -> Iterator[Check]:
     config = run.config
     return on_responses(
@@ -278,61 +215,12 @@ def _on_responses(run: Run) -> Iterator[Check]:
     )
 
 
-def on_responses(
-    reward: str,
-    gold: Mapping[str, str],
-    judge: str | None,
-    answers: str,
-    asked: Callable[[], Sequence[Prompt]],
-    *,
-    dtype: Dtype,
-    trust_remote_code: bool,
-    weights: bool = True,
-    inspected: bool = False,
-) -> Iterator[Check]:
-    """Rewards, judge and answers, called once on two responses that no model wrote.
-
-    - `asked`: returns two prompts.
-    - `weights`: whether rewards that are models are loaded too.
-    - `inspected`: whether other checks inspect them first.
-    """
-
-    def rewarded(spec: str) -> None:
-        scorer = load_reward(spec, dtype=dtype, trust_remote_code=trust_remote_code)
-        prompts = asked()
-        score_responses(scorer, prompts, [[text] for text, _ in zip(FAKE, prompts, strict=True)])
-
-    def judged(spec: str) -> None:
-        chosen = load_judge(spec, dtype=dtype, trust_remote_code=trust_remote_code)
-        prompt = asked()[-1]
-        columns = [{"prompt_id": prompt.id, **prompt.columns}]
-        judge_pairs(chosen, [prompt.value], [FAKE[:1]], [FAKE[1:]], columns=columns)
-
-    def answered() -> None:
-        answer = load_answers(answers)
-        MajorityVote(1, answer).choose([answer(text) for text in FAKE], np.random.default_rng(0))
-
-    own = {f"gold reward {name}": spec for name, spec in gold.items()}
-    for what, spec in {"reward": reward, **own}.items():
-        if weights or ModelSpec.parse(spec).kind in ("python", "server"):
-            needs = (what,) if inspected else ()
-            yield Check(f"{what} on two responses", partial(rewarded, spec), needs)
-    if judge is not None and ModelSpec.parse(judge).kind == "python":
-        yield Check(
-            "judge on two responses", partial(judged, judge), ("judge",) if inspected else ()
-        )
-    if ModelSpec.parse(answers).kind == "python":
-        yield Check("answers of two responses", answered)
-
-
 def _servers(run: Run, trained: bool) -> Iterator[Check]:
     """Servers answer a probe, which identifies what is behind their URL."""
     evaluate = run.config.evaluate
     needs = ("model", "reward", WEIGHTS) if trained else ("model", "reward")
     yield Check("content of model, reward and prompts", lambda: run.fingerprints, needs)
     for name, spec in evaluate.policies.items():
-        if ModelSpec.parse(spec).kind == "server":
-            what = f"policy {name}"
-            yield Check(f"server of the {what}", partial(policy_parts, spec), (what,))
+        yield from server_of(f"policy {name}", spec, f"policy {name}")
     if evaluate.judge is not None and ModelSpec.parse(evaluate.judge).kind == "server":
         yield Check("server of the judge", partial(judge_parts, evaluate.judge), ("judge",))

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from infalign.core import design as exact_design
 from infalign.methods import TrainingDesign
+from infalign.shaping.doubts import few_samples
 from infalign.stores import CalibrationStore
 
 from .folder import Run
@@ -28,12 +29,8 @@ def doubts(run: Run, store: CalibrationStore, designed: TrainingDesign) -> Itera
             "their quantiles; `infalign.verifiable` and `infalign.finite` give exact figures."
         )
     samples, draws = store.samples, run.procedure.draws
-    remedy = f"Raise calibration.samples to {4 * max(draws, samples)} or more."
     if samples < draws:
-        yield (
-            f"K = {samples} calibration samples per prompt are fewer than the {draws} responses "
-            f"that {run.procedure.spec} draws: the quantiles that decide are not resolved. {remedy}"
-        )
+        yield few_samples(samples, run.procedure)  # as training says it, which is then silent
     elif run.config.transform == "optimal":
         kl = designed.target_kl
         exact = exact_design(run.procedure, kl=kl, against=run.against).win_rate
@@ -41,5 +38,6 @@ def doubts(run: Run, store: CalibrationStore, designed: TrainingDesign) -> Itera
             yield (
                 f"K = {samples} calibration samples per prompt are few for {run.procedure.spec}: "
                 f"in theory the best transform wins {designed.win_rate:.1%} with them and "
-                f"{exact:.1%} with exact quantiles. {remedy}"
+                f"{exact:.1%} with exact quantiles. Raise calibration.samples to {4 * samples} or "
+                "more."
             )

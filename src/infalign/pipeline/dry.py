@@ -6,21 +6,18 @@ from pathlib import Path
 
 from infalign import _check
 from infalign._look import Shown
-from infalign.comparison.comparison import Comparison
-from infalign.comparison.models import inspect_models
 from infalign.config import Config
 from infalign.models.functions import beside
-from infalign.seeds import derived
 
-from .checks import check, checks_of, on_responses
+from .checks import check, checks_of
 from .estimate import Cost, cost
 from .folder import Run, require_run
 from .measure import Speed, Trial, measure
 from .plan import StagePlan, changes, plan_of
 from .run import STAGES, is_trained, require_libraries
-from .workload import Room, Workload, evaluation, parameters_of, room, workloads
+from .workload import Room, Workload, parameters_of, room, workloads
 
-__all__ = ["DryRun", "dry_comparison", "dry_run", "due", "silent"]
+__all__ = ["DryRun", "dry_run", "due", "measured", "silent"]
 
 Report = Callable[[str, int, int], None]
 
@@ -40,8 +37,11 @@ class DryRun(Shown):
     checks: list[str]
     """Names of the checks, all of which passed."""
 
+    works: list[Workload]
+    """The work of every stage that takes time."""
+
     costs: list[Cost]
-    """The cost of every stage that takes time; empty if nothing was measured."""
+    """The cost of that work; empty if nothing was measured."""
 
     speed: Speed | None
     room: Room
@@ -81,11 +81,11 @@ def dry_run(
         if STAGES.index(until) < STAGES.index("evaluate"):
             works = [w for w in works if w.name != "evaluate"]
         parameters = parameters_of(run)
-        speed = _measured(Trial.of(run, trained), seconds, report)
+        speed = measured(Trial.of(run, trained), seconds, report)
     train = config.train if trained else None
     costs = [] if speed is None else [cost(work, speed, parameters, train) for work in works]
     left = room(works, parameters or 0, config.train.lora > 0)
-    return DryRun(passed, costs, speed, left, changes(plans))
+    return DryRun(passed, works, costs, speed, left, changes(plans))
 
 
 def due(works: Sequence[Workload], plans: Sequence[StagePlan]) -> list[Workload]:
@@ -105,48 +105,8 @@ def due(works: Sequence[Workload], plans: Sequence[StagePlan]) -> list[Workload]
     return left
 
 
-def dry_comparison(
-    comparison: Comparison,
-    *,
-    seconds: float = SECONDS,
-    report: Report = silent,
-) -> DryRun:
-    """As `dry_run`, for policies that exist. The reference is measured, and the others are expected
-    to be as fast.
-
-    Raises the errors of `compare_policies`.
-    """
-    _check.real("seconds", seconds)
-    inspect_models(comparison)
-    prompts = comparison.prompts
-    checks = on_responses(
-        comparison.reward,
-        comparison.gold,
-        comparison.judge,
-        comparison.answers,
-        lambda: [prompts[0], prompts[-1]],
-        dtype=comparison.dtype,
-        trust_remote_code=comparison.trust_remote_code,
-    )
-    passed = ["policies, rewards and prompts", *check(list(checks))]
-    work = evaluation(comparison)
-    trial = Trial(
-        comparison.reference,
-        comparison.reward,
-        comparison.sampling,
-        comparison.prompts,
-        comparison.samples,
-        derived(comparison.seed, "measure"),
-        False,
-        comparison.trust_remote_code,
-        comparison.dtype,
-    )
-    speed = _measured(trial, seconds, report)
-    costs = [] if speed is None else [cost(work, speed)]
-    return DryRun(passed, costs, speed, room([work], 0, False))
-
-
-def _measured(trial: Trial, seconds: float, report: Report) -> Speed | None:
+def measured(trial: Trial, seconds: float, report: Report) -> Speed | None:
+    """The speed of the models of a trial; None without time."""
     if seconds <= 0:
         return None
     report("measurement", 0, 1)

@@ -44,7 +44,7 @@ class Trial(Shown):
     """The models that are measured, and what they are measured on."""
 
     model: str
-    reward: str
+    reward: str | None
     sampling: SamplingSettings
     prompts: Sequence[Prompt]
     copies: int
@@ -149,7 +149,9 @@ def measure(trial: Trial, seconds: float, clock: Clock = time.monotonic) -> Spee
     flat = [response for row in drawn for response in row]
     longest = trial.sampling.max_new_tokens
     deadline = begun + seconds
-    scoring = _warm(lambda: scored(asked, drawn, scorer), deadline, clock)
+    scoring = 0.0
+    if scorer is not None:
+        scoring = _warm(lambda: scored(asked, drawn, scorer), deadline, clock)
     reading = learning = activations = None
     memory = _peak()
     if policy is not None:

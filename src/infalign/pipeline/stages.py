@@ -119,7 +119,7 @@ def _texts(folder: Path, ids: Sequence[str]) -> list[list[str]]:
 
 def load_both(
     model: str,
-    reward: str,
+    reward: str | None,
     sampling: SamplingSettings,
     trust_remote_code: bool,
     *,
@@ -128,6 +128,7 @@ def load_both(
 ):
     """Load policy and reward, in the process that draws and scores.
 
+    - `reward`: None for no reward.
     - `folder`: where a Python reward is looked for first.
     """
     sampler = load_sampler(
@@ -142,6 +143,8 @@ def load_both(
         dtype=dtype,
         trust_remote_code=trust_remote_code,
     )
+    if reward is None:
+        return sampler, None
     with beside(folder):
         return sampler, load_reward(reward, dtype=dtype, trust_remote_code=trust_remote_code)
 

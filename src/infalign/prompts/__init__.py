@@ -3,12 +3,13 @@
 from .held_out import RunPrompts, run_prompts
 from .load import load_prompts, require_readable
 from .prompt import CHECKSUM, Prompt, checksum, columns_fingerprint, fingerprint, read_by
-from .scoring import require_scorable, score_responses
+from .scoring import call_arguments, require_scorable, score_responses, try_out
 
 __all__ = [
     "CHECKSUM",
     "Prompt",
     "RunPrompts",
+    "call_arguments",
     "checksum",
     "columns_fingerprint",
     "fingerprint",
@@ -18,4 +19,5 @@ __all__ = [
     "require_scorable",
     "run_prompts",
     "score_responses",
+    "try_out",
 ]

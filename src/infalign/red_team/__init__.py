@@ -3,6 +3,6 @@
 `red_team` runs a `Campaign` of attacks, stores every attempt and writes the results.
 """
 
-from .campaign import Campaign, red_team
+from .campaign import Campaign, inspect_campaign, missing_attempts, red_team
 
-__all__ = ["Campaign", "red_team"]
+__all__ = ["Campaign", "inspect_campaign", "missing_attempts", "red_team"]

@@ -16,9 +16,10 @@ from infalign.shaping import constant
 from infalign.stores import PromptSamples, by_prompt
 from infalign.stores.resumable import Origin, ResumableTable
 
-from .attack import Attempts, SuccessTest
+from .attack import Attempts
+from .success import SuccessTest
 
-__all__ = ["collect", "require_same", "table_of"]
+__all__ = ["collect", "missing", "require_same", "table_of"]
 
 LOG = logging.getLogger(__name__)
 STAGE = "red-team"
@@ -48,6 +49,19 @@ def require_same(manifest: Manifest, wanted: Mapping[str, Origin]) -> None:
             f"{manifest.folder} holds attempts with other settings: "
             f"{'; '.join(dict.fromkeys(conflicts))}. Choose another folder, or restore them."
         )
+
+
+def missing(manifest: Manifest, name: str, origin: Origin, prompts: Sequence[Prompt]) -> int:
+    """The number of prompts on which an attack has yet to be made. Nothing is written."""
+    table = table_of(manifest, name)
+    stored, earlier = table.origin(), table._aside(origin)
+    if stored is None or stored.changes(origin).get(POLICY):
+        back = earlier in manifest and earlier.exists()
+        known = storage.read_table(earlier) if back else None
+    else:
+        known = table.read()
+    ids = set() if known is None else set(known["prompt_id"].to_pylist())
+    return sum(p.id not in ids for p in prompts)
 
 
 def collect(

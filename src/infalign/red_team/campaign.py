@@ -12,6 +12,7 @@ import numpy as np
 
 from infalign import _check, storage
 from infalign._look import Shown
+from infalign.config import SamplingSettings
 from infalign.errors import ArgumentError
 from infalign.evaluation.uncertainty import Estimate, over_prompts
 from infalign.manifest import Manifest
@@ -22,21 +23,22 @@ from infalign.models.fingerprints import (
     reward_parts,
 )
 from infalign.models.functions import python_function
+from infalign.models.inspection import inspect_policy, inspect_reward
 from infalign.models.interfaces import Sampler
 from infalign.models.precision import Dtype
 from infalign.models.rewards import load_reward
 from infalign.models.samplers import load_sampler
-from infalign.models.specs import ModelSpec
-from infalign.prompts import Prompt, columns_fingerprint, fingerprint, require_scorable
+from infalign.prompts import Prompt, columns_fingerprint, fingerprint
 from infalign.seeds import derived
 from infalign.stores.resumable import Origin, Source
 
-from .attack import Attempts, SuccessTest, attack
-from .attempts import POLICY, REWARD, STAGE, SUCCESS, collect, require_same
+from .attack import Attempts, attack
+from .attempts import POLICY, REWARD, STAGE, SUCCESS, collect, missing, require_same
 from .augmentations import SIGMA, check_sigma
 from .power_law import Interval, fit_power_law, success_rates
+from .success import SuccessTest
 
-__all__ = ["Campaign", "red_team", "summarize"]
+__all__ = ["Campaign", "inspect_campaign", "missing_attempts", "red_team", "summarize"]
 
 SCHEMA_VERSION = 1
 
@@ -65,7 +67,7 @@ class Campaign(Shown):
     """An attempt succeeds if its reward is below this value."""
 
     success: str | None = None
-    """Replaces the threshold: python:package.module:function, as `SuccessTest.function`."""
+    """Replaces the threshold: a Python function, called as `SuccessTest.function` is."""
 
     attempts: int = 64
     """Attempts per prompt and attack."""
@@ -120,6 +122,11 @@ class Campaign(Shown):
     def loading(self) -> dict[str, Any]:
         """How models are loaded."""
         return {"dtype": self.dtype, "trust_remote_code": self.trust_remote_code}
+
+    @property
+    def settings(self) -> SamplingSettings:
+        """As `sampling`, a section of a configuration."""
+        return SamplingSettings.model_validate(self.sampling)
 
     @cached_property
     def sampler(self) -> Sampler:
@@ -180,7 +187,8 @@ class Campaign(Shown):
     def _success(self, prompts: Sequence[Prompt]) -> dict[str, object]:
         """The test of success: a function, or a threshold of the reward."""
         if self.success is not None:
-            return {**function_parts(self.success, "success test")}
+            own = function_parts(self.success, "success test")
+            return {**own, **columns_fingerprint(prompts, self.success)}
         return {
             "threshold": self.threshold,
             **{f"reward's {k}": v for k, v in self._scored(prompts).items()},
@@ -223,6 +231,40 @@ def red_team(
         return _collected(campaign, prompts, Manifest(folder), report)
 
 
+def inspect_campaign(campaign: Campaign, prompts: Sequence[Prompt]) -> None:
+    """Raises DataError if the policy, the reward or the success function cannot be what it is asked
+    to be. Weights are not loaded, and servers are not contacted."""
+    remote, conversations = campaign.trust_remote_code, [p.messages for p in prompts]
+    inspect_policy(
+        campaign.model,
+        trust_remote_code=remote,
+        conversations=conversations,
+        keys=[p.id for p in prompts],
+        max_new_tokens=campaign.max_new_tokens,
+    )
+    if campaign.reward is not None:
+        inspect_reward(
+            campaign.reward,
+            trust_remote_code=remote,
+            conversations=conversations,
+            columns={name for p in prompts for name in p.columns},
+        )
+    if campaign.success is not None:
+        function = python_function(campaign.success, "success test")
+        SuccessTest(function=function).require_columns(prompts)
+
+
+def missing_attempts(campaign: Campaign, prompts: Sequence[Prompt], manifest: Manifest) -> int:
+    """The number of attempts that have yet to be made. Nothing is written.
+
+    Raises ConfigError if the folder holds attempts with other settings.
+    """
+    origins = {name: campaign.origin(name, prompts) for name in campaign.attacks}
+    require_same(manifest, origins)
+    due = [missing(manifest, name, origin, prompts) for name, origin in origins.items()]
+    return campaign.attempts * sum(due)
+
+
 def _collected(
     campaign: Campaign,
     prompts: Sequence[Prompt],
@@ -233,10 +275,10 @@ def _collected(
 
     from .report import success_figure
 
-    if campaign.reward is not None and ModelSpec.parse(campaign.reward).kind == "python":
-        require_scorable(campaign.test.scorer, prompts)
+    if missing_attempts(campaign, prompts, manifest):
+        inspect_campaign(campaign, prompts)
+        campaign.test.try_out(prompts)
     origins = {name: campaign.origin(name, prompts) for name in campaign.attacks}
-    require_same(manifest, origins)
     successes = {
         name: collect(
             manifest,

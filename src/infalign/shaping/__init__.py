@@ -9,7 +9,7 @@ at most once (`shaper.Batch`). `AsCalibrated` gives a run's reward what calibrat
 from .as_calibrated import AsCalibrated
 from .group_shaper import GroupShaper
 from .monitor import Monitor
-from .reward_function import call, checked_output, constant, reward_name
+from .reward_function import awaited, call, checked_output, constant, reward_name
 from .shaper import AbstractShaper, Shaped, Shaper
 from .trl import (
     GroupShapedReward,
@@ -33,6 +33,7 @@ __all__ = [
     "ShapedReward",
     "Shaper",
     "TrainingReward",
+    "awaited",
     "call",
     "checked_output",
     "constant",

@@ -6,11 +6,12 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from infalign._look import Shown
+from infalign.core import AbstractProcedure
 
 from .monitor import Monitor
 from .shaper import Shaped
 
-__all__ = ["Doubts"]
+__all__ = ["Doubts", "few_samples"]
 
 LOG = logging.getLogger(__name__)
 
@@ -20,6 +21,15 @@ FEWEST = 4
 PATIENCE = 5
 """Number of batches in a row without a difference between the rewards of any prompt after which a
 warning is due. Verifiable rewards may be equal in some."""
+
+
+def few_samples(samples: int, procedure: AbstractProcedure) -> str:
+    """A warning about fewer reference samples per prompt than a procedure draws responses."""
+    return (
+        f"K = {samples} reference samples per prompt are fewer than the {procedure.draws} "
+        f"responses that {procedure.spec} draws: the quantiles that decide are not resolved. "
+        f"Calibrate with {4 * procedure.draws} or more (`calibration.samples`)."
+    )
 
 
 @dataclass
@@ -49,12 +59,7 @@ class Doubts(Shown):
         """Warn of fewer reference samples than the procedure draws responses."""
         samples, procedure = shaped.batch.calibration.store.samples, monitor.procedure
         if procedure is not None and samples < procedure.draws:
-            self._warn(
-                "samples",
-                f"K = {samples} reference samples per prompt are fewer than the "
-                f"{procedure.draws} responses that {procedure.spec} draws: the quantiles that "
-                f"decide are not resolved. Calibrate with {4 * procedure.draws} or more.",
-            )
+            self._warn("samples", few_samples(samples, procedure))
 
     def _range(self, shaped: Shaped) -> None:
         """Warn of rewards that all lie on one side of the reference's."""

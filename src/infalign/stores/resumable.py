@@ -123,7 +123,8 @@ class ResumableTable(Shown):
     def files(self) -> list[Path]:
         """The finished table, or the parts that are stored, in the order in which they were
         written."""
-        return [self.path] if self.finished() else list(self._parts())
+        there = self.path in self.manifest and self.path.exists()
+        return [self.path] if there else list(self._parts())
 
     def origin(self) -> Origin | None:
         """What the stored rows come from; None if there are none. Of parts, only what they have in
