@@ -288,3 +288,21 @@ def test_provenance_names_the_file_of_every_function(tmp_path, monkeypatch, capl
         "evaluate.answers": beside_it,
     }
     assert f"python:own_score:f is loaded from {beside_it}." in caplog.messages
+
+
+@pytest.mark.parametrize(
+    ("limit", "evidence", "said"),
+    [(1, True, "no difference"), (6, True, "14 points or more"), (40, True, ""), (6, False, "")],
+)
+def test_too_few_test_prompts_to_compare_policies_are_said(tmp_path, caplog, limit, evidence, said):
+    own = {"prompts": {"limit": limit}, "samples": 32}
+    run = Run(
+        parse_config(changed(BASE, {"evaluate": own, "evidence": evidence})), tmp_path / "run"
+    )
+    with caplog.at_level(logging.WARNING, "infalign"):
+        check([c for c in checks_of(run) if c.name in POWER])
+    warned = [r.getMessage() for r in caplog.records if "test prompts with 32" in r.getMessage()]
+    assert len(warned) == bool(said) and all(said in w and "infalign plan" in w for w in warned)
+
+
+POWER = "training prompts", "test prompts", "comparison", "power of the comparison"

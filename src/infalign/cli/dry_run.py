@@ -139,11 +139,11 @@ def _print_basis(screen: Console, dry: "Dry", speed: "Speed") -> None:
     """What the figures are estimated from, and what cannot be known."""
     rate = 1 / speed.generating
     screen.print(
-        f"Measured on {speed.device}: {speed.responses} responses of at most {speed.length} tokens "
-        f"at once; {_rate(rate)} written, {_rate(1 / speed.scoring)} scored"
+        f"Measured on {speed.device}, {speed.responses} responses of at most {speed.length} tokens "
+        f"at once. Responses per second: {_rate(rate)} generated, {_rate(1 / speed.scoring)} scored"
         + (f", {_rate(1 / speed.reading)} read" if speed.reading else "")
-        + (f" and {_rate(1 / speed.learning)} trained on" if speed.learning else "")
-        + f" per second; {duration(speed.loading)} to load."
+        + (f", {_rate(1 / speed.learning)} trained on" if speed.learning else "")
+        + f". Loading took {duration(speed.loading)}."
     )
     length = speed.longest if speed.tokens is None else speed.tokens
     notes = [

@@ -1,5 +1,6 @@
 """Everything that can be known of a run before its first generation, in the order of its cost."""
 
+import logging
 import shutil
 from collections.abc import Callable, Iterator
 from functools import cache, partial
@@ -9,6 +10,7 @@ from rich.filesize import decimal
 from infalign.calibration.choice import ECDF
 from infalign.config import Config
 from infalign.errors import ConfigError, DataError
+from infalign.evaluation.power import detectable
 from infalign.methods import METHODS, Budget, budget
 from infalign.models.fingerprints import judge_parts
 from infalign.models.inspection import (
@@ -24,6 +26,14 @@ from .folder import Run
 from .workload import parameters_of, room, workloads
 
 __all__ = ["Check", "check", "checks_of"]
+
+LOG = logging.getLogger(__name__)
+
+COARSE = 0.06
+"""Difference in win rate from which on a comparison that shows only larger ones is warned of."""
+
+USUAL_KL = 0.5
+"""KL that the power is computed for if a run states β instead."""
 
 RANKS = ("auto", ECDF)
 """Calibrators that may rank a reward among its own prompt's samples."""
@@ -50,6 +60,9 @@ def checks_of(run: Run, *, trained: bool = True) -> list[Check]:
         Check("number of prompts", partial(_enough_prompts, run), ("training prompts",)),
         Check("comparison", lambda: run.comparison, ("test prompts",)),
     ]
+    if trained and config.evidence:
+        power = Check("power of the comparison", partial(_say_power, run), ("comparison",))
+        prompts.append(power)
     options = [Check("trainer options", partial(_trainer_options, config))] if trained else []
     models = [
         *_models(run, trained),
@@ -107,6 +120,26 @@ def _enough_prompts(run: Run) -> None:
             f"Training needs at least {needed} prompts{why}; there are {trained} ({given} "
             f"less a share of {train.validation:g} for validation). Give more prompts, or a "
             "smaller `train.batch_size` or `train.validation`."
+        )
+
+
+def _say_power(run: Run) -> None:
+    """Warn if the test prompts are too few to see differences between policies."""
+    prompts, samples = len(run.test_prompts), run.config.evaluate.samples
+    least = 1.0
+    if prompts > 1:
+        least = detectable(
+            run.procedure, prompts, samples, kl=run.config.kl or USUAL_KL, against=run.against
+        )
+    if least > COARSE:
+        shown = f"differences of {100 * least:.0f} points or more" if least < 1 else "no difference"
+        LOG.warning(
+            "%d test prompts with %d samples each show %s between policies, at best. Raise "
+            "`prompts.test_fraction`, or name more prompts with `evaluate.prompts`; `infalign "
+            "plan` says how many a difference needs.",
+            prompts,
+            samples,
+            shown,
         )
 
 
