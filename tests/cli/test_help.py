@@ -16,7 +16,7 @@ from walked import commands
 import infalign
 from infalign import DataError
 from infalign.cli.app import app
-from infalign.cli.commands import COMMANDS, application
+from infalign.cli.commands import COMMANDS, GROUPS, application
 from infalign.cli.usage import Command
 from infalign.errors import ArgumentError
 from infalign.stores import StoreWriter
@@ -120,6 +120,15 @@ def test_an_example_runs(cli, tmp_path, monkeypatch, name):
 
 def test_every_command_names_its_options_in_errors():
     assert {n for n, c in commands().items() if not isinstance(c, Command)} == set()
+
+
+def test_the_help_on_all_commands_shows_where_to_start(cli, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    _, out, _ = cli("--help")
+    words = ("─ Start", "│ demo", "│ init", "│ run", "─ More", "│ store")
+    places = [out.index(f"{word} ") for word in words]
+    assert places == sorted(places)
+    assert {name for names in GROUPS.values() for name in names} <= COMMANDS.keys()
 
 
 def test_the_version_is_the_packages():

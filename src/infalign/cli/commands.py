@@ -183,6 +183,20 @@ COMMANDS: dict[str, tuple[Add, str]] = {
 """Each command, and the first paragraph of its help."""
 
 
+GROUPS = {
+    "Start": ("demo", "init", "run"),
+    "The stages of a run": ("calibrate", "train", "evaluate", "report"),
+    "Choose and plan": ("design", "explore", "list", "plan"),
+}
+"""The groups in which the help shows the commands; the others come last."""
+
+OTHERS = "More"
+
+
+def _group(command: str) -> str:
+    return next((group for group, names in GROUPS.items() if command in names), OTHERS)
+
+
 def application(arguments: Sequence[str] | None = None) -> typer.Typer:
     """The application with the commands that `arguments` need; with all of them by default.
 
@@ -199,6 +213,11 @@ def application(arguments: Sequence[str] | None = None) -> typer.Typer:
     else:
         for add, _ in COMMANDS.values():
             add(app)
+    for command in app.registered_commands:
+        own = command.name or getattr(command.callback, "__name__", "")
+        command.rich_help_panel = _group(own)
+    for group in app.registered_groups:
+        group.rich_help_panel = _group(str(group.name))
     return app
 
 

@@ -32,14 +32,14 @@ def dry_run(config: Config, out: Path, until: str, seconds: float) -> None:
     """Check a run, measure its models, and print what its stages cost."""
     from infalign.pipeline.dry import dry_run
 
-    _dry(dry_run, config, out, until=until, seconds=seconds)
+    _dry(out, dry_run, config, out, until=until, seconds=seconds)
 
 
 def dry_comparison(comparison: "Comparison", out: Path, seconds: float) -> None:
     """Check a comparison, measure its reference, and print what it costs."""
     from infalign.pipeline.dry_models import dry_comparison
 
-    _dry(dry_comparison, comparison, out, seconds=seconds)
+    _dry(out, dry_comparison, comparison, out, seconds=seconds)
 
 
 def dry_campaign(
@@ -48,24 +48,24 @@ def dry_campaign(
     """Check a red team, measure its policy, and print what it costs."""
     from infalign.pipeline.dry_models import dry_campaign
 
-    _dry(dry_campaign, campaign, prompts, out, seconds=seconds)
+    _dry(out, dry_campaign, campaign, prompts, out, seconds=seconds)
 
 
 def dry_decoding(decoding: "DecodingWork", seconds: float) -> None:
     """Check the decoding of prompts, measure its policy, and print what it costs."""
     from infalign.pipeline.dry_models import dry_decoding
 
-    _dry(dry_decoding, decoding, seconds=seconds)
+    _dry(None, dry_decoding, decoding, seconds=seconds)
 
 
-def _dry(dry: Callable[..., "Dry"], *what: Any, **settings: Any) -> None:
+def _dry(out: Path | None, dry: Callable[..., "Dry"], *what: Any, **settings: Any) -> None:
     quiet_libraries()
     with progress() as report:
         made = dry(*what, **settings, report=report)
-    _print(made)
+    _print(made, out)
 
 
-def _print(dry: "Dry") -> None:
+def _print(dry: "Dry", out: Path | None) -> None:
     screen = console()
     screen.print(f"{len(dry.checks)} checks passed: {', '.join(dry.checks)}.")
     for line in dry.plan:
@@ -81,7 +81,8 @@ def _print(dry: "Dry") -> None:
         if dry.room.passing
         else f"Disk: at least {decimal(dry.room.results)}."
     )
-    screen.print("Nothing was written. The same command without --dry-run does it.")
+    where = "" if out is None else f", in {out}"
+    screen.print(f"Nothing was written. The same command without --dry-run does it{where}.")
 
 
 def _print_work(screen: Console, works: "Sequence[Workload]") -> None:

@@ -39,12 +39,14 @@ def compare_policies(comparison: Comparison, folder: Path, report: Report | None
     """
     folder = Path(folder)
     require_comparison(folder)
+    report = report or (lambda what, done, total: None)
     with storage.locked(folder):
+        report("checks", 0, 1)
         manifest = Manifest(folder / FOLDER)
         inspect_models(comparison)
         origins = identify(comparison, manifest)
         storage.sweep(folder)
-        report = report or (lambda what, done, total: None)
+        report("checks", 1, 1)
         measured = measure(comparison, manifest, report, origins)
         results = summarize(measured, {})
         path = measured.folder / "results.json"

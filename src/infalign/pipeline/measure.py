@@ -281,4 +281,5 @@ def _device(here: bool) -> str:
         return "the model's server or engine"
     if torch.cuda.is_available():
         return torch.cuda.get_device_name()
-    return f"the CPU, with {torch.get_num_threads()} threads"
+    threads = torch.get_num_threads()
+    return f"the CPU, with {threads} thread{'s' * (threads != 1)}"

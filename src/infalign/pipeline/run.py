@@ -61,8 +61,10 @@ def _run(config: Config, folder: Path, until: str, report: stages.Report, begin:
         adopt(folder, config)
 
         def ready(new: Run) -> None:
+            report("checks", 0, 1)
             check(checks_of(new, trained=trained))
             plans = plan_of(new, until)
+            report("checks", 1, 1)
             if lines := changes(plans):
                 LOG.info("In %s:\n  %s", folder, "\n  ".join(lines))
             begin(wanted, tasks_of(new, wanted, {p.name for p in plans if p.state == "reused"}))
