@@ -215,7 +215,7 @@ def application(arguments: Sequence[str] | None = None) -> typer.Typer:
             add(app)
     for command in app.registered_commands:
         own = command.name or getattr(command.callback, "__name__", "")
-        command.rich_help_panel = _group(own)
+        command.rich_help_panel = _group(str(own))
     for group in app.registered_groups:
         group.rich_help_panel = _group(str(group.name))
     return app

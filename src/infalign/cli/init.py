@@ -1,8 +1,10 @@
 """`infalign init`: a commented configuration for what is here, and a reward function to edit."""
 
+import logging
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
@@ -41,6 +43,9 @@ LARGER = (0.6, 0.7, 0.8, 0.9)
 
 ENOUGH = 32
 """Held-out prompts from which policies can be compared at all."""
+
+NOTES = logging.getLogger("infalign.prompts")
+"""The logger that says how prompts were read."""
 
 LARGE = 5e8
 """Size of a model's weights above which adapters are trained, in bytes."""
@@ -238,7 +243,8 @@ def _divided(source: dict[str, Any], folder: Path) -> tuple[dict[str, Any], RunP
         config._folder = folder.resolve()
         read = run_prompts(config)
         try:
-            usable = bool(read.train and read.test)
+            with _quiet(NOTES):
+                usable = bool(read.train and read.test)
         except DataError as error:
             last = error
             if "prompts.test_fraction" not in str(error):
@@ -251,6 +257,17 @@ def _divided(source: dict[str, Any], folder: Path) -> tuple[dict[str, Any], RunP
     if not divided:
         raise last or DataError("There are no prompts.")
     return divided[-1]
+
+
+@contextmanager
+def _quiet(log: logging.Logger) -> Iterator[None]:
+    """Without the notes of a logger: the prompts are read once for each share."""
+    level = log.level
+    log.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
 
 
 def _require_by_rank(spec: str) -> None:
