@@ -1,7 +1,9 @@
 """On-policy training of a policy whose responses can be listed: what is logged, judged, stopped."""
 
 import json
+import sys
 import warnings
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -201,14 +203,28 @@ def test_the_log_grows_with_every_step_and_each_step_is_said_in_a_line(reference
     assert all("KL " in line and " nats" in line for line in said)
 
 
-def test_a_tracker_gets_every_step(reference, tmp_path, monkeypatch):
-    rows = []
+def test_a_tracker_gets_every_step_in_a_run_with_a_name(reference, tmp_path, monkeypatch, capsys):
+    rows, names, ended = [], [], []
 
     class Recorder(TrainerCallback):
+        def on_train_begin(self, args, state, control, **kwargs):
+            names.extend([args.project, args.run_name])
+            print("See the dashboard.")  # as trackers do
+
+        def on_train_end(self, args, state, control, **kwargs):
+            monkeypatch.setitem(sys.modules, "trackio", SimpleNamespace(finish=finish))
+
         def on_log(self, args, state, control, logs=None, **kwargs):
             rows.append((state.global_step, dict(logs)))
+
+    def finish():
+        ended.append("trackio")
+        raise RuntimeError("Call trackio.init() before trackio.finish().")  # it is installed only
 
     known = integration_utils.INTEGRATION_TO_CALLBACK
     monkeypatch.setitem(known, "recorder", Recorder)
     train(reference, tmp_path / "out", steps=2, save_steps=2, report_to=["recorder"])
     assert [step for step, logs in rows if "infalign/quantile" in logs] == [1, 2]
+    assert names == ["infalign", (tmp_path / "out").as_posix()] and ended == ["trackio"]
+    shown = capsys.readouterr()
+    assert not shown.out and "See the dashboard." in shown.err

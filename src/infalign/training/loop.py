@@ -5,6 +5,7 @@ import re
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import redirect_stdout, suppress
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,9 @@ CHECKPOINT = "checkpoint-"
 METRICS, DONE = "metrics.jsonl", "done.json"
 """The log of a training, and its last file."""
 
+UNNAMED = "huggingface"
+"""The project of transformers' trackers that was not named."""
+
 TIMES = re.compile("step_time$|_runtime$|_per_second$")
 """Metrics that measure the wall clock."""
 
@@ -79,8 +83,10 @@ def finish(trainer: Trainer, out: Path, stage: Stage) -> None:
     trainer.add_callback(Checkpoints(out, stage))
     trainer.add_callback(StepLog(out / METRICS))
     _name_failed_saves(trainer, out)
+    _name_run(trainer, out)
     try:
-        trainer.train(resume_from_checkpoint=last_checkpoint(out, stage))
+        with redirect_stdout(sys.stderr):  # trackers print there
+            trainer.train(resume_from_checkpoint=last_checkpoint(out, stage))
     finally:
         _end_runs()
     with stage.recording(out / METRICS):
@@ -98,12 +104,21 @@ def trackers(train: Training) -> tuple[str, ...]:
     return (stated,) if isinstance(stated, str) else stated
 
 
+def _name_run(trainer: Trainer, out: Path) -> None:
+    """Name project and run in trackers, so that methods can be told apart."""
+    if not trainer.args.run_name:
+        trainer.args.run_name = out.as_posix()
+    if trainer.args.project == UNNAMED:
+        trainer.args.project = "infalign"
+
+
 def _end_runs() -> None:
     """End the runs of trackers that would go on in the next training of this process."""
     for name in ("wandb", "trackio"):
         module: Any = sys.modules.get(name)
         if module is not None:
-            module.finish()
+            with suppress(RuntimeError):  # trackio's, where its run has ended already
+                module.finish()
 
 
 def is_done(out: Path, stage: Stage) -> bool:
