@@ -32,7 +32,8 @@ def test_one_command_compares_policies_and_writes_a_page(cli, folder):
         assert words in out
     assert "evaluate reference" in err and "evaluate reference" not in out
     page = (folder / "report.html").read_text()
-    assert "Compared under best-of-2" in page and "<script" not in page
+    assert "decoded with best-of-2" in page and "Report of a comparison" in page
+    assert "--out NEW" in page and "responses written" in page
     assert (folder / "plots" / "by_n.png").exists()
 
 

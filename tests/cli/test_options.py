@@ -509,6 +509,7 @@ def outcome(template, tmp_path, monkeypatch, capsys):
     replace("infalign.cli.evaluate.print_results")
     replace("infalign.comparison.run.compare_policies")
     replace("infalign.reports.page.build_report")
+    replace("infalign.pipeline.bill.origin_of_comparison")
     replace("infalign.cli.plan._pilot", lambda *a: Components(0.01, 0.0, 0.01, 9, 9, 9))
     replace("infalign.models.samplers.load_sampler", lambda *a, **k: FakeSampler())
     replace("infalign.models.rewards.load_reward", lambda *a, **k: score)

@@ -51,7 +51,20 @@ def test_the_report_loads_nothing_and_escapes_what_models_write(quick_demo):
     folder, _, _ = quick_demo
     page = (folder / "report.html").read_text()
     assert not re.search(r"""(?:src|href)\s*=\s*["']?https?:""", page)
-    assert "<script" not in page
+    assert page.count("<script>") == 1 and "script-src 'sha256-" in page
+
+
+def test_the_report_says_what_the_run_cost_and_when(quick_demo):
+    folder, _, _ = quick_demo
+    page = (folder / "report.html").read_text()
+    assert re.search(r"Report of a run · \d{4}-\d\d-\d\d \d\d:\d\d UTC", page)
+    results = json.loads((folder / "evaluation" / "results.json").read_text())
+    rows = [pq.read_table(p) for p in (folder / "evaluation").glob("*.parquet")]
+    written, tokens = sum(map(len, rows)), sum(sum(r["tokens"].to_pylist()) for r in rows)
+    cells = re.findall(r'<td role="cell" data-label="[^"]*"><span>([^<]*)</span>', page)
+    at = cells.index(f"{written:,}")
+    assert cells[at + 1] == f"{tokens:,}" and re.fullmatch(r"[\d.]+ \w+", cells[at + 2])
+    assert results["landing"].keys() == {"rloo", "rlhf"}
 
 
 def test_the_demo_page_shows_what_a_run_printed(quick_demo, tmp_path):

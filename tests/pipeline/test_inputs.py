@@ -145,7 +145,7 @@ def counting(monkeypatch):
         counts.designed += 1
         return true_design(*arguments, **options)
 
-    def summarize(run, measured):
+    def summarize(run, measured, selected):
         counts.summarized += 1
         return {"trained": {m: run.attempt(m).name for m in run.config.methods}}
 
@@ -154,7 +154,8 @@ def counting(monkeypatch):
     monkeypatch.setattr("infalign.training.policy.train_policy", train)
     monkeypatch.setattr(stages, "training_design", design)
     monkeypatch.setattr(stages, "summarize_run", summarize)
-    monkeypatch.setattr("infalign.reports.page.build_report", lambda folder: None)
+    monkeypatch.setattr("infalign.pipeline.run.origin_of", lambda run, command: None)
+    monkeypatch.setattr("infalign.reports.page.build_report", lambda folder, origin: None)
     return counts
 
 

@@ -10,12 +10,15 @@ import hostile
 import pytest
 from matplotlib.text import Text
 from test_reports import results
+from test_responses import rows
 from test_tables import printed
 
 from infalign._check import visible
 from infalign.cli.show import Form, print_results
 from infalign.reports import drawing, plots
+from infalign.reports.origin import Cost, Origin
 from infalign.reports.page import render
+from infalign.reports.responses import MOST_BYTES, _fitted
 from infalign.reports.tables import latex, markdown
 
 every_text = pytest.mark.parametrize("text", hostile.TEXTS.values(), ids=hostile.TEXTS)
@@ -34,6 +37,7 @@ def named(text):
         example["prompt"] = text
         for response in example["responses"]:
             response |= {"label": text, "text": text}
+    values["decisions"] = [d | {"reward": "reward"} for d in values["decisions"][::2]]
     return values
 
 
@@ -94,16 +98,31 @@ class Texts(HTMLParser):
         self.text += data
 
 
+def hostile_page(text, prompts=1):
+    """A page in which every name and every text is `text`."""
+    stored = text.encode("utf-8", "backslashreplace").decode()  # Parquet holds no half pairs
+    table = rows(prompts, text=stored)
+    names = [name.replace("gold", stored) for name in table.column_names]
+    return render(
+        named(text),
+        provenance={"name": text, text: "y"},
+        config=text,
+        origin=Origin(text, text, [Cost(text, 1, 2, 3.0)]),
+        responses=_fitted(table.rename_columns(names), MOST_BYTES),
+        files=[(text.encode("utf-8", "replace").decode(), text)],
+    )
+
+
 def test_the_page_shows_every_text_and_runs_none():
-    plain = Texts(render(named("x"), {}, {}))
+    plain = Texts(hostile_page("x"))
     for text in hostile.TEXTS.values():
-        page = render(named(text), {"name": text, text: "y"}, {})
+        page = hostile_page(text)
         seen = Texts(page)
         assert hostile.steering(page) == []
         assert visible(text, "\n\t") in seen.text
-        assert set(seen.tags) - set(plain.tags) <= {"table", "tbody", "tr", "th", "td", "details"}
+        assert seen.tags == plain.tags and set(seen.attributes) == set(plain.attributes)
         assert not {name for name in seen.attributes if name.startswith("on")}
-        assert "script" not in seen.tags and "https://" not in page
+        assert "https://" not in page
 
 
 FIGURES = ("$x$ a_$b", r"$\frac{ \x1b[31m \ud83d \u202e 日本 \n", "n" * 300)

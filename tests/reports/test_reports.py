@@ -2,17 +2,22 @@
 
 import base64
 import copy
+import hashlib
 import json
+import re
 from html.parser import HTMLParser
 
 import matplotlib
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from infalign import DataError
 from infalign.manifest import Manifest
 from infalign.reports import drawing, plots
-from infalign.reports.page import build_report, caution, outcome, render, verdict
+from infalign.reports.origin import Cost, Origin
+from infalign.reports.page import build_report, render
+from infalign.reports.tables import tables
 
 HOSTILE = "<script>alert(1)</script>"
 WORST, SAMPLING = "worst-of-n:4", "sampling"
@@ -33,6 +38,7 @@ def policy(method, label, transform, kl, win_rate, sampled):
         "mean_reward": 0.41,
         "win_rates": {SAMPLING: estimate(sampled, 0.016), WORST: estimate(win_rate, 0.018)},
         "length_controlled": {SAMPLING: estimate(0.575, 0.02), WORST: None},
+        "model": f"train/{method}/model",
         "judge": {
             "win_rate": estimate(0.645, 0.1),
             "position_bias": estimate(0.075, 0.05),
@@ -43,6 +49,16 @@ def policy(method, label, transform, kl, win_rate, sampled):
         "gold": {"gold": {SAMPLING: estimate(0.61, 0.02), WORST: estimate(0.555, 0.02)}},
         "theory": {SAMPLING: 0.752, WORST: 0.943},
         "frontier": {SAMPLING: 0.774, WORST: 0.951},
+    }
+
+
+def decision(procedure, reward, best, differences):
+    return {
+        "procedure": procedure,
+        "reward": reward,
+        "policy": best,
+        "untrained": 0.5,
+        "differences": [{"policy": p, **estimate(*d)} for p, d in differences.items()],
     }
 
 
@@ -95,16 +111,26 @@ def results():
             "optimal": [1.0] * 20,
         },
         "training": {"rloo": record},
+        "decisions": [
+            decision(WORST, "reward", "rloo", {"rlhf": (0.082, 0.021)}),
+            decision(WORST, "gold", "rloo", {"rlhf": (0.05, 0.02)}),
+            decision(SAMPLING, "reward", "rlhf", {"rloo": (0.039, 0.016)}),
+            decision(SAMPLING, "gold", "rlhf", {"rloo": (0.01, 0.02)}),
+        ],
+        "landing": {"rloo": {"alpha": 0.63, "kl": 0.502, "target": 0.5, "tried": [[1.0, 1.3]]}},
         "examples": [
             {
                 "prompt_id": str(i),
                 "prompt": f"Prompt {i} & {HOSTILE}",
+                "rank": rank,
+                "gain": 0.25,
                 "responses": [
                     dict(zip(("policy", "label", "text", "quantile"), reply, strict=True))
+                    | {"win_rate": None, "quantiles": [0.1, 0.9]}
                     for reply in replies
                 ],
             }
-            for i in range(6)
+            for i, rank in enumerate((0.9, 0.5, 0.1))
         ],
         "by_n": {
             family: {
@@ -128,15 +154,22 @@ METHODS = ("rloo", "rlhf", *(f"m{i}" for i in range(7)))
 def build(tmp_path):
     """Writes results (and provenance) into a run folder and returns the page built from them."""
 
-    def run(values, provenance=None):
-        (tmp_path / "evaluation").mkdir(exist_ok=True)
-        for name, content in (("evaluation/results.json", values), ("provenance.json", provenance)):
+    def run(values, provenance=None, *, config=None, origin=None, rows=None):
+        (tmp_path / "evaluation" / "selected").mkdir(parents=True, exist_ok=True)
+        for name, content in (
+            ("evaluation/results.json", json.dumps(values)),
+            ("provenance.json", provenance and json.dumps(provenance)),
+            ("config.yaml", config),
+        ):
             if content is not None:
-                with Manifest((tmp_path / name).parent).recording(
-                    tmp_path / name, stage="evaluate"
-                ):
-                    (tmp_path / name).write_text(json.dumps(content))
-        page = build_report(tmp_path)
+                path = tmp_path / name
+                with Manifest(path.parent).recording(path, stage="evaluate"):
+                    path.write_text(content)
+        if rows is not None:
+            path = tmp_path / "evaluation" / "selected" / "responses.parquet"
+            with Manifest(tmp_path / "evaluation").recording(path, stage="evaluate"):
+                pq.write_table(rows, path)
+        page = build_report(tmp_path, origin)
         assert page == tmp_path / "report.html"
         return page.read_text(encoding="utf-8")
 
@@ -159,129 +192,86 @@ class Page(HTMLParser):
         self.text.append(data)
 
 
-def test_the_page_loads_and_runs_nothing(build):
+def test_the_page_loads_nothing_and_runs_its_one_script_only(build):
     html = build(results())
     tags = Page(html).tags
-    assert not {"script", "iframe", "object", "embed", "form"} & {tag for tag, _ in tags}
+    assert not {"iframe", "object", "embed", "img"} & {tag for tag, _ in tags}
+    kinds = [attributes.get("type", "script") for tag, attributes in tags if tag == "script"]
+    assert sorted(kinds) == ["application/json"] * 3 + ["script"]
     for tag, attributes in tags:
-        assert not [name for name in attributes if name.startswith("on")], tag
+        assert not [name for name in attributes if name.startswith("on") or name == "style"], tag
         for name in ("src", "href", "srcset", "action", "data"):
-            assert attributes.get(name, "data:").startswith(("data:", "#")), (tag, attributes)
-    assert "http://" not in html and "https://" not in html
-    assert "@import" not in html and "url(" not in html
-    assert "default-src &#39;none&#39;" in html or "default-src 'none'" in html
+            value = attributes.get(name, "data:")
+            assert value.startswith(("data:", "#", "evaluation/", "plots/")), (tag, attributes)
+    assert "http://" not in html.replace("http://www.w3.org/2000/svg", "")
+    assert "https://" not in html and "@import" not in html
+    (policy,) = (attributes["content"] for tag, attributes in tags if "http-equiv" in attributes)
+    assert policy.startswith("default-src 'none'; img-src data:;") and "unsafe" not in policy
+    script = html.rpartition("<script>")[2].partition("</script>")[0]
+    checksum = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert f"script-src 'sha256-{checksum}'" in policy
+    assert not re.search(r"innerHTML|outerHTML|insertAdjacent|document\.write|eval\(", script)
 
 
-def test_every_plot_is_in_the_page_with_alt_text_and_beside_it_as_png(build, tmp_path):
-    images = [attributes for tag, attributes in Page(build(results())).tags if tag == "img"]
-    assert len(images) == len(plots.FIGURES)
-    for attributes in images:
-        assert len(attributes["alt"]) > 40
-        kind, data = attributes["src"].split(",")
-        assert kind == "data:image/svg+xml;base64"
-        assert b"<svg" in base64.b64decode(data)
+def test_every_figure_is_in_the_page_and_beside_it_as_png(build, tmp_path):
+    html = build(results())
     for name in plots.FIGURES:
+        assert f'data-figure="{name}"' in html
         assert (tmp_path / "plots" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
     assert not [path for path in tmp_path.rglob("*") if path.name.endswith(".part")]
 
 
-def test_generated_text_is_escaped(build):
-    html = build(results(), {"note": HOSTILE})
+def test_generated_text_is_escaped():
+    html = render(results(), provenance={"note": HOSTILE})
     assert HOSTILE not in html
-    assert html.count("&lt;script&gt;alert(1)&lt;/script&gt;") == 6 + 6 + 1
+    assert html.count("&lt;script&gt;alert(1)&lt;/script&gt;") == 1  # the provenance
+    assert html.count("\\u003cscript>alert(1)\\u003c/script>") == 3 + 3  # prompts and responses
     assert HOSTILE in Page(html).text
 
 
-def test_text_cut_inside_a_character_does_not_stop_the_report(build):
+def test_text_cut_inside_a_character_does_not_stop_the_report():
     values = results()
     values["examples"][0]["prompt"] = "half a pair \ud83d here"
-    assert "half a pair \\ud83d here" in build(values)
+    assert "half a pair \\\\ud83d here" in render(values)
 
 
-def test_the_tables_hold_the_numbers(build):
-    text = Page(build(results(), {"seed": 7, "model": {"sha": "abc123"}})).text
-    for value in (
-        "0.492",
-        "0.472 to 0.512",
-        "61.0 %",
-        "70.2 %",
-        "91.2 %",
-        "89.4 to 93.0",
-        "95.1 %",
+def test_the_tables_hold_the_cells_of_the_terminal():
+    text = Page(render(results(), provenance={"seed": 7, "model": {"sha": "abc123"}})).text
+    shown = re.sub(r"\s", "", text)
+    for table in tables(results(), theory=True):
+        for cell in (*table.head, *(cell for row in table.rows for cell in row), *table.notes):
+            assert re.sub(r"\s", "", cell) in shown, cell
+    for words in ("in theory", "94.3", "model.sha", "abc123", "a better reward", "3.1 %"):
+        assert words in text
+
+
+def test_the_page_says_where_it_comes_from_and_what_it_cost():
+    costs = [Cost("calibrate", 1000, 20_000, 90.0), Cost("evaluate", 500, None, 5400.0)]
+    origin = Origin("infalign run 'my config.yaml' --out NEW", "2026-11-28 00:31 UTC", costs)
+    text = Page(render(results(), config="model: a # <b>\n", origin=origin)).text
+    for words in (
+        "infalign run 'my config.yaml' --out NEW",
+        "2026-11-28 00:31 UTC",
+        "1,500 responses, 20,000 tokens, 1.52 hours",
+        "1.5 minutes",
+        "model: a # <b>",
     ):
-        assert value in text
-    for value in ("+8.2", "6.1 to 10.3", "−3.9", "−5.5 to −2.3", "wins more", "wins less"):
-        assert value in text
-    for value in ("By gold", "55.5 %", "53.5 to 57.5", "a better reward", "57.5 %"):
-        assert value in text
-    for value in ("a judge compared", "64.5 %", "7.5 %", "81.5 %", "126", "2 without verdict"):
-        assert value in text
-    for value in ("24.0 tokens", "0.41", "3.1 %", "model.sha abc123", "seed 7"):
-        assert value in text
-    assert "(empty response)" in text and "2 more" in text
+        assert words in text
+    assert "Reproduce" not in render(results()) and "What it cost" not in render(results())
 
 
-def test_a_page_without_provenance_has_no_section_for_it(build):
-    assert "Provenance" not in build(results())
+def test_files_are_linked_if_they_are_there(build, tmp_path):
+    (tmp_path / "evaluation").mkdir()
+    (tmp_path / "evaluation" / "rlhf.parquet").write_bytes(b"")
+    html = build(results())
+    assert 'href="evaluation/rlhf.parquet"' in html and "rloo.parquet" not in html
+    assert 'href="plots/by_n.png"' in html and "config.yaml" not in html
+    odd = render(results(), files=[("evaluation/a #1 ü.parquet", "samples")])
+    assert 'href="evaluation/a%20%231%20%C3%BC.parquet"' in odd
 
 
-@pytest.mark.parametrize("evidence", [True, False])
-def test_only_a_quick_run_warns_that_it_is_not_evidence(build, evidence):
-    text = Page(build(results() | {"evidence": evidence})).text
-    assert ("not evidence" in text) is not evidence
-    assert ("Quick run: these numbers are not evidence." in text) is not evidence
-
-
-def test_a_win_is_worded_as_one():
-    assert verdict(results()) == (
-        "Decoded with worst-of-4, InfAlign-CTRL beats the reference in 91.2 % of comparisons, "
-        "and Plain RLHF does so in 83.0 %, at about the same KL. The difference is 8.2 points "
-        "(95 % interval 6.1 to 10.3)."
-    )
-
-
-def test_an_interval_that_holds_zero_shows_no_difference():
-    values = results()
-    values["differences"][0] |= {"value": 0.004, "low": -0.01, "high": 0.018}
-    assert "InfAlign-CTRL and Plain RLHF do not differ significantly." in verdict(values)
-    assert "The difference is 0.4 points (95 % interval −1.0 to 1.8)." in verdict(values)
-    values["differences"][0] |= {"low": None, "high": None}
-    assert verdict(values).endswith("There are too few prompts for an interval of the difference.")
-
-
-def test_a_loss_is_called_one(build):
-    values = results()
-    values["differences"][0] |= {"value": -0.03, "low": -0.05, "high": -0.01}
-    assert verdict(values) == (
-        "Decoded with worst-of-4, InfAlign-CTRL wins less than Plain RLHF. InfAlign-CTRL beats the "
-        "reference in 91.2 % of comparisons, and Plain RLHF does so in 83.0 %, at about the same "
-        "KL. The difference is −3.0 points (95 % interval −5.0 to −1.0)."
-    )
-
-
-def test_a_single_policy_is_held_against_the_reference(build):
-    values = results()
-    values["policies"], values["differences"] = values["policies"][:1], []
-    assert verdict(values).endswith("more than the 50 % of the reference against itself.")
-    values["policies"][0]["win_rates"][WORST] = estimate(0.51, 0.02)
-    assert verdict(values).endswith("so the difference is not significant.")
-    assert "Plain RLHF" not in build(values)
-
-
-def test_policies_at_different_kls_come_with_a_caution(build):
-    values = results()
-    assert caution(values) is None
-    values["policies"][1]["kl"] = estimate(0.7, 0.02)
-    assert "at 0.49 and 0.70 nats of KL" in verdict(values)
-    assert "ended at different KLs (0.49 and 0.70 nats)" in Page(build(values)).text
-
-
-@pytest.mark.parametrize(
-    "low, high, said",
-    [(0.1, 0.2, "more"), (-0.2, -0.1, "less"), (0.0, 0.1, "none"), (None, None, "unknown")],
-)
-def test_the_interval_decides_what_is_said(low, high, said):
-    assert outcome({"low": low, "high": high}) == said
+def test_a_page_without_provenance_has_no_section_for_it():
+    assert "Provenance" not in render(results())
 
 
 def test_results_of_another_schema_are_refused(build, tmp_path):
@@ -295,7 +285,7 @@ def test_results_of_another_schema_are_refused(build, tmp_path):
 def test_missing_and_incomplete_results_are_refused(build, tmp_path):
     with pytest.raises(DataError, match=r"results\.json does not exist"):
         build_report(tmp_path)
-    for part in ("policies", "model"):
+    for part in ("policies", "model", "decisions"):
         values = results()
         del values[part]
         with pytest.raises(DataError, match=f"is incomplete .*{part}.*Evaluate again"):
@@ -324,7 +314,7 @@ def test_results_without_checksums_are_refused(tmp_path):
 def test_plots_of_an_earlier_evaluation_do_not_stay(build, tmp_path):
     build(results())
     values = results() | {"training": {}}
-    assert "Faint lines" not in build(values)
+    assert "faint as recorded" not in build(values)
     assert sorted(path.stem for path in (tmp_path / "plots").iterdir()) == sorted(
         set(plots.FIGURES) - {"training"}
     )
@@ -356,7 +346,6 @@ def test_many_policies_without_intervals_and_other_procedures_still_draw(build):
         extra["kl"] |= {"stderr": None, "low": None, "high": None}
         extra["win_rates"][WORST] |= {"low": None, "high": None}
         values["policies"].append(extra)
-    values["frontier"] |= {"best-of-n:2": values["frontier"][WORST]}
     assert "Method $ number 6" in build(values)
 
 
@@ -378,44 +367,45 @@ def test_the_band_of_uniform_bins_covers_what_calibration_gives():
     assert abs(np.mean(inside) - 0.95) < 4 * error + 0.01  # whole counts in a normal band
 
 
-def test_the_page_says_how_quantiles_were_made_and_whether_samples_were_enough(build):
+def test_the_page_says_how_quantiles_were_made_and_whether_samples_were_enough():
     values = results()
     values["training"]["rloo"]["saturated"] = [1.0] * 5 + [0.25, None] * 10 + [0.15] * 10
-    page = Page(build(values))
+    page = Page(render(values))
     assert "pooled: <b>better</b> by 3.0 ± 0.4 %" in page.text  # as text, escaped
     assert "K = 64 is too few for worst-of-n:4" in page.text
     # The last twenty that were recorded.
     assert "InfAlign-CTRL 20.0 %" in page.text.replace("\u202f", " ").replace("\xa0", " ")
 
 
-def test_a_comparison_without_training_has_a_page_too(build):
+def test_a_comparison_without_training_has_a_page_too():
     values = results()
-    for part in ("target_kl", "calibration", "transform", "training", "minutes"):
+    for part in ("target_kl", "calibration", "transform", "training", "landing", "minutes"):
         del values[part]
     for policy in values["policies"]:
         del policy["theory"], policy["transform"]
     values["policies"][1] |= {"kl": None, "kl_efficiency": None, "frontier": None}
-    text = Page(build(values)).text
-    assert "Compared under worst-of-4" in text and "Target KL" not in text
-    assert "In theory" not in text and "at a KL that was not measured" in text
+    text = Page(render(values)).text
+    assert "Report of a comparison" in text and "target" not in text.partition("{")[0]
+    assert "in theory" not in text.partition("Results")[2].partition("{")[0].lower()
+    assert "at a KL that was not measured" in text
 
 
-def test_the_page_marks_extrapolated_win_rates_and_says_what_it_does_not_know(build):
-    assert "†" not in Page(build(results())).text
+def test_the_page_marks_extrapolated_win_rates_and_says_what_it_does_not_know():
+    assert "†" not in Page(render(results())).text
     values = results()
     more = {"longer": 0.01, "shorter": 0.98, "extrapolated": True, "warning": "…"}
     values["policies"][0]["length_controlled"][SAMPLING] |= more
     values["policies"][0]["kl_efficiency_interval"] = [0.524, 0.696]
     values["policies"][1] |= {"kl_efficiency": None, "kl_efficiency_note": "too few prompts"}
-    text = " ".join(Page(build(values)).text.replace("\xa0", " ").split())
-    assert "57.5 %†" in text.replace("\u202f", " ")
+    text = " ".join(Page(render(values)).text.replace("\xa0", " ").split())
+    assert "57.5 [55.5, 59.5]†" in text
     assert "† Extrapolated to equal length" in text and "plain sampling: 98 % shorter" in text
-    assert "52 to 70" in text and "too few prompts" in text
+    assert "[52, 70]" in text and "too few" in text
 
 
 def test_a_training_that_is_not_the_first_of_its_method_is_named():
     own = results()
     own["policies"][0]["trained"] = own["policies"][0]["method"]
-    assert "trained in train/" not in render(own, {}, {})
+    assert "trained in train/" not in render(own)
     own["policies"][0]["trained"] = "rloo-2"
-    assert render(own, {}, {}).count("trained in train/rloo-2") == 1
+    assert render(own).count("trained in train/rloo-2") == 1

@@ -115,7 +115,7 @@ def _seen(value: object) -> object:
     if isinstance(value, str):
         return visible(value, "\n\t")
     if isinstance(value, Mapping):
-        return {str(k): _seen(v) for k, v in value.items()}
+        return {visible(str(k), "\n\t"): _seen(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
         return [_seen(v) for v in value]
     return value

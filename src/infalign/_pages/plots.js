@@ -49,7 +49,7 @@ function spread(heights, gap, low, high) {
 
 // A plot in `host`. `draw(spec)` shows
 //   x, y: scales; xLabel, yLabel; description; cursorWord(x);
-//   curves: [{ key, label, points: [[x, y]…], at(x), strong }]; labels: "end" or "inside";
+//   curves: [{ key, label, points: [[x, y]…], at(x), strong }]; labels: "end", "inside" or "none";
 //   what `under` and `over` add; `under` may return boxes that labels keep clear of.
 // `onPick(x)` is called on clicks and on Enter.
 class Plot {
@@ -163,6 +163,7 @@ class Plot {
   tags(root, px, py, taken) {
     const { curves, labels, x, y } = this.spec, bottom = this.top + this.height;
     const named = curves.filter((c) => c.points.length > 1);
+    if (labels === "none") return;
     if (labels === "end") {
       const ends = named.map((c) => clamp(py(c.points.at(-1)[1]), this.top, bottom));
       const starts = named.map((c) => px(c.points.at(-1)[0]));

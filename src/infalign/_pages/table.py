@@ -1,5 +1,6 @@
 """Tables that sort by a click, and become cards where the page is narrow."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -8,6 +9,9 @@ from markupsafe import Markup
 from .document import environment, read
 
 __all__ = ["Column", "table"]
+
+INTERVAL = re.compile(r"([-+\d.%]+) (\[[-+\d., ]+\]†?)")
+"""A number with its interval."""
 
 COLORS = 6
 """Number of colors of policies, after which they repeat."""
@@ -30,6 +34,8 @@ def table(
     columns: Sequence[Column],
     rows: Sequence[Sequence[str]],
     policies: Sequence[str] = (),
+    *,
+    sortable: bool = True,
 ) -> Markup:
     """A table as markup; every cell is escaped.
 
@@ -37,12 +43,14 @@ def table(
     they can be sorted: no cell may be left empty for "as above".
 
     - `title`: what the table shows, for those who hear it.
+    - `sortable`: whether columns sort by the first number in their cells, or by words.
     - `policies`: names of policies in the order of their colors.
     """
     template = environment().from_string(read(__package__, "table.html"))
     return Markup(
         template.render(
             title=title,
+            sortable=sortable,
             columns=columns,
             rows=[list(zip(columns, row, strict=True)) for row in rows],
             marks={name: index % COLORS for index, name in enumerate(policies)},
@@ -53,5 +61,5 @@ def table(
 
 def _parts(cell: str) -> tuple[str, str]:
     """A value and its interval, which is empty if there is none."""
-    value, bracket, rest = cell.partition(" [")
-    return (value, f"[{rest}") if bracket and rest.endswith("]") else (cell, "")
+    matched = INTERVAL.fullmatch(cell)
+    return (matched[1], matched[2]) if matched else (cell, "")

@@ -2,8 +2,8 @@
 // second click reverses. Where tables are cards, a list of the columns takes the place of heads.
 
 function numberIn(text) {
-  const found = /[-−+]?\d+(\.\d+)?/.exec(text);
-  return found ? Number(found[0].replace("−", "-")) : NaN;
+  const found = /[-−+]?\d[\d,]*(\.\d+)?/.exec(text);
+  return found ? Number(found[0].replace("−", "-").replaceAll(",", "")) : NaN;
 }
 
 function sortRows(table, index, up) {

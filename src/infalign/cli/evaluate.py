@@ -31,7 +31,7 @@ from .plan import DIFFERENCE, KL, PILOT, print_plan
 from .progress import progress, quiet_libraries
 from .run import Out, Overrides, bring_up_to
 from .show import Form, print_results
-from .usage import named_values, others, refuse, refuse_of_dry_run
+from .usage import again, named_values, others, refuse, refuse_of_dry_run
 
 HELP = (
     "Compare policies with a reference under the procedures that decode them.\n\n"
@@ -214,6 +214,8 @@ def evaluate(
     from infalign.comparison.comparison import Comparison
     from infalign.comparison.run import compare_policies
     from infalign.config import EvaluationPrompts, SamplingSettings, read_section
+    from infalign.pipeline.bill import origin_of_comparison
+    from infalign.pipeline.costs import metered
     from infalign.prompts import load_prompts
     from infalign.reports.page import build_report
 
@@ -255,6 +257,7 @@ def evaluate(
         return
     quiet_libraries()
     with progress() as report:
-        compare_policies(comparison, out, report)
-        build_report(out)
+        with metered(out, "evaluate", report) as measured:
+            compare_policies(comparison, out, measured)
+        build_report(out, origin_of_comparison(out, comparison, again()))
     print_results(out, form)

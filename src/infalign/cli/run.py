@@ -13,7 +13,7 @@ from . import dry_run as dry_runs
 from .options import DryRun, Measure
 from .progress import board, quiet_libraries
 from .show import print_results
-from .usage import refuse_of_dry_run
+from .usage import again, refuse_of_dry_run
 
 if TYPE_CHECKING:
     from infalign.pipeline.folder import Run
@@ -137,4 +137,5 @@ def _bring(config: Config, out: Path, until: str) -> "Run":
 
     quiet_libraries()
     with board() as shown:
-        return run(config, out, until=until, report=shown.report, begin=shown.plan)
+        command = again()
+        return run(config, out, until=until, report=shown.report, begin=shown.plan, command=command)

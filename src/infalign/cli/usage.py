@@ -106,6 +106,16 @@ class ResumableCommand(Command):
     continues = "What is finished is kept in {out}. This continues: {command}"
 
 
+def again() -> str:
+    """The command line of this process, for another folder."""
+    words = sys.argv[1:]
+    if "--out" in words:
+        at = words.index("--out")
+        words = words[:at] + words[at + 2 :]
+    words = [word for word in words if not word.startswith("--out=")]
+    return f"{shlex.join(['infalign', *words])} --out NEW"
+
+
 def flag(parameter: Any) -> str:
     """A parameter as a user types it: `--kl`, or the name of an argument."""
     if parameter.param_type_name == "argument":

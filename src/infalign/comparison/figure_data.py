@@ -1,4 +1,4 @@
-"""The parts of `results.json` that figures need: frontier curves, quantile densities, examples."""
+"""The parts of `results.json` that figures need: frontier curves and quantile densities."""
 
 from collections.abc import Mapping, Sequence
 
@@ -11,21 +11,16 @@ from infalign.core import (
     TiltedPolicy,
     at_kl,
     design,
-    quantiles,
     randomized_quantiles,
 )
-from infalign.decoding.selection import select
 
 from .comparison import REFERENCE
 from .measured import Measured
 
-__all__ = ["figure_data"]
+__all__ = ["figure_data", "untrained"]
 
 BINS = 20
 """Bins of a density of quantiles."""
-
-EXAMPLES = 8
-"""Number of prompts whose selected responses are shown."""
 
 FRONTIER_LIMIT = 8.0
 """KL in nats up to which the best possible win rate is computed; beyond it, the win rate is 1 to
@@ -35,8 +30,8 @@ NO_TILT = 1e9
 """A KL strength at which the tilted policy is the reference."""
 
 
-def figure_data(measured: Measured, policies: Sequence[Mapping], labels: Mapping[str, str]) -> dict:
-    """The parts of `results.json` that figures and examples are drawn from.
+def figure_data(measured: Measured, policies: Sequence[Mapping]) -> dict:
+    """The parts of `results.json` that figures are drawn from.
 
     - `policies`: the policies' entries in the results, for their KL.
     """
@@ -49,7 +44,6 @@ def figure_data(measured: Measured, policies: Sequence[Mapping], labels: Mapping
         if kls
         else {},
         "quantile_density": _densities(measured),
-        "examples": _examples(measured, labels),
     }
 
 
@@ -61,8 +55,13 @@ def _curves(procedure: AbstractProcedure, against: AbstractProcedure, largest: f
         "identity": [at_kl(Identity(), k).win_rate(procedure, against) for k in kls],
         "probit": [at_kl(Probit(), k).win_rate(procedure, against) for k in kls],
     }
-    start = TiltedPolicy(Identity(), NO_TILT).win_rate(procedure, against)
+    start = untrained(procedure, against)
     return {"kl": [0.0, *kls.tolist()]} | {name: [start, *c] for name, c in curves.items()}
+
+
+def untrained(procedure: AbstractProcedure, against: AbstractProcedure) -> float:
+    """Win rate of the reference itself, in theory: ½ unless the two procedures differ."""
+    return TiltedPolicy(Identity(), NO_TILT).win_rate(procedure, against)
 
 
 def _densities(measured: Measured) -> dict:
@@ -76,34 +75,3 @@ def _densities(measured: Measured) -> dict:
         counts = np.histogram(u, edges)[0]
         densities[name] = (counts / counts.mean()).tolist()
     return densities
-
-
-def _examples(measured: Measured, labels: Mapping[str, str]) -> list[dict]:
-    """The responses that each policy selects on a few prompts."""
-    comparison = measured.comparison
-    rng = np.random.default_rng(comparison.sample_seed("examples"))
-    count = len(comparison.prompts)
-    chosen = np.sort(rng.choice(count, min(EXAMPLES, count), replace=False))
-    decoded, against = next(iter(comparison.pairs.values()))
-    names = {REFERENCE: "Reference"} | {p: labels.get(p, p) for p in comparison.policies}
-    procedures = {name: against if name == REFERENCE else decoded for name in names}
-    values = {name: measured.read_by(procedures[name], name) for name in names}
-    texts = {name: measured.texts(name) for name in names}
-    reference = measured.rewards(REFERENCE)
-    examples = []
-    for p in chosen:
-        responses = []
-        for name, label in names.items():
-            at = select(procedures[name], values[name][p], rng=rng)
-            q = quantiles([[measured.rewards(name)[p, at]]], reference[[p]])[0, 0]
-            responses.append(
-                {
-                    "policy": name,
-                    "label": label,
-                    "text": texts[name][p, at],
-                    "quantile": float(q),
-                }
-            )
-        prompt = comparison.prompts[p]
-        examples.append({"prompt_id": prompt.id, "prompt": prompt.text, "responses": responses})
-    return examples

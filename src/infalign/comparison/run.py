@@ -14,6 +14,7 @@ from .models import inspect_models
 from .notices import notices
 from .origins import Origins
 from .sampling import STAGE, draw, identify
+from .selected import SELECTED, selected_responses
 from .summary import summarize
 from .verdicts import draw_verdicts
 
@@ -48,8 +49,10 @@ def compare_policies(comparison: Comparison, folder: Path, report: Report | None
         storage.sweep(folder)
         report("checks", 1, 1)
         measured = measure(comparison, manifest, report, origins)
-        results = summarize(measured, {})
-        path = measured.folder / "results.json"
+        selected, path = selected_responses(measured), measured.folder / "results.json"
+        with manifest.recording(measured.folder / SELECTED, stage=STAGE):
+            storage.write_table(measured.folder / SELECTED, selected)
+        results = summarize(measured, selected, {})
         with manifest.recording(path, stage=STAGE):
             storage.write_json(path, results)
     return results

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 
 import numpy as np
+import pyarrow as pa
 
 from infalign.core import AbstractProcedure, design, families, family
 from infalign.errors import SolveError
@@ -12,8 +13,9 @@ from infalign.evaluation.uncertainty import Estimate, over_prompts
 from infalign.models.fingerprints import policy_precision
 
 from .comparison import REFERENCE, SELECTING
-from .figure_data import FRONTIER_LIMIT, figure_data
+from .figure_data import FRONTIER_LIMIT, figure_data, untrained
 from .measured import Measured
+from .selected import examples
 from .verdicts import read_verdicts
 
 __all__ = ["as_json", "best_possible", "summarize"]
@@ -24,13 +26,16 @@ TOO_FEW = "too few prompts or samples"
 """Why a KL efficiency is not stated."""
 
 
-def summarize(measured: Measured, labels: Mapping[str, str]) -> dict:
+def summarize(measured: Measured, selected: pa.Table, labels: Mapping[str, str]) -> dict:
     """The results of a comparison.
 
+    - `selected`: the responses that the policies select, for the examples.
     - `labels`: labels of policies in reports. Default: the policy's name.
     """
     comparison = measured.comparison
     names = list(comparison.policies)
+    decisions = list(_decisions(measured))
+    rivals = decisions[0]["differences"]
     policies = [
         {
             "method": name,
@@ -68,7 +73,11 @@ def summarize(measured: Measured, labels: Mapping[str, str]) -> dict:
         "by_n": {name: _by_n(measured, name) for name in families()}
         if comparison.samples >= 4
         else {},
-        **figure_data(measured, policies, labels),
+        **figure_data(measured, policies),
+        "decisions": decisions,
+        "examples": examples(
+            selected, decisions[0]["policy"], rivals[0]["policy"] if rivals else None, labels
+        ),
     }
 
 
@@ -179,6 +188,40 @@ def best_possible(
         return design(procedure, kl=kl, against=against).win_rate
     except SolveError:
         return None
+
+
+def _decisions(measured: Measured) -> Iterator[dict]:
+    """The policy with the highest win rate under each procedure by each reward, and its paired
+    differences from the others, the smallest first."""
+    for spec, (procedure, against) in measured.comparison.pairs.items():
+        for reward in measured.comparison.rewards:
+            rates = {
+                name: measured.win_rate(name, procedure, against, reward)
+                for name in measured.comparison.policies
+            }
+            best = max(rates.items(), key=lambda rate: rate[1].value)[0]
+            gains = [
+                {"policy": name}
+                | as_json(over_prompts(rates[best].per_prompt - rate.per_prompt, bounds=(-1, 1)))
+                for name, rate in rates.items()
+                if name != best
+            ]
+            yield {
+                "procedure": spec,
+                "reward": reward,
+                "policy": best,
+                "untrained": _untrained(measured, spec, reward),
+                "differences": sorted(gains, key=lambda gain: gain["value"]),
+            }
+
+
+def _untrained(measured: Measured, spec: str, reward: str) -> float | None:
+    """Win rate of the reference itself under a procedure; None if it is not known."""
+    procedure, against = measured.comparison.pairs[spec]
+    if procedure == against:
+        return 0.5
+    theory = measured.comparison.theory_pairs.get(spec)
+    return untrained(*theory) if theory and reward == SELECTING else None
 
 
 def _differences(measured: Measured, a: str, b: str) -> Iterator[tuple[str, Estimate]]:

@@ -1,6 +1,6 @@
-"""What the stages of a run took, to tell what they will take: `costs.jsonl`.
+"""What the stages of a run took, for its report and to tell what they will take: `costs.jsonl`.
 
-Nothing that a run computes depends on this file. It may be removed, and a line that cannot be read
+No number of a run depends on this file. It may be removed, and a line that cannot be read
 is ignored.
 """
 
@@ -8,11 +8,12 @@ import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from pathlib import Path
 
 from infalign.stores.resumable import Report
 
-__all__ = ["Meter", "metered", "rate"]
+__all__ = ["Meter", "last_evaluation", "metered", "rate", "spent"]
 
 FILE = "costs.jsonl"
 
@@ -46,7 +47,12 @@ def metered(folder: Path, stage: str, report: Report) -> Iterator[Meter]:
     finally:
         spent = {what: own for what, own in meter.spent.items() if own[0]}
         if spent:
-            line = {"stage": stage, "spent": {k: [n, round(s, 3)] for k, (n, s) in spent.items()}}
+            now = datetime.now(UTC).isoformat(timespec="seconds")
+            line = {
+                "stage": stage,
+                "ended": now,
+                "spent": {k: [n, round(s, 3)] for k, (n, s) in spent.items()},
+            }
             with suppress(OSError), (folder / FILE).open("a", encoding="utf-8") as file:
                 file.write(json.dumps(line) + "\n")
 
@@ -54,9 +60,34 @@ def metered(folder: Path, stage: str, report: Report) -> Iterator[Meter]:
 def rate(folder: Path, what: str) -> float | None:
     """Seconds per unit of a task in the last call that did any of it; None if it is not known."""
     last = None
-    with suppress(OSError):
-        for line in (folder / FILE).read_text(encoding="utf-8").splitlines():
-            with suppress(ValueError, TypeError, KeyError, AttributeError):
-                units, seconds = json.loads(line)["spent"][what]
-                last = seconds / units if units > 0 else last
+    for line in _lines(folder):
+        units, seconds = line["spent"].get(what, (0, 0))
+        last = seconds / units if units > 0 else last
     return last
+
+
+def spent(folder: Path) -> dict[str, float]:
+    """Seconds of all calls by stage, and by method of those that train, such as `train rloo`."""
+    total: dict[str, float] = {}
+    for line in _lines(folder):
+        for what, (_, seconds) in line["spent"].items():
+            name = what.split(":")[0] if line["stage"] == "train" else line["stage"]
+            total[name] = total.get(name, 0.0) + seconds
+    return total
+
+
+def last_evaluation(folder: Path) -> str:
+    """When the last evaluation ended, as a date and time; empty if that is not known."""
+    ends = [line["ended"] for line in _lines(folder) if line["stage"] == "evaluate"]
+    return f"{ends[-1].astimezone(UTC):%Y-%m-%d %H:%M} UTC" if ends and ends[-1] else ""
+
+
+def _lines(folder: Path) -> Iterator[dict]:
+    """The lines of the file that can be read."""
+    with suppress(OSError):
+        for text in (folder / FILE).read_text(encoding="utf-8").splitlines():
+            with suppress(ValueError, TypeError, KeyError, AttributeError):
+                line = json.loads(text)
+                spent = {what: (float(n), float(s)) for what, (n, s) in line["spent"].items()}
+                ended = datetime.fromisoformat(line["ended"]) if "ended" in line else None
+                yield {"stage": str(line["stage"]), "ended": ended, "spent": spent}

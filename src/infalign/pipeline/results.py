@@ -5,7 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 
+from infalign import storage
 from infalign._look import Shown
 from infalign.calibration.diagnostics import resolution
 from infalign.calibration.outlook import AbstractOutlook, RankOutlook
@@ -47,12 +49,13 @@ LOGGED = {
 """Names, in the results, of the metrics that on-policy steps log."""
 
 
-def summarize_run(run: Run, measured: Measured) -> dict:
-    """Write `evaluation/results.json` of a run whose policies have been sampled.
+def summarize_run(run: Run, measured: Measured, selected: pa.Table) -> dict:
+    """The results of a run whose policies have been sampled: the comparison, and the theoretical
+    values and the training of the run's own methods.
 
-    It holds the comparison, and the theoretical values for the run's own methods.
+    - `selected`: the responses that the policies select.
     """
-    results = summarize(measured, labels())
+    results = summarize(measured, selected, labels())
     store, design = open_store(run), read_design(run)
     theory = Theory(run, store, design, read_outlook(run, store))
     for policy in results["policies"]:
@@ -67,6 +70,7 @@ def summarize_run(run: Run, measured: Measured) -> dict:
         "calibration": _calibration(run, measured, theory),
         "transform": _transform_curves(design.transform, store),
         "training": {m: _training(run, m) for m in run.config.methods if has_metrics(run, m)},
+        "landing": {m: _landing(run, m) for m in run.config.methods},
     }
 
 
@@ -203,3 +207,10 @@ def _training(run: Run, method: str) -> dict:
     rows = read_rows(metrics_file(run, method))
     steps = [row for _, row in rows if LOGGED["kl"] in row]
     return {short: [row.get(name) for row in steps] for short, name in LOGGED.items()}
+
+
+def _landing(run: Run, method: str) -> dict:
+    """How the policy's KL was brought to the target: α, the KL there, and what was tried."""
+    path = run.attempt(method) / "landing.json"
+    run.manifest.require(path)
+    return storage.read_json(path)

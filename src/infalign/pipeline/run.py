@@ -11,6 +11,7 @@ from infalign.errors import MissingExtraError, install
 from infalign.models.functions import beside
 
 from . import stages
+from .bill import origin_of
 from .checks import check, checks_of
 from .costs import metered
 from .folder import Run, require_run
@@ -33,6 +34,7 @@ def run(
     until: str = "report",
     report: stages.Report | None = None,
     begin: Begin | None = None,
+    command: str = "",
 ) -> Run:
     """Run all stages up to and including `until`; finished stages are skipped.
 
@@ -40,6 +42,7 @@ def run(
     uninterrupted run.
 
     - `report`: called with the name of a task, the units done and the total.
+    - `command`: the command line that gives the same results in another folder, for the report.
     - `begin`: called once, after all checks, with the stages and the tasks that will be done.
 
     What was made from other inputs stays in the folder, and is used again when they come back.
@@ -51,10 +54,18 @@ def run(
     require_run(Path(folder))
     with storage.locked(Path(folder)):  # before the libraries, which take seconds to load
         report = report or (lambda what, done, total: None)
-        return _run(config, Path(folder), until, report, begin or (lambda stages, tasks: None))
+        begin = begin or (lambda stages, tasks: None)
+        return _run(config, Path(folder), until, report, begin, command)
 
 
-def _run(config: Config, folder: Path, until: str, report: stages.Report, begin: Begin) -> Run:
+def _run(
+    config: Config,
+    folder: Path,
+    until: str,
+    report: stages.Report,
+    begin: Begin,
+    command: str,
+) -> Run:
     require_libraries()
     trained = is_trained(until)
     with beside(config.folder):
@@ -77,7 +88,7 @@ def _run(config: Config, folder: Path, until: str, report: stages.Report, begin:
                     from infalign.reports.page import build_report
 
                     measured(stage, 0, 1)
-                    build_report(current.folder)
+                    build_report(current.folder, origin_of(current, command))
                     measured(stage, 1, 1)
                 else:
                     getattr(stages, stage)(current, measured)

@@ -15,6 +15,7 @@ from infalign.calibration.outlook import outlook_of
 from infalign.calibration.raw_reward import require_spread
 from infalign.collection import Local, OnRay, collect
 from infalign.comparison.run import measure
+from infalign.comparison.selected import SELECTED, selected_responses
 from infalign.config import SamplingSettings
 from infalign.core import parse_transform
 from infalign.errors import DataError
@@ -263,7 +264,10 @@ def evaluate(run: Run, report: Report) -> None:
         "answers": function_parts(answers, "answers") if own else answers,
     }
     stage = Stage(Manifest(folder), "evaluate", made_from)
-    results = folder / "results.json"
-    if not (stage.is_current(results) and stage.has(results)):
+    selected, results = folder / SELECTED, folder / "results.json"
+    if not all(stage.is_current(path) and stage.has(path) for path in (selected, results)):
+        rows = selected_responses(measured)
+        with stage.recording(selected):
+            storage.write_table(selected, rows)
         with stage.recording(results):
-            storage.write_json(results, summarize_run(run, measured))
+            storage.write_json(results, summarize_run(run, measured, rows))

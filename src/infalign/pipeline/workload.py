@@ -9,7 +9,7 @@ from infalign.models.specs import ModelSpec
 
 from .folder import Run
 
-__all__ = ["Room", "Workload", "evaluation", "parameters_of", "room", "workloads"]
+__all__ = ["Room", "Workload", "evaluation", "parameters_of", "room", "training", "workloads"]
 
 SINGLE = 4
 """Bytes of a number in single precision, in which policies are trained and saved."""
@@ -72,11 +72,15 @@ def workloads(run: Run) -> list[Workload]:
     calibrate = Workload(
         "calibrate", generated=responses, scored=responses, loaded=1, stored=responses
     )
-    training = [_training(run, name) for name in config.methods]
-    return [calibrate, *training, evaluation(run.comparison)]
+    trainings = [training(run, name) for name in config.methods]
+    return [calibrate, *trainings, evaluation(run.comparison)]
 
 
-def _training(run: Run, name: str) -> Workload:
+def training(run: Run, name: str, *, tries: int = TRIES) -> Workload:
+    """The work of the training of one method.
+
+    - `tries`: measurements of the search for the KL.
+    """
     from infalign.training.landing import responses_per_prompt
     from infalign.training.on_policy import VALIDATION_PROMPTS
     from infalign.training.trl_options import selects
@@ -85,7 +89,7 @@ def _training(run: Run, name: str) -> Workload:
     trained = train.trained_prompts(prompts)
     held_out = prompts - trained
     targeted = held_out or prompts
-    targeting = TRIES * targeted * responses_per_prompt(targeted)
+    targeting = tries * targeted * responses_per_prompt(targeted)
     stored = trained * run.config.calibration.samples
     if isinstance(METHODS[name], Offline):
         return Workload(

@@ -11,10 +11,12 @@ from infalign._look import table as html_table
 from .plots import procedure_words
 
 __all__ = [
+    "NOTE",
     "Table",
     "at_equal_length",
     "efficiency",
     "extrapolations",
+    "filled",
     "in_latex",
     "in_markdown",
     "in_terminal",
@@ -41,7 +43,7 @@ class Table(Shown, Framed):
     """Explanations of signs in cells, below the table."""
 
     def _columns(self):
-        rows = zip(*_filled(self, str, str), strict=True)
+        rows = zip(*filled(self), strict=True)
         return dict(zip(self.head, map(list, rows), strict=True)) if self.rows else {}
 
     def _table(self):
@@ -54,12 +56,14 @@ class Table(Shown, Framed):
         return Table(visible(self.title), head, tuple(rows), self.words, notes)
 
 
-def tables(results: Mapping) -> list[Table]:
+def tables(results: Mapping, *, theory: bool = False) -> list[Table]:
     """KL of the policies; win rates by procedure, by the reward and by other criteria; the judge.
+
+    - `theory`: whether win rates stand beside those of ideal training on the policies' transforms.
 
     Raises KeyError for results that are incomplete.
     """
-    made = [_policies(results), _by_reward(results), _by_others(results)]
+    made = [_policies(results), _by_reward(results, theory), _by_others(results)]
     return [table.visible() for table in (made + ([_judged(results)] if results["judge"] else []))]
 
 
@@ -101,20 +105,23 @@ def _means(policy: Mapping) -> tuple[str, str]:
     return "" if tokens is None else f"{tokens:.1f}", f"{policy['mean_reward']:.2f}"
 
 
-def _by_reward(results: Mapping) -> Table:
+def _by_reward(results: Mapping, theory: bool) -> Table:
     differences = {(d["b"], d["procedure"]): d for d in results["differences"]}
     first, *others = [policy["label"] for policy in results["policies"]]
+    theory = theory and any(policy.get("theory") for policy in results["policies"])
     rows = [
         (
             spec,
             policy["label"],
             with_interval(policy["win_rates"][key], 100, 1),
+            *([_share(policy["theory"].get(key))] if theory else []),
             "" if key not in (policy["frontier"] or {}) else _share(policy["frontier"][key]),
             points(differences.get((policy["method"], key))),
         )
         for key, spec, policy in _decoded(results)
     ]
-    head = ("decoded with", "policy", "win rate, %", "best possible", "difference")
+    shown = ["win rate, %", *(["in theory"] if theory else []), "best possible", "difference"]
+    head = ("decoded with", "policy", *shown)
     title = "Win rate against the reference"
     if others:
         return Table(
@@ -211,6 +218,7 @@ def with_interval(estimate: Mapping | None, scale: float, digits: int) -> str:
 
 
 def points(difference: Mapping | None) -> str:
+    """A difference in points with its interval; empty if there is none."""
     if difference is None:
         return ""
     value = f"{100 * difference['value']:+.1f}"
@@ -280,6 +288,11 @@ def in_latex(table: Table) -> str:
         f"\\midrule\n{body}\n\\bottomrule\n\\end{{tabular}}"
         + "".join(f"\n\n{{\\footnotesize {_latex(note)}}}" for note in table.notes)
     )
+
+
+def filled(table: Table) -> list[list[str]]:
+    """Rows with empty cells filled from above, so that each row stands alone."""
+    return list(_filled(table, str, str))
 
 
 def _filled(
