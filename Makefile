@@ -11,10 +11,10 @@ PYTHON313 ?= $(firstword $(foreach p,python3.13 $(shell uv python find 3.13 2>/d
 	$(shell $(p) -c "import sys; print(sys.executable)" 2>/dev/null)))
 
 .PHONY: help demo quick test test-py313 check wheel canary bench training frontier calibrators \
-	figures soak faults trial verify reference docs clean
+	figures soak faults trial verify evidence-exact reference docs clean
 
 help:  ## Show this list.
-	@sed -n 's/^\([a-z0-9-]*\):.*  ## /\1\t/p' Makefile | expand -t 12
+	@sed -n 's/^\([a-z0-9-]*\):.*  ## /\1\t/p' Makefile | expand -t 16
 
 demo: $(READY)  ## Run the whole method on bundled models, offline; print where the report is.
 	$(BIN)/infalign demo --out runs/demo
@@ -77,6 +77,9 @@ faults: $(READY)  ## Damage, kill, fuzz and deceive it; write docs/faults.md. SC
 verify: $(READY)  ## Check numbers with independent code for MINUTES (10); write docs/verified.md.
 	PYTHONPATH=tests $(BIN)/python -m verify.campaign --minutes $(or $(MINUTES),10) \
 		$(if $(SEED),--seed $(SEED))
+
+evidence-exact: $(READY)  ## Compute each method's optimum on real rewards (DATA=folder); write evidence/exact.md.
+	$(BIN)/python evidence/exact.py $(if $(DATA),--data $(DATA))
 
 reference: $(READY)  ## Write docs/reference.md: all commands and public names.
 	$(BIN)/python docs/make.py
