@@ -78,7 +78,7 @@ function drawKl() {
       },
     });
   }
-  const hollow = RESULTS.gold.length ? [["", `hollow: by ${RESULTS.gold.join(", ")}`]] : [];
+  const hollow = RESULTS.gold.length ? [["hollow", `by ${RESULTS.gold.join(", ")}`]] : [];
   legend("win_rate", [...policyKeys((p) => p.kl), ...hollow]);
 }
 
