@@ -66,7 +66,8 @@ def test_the_python_of_the_readme_designs_and_learns(capsys, tmp_path, monkeypat
 
 def test_the_commands_of_the_readme_on_bundled_models_run(cli, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    lines = [line.partition("#")[0] for line in blocks("bash")[0].splitlines()]
+    text = "".join(blocks("bash")).replace("\\\n", "")  # a command may go on in the next line
+    lines = [line.partition("#")[0] for line in text.splitlines()]
     ran = 0
     for line in lines:
         if line.startswith(("infalign evaluate", "infalign red-team", "infalign explore")):
