@@ -23,6 +23,7 @@ PAGES = [
     "CONTRIBUTING.md",
     "docs/maths.md",
     "docs/how-to-choose.md",
+    "docs/analyze.md",
     "docs/evaluating.md",
     "docs/calibration.md",
     "docs/stores.md",

@@ -39,6 +39,7 @@ EVALUATE = (
 )
 SAMPLE = "--model m --max-new-tokens 8"
 RED_TEAM = "--model m --prompts bundled:harmless --limit 4 --attempts 8 --out red"
+SIDES = "--reference a=first.csv --policy b=second.csv"
 BY_REWARD = "--reward bundled:harmless --threshold -0.6"
 STORE = "store/calibration"
 
@@ -212,6 +213,27 @@ MODES: dict[str, dict[str, tuple[str, dict[str, str], dict[str, str]]]] = {
             },
         ),
         "of a plan, on paper": ("--plan", {}, {"--format": "latex"}),
+    },
+    "analyze": {
+        "": (
+            SIDES,
+            {
+                "--reference": "z=third.csv",
+                "--policy": "c=third.csv",
+                "--procedure": "best-of-n:2",
+                "--column": "score=other",
+                "--where": "task=x",
+                "--drop": "truncated",
+                "--format": "json",
+                "--out": "analysis",
+            },
+            {"--margin": "2"},
+        ),
+        "as a gate": (
+            f"{SIDES} --procedure best-of-n:2 --fail-under 0 --format json",
+            {"--fail-under": "90", "--fail-if-worse-than": "a", "--margin": "2"},
+            NONE,
+        ),
     },
     "plan": {
         "": (
@@ -472,6 +494,13 @@ def template(tmp_path_factory):
             out.add(ids, [["text"] * 16] * len(ids), rng.normal(size=(len(ids), 16)))
     for name in ("first", "second"):
         (folder / f"{name}.jsonl").write_text('{"prompt": "How?"}\n{"prompt": "Why?"}\n')
+    for name, shift in (("first", 0), ("second", 1), ("third", 2)):
+        rows = ["id,correct,other,task,finish_reason"]
+        for place in range(24):
+            cut = "length" if place == 5 else "stop"
+            own = (place + shift) % 5 // 3, place * (shift + 1) % 7, "xy"[place % 2], cut
+            rows.append(",".join(map(str, (place // 6, *own))))
+        (folder / f"{name}.csv").write_text("\n".join(rows) + "\n")
     export_rewards(folder / STORE, folder / "plain.parquet")
     export_rewards(folder / STORE, folder / "named.parquet", rewards="r", key="k")
     return folder

@@ -4,9 +4,12 @@ against each other."""
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from infalign import _check
 from infalign._look import Framed, Shown
 from infalign.errors import ArgumentError
+from infalign.evaluation.uncertainty import Estimate, over_prompts
 
 from .curve import Curve, curve, sizes_up_to
 from .gate import Gate, gate
@@ -45,17 +48,38 @@ class Analysis(Shown, Framed):
             )
         return own[0]
 
-    def gate(self, policy: str, measure: str, *, margin: float = 0.0) -> Gate:
-        """Whether a policy is worse than the reference under one measure at one n.
+    def own(self, policy: str, measure: str) -> Estimate:
+        """Win rate of a policy over the reference, or its level, at one n.
+
+        - `measure`: with its n, such as "best-of-n:8" or "pass@8".
+        """
+        wanted, n = _at(measure)
+        values = self._values(policy, wanted, n)
+        return over_prompts(values, level=self.level, bounds=(0, 1))
+
+    def difference(self, policy: str, other: str, measure: str) -> Estimate:
+        """`policy` − `other` at one n, paired by prompt: of their levels, or of their win rates
+        over the reference, which itself has ½.
+
+        - `measure`: with its n, such as "best-of-n:8" or "pass@8".
+        """
+        wanted, n = _at(measure)
+        gap = self._values(policy, wanted, n) - self._values(other, wanted, n)
+        return over_prompts(gap, level=self.level, bounds=(-1, 1))
+
+    def gate(self, policy: str, other: str, measure: str, *, margin: float = 0.0) -> Gate:
+        """Whether a policy is worse than another one, or than the reference, at one n.
 
         - `measure`: with its n, such as "best-of-n:8" or "pass@8".
         - `margin`: loss that is tolerated, as a fraction: 0.01 is one point.
         """
-        wanted = read_measure(measure)
-        if wanted.sizes is None:
-            raise ArgumentError("measure", f"must name its n, such as best-of-n:8; got {measure}.")
-        estimate, _ = self.curve(policy, wanted.name).at(wanted.sizes[0])
-        return gate(estimate, wanted.null, margin=margin)
+        return gate(self.difference(policy, other, measure), margin=margin)
+
+    def _values(self, name: str, measure: Measure, n: int) -> np.ndarray:
+        policies = {p.name: p for p in self.matched.policies}
+        name = _check.one_of("policy", name, tuple(policies))
+        measure.require("policy", policies[name])
+        return _values(measure, policies[name], policies[self.reference], n)
 
     def _facts(self):
         shown = {
@@ -145,14 +169,27 @@ def _ends(matched: Matched, sizes: Sequence[int] | None) -> tuple[int, ...]:
     return tuple(dict.fromkeys((ns[0], ns[-1])))
 
 
+def _at(measure: str) -> tuple[Measure, int]:
+    wanted = read_measure(measure)
+    if wanted.sizes is None:
+        raise ArgumentError(
+            "measure", f"must name its n, such as best-of-n:8 or pass@8; got {measure}."
+        )
+    return wanted, wanted.sizes[0]
+
+
+def _values(measure: Measure, policy: Samples, reference: Samples, n: int) -> np.ndarray:
+    """Level of a policy on each prompt, or its win rate over the reference, which itself has ½."""
+    if measure.level is not None:
+        return measure.level(policy, n)
+    if policy is reference:
+        return np.full(len(policy.prompts), measure.null)
+    return measure.wins(policy, reference, n)
+
+
 def _ranking(
-    m: Measure, base: Samples, others: Sequence[Samples], n: int, level: float, seed: int
+    measure: Measure, base: Samples, others: Sequence[Samples], n: int, level: float, seed: int
 ) -> Ranking:
-    """All policies at one n: by their levels, or by their win rates over the reference, which
-    itself has ½."""
-    if m.level is None:
-        values = {p.name: m.wins(p, base, n) for p in others}
-        values[base.name] = 0 * next(iter(values.values())) + m.null
-    else:
-        values = {p.name: m.level(p, n) for p in (*others, base)}
+    """All policies and the reference at one n."""
+    values = {p.name: _values(measure, p, base, n) for p in (*others, base)}
     return rank(values, bounds=(0.0, 1.0), level=level, seed=seed)

@@ -152,7 +152,7 @@ def match(policies: Sequence[Samples], *, drop: bool = False) -> Matched:
             f"must have the same prompts; {len(missing):,} of the {own:,} prompts of "
             f"{_check.short(name)} are missing elsewhere, such as "
             f"{_check.short(missing[0])}; {len(shared):,} prompts are in all of them. To compare "
-            "on those only, drop the others.",
+            "on those only, drop the others (`drop=True`, or --drop unmatched).",
         )
     order = [prompt for prompt in policies[0].prompts if prompt in shared]
     aligned = []

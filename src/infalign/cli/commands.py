@@ -59,6 +59,12 @@ def _compare(app: typer.Typer) -> None:
     _resumable(app, compare.compare, compare.HELP)
 
 
+def _analyze(app: typer.Typer) -> None:
+    from . import analyze
+
+    _command(app, analyze.analyze_samples, analyze.HELP, "analyze")
+
+
 def _plan(app: typer.Typer) -> None:
     from . import plan
 
@@ -142,6 +148,10 @@ COMMANDS: dict[str, tuple[Add, str]] = {
     "compare": (
         _compare,
         "Compare training methods at the same KL: with several seeds, on several tasks.",
+    ),
+    "analyze": (
+        _analyze,
+        "Compare policies by samples that exist: files of rewards, logs of evaluations, counts.",
     ),
     "plan": (
         _plan,

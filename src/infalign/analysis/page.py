@@ -1,0 +1,124 @@
+"""An analysis as one self-contained page: verdicts, curves with their bands, tables."""
+
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from markupsafe import Markup
+
+from infalign import __version__, storage
+from infalign._check import visible
+from infalign._pages import Column, document, environment, read, table
+from infalign.reports.tables import filled
+
+from .analysis import Analysis
+from .curve import Curve
+from .tables import analysis_tables, as_json
+
+__all__ = ["analysis_page", "verdict_sentence", "write_analysis_page"]
+
+MARKED = "policy"
+"""The column whose cells get the colors of the curves."""
+
+
+def analysis_page(analysis: Analysis, *, command: str = "") -> str:
+    """The page as HTML; names and ids of others are escaped.
+
+    - `command`: the command that makes it, if there is one.
+    """
+    values = as_json(analysis)
+    plots = _plots(analysis, values["curves"])
+    samples = [s for p in values["policies"] for s in p["samples"]]
+    least, most = min(samples), max(samples)
+    each = f"{least:,}" if least == most else f"{least:,} to {most:,}"
+    template = environment().from_string(read(__package__, "page.html"))
+    body = template.render(
+        title=f"{_listed(analysis.policies)} against {analysis.reference}",
+        facts=(
+            f"{values['prompts']:,} prompts, {each} samples each, "
+            f"scored by {values['policies'][0]['score']}. {date.today():%d %B %Y}."
+        ),
+        sentences=[verdict_sentence(c) for c in analysis.curves],
+        command=command,
+        plots=plots,
+        tables=_tables(analysis),
+        policies=values["policies"],
+        version=__version__,
+    )
+    return document(
+        f"{_listed(analysis.policies)} against {analysis.reference}: infalign analyze",
+        Markup(body),
+        style=read(__package__, "page.css"),
+        scripts=(read(__package__, "page.js"),),
+        data={"plots": plots},
+    )
+
+
+def write_analysis_page(path: Path, analysis: Analysis, *, command: str = "") -> None:
+    """Write the page to `path`, whole or not at all."""
+    storage.write_text(path, analysis_page(analysis, command=command))
+
+
+def verdict_sentence(c: Curve) -> str:
+    """What a curve shows, in one sentence."""
+    under = f"{c.policy} under {c.measure.name}"
+    wins, loses = c.ranges("wins"), c.ranges("loses")
+    said = [
+        f"{verb} at n = {where}"
+        for verb, where in (("wins", wins), ("loses", loses))
+        if where != "nowhere"
+    ]
+    if not said:
+        return f"{under}: the data cannot tell, at any n."
+    rest = (
+        ""
+        if len(set(c.verdicts) - {"cannot tell"}) == len(set(c.verdicts))
+        else ("; elsewhere the data cannot tell")
+    )
+    flip = c.first_loss
+    first = f" The first n that loses is {str(flip).removeprefix('n = ')}." if flip.latest else ""
+    return f"{under} {' and '.join(said)}{rest}.{first}"
+
+
+def _plots(analysis: Analysis, curves: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """One plot for each measure with more than one n; names have their unseen signs escaped."""
+    plots: dict[str, dict[str, Any]] = {}
+    for own, data in zip(analysis.curves, curves, strict=True):
+        if len(own.sizes) < 2:
+            continue
+        contrast = "win rate, %" if own.null else "difference, points"
+        plot = plots.setdefault(
+            own.measure.name,
+            {
+                "title": f"{own.measure.name}: {contrast}",
+                "caption": (
+                    f"{own.measure.words}, against {visible(analysis.reference)}. Outer band: "
+                    "holds at every n. Dashed: equal policies."
+                ),
+                "null": own.null,
+                "curves": [],
+            },
+        )
+        ends = ("n", "value", "low", "high", "joint_low", "joint_high")
+        rows = [{name: row[name] for name in ends} for row in data["sizes"]]
+        plot["curves"].append({"policy": visible(own.policy), "sizes": rows})
+    return list(plots.values())
+
+
+def _tables(analysis: Analysis) -> list[dict[str, Any]]:
+    policies = [visible(name) for name in analysis.policies]
+    shown = []
+    for own in analysis_tables(analysis):
+        columns = [
+            Column(name, words=i < own.words, mark=name == MARKED)
+            for i, name in enumerate(own.head)
+        ]
+        markup = table(own.title, columns, filled(own), policies)
+        shown.append({"title": own.title, "markup": markup, "notes": own.notes})
+    return shown
+
+
+def _listed(names: tuple[str, ...]) -> str:
+    if len(names) > 4:
+        return f"{len(names)} policies"
+    return " and ".join(names) if len(names) < 3 else f"{', '.join(names[:-1])} and {names[-1]}"

@@ -1,0 +1,177 @@
+"""An analysis as tables, for the terminal, Markdown, LaTeX and its page; and as JSON."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from infalign.evaluation.uncertainty import Estimate
+from infalign.reports.tables import Table, points, with_interval
+
+from .analysis import Analysis
+from .curve import Curve
+from .ranking import Ranking
+
+__all__ = ["NOTE", "analysis_tables", "as_json"]
+
+NOTE = (
+    "[ ]: 95 % intervals over prompts. The second one of each row holds at every n together, and "
+    "so do the verdicts of one curve."
+)
+
+
+def analysis_tables(analysis: Analysis) -> list[Table]:
+    """Where each verdict flips, each measure by n, and the rankings."""
+    measured = dict.fromkeys(c.measure.name for c in analysis.curves)
+    tables = [_flips(analysis)] if any(len(c.sizes) > 1 for c in analysis.curves) else []
+    for name in measured:
+        tables.append(_by_size([c for c in analysis.curves if c.measure.name == name]))
+    tables += [_ranking(at, ranking) for at, ranking in analysis.rankings.items()]
+    return [table.visible() for table in tables]
+
+
+def _flips(analysis: Analysis) -> Table:
+    rows = tuple(
+        (c.measure.name, c.policy, c.ranges("wins"), c.ranges("loses"), str(c.first_loss))
+        for c in analysis.curves
+    )
+    head = ("measure", "policy", "wins at n", "loses at n", "first n that loses")
+    title = f"Verdicts against {analysis.reference}, {len(analysis.matched.prompts):,} prompts"
+    return Table(title, head, _once(rows), words=5)
+
+
+def _by_size(curves: list[Curve]) -> Table:
+    """One measure: a row for each n and policy."""
+    first, rows = curves[0], []
+    for n in _shown(first.sizes):
+        for c in curves:
+            alone, joint = (_plain(e) for e in c.at(n))
+            if c.levels is None:
+                cells = (with_interval(alone, 100, 1), _range(joint, 100))
+            else:
+                ours, theirs = c.levels[c.sizes.index(n)]
+                levels = (f"{100 * theirs.value:.1f}", f"{100 * ours.value:.1f}")
+                cells = (*levels, points(alone), _range(joint, 100, sign="+"))
+            rows.append((str(n), c.policy, *cells, c.verdicts[c.sizes.index(n)]))
+    if first.levels is None:
+        head = ("n", "policy", "win rate, %", "at every n", "verdict")
+        title = f"{_capital(first.measure.words)}, against {first.reference}"
+    else:
+        sides = (f"{first.reference}, %", "policy, %")
+        head = ("n", "policy", *sides, "difference, points", "at every n", "verdict")
+        title = f"{first.measure.name}: {first.measure.words}"
+    return Table(title, head, _once(tuple(rows)), words=2)
+
+
+def _ranking(at: str, ranking: Ranking) -> Table:
+    rows = tuple(
+        (
+            row.policy,
+            with_interval(_plain(row.value), 100, 1),
+            str(row.best) if row.best == row.worst else f"{row.best}–{row.worst}",
+            " ".join(row.tied),
+        )
+        for row in ranking.policies
+    )
+    notes = ("Policies that share a letter cannot be ranked; ranks hold for all of them together.",)
+    return Table(f"Ranks, {at}", ("policy", "%", "rank", "tied"), rows, words=1, notes=notes)
+
+
+def _shown(sizes: tuple[int, ...]) -> list[int]:
+    """Powers of two, and the largest n; all of a few."""
+    if len(sizes) <= 8:
+        return list(sizes)
+    return [n for n in sizes if n & (n - 1) == 0 or n == sizes[-1]]
+
+
+def _once(rows: tuple[tuple[str, ...], ...]) -> tuple[tuple[str, ...], ...]:
+    """Rows whose first cell is empty if it repeats the one above."""
+    above = (None, *(row[0] for row in rows))
+    return tuple(
+        ("" if row[0] == before else row[0], *row[1:])
+        for row, before in zip(rows, above, strict=False)
+    )
+
+
+def _plain(estimate: Estimate) -> dict[str, float | None]:
+    """An estimate for tables and JSON; ends that are unknown are None."""
+    ends = {name: getattr(estimate, name) for name in ("value", "stderr", "low", "high")}
+    return {name: value if value == value else None for name, value in ends.items()}
+
+
+def _range(estimate: Mapping[str, Any], scale: float, sign: str = "") -> str:
+    if estimate["low"] is None:
+        return ""
+    return f"[{scale * estimate['low']:{sign}.1f}, {scale * estimate['high']:{sign}.1f}]"
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def as_json(analysis: Analysis) -> dict[str, Any]:
+    """Everything in the analysis, as plain values."""
+    policies = analysis.matched.policies
+    return {
+        "reference": analysis.reference,
+        "policies": [
+            {
+                "name": p.name,
+                "score": p.score,
+                "samples": [int(p.samples.min()), int(p.samples.max())],
+                "notes": list(p.notes),
+                "left_out": list(analysis.matched.without.get(p.name, ())),
+            }
+            for p in policies
+        ],
+        "prompts": len(analysis.matched.prompts),
+        "level": analysis.level,
+        "curves": [_curve(c) for c in analysis.curves],
+        "rankings": {at: _ranks(ranking) for at, ranking in analysis.rankings.items()},
+    }
+
+
+def _curve(c: Curve) -> dict[str, Any]:
+    rows = []
+    for place, n in enumerate(c.sizes):
+        row: dict[str, Any] = {"n": n, **_plain(c.contrast.pointwise[place])}
+        joint = _plain(c.contrast.joint[place])
+        row |= {"joint_low": joint["low"], "joint_high": joint["high"]}
+        row["verdict"] = c.verdicts[place]
+        if c.levels is not None:
+            row["policy"], row["reference"] = (_plain(level) for level in c.levels[place])
+        rows.append(row)
+    flip = c.first_loss
+    return {
+        "measure": c.measure.name,
+        "policy": c.policy,
+        "null": c.null,
+        "level_each": c.contrast.level_each,
+        "first_loss": {f: getattr(flip, f) for f in ("estimate", "earliest", "latest")},
+        "sizes": rows,
+    }
+
+
+def _ranks(ranking: Ranking) -> dict[str, Any]:
+    return {
+        "policies": [
+            {
+                "policy": row.policy,
+                **_plain(row.value),
+                "best_rank": row.best,
+                "worst_rank": row.worst,
+                "tied": list(row.tied),
+            }
+            for row in ranking.policies
+        ],
+        "pairs": [
+            {
+                "ahead": pair.ahead,
+                "behind": pair.behind,
+                **_plain(pair.difference),
+                "p": pair.p,
+                "p_max_t": pair.p_max_t,
+                "p_holm": pair.p_holm,
+                "shown": pair.shown,
+            }
+            for pair in ranking.pairs
+        ],
+    }

@@ -1,0 +1,227 @@
+"""`infalign analyze`: a verdict on samples that exist already."""
+
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from infalign import _check, storage
+from infalign.analysis import (
+    Analysis,
+    Gate,
+    Outcome,
+    analyze,
+    gate,
+    read_measure,
+    read_samples,
+)
+from infalign.analysis.page import write_analysis_page
+from infalign.analysis.reading import DROPS
+from infalign.analysis.tables import NOTE, analysis_tables, as_json
+from infalign.errors import ArgumentError
+
+from .show import Form
+from .terminal import console, json_text, print_json
+from .usage import named_values, read
+
+HELP = (
+    "Compare policies by samples that exist: files of rewards, logs of evaluations, counts.\n\n"
+    "No model is loaded. Files are JSON Lines, JSON, CSV, TSV, Parquet, or logs of inspect_ai, "
+    "lm-evaluation-harness, HELM, TRL, verl, OpenRLHF and alpaca_eval.\n\n"
+    "Exit codes as a gate: 0 not worse, 3 shown worse, 4 the data cannot tell.\n\n"
+    "Example: infalign analyze --reference base.jsonl --policy rl=rl.jsonl"
+)
+
+REFERENCE = "Samples of the reference: FILE or NAME=FILE; also a folder, a pattern, or - (stdin)."
+POLICY = "Samples of a policy: FILE or NAME=FILE. Repeatable."
+PROCEDURE = (
+    "What to compare under: best-of-n, worst-of-n, pass@n, pass^n, majority-of-n, or one n of "
+    "them: best-of-n:8, pass@8. Repeatable. Default: all that the samples allow."
+)
+COLUMN = "Column of a role: prompt=NAME, score=NAME, answer=NAME, … Repeatable."
+WHERE = "Read only rows with a value: COLUMN=VALUE. Repeatable."
+DROP = f"Leave out instead of refusing: {', '.join(DROPS)}. Repeatable."
+WORSE = "Gate: the name of a policy that no other may be worse than, under --procedure."
+UNDER = "Gate: percent that no policy may be under: its win rate or level at --procedure."
+MARGIN = "Loss that a gate tolerates, in percentage points. Default: 1."
+OUT = "Folder for analysis.json, tables and the report page."
+
+
+def analyze_samples(
+    reference: Annotated[str, typer.Option(help=REFERENCE)],
+    policy: Annotated[list[str], typer.Option(help=POLICY)],
+    procedure: Annotated[list[str] | None, typer.Option(help=PROCEDURE)] = None,
+    column: Annotated[list[str] | None, typer.Option(help=COLUMN)] = None,
+    where: Annotated[list[str] | None, typer.Option(help=WHERE)] = None,
+    drop: Annotated[list[str] | None, typer.Option(help=DROP)] = None,
+    fail_if_worse_than: Annotated[str | None, typer.Option(help=WORSE)] = None,
+    fail_under: Annotated[float | None, typer.Option(help=UNDER)] = None,
+    margin: Annotated[float | None, typer.Option(help=MARGIN)] = None,
+    form: Annotated[Form, typer.Option("--format", help="Format of standard output.")] = Form.table,
+    out: Annotated[Path | None, typer.Option(help=OUT)] = None,
+) -> None:
+    named = named_values("--column", column)
+    rows = named_values("--where", where)
+    for kind in drop or ():
+        if kind not in DROPS:
+            raise typer.BadParameter(
+                f"must be one of {', '.join(DROPS)}; got {_check.short(kind)}.", param_hint="--drop"
+            )
+    for text in procedure or ():
+        read("procedure", read_measure, text)
+    gated = _gated(procedure, fail_if_worse_than, fail_under)
+    if margin is not None and not gated:
+        raise typer.BadParameter(
+            "belongs to a gate: give --fail-if-worse-than or --fail-under.", param_hint="--margin"
+        )
+    if margin is not None and margin < 0:
+        raise typer.BadParameter(f"must be at least 0; got {margin:g}.", param_hint="--margin")
+    margin = 1.0 if margin is None else margin
+    sides = [_named(text) for text in (reference, *policy)]
+    _different([name for name, _ in sides])
+    if fail_if_worse_than is not None and fail_if_worse_than not in dict(sides):
+        raise typer.BadParameter(
+            f"must name a policy, one of {', '.join(name for name, _ in sides)}; got "
+            f"{_check.short(fail_if_worse_than)}.",
+            param_hint="--fail-if-worse-than",
+        )
+    kinds = [kind for kind in drop or () if kind != "unmatched"]
+    base, *others = (
+        read_samples(source, name, columns=named, where=rows, drop=kinds) for name, source in sides
+    )
+    analysis = analyze(base, others, measured=procedure, drop="unmatched" in (drop or ()))
+    gates = _gates(analysis, gated, fail_if_worse_than, fail_under, margin)
+    _print(analysis, gates, form)
+    if out is not None:
+        _write(analysis, out)
+    outcomes = [own.outcome for own in gates.values()]
+    code = next((o for o in (Outcome.WORSE, Outcome.CANNOT_TELL) if o in outcomes), 0)
+    if code:
+        raise typer.Exit(int(code))
+
+
+def _named(text: str) -> tuple[str, str]:
+    """The name and the source of NAME=FILE, or of a file that exists and names itself."""
+    name, equals, source = text.partition("=")
+    if equals and name and source and not Path(text).exists():
+        return name, source
+    return ("reference" if text == "-" else Path(text).name.partition(".")[0] or text), text
+
+
+def _different(names: Sequence[str]) -> None:
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise typer.BadParameter(
+            f"names {_check.short(twice)} twice. Name each one: NAME=FILE.", param_hint="--policy"
+        )
+
+
+def _gated(procedure: Sequence[str] | None, worse: str | None, under: float | None) -> list[str]:
+    """The measures at one n that gates are for."""
+    if worse is None and under is None:
+        return []
+    hint = "--fail-if-worse-than" if worse is not None else "--fail-under"
+    if not procedure or any(read_measure(text).sizes is None for text in procedure):
+        raise typer.BadParameter(
+            "needs --procedure with its n, such as best-of-n:8 or pass@8.", param_hint=hint
+        )
+    if under is not None and not 0 <= under <= 100:
+        raise typer.BadParameter(
+            f"must lie between 0 and 100 percent; got {under:g}.", param_hint="--fail-under"
+        )
+    return list(procedure)
+
+
+def _gates(
+    analysis: Analysis,
+    measures: Sequence[str],
+    worse: str | None,
+    under: float | None,
+    margin: float,
+) -> dict[str, Gate]:
+    """The gate of each policy under each measure, by what it says."""
+    gates = {}
+    for text in measures:
+        for name in analysis.policies:
+            if worse is not None and name != worse:
+                estimate = analysis.difference(name, worse, text)
+                words = f"{name} against {worse}, {text}"
+                gates[words] = gate(estimate, margin=margin / 100)
+            if under is not None:
+                words = f"{name} under {under:g} %, {text}"
+                gates[words] = gate(analysis.own(name, text), under / 100, margin=margin / 100)
+    return gates
+
+
+def _print(analysis: Analysis, gates: dict[str, Gate], form: Form) -> None:
+    screen = console(stderr=True)
+    for samples in analysis.matched.policies:
+        for note in samples.notes:
+            screen.print(f"{samples.name}: {note}", markup=False, highlight=False)
+    for name, prompts in analysis.matched.without.items():
+        screen.print(f"{name}: {len(prompts):,} prompts that others lack, left out", markup=False)
+    if form is Form.json:
+        print_json(as_json(analysis) | {"gates": {words: _gate(g) for words, g in gates.items()}})
+    elif form is Form.table:
+        from infalign.reports.tables import in_terminal
+
+        out = console()
+        for table in analysis_tables(analysis):
+            for part in in_terminal(table):
+                out.print(part)
+        out.print(NOTE)
+    else:
+        print(_text(analysis, form), end="")
+    for words, own in gates.items():
+        screen.print(_sentence(words, own), markup=False, highlight=False, soft_wrap=True)
+
+
+def _text(analysis: Analysis, form: Form) -> str:
+    from infalign.reports.tables import in_latex, in_markdown
+
+    one, note = (in_markdown, NOTE) if form is Form.markdown else (in_latex, f"% {NOTE}")
+    return "\n\n".join([*map(one, analysis_tables(analysis)), note]) + "\n"
+
+
+def _gate(own: Gate) -> dict:
+    return {
+        "outcome": own.outcome.name.lower(),
+        "value": own.estimate.value,
+        "low": own.estimate.low,
+        "high": own.estimate.high,
+        "limit": own.limit,
+        "margin": own.margin,
+        "prompts_needed": own.prompts_needed,
+    }
+
+
+def _sentence(words: str, own: Gate) -> str:
+    """What a gate says, with the remedy where the data cannot tell."""
+    said = {
+        Outcome.NOT_WORSE: "not worse",
+        Outcome.WORSE: "shown worse",
+        Outcome.CANNOT_TELL: "the data cannot tell",
+    }[own.outcome]
+    value, low, high = (100 * x for x in (own.estimate.value, own.estimate.low, own.estimate.high))
+    interval = f"{value:.1f} [{low:.1f}, {high:.1f}]"
+    line = f"{words}: {said}, with a margin of {100 * own.margin:g} % ({interval})"
+    if own.outcome is Outcome.CANNOT_TELL:
+        needed = own.prompts_needed
+        line += f"; about {needed:,} prompts would" if needed else "; more prompts alone would not"
+    return line
+
+
+def _write(analysis: Analysis, out: Path) -> None:
+    """Write everything into a folder; each file is complete or absent."""
+    if out.exists() and not out.is_dir():
+        raise ArgumentError("out", f"must be a folder; {out} is a file.")
+    out.mkdir(parents=True, exist_ok=True)
+    storage.write_text(out / "analysis.json", json_text(as_json(analysis)) + "\n")
+    storage.write_text(out / "tables.md", _text(analysis, Form.markdown))
+    storage.write_text(out / "tables.tex", _text(analysis, Form.latex))
+    command = shlex.join(["infalign", *sys.argv[1:]])
+    write_analysis_page(out / "report.html", analysis, command=command)
+    print(f"Report: {(out / 'report.html').resolve()}", file=sys.stderr)

@@ -1,0 +1,141 @@
+"""`infalign analyze` says which policy wins under which procedure, and acts as a gate."""
+
+import json
+import sys
+
+import numpy as np
+import pytest
+
+from infalign import BestOfN, win_rate
+from infalign.cli.app import main
+
+
+@pytest.fixture
+def cli(monkeypatch, capsys, tmp_path):
+    """Run a command line in an empty folder: exit code, standard output, standard error."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(words):
+        monkeypatch.setattr(sys, "argv", ["infalign", "analyze", *words.split()])
+        code = 0
+        try:
+            main()
+        except SystemExit as stop:
+            code = stop.code
+        return code, *capsys.readouterr()
+
+    return call
+
+
+def drawn(mean, seed, prompts=60, m=8):
+    return np.random.default_rng(seed).normal(mean, size=(prompts, m))
+
+
+def write(path, scores, key="reward"):
+    rows = [{"prompt_id": f"p{i}", key: x} for i, own in enumerate(scores) for x in own]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def test_its_numbers_are_those_of_the_estimators(cli, tmp_path):
+    base, ours = drawn(0, 0), drawn(0.5, 1)
+    write(tmp_path / "base.jsonl", base)
+    write(tmp_path / "rl.jsonl", ours)
+    code, out, err = cli("--reference base.jsonl --policy rl=rl.jsonl --format json")
+    assert code == 0
+    assert "base: prompts in `prompt_id`, scores in `reward`" in err
+    result = json.loads(out)
+    curve = next(c for c in result["curves"] if c["measure"] == "best-of-n")
+    for row in curve["sizes"]:
+        expected = win_rate(ours, base, BestOfN(row["n"]))
+        assert row["value"] == expected.value
+        assert (row["low"], row["high"]) == (expected.low, expected.high)
+        assert row["joint_low"] <= row["low"]
+    assert result["prompts"] == 60
+
+
+def test_several_policies_are_ranked(cli, tmp_path):
+    for name, mean in (("base", 0), ("a", 1.0), ("b", 1.02), ("c", 2.5)):
+        write(tmp_path / f"{name}.jsonl", drawn(mean, len(name) + int(100 * mean)))
+    sides = "--reference base.jsonl --policy a.jsonl --policy b.jsonl --policy c.jsonl"
+    _, out, _ = cli(f"{sides} --procedure best-of-n:2 --format json")
+    ranking = json.loads(out)["rankings"]["best-of-n at n = 2"]
+    assert ranking["policies"][0]["policy"] == "c"
+    assert ranking["policies"][-1]["policy"] == "base"
+    assert len(ranking["pairs"]) == 6
+    _, out, _ = cli(f"{sides} --procedure best-of-n:2")
+    assert "tied" in out
+
+
+GATE = "--reference base.jsonl --policy rl.jsonl --procedure best-of-n:4"
+
+
+@pytest.mark.parametrize(
+    ("mean", "options", "code", "words"),
+    [
+        (1.0, "--fail-if-worse-than base", 0, "rl against base, best-of-n:4: not worse"),
+        (-1.0, "--fail-if-worse-than base", 3, "shown worse"),
+        (0.0, "--fail-if-worse-than base --margin 0.5", 4, "the data cannot tell"),
+        (0.0, "--fail-if-worse-than base --margin 30", 0, "not worse, with a margin of 30 %"),
+        (1.0, "--fail-under 50", 0, "rl under 50 %, best-of-n:4: not worse"),
+        (1.0, "--fail-under 99", 3, "shown worse"),
+    ],
+)
+def test_it_is_a_gate(cli, tmp_path, mean, options, code, words):
+    write(tmp_path / "base.jsonl", drawn(0, 0))
+    write(tmp_path / "rl.jsonl", drawn(mean, 5))
+    returned, _, err = cli(f"{GATE} {options}")
+    assert returned == code
+    assert words in err
+    if code == 4:
+        assert "prompts would" in err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--procedure best-of-n --fail-under 50", "--procedure with its n"),
+        ("--fail-if-worse-than base", "--procedure with its n"),
+        ("--procedure best-of-n:2 --fail-if-worse-than other", "one of base, rl"),
+        ("--procedure best-of-n:2 --fail-under 101", "between 0 and 100"),
+        ("--procedure best-of-n:2 --fail-under 50 --margin -1", "at least 0"),
+        ("--procedure best", "--procedure"),
+        ("--drop all", "--drop"),
+        ("--column reward", "NAME=VALUE"),
+        ("--policy rl.jsonl", "twice"),
+    ],
+)
+def test_wrong_usage_is_named(cli, tmp_path, words, message):
+    for name in ("base", "rl"):
+        write(tmp_path / f"{name}.jsonl", drawn(0, 0, prompts=4))
+    code, out, err = cli(f"--reference base.jsonl --policy rl.jsonl {words}")
+    assert (code, out) == (2, "")
+    assert message in " ".join(err.replace("│", " ").split())
+
+
+def test_prompts_that_a_policy_lacks_are_refused_or_dropped(cli, tmp_path):
+    write(tmp_path / "base.jsonl", drawn(0, 0))
+    write(tmp_path / "rl.jsonl", drawn(0, 1, prompts=50))
+    code, _, err = cli("--reference base.jsonl --policy rl.jsonl")
+    assert code == 1
+    assert "10 of the 60 prompts of 'base' are missing" in err
+    assert "--drop unmatched" in err
+    code, _, err = cli("--reference base.jsonl --policy rl.jsonl --drop unmatched")
+    assert code == 0
+    assert "base: 10 prompts that others lack, left out" in err
+
+
+def test_texts_of_others_are_shown_as_they_are(cli, tmp_path):
+    write(tmp_path / "base.jsonl", drawn(0, 0, prompts=4))
+    write(tmp_path / "rl.jsonl", drawn(0, 1, prompts=4))
+    _, out, _ = cli("--reference [b]a\x1b[31m=base.jsonl --policy rl.jsonl --procedure best-of-n:2")
+    assert "\x1b[31m" not in out
+    assert "[b]a\\x1b[31m" in out
+
+
+def test_a_folder_gets_everything(cli, tmp_path):
+    write(tmp_path / "base.jsonl", drawn(0, 0, prompts=9))
+    write(tmp_path / "rl.jsonl", drawn(0, 1, prompts=9))
+    assert cli("--reference base.jsonl --policy rl.jsonl --out verdict")[0] == 0
+    names = {f.name for f in (tmp_path / "verdict").iterdir()}
+    assert {"analysis.json", "report.html", "tables.md", "tables.tex"} <= names
+    assert json.loads((tmp_path / "verdict/analysis.json").read_text())["prompts"] == 9
