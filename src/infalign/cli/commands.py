@@ -196,6 +196,7 @@ COMMANDS: dict[str, tuple[Add, str]] = {
 GROUPS = {
     "Start": ("demo", "init", "run"),
     "The stages of a run": ("calibrate", "train", "evaluate", "report"),
+    "Judge": ("analyze", "compare", "red-team"),
     "Choose and plan": ("design", "explore", "list", "plan"),
 }
 """The groups in which the help shows the commands; the others come last."""
