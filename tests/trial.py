@@ -17,6 +17,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Protocol
 
@@ -65,6 +66,14 @@ trainer.train()
 print("trained", trainer.state.global_step)
 """
 
+CELLS = (
+    "import infalign as ia; ia.design(ia.BestOfN(4), kl=0.1, samples=8)",
+    "ia.compare(ia.BestOfN(4), [ia.Identity(), ia.best_exponential], kl=[0.1, 0.2])",
+    "store = ia.CalibrationStore.open('runs/first/calibration'); store",
+    "store.to_frame()",
+)
+"""Cells of a notebook, each of which ends with something to look at."""
+
 
 @dataclass(frozen=True)
 class Form:
@@ -73,6 +82,7 @@ class Form:
     name: str
     """The prompts file."""
 
+    column: str = "question"
     messages: bool = False
     template: bool = True
     """Whether the model has a chat template."""
@@ -80,7 +90,7 @@ class Form:
 
 FORMS = (
     Form("asked.jsonl"),
-    Form("asked.csv", template=False),
+    Form("asked.csv", column="Customer question", template=False),
     Form("asked.parquet", messages=True),
 )
 
@@ -111,7 +121,7 @@ def prepare(folder: Path, form: Form) -> None:
         case ".jsonl":
             path.write_text("".join(json.dumps(row) + "\n" for row in rows))
         case ".csv":
-            lines = ["question,answer", *(f"{r['question']},{r['answer']}" for r in rows)]
+            lines = [f"{form.column},answer", *(f"{r['question']},{r['answer']}" for r in rows)]
             path.write_text("\n".join(lines))
         case _:
             pq.write_table(pa.Table.from_pylist(rows), path)
@@ -134,7 +144,8 @@ def trial(folder: Path, form: Form, call: Call, say: Callable[[str], None] = pri
     settings = [*SMALL]
     prepare(folder, form)
     home = folder / "runs/first"
-    written = does("init", "init", "--yes", "--reward", "rewards.py:score")
+    named = () if form.column == "question" else ("--column", form.column)
+    written = does("init", "init", "--yes", "--reward", "rewards.py:score", *named)
     require(written.stdout.split() == ["config.yaml"], "init writes one file", written)
     dry = run("dry run", "--dry-run", "--measure", "0")
     require("checks passed" in dry.stdout + dry.stderr, "the dry run names its checks", dry)
@@ -208,6 +219,24 @@ def own_script(folder: Path) -> None:
     print(f"{folder.name}: own script with TRL", flush=True)
 
 
+def notebook(folder: Path) -> None:
+    """The results of the run in a notebook, if Jupyter is installed."""
+    if not (find_spec("nbclient") and find_spec("ipykernel")):
+        print(f"{folder.name}: no notebook (install nbclient and ipykernel)", flush=True)
+        return
+    import nbclient
+    import nbformat
+
+    cells = [nbformat.v4.new_code_cell(cell) for cell in CELLS]
+    book = nbformat.v4.new_notebook(cells=cells)
+    nbclient.NotebookClient(book, resources={"metadata": {"path": str(folder)}}).execute()
+    for cell in book.cells:
+        shown = [output.get("data", {}) for output in cell.outputs]
+        ended = Ended(0, json.dumps(cell.outputs), "")
+        require(any("text/html" in data for data in shown), "every cell shows a table", ended)
+    print(f"{folder.name}: notebook", flush=True)
+
+
 def main() -> None:
     """The trial of every form."""
     with tempfile.TemporaryDirectory() as place:
@@ -218,6 +247,7 @@ def main() -> None:
             try:
                 trial(folder, form, infalign)
                 own_script(folder)
+                notebook(folder)
             except Failed as failure:
                 sys.exit(f"{form.name}: {failure}")
 
