@@ -239,6 +239,8 @@ def notebook(folder: Path) -> None:
 
 def main() -> None:
     """The trial of every form."""
+    # A shell starts what runs in the background with Ctrl-C ignored, and commands inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with tempfile.TemporaryDirectory() as place:
         root = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(place)
         for form in FORMS:

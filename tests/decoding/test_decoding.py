@@ -312,6 +312,20 @@ def test_calibration_drawn_on_the_spot_nears_the_calibrated_reward():
     assert all(REWARDS[r.response.text] == 7.5 for r in results)
 
 
+@pytest.mark.parametrize("texts", [True, False])
+def test_a_reward_that_reads_messages_as_texts_is_warned_of_when_calibration_is_drawn(
+    caplog, texts
+):
+    def length(*, completions, **columns):
+        return [float(len(completion)) for completion in completions]
+
+    prompt = "A color?" if texts else [{"role": "user", "content": "A color?"}]
+    draw_calibration(Listed(TEXTS, REFERENCE), length, [prompt], 20, seed=4)
+    said = [r.getMessage() for r in caplog.records]
+    assert len(said) == (not texts)
+    assert all("`completion[-1][" in w and "reward length is constant" in w for w in said)
+
+
 def test_prompts_the_store_does_not_know_are_named():
     with pytest.raises(DataError, match="prompt_id '3' is not in the calibration store"):
         run(ia.Rewind(0.5, 2), 5, calibration=store(3))

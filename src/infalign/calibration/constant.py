@@ -10,10 +10,13 @@ from infalign import _check
 from infalign._look import Shown
 from infalign.stores import CalibrationStore
 
-__all__ = ["Constant", "constant_rewards"]
+__all__ = ["MESSAGES", "Constant", "constant_rewards"]
 
 LOOKED_AT = 64
 """Maximum number of constant prompts whose texts are looked at."""
+
+MESSAGES = """the text of messages is `completion[-1]["content"]`"""
+"""How a reward gets at a text that comes as messages."""
 
 Texts = Callable[[Sequence[str]], Sequence[Sequence[str]]]
 """The responses of prompts, by their ids."""
@@ -69,7 +72,8 @@ class Constant(Shown):
         if low == high:
             return (
                 "It gives every response the same reward: it may not find in a response what it "
-                "looks for, or catch an error of its own. Call it on a few responses."
+                f"looks for, read messages as a text ({MESSAGES}), or catch an error of its own. "
+                "Call it on a few responses."
             )
         if self.values == (low,):
             return (

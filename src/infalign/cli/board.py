@@ -227,7 +227,7 @@ class Board:
 
     def _run(self) -> str:
         left = self.schedule.left()
-        rest = "" if left is None else f"about {duration(left)} left"
+        rest = "" if left is None or left < 1 else f"about {duration(left)} left"
         line = ", ".join(filter(None, (self.schedule.stage(), rest)))
         return line[:1].upper() + line[1:]
 

@@ -1,5 +1,6 @@
 """Run any procedure on a sampler and a scorer."""
 
+import logging
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -8,6 +9,7 @@ import numpy as np
 
 from infalign import _check
 from infalign._look import Shown
+from infalign.calibration.constant import constant_rewards
 from infalign.core import Rewind
 from infalign.errors import DataError
 from infalign.models.interfaces import Conversation, Response, Sampler, Scorer
@@ -17,6 +19,8 @@ from infalign.stores import CalibrationStore
 from infalign.text import conversation_of
 
 from .selection import Decoder, MajorityVote, reads, select
+
+LOG = logging.getLogger(__name__)
 
 __all__ = ["Decoded", "decode", "draw_calibration"]
 
@@ -195,13 +199,24 @@ def draw_calibration(
     - `reference`: the policy that defines quantiles; not the decoded policy if that one is trained.
     - `samples`: K per prompt; the error of a calibrated reward is about 1 / (2 √K).
     - `conversations`, `prompt_ids`, `columns`: as in `decode`.
+
+    If all responses have one reward, a warning is logged with the likely cause.
     """
     _check.count("samples", samples)
     ids = _ids(prompt_ids, conversations)
     drawn = _sampled(reference, conversations, ids, samples, derived(seed, "calibration"))
     texts = [[r.text for r in row] for row in drawn]
     rewards = score_ragged(scorer, conversations, texts, ids, columns)
-    return CalibrationStore.from_rewards(ids, rewards, _made_with(reference))
+    store = CalibrationStore.from_rewards(ids, rewards, _made_with(reference))
+    constant = constant_rewards(store, lambda some: [texts[ids.index(i)] for i in some])
+    if constant is not None and constant.range[0] == constant.range[1]:
+        LOG.warning(constant.words(_named(scorer)))
+    return store
+
+
+def _named(scorer: Scorer) -> str:
+    """The reward, as a message names it."""
+    return str(getattr(scorer, "__name__", type(scorer).__name__))
 
 
 def _made_with(sampler: Sampler) -> dict[str, dict[str, Any]]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from infalign._look import Shown
+from infalign.calibration.constant import MESSAGES
 from infalign.core import AbstractProcedure
 
 from .monitor import Monitor
@@ -98,6 +99,6 @@ class Doubts(Shown):
                 f"In {PATIENCE} batches in a row all responses to a prompt had the same training "
                 f"reward (raw rewards of the last: {raw.min():g} to {raw.max():g}): their "
                 "advantages are 0 and the policy does not change. Check that the reward tells "
-                "responses apart, raise the sampling temperature, or choose prompts that are "
-                "neither always solved nor never.",
+                f"responses apart ({MESSAGES}), raise the sampling temperature, or choose "
+                "prompts that are neither always solved nor never.",
             )
