@@ -1,12 +1,14 @@
 """`infalign evaluate`: policies × procedures × rewards, from a run or from any models."""
 
+import logging
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from infalign.config import load_config
+from infalign.errors import DataError
 
 from . import dry_run as dry_runs
 from .options import (
@@ -32,6 +34,12 @@ from .progress import progress, quiet_libraries
 from .run import Out, Overrides, bring_up_to
 from .show import Form, print_results
 from .usage import again, named_values, others, refuse, refuse_of_dry_run
+
+if TYPE_CHECKING:
+    from infalign.config import EvaluationPrompts
+    from infalign.prompts import Prompt
+
+LOG = logging.getLogger(__name__)
 
 HELP = (
     "Compare policies with a reference under the procedures that decode them.\n\n"
@@ -132,6 +140,16 @@ def evaluate(
         _option(COMPARED, COLUMN),
     ] = None,
     limit: Annotated[int | None, _option(COMPARED, LIMIT, metavar="N")] = None,
+    test_fraction: Annotated[
+        float | None,
+        _option(
+            COMPARED,
+            "Use only the share of --prompts that a run with this `prompts.test_fraction` holds "
+            "out; 1 uses all. Default: all, unless a policy was trained on some of them.",
+            min=0,
+            max=1,
+        ),
+    ] = None,
     procedure: Annotated[
         list[str] | None,
         _option(DECODED, "How the policies are decoded. Repeatable. Default: best-of-n:4."),
@@ -216,12 +234,12 @@ def evaluate(
     from infalign.config import EvaluationPrompts, SamplingSettings, read_section
     from infalign.pipeline.bill import origin_of_comparison
     from infalign.pipeline.costs import metered
-    from infalign.prompts import load_prompts
     from infalign.reports.page import build_report
 
     source = read_section(
         EvaluationPrompts, {"file": prompts, "split": split, "limit": limit, "column": column}
     )
+    policies = named_values("--policy", policy)
     sampling = {
         "temperature": temperature,
         "top_p": top_p,
@@ -231,10 +249,10 @@ def evaluate(
         "answer": answer.value,
         "ask_again": ask_again,
     }
-    asked = load_prompts(source)
+    asked = _held_out(source, policies, test_fraction)
     comparison = Comparison(
         reference=reference or "",
-        policies=named_values("--policy", policy),
+        policies=policies,
         reward=reward or "",
         gold=named_values("--gold", gold),
         answers=answers,
@@ -261,3 +279,29 @@ def evaluate(
             compare_policies(comparison, out, measured)
         build_report(out, origin_of_comparison(out, comparison, again()))
     print_results(out, form)
+
+
+def _held_out(
+    source: "EvaluationPrompts", policies: dict[str, str], fraction: float | None
+) -> "list[Prompt]":
+    """The prompts to evaluate on. Those that a policy was trained on are refused, unless a share
+    was asked for, which may be all of them; a warning then says how many they are."""
+    from infalign.pipeline.trained_on import trained_on
+    from infalign.prompts import held_out, load_prompts
+
+    if fraction is None:
+        asked = load_prompts(source)
+    else:
+        whole = load_prompts(source.model_copy(update={"limit": None}))
+        asked = held_out(whole, fraction)[: source.limit]
+        LOG.info("%d of %d prompts are held out by a hash of their text.", len(asked), len(whole))
+    for known in trained_on(policies, asked):
+        if fraction is not None:
+            LOG.warning("%s.", known.words())
+            continue
+        share = known.test_fraction or 0.1
+        raise DataError(
+            f"{known.words()}. --test-fraction {share:g} evaluates on the prompts that this run "
+            "held out; --test-fraction 1 on all of them; or give other prompts."
+        )
+    return asked

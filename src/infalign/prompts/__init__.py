@@ -1,6 +1,6 @@
 """Prompts, from files, folders, or a dataset on the Hugging Face Hub."""
 
-from .held_out import RunPrompts, run_prompts
+from .held_out import RunPrompts, held_out, run_prompts
 from .load import load_prompts, require_readable
 from .prompt import CHECKSUM, Prompt, checksum, columns_fingerprint, fingerprint, read_by
 from .scoring import call_arguments, require_scorable, score_responses, try_out
@@ -13,6 +13,7 @@ __all__ = [
     "checksum",
     "columns_fingerprint",
     "fingerprint",
+    "held_out",
     "load_prompts",
     "read_by",
     "require_readable",

@@ -1,5 +1,6 @@
 """The prompts of a run: those to train on, and others to evaluate on."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import ceil
@@ -12,7 +13,7 @@ from .load import load_prompts, read_table, say, table_of
 from .prompt import Prompt
 from .table import Table
 
-__all__ = ["RunPrompts", "run_prompts"]
+__all__ = ["RunPrompts", "held_out", "run_prompts"]
 
 
 @dataclass(frozen=True)
@@ -94,6 +95,22 @@ class RunPrompts:
         held = f"{cause}{number} are held out for evaluation by a hash of their text"
         say(table.name, [*loaded.notes, f"{held} (`prompts.test_fraction`)"])
         return sides[0][: source.limit], sides[1][: other.limit]
+
+
+def held_out(prompts: Sequence[Prompt], fraction: float) -> list[Prompt]:
+    """The part of the prompts that a run with `prompts.test_fraction` holds out for evaluation.
+
+    - `fraction`: 1 is all of them.
+
+    Raises DataError if it is empty.
+    """
+    own = [prompt for prompt in prompts if share_of(prompt.messages) < fraction]
+    if not own:
+        raise DataError(
+            f"A share of {fraction:g} of {len(prompts)} prompts holds none out for evaluation. "
+            "Give more prompts, or a larger share."
+        )
+    return own
 
 
 def run_prompts(config: Config) -> RunPrompts:
