@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Sequence
 from functools import partial
+from importlib import import_module
 from typing import Annotated
 
 import typer
@@ -15,102 +16,31 @@ Add = Callable[[typer.Typer], object]
 """Adds a command to the application."""
 
 
-def _resumable(app: typer.Typer, function: Callable, help: str, name: str | None = None) -> None:
-    app.command(name=name, cls=ResumableCommand, help=help)(function)
+def _of(
+    module: str, function: str, help: str = "HELP", *, resumable: bool = False, name: str = ""
+) -> Add:
+    """Adds a function of a module, which is imported then, as a command.
 
+    - `help`: the module's name for the help.
+    - `name`: of the command. Default: that of the function.
+    """
 
-def _command(app: typer.Typer, function: Callable, help: str, name: str | None = None) -> None:
-    app.command(name=name, cls=Command, help=help)(function)
+    def add(app: typer.Typer) -> None:
+        own = import_module(f".{module}", __package__)
+        kind = ResumableCommand if resumable else Command
+        app.command(name=name or function, cls=kind, help=getattr(own, help))(
+            getattr(own, function)
+        )
 
-
-def _demo(app: typer.Typer) -> None:
-    from . import run
-
-    _resumable(app, run.demo, run.DEMO_HELP)
-
-
-def _init(app: typer.Typer) -> None:
-    from . import init
-
-    _command(app, init.init, init.HELP)
-
-
-def _run(app: typer.Typer) -> None:
-    from . import run
-
-    _resumable(app, run.run, run.RUN_HELP)
+    return add
 
 
 def _stage(stage: str, app: typer.Typer) -> None:
     from . import run
 
-    _resumable(app, run.stage_command(stage), run.stage_help(stage), stage)
-
-
-def _evaluate(app: typer.Typer) -> None:
-    from . import evaluate
-
-    _resumable(app, evaluate.evaluate, evaluate.HELP)
-
-
-def _compare(app: typer.Typer) -> None:
-    from . import compare
-
-    _resumable(app, compare.compare, compare.HELP)
-
-
-def _analyze(app: typer.Typer) -> None:
-    from . import analyze
-
-    _command(app, analyze.analyze_samples, analyze.HELP, "analyze")
-
-
-def _plan(app: typer.Typer) -> None:
-    from . import plan
-
-    _command(app, plan.plan, plan.HELP)
-
-
-def _design(app: typer.Typer) -> None:
-    from . import design
-
-    _command(app, design.design, design.HELP)
-
-
-def _sample(app: typer.Typer) -> None:
-    from . import sample
-
-    _command(app, sample.sample, sample.HELP)
-
-
-def _list(app: typer.Typer) -> None:
-    from . import listing
-
-    _command(app, listing.list_choices, listing.HELP, "list")
-
-
-def _red_team(app: typer.Typer) -> None:
-    from . import red_team
-
-    _resumable(app, red_team.red_team, red_team.HELP, "red-team")
-
-
-def _explore(app: typer.Typer) -> None:
-    from . import explore
-
-    _command(app, explore.explore, explore.HELP)
-
-
-def _export_prompts(app: typer.Typer) -> None:
-    from . import frameworks
-
-    _command(app, frameworks.export_prompts, frameworks.EXPORT_HELP, "export-prompts")
-
-
-def _serve_reward(app: typer.Typer) -> None:
-    from . import frameworks
-
-    _command(app, frameworks.serve_reward, frameworks.SERVE_HELP, "serve-reward")
+    app.command(name=stage, cls=ResumableCommand, help=run.stage_help(stage))(
+        run.stage_command(stage)
+    )
 
 
 def _store(app: typer.Typer) -> None:
@@ -123,16 +53,16 @@ def _store(app: typer.Typer) -> None:
 
 COMMANDS: dict[str, tuple[Add, str]] = {
     "demo": (
-        _demo,
+        _of("run", "demo", "DEMO_HELP", resumable=True),
         "Run the whole method on bundled models, offline.",
     ),
     "init": (
-        _init,
+        _of("init", "init"),
         "Write a commented configuration for what is in this folder, and a reward "
         "function to edit.",
     ),
     "run": (
-        _run,
+        _of("run", "run", "RUN_HELP", resumable=True),
         "Run the whole method on your model, reward and prompts.",
     ),
     "calibrate": (
@@ -142,47 +72,47 @@ COMMANDS: dict[str, tuple[Add, str]] = {
     "train": (partial(_stage, "train"), "Train the policies, running any earlier stages first."),
     "report": (partial(_stage, "report"), "Run any missing stages and write the report."),
     "evaluate": (
-        _evaluate,
+        _of("evaluate", "evaluate", resumable=True),
         "Compare policies with a reference under the procedures that decode them.",
     ),
     "compare": (
-        _compare,
+        _of("compare", "compare", resumable=True),
         "Compare training methods at the same KL: with several seeds, on several tasks.",
     ),
     "analyze": (
-        _analyze,
+        _of("analyze", "analyze_samples", name="analyze"),
         "Compare policies by samples that exist: files of rewards, logs of evaluations, counts.",
     ),
     "plan": (
-        _plan,
+        _of("plan", "plan"),
         "Find how many prompts and samples an evaluation needs to detect a difference.",
     ),
     "design": (
-        _design,
+        _of("design", "design"),
         "Find the best transform for a procedure and a KL budget, and compare it with simple ones.",
     ),
     "sample": (
-        _sample,
+        _of("sample", "sample"),
         "Answer prompts with a procedure: draw responses, score them, select one.",
     ),
     "list": (
-        _list,
+        _of("listing", "list_choices", name="list"),
         "List methods, procedures, transforms, calibrators or rewards.",
     ),
     "red-team": (
-        _red_team,
+        _of("red_team", "red_team", resumable=True, name="red-team"),
         "Measure how often repeated attempts break a policy, and how the rate grows with attempts.",
     ),
     "explore": (
-        _explore,
+        _of("explore", "explore"),
         "Write or serve an interactive page that explains transforms and helps you choose one.",
     ),
     "export-prompts": (
-        _export_prompts,
+        _of("frameworks", "export_prompts", "EXPORT_HELP", name="export-prompts"),
         "Write a run's training prompts and their ids in the format of another framework.",
     ),
     "serve-reward": (
-        _serve_reward,
+        _of("frameworks", "serve_reward", "SERVE_HELP", name="serve-reward"),
         "Serve a run's reward over HTTP, for OpenRLHF or another infalign run.",
     ),
     "store": (

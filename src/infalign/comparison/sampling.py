@@ -208,13 +208,7 @@ class _Models:
         sampling = self.comparison.sampling
         loaded = load_sampler(
             model,
-            temperature=sampling.temperature,
-            top_p=sampling.top_p,
-            max_new_tokens=sampling.max_new_tokens,
-            batch_size=sampling.batch_size,
-            strip=sampling.strip,
-            answer=sampling.answer,
-            ask_again=sampling.ask_again,
+            **sampling.model_dump(),
             **self.comparison.loading,
         )
         self._origins.require_unchanged(model)

@@ -45,10 +45,7 @@ class AfterThinking:
         keys: Sequence[str] | None = None,
         first: int = 0,
     ) -> list[list[Response]]:
-        """`n` answers to each conversation, as `Sampler.sample`.
-
-        - `first`: number of the first answer to each, after those that were drawn before.
-        """
+        """`n` answers to each conversation, as `LanguageModel.sample`."""
         keys = prompt_keys(keys, conversations)
         drawn = sample_from(self.sampler, conversations, n, first, seed=seed, keys=keys)
 

@@ -134,13 +134,7 @@ def load_both(
     """
     sampler = load_sampler(
         model,
-        temperature=sampling.temperature,
-        top_p=sampling.top_p,
-        max_new_tokens=sampling.max_new_tokens,
-        batch_size=sampling.batch_size,
-        strip=sampling.strip,
-        answer=sampling.answer,
-        ask_again=sampling.ask_again,
+        **sampling.model_dump(),
         dtype=dtype,
         trust_remote_code=trust_remote_code,
     )

@@ -107,7 +107,7 @@ class Campaign(Shown):
         check_sigma(self.sigma)
 
     @property
-    def sampling(self) -> dict[str, float | bool | str]:
+    def sampling(self) -> dict[str, Any]:
         """The policy's sampling settings."""
         return {
             "temperature": self.temperature,
@@ -133,12 +133,7 @@ class Campaign(Shown):
         """The loaded policy."""
         return load_sampler(
             self.model,
-            temperature=self.temperature,
-            top_p=self.top_p,
-            max_new_tokens=self.max_new_tokens,
-            strip=self.strip,
-            answer=self.answer,
-            ask_again=self.ask_again,
+            **self.sampling,
             **self.loading,
         )
 
