@@ -1,9 +1,11 @@
 """Collections on Ray: the store of a local one, whatever happens to the workers."""
 
 import json
+import logging
 import os
 import signal
 import sys
+import time
 from collections import Counter
 from contextlib import suppress
 from dataclasses import replace
@@ -12,13 +14,12 @@ from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
-import numpy as np
-import pyarrow as pa
 import pytest
 import soak
 
+from infalign import _progress
 from infalign.collection import Local, OnRay, answer, collect
-from infalign.collection.cluster import Worker, _cluster, _ray, in_order, packed
+from infalign.collection.cluster import Worker, _cluster, _ray
 from infalign.config import parse_config
 from infalign.errors import DataError, MissingExtraError
 from infalign.prompts import Prompt
@@ -163,10 +164,6 @@ def test_what_cannot_be_scored_ends_the_job_with_the_rewards_own_words(cluster, 
         collect(PROMPTS, OnRay(load, 1), 2, tmp_path / "ray", seed=1)
 
 
-def batch(number, part):
-    return pa.table({"shard": [number], "prompts": [packed(part)]})
-
-
 def test_a_worker_scores_with_the_columns_and_the_form_of_the_prompts():
     seen = []
 
@@ -177,41 +174,76 @@ def test_a_worker_scores_with_the_columns_and_the_form_of_the_prompts():
     when = date(2026, 1, 2)  # as Parquet has dates
     part = [replace(PROMPTS[0], columns={"when": when}, plain=plain) for plain in (True, False)]
     part[1] = replace(part[1], id="other")
-    Worker(lambda: (soak.StandIn(0.0), reward), 1, 0)(batch(0, part))
+    Worker(lambda: (soak.StandIn(0.0), reward), 1, 0).answer(part, 0)
     assert seen == [(str, str, when), (list, list, when)]
 
 
-def test_a_shard_is_tried_again_where_policy_or_reward_raise_an_error(tmp_path, monkeypatch):
-    waited = []
-    monkeypatch.setattr("infalign.collection.cluster.time.sleep", waited.append)
-    expected = answer(SHARDS[1], *soak.stand_in(), 2, 0)
-    for times in (0, 3):
-        load = partial(failing, tmp_path / f"log{times}", times, ConnectionError("gone"))
-        table = Worker(load, 2, 0)(batch(1, SHARDS[1]))
-        assert table["shard"].to_pylist() == [1] * 4 and table["error"].null_count == 4
-        assert table.drop_columns(["shard", "error", "own"]).equals(expected)
-    assert [s for s in waited if s >= 1] == [1, 2, 4]
-    load = partial(failing, tmp_path / "log4", 4, ConnectionError("gone"))
-    failed = Worker(load, 2, 0)(batch(0, SHARDS[0]))
-    with pytest.raises(DataError, match=r"A worker on Ray failed 4 times: ConnectionError: gone"):
-        list(in_order([failed], [4]))
+def test_a_shard_is_tried_again_where_policy_or_reward_raise_an_error(cluster, tmp_path):
+    load = partial(failing, tmp_path / "log", 3, ConnectionError("gone"))
+    (table,) = OnRay(load, 1).answers(SHARDS[1:2], 2, 0)
+    assert table.equals(answer(SHARDS[1], *soak.stand_in(), 2, 0))
+    load = partial(failing, tmp_path / "log4", 99, ConnectionError("gone"))
+    with pytest.raises(DataError, match="A worker on Ray failed 4 times: ConnectionError: gone"):
+        list(OnRay(load, 1).answers(SHARDS[:2], 2, 0))
+    assert len((tmp_path / "log4").read_text()) == 4
 
 
-def test_shards_come_in_order_and_whole_however_their_rows_arrive():
-    rng = np.random.default_rng(0)
-    sizes = [4, 4, 2]
-    load = soak.stand_in
-    tables = [Worker(load, 2, 0)(batch(i, SHARDS[i][: n // 2])) for i, n in enumerate(sizes)]
-    pieces = [t.slice(i, 1) for t in tables for i in range(len(t))]
-    for _ in range(20):
-        order = list(rng.permutation(len(pieces)))
-        found = list(in_order([pieces[i] for i in order], sizes))
-        assert [len(t) for t in found] == sizes
-        for table, whole in zip(found, tables, strict=True):
-            own = table.to_pylist()
-            assert sorted(map(str, own)) == sorted(
-                map(str, whole.drop_columns(["shard", "error", "own"]).to_pylist())
-            )
+class Deadly:
+    """A reward that ends its process each time, and counts how often."""
+
+    def __init__(self, log: Path):
+        self.log = log
+
+    def __call__(self, **columns):
+        with self.log.open("a") as file:
+            file.write("x")
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def deadly(log):
+    return soak.StandIn(0.0), Deadly(log)
+
+
+def test_a_shard_that_kills_every_worker_ends_the_collection(cluster, tmp_path):
+    log = tmp_path / "log"
+    with pytest.raises(DataError, match="Ray gave up after 4 attempts at a shard"):
+        list(OnRay(partial(deadly, log), 1).answers(SHARDS[:1], 2, 0))
+    assert len(log.read_text()) == 4
+
+
+class Slow:
+    """A policy that tells its progress and waits until it is seen; its reward warns."""
+
+    def __init__(self, seen: Path):
+        self.seen = seen
+
+    def sample(self, conversations, n, **settings):
+        _progress.advance(0.25)
+        while not self.seen.exists():
+            time.sleep(0.05)
+        return soak.StandIn(0.0).sample(conversations, n, **settings)
+
+    def __call__(self, *, completions, **columns):
+        logging.getLogger("infalign.anywhere").warning("The reward is odd.")
+        return soak.first_digits(completions=completions)
+
+
+def slow(seen):
+    return Slow(seen), Slow(seen)
+
+
+def test_the_bar_moves_inside_a_shard_and_warnings_of_workers_arrive(cluster, tmp_path, caplog):
+    seen, heard = tmp_path / "seen", []
+
+    def listen(done, total):
+        heard.append((done, total))
+        if done == 4 + 0.25 * 2:
+            seen.touch()
+
+    with _progress.listening(listen), _progress.part(4, 6, 24):
+        tables = OnRay(partial(slow, seen), 1).answers(SHARDS[:1], 2, 0)
+        assert len(list(tables)) == 1
+    assert (4.5, 24) in heard and "The reward is odd." in caplog.text
 
 
 def test_without_ray_the_message_says_how_to_get_it(monkeypatch, tmp_path):

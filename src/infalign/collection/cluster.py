@@ -1,34 +1,38 @@
 """Collection on a Ray cluster, by actors that each load policy and reward once."""
 
-import base64
 import logging
 import os
-import pickle
 import signal
 import threading
-import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from infalign import _check
+from infalign import _check, _progress
 from infalign._look import Shown
 from infalign.errors import DataError, InfalignError, MissingExtraError, install
 from infalign.models.interfaces import Sampler, Scorer
 from infalign.prompts import Prompt
 
-from .answers import Load, answer, columns
+from .answers import Load, answer
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["OnRay", "Worker", "in_order", "packed"]
+__all__ = ["OnRay", "Worker"]
 
-TRIES = 4
-"""Number of attempts to answer a shard that raises errors, with pauses of 1, 2 and 4 seconds
-between them."""
+LOG = logging.getLogger(__name__)
+
+RETRIES = 3
+"""Number of times that Ray repeats a shard whose worker dies or raises an error."""
+
+AHEAD = 2
+"""Number of shards for each worker that may be answered before their turn: they wait in memory."""
+
+INTERVAL = 1.0
+"""Seconds between two looks at the progress."""
 
 ALONE = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -40,12 +44,12 @@ ALONE = {
 
 @dataclass(frozen=True)
 class OnRay(Shown):
-    """Shards are distributed over actors of Ray Data, which return them when they are done.
+    """Shards are distributed over actors of Ray, which load policy and reward once.
 
-    Each shard is a block of its own. If a worker dies, another actor repeats only its current
-    shard, with the same result, since samples depend only on seed, prompt and sample number. A
-    shard is retried three times if policy or reward raises an error; an error of this package,
-    which states the remedy, ends the collection at once.
+    If a worker dies, Ray starts it again and repeats its current shard, with the same result, since
+    samples depend only on seed, prompt and sample number. Ray also repeats a shard whose policy or
+    reward raises an error, at most `RETRIES` times in all; an error of this package, which states
+    the remedy, ends the collection at once. While the next shard is awaited, its progress is shown.
 
     Uses the cluster that this process is connected to, or the one that `RAY_ADDRESS` names.
     Otherwise it starts one on this machine for the duration of the collection.
@@ -71,31 +75,35 @@ class OnRay(Shown):
         fails.
         """
         ray = _ray()
-        firsts = firsts or [0] * len(shards)
-        rows = [
-            {"shard": number, "first": first, "prompts": packed(part)}
-            for number, (part, first) in enumerate(zip(shards, firsts, strict=True))
-        ]
-        sizes = [len(part) * (samples - n) for part, n in zip(shards, firsts, strict=True)]
-        with _cluster(ray), _quiet(ray):
+        parts = list(zip(shards, firsts or [0] * len(shards), strict=True))
+        with _cluster(ray):
             resources, workers = _resources(ray, self.workers)
-            tables = (
-                ray.data.from_items(rows, override_num_blocks=len(rows))
-                .map_batches(
-                    Worker,
-                    fn_constructor_args=(self.load, samples, seed),
-                    batch_size=1,
-                    batch_format="pyarrow",
-                    compute=ray.data.ActorPoolStrategy(size=min(workers, len(rows))),
-                    **resources,
-                )
-                .iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
+            worker = ray.remote(Worker).options(
+                **resources,
+                max_restarts=-1,
+                max_task_retries=RETRIES,
+                max_concurrency=2,  # one answers, the other tells its progress
             )
+            actors = [
+                worker.remote(self.load, samples, seed) for _ in range(min(workers, len(parts)))
+            ]
             try:
-                yield from in_order(tables, sizes)
-            except ray.exceptions.RayError as error:
-                last = str(error).strip().splitlines()[-1]
-                raise DataError(f"Ray gave up: {last[:300]} Its logs may say more.") from error
+                yield from _in_order(ray, actors, parts)
+            finally:
+                for actor in actors:
+                    ray.kill(actor)
+
+
+@dataclass(frozen=True)
+class Answered:
+    """What a worker returns of a shard."""
+
+    table: "pa.Table | None"
+    warnings: Sequence[str]
+    """What the package has to say, which would otherwise stay in the worker's log."""
+
+    error: str = ""
+    """An error of this package, which a repetition would raise again."""
 
 
 class Worker:
@@ -103,78 +111,95 @@ class Worker:
 
     def __init__(self, load: Load, samples: int, seed: int):
         self.load, self.samples, self.seed = load, samples, seed
+        self._done = 0.0
 
     @cached_property
     def models(self) -> tuple[Sampler, Scorer]:
         """Policy and reward."""
         return self.load()
 
-    def __call__(self, batch: "pa.Table") -> "pa.Table":
-        """`answer` of one shard, with the shard's number in the column `shard`; or one row with the
-        text of an `error`, since Ray does not pass exceptions on unchanged."""
-        import pyarrow as pa
-
-        (row,) = batch.to_pylist()
-        part: list[Prompt] = pickle.loads(base64.b85decode(row["prompts"]))
-        try:
-            table = self._tried(part, row.get("first", 0))
-        except Exception as error:
-            own = isinstance(error, InfalignError)
-            message = str(error) if own else f"{type(error).__name__}: {error}"
-            failed = {"shard": row["shard"], "error": message, "own": own}
-            return pa.Table.from_pylist([failed], schema=_schema())
-        number = pa.array([row["shard"]] * len(table), pa.int64())
-        nothing = [pa.nulls(len(table), t) for t in (pa.string(), pa.bool_())]
-        columns = [*table.columns, number, *nothing]
-        return pa.Table.from_arrays(columns, schema=_schema())
-
-    def _tried(self, part, first: int) -> "pa.Table":
-        for tries in range(1, TRIES + 1):
+    def answer(self, part: Sequence[Prompt], first: int) -> Answered:
+        """`answer` of one shard. An error of a policy or reward is raised, for Ray to repeat."""
+        self._done = 0.0
+        with _warnings() as said, _progress.listening(self._note), _progress.part(0, 1, 1):
             try:
                 sampler, scorer = self.models
-                return answer(part, sampler, scorer, self.samples, self.seed, first)
-            except InfalignError:
-                raise
-            except Exception:
-                if tries == TRIES:
-                    raise
-                time.sleep(2 ** (tries - 1))
-        raise AssertionError("the last try returns or raises")
+                return Answered(answer(part, sampler, scorer, self.samples, self.seed, first), said)
+            except InfalignError as error:
+                return Answered(None, said, str(error))
+
+    def done(self) -> float:
+        """The share of the present shard that is done, from 0 to 1."""
+        return self._done
+
+    def _note(self, done: float, total: float) -> None:
+        self._done = done / total
 
 
-def packed(part: Sequence[Prompt]) -> str:
-    """Prompts as a text for another process: their columns may hold what JSON does not have."""
-    return base64.b85encode(pickle.dumps(list(part))).decode()
-
-
-def _schema() -> "pa.Schema":
-    import pyarrow as pa
-
-    return pa.schema(
-        [*columns(), ("shard", pa.int64()), ("error", pa.string()), ("own", pa.bool_())]
-    )
-
-
-def in_order(tables, sizes: Sequence[int]) -> Iterator["pa.Table"]:
-    """Complete shards in order, from tables of rows in order of completion.
-
-    - `sizes`: rows of each shard.
-    """
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    waiting: dict[int, list[pa.Table]] = {}
-    turn = 0
-    for table in tables:
-        for row in table.filter(pc.is_valid(table["error"])).select(["error", "own"]).to_pylist():
-            tried = "" if row["own"] else f"A worker on Ray failed {TRIES} times: "
-            raise DataError(tried + row["error"])
-        for number in table["shard"].unique().to_pylist():
-            own = table.filter(pc.equal(table["shard"], number))
-            waiting.setdefault(number, []).append(own.drop_columns(["shard", "error", "own"]))
-        while turn < len(sizes) and sum(map(len, waiting.get(turn, []))) == sizes[turn]:
-            yield pa.concat_tables(waiting.pop(turn))
+def _in_order(ray, actors: Sequence, parts: Sequence) -> Iterator["pa.Table"]:
+    """The tables of all shards, in their order; every actor answers one shard at a time."""
+    idle, running, answered = list(actors), {}, {}
+    turn = number = 0
+    while turn < len(parts):
+        while idle and number < min(len(parts), turn + AHEAD * len(actors)):
+            actor = idle.pop()
+            task = actor.answer.options(max_task_retries=RETRIES, retry_exceptions=True)
+            running[task.remote(*parts[number])] = number, actor
+            number += 1
+        ready, _ = ray.wait(list(running), timeout=INTERVAL)
+        for task in ready:
+            place, actor = running.pop(task)
+            idle.append(actor)
+            answered[place] = _result(ray, task)
+        while turn in answered:
+            yield answered.pop(turn)
             turn += 1
+        for place, actor in running.values():
+            if place == turn and not ready:
+                _show(ray, actor)
+
+
+def _result(ray, task) -> "pa.Table":
+    """The table of a shard. Raises DataError if there is none."""
+    try:
+        own: Answered = ray.get(task)
+    except ray.exceptions.RayTaskError as error:
+        cause = error.cause
+        raise DataError(
+            f"A worker on Ray failed {RETRIES + 1} times: {type(cause).__name__}: {cause}"
+        ) from error
+    except ray.exceptions.RayError as error:
+        last = str(error).strip().splitlines()[-1]
+        raise DataError(
+            f"Ray gave up after {RETRIES + 1} attempts at a shard: {last[:300]} Its logs may say "
+            "more."
+        ) from error
+    for warning in own.warnings:
+        LOG.warning("%s", warning)
+    if own.table is None:
+        raise DataError(own.error)
+    return own.table
+
+
+def _show(ray, actor) -> None:
+    """Show the progress of the shard that an actor answers."""
+    with suppress(ray.exceptions.RayError):  # it is being started again
+        asked = actor.done.remote()
+        if ray.wait([asked], timeout=INTERVAL)[0]:
+            _progress.advance(ray.get(asked))
+
+
+@contextmanager
+def _warnings() -> Iterator[list[str]]:
+    """The warnings of the package inside the block."""
+    said: list[str] = []
+    handler, log = logging.Handler(logging.WARNING), logging.getLogger("infalign")
+    handler.emit = lambda record: said.append(record.getMessage())  # type: ignore[method-assign]
+    log.addHandler(handler)
+    try:
+        yield said
+    finally:
+        log.removeHandler(handler)
 
 
 def _resources(ray, workers: int | None) -> tuple[dict, int]:
@@ -191,7 +216,6 @@ def _ray():
             os.environ.setdefault(name, value)
     try:
         import ray
-        import ray.data
     except ImportError:
         raise MissingExtraError(
             f"`engine: ray` needs `ray`. Install it with: {install('ray')}"
@@ -228,17 +252,3 @@ def _same_handler():
     finally:
         if before is not None:
             signal.signal(signal.SIGTERM, before)
-
-
-@contextmanager
-def _quiet(ray):
-    """Silences Ray Data's progress bars and notices; errors are raised."""
-    context, log = ray.data.DataContext.get_current(), logging.getLogger("ray.data")
-    bars, level = context.enable_progress_bars, log.level
-    context.enable_progress_bars = False
-    log.setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        context.enable_progress_bars = bars
-        log.setLevel(level)
