@@ -40,7 +40,7 @@ from infalign.core import (
 from infalign.errors import SolveError
 from infalign.methods.objectives import RISK
 
-CLOSE = 1e-5
+CLOSE = 1e-4
 """Accuracy of coupled optima, in nats."""
 LEAST_BETA = 1e-6
 """β of an optimum that spends as much KL as raises the win rate."""

@@ -68,10 +68,11 @@ Three things follow from the definitions, and the tables show them:
 
 ## All methods
 
-A dash is a method without an optimum at this KL: utilities of the worst of n are convex in the
-policy, and reinforce themselves on some prompts at the expense of others. A KL in parentheses is
-smaller than the others': no more of it raises the win rate, or the optimum jumps over {kl:g} nats.
-For a continuous reward, `design` is the optimum.
+A dash is a method whose search for an optimum at this KL fails. Either no more KL raises its
+utility, or the utility is one of the worst of n: those are convex in the policy, and reinforce
+themselves on some prompts at the expense of others. A KL in parentheses is smaller than {kl:g}
+nats, for the first reason or since the optimum jumps over {kl:g} nats; a method that spends all of
+it can then be ahead. For a continuous reward, `design` is the optimum.
 
 {tables}
 """
