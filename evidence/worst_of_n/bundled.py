@@ -75,6 +75,20 @@ class Samples:
         """Mid-ranks among the prompt's own K rewards."""
         return quantiles(self.rewards)
 
+    def scored(self, work: Path, reward: Path, prompts: int, k: int) -> np.ndarray:
+        """Rewards by another classifier of the first k responses to the first `prompts` prompts."""
+        path = work / f"{self.split}_{reward.name}.npy"
+        if not path.exists():
+            classifier, rows = ClassifierReward(reward, batch_size=64), []
+            for prompt in range(prompts):
+                texts = [self._text(prompt, j) for j in range(k)]
+                rows.append(classifier([list(self.prompts[prompt].messages)] * k, texts))
+            np.save(path, np.array(rows))
+        return np.load(path)
+
+    def _text(self, prompt: int, k: int) -> str:
+        return TOKENIZER.decode(self.response(prompt, k), skip_special_tokens=True)
+
     def states(self, work: Path, k: int) -> np.ndarray:
         """What the frozen reference sees of its first k responses, shape (prompts, k, features):
         means of three layers over the response, two layers at its end, and its length."""

@@ -1,6 +1,6 @@
 """How much of worst-of-4's gain do classes of policies reach that read the reference's states?
 
-    python evidence/worst_of_n/classes.py [--work work/worst_of_n]
+    python evidence/worst_of_n/classes.py [--work work/worst_of_n] [--reward FOLDER --out FILE]
 
 A class gives every response a log-ratio from the states of the frozen reference: a linear function,
 or one with a hidden layer of 48 units besides. Each class is trained on 320 prompts × 32 responses,
@@ -8,6 +8,7 @@ without sampling noise on these, by the forward KL from a tilt, by the reverse K
 itself, and judged at 0.5 nats on 128 other prompts × 64 responses. A class reads whole responses,
 which a policy, token by token, need not achieve; what a class cannot do, more steps within it do
 not mend. Writes classes.json; 3 minutes on one core once the samples are drawn (6 minutes).
+With another reward, a classifier in a folder, half of the prompts and responses are scored by it.
 """
 
 import json
@@ -38,23 +39,28 @@ class Data:
     rewards: np.ndarray
     held_out_rewards: np.ndarray
     quantiles: np.ndarray
-    """Of the first 32 of a prompt's 128 responses among all of them."""
+    """Among all of a prompt's scored responses."""
 
     @classmethod
-    def of(cls, work: Path) -> "Data":
+    def of(cls, work: Path, reward: Path | None) -> "Data":
+        """Everything there is, or the part that another reward has scored."""
         train = bundled.Samples.of(work, "train", 320, 128)
         test = bundled.Samples.of(work, "test", 128, 64)
         states, held_out = train.states(work, 32), test.states(work, 64)
+        rewards, other = train.rewards, test.rewards
+        if reward is not None:
+            rewards, other = train.scored(work, reward, 160, 16), test.scored(work, reward, 64, 32)
+            states, held_out = states[:160, :16], held_out[:64, :32]
         k = states.shape[1]
         # A policy tilts within a prompt, so differences within a prompt are what counts.
-        centered, other = (x - x.mean(1, keepdims=True) for x in (states, held_out))
+        centered, beside = (x - x.mean(1, keepdims=True) for x in (states, held_out))
         scale = centered.reshape(-1, centered.shape[2]).std(0) + 1e-6
         return cls(
             torch.tensor(centered / scale),
-            torch.tensor(other / scale),
-            train.rewards[:, :k],
-            test.rewards,
-            train.quantiles[:, :k],
+            torch.tensor(beside / scale),
+            rewards[:, :k],
+            other,
+            bundled.quantiles(rewards)[:, :k],
         )
 
 
@@ -150,10 +156,10 @@ def judged(data: Data, log_ratio: np.ndarray) -> np.ndarray:
     return bundled.win_rate(data.held_out_rewards, bundled.landed(log_ratio, KL), PROCEDURE)
 
 
-def main(work: Path = WORK, out: Path = OUT):
+def main(work: Path = WORK, reward: Path | None = None, out: Path = OUT):
     """Train the classes and judge them."""
     torch.set_num_threads(1)
-    data = Data.of(work)
+    data = Data.of(work, reward)
     rewards = data.held_out_rewards
     design = ia.design(PROCEDURE, kl=KL)
     everything = {
