@@ -62,8 +62,14 @@ MODES: dict[str, dict[str, tuple[str, dict[str, str], dict[str, str]]]] = {
         "": (
             RUN,
             {"--methods": "rlhf,rloo", "--kl": "0.1,0.2", "--seeds": "4"}
-            | {"--out": "other", "--json": ""},
-            NONE,
+            | {"--out": "other", "--json": "", "--dry-run": ""},
+            {"--measure": "1"},
+        ),
+        "dry": (
+            f"{RUN} --dry-run",
+            {"--methods": "rlhf", "--kl": "0.1", "--seeds": "4", "--out": "other"}
+            | {"--measure": "1"},
+            {"--json": ""},
         ),
     },
     "calibrate": {
@@ -537,6 +543,8 @@ def outcome(template, tmp_path, monkeypatch, capsys):
     replace("infalign.pipeline.run.run", lambda c, out, **k: SimpleNamespace(folder=out))
     study = {"tasks": [], "cells": 0, "evidence": True}
     replace("infalign.study.run.run_study", lambda *a, **k: study)
+    dry_study = SimpleNamespace(tasks={"run": dry}, cells=1, finished=0, seconds=1.0)
+    replace("infalign.study.dry.dry_study", lambda *a, **k: dry_study)
     replace("infalign.cli.run.print_results")
     replace("infalign.cli.evaluate.print_results")
     replace("infalign.comparison.run.compare_policies")

@@ -8,9 +8,11 @@ import typer
 from infalign.config import Study, describe, load_study
 from infalign.errors import InfalignError
 
+from . import dry_run as dry_runs
 from .progress import board, quiet_libraries
-from .run import Overrides
+from .run import DryRun, Measure, Overrides
 from .terminal import console, print_json
+from .usage import refuse
 
 SHOWN = 4
 """Number of failed cells that a message names."""
@@ -27,6 +29,7 @@ HELP = (
 
 
 def compare(
+    context: typer.Context,
     config: Annotated[Path, typer.Argument(help="YAML file of a study, or of a run.")],
     overrides: Overrides = None,
     methods: Annotated[
@@ -42,10 +45,18 @@ def compare(
         Path, typer.Option(help="Folder of the study. A study in this folder continues.")
     ] = Path("runs/study"),
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    dry_run: DryRun = False,
+    measure: Measure = 60.0,
 ):
     given = {"methods": methods, "kl": kl, "seeds": seeds}
     own = tuple(f"{name}=[{value}]" for name, value in given.items() if value is not None)
     grid = load_study(config, (*(overrides or ()), *own))
+
+    if dry_run:
+        refuse(context, "is not used with --dry-run.", "as_json")
+        dry_runs.dry_study(grid, out, measure)
+        return
+    refuse(context, "is used with --dry-run only.", "measure")
 
     from infalign.study.run import run_study
 

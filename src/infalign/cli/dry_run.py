@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.filesize import decimal
 from rich.table import Table
 
-from infalign.config import Config
+from infalign.config import Config, Grid
 
 from .board import duration
 from .progress import progress, quiet_libraries
@@ -65,8 +65,34 @@ def _dry(out: Path | None, dry: Callable[..., "Dry"], *what: Any, **settings: An
     _print(made, out)
 
 
+def dry_study(grid: Grid, out: Path, seconds: float) -> None:
+    """Check a study, measure its models, and print what its cells cost."""
+    from infalign.study.dry import dry_study
+
+    quiet_libraries()
+    with progress() as report:
+        dry = dry_study(grid, out, seconds=seconds, report=report)
+    screen = console()
+    for name, own in dry.tasks.items():
+        screen.print(f"Task {name}", style="bold")
+        _print_known(screen, own)
+    time = "" if dry.seconds is None else f": {duration(dry.seconds)}, one after another"
+    screen.print(f"{dry.cells - dry.finished} of {dry.cells} cells are due{time}.", style="bold")
+    _print_end(screen, out)
+
+
 def _print(dry: "Dry", out: Path | None) -> None:
     screen = console()
+    _print_known(screen, dry)
+    _print_end(screen, out)
+
+
+def _print_end(screen: Console, out: Path | None) -> None:
+    where = "" if out is None else f", in {out}"
+    screen.print(f"Nothing was written. The same command without --dry-run does it{where}.")
+
+
+def _print_known(screen: Console, dry: "Dry") -> None:
     screen.print(f"{len(dry.checks)} checks passed: {', '.join(dry.checks)}.")
     for line in dry.plan:
         screen.print(line, soft_wrap=True)
@@ -81,8 +107,6 @@ def _print(dry: "Dry", out: Path | None) -> None:
         if dry.room.passing
         else f"Disk: at least {decimal(dry.room.results)}."
     )
-    where = "" if out is None else f", in {out}"
-    screen.print(f"Nothing was written. The same command without --dry-run does it{where}.")
 
 
 def _print_work(screen: Console, works: "Sequence[Workload]") -> None:

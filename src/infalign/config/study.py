@@ -93,7 +93,7 @@ class Study(Section):
     are compared; at least 95 % of the intervals hold the truth, and with 2 seeds they are wide.
     pooled: from all methods and KLs of a task, as if they had the same variance."""
 
-    models: Literal["all", "policies", "none"] = "policies"
+    models: Literal["all", "policies"] = "policies"
     """Weights that stay on the disk when a cell is finished. policies: those at the target KL. all:
     also those that training ended with, before the KL was brought to the target."""
 

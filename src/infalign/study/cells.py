@@ -88,9 +88,10 @@ def drop_models(cell: Cell, folder: Path, models: str) -> None:
     """
     if models == "all":
         return
+    from infalign.training.policy import PARTS
+
     trained = Run(cell.config, folder).attempt(cell.method)
-    parts = ["warm_start", "on_policy", "offline"] + ([""] if models == "none" else [])
-    unwanted = [trained / part / "model" for part in parts]
+    unwanted = [trained / part / "model" for part in PARTS]
     Manifest(folder).forget(*unwanted)
     for path in unwanted:
         shutil.rmtree(path, ignore_errors=True)

@@ -84,15 +84,15 @@ def run_study(
         return results()
 
 
-def check_study(study: StudyFolder) -> list[str]:
-    """All checks of a study, before anything runs; the names of those that passed, task by task.
+def check_study(study: StudyFolder) -> dict[str, list[str]]:
+    """All checks of a study, before anything runs: task → the names of those that passed.
 
     Raises the errors of all tasks together.
     """
-    passed, errors = [], []
+    passed, errors = {}, []
     for task in study.tasks:
         try:
-            passed += [f"{task.name}: {name}" for name in _checked(study.runs[task.name], task)]
+            passed[task.name] = _checked(study.runs[task.name], task)
         except InfalignError as error:
             errors.append((task.name, error))
     if not errors:
