@@ -158,7 +158,8 @@ class StudyTask(Shown):
         return self._parsed(self.methods, kl, None)
 
     def _parsed(self, methods: tuple[str, ...], kl: float, seed: int | None) -> Config:
-        values = copy.deepcopy(dict(self.values)) | {"kl": kl, "engine": "local"}
+        engine = "local" if seed is not None else self.study.engine  # a cell runs on its own
+        values = copy.deepcopy(dict(self.values)) | {"kl": kl, "engine": engine}
         values.pop("beta", None)
         first, *others = methods
         train = values.get("train") or {}

@@ -15,9 +15,10 @@ from infalign.pipeline.tasks import Task
 from infalign.stores.resumable import Report
 
 from .cells import Outcome, drop_models, run_cell
+from .cluster import connected
 from .folder import StudyFolder
 from .plan import tasks_left
-from .shared import calibrate, draw_reference
+from .shared import REFERENCE, calibrate, draw_reference
 from .table import summarize
 
 __all__ = ["check_study", "run_study"]
@@ -57,10 +58,9 @@ def run_study(
         check_study(study)
         study.begin()
         due = [cell for cell in grid.cells if not study.is_finished(cell)]
-        names, tasks = tasks_left(study, due)
-        (begin or (lambda stages, tasks: None))(names, tasks)
-        for task in study.tasks:
-            _share(study, task, report)
+        begin = begin or (lambda stages, tasks: None)
+        if grid.study.engine == "local":
+            begin(*tasks_left(study, due))
         failed: dict[str, str] = {}
 
         def results() -> dict:
@@ -70,7 +70,7 @@ def run_study(
                 write(study.folder, made)
             return made
 
-        for outcome in _outcomes(study, due, report):
+        for outcome in ENGINES[grid.study.engine](study, due, report):
             cell = outcome.cell
             if outcome.error is not None:
                 failed[cell.path] = outcome.error
@@ -110,18 +110,32 @@ def _checked(run: Run, task: StudyTask) -> list[str]:
     return passed
 
 
-def _share(study: StudyFolder, task: StudyTask, report: Report) -> None:
-    """What the cells of a task share."""
-    name, folder = f"{task.name}/reference", study.of_task(task)
-
-    def named(what: str, done: int, total: int) -> None:
-        report(f"{name} {what}", done, total)
-
-    calibrate(task, folder, named)
-    draw_reference(task, folder, named)
-
-
-def _outcomes(study: StudyFolder, due: Sequence[Cell], report: Report) -> Iterator[Outcome]:
-    """The outcomes of cells, as they end."""
+def _here(study: StudyFolder, due: Sequence[Cell], report: Report) -> Iterator[Outcome]:
+    """The outcomes of cells that run in this process, after what they share."""
+    for task in study.tasks:
+        named = _named(task, report)
+        calibrate(task, study.of_task(task), named)
+        draw_reference(task, study.of_task(task), named)
     for cell in due:
         yield run_cell(cell, study.of_task(cell.task), study.of_cell(cell), report)
+
+
+def _on_ray(study: StudyFolder, due: Sequence[Cell], report: Report) -> Iterator[Outcome]:
+    """The outcomes of cells that run on a cluster, after what they share."""
+    with connected() as cluster:
+        for task in study.tasks:
+            calibrate(task, study.of_task(task), _named(task, report))
+            cluster.reference(task, study.of_task(task))
+        places = [(cell, study.of_task(cell.task), study.of_cell(cell)) for cell in due]
+        report("cells", 0, len(due))
+        for number, outcome in enumerate(cluster.cells(places), 1):
+            report("cells", number, len(due))
+            yield outcome
+
+
+ENGINES = {"local": _here, "ray": _on_ray}
+
+
+def _named(task: StudyTask, report: Report) -> Report:
+    """Reports about what the cells of a task share."""
+    return lambda what, done, total: report(f"{task.name}/{REFERENCE} {what}", done, total)
