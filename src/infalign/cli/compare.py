@@ -58,16 +58,18 @@ def compare(
         return
     refuse(context, "is used with --dry-run only.", "measure")
 
+    from infalign.study.page import write_page
     from infalign.study.run import run_study
 
     quiet_libraries()
     with board() as shown:
         shown.only_current = True
-        results = run_study(grid, out, report=shown.report, begin=shown.plan)
+        results = run_study(grid, out, report=shown.report, begin=shown.plan, write=write_page)
     if as_json:
         print_json(results)
     else:
         _print(results)
+        print(f"Report: {(out / 'report.html').resolve()}")
     cells = (cell for task in results["tasks"] for arm in task["arms"] for cell in arm["cells"])
     if failed := [cell["folder"] for cell in cells if "error" in cell]:
         raise InfalignError(

@@ -1,6 +1,5 @@
 """One cell of a study: a training, its KL targeting and its evaluation, in a run folder."""
 
-import gc
 import logging
 import shutil
 import time
@@ -18,7 +17,10 @@ from infalign.stores.resumable import Report
 
 from .shared import begin
 
-__all__ = ["Outcome", "drop_models", "part_of", "run_cell"]
+__all__ = ["Outcome", "drop_models", "part_of", "run_cell", "warning_once"]
+
+TALKING = ("infalign.pipeline.run", "infalign.pipeline.stages", "infalign.comparison.run")
+"""Loggers of what every run says."""
 
 
 @dataclass(frozen=True)
@@ -42,13 +44,11 @@ def run_cell(cell: Cell, task: Path, folder: Path, report: Report) -> Outcome:
     error = None
     try:
         begin(task, folder)
-        with _quietly():
-            run(cell.config, folder, until="evaluate", report=_of(cell, report))
+        run(cell.config, folder, until="evaluate", report=_of(cell, report))
     except (InfalignError, ArgumentError) as failed:
         error = str(failed)
     except Exception as failed:
         error = f"{type(failed).__name__}: {' '.join(str(failed).split())[:500]}"
-    gc.collect()  # trainers form reference cycles, and the next cell needs the memory
     return Outcome(cell, time.monotonic() - start, error)
 
 
@@ -69,16 +69,33 @@ def _of(cell: Cell, report: Report) -> Report:
     return named
 
 
+class _Once(logging.Filter):
+    """Passes each warning once, and nothing below."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._said: set[str] = set()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether a message is shown."""
+        message = record.getMessage()
+        passes = record.levelno >= logging.WARNING and message not in self._said
+        self._said.add(message)
+        return passes
+
+
 @contextmanager
-def _quietly() -> Iterator[None]:
-    """Inside the block, runs do not say what they reuse; warnings pass."""
-    log = logging.getLogger("infalign.pipeline")
-    level = log.level
-    log.setLevel(logging.WARNING)
+def warning_once() -> Iterator[None]:
+    """Inside the block, the runs of cells do not say what they reuse, and what all of them would
+    warn of is said once."""
+    filtered, once = [logging.getLogger(name) for name in TALKING], _Once()
+    for log in filtered:
+        log.addFilter(once)
     try:
         yield
     finally:
-        log.setLevel(level)
+        for log in filtered:
+            log.removeFilter(once)
 
 
 def drop_models(cell: Cell, folder: Path, models: str) -> None:

@@ -14,7 +14,7 @@ from infalign.pipeline.run import require_libraries
 from infalign.pipeline.tasks import Task
 from infalign.stores.resumable import Report
 
-from .cells import Outcome, drop_models, run_cell
+from .cells import Outcome, drop_models, run_cell, warning_once
 from .cluster import connected
 from .folder import StudyFolder
 from .plan import tasks_left
@@ -34,7 +34,7 @@ def run_study(
     *,
     report: Report | None = None,
     begin: Begin | None = None,
-    write: Callable[[Path, dict], None] | None = None,
+    write: Callable[[Path, dict], object] | None = None,
 ) -> dict:
     """The results of a study, also in `folder`/results.json.
 
@@ -54,7 +54,7 @@ def run_study(
     study = StudyFolder(grid, Path(folder))
     study.require()
     report = report or (lambda what, done, total: None)
-    with storage.locked(study.folder):
+    with storage.locked(study.folder), warning_once():
         check_study(study)
         study.begin()
         due = [cell for cell in grid.cells if not study.is_finished(cell)]

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property
 
 import numpy as np
 
@@ -12,7 +12,7 @@ from infalign.comparison.comparison import SELECTING
 from infalign.comparison.measured import Measured
 from infalign.comparison.summary import as_json, best_possible
 from infalign.config import Cell, StudyTask
-from infalign.core import AbstractProcedure, families, family
+from infalign.core import AbstractProcedure, RankProcedure, design, families, family
 from infalign.decoding.selection import Decoder
 from infalign.evaluation.over_seeds import (
     SeedEstimate,
@@ -30,6 +30,9 @@ __all__ = ["SCHEMA_VERSION", "summarize"]
 
 SCHEMA_VERSION = 1
 LEVEL = 0.95
+POINTS = 16
+"""Number of points of a frontier."""
+
 LARGEST = 32
 """Largest n of the curves."""
 
@@ -143,8 +146,17 @@ class _Task(Shown):
             "samples": config.evaluate.samples,
             "methods": list(self.task.methods),
             "kls": list(self.task.kls),
+            "frontier": self._frontier(),
             "arms": [self._arm(arm) for arm in self.arms],
         }
+
+    def _frontier(self) -> dict[str, list[float]]:
+        """The highest win rate that any policy can reach, from KL 0 to beyond all policies."""
+        procedure, against = next(iter(self.pairs.values()))
+        if not (isinstance(procedure, RankProcedure) and isinstance(against, RankProcedure)):
+            return {"kl": [], "win_rate": []}
+        kls = _grid(max(self.task.kls))
+        return {"kl": list(kls), "win_rate": _best(procedure, against, kls)}
 
     def _arm(self, arm: _Arm) -> dict:
         kls = arm.kls()
@@ -231,6 +243,10 @@ class _Quantity(Shown):
         lower ends: it is too high only if that of the best rival is. Its upper end is the least of
         the upper ends at the level 1 − 0.05/R for R rivals, since each of them could be the best.
         The chance that the interval misses is at most 5 %, whichever rival is the best.
+
+        `ahead` allows for the choice of the arm as well: it is true where all lower ends are above
+        0 at that wider level. If the best of all is another arm, the chance that any is called
+        ahead of it is at most 2.5 %.
         """
         if not rivals:
             return {"to_rivals": {}, "to_best": None}
@@ -245,6 +261,7 @@ class _Quantity(Shown):
                 "value": own[best].value,
                 "low": _known(min(d.low for d in own.values())),
                 "high": _known(min(d.high for d in wider)),
+                "ahead": bool(min(d.low for d in wider) > 0),
             },
         }
 
@@ -254,6 +271,16 @@ class _Quantity(Shown):
         # Seeds of two methods are independent, so the variances of both add up.
         between = self.between and self.between.times(2)
         return over_prompts_and_seeds(rows, between=between, level=level, bounds=(-1, 1))
+
+
+def _grid(largest: float) -> tuple[float, ...]:
+    """KLs up to beyond the largest one; win rates rise like √KL at first."""
+    return tuple(1.5 * largest * (i / POINTS) ** 2 for i in range(1, POINTS + 1))
+
+
+@cache
+def _best(procedure: RankProcedure, against: RankProcedure, kls: tuple[float, ...]) -> list[float]:
+    return [design(procedure, kl=kl, against=against).win_rate for kl in kls]
 
 
 def _known(value: float) -> float | None:
@@ -270,5 +297,4 @@ def _cell(study: StudyFolder, cell: Cell, finished: bool, failed: Mapping[str, s
         (policy,) = storage.read_json(folder / RESULTS)["policies"]
         rates = {spec: rate["value"] for spec, rate in policy["win_rates"].items()}
         known |= {"kl": policy["kl"] and policy["kl"]["value"], "win_rates": rates}
-        known["theory"] = policy["theory"]
     return known

@@ -33,7 +33,7 @@ def main_table(task: Mapping, reward: str, spec: str | None = None) -> Table:
     rows = []
     for arm in _by_kl(task["arms"]):
         rate = arm.get("win_rates", {}).get(reward, {}).get(spec)
-        known = (f"{arm['target_kl']:g}", arm["method"], _seeds(arm))
+        known = (arm["method"], f"{arm['target_kl']:g}", _seeds(arm))
         if rate is None:
             rows.append((*known, "", "", "", "", ""))
             continue
@@ -52,11 +52,11 @@ def main_table(task: Mapping, reward: str, spec: str | None = None) -> Table:
     return Table(
         f"{_title(task, reward)}, {words(spec)}",
         (
-            *("target KL", "method", "seeds", "KL, nats", "win rate, %"),
+            *("method", "target KL", "seeds", "KL, nats", "win rate, %"),
             *("to best rival, points", "best rival", "best possible, %"),
         ),
         tuple(rows),
-        words=2,
+        words=1,
         notes=tuple(_failures(task)) if reward == SELECTING else (),
     )
 
@@ -74,12 +74,12 @@ def curves(task: Mapping, reward: str, *, intervals: bool = False) -> Table:
             if not intervals:
                 cells = [cell.partition(" ")[0] for cell in cells]
             name = family.removesuffix("-n")
-            rows.append((f"{arm['target_kl']:g}", arm["method"], name, *cells))
+            rows.append((arm["method"], name, f"{arm['target_kl']:g}", *cells))
     return Table(
         f"{_title(task, reward)}, win rate in % with n draws on both sides",
-        ("target KL", "method", "procedure", *(f"n = {n}" for n in ns)),
+        ("method", "procedure", "target KL", *(f"n = {n}" for n in ns)),
         tuple(rows),
-        words=3,
+        words=2,
     )
 
 

@@ -1,0 +1,57 @@
+"""The figure of a task: policies beside the frontier, and win rates over n."""
+
+from collections.abc import Mapping
+
+import matplotlib
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter, ScalarFormatter
+
+from infalign.comparison.comparison import SELECTING
+from infalign.core import families, words
+from infalign.reports import drawing
+
+__all__ = ["by_kl"]
+
+
+@matplotlib.rc_context(drawing.STYLE)
+def by_kl(task: Mapping, evidence: bool) -> Figure:
+    """Win rate by KL beside the frontier, and by n at the largest KL."""
+    figure = Figure((drawing.WIDTH, 6.2), layout="constrained")
+    panels = figure.subplot_mosaic([["kl", "kl"], list(families())])
+    arms = [arm for arm in task["arms"] if "win_rates" in arm]
+    index = {method: i for i, method in enumerate(task["methods"])}
+    top = panels["kl"]
+    frontier = task["frontier"]
+    if frontier["kl"]:
+        top.plot(frontier["kl"], frontier["win_rate"], color=drawing.INK, lw=1.4)
+        end = frontier["kl"][-1], frontier["win_rate"][-1]
+        drawing.beside(top, "best possible", *end, drawing.INK)
+    for arm in arms:
+        if arm["kl"] is not None:
+            rate = arm["win_rates"][SELECTING][task["procedure"]]
+            drawing.measured(top, index[arm["method"]], arm["kl"], rate)
+    top.set_title(f"{task['task']}: {words(task['procedure'])}")
+    seen = [arm["kl"]["value"] for arm in arms if arm["kl"] is not None]
+    top.set_xlim(0, 1.1 * max([*seen, *frontier["kl"]], default=1))
+    top.set_xlabel("KL, nats per sequence")
+    for name in families():
+        panel = panels[name]
+        for arm in arms:
+            if arm["target_kl"] == max(task["kls"]):
+                rows, color = arm["by_n"][SELECTING][name], drawing.color(index[arm["method"]])
+                n = [row["n"] for row in rows]
+                ends = {k: [drawing.number(r[k]) for r in rows] for k in ("value", "low", "high")}
+                panel.plot(n, ends["value"], color=color, lw=2)
+                panel.fill_between(n, ends["low"], ends["high"], color=color, alpha=0.12)
+        panel.set_title(f"{name} at {max(task['kls']):g} nats")
+        panel.set_xscale("log", base=2)
+        panel.xaxis.set_major_formatter(ScalarFormatter())
+        panel.set_xlabel("n, responses drawn by each side")
+    for panel in panels.values():
+        panel.axhline(0.5, color=drawing.MUTED, lw=1.0)
+        panel.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0, symbol=" %"))
+        drawing.grid(panel)
+    panels["kl"].set_ylabel("win rate")
+    known = [m for m in task["methods"] if any(arm["method"] == m for arm in arms)]
+    drawing.key(figure, [drawing.policy_key(index[m], m) for m in known])
+    return drawing.stamp(figure, evidence=evidence)

@@ -1,0 +1,234 @@
+"""A study ends with the same results however it was interrupted, and makes no cell twice."""
+
+import json
+import os
+import shutil
+import signal
+from pathlib import Path
+
+import pytest
+from enumerable import EnumerableModel
+from quick_runs import REWARD, counting
+from runs import kill_at_file_operation
+
+from infalign import storage
+from infalign.config import read_study
+from infalign.core import BestOfN, WorstOfN
+from infalign.errors import ConfigError, DataError
+from infalign.evaluation.estimators import win_rate, win_rate_difference
+from infalign.pipeline import stages
+from infalign.study import run as studies
+from infalign.study.folder import StudyFolder
+from infalign.study.page import build_page, write_page
+from infalign.study.plan import tasks_left
+from infalign.study.run import run_study
+from infalign.study.tables import study_tables
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+PROMPTS, HELD_OUT, K, M = 5, 4, 4, 6
+METHODS = ("rloo", "rlhf")
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("files")
+    EnumerableModel.make(folder / "base", seed=1)
+    (folder / "rewards.py").write_text(REWARD)
+    texts = ["ab", "ba", "aab", "bba", "abab", "bb", "aaa", "bbb", "abba", "baab"]
+    rows = [
+        {"prompt_id": f"p{i}", "prompt": t, "split": "train" if i < 6 else "test"}
+        for i, t in enumerate(texts)
+    ]
+    (folder / "prompts.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    return folder
+
+
+@pytest.fixture
+def counts(monkeypatch):
+    """Counts of what the cells are asked, which take no time."""
+    return counted(monkeypatch)
+
+
+def counted(patched):
+    counts = counting(patched)
+    patched.setattr(studies, "check", lambda checks: [])
+
+    def summarize(run, measured):
+        own = {"kl": None, "win_rates": {}}
+        return {"policies": [{"method": m} | own for m in run.config.methods]}
+
+    patched.setattr(stages, "summarize_run", summarize)
+    return counts
+
+
+def study(files, seeds=(0, 1), task=None):
+    values = {
+        "model": str(files / "base"),
+        "reward": f"{files}/rewards.py:a",
+        "prompts": {"file": str(files / "prompts.jsonl"), "limit": PROMPTS},
+        "procedure": "best-of-n:2",
+        "transform": "exponential:2",
+        "sampling": {"max_new_tokens": 6, "batch_size": 8},
+        "calibration": {"samples": K, "calibrator": "ecdf"},
+        "train": {"steps": 2, "batch_size": 4, "group": 2, "save_steps": 1},
+        "evaluate": {
+            "prompts": {"limit": HELD_OUT},
+            "samples": M,
+            "gold": {"b": f"{files}/rewards.py:b"},
+        },
+        "evidence": False,
+    }
+    tasks = {"a": values | (task or {})}
+    return read_study({"tasks": tasks, "methods": METHODS, "kl": 0.1, "seeds": seeds})
+
+
+@pytest.fixture(scope="module")
+def finished(files, tmp_path_factory):
+    """The results of an uninterrupted study, its folder, and what it asked of the cells."""
+    folder = tmp_path_factory.mktemp("finished") / "study"
+    with pytest.MonkeyPatch.context() as patched:
+        counts = counted(patched)
+        return run_study(study(files), folder), folder, counts
+
+
+@pytest.fixture
+def whole(finished, counts, tmp_path):
+    """The results of an uninterrupted study, and a copy of its folder."""
+    results, folder, _ = finished
+    shutil.copytree(folder, tmp_path / "whole")
+    return results, tmp_path / "whole"
+
+
+def test_cells_share_a_calibration_and_reference_samples_and_differ_in_their_seeds(finished):
+    results, folder, counts = finished
+    drawn = dict(counts.drawn)
+    assert drawn.pop("base") == K * PROMPTS + M * HELD_OUT, "once for all cells"
+    assert drawn == dict.fromkeys(METHODS, 2 * M * HELD_OUT)
+    assert sorted(counts.trained) == sorted(2 * METHODS)
+    cells = [folder / c["folder"] for arm in results["tasks"][0]["arms"] for c in arm["cells"]]
+    shared = (folder / "tasks/a/reference/evaluation/reference.parquet").read_bytes()
+    assert all((c / "evaluation/reference.parquet").read_bytes() == shared for c in cells)
+    own = [storage.read_table(c / "evaluation/rloo.parquet")["completion"] for c in cells[:2]]
+    assert own[0] != own[1]
+    assert results["finished"] == results["cells"] == 4
+
+
+def test_every_number_is_that_of_the_stored_samples(whole):
+    results, folder = whole
+    (task,) = results["tasks"]
+
+    def rewards(path):
+        column = storage.read_table(folder / "tasks/a" / path)["reward"]
+        return column.to_numpy().reshape(HELD_OUT, M)
+
+    reference = rewards("reference/evaluation/reference.parquet")
+    of = {
+        m: [rewards(f"{m}-kl0.1-seed{s}/evaluation/{m}.parquet") for s in (0, 1)] for m in METHODS
+    }
+    by_method = {arm["method"]: arm for arm in task["arms"]}
+    for family, kind in (("best-of-n", BestOfN), ("worst-of-n", WorstOfN)):
+        for n in range(1, M + 1):
+            row = by_method["rloo"]["by_n"]["reward"][family][n - 1]
+            expected = [win_rate(r, reference, kind(n)).value for r in of["rloo"]]
+            assert row["n"] == n and row["value"] == pytest.approx(sum(expected) / 2)
+            differences = [
+                win_rate_difference(a, b, reference, kind(n)).value
+                for a, b in zip(of["rloo"], of["rlhf"], strict=True)
+            ]
+            assert row["to_best"]["rival"] == "rlhf"
+            assert row["to_best"]["value"] == pytest.approx(sum(differences) / 2)
+            assert row["to_rivals"]["rlhf"]["low"] == row["to_best"]["low"]
+    assert by_method["rloo"]["by_n"]["b"].keys() == {"best-of-n", "worst-of-n"}
+
+
+def test_a_finished_cell_is_never_made_again_and_more_seeds_make_only_their_own(
+    whole, files, counts
+):
+    _, folder = whole
+    run_study(study(files), folder)
+    assert not counts.drawn and not counts.trained
+    more = run_study(study(files, seeds=(0, 1, 2)), folder)
+    assert sorted(counts.trained) == sorted(METHODS)
+    assert dict(counts.drawn) == dict.fromkeys(METHODS, M * HELD_OUT)
+    assert more["finished"] == 6
+
+
+def test_a_changed_setting_makes_what_reads_it_again(whole, files, counts):
+    _, folder = whole
+    run_study(study(files, task={"transform": "exponential:3"}), folder)
+    assert counts.trained == ["rloo", "rloo"], "rlhf does not read the transform"
+    assert "base" not in counts.drawn
+
+
+MOMENTS = (
+    "tasks/a/reference/current.json",
+    "tasks/a/reference/evaluation/reference.parquet",
+    "tasks/a/rloo-kl0.1-seed0",
+    "tasks/a/rloo-kl0.1-seed0/train/rloo/landing.json",
+    "tasks/a/rlhf-kl0.1-seed0/evaluation/results.json",
+    "results.json",
+)
+
+
+def test_killed_at_any_moment_it_ends_as_if_nothing_had_happened(whole, files, tmp_path):
+    expected, _ = whole
+    folder = tmp_path / "killed"
+    for moment in MOMENTS:
+        if not (pid := os.fork()):
+            try:
+                kill_at_file_operation((folder / moment).exists)
+                run_study(study(files), folder)
+            finally:
+                os._exit(70)
+        code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        assert code == -signal.SIGKILL, moment
+    assert run_study(study(files), folder) == expected
+    assert not list(folder.rglob("*.part"))
+
+
+def test_a_failing_cell_leaves_the_others_alone_and_is_tried_again(
+    files, counts, tmp_path, monkeypatch
+):
+    import infalign.training.policy as policy
+
+    true = policy.train_policy
+
+    def failing(recipe, samples, method, *arguments, **options):
+        if method == "rlhf" and recipe.seed == 1:
+            raise DataError("out of reach")
+        true(recipe, samples, method, *arguments, **options)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(policy, "train_policy", failing)
+        results = run_study(study(files), tmp_path / "study")
+    rloo, rlhf = results["tasks"][0]["arms"]
+    assert (rloo["seeds"], rlhf["seeds"]) == ([0, 1], [0])
+    assert rlhf["cells"][1]["error"] == "out of reach"
+    assert any("seed1 failed: out of reach" in n for t in study_tables(results) for n in t.notes)
+    counts.__init__()
+    again = run_study(study(files), tmp_path / "study")
+    assert counts.trained == ["rlhf"] and again["finished"] == 4
+
+
+def test_what_is_left_is_known_before_anything_runs(files, counts, tmp_path):
+    grid = study(files)
+    names, tasks = tasks_left(StudyFolder(grid, tmp_path / "new"), list(grid.cells))
+    assert names == ["a/reference", *(cell.path for cell in grid.cells)]
+    steps = [t for t in tasks if t.name.endswith(" on policy")]
+    assert len(steps) == 4 and all(t.kind == "step" and t.responses for t in steps)
+
+
+def test_a_folder_with_other_files_is_left_alone(files, counts, tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(ConfigError, match=r"is not empty and holds no study .* 'notes.txt'"):
+        run_study(study(files), tmp_path)
+
+
+def test_the_page_shows_every_method_and_runs_no_script_but_its_own(whole, tmp_path):
+    results, _ = whole
+    page = build_page(results)
+    assert page.count("<script>") == 1 and "Content-Security-Policy" in page
+    assert all(name in page for name in (*METHODS, "rlhf-kl0.1-seed1"))
+    assert Path(write_page(tmp_path, results)).read_text() == page
+    assert (tmp_path / "plots/a.png").exists()
