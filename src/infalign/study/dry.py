@@ -86,12 +86,12 @@ def _task(
     train, adapters = run.config.train, run.config.train.lora > 0
     costs = []
     if speed is not None:
-        costs = [_times(cost(work, speed, parameters, train), n) for work, n in works]
+        costs = [_cost(cost(work, speed, parameters, train), n) for work, n in works]
     rooms = [(room([work], parameters or 0, adapters), n) for work, n in works]
     needed = Room(
         sum(own.results * n for own, n in rooms), max((own.passing for own, _ in rooms), default=0)
     )
-    return DryRun(passed, costs, speed, needed)
+    return DryRun(passed, [_times(work, n) for work, n in works], costs, speed, needed)
 
 
 def _works(
@@ -114,12 +114,14 @@ def _works(
     yield replace(one, **counted), cells.total()
 
 
-def _times(one: Cost, count: int) -> Cost:
-    """The cost of several cells, one after another."""
-    work = one.work
+def _times(work: Workload, count: int) -> Workload:
+    """The work of several cells."""
     numbers = {name: getattr(work, name) * count for name in COUNTED}
     name = work.name if count == 1 else f"{work.name} × {count}"
-    own = replace(work, **numbers, name=name, reused=not count)
-    return replace(
-        one, work=own, tokens=one.tokens * count, seconds=one.seconds * count, disk=one.disk * count
-    )
+    return replace(work, **numbers, name=name, reused=not count)
+
+
+def _cost(one: Cost, count: int) -> Cost:
+    """The cost of several cells, one after another."""
+    amounts = {name: getattr(one, name) * count for name in ("tokens", "seconds", "disk")}
+    return replace(one, work=_times(one.work, count), **amounts)
