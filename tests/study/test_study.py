@@ -54,7 +54,7 @@ def counted(patched):
     counts = counting(patched)
     patched.setattr(studies, "check", lambda checks: [])
 
-    def summarize(run, measured):
+    def summarize(run, measured, selected):
         own = {"kl": None, "win_rates": {}}
         return {"policies": [{"method": m} | own for m in run.config.methods]}
 
