@@ -3,6 +3,9 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready
+# Threads of OpenMP sleep while they wait, so that other work does not slow them down many times.
+export OMP_WAIT_POLICY ?= PASSIVE
+export GOMP_SPINCOUNT ?= 0
 PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 CONSTRAINTS ?= constraints.txt
 # The first of these that runs: a Python 3.13 on the path, uv's, pyenv's.

@@ -1,9 +1,10 @@
 """Time a step with the shaped reward beside the raw one, and offline training beside on policy.
 
-    python benchmarks/training.py [--smoke] [--only PART] [--out FOLDER]
+    python benchmarks/training.py [--smoke] [--only PART] [--model FOLDER] [--out FOLDER]
 
 Writes benchmarks/training.json and docs/training-benchmarks.md, each part as soon as it is known.
-`--only PART` measures one part again and keeps the others. Only the bundled models are needed.
+`--only PART` measures one part again and keeps the others. Only the bundled models are needed,
+except for the throughput of a real model: `--only throughput --model FOLDER`.
 """
 
 import argparse
@@ -19,6 +20,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
+import throughput
 from one_calibration import begin
 
 ROOT = Path(__file__).parents[1]
@@ -322,6 +324,8 @@ def page(results: dict) -> str:
         lines += _offline_lines(results["offline"], plan)
     if "variance" in results:
         lines += _variance_lines(results["variance"])
+    if "throughput" in results:
+        lines += throughput.lines(results["throughput"])
     return "\n".join(lines) + "\n"
 
 
@@ -426,9 +430,14 @@ def main() -> None:
     """Measure, keep the figures, write the page."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--smoke", action="store_true", help="small and quick: does it run")
-    parser.add_argument("--only", choices=PARTS, help="measure this part only; keep the others")
+    parser.add_argument(
+        "--only", choices=[*PARTS, "throughput"], help="measure this part only; keep the others"
+    )
+    parser.add_argument("--model", help="folder of the model of the part throughput")
     parser.add_argument("--out", type=Path, default=ROOT, help="folder to write into")
     options = parser.parse_args()
+    if (options.only == "throughput") != (options.model is not None):
+        parser.error("--only throughput and --model go together")
     data = options.out / "benchmarks/training.json"
     target = options.out / "docs/training-benchmarks.md"
     for folder in (data.parent, target.parent):
@@ -436,7 +445,11 @@ def main() -> None:
     sizes = SMOKE if options.smoke else Sizes()
     for part in [options.only] if options.only else PARTS:
         stored = json.loads(data.read_text()) if data.exists() else {}
-        results = {**stored, **stated(sizes), **measure(sizes, part)}
+        if part == "throughput":
+            found = throughput.measured(options.model)
+            results = {**stored, part: {"model": Path(options.model).name, "found": found}}
+        else:
+            results = {**stored, **stated(sizes), **measure(sizes, part)}
         data.write_text(json.dumps(results, indent=1) + "\n")
         target.write_text(page(results), encoding="utf-8")
     print(page(results), end="")

@@ -75,3 +75,17 @@ def test_samples_are_the_same_with_and_without_a_listener(model):
     silent = model.sample(conversations, 3, seed=1, keys=keys)
     with _progress.listening(lambda *done: None), _progress.part(0, 1, 1):
         assert model.sample(conversations, 3, seed=1, keys=keys) == silent
+
+
+def test_units_of_nested_work_make_up_the_part_that_they_are_nested_in():
+    heard = []
+    with _progress.listening(lambda done, total: heard.append((done, total))):
+        with _progress.part(1, 2, 4), _progress.nested():
+            for unit in range(2):
+                with _progress.part(unit, unit + 1, 2):
+                    _progress.advance(0)
+                    with _progress.share(0.5, 1):
+                        _progress.advance(1)
+        with _progress.part(2, 3, 4):
+            _progress.advance(1)
+    assert heard == [(1, 4), (1.5, 4), (1.5, 4), (2, 4), (3, 4)]

@@ -11,8 +11,12 @@ from contextvars import ContextVar
 Listener = Callable[[float, float], None]
 """Called with the units done, a fraction included, and their total."""
 
+DRAWING = 0.6
+"""Share of the time that drawing responses takes, about, where they are scored next."""
+
 _LISTENER: ContextVar[Listener | None] = ContextVar("listener to progress", default=None)
 _PART: ContextVar[tuple[float, float, float] | None] = ContextVar("part of the work", default=None)
+_FRAME: ContextVar[tuple[float, float, float] | None] = ContextVar("nested work", default=None)
 
 
 @contextmanager
@@ -28,6 +32,11 @@ def listening(listener: Listener) -> Iterator[None]:
 @contextmanager
 def part(start: float, end: float, total: float) -> Iterator[None]:
     """Inside the block, the units from `start` to `end` of `total` are worked on."""
+    frame = _FRAME.get()
+    if frame is not None:
+        first, last, whole = frame
+        scale = (last - first) / total
+        start, end, total = first + start * scale, first + end * scale, whole
     token = _PART.set((start, end, total))
     try:
         yield
@@ -43,8 +52,21 @@ def share(start: float, end: float) -> Iterator[None]:
         yield
         return
     first, last, total = here
-    with part(first + start * (last - first), first + end * (last - first), total):
+    token = _PART.set((first + start * (last - first), first + end * (last - first), total))
+    try:
         yield
+    finally:
+        _PART.reset(token)
+
+
+@contextmanager
+def nested() -> Iterator[None]:
+    """Inside the block, all units that are worked on together make up the present part."""
+    token = _FRAME.set(_PART.get())
+    try:
+        yield
+    finally:
+        _FRAME.reset(token)
 
 
 def at(done: float, total: float) -> None:

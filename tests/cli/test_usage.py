@@ -1,10 +1,12 @@
 """Errors of the library reach the command line as errors of its options."""
 
+import os
 import pickle
 
 import pytest
 
 from infalign import _check
+from infalign.cli.app import WAITING, yield_cores
 from infalign.errors import ArgumentError
 
 
@@ -37,3 +39,10 @@ def test_every_check_of_one_argument_carries_its_name(check):
     with pytest.raises(ArgumentError) as caught:
         CHECKS[check]("thing")
     assert caught.value.argument == "thing" and str(caught.value).startswith("`thing` must ")
+
+
+@pytest.mark.parametrize("name", [None, *WAITING])
+def test_threads_wait_asleep_unless_the_user_decides_otherwise(monkeypatch, name):
+    monkeypatch.setattr("os.environ", {} if name is None else {name: "mine"})
+    yield_cores()
+    assert os.environ == (WAITING if name is None else {name: "mine"})

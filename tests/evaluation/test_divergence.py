@@ -176,7 +176,8 @@ def test_batches_and_pieces_change_nothing(policy, reference, monkeypatch):
     tokens=st.integers(1, 60),
 )
 def test_batches_hold_everything_once_and_no_more_than_they_may(shapes, tokens):
-    batches = list(module._batches(shapes, tokens))
+    owned = [(prompt, i % 4, response) for i, (prompt, response) in enumerate(shapes)]
+    batches = list(module._batches(owned, tokens))
     assert sorted(i for batch in batches for i in batch) == list(range(len(shapes)))
     for batch in batches:
         padded = max(shapes[i][0] for i in batch) + max(shapes[i][1] for i in batch)

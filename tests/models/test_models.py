@@ -156,7 +156,7 @@ def test_a_prompt_is_read_once_for_all_its_responses_where_the_cache_allows_it(t
     for family, shared in [("llama", True), ("gpt2", True), ("mistral", True), ("mamba", False)]:
         listed = EnumerableModel.make(tmp_path / family, seed=1, family=family, max_new_tokens=1)
         lm = listed.language_model()
-        assert lm._repeats is shared
+        assert lm.repeats is shared
         batch = len(WORDS) * 5  # the longest has five letters
         read = tokens_read(lm, lambda lm=lm: lm.sample(conversations, n, seed=0))
         assert read == (batch - len(WORDS) + n * len(WORDS) if shared else n * batch)
@@ -165,7 +165,7 @@ def test_a_prompt_is_read_once_for_all_its_responses_where_the_cache_allows_it(t
 def test_both_roads_give_the_same_log_probabilities():
     lm = model()
     shared = lm.sample(PROMPTS, 4, seed=0)
-    lm._repeats = False
+    lm.repeats = False
     for one, other in zip(shared, lm.sample(PROMPTS, 4, seed=0), strict=True):
         for a, b in zip(one, other, strict=True):
             if a.tokens == b.tokens:

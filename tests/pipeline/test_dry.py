@@ -73,12 +73,12 @@ def test_only_the_stages_that_are_asked_for_are_counted(tmp_path, until, names):
 
 def test_the_work_of_a_run_is_counted_by_hand(tmp_path):
     # 4 prompts, 1 of them for validation; K = 4; 1 step of 8 responses; 1 pass of warm start. The
-    # KL is measured 3 times, each on 1,024 responses.
+    # KL is searched for with 1.25 sets of 1,024 responses and 2.5 measurements of a set.
     calibrate, rloo, dpo, evaluate = workloads(Run(CONFIG, tmp_path))
     assert (calibrate.generated, calibrate.scored) == (16, 16)
-    assert (rloo.generated, rloo.scored, rloo.learned) == (8 + 3072, 8, 12 + 8)
-    assert (rloo.read, rloo.models) == (8 + 2 * 3072, 3)  # warm start, on policy, at the KL
-    assert (dpo.generated, dpo.scored, dpo.learned, dpo.models) == (3072, 0, 4 * 12, 2)
+    assert (rloo.generated, rloo.scored, rloo.learned) == (8 + 1280, 8, 12 + 8)
+    assert (rloo.read, rloo.models) == (8 + 2 * 2560, 3)  # warm start, on policy, at the KL
+    assert (dpo.generated, dpo.scored, dpo.learned, dpo.models) == (1280, 0, 4 * 12, 2)
     assert (evaluate.generated, evaluate.scored, evaluate.read) == (3 * 16, 3 * 16, 2 * 2 * 16)
 
 

@@ -34,7 +34,7 @@ from infalign.methods.losses import tilt_loss
 from infalign.prompts import Prompt
 from infalign.training.kl_control import KLController, RLOOSteps
 from infalign.training.landing import FARTHEST, nearest, search
-from infalign.training.loop import drop_checkpoints, last_checkpoint, log_lines
+from infalign.training.loop import Checkpoints, drop_checkpoints, last_checkpoint, log_lines
 from infalign.training.on_policy import _dataset
 
 
@@ -330,3 +330,19 @@ def test_the_log_has_neither_times_nor_the_summary_that_depends_on_interruptions
         {"train_runtime": 9.0, "train_loss": 0.4, "step": 1},
     ]
     assert list(log_lines(rows)) == ['{"loss": 0.5, "step": 1}\n']
+
+
+def test_a_checkpoint_is_made_when_a_minute_has_passed(tmp_path):
+    now = [0.0]
+    kept = Checkpoints(tmp_path, Stage(Manifest(tmp_path), "train", {}), lambda: now[0])
+    state = SimpleNamespace(best_model_checkpoint=None, is_world_process_zero=False)
+    kept.on_train_begin(None, state, None)
+    made = []
+    for minute in range(12):
+        now[0] = 25.0 * minute
+        control = SimpleNamespace(should_save=False)
+        kept.on_step_end(None, state, control)
+        if control.should_save:
+            made.append(now[0])
+            kept.on_save(None, state, control)
+    assert made == [75, 150, 225]

@@ -4,6 +4,7 @@
 of standard output closed it. 143: ended by SIGTERM.
 """
 
+import os
 import sys
 import traceback
 
@@ -36,12 +37,28 @@ WrongUsage: type[Exception] = next(
 def main() -> None:
     """Entry point of `infalign` and `python -m infalign`."""
     open_closed_streams()
+    yield_cores()
     arguments = [a for a in sys.argv[1:] if a != "--debug"]
     debug = len(arguments) < len(sys.argv) - 1
     with guarded():
         code = _code(arguments, debug)
     if code:
         sys.exit(code)
+
+
+WAITING = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0"}
+"""How OpenMP's threads wait for each other, in its own variables."""
+
+
+def yield_cores() -> None:
+    """Let OpenMP's threads sleep while they wait for each other, unless the user has decided it.
+
+    Threads that wait actively for one that the system has put aside take its core: where other
+    programs run, two threads are then several times slower than one. It must be said before torch
+    is imported.
+    """
+    if not WAITING.keys() & os.environ.keys():
+        os.environ.update(WAITING)
 
 
 def _code(arguments: list[str], debug: bool) -> int:

@@ -5,6 +5,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from infalign import _progress
 from infalign._look import Shown
 from infalign.models.reward_server import ServerReward
 from infalign.prompts import Prompt
@@ -35,7 +36,11 @@ class Local(Shown):
         parts = list(zip(shards, firsts or [0] * len(shards), strict=True))
         if not isinstance(scorer, ServerReward):  # a local model would use the same cores
             for part, first in parts:
-                yield scored(part, draw(part, sampler, samples, seed, first), scorer, first)
+                with _progress.share(0, _progress.DRAWING):
+                    drawn = draw(part, sampler, samples, seed, first)
+                with _progress.share(_progress.DRAWING, 1):
+                    table = scored(part, drawn, scorer, first)
+                yield table
             return
         waiting: Future | None = None
         with ThreadPoolExecutor(1) as beside:

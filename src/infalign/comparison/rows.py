@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from infalign import storage
+from infalign import _progress, storage
 from infalign._look import Shown
 from infalign.prompts import CHECKSUM, Prompt, checksum, fingerprint
 from infalign.stores.resumable import Origin, ResumableTable, Source
@@ -160,7 +160,9 @@ class SampleTable(Shown):
                 some = places[start : start + each]
                 report(total - left, total)
                 part = self._free_part(number)
-                self._record(part, make(some, first, number), origin)
+                with _progress.part(total - left, total - left + len(some), total):
+                    rows = make(some, first, number)
+                self._record(part, rows, origin)
                 number, left = number + 1, left - len(some)
         report(total, total)
 

@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from infalign import storage
+from infalign import _progress, storage
 from infalign.decoding.selection import MajorityVote, try_vote
 from infalign.errors import ConfigError, DataError
 from infalign.manifest import Manifest
 from infalign.models.after_thinking import unconditioned
+from infalign.models.blocks import block_of
 from infalign.models.interfaces import Conversation, Response, Sampler, Scorer, sample_from
 from infalign.models.judges import load_judge, try_judge
 from infalign.models.rewards import load_reward
@@ -20,7 +21,7 @@ from infalign.models.samplers import load_sampler
 from infalign.models.specs import ModelSpec
 from infalign.prompts import CHECKSUM, checksum, read_by, score_responses, try_out
 from infalign.stores import PromptSamples, by_prompt
-from infalign.stores.resumable import BATCHES, Origin, Report, ResumableTable
+from infalign.stores.resumable import Origin, Report, ResumableTable
 
 from .comparison import Comparison
 from .origins import KL, KL_COLUMNS, POLICY, Origins, column_of
@@ -75,7 +76,12 @@ def draw(comparison: Comparison, manifest: Manifest, origins: Origins, report: R
         if table.missing():
             models.try_out()
         make = partial(_sampled, comparison, models, name)
-        size = BATCHES * comparison.sampling.batch_size
+        sampling = comparison.sampling
+        size = block_of(
+            comparison.models[name],
+            tokens=sampling.max_new_tokens,
+            batch_size=sampling.batch_size,
+        )
         table.draw(size, make, wanted[name], partial(report, f"evaluate {name}"))
         _complete(comparison, models, name, table, wanted[name])
 
@@ -223,7 +229,8 @@ def _sampled(
     conversations, ids = [p.messages for p in prompts], [p.id for p in prompts]
     sampler = models.policy(comparison.models[name])
     seed = comparison.sample_seed(name)
-    drawn = sample_from(sampler, conversations, n, first, seed=seed, keys=ids)
+    with _progress.share(0, _progress.DRAWING):
+        drawn = sample_from(sampler, conversations, n, first, seed=seed, keys=ids)
     texts = [[r.text for r in row] for row in drawn]
     flat = [r for row in drawn for r in row]
     columns: dict[str, object] = {
@@ -235,14 +242,18 @@ def _sampled(
         "token_ids": pa.array([r.tokens or None for r in flat], pa.list_(pa.int32())),
         "logprob": pa.array([r.logprob for r in flat], pa.float64(), from_pandas=True),
     }
-    for reward in comparison.rewards:
-        values = score_responses(models.reward(reward), prompts, texts)
+    each = (1 - _progress.DRAWING) / (len(comparison.rewards) + 1)
+    for place, reward in enumerate(comparison.rewards):
+        begun = _progress.DRAWING + place * each
+        with _progress.share(begun, begun + each):
+            values = score_responses(models.reward(reward), prompts, texts)
         column = column_of(reward)
         columns[column] = np.concatenate(values)
         if read := read_by(comparison.prompts, comparison.rewards[reward]):
             columns[read_of(column)] = [value for i in ids for value in [read[i]] * n]
     if name in comparison.policies and first < comparison.kl_samples:
-        measured = _kl(comparison, models, sampler, conversations, drawn, first)
+        with _progress.share(1 - each, 1):
+            measured = _kl(comparison, models, sampler, conversations, drawn, first)
     else:
         measured = dict.fromkeys(KL_COLUMNS, np.full((len(ids), n), np.nan))
     columns |= {k: pa.array(kl.ravel(), from_pandas=True) for k, kl in measured.items()}

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from transformers import AutoModelForSequenceClassification
 
+from infalign import _progress
 from infalign.errors import DataError, InfalignError
 from infalign.text import conversation_of, text_of
 
@@ -91,7 +92,10 @@ class ClassifierReward:
                 "responses."
             )
         rewards = np.empty(len(rows))
+        done = 0
         for index in self._batches(lengths):
+            _progress.advance(done / len(rows))
+            done += len(index)
             rewards[index] = self._scores([rows[i] for i in index])
         return rewards.tolist()
 

@@ -187,7 +187,7 @@ class LanguageModel:
         ids, mask = ids.to(device()), mask.to(device())
         draw = Draw(torch.from_numpy(numbers).to(ids.device), f"The model {str(self.path)!r}")
         cache = None
-        if copies > 1 and ids.shape[1] > 1 and self._repeats:
+        if copies > 1 and ids.shape[1] > 1 and self.repeats:
             cache = prompt_cache(self.model, ids, mask)
             cache.batch_repeat_interleave(copies)
         output = self._generate(
@@ -234,7 +234,8 @@ class LanguageModel:
             self.model.generation_config = inner.generation_config = own
 
     @cached_property
-    def _repeats(self) -> bool:
+    def repeats(self) -> bool:
+        """Whether a prompt can be read once for all of its responses."""
         return repeats(self.model)
 
 

@@ -1,6 +1,6 @@
 """KL of a policy from its reference, along responses of the policy."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -13,13 +13,18 @@ from .hf import LanguageModel
 from .interfaces import Conversation, Response
 from .loading import device
 from .logits import check_top_p, collate, raw_logits, sampling_law
+from .precision import in_float32
+from .shared_prompts import shared_logits
 from .tokens import WITHOUT_KL, require_same_tokens
 
-__all__ = ["sequence_kl"]
+__all__ = ["sequence_kl", "token_values"]
 
 ENTRIES = 2**24
 """Maximum number of entries of one (tokens, vocabulary) table: 64 MiB in single precision. About
 ten of these tables exist at a time."""
+
+BATCH_TOKENS = 4096
+"""Number of tokens that the models read at once: seconds for a large model on a CPU."""
 
 NO_IDS = torch.LongTensor()
 """Placeholder token ids for logits processors that do not read them."""
@@ -41,9 +46,12 @@ def sequence_kl(
     responses: Sequence[Sequence[Response]],
     *,
     reference_top_p: float | None = None,
-    batch_tokens: int = 8192,
+    batch_tokens: int = BATCH_TOKENS,
 ) -> SequenceKL:
     """KL(policy ‖ reference) of the sampling distributions, in nats, along each response.
+
+    Models in half precision compute in float32 here: the rounding of bfloat16 adds about 0.003 nats
+    for each token, as much as a small KL.
 
     Each model has its own temperature and `top_p`. A truncated reference usually cannot produce
     every token that the policy can, so the KL is infinite and is reported as such;
@@ -65,35 +73,17 @@ def sequence_kl(
     Raises ValueError for responses without tokens, and DataError if the models' tokens differ or
     the responses are not the policy's.
     """
-    top_p = reference.top_p
-    if reference_top_p is not None:
-        top_p = check_top_p("reference_top_p", reference_top_p)
-    _check.count("batch_tokens", batch_tokens)
-    if policy.tokenizer is not reference.tokenizer:
-        require_same_tokens(policy.tokens("The policy"), reference.tokens("The reference"))
     tokens = _tokens(conversations, responses)
-    _require_possible(policy, reference, tokens)
-    prompts, theirs = (_prompts(m, conversations, responses) for m in (policy, reference))
-    shapes = [
-        (max(len(a), len(b)), len(r)) for a, b, r in zip(prompts, theirs, tokens, strict=True)
-    ]
-    totals, done = np.zeros((5, len(tokens))), 0
-    for index in _batches(shapes, batch_tokens):
-        _progress.advance(done / len(tokens))
-        done += len(index)
-        p, sampled, of_response = _logits(policy, prompts, tokens, index)
-        q, _, _ = _logits(reference, theirs, tokens, index)
-        for part in of_response.nonzero().split(max(1, ENTRIES // p.shape[-1])):
-            row, place = part.to(device()).T
-            values = _per_token(
-                p[row, place].float(),
-                q[row, place].float(),
-                sampled[row, place][:, None],
-                (policy.temperature, policy.top_p),
-                (reference.temperature, top_p),
-            )
-            np.add.at(totals.T, np.array(index)[part[:, 0].numpy()], values.cpu().numpy())
-    lengths = np.array([len(row) for row in tokens])
+    lengths, totals = np.array([len(row) for row in tokens]), np.zeros((5, len(tokens)))
+    for row, _, values in token_values(
+        policy,
+        reference,
+        conversations,
+        responses,
+        reference_top_p=reference_top_p,
+        batch_tokens=batch_tokens,
+    ):
+        np.add.at(totals.T, row, values[:, :5])
     if totals[3].sum() > STRAYS * lengths.sum():
         raise DataError(
             f"`responses` must be samples of the policy; {totals[3].sum():.0f} of their "
@@ -109,6 +99,77 @@ def sequence_kl(
     return _table([len(row) for row in responses], totals[0], totals[1], lengths, totals[2])
 
 
+@torch.no_grad()
+def token_values(
+    policy: LanguageModel,
+    reference: LanguageModel,
+    conversations: Sequence[Conversation],
+    responses: Sequence[Sequence[Response]],
+    *,
+    reference_top_p: float | None = None,
+    batch_tokens: int = BATCH_TOKENS,
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """The values of `_per_token` along each response, a few responses at a time: their numbers, one
+    prompt after the other, the places of their tokens, and the values, shape (tokens, 6).
+
+    Arguments and errors as in `sequence_kl`, but any responses with the policy's tokens are read,
+    whoever wrote them. A prompt is read once for its responses in a batch where the model's cache
+    can be repeated.
+    """
+    top_p = reference.top_p
+    if reference_top_p is not None:
+        top_p = check_top_p("reference_top_p", reference_top_p)
+    _check.count("batch_tokens", batch_tokens)
+    if policy.tokenizer is not reference.tokenizer:
+        require_same_tokens(policy.tokens("The policy"), reference.tokens("The reference"))
+    tokens = _tokens(conversations, responses)
+    _require_possible(policy, reference, tokens)
+    owners = [i for i, row in enumerate(responses) for _ in row]
+    prompts, theirs = (_prompts(m, conversations, responses) for m in (policy, reference))
+    shapes = [
+        (max(len(prompts[i]), len(theirs[i])), i, len(r))
+        for i, r in zip(owners, tokens, strict=True)
+    ]
+    with in_float32(policy.model), in_float32(reference.model):
+        yield from _values(
+            policy,
+            reference,
+            top_p,
+            (prompts, theirs),
+            owners,
+            tokens,
+            _batches(shapes, batch_tokens),
+        )
+
+
+def _values(
+    policy: LanguageModel,
+    reference: LanguageModel,
+    top_p: float,
+    prompts: tuple[Sequence[Sequence[int]], Sequence[Sequence[int]]],
+    owners: Sequence[int],
+    tokens: Sequence[Sequence[int]],
+    batches: Iterable[list[int]],
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    done = 0
+    for index in batches:
+        _progress.advance(done / len(tokens))
+        done += len(index)
+        p, sampled, of_response = _logits(policy, prompts[0], owners, tokens, index)
+        _progress.advance((done - len(index) / 2) / len(tokens))
+        q, _, _ = _logits(reference, prompts[1], owners, tokens, index)
+        for part in of_response.nonzero().split(max(1, ENTRIES // p.shape[-1])):
+            row, place = part.to(device()).T
+            values = _per_token(
+                p[row, place].float(),
+                q[row, place].float(),
+                sampled[row, place][:, None],
+                (policy.temperature, policy.top_p),
+                (reference.temperature, top_p),
+            )
+            yield np.array(index)[part[:, 0].numpy()], part[:, 1].numpy(), values.cpu().numpy()
+
+
 def _per_token(
     p: torch.Tensor,
     q: torch.Tensor,
@@ -117,8 +178,8 @@ def _per_token(
     reference_law: tuple[float, float],
 ) -> torch.Tensor:
     """Exact KL, log-ratio of the sampled token, whether the KL is infinite, whether the sampled
-    token is outside the nucleus, and the probability of tokens that the reference has not; shape
-    (tokens, 5).
+    token is outside the nucleus, the probability of tokens that the reference has not, and the
+    log-probability of the sampled token; shape (tokens, 6).
 
     - `p`, `q`: logits, shape (tokens, vocabulary).
     - `policy_law`, `reference_law`: temperature and top-p.
@@ -138,8 +199,9 @@ def _per_token(
     terms = torch.where(possible & ~impossible, p.exp() * (p - q), 0.0)
     infinite = impossible.any(1)
     exact = terms.sum(1).masked_fill(infinite, torch.inf)
-    ratio = (p.gather(1, sampled) - q.gather(1, sampled))[:, 0]
-    return torch.stack([x.double() for x in (exact, ratio, infinite, stray[:, 0], outside)], 1)
+    logprob = p.gather(1, sampled)[:, 0]
+    values = (exact, logprob - q.gather(1, sampled)[:, 0], infinite, stray[:, 0], outside, logprob)
+    return torch.stack([x.double() for x in values], 1)
 
 
 def _tokens(
@@ -167,22 +229,31 @@ def _prompts(
     conversations: Sequence[Conversation],
     responses: Sequence[Sequence[Response]],
 ) -> list[list[int]]:
-    """The prompt of each response as `model` reads it."""
+    """The prompts as `model` reads them."""
     longest = max((len(r.tokens) for row in responses for r in row), default=0)
-    rows = model.prompt_ids(conversations, [str(i) for i in range(len(conversations))], longest)
-    return [ids for ids, row in zip(rows, responses, strict=True) for _ in row]
+    return model.prompt_ids(conversations, [str(i) for i in range(len(conversations))], longest)
 
 
 def _logits(
     model: LanguageModel,
     prompts: Sequence[Sequence[int]],
+    owners: Sequence[int],
     tokens: Sequence[Sequence[int]],
     index: Sequence[int],
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Logits of the responses at `index`, their tokens, and which of them are not padding."""
-    ids, mask, of_response = collate(
-        [prompts[i] for i in index], [tokens[i] for i in index], model.tokenizer.pad_token_id
-    )
+    """Logits of the responses at `index`, their tokens, and which of them are not padding.
+
+    - `owners`: index of each response's prompt in `prompts`.
+    """
+    own, answers = [owners[i] for i in index], [tokens[i] for i in index]
+    pad, asked = model.tokenizer.pad_token_id, list(dict.fromkeys(own))
+    if len(asked) < len(own) and max(len(prompts[i]) for i in asked) > 1 and model.repeats:
+        places = [asked.index(i) for i in own]
+        ids, of_response, logits = shared_logits(
+            model.model, [prompts[i] for i in asked], answers, places, pad
+        )
+        return logits, ids, of_response.cpu()
+    ids, mask, of_response = collate([prompts[i] for i in own], answers, pad)
     ids, mask = ids.to(device()), mask.to(device())
     length = of_response.shape[1]
     return raw_logits(model.model, ids, mask, length), ids[:, -length:], of_response
@@ -203,15 +274,17 @@ def _require_possible(
         )
 
 
-def _batches(shapes: Sequence[tuple[int, int]], batch_tokens: int) -> Iterator[list[int]]:
-    """Indices of (prompt length, response length) in groups of `batch_tokens`, padding included."""
+def _batches(shapes: Sequence[tuple[int, int, int]], batch_tokens: int) -> Iterator[list[int]]:
+    """Indices of (prompt length, prompt, response length) in groups of `batch_tokens`, padding
+    included; the responses to a prompt are neighbors."""
     batch: list[int] = []
     longest = (0, 0)
     for i in sorted(range(len(shapes)), key=lambda i: shapes[i], reverse=True):
-        padded = (max(longest[0], shapes[i][0]), max(longest[1], shapes[i][1]))
+        prompt, _, response = shapes[i]
+        padded = (max(longest[0], prompt), max(longest[1], response))
         if batch and (len(batch) + 1) * sum(padded) > batch_tokens:
             yield batch
-            batch, padded = [], shapes[i]
+            batch, padded = [], (prompt, response)
         batch.append(i)
         longest = padded
     if batch:

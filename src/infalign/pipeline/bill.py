@@ -14,7 +14,7 @@ from infalign.stores import read_samples
 
 from .costs import last_evaluation, spent
 from .folder import Run
-from .workload import training
+from .workload import FIRST_SET, training
 
 __all__ = ["origin_of", "origin_of_comparison"]
 
@@ -29,8 +29,10 @@ def origin_of(run: Run, command: str) -> Origin:
     lengths = {policy["method"]: policy["mean_tokens"] for policy in results["policies"]}
     costs = [_calibration(run, seconds)]
     for method in run.config.methods:
-        tried = len(results["landing"][method]["tried"])
-        written = training(run, method, tries=tried).generated
+        landing = results["landing"][method]
+        # Earlier searches drew all responses anew in every try; now a part of them comes first.
+        sets = FIRST_SET + len(landing["drawn"]) if "drawn" in landing else len(landing["tried"])
+        written = training(run, method, sets=sets).generated
         length = lengths[method]
         tokens = None if length is None else round(written * length)
         costs.append(Cost(f"train {method}", written, tokens, seconds.get(f"train {method}")))

@@ -21,6 +21,7 @@ from infalign.core import parse_transform
 from infalign.errors import DataError
 from infalign.manifest import Manifest, Stage
 from infalign.methods import METHODS, Setting, training_design
+from infalign.models.blocks import block_of
 from infalign.models.fingerprints import function_parts
 from infalign.models.functions import beside
 from infalign.models.precision import Dtype
@@ -29,7 +30,7 @@ from infalign.models.samplers import load_sampler
 from infalign.models.specs import ModelSpec
 from infalign.seeds import derived
 from infalign.stores import CalibrationStore, samples_of
-from infalign.stores.resumable import BATCHES, Report
+from infalign.stores.resumable import Report
 
 from .calibration import choose_store
 from .doubts import doubts
@@ -83,7 +84,11 @@ def calibrate(run: Run, report: Report) -> None:
         chosen.path,
         seed=run.seed("calibrate"),
         provenance=chosen.provenance,
-        responses=BATCHES * config.sampling.batch_size,
+        responses=block_of(
+            config.model,
+            tokens=config.sampling.max_new_tokens,
+            batch_size=config.sampling.batch_size,
+        ),
         report=partial(report, "calibrate"),
         loans=chosen.loans,
         load_scorer=lambda: run.reward,

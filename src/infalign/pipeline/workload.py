@@ -25,8 +25,12 @@ ROW = 16
 """Fewest bytes of a stored response: its reward and its log-probability."""
 
 
-TRIES = 3
-"""Measurements of a usual search for the KL; it needs up to six."""
+FIRST_SET = 0.25
+"""The first set of responses of a search for the KL, as a part of a whole one."""
+
+SETS, TRIES = FIRST_SET + 1, 2.5
+"""Sets of responses that a usual search for the KL draws, and on which it measures; it needs up to
+six."""
 
 
 @dataclass(frozen=True)
@@ -76,10 +80,10 @@ def workloads(run: Run) -> list[Workload]:
     return [calibrate, *trainings, evaluation(run.comparison)]
 
 
-def training(run: Run, name: str, *, tries: int = TRIES) -> Workload:
+def training(run: Run, name: str, *, sets: float = SETS) -> Workload:
     """The work of the training of one method.
 
-    - `tries`: measurements of the search for the KL.
+    - `sets`: sets of responses that the search for the KL draws.
     """
     from infalign.training.landing import responses_per_prompt
     from infalign.training.on_policy import VALIDATION_PROMPTS
@@ -89,13 +93,14 @@ def training(run: Run, name: str, *, tries: int = TRIES) -> Workload:
     trained = train.trained_prompts(prompts)
     held_out = prompts - trained
     targeted = held_out or prompts
-    targeting = tries * targeted * responses_per_prompt(targeted)
+    whole = targeted * responses_per_prompt(targeted)
+    targeting, targeted_on = round(sets * whole), round(TRIES * whole)
     stored = trained * run.config.calibration.samples
     if isinstance(METHODS[name], Offline):
         return Workload(
             f"train {name}",
             generated=targeting,
-            read=2 * targeting,
+            read=2 * targeted_on,
             learned=train.passes * stored,
             loaded=4,
             models=2,
@@ -111,7 +116,7 @@ def training(run: Run, name: str, *, tries: int = TRIES) -> Workload:
         f"train {name}",
         generated=drawn + compared + targeting,
         scored=drawn + compared,
-        read=drawn + compared + 2 * targeting,
+        read=drawn + compared + 2 * targeted_on,
         learned=train.warm_start * stored + drawn,
         loaded=3 + warm + 2 * (train.steps > 0),
         models=1 + warm + (train.steps > 0),

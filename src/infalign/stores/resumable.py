@@ -28,9 +28,6 @@ LOG = logging.getLogger(__name__)
 Report = Callable[[str, int, int], None]
 """Progress: the step, the amount done, and the total."""
 
-BATCHES = 4
-"""Number of generation batches in a part."""
-
 PARTS, REPLACED = "parts", "replaced"
 """Folders beside a table: parts of tables that are not finished, and earlier tables."""
 

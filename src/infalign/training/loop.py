@@ -4,6 +4,7 @@ import logging
 import re
 import shutil
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import redirect_stdout, suppress
 from pathlib import Path
@@ -40,6 +41,9 @@ __all__ = [
 
 METRICS_LOG = logging.getLogger("infalign.metrics")
 """Where each step says its metrics in one line."""
+
+KEPT = 60.0
+"""Longest time in seconds between two checkpoints, unless a single step takes longer."""
 
 CHECKPOINT = "checkpoint-"
 """Prefix that transformers gives to checkpoint folders."""
@@ -230,19 +234,29 @@ def _checkpoints(folder: Path) -> list[Path]:
 
 
 class Checkpoints(TrainerCallback):
-    """Lists every checkpoint with its checksums once it is complete, and verifies the best one
-    before the trainer loads it."""
+    """Makes a checkpoint at least every minute, lists every checkpoint with its checksums once it
+    is complete, and verifies the best one before the trainer loads it.
 
-    def __init__(self, out: Path, stage: Stage):
-        self.out, self.stage = out, stage
+    Checkpoints change nothing in training, so their times may depend on the machine.
+    """
+
+    def __init__(self, out: Path, stage: Stage, clock: Callable[[], float] = time.monotonic):
+        self.out, self.stage, self.clock = out, stage, clock
+        self.saved_at = clock()
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if self.clock() - self.saved_at > KEPT:
+            control.should_save = True
 
     def on_train_begin(self, args, state, control, **kwargs):
+        self.saved_at = self.clock()
         # The trainer goes on silently with the last weights if the run folder was moved.
         if state.best_model_checkpoint is not None:
             best = Path(state.best_model_checkpoint).name
             state.best_model_checkpoint = str(self.out / best)
 
     def on_save(self, args, state, control, **kwargs):
+        self.saved_at = self.clock()
         if not state.is_world_process_zero:
             return
         with self.stage.recording(self.out / f"{CHECKPOINT}{state.global_step}"):
@@ -259,19 +273,28 @@ NEARLY = 0.95
 class Progress(TrainerCallback):
     """Reports steps as `report(done, total)`, and says how far a step is.
 
-    A step calls the model once for every token that it draws, and a few times more. How often is
-    known from the step before, and of the first from the largest length of a response.
+    A step calls every layer once for every token that it draws, and a few times more, forward and
+    backward. How often is known from the step before, and of the first from the largest length of a
+    response.
     """
 
     def __init__(self, report: Callable[[int, int], None]):
         self.report = report
         self.calls, self.expected = 0, 1
+        self.hooks: list[Any] = []
 
     def on_train_begin(self, args, state, control, model=None, **kwargs):
         self.report(state.global_step, state.max_steps)
-        self.expected = getattr(args, "max_completion_length", None) or 1
-        inner: Any = getattr(model, "get_base_model", lambda: model)()
-        self.hook = inner.register_forward_pre_hook(lambda *_: self._called(state))
+        layers = _layers(model)
+        self.expected = (getattr(args, "max_completion_length", None) or 1) * len(layers)
+
+        def forward(_module, _inputs, output) -> None:
+            self._called(state)
+            hidden = output[0] if isinstance(output, tuple) else output
+            if isinstance(hidden, torch.Tensor) and hidden.requires_grad:
+                hidden.register_hook(lambda _gradient: self._called(state))
+
+        self.hooks = [layer.register_forward_hook(forward) for layer in layers]
 
     def _called(self, state) -> None:
         self.calls += 1
@@ -283,7 +306,14 @@ class Progress(TrainerCallback):
         self.report(state.global_step, state.max_steps)
 
     def on_train_end(self, args, state, control, **kwargs):
-        self.hook.remove()
+        for hook in self.hooks:
+            hook.remove()
+
+
+def _layers(model: Any) -> list[torch.nn.Module]:
+    """The layers of a model that follow one another; the model itself if it has none."""
+    stacks = (x for x in model.modules() if isinstance(x, torch.nn.ModuleList) and len(x) > 1)
+    return list(next(stacks, [model]))
 
 
 class FiniteGradients(TrainerCallback):

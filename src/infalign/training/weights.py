@@ -80,11 +80,11 @@ def load_policy(model: PreTrainedModel | PeftModel, folder: Path) -> None:
         model.load_state_dict(stored)
 
 
-def saved_state(folder: Path) -> dict[str, torch.Tensor]:
+def saved_state(
+    path: Path | str, trust_remote_code: bool = False, what: str = "The trained policy"
+) -> dict[str, torch.Tensor]:
     """All weights of a saved model, in single precision."""
-    loaded = load_model(
-        AutoModelForCausalLM, folder, False, "The trained policy", dtype=torch.float32
-    )
+    loaded = load_model(AutoModelForCausalLM, path, trust_remote_code, what, dtype=torch.float32)
     return loaded.state_dict()
 
 
