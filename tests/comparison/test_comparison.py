@@ -187,7 +187,7 @@ def test_samples_drawn_otherwise_are_refused(compared, moved):
     folder, _ = compared
     for changed, named in (
         ({"seed": 1}, "seed"),
-        ({"policies": {"moved": "elsewhere"}}, "policies.moved"),
+        ({"policies": {"moved": REFERENCE}}, "policies.moved"),
         ({"gold": {"vowels": f"python:{__name__}:length"}}, "gold.vowels"),
     ):
         with pytest.raises(ConfigError, match=f"other settings: {named} .*, not "):

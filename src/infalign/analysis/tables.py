@@ -40,7 +40,10 @@ def _flips(analysis: Analysis) -> Table:
 
 def _by_size(curves: list[Curve]) -> Table:
     """One measure: a row for each n and policy."""
-    first, rows = curves[0], []
+    first = curves[0]
+    rows: list[tuple[str, ...]] = []
+    cells: tuple[str, ...]
+    head: tuple[str, ...]
     for n in _shown(first.sizes):
         for c in curves:
             alone, joint = (_plain(e) for e in c.at(n))
