@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 
+import infalign
+
 
 class Journal:
     """The verdicts of a part of a campaign: one line of JSON for each case, written as it ends.
@@ -54,7 +56,8 @@ def machine(*libraries: str) -> dict[str, object]:
         "cores": os.cpu_count(),
         "system": f"{platform.system()} {platform.release().split('-')[0]}",
         "python": platform.python_version(),
-        **{name: version(name) for name in ("infalign", *libraries)},
+        "infalign": infalign.__version__,
+        **{name: version(name) for name in libraries},
     }
 
 

@@ -21,6 +21,12 @@ NO_KL = 1e-13
 """KL in nats below which errors are absolute: shots have log f, of which KL is the square, to
 1e-14."""
 
+ANOTHER = 1e-3
+"""Relative difference in KL beyond which a solution is another one."""
+
+STATIONARY = 1e-5
+"""Residual of log f below which a policy is stationary."""
+
 BEYOND_DOUBLE = 1e-12
 """1 − W below which double precision cannot hold a win rate's digits."""
 
@@ -70,6 +76,7 @@ def judge(question: Question, design: ia.Design) -> Errors:
     if not sure:
         raise OutOfReach(f"β = {design.beta:.3g}: double precision does not fix the shot")
     same = min(sure, key=lambda s: abs(s.kl - design.kl))
+    _require_same(question, design, solutions, same)
     asked = question.asked
     errors = {
         "win rate": abs(same.win_rate - design.win_rate),
@@ -91,6 +98,22 @@ def judge(question: Question, design: ia.Design) -> Errors:
         most = max([s.win_rate for s in others], default=0.0)
         errors["W below the best of that KL"] = max(most - design.win_rate, 0.0)
     return errors | _as_trained(question, design, same.loss)
+
+
+def _require_same(
+    question: Question, design: ia.Design, solutions: list[Stationary], same: Stationary
+) -> None:
+    """Raises OutOfReach if the shots show by themselves that they are not complete: two solutions
+    where theory has one, or none where the tilt by `transform` / `beta` is stationary by
+    quadrature."""
+    if abs(same.kl - design.kl) <= ANOTHER * max(design.kl, same.kl):
+        return
+    if question.one_solution and len(solutions) > 1:
+        raise OutOfReach(f"β = {design.beta:.3g}: shots from both ends contradict each other")
+    laws = question.procedure.law, question.against.law
+    tilt = Tilt.of(lambda u: design.transform(u) / design.beta, question.against.law)
+    if tilt.residual(*laws, design.beta) < STATIONARY:
+        raise OutOfReach(f"β = {design.beta:.3g}: the scan of shots misses a stationary policy")
 
 
 def _as_trained(question: Question, design: ia.Design, loss: float) -> Errors:

@@ -12,6 +12,9 @@ NODES = 12
 RESOLVED = 1e-13
 """Mass that a panel may have wrong."""
 
+SEEN = 1e-12
+"""Density below which a policy has no mass."""
+
 AT, WEIGHTS = leggauss(NODES)
 
 
@@ -77,6 +80,16 @@ class Tilt:
         cdf = np.clip(before[:, None] + in_panel, 0, 1)
         log_mass = float(values.max() + np.log(total))
         return cls(exponent, log_mass, u, weights, values - log_mass, cdf)
+
+    def residual(self, procedure: Law, against: Law, beta: float) -> float:
+        """How far log f is from a constant plus Φ/β, where Φ(u) = ∫₀ᵘ g(v) h(F(v)) dv is the
+        gradient of the win rate: 0 for a stationary policy. h, g: the laws' densities."""
+        slopes = against.density(self.u) * procedure.density(self.cdf)
+        half = self.weights[:, :1] / WEIGHTS[0]
+        before = np.concatenate([[0.0], np.cumsum((slopes * self.weights).sum(1))[:-1]])
+        gradient = before[:, None] + half * slopes @ CUMULATION.T
+        off = (self.log_density - gradient / beta)[self.log_density > np.log(SEEN)]
+        return float(np.ptp(off))
 
     def density_at(self, u: np.ndarray) -> np.ndarray:
         """f."""

@@ -13,6 +13,7 @@ from verify import binary, campaign, designs, few_samples, finite_sets, laws, pa
 from verify.check import DEFECTS, Outcome
 from verify.families import FAMILIES
 from verify.procedures import best, worst
+from verify.quadrature import Tilt
 from verify.shooting import at_budget, stationary
 
 SEED = 20_260_101
@@ -206,3 +207,12 @@ def test_the_page_shows_the_largest_errors_and_the_defects():
     )
     assert "| win rate | 5.0e-01 | 1e-09 |" in text
     assert "- wrong: designs 2: `design(x): win rate`" in text
+
+
+def test_a_policy_is_stationary_by_quadrature_for_its_own_strength_only():
+    design = ia.design(ia.BestOfN(4), kl=0.5)
+    law = laws.best(4)
+    tilt = Tilt.of(lambda u: design.transform(u) / design.beta, law)
+    assert tilt.residual(law, law, design.beta) < 1e-8
+    assert tilt.residual(law, law, 1.001 * design.beta) > 1e-4
+    assert tilt.residual(laws.best(5), law, design.beta) > 1e-2
