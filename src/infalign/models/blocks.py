@@ -4,6 +4,8 @@ A killed command repeats at most one block. Blocks follow from the model and the
 a clock, so that a resumed command draws the same batches as an uninterrupted one.
 """
 
+from infalign.errors import DataError
+
 from .specs import ModelSpec
 
 __all__ = ["BATCHES", "block_of", "largest_block"]
@@ -45,6 +47,9 @@ def block_of(spec: str, *, tokens: int, batch_size: int) -> int:
     from .checkpoints import adapter_of, stored_shapes
 
     path, who = named.path("model"), f"The model {spec!r}"
-    adapter = adapter_of(path, who)
-    weights = stored_shapes(adapter.base if adapter else path, who).values()
+    try:
+        adapter = adapter_of(path, who)
+        weights = stored_shapes(adapter.base if adapter else path, who).values()
+    except DataError:  # it is refused where it is loaded
+        return BATCHES * batch_size
     return largest_block(sum(weight.numel() for weight in weights), tokens, batch_size)

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Literal
 
+from infalign.errors import DataError
+
 __all__ = ["Dtype", "Precision", "in_float32", "multiplies_bfloat16", "precision_of", "trains_in"]
 
 LOG = logging.getLogger(__name__)
@@ -41,13 +43,17 @@ def precision_of(
 
     - `what`: the model's name in errors.
 
-    Raises DataError if the model does not exist.
+    A model whose configuration cannot be read has no precision to choose: it is refused where it is
+    loaded.
     """
     if dtype != "auto":
         return dtype
     from .loading import load_config
 
-    text = load_config(path, trust_remote_code, what).get_text_config()
+    try:
+        text = load_config(path, trust_remote_code, what).get_text_config()
+    except DataError:
+        return "float32"
     width = getattr(text, "hidden_size", None)
     wide = isinstance(width, int) and width >= WIDE
     return "bfloat16" if wide and multiplies_bfloat16() else "float32"
