@@ -44,9 +44,9 @@ def test_the_choice_does_not_depend_on_the_order_of_samples():
 @pytest.mark.parametrize(
     ("rewards", "reason"),
     [
-        ((np.random.default_rng(2).random((96, 8)) < 0.5) * 1.0, "no less error"),
+        ((np.random.default_rng(2).random((96, 8)) < 0.5) * 1.0, "the same error"),
         (np.random.default_rng(3).normal(size=(96, 1)), "no prompt has two samples"),
-        (np.random.default_rng(3).normal(size=(3, 8)), "no less error"),
+        (np.random.default_rng(3).normal(size=(3, 8)), "the same error"),
     ],
     ids=["pass or fail", "one sample", "three prompts"],
 )
@@ -78,7 +78,7 @@ def test_a_calibrator_that_is_wrong_is_not_chosen():
     chosen = choose(rewards, candidates={"right": Wrong(0.0), "wrong": Wrong(1.0)})
     assert chosen.name == "right"
     alone = choose(rewards, candidates={"wrong": Wrong(1.0)})
-    assert alone.name == "ecdf" and "no less error" in alone.reason
+    assert alone.name == "ecdf" and "the same error" in alone.reason
     assert min(alone.held_out["wrong"].tails) < 0
 
 

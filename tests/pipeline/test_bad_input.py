@@ -117,11 +117,11 @@ def test_what_only_the_evaluation_needs_is_checked_before_anything_runs(
     assert not (tmp_path / "run").exists()
 
 
-def test_what_fails_at_once_prints_one_line(run):
-    assert run(prompts={"file": "none.jsonl"}) == (
-        1,
-        "infalign: Prompts file none.jsonl does not exist.\n",
-    )
+def test_what_fails_at_once_prints_one_line_below_its_progress(run):
+    code, errors = run(prompts={"file": "none.jsonl"})
+    *progress, line = errors.splitlines()
+    assert (code, line) == (1, "infalign: Prompts file none.jsonl does not exist.")
+    assert all(own.startswith("checks") for own in progress)
 
 
 def test_an_empty_prompts_file_is_named(run, tmp_path):

@@ -21,7 +21,7 @@ from .answers import Load, answer
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["OnRay", "Worker"]
+__all__ = ["Answered", "OnRay", "Worker", "wait"]
 
 LOG = logging.getLogger(__name__)
 
@@ -95,7 +95,7 @@ class OnRay(Shown):
 
 
 @dataclass(frozen=True)
-class Answered:
+class Answered(Shown):
     """What a worker returns of a shard."""
 
     table: "pa.Table | None"
@@ -146,7 +146,7 @@ def _in_order(ray, actors: Sequence, parts: Sequence) -> Iterator["pa.Table"]:
             task = actor.answer.options(max_task_retries=RETRIES, retry_exceptions=True)
             running[task.remote(*parts[number])] = number, actor
             number += 1
-        ready, _ = ray.wait(list(running), timeout=INTERVAL)
+        ready = wait(ray, list(running), timeout=INTERVAL)
         for task in ready:
             place, actor = running.pop(task)
             idle.append(actor)
@@ -181,11 +181,22 @@ def _result(ray, task) -> "pa.Table":
     return own.table
 
 
+def wait(ray, tasks: list, timeout: float | None = None) -> list:
+    """The tasks that are done, at least one unless the time is over: `ray.wait`, out of which the
+    exception of a signal comes as itself. Ray's compiled code wraps it in a SystemError."""
+    try:
+        return ray.wait(tasks, timeout=timeout)[0]
+    except SystemError as error:
+        if error.__cause__ is None:
+            raise
+        raise error.__cause__ from None
+
+
 def _show(ray, actor) -> None:
     """Show the progress of the shard that an actor answers."""
     with suppress(ray.exceptions.RayError):  # it is being started again
         asked = actor.done.remote()
-        if ray.wait([asked], timeout=INTERVAL)[0]:
+        if wait(ray, [asked], timeout=INTERVAL):
             _progress.advance(ray.get(asked))
 
 

@@ -49,7 +49,7 @@ def trained_on(policies: Mapping[str, str], prompts: Sequence[Prompt]) -> list[T
     is now: what it says is compared.
     """
     asked = [checksum(p) for p in prompts]
-    found = []
+    trained = []
     for name, spec in policies.items():
         run = _run_of(spec)
         if run is None:
@@ -57,8 +57,8 @@ def trained_on(policies: Mapping[str, str], prompts: Sequence[Prompt]) -> list[T
         known = _trained(run)
         count = sum(own in known for own in asked)
         if count:
-            found.append(TrainedOn(name, run, count, len(prompts), _fraction(run)))
-    return found
+            trained.append(TrainedOn(name, run, count, len(prompts), _fraction(run)))
+    return trained
 
 
 def _run_of(spec: str) -> Path | None:

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from infalign.collection.cluster import _cluster, _ray, _resources
+from infalign.collection.cluster import _cluster, _ray, _resources, wait
 from infalign.config import Cell, StudyTask
 from infalign.errors import DataError
 
@@ -63,7 +63,7 @@ class Cluster:
             for cell, task, folder in cells
         }
         while running:
-            (ended, *_), _ = self.ray.wait(list(running), num_returns=1)
+            ended, *_ = wait(self.ray, list(running))
             cell = running.pop(ended)
             try:
                 yield self.ray.get(ended)
