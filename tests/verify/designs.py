@@ -142,7 +142,10 @@ def refusal(question: Question, error: SolveError) -> bool | None:
             stationary(*laws, question.asked["beta"]), key=lambda s: s.objective, default=None
         )
     elif question.one_solution:
-        best = at_budget(*laws, question.asked["kl"])
+        try:
+            best = at_budget(*laws, question.asked["kl"])
+        except ValueError:  # the shots have no digits left
+            return None
         if best is None:
             return True
     else:

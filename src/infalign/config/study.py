@@ -19,7 +19,7 @@ from .documents import read_document
 from .load import apply, parse_config, read_section
 from .schema import Config, MethodName, Section
 
-__all__ = ["Cell", "Study", "StudyTask", "load_study", "read_study"]
+__all__ = ["Cell", "Grid", "Study", "StudyTask", "load_study", "read_study"]
 
 NAME = re.compile(r"[\w-]{1,60}")
 """The name of a task: it names a folder."""

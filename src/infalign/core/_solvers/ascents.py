@@ -105,6 +105,8 @@ def refined(link: Link, goal: Goal, *, climb: bool = True) -> Link:
 
     - `climb`: whether it is a maximum, next to which an ascent leads back to it.
     """
+    if not np.isfinite(link.log_scale):
+        return link  # the opponent's law underflows on all of its cells
     # A win rate next to 0 or 1 is more sensitive to the policy.
     for _ in range(REFINEMENTS + int(abs(link.log_scale) / SENSITIVE)):
         near = link.on(link.chain.finer(link, 2), goal)
