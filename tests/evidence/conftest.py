@@ -5,10 +5,18 @@ from pathlib import Path
 
 import pytest
 
-FOLDER = Path(__file__).parents[2] / "evidence"
+ROOT = Path(__file__).parents[2]
+FOLDERS = (ROOT / "evidence", ROOT / "bundled_models")
 
 
 @pytest.fixture(autouse=True)
 def scripts(monkeypatch):
-    """Puts `evidence/` on Python's path."""
-    monkeypatch.setattr(sys, "path", [str(FOLDER), *sys.path])
+    """Puts `evidence/` on Python's path, and forgets what is imported from there: a script called
+    `rewards` must not be taken for a user's module of that name."""
+    monkeypatch.setattr(sys, "path", [str(FOLDERS[0]), *sys.path])
+    before = set(sys.modules)
+    yield
+    for name in set(sys.modules) - before:
+        file = getattr(sys.modules[name], "__file__", None)
+        if file and any(Path(file).is_relative_to(folder) for folder in FOLDERS):
+            del sys.modules[name]
