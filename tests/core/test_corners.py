@@ -10,8 +10,10 @@ import infalign as ia
 from infalign import BestOfN, Mixture, OrderStatistic, Rewind, Sampling, SoftBestOfN, WorstOfN
 from infalign.core import objective, stationary_points
 from infalign.core._policies import Curve
+from infalign.core._roots import falling_root
 from infalign.core._solvers import soft
 from infalign.core._solvers.ascents import ascended, maxima
+from infalign.core._solvers.rewind import RewindOptimum
 from infalign.core._solvers.transport import Chain, Goal
 
 HALF = (0.5, 0.5)
@@ -198,6 +200,36 @@ def test_an_error_of_a_softened_design_says_how_far_it_came(monkeypatch):
     monkeypatch.setattr(soft, "_newton", lambda state: None)
     with pytest.raises(ia.SolveError, match=r"a KL of 0.50\d+ nats and a win rate of 0.807"):
         ia.design(SoftBestOfN(4, 0.2), kl=0.5)
+
+
+@pytest.mark.parametrize(
+    ("procedure", "against", "kl"),
+    [(Rewind(0.141, 31), BestOfN(42), 1.5374), (Rewind(0.359, 31), BestOfN(65), 0.3251)],
+    ids=str,
+)
+def test_a_budget_within_a_jump_of_rewind_has_its_best_policy(procedure, against, kl):
+    best = ia.design(procedure, kl=kl, against=against)
+    assert best.kl == pytest.approx(kl, rel=1e-9)
+    assert best.policy.kl == pytest.approx(kl, rel=1e-6)
+    assert best.gap > 0.1, "at its β, both ends of the jump have a larger W − β KL"
+    # Tilts e^{cG/β} with other masses below the threshold, of the same KL.
+    grid = best.optimum.curve.grid
+    opponent = against.cdf(grid.nodes)
+
+    def win_rate(below):
+        def excess(log_beta):
+            policy = RewindOptimum(procedure, grid, opponent, np.exp(log_beta))
+            return policy.curve(below).kl - kl
+
+        beta = np.exp(falling_root(excess, 0.0, xtol=1e-10))
+        return (
+            RewindOptimum(procedure, grid, opponent, beta).curve(below).win_rate(procedure, against)
+        )
+
+    below = float(best.policy.cdf(procedure.threshold))
+    assert win_rate(below) == pytest.approx(best.win_rate, abs=1e-7)
+    others = [expit(np.log(below / (1 - below)) + step) for step in (-0.5, -0.1, 0.1)]
+    assert max(win_rate(other) for other in others) < best.win_rate
 
 
 def test_a_strong_budget_for_rewind_has_panels_that_resolve_it(monkeypatch):

@@ -9,9 +9,11 @@ with Z₁ = ∫₀^τ e^{c₁ G/β} and Z₂ = ∫_τ^1 e^{c₂ G/β}, where c�
 selects responses below and above τ.
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import numpy as np
+from scipy.special import rel_entr
 
 from infalign._look import Shown
 from infalign.core._interface import AbstractProcedure
@@ -87,14 +89,22 @@ class RewindOptimum(Shown):
     @property
     def best(self) -> float:
         """The a with the largest J, among all points where J' changes from positive to negative."""
-        slopes = np.array([self.slope(x) for x in LOGITS])
-        tops = np.flatnonzero((slopes[:-1] > 0) & (slopes[1:] <= 0))
-        roots = [bracketed_root(self.slope, LOGITS[i], LOGITS[i + 1], xtol=1e-14) for i in tops]
+        roots = [bracketed_root(self.slope, *ends, xtol=1e-14) for ends in _falls(self.slope)]
         return max((float(1 / (1 + np.exp(-root))) for root in roots), key=self.objective)
 
-    def curve(self) -> Curve:
-        """The density of the best policy: mass a below τ and 1 − a above."""
-        a = self.best
+    def kl(self, a: float) -> float:
+        """The KL of the best policy with mass a below τ."""
+        (below, mean_below), (above, mean_above) = self.sides(a)
+        low, high = self.procedure.rates(a)
+        under = low * mean_below / self.beta - below + np.log(a)
+        return float(a * under + (1 - a) * (high * mean_above / self.beta - above + np.log1p(-a)))
+
+    def win_rate(self, a: float) -> float:
+        """W of the best policy with mass a below τ."""
+        return self.objective(a) + self.beta * self.kl(a)
+
+    def curve(self, a: float) -> Curve:
+        """The density of the best policy with mass a below τ."""
         (below, _), (above, _) = self.sides(a)
         low, high = self.procedure.rates(a)
         exponent = np.where(
@@ -111,20 +121,23 @@ def rewind_objective(procedure: Rewind, grid: Panels, opponent: Values, beta: fl
     return optimum.objective(optimum.best)
 
 
-def beta_for(
+def at_budget(
     procedure: Rewind, against: AbstractProcedure, grid: Panels, opponent: Values, kl: float
-) -> float:
-    """The strength at which the best policy has a KL budget."""
+) -> tuple[float, Curve]:
+    """The strength and the density of the best policy with a KL budget."""
 
-    def excess(log_beta: float) -> float:
-        return kl_of(log_beta) / kl - 1
+    def optimum(log_beta: float) -> RewindOptimum:
+        return RewindOptimum(procedure, grid, opponent, float(np.exp(log_beta)))
 
     def kl_of(log_beta: float) -> float:
-        return RewindOptimum(procedure, grid, opponent, float(np.exp(log_beta))).curve().kl
+        best = optimum(log_beta)
+        return best.curve(best.best).kl
 
     low, high = LOG_BETAS
     try:
-        log_beta = falling_root(excess, 0.0, step=2.0, low=low, high=high, xtol=1e-15)
+        log_beta = falling_root(
+            lambda x: kl_of(x) / kl - 1, 0.0, step=2.0, low=low, high=high, xtol=1e-15
+        )
     except NoRoot as end:
         reached = float(np.exp(end.at))
         raise SolveError(
@@ -132,13 +145,46 @@ def beta_for(
             "by which the win rate changes per nat, lies beyond the limit of the search, "
             f"{reached:.2g}. Ask for a {'smaller' if end.at < 0 else 'larger'} `kl`."
         ) from None
-    if abs(excess(log_beta)) > JUMP:
+    best = optimum(log_beta)
+    a = best.best
+    if abs(kl_of(log_beta) / kl - 1) > JUMP:
         before, after = kl_of(log_beta + JUMP), kl_of(log_beta - JUMP)
-        if abs(after - before) < NOISE * kl:  # the rounding of G over a tiny β
-            return float(np.exp(log_beta))
-        raise SolveError(
-            f"The optimum for {procedure!r} jumps from kl={before:.4g} to {after:.4g} at "
-            f"beta={np.exp(log_beta):.6g}; no optimum has kl={kl:g}. Ask for a `kl` outside the "
-            "jump."
-        )
-    return float(np.exp(log_beta))
+        if abs(after - before) >= NOISE * kl:  # more than the rounding of G over a tiny β
+            best, a = _within_jump(best, kl)
+    return best.beta, best.curve(a)
+
+
+def _within_jump(optimum: RewindOptimum, kl: float) -> tuple[RewindOptimum, float]:
+    """The best policy of a KL over which the optimum jumps, from the optimum at the jump: at each a
+    the budget determines β, and W rises with a as J does at that β."""
+
+    tau = optimum.procedure.threshold
+
+    def at(logit: float) -> RewindOptimum:
+        a = 1 / (1 + np.exp(-logit))
+
+        def excess(log_beta: float) -> float:
+            return replace(optimum, beta=float(np.exp(log_beta))).kl(a) / kl - 1
+
+        low, high = LOG_BETAS
+        root = falling_root(excess, np.log(optimum.beta), low=low, high=high, xtol=1e-14)
+        return replace(optimum, beta=float(np.exp(root)))
+
+    def slope(logit: float) -> float:
+        a = 1 / (1 + np.exp(-logit))
+        if rel_entr(a, tau) + rel_entr(1 - a, 1 - tau) >= kl:  # mass a below τ alone costs more
+            return float("nan")
+        return at(logit).slope(logit)
+
+    policies: list[tuple[RewindOptimum, float]] = []
+    for left, right in _falls(slope):
+        logit = bracketed_root(slope, left, right, xtol=1e-14)
+        policies.append((at(logit), float(1 / (1 + np.exp(-logit)))))
+    return max(policies, key=lambda policy: policy[0].win_rate(policy[1]))
+
+
+def _falls(slope: Callable[[float], float]) -> list[tuple[float, float]]:
+    """Neighbors of `LOGITS` between which a slope changes from positive to negative."""
+    slopes = np.array([slope(x) for x in LOGITS])
+    tops = np.flatnonzero((slopes[:-1] > 0) & (slopes[1:] <= 0))
+    return [(float(LOGITS[i]), float(LOGITS[i + 1])) for i in tops]

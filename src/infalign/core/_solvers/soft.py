@@ -21,7 +21,7 @@ from infalign.errors import SolveError
 
 from .newton import LOG_BETA_STEP, Budget, Strength, Values
 from .point import Optimum
-from .rewind import RewindOptimum, beta_for
+from .rewind import RewindOptimum, at_budget
 from .starts import ROUNDS, kl_at, laws_grid, log_scale_at
 
 FINE = (8, 16)
@@ -85,8 +85,11 @@ def solve_softened(
     if isinstance(procedure, Rewind):
         opponent = against.cdf(grid.nodes)
         if beta is None:
-            beta = beta_for(procedure, against, grid, opponent, _check.positive("kl", kl))
-        curve = RewindOptimum(procedure, grid, opponent, beta).curve()
+            kl = _check.positive("kl", kl)
+            beta, curve = at_budget(procedure, against, grid, opponent, kl)
+        else:
+            optimum = RewindOptimum(procedure, grid, opponent, beta)
+            curve = optimum.curve(optimum.best)
         gradient = procedure.gradient(grid, curve.density, opponent)
         losses = 1 - curve.win_rate(procedure, against)
     elif isinstance(procedure, SoftBestOfN):
