@@ -7,7 +7,16 @@ import pytest
 from scipy.special import expit
 
 import infalign as ia
-from infalign import BestOfN, Mixture, OrderStatistic, Rewind, Sampling, SoftBestOfN, WorstOfN
+from infalign import (
+    BestOfN,
+    BestOfPoisson,
+    Mixture,
+    OrderStatistic,
+    Rewind,
+    Sampling,
+    SoftBestOfN,
+    WorstOfN,
+)
 from infalign.core import objective, stationary_points
 from infalign.core._policies import Curve
 from infalign.core._roots import falling_root
@@ -48,6 +57,21 @@ def test_a_win_rate_whose_laws_change_fast_within_a_panel_has_its_digits():
 def test_a_weak_tilt_against_an_opponent_that_always_loses_has_a_kl_above_0():
     best = ia.design(BestOfN(165), against=WorstOfN(18), beta=0.1273)
     assert 0 <= best.kl < 1e-30
+
+
+def test_a_policy_that_lies_behind_the_last_node_of_a_start_is_reached():
+    # 8.8 nats: all mass is within 2e-4 of 1, where the laws alone need no panels.
+    procedure = Mixture((WorstOfN(91), BestOfPoisson(0.601)), (0.54, 0.46))
+    best = ia.design(procedure, beta=0.001941, against=BestOfN(18))
+    assert best.kl == pytest.approx(8.784045, rel=1e-6)
+    assert best.gap < 1e-9
+    assert best.policy.win_rate(procedure, BestOfN(18)) == pytest.approx(best.win_rate, abs=1e-9)
+
+
+def test_a_strength_that_is_not_reached_is_named_in_the_error(monkeypatch):
+    monkeypatch.setattr("infalign.core._solvers.rank.solve_near", lambda *_: None)
+    with pytest.raises(ia.SolveError, match=r"with beta=0\.1; the solver does not converge"):
+        ia.design(BestOfN(4), beta=0.1)
 
 
 @pytest.mark.parametrize("seed", range(10, 40))

@@ -106,7 +106,7 @@ class Path:
             self._started(kl, [first])
             or self._transported(Goal(kl=kl))
             or self._started(kl, others)
-            or self._walk(lambda last: last.kl >= kl, most=kl).state
+            or self._walk(lambda last: last.kl >= kl, f"kl={kl:g}", kl).state
         )
         return Optimum.of(state)
 
@@ -123,7 +123,7 @@ class Path:
         if state is None:
             state = self._transported(Goal(log_scale=-log_beta))
         if state is None:
-            last = self._walk(lambda last: last.state.log_beta <= log_beta).state
+            last = self._walk(lambda last: last.state.log_beta <= log_beta, f"beta={beta:g}").state
             state = solve_near(problem, Iterate(last.grid, last.y, log_beta))
         if state is None:
             between = self._where(log_beta)
@@ -186,8 +186,11 @@ class Path:
         self.waypoints = [*self.waypoints[-1:], Waypoint(kl, state)]
         return self.waypoints[-1]
 
-    def _walk(self, arrived: Callable[[Waypoint], bool], most: float = FARTHEST) -> Waypoint:
+    def _walk(
+        self, arrived: Callable[[Waypoint], bool], asked: str, budget: float | None = None
+    ) -> Waypoint:
         """Follow the optimum upward from a small KL until it reaches the target."""
+        most = FARTHEST if budget is None else budget
         kl = min(most, 1.0) / NEARER
         while not self.waypoints or self.waypoints[-1].kl > most:
             self.waypoints = []
@@ -197,7 +200,7 @@ class Path:
             else:
                 self._arrived(kl, state)
             if kl < 1e-9:
-                raise self._beyond(f"kl={most:g}", most)
+                raise self._beyond(asked, budget)
         step = 1.0
         while not arrived(self.waypoints[-1]):
             kl = min(most, kl_at(self.waypoints[-1].time + step))
@@ -205,12 +208,12 @@ class Path:
             if state is None:
                 step /= 3
                 if step < 1e-3:
-                    raise self._beyond(f"kl={most:g}", most)
+                    raise self._beyond(asked, budget)
                 continue
             self._arrived(kl, state)
             step = min(1.5 * step, 2.0)
             if state.log_beta < -LARGEST_LOG_SCALE:
-                raise self._beyond(f"kl={most:g}", most)
+                raise self._beyond(asked, budget)
         return self.waypoints[-1]
 
     def _where(self, log_beta: float) -> State | None:

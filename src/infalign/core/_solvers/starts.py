@@ -26,6 +26,9 @@ RESOLUTION = 1e-7
 ROUGH_LOG = 0.1
 """Largest error of a log-density, in nats, with which a panel may start."""
 
+HIDDEN = 0.5
+"""Mass behind a panel's last node above which it is cut."""
+
 COARSE = 1e-4
 """Mass that a panel of a start may misplace."""
 
@@ -216,7 +219,12 @@ def from_quantiles(problem: Problem, grid: Panels, start: Start) -> Iterate:
         rate = problem.procedure.density(cdf) * problem.against.density_on(grid)
         rate *= np.exp(-start.log_beta)
         quench(grid, rate)
-        coarse = grid.unresolved(rate) > ROUGH_LOG
+        # All mass may lie between a panel's last node and its edge.
+        with np.errstate(divide="ignore"):
+            edges = np.log(grid.edges[1:]) - np.log(grid.distances[1:])
+        ends = np.interp([nodes[:, -1], edges], start.at, start.rank)
+        hidden = np.append(expit(ends[1, :-1]), 1.0) - expit(ends[0])
+        coarse = (grid.unresolved(rate) > ROUGH_LOG) | (hidden > HIDDEN)
         if not coarse.any() or cuts == ROUNDS:
             return Iterate(grid, -grid.cumulate_down(rate)[0], start.log_beta)
         grid, cuts = grid.cut(coarse), cuts + 1
