@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -155,3 +156,61 @@ def test_a_path_that_no_folder_lists_passes(folder, tmp_path_factory):
     (elsewhere / "weights").write_bytes(b"x")
     require_as_written(elsewhere / "weights")
     require_as_written(elsewhere / "missing")
+
+
+class Killed(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("operation", range(7))
+def test_a_kill_while_a_file_is_replaced_leaves_the_old_or_the_new_one(
+    folder, monkeypatch, operation
+):
+    left = operation
+
+    def until(function):
+        def call(*arguments, **options):
+            nonlocal left
+            left -= 1
+            if left < 0:
+                raise Killed
+            return function(*arguments, **options)
+
+        return call
+
+    def replaced():
+        Manifest(folder).replace(
+            folder / "one.json", lambda path: path.write_text("new"), stage="design"
+        )
+
+    old, text = (folder / "one.json").read_bytes(), Path.write_text
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "write_text", until(text))
+        patched.setattr(Path, "replace", until(Path.replace))
+        killed = True
+        try:
+            replaced()
+            killed = False
+        except Killed:
+            pass
+    assert killed == (operation < 6)  # three files are written, and each is put in its place
+    manifest = Manifest(folder)
+    manifest.require(folder / "one.json")
+    is_new = operation >= 4
+    assert (folder / "one.json").read_bytes() == (b"new" if is_new else old)
+    assert manifest.made_from(folder / "one.json") == ({} if is_new else {"kl": 0.5})
+    replaced()
+    assert (folder / "one.json").read_bytes() == b"new"
+    manifest.require(folder / "one.json")
+
+
+def test_a_write_that_fails_leaves_the_old_file_listed(folder):
+    def full(path):
+        path.write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    manifest, old = Manifest(folder), (folder / "one.json").read_bytes()
+    with pytest.raises(DataError, match="the disk is full"):
+        manifest.replace(folder / "one.json", full, stage="design")
+    manifest.require(folder / "one.json")
+    assert (folder / "one.json").read_bytes() == old

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +16,8 @@ __all__ = ["Manifest", "Stage", "checksums", "require_as_written"]
 
 FILE = "manifest.json"
 SCHEMA_VERSION = 1
+NEXT = "next"
+"""In the entry of a file that is being replaced: the entry of the file that takes its place."""
 
 _verified: set[tuple] = set()
 """Files that this process has verified: path, checksum, inode, size and time of modification."""
@@ -56,12 +58,30 @@ class Manifest:
         """
         self.forget(path)
         yield
-        entry = {
-            "stage": stage,
-            "made_from": storage.as_json(dict(made_from or {})),
-            "sha256": checksums(path),
-        }
+        entry = self._entry(path, stage, made_from)
         self._write({**self._entries(), self._name(path): entry})
+
+    def replace(
+        self,
+        path: Path,
+        write: Callable[[Path], None],
+        *,
+        stage: str,
+        made_from: Mapping[str, object] | None = None,
+    ) -> None:
+        """Write the file `path` and list it. At every moment either the old or the new file is
+        listed, so that a kill or a full disk loses neither.
+
+        - `write`: a function that writes the file to the path that it gets.
+        - `stage`, `made_from`: as for `recording`.
+        """
+        name = self._name(path)
+        with storage.replacing(path) as temporary:
+            write(temporary)
+            entry = self._entry(temporary, stage, made_from)
+            if name in self._entries():
+                self._write({**self._entries(), name: {**self._entries()[name], NEXT: entry}})
+        self._write({**self._entries(), name: entry})
 
     def restate(self, made_from: Mapping[Path, Mapping[str, object]]) -> None:
         """State anew what listed paths were made from."""
@@ -110,6 +130,11 @@ class Manifest:
     def _name(self, path: Path) -> str:
         return Path(path).relative_to(self.folder).as_posix()
 
+    @staticmethod
+    def _entry(path: Path, stage: str, made_from: Mapping[str, object] | None) -> dict:
+        made = storage.as_json(dict(made_from or {}))
+        return {"stage": stage, "made_from": made, "sha256": checksums(path)}
+
     def _entries(self) -> dict[str, dict]:
         path = self.folder / FILE
         if not path.exists():
@@ -130,8 +155,18 @@ class Manifest:
                 f"{path} has schema_version {stored.get('schema_version')!r}; this version reads "
                 f"{SCHEMA_VERSION}. Use the version of infalign that wrote it."
             )
-        self._known = version, stored["files"]
-        return stored["files"]
+        entries = {name: self._settled(name, entry) for name, entry in stored["files"].items()}
+        self._known = version, entries
+        return entries
+
+    def _settled(self, name: str, entry: dict) -> dict:
+        """The entry of the file that is there, if a kill came while it was being replaced."""
+        if NEXT not in entry:
+            return entry
+        path, after = self.folder / name, entry[NEXT]
+        if path.is_file() and checksums(path) == after["sha256"]:
+            return after
+        return {key: value for key, value in entry.items() if key != NEXT}
 
     def _write(self, entries: Mapping[str, dict]) -> None:
         files = dict(sorted(entries.items()))

@@ -39,6 +39,7 @@ __all__ = [
     "replacing",
     "require_same",
     "require_writable",
+    "save_table",
     "sha256",
     "sweep",
     "sync_folder",
@@ -285,10 +286,15 @@ def read_json(path: Path):
 
 def write_table(path: Path, table: "pa.Table") -> None:
     """Write a Parquet file."""
+    with replacing(path) as temporary:
+        save_table(temporary, table)
+
+
+def save_table(temporary: Path, table: "pa.Table") -> None:
+    """Write a Parquet file to the temporary path that `replacing` gives."""
     import pyarrow.parquet as pq
 
-    with replacing(path) as temporary:
-        pq.write_table(table, temporary, compression="zstd")
+    pq.write_table(table, temporary, compression="zstd")
 
 
 def read_table(path: Path) -> "pa.Table":

@@ -131,7 +131,7 @@ def test_a_killed_comparison_continues_with_the_same_samples(
     class Killed(BaseException):
         pass
 
-    write, left = storage.write_table, 6
+    write, left = storage.save_table, 6
 
     def until_killed(path, table):
         nonlocal left
@@ -141,7 +141,7 @@ def test_a_killed_comparison_continues_with_the_same_samples(
         write(path, table)
 
     with monkeypatch.context() as patched:
-        patched.setattr(storage, "write_table", until_killed)
+        patched.setattr(storage, "save_table", until_killed)
         with pytest.raises(Killed):
             compare_policies(plan(moved), tmp_path / "out")
     parts = sorted(p.name for p in (tmp_path / "out" / "evaluation" / "parts").iterdir())

@@ -1,6 +1,7 @@
 """An evaluation that asks for more draws only what is missing, and one that asks for less keeps
 the rest."""
 
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -199,6 +200,39 @@ def test_an_extension_that_is_killed_at_any_write_continues(world, writes, chang
     again = first & drawn
     assert len(again) <= 2 * np.prod([4, 1])  # at most one part
     assert not list((world.out / "evaluation").glob("parts/*"))
+
+
+@pytest.mark.parametrize(
+    ("changed", "each"), [({"prompts": MORE[1:], "samples": 3}, 7), ({"gold": {}}, 1)]
+)
+def test_a_kill_at_any_file_operation_loses_no_row_that_is_set_aside(world, changed, each):
+    """Neither the finished table nor the rows aside are lost while their files are replaced."""
+
+    def until(function):
+        def call(*arguments, **options):
+            nonlocal left
+            left -= 1
+            if left < 0:
+                raise Killed
+            return function(*arguments, **options)
+
+        return call
+
+    compare(world)
+    compare(world, **changed)
+    for operation in itertools.count(step=each):
+        left = operation
+        with pytest.MonkeyPatch.context() as patched:
+            for owner, name in ((storage, "save_table"), (Path, "replace"), (Path, "unlink")):
+                patched.setattr(owner, name, until(getattr(owner, name)))
+            try:
+                drawn, _ = compare(world)
+                break
+            except Killed:
+                assert world.drawn == [], operation
+        assert compare(world)[0] == set(), operation
+        assert compare(world, **changed)[0] == set(), operation
+    assert drawn == set() and operation > 10 * each
 
 
 def test_a_table_without_checksums_of_prompts_is_used_again(world):

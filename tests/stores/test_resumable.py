@@ -83,7 +83,7 @@ def test_a_kill_at_any_file_operation_loses_at_most_one_part(tmp_path, monkeypat
     left, second = operation, Drawing(tmp_path, origin("w2"))
     try:
         with monkeypatch.context() as patched:
-            for module, name in ((storage, "write_table"), (storage, "write_json")):
+            for module, name in ((storage, "save_table"), (storage, "write_json")):
                 patched.setattr(module, name, until(getattr(module, name)))
             patched.setattr(os, "unlink", until(os.unlink))
             patched.setattr(resumable.Path, "unlink", until(resumable.Path.unlink))

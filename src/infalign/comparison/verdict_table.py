@@ -115,8 +115,6 @@ class VerdictTable(Shown):
 
     def _put_aside(self, rows: pa.Table, origin: Origin) -> Path:
         pool = self.table._aside(origin)
-        if pool in self.table.manifest:  # while it is replaced, a part has its rows
-            self.table._record(self._free_part(), rows, origin)
         self.table._record(pool, rows, origin)
         return pool
 

@@ -10,6 +10,7 @@ import logging
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import count, takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -209,8 +210,6 @@ class ResumableTable(Shown):
 
     def replace(self, table: "pa.Table", origin: Origin) -> None:
         """Replace a finished table by one with the same rows and other columns."""
-        # A kill between the two finds the rows in the part.
-        self._record(self._part(0), table, origin)
         self._record(self.path, table, origin)
         self._remove(*self._left_parts())
 
@@ -218,8 +217,8 @@ class ResumableTable(Shown):
         return self.columns.get(source, (source,))
 
     def _record(self, file: Path, table: "pa.Table", origin: Origin) -> None:
-        with self.manifest.recording(file, stage=self.stage, made_from=origin.to_json()):
-            storage.write_table(file, table)
+        write = partial(storage.save_table, table=table)
+        self.manifest.replace(file, write, stage=self.stage, made_from=origin.to_json())
 
     def _remove(self, *files: Path) -> None:
         # Files first: a kill in between leaves entries without files, which count as missing.
