@@ -7,6 +7,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from imported import imports
 
 import infalign
 from infalign import _moved
@@ -64,23 +65,6 @@ every_module = pytest.mark.parametrize("file", MODULES, ids=lambda f: str(f.rela
 def unit(file):
     """The module or package right below the root that `file` belongs to."""
     return file.relative_to(ROOT).parts[0].removesuffix(".py")
-
-
-def imports(node, package):
-    """Full names of all that the code below `node` imports, as (name, not when it is loaded):
-    inside a function, or for a type checker only."""
-    for child in ast.iter_child_nodes(node):
-        if isinstance(child, ast.Import):
-            yield from ((alias.name, False) for alias in child.names)
-        elif isinstance(child, ast.ImportFrom):
-            above = package[: len(package) - child.level + 1] if child.level else []
-            base = ".".join([*above, *([child.module] if child.module else [])])
-            yield from ((f"{base}.{alias.name}", False) for alias in child.names)
-        else:
-            inside = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef) or (
-                isinstance(child, ast.If) and ast.unparse(child.test) == "TYPE_CHECKING"
-            )
-            yield from ((name, deep or inside) for name, deep in imports(child, package))
 
 
 @cache
@@ -236,23 +220,3 @@ def test_importing_infalign_loads_nothing_slow():
     code += f"print(sorted({slow!r} & (set(sys.modules) - before)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
-
-
-@pytest.mark.parametrize(
-    ("code", "expected"),
-    [
-        ("import torch.nn", [("torch.nn", False)]),
-        ("from . import _check", [("infalign.models._check", False)]),
-        (
-            "from .. import _check, storage",
-            [("infalign._check", False), ("infalign.storage", False)],
-        ),
-        ("from ..errors import DataError", [("infalign.errors.DataError", False)]),
-        ("if True:\n import trl", [("trl", False)]),
-        ("if TYPE_CHECKING:\n import trl", [("trl", True)]),
-        ("def f():\n if True:\n  import trl", [("trl", True)]),
-        ("class A:\n async def f():\n  from trl import x", [("trl.x", True)]),
-    ],
-)
-def test_the_walk_finds_every_import(code, expected):
-    assert list(imports(ast.parse(code), ["infalign", "models"])) == expected

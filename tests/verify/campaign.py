@@ -5,46 +5,42 @@
 
 
 A problem follows from the seed, the family and its number. Families have fixed shares of the
-time. The journal belongs to one state of the package's numerical code: after a change of it,
-the campaign begins again. At the end docs/verified.md is written. The exit code is 1 if there are
-defects.
+time. The journal of a family belongs to one state of the code that the family imports: after a
+change of that code, the family begins again, and the others continue. At the end docs/verified.md
+is written, with every family that has a journal. The exit code is 1 if there are defects.
 """
 
 import argparse
-import hashlib
 import itertools
 import os
-import shutil
 import sys
 import time
 from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from pathlib import Path
 
+import imported
 from campaigns import Journal
-
-import infalign
 
 from .check import DEFECTS
 from .families import FAMILIES
 from .page import write_page
 
 ROOT = Path(__file__).parents[2]
-NUMERICAL = ("core", "evaluation", "calibration")
-"""Folders of the package whose code the journal belongs to."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Try problems until the time is up, write the page."""
     options = _options(arguments)
     os.environ["OMP_NUM_THREADS"] = "1"
-    work = options.work / f"{_state()}-{options.seed}"
+    options.work.mkdir(parents=True, exist_ok=True)
+    journals = {name: journal(name, options.seed, options.work) for name in FAMILIES}
+    tried = {name: journals[name] for name in options.families}
     if options.fresh:
-        shutil.rmtree(work, ignore_errors=True)
-    work.mkdir(parents=True, exist_ok=True)
-    journals = {name: Journal(work / f"{name}.jsonl") for name in options.families}
-    _try(journals, options)
-    rows = {name: journal.rows() for name, journal in journals.items()}
+        for begun in tried.values():
+            begun.path.unlink(missing_ok=True)
+    _try(tried, options)
+    rows = {name: rows for name, own in journals.items() if (rows := own.rows())}
     return write_page(rows, {"seed": options.seed}, options.out)
 
 
@@ -55,18 +51,17 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--problems", type=int, help="of each family; default: no limit")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--jobs", type=int, default=2, help="problems at the same time")
-    parser.add_argument("--work", type=Path, default=ROOT / "runs/verify", help="for the journal")
+    parser.add_argument("--work", type=Path, default=ROOT / "runs/verify", help="for the journals")
     parser.add_argument("--fresh", action="store_true", help="forget an earlier campaign")
     parser.add_argument("--out", type=Path, default=ROOT, help="folder instead of the repository")
     return parser.parse_args(arguments)
 
 
-def _state() -> str:
-    """A fingerprint of the package's numerical code and of these checks."""
-    package = Path(infalign.__file__).parent
-    folders = [*(package / name for name in NUMERICAL), Path(__file__).parent]
-    files = sorted(itertools.chain.from_iterable(f.rglob("*.py") for f in folders))
-    return hashlib.sha256(b"\0".join(f.read_bytes() for f in files)).hexdigest()[:12]
+def journal(name: str, seed: int, work: Path) -> Journal:
+    """The journal of a family, of a seed, and of the code as it is."""
+    return Journal(
+        work / f"{name.replace(' ', '-')}-{seed}-{imported.state(FAMILIES[name].files)}.jsonl"
+    )
 
 
 def _try(journals: dict[str, Journal], options: argparse.Namespace) -> None:

@@ -1,5 +1,6 @@
 """A family of random problems: what the package answers, and an independent judgment of it."""
 
+import inspect
 import signal
 import time
 import zlib
@@ -7,8 +8,10 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 from typing import Any
 
+import imported
 import numpy as np
 
 from infalign.errors import ArgumentError, InfalignError, SolveError
@@ -104,6 +107,14 @@ class Family:
 
     refusal: Callable[[Any, InfalignError], bool | None] = unproven
     """Whether the reason of a refusal is true; None if that cannot be decided."""
+
+    runs: tuple[Path, ...] = ()
+    """Files that it runs without an import."""
+
+    @property
+    def files(self) -> list[Path]:
+        """The files that its verdicts depend on: what it imports, directly or through others."""
+        return imported.reached(Path(inspect.getfile(self.draw)), *self.runs)
 
     def problem(self, seed: int, number: int) -> Any:
         """The problem of a number."""

@@ -68,4 +68,5 @@ COVERAGE = Family(
     judge,
     {"coverage below 93 %, standard errors": 4.5},
     share=0.3,
+    runs=(GRID,),
 )

@@ -1,13 +1,19 @@
 """A small share of the campaign, and that each of its checks sees a wrong number."""
 
 import dataclasses
+import inspect
 import json
+import sys
+from contextlib import contextmanager
 from functools import cache
+from pathlib import Path
 
+import imported
 import numpy as np
 import pytest
 
 import infalign as ia
+from infalign import _moved
 from infalign.errors import SolveError
 from verify import binary, campaign, designs, few_samples, finite_sets, laws, page, transforms
 from verify.check import DEFECTS, Outcome
@@ -35,11 +41,50 @@ def test_every_family_has_a_share():
     assert list(SHARE) == list(FAMILIES)
 
 
+@contextmanager
+def watched():
+    """Files whose functions run."""
+    files, before = set(), sys.getprofile()
+    sys.setprofile(lambda frame, event, _: files.add(frame.f_code.co_filename))
+    try:
+        yield files
+    finally:
+        sys.setprofile(before)
+
+
+@cache
+def tried(name):
+    """The verdicts on a family's share, and the files whose functions ran for the first."""
+    with watched() as ran:
+        first = FAMILIES[name].try_(SEED, 0)
+    return [first, *(FAMILIES[name].try_(SEED, n) for n in range(1, SHARE[name]))], ran
+
+
 @pytest.mark.parametrize("name", FAMILIES)
 def test_answers_to_random_problems_are_right(name):
-    rows = [FAMILIES[name].try_(SEED, number) for number in range(SHARE[name])]
+    rows, _ = tried(name)
     assert [row["words"] for row in rows if row["outcome"] in DEFECTS] == []
     assert any(row["outcome"] == Outcome.confirmed for row in rows)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_journal_belongs_to_all_code_that_decides_its_verdicts(name):
+    _, ran = tried(name)
+    folders, own = imported.PACKAGES.values(), Path(inspect.getfile(FAMILIES[name].draw))
+    ours = {file for file in map(Path, ran) if any(map(file.is_relative_to, folders))}
+    looking_up = {Path(ia.__file__), Path(_moved.__file__)}  # of names; they compute nothing
+    assert own in ours
+    assert ours - looking_up - {Path(__file__)} <= set(FAMILIES[name].files)
+
+
+def test_an_edit_leaves_the_journals_of_families_that_do_not_import_it():
+    def of(folder):
+        return {n for n, f in FAMILIES.items() if any(folder in p.parts for p in f.files)}
+
+    assert of("evaluation") == {"estimators", "intervals"}
+    assert of("benchmarks") == {"intervals"}
+    assert of("calibration") == {"transforms and quantiles"}
+    assert "designs" in of("_solvers") - of("finite")
 
 
 def changed(**change):
