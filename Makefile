@@ -13,7 +13,7 @@ PYTHON313 ?= $(firstword $(foreach p,python3.13 $(shell uv python find 3.13 2>/d
 	$(wildcard $(HOME)/.pyenv/versions/3.13.*/bin/python),\
 	$(shell $(p) -c "import sys; print(sys.executable)" 2>/dev/null)))
 
-.PHONY: help demo quick test test-py313 check wheel canary bench training frontier calibrators \
+.PHONY: help demo quick test test-py313 check wheel canary bench training frontier calibrators length-control \
 	figures soak faults trial verify evidence-exact reference docs clean
 
 help:  ## Show this list.
@@ -66,6 +66,9 @@ frontier: $(READY)  ## Train every method and compare with theory; write docs/fr
 
 calibrators: $(READY)  ## Judge the calibrators; write docs/calibrators.md. DATA=folder adds public samples.
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/calibrators.py --jobs 2 $(if $(DATA),--data $(DATA))
+
+length-control: $(READY)  ## Judge length control; write docs/length-control.md. ALPACA=folder and PREFERENCES=files add data.
+	$(BIN)/python benchmarks/length_control.py $(if $(ALPACA),--alpaca $(ALPACA)) $(if $(PREFERENCES),--preferences $(PREFERENCES))
 
 trial: $(READY)  ## Do what a new user does in the first hour: own model, reward and prompts.
 	$(BIN)/python tests/trial.py

@@ -231,8 +231,10 @@ def test_soft_and_voting_procedures_agree_with_the_stored_samples(moved, tmp_pat
     assert spec not in results["frontier"] and "rewind:0.7:3" in results["frontier"]
     assert results["policies"][0]["length_controlled"][spec] is None
     control = results["policies"][0]["length_controlled"]["soft-best-of-n:2:0.2"]
-    assert control["extrapolated"] == (1 - max(control["longer"], control["shorter"]) < 0.2)
-    assert (control["warning"] is None) != control["extrapolated"]
+    assert control["overlap"] == 1 - max(control["longer"], control["shorter"])
+    assert (control["value"] is None) == (control["warning"] is not None)
+    assert (control["value"] is not None) == control["identified"]
+    assert 0 <= control["bounds"][0] < control["bounds"][1] <= 1
     kept = {}
     for name in ("moved", "reference"):
         texts, rewards = column(tmp_path, name, "completion"), column(tmp_path, name, "reward")

@@ -145,7 +145,7 @@ ARGUMENTS = {
     "it is longer": (
         changed(
             (*POLICY, "length_controlled", WORST),
-            estimate(0.7, 0.02) | {"longer": 0.97, "shorter": 0.02, "extrapolated": True},
+            estimate(0.7, 0.02) | {"longer": 0.97, "shorter": 0.02, "identified": False},
         ),
         "97 % of its selected responses are longer than the reference's",
     ),

@@ -55,7 +55,7 @@ def test_no_name_is_markup_in_markdown(text):
     out = markdown(named(text))
     assert hostile.steering(out) == []
     rows = [line for line in out.splitlines() if line.startswith("|")]
-    assert {len(re.findall(r"(?<!\\)(?:\\\\)*\|", row)) for row in rows} == {5, 6}
+    assert {len(re.findall(r"(?<!\\)(?:\\\\)*\|", row)) for row in rows} == {6}
     plain = re.sub(r"\\(.)", "", out.replace("\\\\", ""))  # without escaped signs
     titles = [line for line in plain.splitlines() if line.startswith("**")]
     assert all(re.fullmatch(r"\*\*[^*]*\*\*", line) for line in titles)
@@ -74,7 +74,7 @@ def test_no_name_is_a_command_in_latex(text):
     assert commands <= set(known.split("|"))
     body = [line for line in out.splitlines() if line.endswith(r"\\")]
     counts = {len(re.findall(r"(?<!\\)&", line)) for line in body}
-    assert counts == {4, 3}
+    assert counts == {4}
     assert all(line[:1] not in "[*" for line in out.splitlines() if line)
     assert len(out.splitlines()) == len(latex(named("x")).splitlines())
     for line in lines:

@@ -24,9 +24,9 @@ def test_a_row_for_each_policy_under_each_procedure_and_judge():
     assert rates.rows[0] == ("worst-of-4", "InfAlign-CTRL", "91.2 [89.4, 93.0]", "95.1", "")
     assert rates.rows[1] == ("", "Plain RLHF", "83.0 [81.2, 84.8]", "95.1", "+8.2 [+6.1, +10.3]")
     assert [row[0] for row in rates.rows] == ["worst-of-4", "", "plain sampling", ""]
-    assert otherwise.head == ("decoded with", "policy", "at equal length", "by gold")
-    assert otherwise.rows[0][2:] == ("", "55.5 [53.5, 57.5]")
-    assert otherwise.rows[2][2:] == ("57.5 [55.5, 59.5]", "61.0 [59.0, 63.0]")
+    assert otherwise.head == ("decoded with", "policy", "at equal length", "overlap", "by gold")
+    assert otherwise.rows[0][2:] == ("", "", "55.5 [53.5, 57.5]")
+    assert otherwise.rows[2][2:] == ("57.5 [55.5, 59.5]", "42", "61.0 [59.0, 63.0]")
     assert judge.rows[0] == (
         *("InfAlign-CTRL", "64.5 [54.5, 74.5]", "7.5 [2.5, 12.5]", "81.5 [75.5, 87.5]"),
         "126 (2 without verdict)",
@@ -39,7 +39,7 @@ def test_without_gold_judge_or_rivals_there_is_nothing_about_them():
     values["differences"] = []
     _, rates, otherwise = tables(values)
     assert rates.head == ("decoded with", "policy", "win rate, %", "best possible")
-    assert otherwise.head == ("decoded with", "policy", "at equal length")
+    assert otherwise.head == ("decoded with", "policy", "at equal length", "overlap")
 
 
 def test_a_policy_whose_kl_is_unknown_leaves_its_cells_empty():
@@ -64,9 +64,9 @@ def test_markdown_rows_are_whole_and_names_cannot_break_them():
     values["policies"][0]["label"] = "a|b<script>"
     lines = [line for line in markdown(values).splitlines() if line.startswith("|")]
     cells = [re.split(r"(?<!\\)\|", line)[1:-1] for line in lines]
-    assert {len(row) for row in cells} == {5, 4}
+    assert {len(row) for row in cells} == {5}
     assert r"a\|b\<script\>" in lines[2]
-    assert "| plain sampling | Plain RLHF | 57.5 [55.5, 59.5] | 61.0 [59.0, 63.0] |" in lines
+    assert "| plain sampling | Plain RLHF | 57.5 [55.5, 59.5] | 42 | 61.0 [59.0, 63.0] |" in lines
 
 
 @pytest.mark.parametrize(
@@ -81,24 +81,34 @@ def test_latex_prints_what_would_be_commands(name, written):
     assert r"91.2 [89.4, 93.0] & 95.1 &" in text
 
 
-def extrapolated(values):
+def unidentified(values):
     """Results whose second policy is longer in 97 % of pairs of plain samples."""
-    rate = values["policies"][1]["length_controlled"]["sampling"]
-    more = {"longer": 0.97, "shorter": 0.02, "extrapolated": True, "warning": "…"}
-    values["policies"][1]["length_controlled"]["sampling"] = rate | more
+    values["policies"][1]["length_controlled"]["sampling"] = {
+        "value": None,
+        "stderr": None,
+        "low": 0.181,
+        "high": 0.642,
+        "longer": 0.97,
+        "shorter": 0.02,
+        "overlap": 0.03,
+        "identified": False,
+        "bounds": [0.181, 0.642],
+        "warning": "…",
+    }
     return values
 
 
-def test_a_win_rate_at_equal_length_that_is_extrapolated_says_so_in_every_form():
-    values = extrapolated(results())
-    why = "Extrapolated to equal length"
+def test_a_win_rate_at_equal_length_that_is_not_identified_is_a_range_in_every_form():
+    values = unidentified(results())
+    why = "Not identified: too few of the policy's selected responses"
     case = "(Plain RLHF, plain sampling: 97 % longer)"
     _, _, otherwise, _ = tables(values)
-    assert otherwise.rows[3][2] == "57.5 [55.5, 59.5]†" and otherwise.rows[2][2][-1] == "]"
+    assert otherwise.rows[3][2] == "18–64†" and otherwise.rows[2][2][-1] == "]"
+    assert otherwise.rows[3][3] == "3"
     for written, mark in ((printed, "†"), (markdown, "†"), (latex, r"$\dagger$")):
         text = " ".join(written(values).replace("\\%", "%").replace("\\", "").split())
         mark = mark.replace("\\", "")
-        assert f"57.5 [55.5, 59.5]{mark}" in text, text
+        assert f"18–64{mark}" in text, text
         assert f"{mark} {why}" in text and case in text
         assert text.count(mark) == 2
         assert why not in written(results())

@@ -7,7 +7,6 @@ import numpy as np
 
 from infalign.core import RankProcedure, quantiles
 from infalign.decoding.selection import Decoder, MajorityVote, reads
-from infalign.errors import DataError
 from infalign.evaluation.chances import selected_mean, selected_win_rate, selection_chances
 from infalign.evaluation.estimators import win_rate
 from infalign.evaluation.length import Candidates, LengthControl, length_control
@@ -114,16 +113,13 @@ class Measured:
     ) -> LengthControl | None:
         """Predicted win rate between responses with the same number of characters.
 
-        None if the policy's responses are all longer or all shorter, and for majority votes.
+        None for majority votes.
         """
         if isinstance(procedure, MajorityVote) or isinstance(against, MajorityVote):
             return None
-        try:
-            return length_control(
-                self._candidates(name, procedure), self._candidates(REFERENCE, against)
-            )
-        except DataError:
-            return None
+        return length_control(
+            self._candidates(name, procedure), self._candidates(REFERENCE, against)
+        )
 
     def _candidates(self, name: str, procedure: Decoder) -> Candidates:
         return Candidates(self.rewards(name), self.lengths(name), self.chances(name, procedure))

@@ -132,7 +132,9 @@ def _length_controlled(measured: Measured, name: str) -> dict:
             | {
                 "longer": control.longer,
                 "shorter": control.shorter,
-                "extrapolated": control.extrapolates,
+                "overlap": control.overlap,
+                "identified": control.identified,
+                "bounds": [control.bounds.low, control.bounds.high],
                 "warning": control.warning,
             }
         )

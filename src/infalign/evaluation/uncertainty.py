@@ -27,8 +27,8 @@ from infalign.errors import ArgumentError
 __all__ = [
     "AbstractInterval",
     "Bootstrap",
+    "Bounds",
     "Estimate",
-    "Extrapolated",
     "SkewCorrected",
     "Student",
     "Widest",
@@ -83,12 +83,17 @@ class Estimate(Shown, Pictured):
 
 
 @dataclass(frozen=True)
-class Extrapolated(Estimate):
-    """An estimate at a place where there are few data or none; its interval takes for granted that
-    the fitted curve continues there."""
+class Bounds(Estimate):
+    """Where a quantity lies that the data do not identify: an interval without an estimate."""
+
+    @classmethod
+    def between(cls, low: float, high: float, prompts: int) -> "Bounds":
+        """Bounds from `prompts` prompts, none of which has a value of its own."""
+        nan = float("nan")
+        return cls(nan, nan, low, high, np.full(prompts, nan))
 
     def __str__(self):
-        return f"{super().__str__()}, extrapolated"
+        return f"between {self.low:.4f} and {self.high:.4f}"
 
 
 class AbstractInterval(ABC):

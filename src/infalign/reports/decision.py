@@ -11,7 +11,7 @@ from typing import TypeGuard
 from infalign._look import Shown
 
 from .plots import procedure_words
-from .tables import points, with_interval
+from .tables import identified, points, with_interval
 
 __all__ = ["Decision", "Fact", "decide", "outcome"]
 
@@ -266,7 +266,7 @@ def _by_length(best: _Best) -> Iterator[str]:
     control = best.policy["length_controlled"][best.spec]
     if not control:
         return
-    if control.get("extrapolated"):
+    if not identified(control):
         longer = control["longer"] > control["shorter"]
         yield (
             f"{100 * max(control['longer'], control['shorter']):.0f} % of its selected responses "

@@ -15,16 +15,18 @@ __all__ = [
     "Table",
     "at_equal_length",
     "efficiency",
-    "extrapolations",
     "filled",
+    "identified",
     "in_latex",
     "in_markdown",
     "in_terminal",
     "latex",
     "markdown",
+    "overlap",
     "points",
     "tables",
     "terminal",
+    "unidentified",
     "with_interval",
 ]
 
@@ -137,40 +139,62 @@ def _by_others(results: Mapping) -> Table:
             spec,
             policy["label"],
             at_equal_length(policy["length_controlled"][key]),
+            overlap(policy["length_controlled"][key]),
             *(with_interval(policy["gold"][name][key], 100, 1) for name in gold),
         )
         for key, spec, policy in _decoded(results)
     ]
-    head = ("decoded with", "policy", "at equal length", *(f"by {name}" for name in gold))
+    head = (
+        "decoded with",
+        "policy",
+        "at equal length",
+        "overlap",
+        *(f"by {name}" for name in gold),
+    )
     title = "Win rate of the selected responses under other criteria, %"
-    return Table(title, head, tuple(rows), 2, extrapolations(results))
+    return Table(title, head, tuple(rows), 2, unidentified(results))
 
 
-EXTRAPOLATED = "†"
-"""Marks a win rate at equal length for which there are few pairs or none."""
+UNKNOWN = "†"
+"""Marks bounds on a win rate at equal length that the data do not identify."""
+
+
+def identified(estimate: Mapping) -> bool:
+    """Whether a win rate at equal length is one that the data identify; former versions wrote
+    `extrapolated` instead."""
+    return estimate.get("identified", not estimate.get("extrapolated", False))
 
 
 def at_equal_length(estimate: Mapping | None) -> str:
-    """A win rate at equal length in percent, marked if it is extrapolated."""
-    cell = with_interval(estimate, 100, 1)
-    marked = cell and estimate and estimate.get("extrapolated")
-    return f"{cell}{EXTRAPOLATED}" if marked else cell
+    """A win rate at equal length in percent, or its bounds where it is not identified."""
+    if estimate is None or identified(estimate):
+        return with_interval(estimate, 100, 1)
+    ends = estimate.get("bounds")
+    return f"{100 * ends[0]:.0f}–{100 * ends[1]:.0f}{UNKNOWN}" if ends else UNKNOWN
 
 
-def extrapolations(results: Mapping) -> tuple[str, ...]:
-    """What the mark of extrapolated win rates means, and for which policies; empty without any."""
+def overlap(estimate: Mapping | None) -> str:
+    """Share of pairs on the less frequent side of equal length, or at it, in percent."""
+    if estimate is None or "longer" not in estimate:
+        return ""
+    return f"{100 * (1 - max(estimate['longer'], estimate['shorter'])):.0f}"
+
+
+def unidentified(results: Mapping) -> tuple[str, ...]:
+    """What the mark means, and for which policies; empty without any."""
     cases = [
         f"{policy['label']}, {procedure_words(key)}: {100 * max(sides):.0f} % "
         f"{'longer' if sides[0] > sides[1] else 'shorter'}"
         for key, _, policy in _decoded(results)
-        if (estimate := policy["length_controlled"][key]) and estimate.get("extrapolated")
+        if (estimate := policy["length_controlled"][key]) and not identified(estimate)
         for sides in [(estimate["longer"], estimate["shorter"])]
     ]
     if not cases:
         return ()
     return (
-        f"{EXTRAPOLATED} Extrapolated to equal length: more than 80 % of the policy's selected "
-        f"responses are longer, or shorter, than the reference's ({'; '.join(cases)}).",
+        f"{UNKNOWN} Not identified: too few of the policy's selected responses are about as long "
+        f"as the reference's, or on either side ({'; '.join(cases)}). The range holds what is "
+        "possible.",
     )
 
 
