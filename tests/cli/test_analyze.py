@@ -66,6 +66,16 @@ def test_several_policies_are_ranked(cli, tmp_path):
     assert "tied" in out
 
 
+def test_files_of_one_name_are_called_by_their_folders(cli, tmp_path):
+    for name, mean in (("base", 0), ("rl", 1)):
+        (tmp_path / name).mkdir()
+        write(tmp_path / name / "samples.jsonl", drawn(mean, mean))
+    sides = "--reference base/samples.jsonl --policy rl/samples.jsonl"
+    _, out, _ = cli(f"{sides} --procedure best-of-n:2 --format json")
+    result = json.loads(out)
+    assert [own["name"] for own in result["policies"]] == ["base", "rl"]
+
+
 GATE = "--reference base.jsonl --policy rl.jsonl --procedure best-of-n:4"
 
 

@@ -80,7 +80,7 @@ def analyze_samples(
     if margin is not None and margin < 0:
         raise typer.BadParameter(f"must be at least 0; got {margin:g}.", param_hint="--margin")
     margin = 1.0 if margin is None else margin
-    sides = [_named(text) for text in (reference, *policy)]
+    sides = _named([reference, *policy])
     _different([name for name, _ in sides])
     if fail_if_worse_than is not None and fail_if_worse_than not in dict(sides):
         raise typer.BadParameter(
@@ -103,12 +103,27 @@ def analyze_samples(
         raise typer.Exit(int(code))
 
 
-def _named(text: str) -> tuple[str, str]:
-    """The name and the source of NAME=FILE, or of a file that exists and names itself."""
-    name, equals, source = text.partition("=")
-    if equals and name and source and not Path(text).exists():
-        return name, source
-    return ("reference" if text == "-" else Path(text).name.partition(".")[0] or text), text
+def _named(texts: Sequence[str]) -> list[tuple[str, str]]:
+    """The name and the source of each NAME=FILE. A file without a name has its own, or that of its
+    folder where another file is called the same."""
+    sides: list[tuple[str | None, str]] = []
+    for text in texts:
+        name, equals, source = text.partition("=")
+        named = equals and name and source and not Path(text).exists()
+        sides.append((name, source) if named else (None, text))
+    stems = [_stem(Path(source)) for _, source in sides]
+    folders = [Path(source).absolute().parent.name for _, source in sides]
+    return [
+        (
+            name or ("reference" if source == "-" else folder if stems.count(stem) > 1 else stem),
+            source,
+        )
+        for (name, source), stem, folder in zip(sides, stems, folders, strict=True)
+    ]
+
+
+def _stem(path: Path) -> str:
+    return path.name.partition(".")[0] or path.absolute().name or str(path)
 
 
 def _different(names: Sequence[str]) -> None:
