@@ -90,6 +90,12 @@ def test_a_frontier_takes_budgets_in_any_order(kls):
         assert (optimum.kl, optimum.win_rate) == pytest.approx((kl, alone.win_rate), abs=1e-12)
 
 
+def test_a_prediction_that_overflows_leaves_the_budget_to_a_start_from_scratch(monkeypatch):
+    monkeypatch.setattr(frontiers.Series, "_root", lambda *_: float("nan"))
+    optima = frontier(BEST(8), BEST(8), [0.3, 0.4])
+    assert [o.kl for o in optima] == pytest.approx([0.3, 0.4], rel=1e-10)
+
+
 @pytest.mark.parametrize("procedure", [BEST(32), WORST(32)], ids=str)
 @pytest.mark.parametrize("best", [ia.best_exponential, ia.best_power])
 def test_the_best_member_of_a_family_needs_few_curves(procedure, best, monkeypatch):

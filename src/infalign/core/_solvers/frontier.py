@@ -202,7 +202,10 @@ class Series:
         x = area.root(problem, float("nan"), self._root(time), CLOSELY)
         tilt = Tilt(area, x, area.scales(x)[0])
         for _ in range(len(self._used(time)), ENOUGH):
-            area = self._iterated(problem, tilt)
+            iterated = self._iterated(problem, tilt)
+            if iterated is None:
+                return None
+            area = iterated
             x = area.root(problem, float("nan"), x, CLOSELY)
             tilt = Tilt(area, x, area.scales(x)[0])
         self.roots = [*self.roots[-1:], (time, float(np.arcsinh(x)))]
@@ -212,10 +215,12 @@ class Series:
             self.low = start.grid.edges[: last + 1] / start.grid.edges[last]
         return start
 
-    def _iterated(self, problem: Problem, tilt: Tilt) -> Area:
-        """The next step of the iteration on ranks."""
+    def _iterated(self, problem: Problem, tilt: Tilt) -> Area | None:
+        """The next step of the iteration on ranks; None if the tilt overflows."""
         local, _, below, _ = tilt.quantiles()
         quantiles = np.clip(below[:-1, None] + local, 0, 1)
+        if not np.isfinite(quantiles).all():
+            return None
         rate = problem.procedure.density(self.ranks.nodes) * problem.against.density(quantiles)
         values, edges = self.ranks.cumulate(rate)
         first = float(edges[1] / edges[-1]) if self.empty else 0.0
