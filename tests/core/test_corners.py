@@ -74,6 +74,14 @@ def test_a_strength_that_is_not_reached_is_named_in_the_error(monkeypatch):
         ia.design(BestOfN(4), beta=0.1)
 
 
+def test_a_budget_at_which_the_win_rate_is_1_is_refused_with_that_reason(monkeypatch):
+    monkeypatch.setattr("infalign.core._solvers.rank.solve_near", lambda *_: None)
+    with pytest.raises(
+        ia.SolveError, match=r"loses less than \S+ of the time, so its win rate is 1"
+    ):
+        ia.design(OrderStatistic(162, 42), kl=2.597, against=WorstOfN(191))
+
+
 @pytest.mark.parametrize("seed", range(10, 40))
 def test_a_random_design_is_stationary_at_its_budget_and_its_policy_is_the_same(seed):
     procedure, against, kl = random_problem(seed)

@@ -157,7 +157,9 @@ class Path:
         """The optimum, starting from the solution on cells of rank."""
         for reach in (NEAR, FAR):
             for link in self._on_cells(Chain.over(self.procedure, self.against, reach), goal):
-                state = self._polished(refined(link, goal).start, goal.kl)
+                with np.errstate(all="ignore"):  # a win rate next to 1 may overflow on cells
+                    start = refined(link, goal).start
+                state = self._polished(start, goal.kl)
                 if state is not None:
                     return state
         return None
@@ -167,7 +169,9 @@ class Path:
         link = chain.at_budget(goal.kl) if goal.kl is not None else None
         if link is not None:
             yield link
-        yield from maxima(chain, goal)
+        with np.errstate(all="ignore"):
+            ends = maxima(chain, goal)
+        yield from ends
 
     def _polished(self, start: Start, kl: float | None) -> State | None:
         problem = self._problem(Strength() if kl is None else Budget(kl))
@@ -226,11 +230,17 @@ class Path:
         return self._next(float(np.exp(log_kl)))
 
     def _beyond(self, asked: str, kl: float | None = None) -> SolveError:
-        if kl is not None and self.spent_at_the_top(kl) < NO_LOSSES:
+        lost = 1.0 if kl is None else self.spent_at_the_top(kl)
+        if kl is not None and lost < NO_LOSSES:
             reason = (
                 f"a policy that spends it on the best {np.exp(-kl):.2g} of the responses alone "
                 f"already loses less than {NO_LOSSES:g} of the time, so beta exceeds double "
                 "precision"
+            )
+        elif lost < RARE_LOSSES:
+            reason = (
+                f"the best policy loses less than {lost:.1g} of the time, so its win rate is 1 in "
+                "double precision, and starts near it do not converge"
             )
         elif self.waypoints:
             reason = (
