@@ -8,6 +8,7 @@ import infalign as ia
 from infalign.errors import SolveError
 
 from .check import Errors, Family, OutOfReach
+from .laws import Law
 from .procedures import Pair, by_rank, opponent
 from .quadrature import Tilt
 from .shooting import DOUBT, SCANNED, Stationary, at_budget, of_budget, stationary
@@ -141,6 +142,8 @@ def refusal(question: Question, error: SolveError) -> bool | None:
         best: Stationary | None = max(
             stationary(*laws, question.asked["beta"]), key=lambda s: s.objective, default=None
         )
+    elif _loss_at_the_top(*laws, question.asked["kl"]) < BEYOND_DOUBLE:
+        return True  # the best policy of that KL loses less
     elif question.one_solution:
         try:
             best = at_budget(*laws, question.asked["kl"])
@@ -154,6 +157,15 @@ def refusal(question: Question, error: SolveError) -> bool | None:
     if best is None or best.doubt > DOUBT:
         return None
     return best.loss < BEYOND_DOUBLE
+
+
+def _loss_at_the_top(procedure: Law, against: Law, kl: float) -> float:
+    """1 − W of the reference above the quantile 1 − e^−κ, whose KL is κ: ∫ H(s) g(v) e^−κ ds,
+    v = 1 − e^−κ (1 − s)."""
+    uniform = Tilt.of(np.zeros_like, against)
+    at = 1 - np.exp(-kl) * (1 - uniform.u)
+    lost = procedure.cdf(uniform.u) * against.density(at)
+    return float(np.exp(-kl) * (uniform.weights * lost).sum())
 
 
 DESIGNS = Family(

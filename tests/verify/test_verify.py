@@ -18,7 +18,7 @@ from infalign.errors import SolveError
 from verify import binary, campaign, designs, few_samples, finite_sets, laws, page, transforms
 from verify.check import DEFECTS, Outcome
 from verify.families import FAMILIES
-from verify.procedures import best, worst
+from verify.procedures import Pair, best, worst
 from verify.quadrature import Tilt
 from verify.shooting import at_budget, stationary
 
@@ -202,6 +202,25 @@ def test_a_refusal_without_a_reason_is_a_defect():
 
     problem = next(p for p in (family.problem(SEED, n) for n in range(99)) if "beta" in p.asked)
     assert dataclasses.replace(family, answer=refuse).verdict(problem)[0] == Outcome.wrong
+
+
+PLACE_42 = Pair(ia.OrderStatistic(162, 42), laws.place(162, 42))
+
+
+@pytest.mark.parametrize(
+    ("problem", "outcome"),
+    [
+        (designs.Question(PLACE_42, worst(191), {"kl": 2.597}), Outcome.refused),
+        (designs.Question(best(4), best(4), {"kl": 0.5}), Outcome.wrong),
+    ],
+    ids=str,
+)
+def test_a_budget_may_be_refused_only_if_its_win_rate_is_1_to_rounding(problem, outcome):
+    def refuse(_):
+        raise SolveError("No.")
+
+    family = dataclasses.replace(FAMILIES["designs"], answer=refuse)
+    assert family.verdict(problem)[0] == outcome
 
 
 def test_any_other_error_is_a_defect():
