@@ -24,6 +24,8 @@ def a(prompts, completions, **columns):
     return [float(c.count("a")) + 0.001 * len(c) for c in completions]
 def b(prompts, completions, **columns):
     return [float(c.count("b")) - 0.001 * len(c) for c in completions]
+def c(prompts, completions, **columns):
+    return [float(len(c)) for c in completions]
 def first(text):
     return text[:1] or None
 def judge(prompts, first, second):
@@ -80,7 +82,7 @@ def counting(monkeypatch):
         zeros = np.zeros((len(drawn), len(drawn[0])))
         return {"kl": zeros, "kl_sampled": zeros}
 
-    def train(recipe, samples, method, setting, *, landing_seed, out, stage, report):
+    def train(recipe, samples, method, setting, *, landing_seed, out, stage, report, gold):
         counts.trained.append(method)
         (out / "model").mkdir(parents=True, exist_ok=True)
         weights = load_file(Path(recipe.model_path) / "model.safetensors")

@@ -54,6 +54,32 @@ BASE = {
         ({"sampling": {"top_p": 0.9}}, "`sampling.top_p` is 0.9, but .*`infalign evaluate"),
         ({"train": {"batch_size": 20}}, r"`train.batch_size` \(20\) .* multiple of `train.group`"),
         ({"train": {"method": "group", "group": 4}}, "group needs more responses per prompt"),
+        ({"train": {"select": "gold"}}, "`train.select` .* must be objective or gold:NAME.*'gold'"),
+        ({"train": {"select": "gold:"}}, "`train.select` .* must be objective or gold:NAME"),
+        (
+            {"train": {"select": "gold:a"}},
+            "`train.select` names 'a', but `evaluate.gold` has no rewards; name",
+        ),
+        (
+            {"train": {"select": "gold:humans"}, "evaluate": {"gold": {"human": "h"}}},
+            r"`train.select` names 'humans', but .* has human; .* Did you mean human\?$",
+        ),
+        (
+            {"train": {"select": "gold:a"}, "evaluate": {"gold": {"a": "r"}}},
+            "`train.select` is gold:a, which is the `reward`",
+        ),
+        (
+            {"train": {"select": "gold:a", "steps": 50}, "evaluate": {"gold": {"a": "h"}}},
+            r"nothing to choose from: `train.steps` \(50\) must exceed `train.save_steps` \(50\)",
+        ),
+        (
+            {"train": {"select": "gold:a", "validation": 0}, "evaluate": {"gold": {"a": "h"}}},
+            r"`train.validation` \(0\) must be positive",
+        ),
+        (
+            {"train": {"select": "gold:a", "group": 2}, "evaluate": {"gold": {"a": "h"}}},
+            "needs the 4 responses per prompt that best-of-n:4 draws, and validation draws 2",
+        ),
         ({"train": {"steps": 0, "warm_start": 0}}, "both 0: nothing is trained"),
         ({"prompts": {"limit": 3}}, "`prompts` needs a `file` or a `dataset`"),
         ({"prompts": {"file": "f", "dataset": "d"}}, "either `file` or `dataset`, not both"),

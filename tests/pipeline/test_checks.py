@@ -178,6 +178,13 @@ REFUSED = {
         {"evaluate": {"gold": {"true": "mine.py:failing"}}},
         ["`failing`", "no such table"],
     ),
+    "gold reward that is the reward by another path": (
+        {
+            "evaluate": {"gold": {"true": "./mine.py:length"}},
+            "train": {"select": "gold:true", "steps": 2, "save_steps": 1, "validation": 0.5},
+        },
+        ["`train.select` is gold:true", "content is that of `reward`", "Name another"],
+    ),
     "judge that is missing": ({"evaluate": {"judge": "mine.py:none"}}, ["mine.py:none"]),
     "judge of other numbers": ({"evaluate": {"judge": "mine.py:both"}}, ["judge", "2.0"]),
     "answers that cannot vote": (

@@ -157,6 +157,7 @@ ROWS = {
     "train.group": (4, training(ON_POLICY)),
     "train.lora": (2, training(ALL)),
     "train.save_steps": (2, training(ON_POLICY)),
+    "train.select": ("gold:human", None),
     "train.validation": (0.4, training(ALL)),
     "train.seed": (1, training(ALL)),
     "train.report_to": (None, None),
@@ -308,6 +309,20 @@ def test_a_new_baseline_is_trained_alone(files, finished, counts, tmp_path):
     more = configuration(files, train__baselines=["rlhf", "likelihood", "identity"])
     expected = (0, False, {"identity"}, {"identity": EACH}, True)
     assert done(more, tmp_path / "run", counts) == expected
+
+
+def test_a_gold_reward_that_chooses_checkpoints_counts_by_its_content(
+    files, finished, counts, tmp_path
+):
+    def choosing(name, reward):
+        gold = {name: f"{files}/rewards.py:{reward}"}
+        return configuration(files, train__select=f"gold:{name}", evaluate__gold=gold)
+
+    shutil.copytree(finished, tmp_path / "run")
+    assert done(choosing("human", "b"), tmp_path / "run", counts) == training(ON_POLICY)
+    assert done(choosing("expert", "b"), tmp_path / "run", counts) == RESULTS
+    again = {p.name for p in plan(choosing("human", "c"), tmp_path / "run") if p.state == "to run"}
+    assert {f"train {m}" for m in METHODS} & again == {f"train {m}" for m in ON_POLICY}
 
 
 def test_the_beta_of_the_kl_is_designed_again(files, finished, counts, tmp_path):

@@ -56,6 +56,8 @@ def settled(reference, sampling=None, **changed):
         "kl": 0.3,
         "sampling": {"max_new_tokens": reference.max_new_tokens, **(sampling or {})},
         "train": train | changed,
+        "procedure": "best-of-n:2",
+        "evaluate": {"gold": {"opposed": "python:d.e:f"}},
     })  # fmt: skip
     design = design_of(Identity(), 0.2, 0.3)
     rows = rewards_of(reference)
@@ -71,7 +73,7 @@ def rewards_of(reference):
     return rows
 
 
-def train(reference, out, objective=None, method="rloo", prompts=PROMPTS, **changed):
+def train(reference, out, objective=None, method="rloo", prompts=PROMPTS, gold=None, **changed):
     config, setting = settled(reference, **changed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # TRL's and torch's own
@@ -86,6 +88,7 @@ def train(reference, out, objective=None, method="rloo", prompts=PROMPTS, **chan
             out=out,
             stage=Stage(Manifest(out), "train", {}),
             report=lambda done, total: None,
+            gold=gold,
         )
     return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
 
@@ -133,6 +136,34 @@ def test_the_checkpoint_with_the_best_objective_on_validation_prompts_is_taken(
     row = next(r for r in rows if r["step"] == best and "eval_objective" in r)
     objective = row["eval_rewards/shaped_value/mean"] - 0.2 * row["eval_sequence_kl"]
     assert row["eval_objective"] == pytest.approx(objective)
+
+
+@pytest.mark.parametrize("method", ["rloo", "grpo"])
+def test_a_gold_reward_chooses_the_checkpoint_whose_selected_responses_it_likes_best(
+    reference, tmp_path, method
+):
+    seen = []
+
+    def opposed(prompts, completions, prompt_id, **columns):
+        seen.append((list(prompt_id), value(prompts, completions)))
+        return [-x for x in seen[-1][1]]
+
+    out = tmp_path / "out"
+    choice = {"gold": opposed, "select": "gold:opposed", "learning_rate": 0.1, "save_steps": 3}
+    rows = train(reference, out, method=method, **choice)
+    judged = {row["step"]: row["eval_gold"] for row in rows if "eval_gold" in row}
+    objectives = {row["step"]: row["eval_objective"] for row in rows if "eval_gold" in row}
+    assert list(judged) == [3, 6]
+    best = max(judged, key=judged.get)
+    assert best != max(objectives, key=objectives.get)  # the policy moves to what gold dislikes
+    expected, taken = saved_state(out / f"checkpoint-{best}"), saved_state(out / "model")
+    assert all(torch.equal(expected[name], taken[name]) for name in expected)
+    # Only the validation prompts are judged; of 4 responses, best-of-2 selects by the raw reward.
+    chances = np.array([0, 1, 2, 3]) / 6
+    means = [-(np.sort(np.reshape(x, (-1, 4)), axis=1) @ chances).mean() for _, x in seen]
+    assert list(judged.values()) == pytest.approx(means)
+    assert {name for names, _ in seen for name in names} == set(WORDS[4:])
+    assert not any("gold" in row for row in rows)
 
 
 def test_what_is_logged(reference, tmp_path):

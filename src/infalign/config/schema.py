@@ -21,6 +21,7 @@ from pydantic import (
     model_validator,
 )
 
+from infalign._check import nearest, short
 from infalign._look import Shown
 from infalign.core import (
     PROCEDURES,
@@ -195,6 +196,15 @@ def _transform_forms() -> list[str]:
 
 MethodName = Annotated[str, AfterValidator(_known_method)]
 
+OBJECTIVE, GOLD = "objective", "gold:"
+"""Values of `train.select`; the name of a gold reward follows the second."""
+
+
+def _known_choice(choice: str) -> str:
+    if choice != OBJECTIVE and not (choice.startswith(GOLD) and choice.removeprefix(GOLD)):
+        raise ValueError("must be objective or gold:NAME, the name of a reward in `evaluate.gold`")
+    return choice
+
 
 class Training(Section):
     """How the policy is trained."""
@@ -235,6 +245,12 @@ class Training(Section):
     save_steps: PositiveInt = 50
     """Steps between checkpoints."""
 
+    select: Annotated[str, AfterValidator(_known_choice)] = "objective"
+    """How the best checkpoint is chosen, on the validation prompts. objective: by the objective of
+    the method. gold:NAME: by the mean of the held-out reward `evaluate.gold.NAME` over the
+    responses that `procedure` selects, which falls when the policy exploits `reward`. Offline
+    methods make no checkpoints to choose from."""
+
     validation: Annotated[float, Field(ge=0, lt=1)] = 0.15
     """Share of the training prompts that is held out, for KL targeting and checkpoint selection.
     With 0, KL targeting uses the training prompts, where the KL is larger than on new prompts."""
@@ -249,6 +265,22 @@ class Training(Section):
 
     trl: dict[str, Any] = {}
     """Further options of TRL's RLOOConfig (GRPOConfig for grpo), under TRL's names."""
+
+    @property
+    def selects(self) -> bool:
+        """Whether a training makes checkpoints before its end, which validation prompts compare."""
+        return self.validation > 0 and self.steps > self.save_steps
+
+    @property
+    def validation_group(self) -> int:
+        """Responses per validation prompt on which checkpoints are compared."""
+        own = self.trl.get("num_generations_eval")
+        return own if isinstance(own, int) and own > 0 else self.group
+
+    @property
+    def gold(self) -> str | None:
+        """The name of the gold reward that chooses the checkpoint; None for the objective."""
+        return None if self.select == OBJECTIVE else self.select.removeprefix(GOLD)
 
     def trained_prompts(self, prompts: int) -> int:
         """Number of the first `prompts` prompts that are trained on; the rest are held out."""
@@ -433,6 +465,40 @@ class Config(Section):
                     f"`train.group` is {group}, but {method.name} needs more responses per prompt "
                     f"than the {draws} that {self.procedure} draws"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _gold_can_choose(self):
+        train, name = self.train, self.train.gold
+        if name is None:
+            return self
+        if name not in self.evaluate.gold:
+            known = ", ".join(self.evaluate.gold) or "no rewards"
+            raise ValueError(
+                f"`train.select` names {short(name)}, but `evaluate.gold` has {known}; "
+                f"name one of its rewards, or add it there.{nearest(name, self.evaluate.gold)}"
+            )
+        if self.evaluate.gold[name] == self.reward:
+            raise ValueError(
+                f"`train.select` is {train.select}, which is the `reward` that is trained on: it "
+                "cannot show that this reward is exploited. Name another one"
+            )
+        if not (train.steps and self._on_policy()):
+            return self
+        if not train.selects:
+            raise ValueError(
+                f"`train.select` is {train.select}, but there is nothing to choose from: "
+                f"`train.steps` ({train.steps}) must exceed `train.save_steps` "
+                f"({train.save_steps}), and `train.validation` ({train.validation:g}) must be "
+                "positive"
+            )
+        draws = self._procedures()["procedure"].draws
+        if train.validation_group < draws:
+            raise ValueError(
+                f"`train.select` is {train.select}, which needs the {draws} responses per prompt "
+                f"that {self.procedure} draws, and validation draws {train.validation_group}. "
+                "Raise `train.group`, or `train.trl.num_generations_eval` alone"
+            )
         return self
 
     @model_validator(mode="after")

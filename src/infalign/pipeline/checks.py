@@ -143,6 +143,17 @@ def _say_power(run: Run) -> None:
         )
 
 
+def _gold_is_another(run: Run) -> None:
+    """A gold reward with the content of the proxy, by another path, cannot reveal that the proxy is
+    exploited."""
+    config = run.config
+    if run.choosing_fingerprint == run.fingerprints["reward"]:
+        raise ConfigError(
+            f"`train.select` is {config.train.select}, whose content is that of `reward`: it "
+            "cannot show that this reward is exploited. Name another one."
+        )
+
+
 def _trainer_options(config: Config) -> None:
     from infalign.training.trl_options import check_options
 
@@ -193,11 +204,13 @@ def _models(run: Run, trained: bool) -> Iterator[Check]:
         )
 
     def gold(name: str, spec: str) -> None:
+        chooses = trained and name == config.train.gold
+        read = [*run.prompts, *run.test_prompts] if chooses else run.test_prompts
         inspect_reward(
             spec,
             trust_remote_code=remote,
-            conversations=conversations(run.test_prompts),
-            columns=run.test_prompts[0].columns,
+            conversations=conversations(read),
+            columns=read[0].columns.keys() & read[-1].columns.keys(),
             what=f"The reward {name!r} of `evaluate.gold`",
         )
 
@@ -250,9 +263,12 @@ def _on_responses(run: Run) -> Iterator[Check]:
 
 def _servers(run: Run, trained: bool) -> Iterator[Check]:
     """Servers answer a probe, which identifies what is behind their URL."""
-    evaluate = run.config.evaluate
+    config, evaluate = run.config, run.config.evaluate
     needs = ("model", "reward", WEIGHTS) if trained else ("model", "reward")
     yield Check("content of model, reward and prompts", lambda: run.fingerprints, needs)
+    if trained and config.train.gold is not None:
+        needs = (*needs[:2], f"gold reward {config.train.gold}")
+        yield Check("choice of checkpoints", partial(_gold_is_another, run), needs)
     for name, spec in evaluate.policies.items():
         yield from server_of(f"policy {name}", spec, f"policy {name}")
     if evaluate.judge is not None and ModelSpec.parse(evaluate.judge).kind == "server":

@@ -132,7 +132,12 @@ class Run(Shown):
     @property
     def inputs(self) -> Inputs:
         """The inputs of the stages after the calibration."""
-        return Inputs(self.config, self.prompts, self.fingerprints, self.store_path)
+        return self.inputs_of(self.store_path)
+
+    def inputs_of(self, store: Path) -> Inputs:
+        """The inputs of the stages after a calibration."""
+        choosing = self.choosing_fingerprint
+        return Inputs(self.config, self.prompts, self.fingerprints, store, choosing)
 
     def design_stage(self) -> Stage:
         """The stage `design`."""
@@ -233,6 +238,25 @@ class Run(Shown):
             return load_reward(
                 config.reward, dtype=config.dtype, trust_remote_code=config.trust_remote_code
             )
+
+    @cached_property
+    def choosing_reward(self):
+        """The gold reward that chooses checkpoints, as a TRL reward function; None for the
+        objective."""
+        return self._of_choice(load_reward)
+
+    @cached_property
+    def choosing_fingerprint(self) -> str | None:
+        """The fingerprint of `choosing_reward`."""
+        return self._of_choice(reward_fingerprint)
+
+    def _of_choice(self, read: Callable[..., Any]) -> Any:
+        config, name = self.config, self.config.train.gold
+        if name is None:
+            return None
+        loading = {"dtype": config.dtype, "trust_remote_code": config.trust_remote_code}
+        with beside(config.folder):
+            return read(config.evaluate.gold[name], **loading)
 
     def seed(self, stage: str, part: int = 0) -> int:
         """The seed of one part of one stage, independent of those of other parts."""

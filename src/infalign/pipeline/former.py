@@ -18,7 +18,6 @@ from infalign.methods import METHODS
 from infalign.models.functions import beside
 
 from .folder import Run
-from .inputs import Inputs
 
 __all__ = ["adopt"]
 
@@ -43,7 +42,7 @@ def adopt(folder: Path, config: Config) -> None:
     former._folder = config.folder
     with beside(config.folder):
         run = Run(former, folder)
-        inputs = Inputs(former, run.prompts, run.fingerprints, folder / "calibration")
+        inputs = run.inputs_of(folder / "calibration")
         store = storage.sha256(folder / "calibration" / "manifest.json")[:16]
         design_file = folder / "design.json"
         design = storage.read_json(design_file) if design_file.exists() else None

@@ -30,7 +30,15 @@ UNREAD = (
 )
 """Keys that say where and how something is computed, and change no result but for rounding."""
 
-CONTENT = ("model", "reward", "dtype", "prompts.*", "evaluate.prompts.*", "calibration.store")
+CONTENT = (
+    "model",
+    "reward",
+    "dtype",
+    "prompts.*",
+    "evaluate.prompts.*",
+    "calibration.store",
+    "train.select",
+)
 """Keys that count by what they name, such as the weights in a folder, or by what they come to, such
 as the precision on a machine; a path may change."""
 
@@ -158,6 +166,9 @@ class Inputs(Shown):
     store: Path
     """The calibration store."""
 
+    choosing: str | None = None
+    """Of the gold reward that chooses checkpoints; None for the objective."""
+
     def calibration(self) -> dict[str, object]:
         """What stands for the calibration: the store's content, and which part of it is used."""
         return {
@@ -188,7 +199,13 @@ class Inputs(Shown):
             "prompts": storage.fingerprint(asked),
             "calibration": self.calibration(),
             "design": read_of_design(method, design),
+            **self._choice(method),
         }
+
+    def _choice(self, method: str) -> dict[str, object]:
+        """The reward that chooses checkpoints, if there are any and it is not the objective."""
+        chooses = self.config.train.steps and not isinstance(METHODS[method], Offline)
+        return {"select": self.choosing} if chooses and self.choosing is not None else {}
 
     def _precision(self) -> dict[str, object]:
         """In what the trainer computes, and in what the samples were drawn, where it is not what

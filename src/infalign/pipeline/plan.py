@@ -269,7 +269,7 @@ def _existing(run: Run, comparison: Comparison, trained: Mapping[str, StagePlan]
 
 
 def _inputs(run: Run, chosen: Chosen) -> Inputs:
-    return Inputs(run.config, run.prompts, run.fingerprints, chosen.path)
+    return run.inputs_of(chosen.path)
 
 
 def _next(
@@ -307,7 +307,10 @@ def _made_from(manifest: Manifest, former: Path) -> Mapping:
     return (manifest.made_from(entries[0]) or {}) if entries else {}
 
 
-CONTENT = ("model", "reward", "tokenizer", "chat_template", "prompts", "calibration.", "design.")
+CONTENT = (
+    *("model", "reward", "tokenizer", "chat_template", "prompts", "select"),
+    *("calibration.", "design."),
+)
 
 
 def _word(difference: str) -> str:

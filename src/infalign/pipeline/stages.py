@@ -212,6 +212,7 @@ def train(run: Run, report: Report) -> None:
             out=out,
             stage=stage,
             report=_under(label, report),
+            gold=run.choosing_reward,
         )
 
 

@@ -87,7 +87,6 @@ def training(run: Run, name: str, *, sets: float = SETS) -> Workload:
     """
     from infalign.training.landing import responses_per_prompt
     from infalign.training.on_policy import VALIDATION_PROMPTS
-    from infalign.training.trl_options import selects
 
     train, prompts = run.config.train, len(run.prompts)
     trained = train.trained_prompts(prompts)
@@ -107,15 +106,16 @@ def training(run: Run, name: str, *, sets: float = SETS) -> Workload:
             checkpoints=CHECKPOINTS,
         )
     drawn = train.steps * train.batch_size
-    compared = 0
-    if held_out and selects(train):
+    compared, judges = 0, 0
+    if held_out and train.selects:
+        judges = 0 if train.gold is None else 2  # the gold reward, and once more the proxy
         times = -(-train.steps // train.save_steps)
-        compared = times * min(held_out, VALIDATION_PROMPTS) * train.group
+        compared = times * min(held_out, VALIDATION_PROMPTS) * train.validation_group
     warm = train.warm_start > 0
     return Workload(
         f"train {name}",
         generated=drawn + compared + targeting,
-        scored=drawn + compared,
+        scored=drawn + compared * (1 + judges),
         read=drawn + compared + 2 * targeted_on,
         learned=train.warm_start * stored + drawn,
         loaded=3 + warm + 2 * (train.steps > 0),

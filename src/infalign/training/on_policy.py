@@ -17,13 +17,14 @@ from infalign.models.loading import load_tokenizer, prompt_text
 from infalign.prompts import Prompt
 from infalign.shaping import AsCalibrated, reward_name
 
+from .choice import BestObjective, GoldOfSelected
 from .kl_control import AbstractSteps, GRPOSteps, KLController, LogRatioReward, RLOOSteps
 from .loop import FiniteGradients, Progress, finish
 from .recipe import Recipe
-from .trl_options import arguments, selects
+from .trl_options import arguments
 from .weights import fresh_policy, load_policy, lora
 
-__all__ = ["BestObjective", "CheckedReward", "FrontierGap", "train_on_policy"]
+__all__ = ["CheckedReward", "FrontierGap", "train_on_policy"]
 
 VALIDATION_PROMPTS = 64
 """Maximum number of validation prompts on which checkpoints are compared."""
@@ -44,17 +45,24 @@ def train_on_policy(
     out: Path,
     stage: Stage,
     report: Callable[[int, int], None],
+    gold: Callable | None = None,
 ) -> None:
     """Train from the weights in `start`, or from the reference; writes `out/model`.
 
-    The checkpoint with the highest objective on `validation` is selected.
+    The best checkpoint on `validation` is chosen: that of the highest objective or, with `gold`, a
+    reward function, that of the highest mean of `gold` over the responses that the procedure
+    selects.
     """
     train, tokenizer = recipe.train, load_tokenizer(recipe.model_path, recipe.trust_remote_code)
     steps = _steps(recipe, tokenizer, method)
     known = {p.id: p for p in (*prompts, *validation)}
+    selecting = bool(validation) and train.selects
+    own = objective.reward
+    if selecting and gold is not None:
+        own = GoldOfSelected(own, setting.reward, gold, setting.procedure, steps)
     reward = CheckedReward(
         AsCalibrated(
-            objective.reward,
+            own,
             {name: prompt.value for name, prompt in known.items()},
             columns={name: prompt.columns for name, prompt in known.items()},
             strip=recipe.sampling.strip,
@@ -69,7 +77,6 @@ def train_on_policy(
         Progress(report),
     ]
     eval_dataset = None
-    selecting = bool(validation) and selects(train)
     if selecting:
         best = BestObjective(objective, steps, reward.__name__)
         eval_dataset = _dataset(validation[:VALIDATION_PROMPTS], tokenizer)
@@ -157,24 +164,3 @@ class FrontierGap(TrainerCallback):
         except SolveError:  # a KL beyond the solver's reach
             return
         state.log_history[-1]["infalign/frontier_gap"] = optimum - win_rate
-
-
-class BestObjective(TrainerCallback):
-    """Compares checkpoints by the objective E[R] − β KL on validation prompts, at the β from
-    theory; the trainer loads the best checkpoint at the end."""
-
-    def __init__(self, objective: Objective, steps: AbstractSteps, reward: str):
-        self.objective, self.steps = objective, steps
-        self.estimate = objective.estimate or f"rewards/{reward}/mean"
-
-    def on_step_end(self, args, state, control, **kwargs):
-        if state.global_step >= state.max_steps:  # the last checkpoint competes too
-            control.should_evaluate = True
-
-    def on_evaluate(self, args, state, control, metrics=None, **kwargs):
-        kl = self.steps.sequence_kl(metrics, "eval_")
-        if kl is None:  # not an evaluation on samples of the policy
-            return
-        value = metrics[f"eval_{self.estimate}"] - self.objective.beta * kl
-        metrics["eval_objective"] = value
-        state.log_history[-1] |= {"eval_objective": value, "eval_sequence_kl": kl}

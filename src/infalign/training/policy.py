@@ -35,11 +35,14 @@ def train_policy(
     out: Path,
     stage: Stage,
     report: Report,
+    gold: Callable | None = None,
 ) -> None:
     """Train one policy; writes `out/model`. Work that an interrupted call finished is not repeated.
 
     The last prompts, a share of `train.validation`, are not trained on. A policy moves further on
     its training prompts, so its KL is brought to the target on the held-out ones.
+
+    - `gold`: the reward that chooses checkpoints. Default: the objective.
     """
     trained = recipe.train.trained_prompts(len(samples.prompts))
     validation, samples = samples.prompts[trained:], samples.first(trained)
@@ -47,7 +50,7 @@ def train_policy(
     if isinstance(row, Offline):
         folder = _offline(recipe, samples, row, setting, out, stage, report)
     else:
-        folder = _on_policy(recipe, samples, row, setting, validation, out, stage, report)
+        folder = _on_policy(recipe, samples, row, setting, validation, gold, out, stage, report)
     # Done here and not where training ends, so that a run killed in between leaves no checkpoints.
     for part in PARTS:
         drop_checkpoints(out / part, stage)
@@ -96,6 +99,7 @@ def _on_policy(
     method: OnPolicy,
     setting: Setting,
     validation: Sequence[Prompt],
+    gold: Callable | None,
     out: Path,
     stage: Stage,
     report: Report,
@@ -128,5 +132,6 @@ def _on_policy(
         out=folder,
         stage=stage,
         report=partial(report, "on policy"),
+        gold=gold,
     )
     return folder

@@ -13,15 +13,16 @@ from pydantic.errors import PydanticUserError
 from trl import GRPOConfig, RLOOConfig
 
 from infalign import _check
-from infalign.config import Config, Training
+from infalign.config import Config
 from infalign.errors import ConfigError
 from infalign.methods import METHODS, OnPolicy
 
+from .choice import metric
 from .kl_control import AbstractSteps, GRPOSteps, LogRatioReward, RLOOSteps
 from .loop import common_arguments, trackers
 from .recipe import Recipe
 
-__all__ = ["arguments", "check_options", "selects"]
+__all__ = ["arguments", "check_options"]
 
 _REASONS = {
     "The run folder decides it": "output_dir",
@@ -101,15 +102,10 @@ def arguments(
             "eval_steps": train.save_steps,
             "per_device_eval_batch_size": train.batch_size,
             "load_best_model_at_end": True,
-            "metric_for_best_model": "eval_objective",
+            "metric_for_best_model": f"eval_{metric(train)}",
             "greater_is_better": True,
         }
     return steps.arguments_type(str(out), **options | train.trl)
-
-
-def selects(train: Training) -> bool:
-    """Whether a training makes checkpoints before its end, which validation prompts compare."""
-    return train.validation > 0 and train.steps > train.save_steps
 
 
 def check_options(config: Config, model_path: str) -> None:
@@ -131,7 +127,7 @@ def check_options(config: Config, model_path: str) -> None:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 recipe = Recipe.of(config, model_path)
-                arguments(recipe, kind, 1.0, Path("unused"), selects=selects(config.train))
+                arguments(recipe, kind, 1.0, Path("unused"), selects=config.train.selects)
         except Exception as error:
             stated = f"'s `train.trl` ({', '.join(options)})" if options else ""
             raise ConfigError(
