@@ -176,6 +176,31 @@ def test_large_budgets_are_spent_or_refused_with_the_reason(procedure, kl):
 
 
 @pytest.mark.parametrize(
+    ("draws", "samples", "kl"), [(11, 30, 1.74), (16, 30, 2.5), (32, 16, 1.6), (32, 16, 1.74)]
+)
+def test_tables_of_win_rates_close_to_1_are_the_best(draws, samples, kl):
+    # The exact design's table, from which it starts, is flat at its top up to rounding.
+    procedure = WorstOfN(draws)
+    best = design(procedure, kl=kl, samples=samples)
+    assert best.kl == pytest.approx(kl, rel=1e-9) and 1 - best.win_rate < 1e-6
+    # No worse than all mass on some top cells, more on the highest of them.
+    few = FewSamples(samples)
+    for cells in range(1, 8):
+        shape = np.where(few.quantiles > 1 - cells / samples, few.quantiles, -1e3)
+        try:
+            rival = few._spending(shape, kl, "rival")
+        except SolveError:
+            continue
+        lead = few.achieved(rival, procedure, procedure).win_rate - best.win_rate
+        assert lead < 5 * best.stderr + 0.05 * (1 - best.win_rate)
+
+
+def test_a_win_rate_that_double_precision_does_not_tell_from_1_is_refused():
+    with pytest.raises(SolveError, match=r"within \de-1\d of 1 already at a table with 2.\d+ nats"):
+        design(WorstOfN(32), kl=2.5, samples=16)
+
+
+@pytest.mark.parametrize(
     ("procedure", "kl"), [(BestOfN(8), 0.5), (BestOfN(8), 3.0), (WorstOfN(8), 0.5)]
 )
 def test_beta_is_what_a_nat_adds_to_the_win_rate(procedure, kl):

@@ -675,6 +675,35 @@ def test_a_budget_within_a_jump_of_many_draws_has_the_best_policy_of_its_kl():
             assert wins <= best.win_rate + 1e-9
 
 
+@pytest.mark.parametrize(
+    ("levels", "reference", "draws", "budget"),
+    [
+        ([1, 4, 2, 0, 5, 3], [0.0171, 0.0041, 0.6838, 0.29156, 0.00326, 0.00018], 19, 1.404),
+        ([0, 1], [0.8, 0.2], 30, 0.15),
+    ],
+)
+def test_a_budget_within_a_jump_at_a_tiny_beta_has_a_best_policy(levels, reference, draws, budget):
+    # All that the last nats buy is a chance of (mass moved)^n: beta is below 1e-8.
+    best = finite.solve(levels, reference, WorstOfN(draws), kl=budget)
+    assert best.kl == pytest.approx(budget, rel=1e-9) and best.beta < 1e-8
+    # On the levels with mass, log-ratios are the coupled reward by beta, up to its rounding.
+    inside = best.policy > 1e-12
+    logs = np.log(best.policy[inside] / np.array(reference)[inside])
+    slope = best.coupled_reward[inside] / best.beta
+    assert logs - logs[0] == pytest.approx(slope - slope[0], abs=1e-15 / best.beta)
+    assert best.residual < 1e-15 / best.beta
+
+
+def test_a_budget_whose_strength_double_precision_does_not_hold_is_refused():
+    # Two levels, F the mass on the lower: beta = h(F) / 2 by the difference of the log-ratios.
+    reference, procedure = np.array([0.86, 0.14]), WorstOfN(59)
+    share = brentq(lambda q: finite.kl([1 - q, q], reference) - 0.1, 0.15, 0.9)
+    ratio = np.log(share / 0.14) - np.log((1 - share) / 0.86)
+    beta = float(procedure.density(1 - share)) / 2 / ratio
+    with pytest.raises(SolveError, match=f"of kl=0.1 has beta={beta:g}.* outside that interval"):
+        finite.solve([0, 1], reference, procedure, kl=0.1)
+
+
 def test_a_budget_beyond_every_policy_is_explained():
     with pytest.raises(SolveError, match=r"spends kl=3; the largest KL reached is 1.609"):
         finite.solve(REWARD, REFERENCE, MajorityVote(LABELS, 3), kl=3)

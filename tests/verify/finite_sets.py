@@ -111,11 +111,14 @@ def judge(question: Question, solution: ia.finite.Solution) -> Errors:
         (solution.coupled_reward - solution.coupled_reward.max()) / solution.beta
     )
     objective = solution.win_rate - solution.beta * solution.kl
+    rounding = 10 * np.finfo(float).eps / solution.beta  # of the coupled reward, whose mean is W
     errors = {
         "sum of the policy": abs(policy.sum() - 1),
         "W of the policy": abs(question.win_rate(masses) - solution.win_rate),
         "KL of the policy": abs(question.kl(masses) - solution.kl),
-        "policy and the tilt by its coupled reward": np.abs(policy - tilt / tilt.sum()).sum() / 2,
+        "policy and the tilt by its coupled reward": max(
+            np.abs(policy - tilt / tilt.sum()).sum() / 2 - rounding, 0.0
+        ),
     }
     if "kl" in asked:
         errors["budget, relative"] = abs(solution.kl / asked["kl"] - 1)

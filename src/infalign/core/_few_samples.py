@@ -45,6 +45,9 @@ STRONGEST_TILT = 30.0
 WIDEST_TABLE = 1e7
 """Largest range of log densities in a table; beyond it, they differ by rounding errors."""
 
+WIDEST_START = 1e6
+"""Range of log densities in a start that would be wider."""
+
 LEAST_MASS = 1e-6
 """Mass below which cells count alike when a table is optimized."""
 
@@ -55,7 +58,7 @@ SPENT = 1e-2
 """Relative miss of a budget after which the table's top is scaled to meet it."""
 
 MOST_COSTS = 12
-"""Maximum number of prices that are tried for a budget."""
+"""Number of prices that are tried for a budget at one stiffness, and then at stiffer ones."""
 
 SEED = 20_241_219
 
@@ -227,15 +230,27 @@ class FewSamples(Shown):
         widths = np.random.default_rng([SEED, self.samples, 1]).dirichlet(
             np.ones(self.samples + 1), size=prompts
         )
-        guess = start / start_beta
+        guess = _resolved(start / start_beta)
         if kl is not None:
-            guess = self._spending(guess, kl, "the optimum")
+            guess = _resolved(self._spending(guess, kl, "the optimum"))
+
+        def unresolved(exponents: Cells) -> SolveError:
+            mass, _ = _tilt(widths, exponents)
+            loss = Layout(widths, mass, procedure, against).losses().mean()
+            asked = f"beta={beta:g}" if kl is None else f"kl={kl:g} nats"
+            return SolveError(
+                f"The best table for {self.samples} calibration samples per prompt is not resolved "
+                f"at {asked}: the win rate is within {loss:.1g} of 1 already at a table with "
+                f"{expected(exponents).kl:.3g} nats, so the rewards of the cells with mass differ "
+                "by rounding errors only. Use a smaller KL, or the transform of exact calibration, "
+                "which is the design without `samples`."
+            )
 
         def solve(exponents: Cells, cost: "Cost") -> Cells:
             try:
                 return _ascend(widths, exponents, procedure, against, cost)
             except Unresolved:
-                raise SolveError(self._unresolved(kl, beta)) from None
+                raise unresolved(exponents) from None
 
         if kl is None:
             _check.budget(kl, beta)
@@ -244,11 +259,12 @@ class FewSamples(Shown):
         # β for exact quantiles may be smaller by orders of magnitude.
         strength, exponents = _price(widths, guess, procedure, against), guess
         if not strength > 0:
-            raise SolveError(self._unresolved(kl, beta))
-        for _ in range(MOST_COSTS):
+            raise unresolved(guess)
+        for tried in range(2 * MOST_COSTS):
             # These few prompts spend somewhat more or less than all.
             budget = kl + _spent(widths, exponents) - expected(exponents).kl
-            cost = Cost(strength, budget, STIFFNESS * strength / kl)
+            stiffness = STIFFNESS * 2.0 ** max(tried - MOST_COSTS, 0)
+            cost = Cost(strength, budget, stiffness * strength / kl)
             exponents = solve(exponents, cost)
             price = _price(widths, exponents, procedure, against)
             if not price > 0:
@@ -259,16 +275,7 @@ class FewSamples(Shown):
             strength = cost.slope(_spent(widths, exponents))
             if not strength > 0:
                 strength = price
-        raise SolveError(self._unresolved(kl, beta))
-
-    def _unresolved(self, kl: float | None, beta: float | None) -> str:
-        asked = f"beta={beta:g}" if kl is None else f"kl={kl:g} nats"
-        return (
-            f"The best table for {self.samples} calibration samples per prompt is not resolved at "
-            f"{asked}: the win rate is so close to 1 that the rewards of its cells differ by "
-            "rounding errors only. Use a smaller KL, or the transform of exact calibration, which "
-            "is the design without `samples`."
-        )
+        raise unresolved(exponents)
 
 
 @dataclass(frozen=True)
@@ -343,6 +350,15 @@ def _tilt(widths: Widths, exponents: Cells) -> tuple[Widths, Float[np.ndarray, "
     mass = widths * np.exp(exponents - top)
     total = mass.sum(1)
     return mass / total[:, None], np.log(total) + top
+
+
+def _resolved(exponents: Cells) -> Cells:
+    """Exponents whose range leaves digits for the cells with mass. How far the others lie below
+    does not matter."""
+    if np.ptp(exponents) <= WIDEST_TABLE:
+        return exponents
+    rising = np.maximum.accumulate(exponents)  # it falls by rounding only
+    return np.maximum(rising - rising[-1], -WIDEST_START)
 
 
 def _spent(widths: Widths, exponents: Cells) -> float:

@@ -19,17 +19,21 @@ from infalign.core._shapes import Float
 
 __all__ = ["OfKL", "best_of_kl"]
 
-SMALLEST_BETA = 1e-8
-"""Smallest β of a solution; below it, R/β has lost its digits."""
-
 LARGEST_BETA = 400.0
 """Largest β of a solution, in units of a given one."""
+
+LOWER_BETAS = (1e-8, 1e-100)
+"""Ends of the two searches, the second of which is for where the first finds nothing: where a
+procedure hardly ever selects from the levels between which the mass moves."""
 
 STEP = 0.075
 """Step of log β in the grid."""
 
 COLUMNS = 400
 """Values of ψ_m in the grid."""
+
+FARTHEST = 500.0
+"""Largest absolute ψ_m and log β of a shot."""
 
 EXACT = 1e-10
 """Largest miss of F_0 and relative miss of the KL of a solution."""
@@ -73,12 +77,24 @@ class _Prompt:
 def best_of_kl(
     procedure: RankProcedure, utility: Levels, reference: Levels, kl: float, beta: float
 ) -> OfKL | None:
-    """The stationary policy of the KL with the highest win rate; None if there is none for β from
-    1e-8 to 400 times `beta`."""
+    """The stationary policy of the KL with the highest win rate, of those for β from 1e-8 to 400
+    times `beta` or, if there is none, from 1e-100 to 1e-8; None if there is none there either."""
     inside = np.flatnonzero(reference > 0)
     prompt = _Prompt(procedure, reference[inside], np.diff(utility[inside]))
+    upper = LARGEST_BETA * beta
+    for lower in LOWER_BETAS:
+        log_betas = np.arange(np.log(lower), np.log(upper), STEP)
+        if (best := _highest(prompt, kl, log_betas)) is not None:
+            psi = np.zeros_like(reference)  # levels without mass have no log-density of their own
+            psi[inside] = best.psi
+            return OfKL(best.beta, psi)
+        upper = lower
+    return None
+
+
+def _highest(prompt: _Prompt, kl: float, log_betas: Shots) -> OfKL | None:
+    """The solution with the highest win rate among those that a grid brackets."""
     most = -np.log(prompt.reference[-1])
-    log_betas = np.arange(np.log(SMALLEST_BETA), np.log(LARGEST_BETA * beta), STEP)
     # ψ_m ≤ −log p_m; close to it, all mass is on the highest level.
     share = np.linspace(0, 1, COLUMNS // 2)
     tops = np.unique(np.concatenate([share * most, most - np.geomspace(1e-9, most, COLUMNS // 2)]))
@@ -91,11 +107,7 @@ def best_of_kl(
         here = _refined(prompt, kl, guess)
         if here is not None and (won := _win_rate(prompt, here)) > highest:
             best, highest = here, won
-    if best is None:
-        return None
-    psi = np.zeros_like(reference)  # levels without mass have no log-density of their own
-    psi[inside] = best.psi
-    return OfKL(best.beta, psi)
+    return best
 
 
 def _changes(values: Float[np.ndarray, "rows columns"]) -> np.ndarray:
@@ -109,6 +121,8 @@ def _refined(prompt: _Prompt, kl: float, guess: tuple[float, float]) -> OfKL | N
     """The solution next to a guess of ψ_m and log β."""
 
     def misses(at: np.ndarray) -> list[float]:
+        if not np.abs(at).max() <= FARTHEST:
+            return [FARTHEST, FARTHEST]
         miss, psis = prompt.shots(at[0], np.exp(at[1]))
         return [float(miss), float(prompt.kl(psis)) / kl - 1]
 

@@ -14,8 +14,8 @@ from infalign.errors import ArgumentError, SolveError
 from .ascent import Ascent, Climber, Columns
 from .bound import TINY, bound
 from .functionals import Input, PerPrompt, Rows, as_numbers
-from .of_kl import SMALLEST_BETA
 from .problem import Problem, Procedure
+from .within_jump import SMALLEST_BETA as SMALLEST_WITHIN_A_JUMP
 from .within_jump import within_jump
 from .world import World, probabilities
 
@@ -35,6 +35,9 @@ CORNER = 20.0
 
 CORNERS = 32
 """Maximum number of such starts."""
+
+SMALLEST_BETA = 1e-8
+"""Smallest β that is tried for a budget."""
 
 SHORT = 1e-6
 """Penalty on the objective per unit of residual, when two climbs are compared."""
@@ -302,6 +305,13 @@ def _jumped(
             f"No beta spends kl={budget:g}: at beta={beta:g} the optimum jumps from "
             f"{lower.kl.mean():g} to {upper.kl.mean():g} nats, from one maximum to another. Ask "
             "for a `kl` outside that interval, or give `beta`."
+        )
+    if within.beta < SMALLEST_WITHIN_A_JUMP:
+        raise SolveError(
+            f"The best policy of kl={budget:g} has beta={within.beta:g}, at which rounding of its "
+            f"coupled reward is no longer small against beta. At beta={beta:g} the optimum jumps "
+            f"from {lower.kl.mean():g} to {upper.kl.mean():g} nats: ask for a `kl` outside that "
+            "interval."
         )
     ascent = Ascent(problem, within.beta)
     top = ascent.look(ascent.at(within.psi))

@@ -19,6 +19,9 @@ __all__ = ["Within", "within_jump"]
 SPENT = 1e-9
 """Relative error of the KL below which a budget counts as spent."""
 
+SMALLEST_BETA = 1e-12
+"""Smallest β of a policy: rounding of its coupled reward moves log-densities by 1e-4."""
+
 ROUNDS = 60
 """Maximum number of rounds until all prompts share one β."""
 
@@ -36,7 +39,8 @@ def within_jump(
     problem: Problem, budget: float, lower: Climber, upper: Climber, beta: float
 ) -> Within | None:
     """A policy of a mean KL `budget`, stationary for one β: some prompts are below the jump, some
-    above, and one of them within it. None if the rounds do not reach one.
+    above, and one of them within it. None if the rounds do not reach one. They end at a β below
+    the smallest, of which only the β counts.
 
     - `lower`, `upper`: the maxima on both sides of the jump, at `beta`.
     """
@@ -52,7 +56,8 @@ def within_jump(
             return None
         psi[row] = partial.psi
         before, beta = beta, partial.beta
-        if not others.any() or abs(beta / before - 1) <= SPENT:
+        alone = not others.any() or beta < SMALLEST_BETA
+        if alone or abs(beta / before - 1) <= SPENT:
             return Within(beta, psi)
         climber = Ascent(problem, beta).climb(psi)
         psi[others], kl = climber.psi[others], climber.kl.copy()
