@@ -13,6 +13,7 @@ from typing import Annotated
 
 import numpy as np
 import typer
+from ngrams import HALF
 from preferences import TASKS, Pair, bucket, half_of, load_task
 from rewards import LIMIT, TRUNKS, messages, tokens
 
@@ -21,7 +22,8 @@ from infalign.evaluation.uncertainty import over_prompts
 from infalign.models.rewards import load_reward
 
 FOLDER = Path(__file__).parent
-WEIGHTS = "model.safetensors"
+FAMILIES = {**{name: trunk.half for name, trunk in TRUNKS.items()}, "ngrams": HALF}
+"""The half of the pairs that each family of rewards learns from."""
 UNSEEN = 2
 """Buckets below this one are held out from the bundled rewards."""
 
@@ -32,9 +34,10 @@ writes this page.
 
 {table}
 
-- **Halves.** The hash of a pair's first message decides its half. MiniLM learns from half a and
-  SmolLM2 from half b; each is measured on the other half. The bundled rewards of 2 million
-  parameters learn from four fifths of the pairs of HH, so they are measured on the last fifth.
+- **Halves.** The hash of a pair's first message decides its half. MiniLM learns from half a;
+  SmolLM2 and the linear model of words (`ngrams`) learn from half b. Each is measured on the other
+  half. The bundled rewards of 2 million parameters learn from four fifths of the pairs of HH, so
+  they are measured on the last fifth.
 - **On the last fifth** are rewards that have not learned from it, on the pairs of the bundled ones.
 - **Longer** and **shorter** are what the length of the reply alone decides, on the pairs of the
   row. Pairs of TL;DR compare a model's summary with a person's.
@@ -64,10 +67,14 @@ def lengths(pairs: list[Pair]) -> np.ndarray:
 
 def measured(reward, pairs: list[Pair]) -> dict:
     """Accuracy of a reward, on all pairs that fit its positions, and on the last fifth."""
-    rows = []
+    rows, tokenizer = [], getattr(reward, "tokenizer", None)
     for pair in pairs:
-        chats = [messages(pair, reply, reward.tokenizer) for reply in (pair.chosen, pair.rejected)]
-        if max(tokens(chat, reward.tokenizer) for chat in chats) <= LIMIT:
+        replies = (pair.chosen, pair.rejected)
+        if tokenizer is None:
+            rows.append((pair, [[{"content": pair.turns[-1]}, {"content": r}] for r in replies]))
+            continue
+        chats = [messages(pair, reply, tokenizer) for reply in replies]
+        if max(tokens(chat, tokenizer) for chat in chats) <= LIMIT:
             rows.append((pair, chats))
     pairs = [pair for pair, _ in rows]
     chats = [chat for _, both in rows for chat in both]
@@ -97,16 +104,17 @@ def main(
     rows = storage.read_json(path) if path.is_file() else {}
     for task in TASKS:
         pairs = load_task(task, data, judged=True)
-        for trunk, recipe in TRUNKS.items():
-            folder, name = rewards / f"{task}-{trunk}", f"{task}-{trunk}"
-            if not (folder / WEIGHTS).is_file():
+        for family, half in FAMILIES.items():
+            name, folder = f"{task}-{family}", rewards / f"{task}-{family}"
+            files = [folder / "model.safetensors", folder / "weights.npy"]
+            if not (known := [storage.sha256(file) for file in files if file.is_file()]):
                 continue
-            weights = storage.sha256(folder / WEIGHTS)
-            if rows.get(name, {}).get("weights") == weights:
+            if rows.get(name, {}).get("weights") == known[0]:
                 continue
-            others = [pair for pair in pairs if half_of(pair) != recipe.half]
-            rows[name] = measured(load_reward(str(folder), dtype="float32"), others)
-            rows[name] |= {"weights": weights, "learned from": f"half {recipe.half}"}
+            others = [pair for pair in pairs if half_of(pair) != half]
+            spec = f"{folder}/reward.py:score" if family == "ngrams" else str(folder)
+            rows[name] = measured(load_reward(spec, dtype="float32"), others)
+            rows[name] |= {"weights": known[0], "learned from": f"half {half}"}
             storage.write_json(path, rows)
         if task != "tldr" and f"{task}-bundled" not in rows:
             last = [pair for pair in pairs if bucket(pair.turns[0]) < UNSEEN]
