@@ -213,17 +213,6 @@ class Stage(Shown):
         self.manifest.require(path)
         return True
 
-    def require_current(self, folder: Path) -> None:
-        """Raise DataError if anything below `folder` was made from other inputs."""
-        for path in self.manifest.listed(folder):
-            storage.require_same(
-                self.manifest.made_from(path) or {},
-                self.made_from,
-                f"{path} was made from other inputs:",
-                f"Restore them, or remove {folder} and run `{self.name}` again.",
-                error=DataError,
-            )
-
     def forget_removed(self, folder: Path) -> None:
         """Remove the entries of paths below `folder` that do not exist any more."""
         gone = [path for path in self.manifest.listed(folder) if not os.path.lexists(path)]

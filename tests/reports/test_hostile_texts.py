@@ -130,10 +130,10 @@ FIGURES = ("$x$ a_$b", r"$\frac{ \x1b[31m \ud83d \u202e 日本 \n", "n" * 300)
 
 @pytest.mark.parametrize("text", FIGURES, ids=ascii)
 @pytest.mark.parametrize("draw", [plots.win_rate, plots.by_n])
-def test_a_figure_draws_every_name_as_it_is(text, draw):
+def test_a_figure_draws_every_name_as_it_is(text, draw, tmp_path):
     text = text.replace(r"\x1b", "\x1b").replace(r"\ud83d", "\ud83d").replace(r"\u202e", "\u202e")
     figure = draw(named(text))
-    assert drawing.as_svg(figure).startswith(b"<?xml")
+    drawing.save_png(figure, tmp_path / "figure.png")
     shown = [t.get_text() for t in figure.findobj(Text)]
     assert hostile.steering("".join(shown)) == []
     legend = figure.legends[0].get_texts()[0].get_text()

@@ -1,6 +1,5 @@
 """The pieces of training, against closed forms on enumerable policies."""
 
-import re
 from types import SimpleNamespace
 
 import numpy as np
@@ -26,7 +25,7 @@ from infalign import (
 )
 from infalign.calibration import Counting, Pooled
 from infalign.calibration.outlook import RankOutlook
-from infalign.calibration.raw_reward import raw_beta, raw_kl, raw_win_rate
+from infalign.calibration.raw_reward import raw_beta, raw_rewards, raw_win_rate
 from infalign.core import at_kl, log_weights
 from infalign.manifest import Manifest, Stage
 from infalign.methods import METHODS, training_design
@@ -83,7 +82,7 @@ def normal_store(prompts=40, samples=4000):
 def test_the_raw_tilt_spends_the_kl_it_is_asked_for():
     store = normal_store(samples=64)
     for kl in (0.05, 0.5, 1.5):
-        assert abs(raw_kl(store, raw_beta(store, kl)) - kl) < 1e-8
+        assert abs(raw_rewards(store).tilted(raw_beta(store, kl)).kl - kl) < 1e-8
 
 
 @pytest.mark.parametrize("procedure", [Sampling(), BestOfN(4), WorstOfN(4)], ids=repr)
@@ -314,8 +313,6 @@ def test_checkpoints_of_another_design_are_not_continued(stage, tmp_path):
     other = Stage(stage.manifest, "train", {"design": "b"})
     with pytest.raises(DataError, match=r"made from other inputs: design 'a', not 'b'\. Restore"):
         last_checkpoint(tmp_path, other)
-    with pytest.raises(DataError, match=f"remove {re.escape(str(tmp_path))} and run `train` again"):
-        other.require_current(tmp_path)
 
 
 def test_the_log_has_neither_times_nor_the_summary_that_depends_on_interruptions():

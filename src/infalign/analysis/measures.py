@@ -26,7 +26,7 @@ from infalign.evaluation.votes import majority_vote
 
 from .samples import Samples
 
-__all__ = ["Measure", "level_measures", "measures", "read_measure"]
+__all__ = ["Measure", "measures", "read_measure"]
 
 
 @dataclass(frozen=True)
@@ -118,11 +118,6 @@ LEVELS = {
         ),
     )
 }
-
-
-def level_measures() -> dict[str, Measure]:
-    """Name → measure of one policy alone, for scores of 0 and 1."""
-    return dict(LEVELS)
 
 
 def measures() -> dict[str, Measure]:

@@ -6,7 +6,7 @@ from infalign.errors import SolveError
 from infalign.stores import CalibrationStore
 from infalign.stores.ragged import rectangle
 
-__all__ = ["raw_beta", "raw_kl", "raw_rewards", "raw_win_rate", "require_spread"]
+__all__ = ["raw_beta", "raw_rewards", "raw_win_rate", "require_spread"]
 
 
 def raw_rewards(store: CalibrationStore, source: str = "") -> RawRewards:
@@ -18,11 +18,6 @@ def raw_rewards(store: CalibrationStore, source: str = "") -> RawRewards:
 def require_spread(store: CalibrationStore) -> None:
     """Raise DataError if the reward is constant on every prompt."""
     raw_rewards(store)
-
-
-def raw_kl(store: CalibrationStore, beta: float) -> float:
-    """KL of the tilt, in nats, averaged over prompts."""
-    return raw_rewards(store).tilted(beta).kl
 
 
 def raw_beta(store: CalibrationStore, kl: float) -> float:

@@ -4,7 +4,6 @@ Colors are those of Okabe and Ito, which readers with any color vision can tell 
 the same color in every figure.
 """
 
-import io
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -25,7 +24,6 @@ from infalign.storage import replacing
 
 __all__ = [
     "apart",
-    "as_svg",
     "beside",
     "color",
     "grid",
@@ -67,8 +65,6 @@ STYLE: dict[Any, Any] = {
     "figure.facecolor": "white",
     "font.family": "DejaVu Sans",
     "font.size": 9.5,
-    "svg.fonttype": "path",
-    "svg.hashsalt": "infalign",  # fixed, so that the same results give the same file
     "text.color": INK,
     "text.parse_math": False,  # a dollar sign in a label is not math
     "text.usetex": False,
@@ -77,17 +73,6 @@ STYLE: dict[Any, Any] = {
     "ytick.color": MUTED,
     "ytick.labelsize": 8.5,
 }
-
-
-@matplotlib.rc_context(STYLE)
-def as_svg(figure: Figure) -> bytes:
-    """The figure as an SVG document, the same bytes for the same figure."""
-    file = io.BytesIO()
-    _show(figure)
-    nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-    with _without_glyphs():
-        figure.savefig(file, format="svg", metadata=nothing)
-    return file.getvalue()
 
 
 @matplotlib.rc_context(STYLE)
