@@ -337,6 +337,8 @@ for example in DRAWN:
     ROWS[f"{name}.plot"] = (example.plot, {"ax": Figure().subplots()})
     ROWS[f"{name}.to_frame"] = (example.to_frame, {})
 
+ROWS["Estimate.figures"] = (ia.over_prompts(np.arange(3.0)).figures, {})
+
 VALUES = ("Candidate", "Design", "Estimate", "FixedPoint", "Shaped", "finite.Solution")
 VALUES += ("verifiable.VerifiableOptimum",)
 """Results: what functions return, not what callers build."""

@@ -333,7 +333,9 @@ def test_annotations_of_alpaca_eval_are_chances_to_be_preferred(tmp_path):
     own = read_samples(str(path), "a")
     assert own.scores.ravel() == pytest.approx([0.9, 0.0])
     assert own.score == "preferred"
-    path.write_text(json.dumps([dict(rows[0], preference=0)]))
+    path.write_text(json.dumps([dict(rows[0], preference=0)]))  # how some annotators write a tie
+    assert read_samples(str(path), "a").scores.ravel() == [0.5]
+    path.write_text(json.dumps([dict(rows[0], preference=3)]))
     with pytest.raises(DataError, match="between 1 and 2"):
         read_samples(str(path), "a")
 

@@ -149,3 +149,84 @@ def test_a_folder_gets_everything(cli, tmp_path):
     names = {f.name for f in (tmp_path / "verdict").iterdir()}
     assert {"analysis.json", "report.html", "tables.md", "tables.tex"} <= names
     assert json.loads((tmp_path / "verdict/analysis.json").read_text())["prompts"] == 9
+
+
+def judged(path, votes, **more):
+    """Verdicts of two judges on new against old, in both orders."""
+    rows = [
+        {
+            "prompt_id": f"p{i}",
+            "model_a": sides[0],
+            "model_b": sides[1],
+            "winner": "tie" if won is None else "new" if won else "old",
+            "judge": name,
+            "response_a": "x" * (10 + i % 7),
+            "response_b": "x" * 13,
+            **more,
+        }
+        for i, own in enumerate(votes)
+        for name, won in zip("jk", own, strict=True)
+        for sides in (("new", "old"), ("old", "new"))
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def test_verdicts_of_judges_are_a_verdict_and_a_gate(cli, tmp_path):
+    votes = np.random.default_rng(0).random((60, 2)) < 0.7
+    judged(tmp_path / "judged.jsonl", votes.tolist())
+    words = "--verdicts judged.jsonl --reference old --fail-if-worse-than old --out verdict"
+    code, out, err = cli(f"{words} --own j=new --format json")
+    assert code == 0 and "new against old, by the judges: not worse" in err
+    (policy,) = json.loads(out)["policies"]
+    assert policy["win_rate"]["value"] == pytest.approx(votes.mean())
+    assert policy["judges"][0]["self_preference"]["value"] == pytest.approx(
+        votes[:, 0].mean() - votes[:, 1].mean()
+    )
+    assert policy["length_controlled"]["overlap"] > 0.4
+    page = (tmp_path / "verdict/report.html").read_text()
+    for part in ("Win rate over old", "overlap, %", "Krippendorff", "Self-preference"):
+        assert part in page and part in (tmp_path / "verdict/tables.md").read_text()
+    assert cli(f"{words} --policy old".replace("--out verdict", ""))[0] == 2
+    assert cli("--verdicts judged.jsonl --reference new --fail-if-worse-than new")[0] == 3
+
+
+def test_invalid_answers_are_refused_or_counted(cli, tmp_path):
+    judged(tmp_path / "judged.jsonl", [[True, True]] * 9)
+    with (tmp_path / "judged.jsonl").open("a") as file:
+        row = {
+            "prompt_id": "z",
+            "model_a": "new",
+            "model_b": "old",
+            "judge": "j",
+            "winner": "error",
+        }
+        file.write(json.dumps(row) + "\n")
+    code, _, err = cli("--verdicts judged.jsonl --reference old")
+    assert code == 1 and "1 of 37 answers of the judges are invalid" in " ".join(err.split())
+    code, out, _ = cli("--verdicts judged.jsonl --reference old --drop missing --format markdown")
+    assert code == 0 and "| 1 (90.0–100.0) |" in out
+
+
+def test_figures_at_equal_length_stand_beside_their_overlap(cli, tmp_path):
+    rng = np.random.default_rng(3)
+    for name, longer in (("base", 0), ("rl", 40)):
+        rows = [
+            {
+                "prompt_id": f"p{i}",
+                "reward": rng.normal(),
+                "length": int(rng.integers(90, 110)) + longer,
+            }
+            for i in range(30)
+            for _ in range(4)
+        ]
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    _, out, _ = cli("--reference base.jsonl --policy rl.jsonl --format json")
+    controls = json.loads(out)["length_controlled"]
+    assert [c["measure"] for c in controls] == [
+        "one sample",
+        "best-of-n at n = 4",
+        "worst-of-n at n = 4",
+    ]
+    assert all(c["overlap"] == 0 and c["value"] is None and not c["identified"] for c in controls)
+    _, out, _ = cli("--reference base.jsonl --policy rl.jsonl --format markdown")
+    assert "Win rate over base at equal length" in out and "† rl, one sample: The selected" in out

@@ -40,6 +40,7 @@ EVALUATE = (
 SAMPLE = "--model m --max-new-tokens 8"
 RED_TEAM = "--model m --prompts bundled:harmless --limit 4 --attempts 8 --out red"
 SIDES = "--reference a=first.csv --policy b=second.csv"
+JUDGED = "--verdicts judged.csv"
 BY_REWARD = "--reward bundled:harmless --threshold -0.6"
 STORE = "store/calibration"
 
@@ -236,7 +237,28 @@ MODES: dict[str, dict[str, tuple[str, dict[str, str], dict[str, str]]]] = {
                 "--format": "json",
                 "--out": "analysis",
             },
-            {"--margin": "2"},
+            {"--margin": "2", "--own": "j=a"},
+        ),
+        "of judges": (
+            f"{JUDGED} --reference a --drop missing --format json",
+            {
+                "--reference": "b",
+                "--policy": "b",
+                "--verdicts": "k=other.csv",
+                "--own": "j=a",
+                "--column": "verdict=other",
+                "--where": "turn=1",
+                "--fail-under": "60",
+                "--fail-if-worse-than": "a",
+                "--format": "latex",
+                "--out": "analysis",
+            },
+            {"--procedure": "best-of-n:2", "--margin": "2"},
+        ),
+        "of judges, as a gate": (
+            f"{JUDGED} --reference a --fail-under 0 --format json",
+            {"--margin": "50"},
+            NONE,
         ),
         "as a gate": (
             f"{SIDES} --procedure best-of-n:2 --fail-under 0 --format json",
@@ -509,6 +531,14 @@ def template(tmp_path_factory):
             cut = "length" if place == 5 else "stop"
             own = (place + shift) % 5 // 3, place * (shift + 1) % 7, "xy"[place % 2], cut
             rows.append(",".join(map(str, (place // 6, *own))))
+        (folder / f"{name}.csv").write_text("\n".join(rows) + "\n")
+    for name, shift in (("judged", 0), ("other", 1)):
+        rows = ["id,model_a,model_b,winner,other,turn" + (",judge" if name == "judged" else "")]
+        for place in range(24):
+            sides = "ab" if place % 3 else "bc" if place % 2 else "ca"
+            won = sides[(place + shift) % 5 // 3], sides[place * (shift + 1) % 7 // 4]
+            judge = ("jk"[place % 2],) if name == "judged" else ()
+            rows.append(",".join((str(place // 4), *sides, *won, "12"[place % 4 // 2], *judge)))
         (folder / f"{name}.csv").write_text("\n".join(rows) + "\n")
     export_rewards(folder / STORE, folder / "plain.parquet")
     export_rewards(folder / STORE, folder / "named.parquet", rewards="r", key="k")

@@ -3,17 +3,21 @@ whether the data can tell."""
 
 from .analysis import Analysis, analyze
 from .curve import Curve, Flip, curve
+from .equal_length import equal_lengths
 from .gate import Gate, Outcome, gate
+from .judging import Judgment, judge
 from .measures import Measure, measures, read_measure
 from .ranking import Pair, Ranked, Ranking, rank
 from .reading import read_samples
 from .samples import Matched, Samples, match
+from .verdicts import Verdicts, join_verdicts, read_verdicts
 
 __all__ = [
     "Analysis",
     "Curve",
     "Flip",
     "Gate",
+    "Judgment",
     "Matched",
     "Measure",
     "Outcome",
@@ -21,12 +25,17 @@ __all__ = [
     "Ranked",
     "Ranking",
     "Samples",
+    "Verdicts",
     "analyze",
     "curve",
+    "equal_lengths",
     "gate",
+    "join_verdicts",
+    "judge",
     "match",
     "measures",
     "rank",
     "read_measure",
     "read_samples",
+    "read_verdicts",
 ]

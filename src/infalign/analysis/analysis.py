@@ -9,9 +9,11 @@ import numpy as np
 from infalign import _check
 from infalign._look import Framed, Shown
 from infalign.errors import ArgumentError
+from infalign.evaluation.length import LengthControl
 from infalign.evaluation.uncertainty import Estimate, over_prompts
 
 from .curve import Curve, curve, sizes_up_to
+from .equal_length import equal_lengths
 from .gate import Gate, gate
 from .measures import Measure, measures, read_measure
 from .ranking import Ranking, rank
@@ -37,6 +39,18 @@ class Analysis(Shown, Framed):
 
     matched: Matched = field(repr=False)
     level: float
+
+    at_equal_length: Mapping[tuple[str, str], LengthControl] = field(
+        default_factory=dict, repr=False
+    )
+    """Policy and measure, such as "best-of-n at n = 8" → the win rate and the one at equal length;
+    empty without lengths."""
+
+    @property
+    def too_many_pairs(self) -> bool:
+        """Whether lengths are known, but there are too many pairs of samples to look at them."""
+        known = all(p.lengths is not None for p in self.matched.policies)
+        return known and not self.at_equal_length and any(c.levels is None for c in self.curves)
 
     def curve(self, policy: str, measure: str) -> Curve:
         """The curve of a policy under a measure, such as "best-of-n"."""
@@ -159,7 +173,12 @@ def analyze(
             for n in ns:
                 rankings[f"{m.name} at n = {n}"] = _ranking(m, base, others, n, level, seed)
     names = tuple(p.name for p in others)
-    return Analysis(base.name, names, curves, rankings, matched, level)
+    controls = {
+        (p.name, at): control
+        for p in others
+        for at, control in equal_lengths(p, base, chosen, sizes=sizes).items()
+    }
+    return Analysis(base.name, names, curves, rankings, matched, level, controls)
 
 
 def _ends(matched: Matched, sizes: Sequence[int] | None) -> tuple[int, ...]:

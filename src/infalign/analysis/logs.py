@@ -134,6 +134,8 @@ def _alpaca(value: list) -> Iterator[Place]:
     second, and 1.5 a tie. An invalid annotation has none."""
     for number, row in enumerate(value, 1):
         preference = row["preference"]
+        if preference == 0:  # how some annotators write a tie
+            preference = 1.5
         if preference is not None and not 1 <= preference <= 2:
             raise DataError(
                 f"Row {number}: a preference lies between 1 and 2; got {_check.short(preference)}."
@@ -145,6 +147,9 @@ def _alpaca(value: list) -> Iterator[Place]:
                 "preferred": None if preference is None else preference - 1,
                 "response": row["output_2"],
                 "reference_response": row["output_1"],
+                "policy": row.get("generator_2") or "output_2",
+                "reference": row.get("generator_1") or "output_1",
+                "annotator": row.get("annotator") or "judge",
             },
         )
 

@@ -1,21 +1,23 @@
 """An analysis as one self-contained page: verdicts, curves with their bands, tables."""
 
+from collections.abc import Sequence
 from datetime import date
-from pathlib import Path
 from typing import Any
 
 from markupsafe import Markup
 
-from infalign import __version__, storage
+from infalign import __version__
 from infalign._check import visible
 from infalign._pages import Column, document, environment, read, table
-from infalign.reports.tables import filled
+from infalign.reports.tables import Table, filled
 
 from .analysis import Analysis
 from .curve import Curve
+from .judging import Judgment
+from .judgment_tables import JUDGED_NOTE, judgment_tables
 from .tables import analysis_tables, as_json
 
-__all__ = ["analysis_page", "verdict_sentence", "write_analysis_page"]
+__all__ = ["analysis_page", "judgment_page", "verdict_sentence"]
 
 MARKED = "policy"
 """The column whose cells get the colors of the curves."""
@@ -41,7 +43,7 @@ def analysis_page(analysis: Analysis, *, command: str = "") -> str:
         sentences=[verdict_sentence(c) for c in analysis.curves],
         command=command,
         plots=plots,
-        tables=_tables(analysis),
+        tables=_tables(analysis_tables(analysis), analysis.policies),
         policies=values["policies"],
         version=__version__,
     )
@@ -54,9 +56,19 @@ def analysis_page(analysis: Analysis, *, command: str = "") -> str:
     )
 
 
-def write_analysis_page(path: Path, analysis: Analysis, *, command: str = "") -> None:
-    """Write the page to `path`, whole or not at all."""
-    storage.write_text(path, analysis_page(analysis, command=command))
+def judgment_page(judgment: Judgment, *, command: str = "") -> str:
+    """The page of what judges say, as HTML."""
+    title = f"{_listed(tuple(judgment.panels))} against {judgment.reference}, by judges"
+    template = environment().from_string(read(__package__, "judged.html"))
+    body = template.render(
+        title=title,
+        facts=f"{'. '.join(judgment.notes)}. {date.today():%d %B %Y}.",
+        command=command,
+        tables=_tables(judgment_tables(judgment), list(judgment.panels)),
+        note=JUDGED_NOTE,
+        version=__version__,
+    )
+    return document(f"{title}: infalign analyze", Markup(body), style=read(__package__, "page.css"))
 
 
 def verdict_sentence(c: Curve) -> str:
@@ -105,10 +117,10 @@ def _plots(analysis: Analysis, curves: list[dict[str, Any]]) -> list[dict[str, A
     return list(plots.values())
 
 
-def _tables(analysis: Analysis) -> list[dict[str, Any]]:
-    policies = [visible(name) for name in analysis.policies]
+def _tables(tables: list[Table], names: Sequence[str]) -> list[dict[str, Any]]:
+    policies = [visible(name) for name in names]
     shown = []
-    for own in analysis_tables(analysis):
+    for own in tables:
         columns = [
             Column(name, words=i < own.words, mark=name == MARKED)
             for i, name in enumerate(own.head)

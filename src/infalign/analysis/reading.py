@@ -21,7 +21,7 @@ from .columns import ROLES, Columns, columns_of
 from .rows import Row, rows_of
 from .samples import Samples
 
-__all__ = ["DROPS", "read_samples"]
+__all__ = ["DROPS", "prompt_id", "read_samples", "selected_rows"]
 
 DROPS = {
     "unmatched": "prompts that some policy lacks",
@@ -70,7 +70,7 @@ def read_samples(
         )
     for kind in drop:
         _check.one_of("drop", kind, tuple(DROPS))
-    rows = _selected(list(rows_of(source)), where or {}, source)
+    rows = selected_rows(list(rows_of(source)), where or {}, source)
     own = columns_of(rows, roles)
     reader = _Reader(own, drop, roles)
     for row in rows:
@@ -91,7 +91,7 @@ class _Reader:
     def read(self, row: Row) -> None:
         """Take the samples of a row."""
         columns = self.columns
-        prompt = _id(row, columns.prompt)
+        prompt = prompt_id(row, columns.prompt)
         own = self.prompts.setdefault(prompt, _Prompt())
         if columns.counts:
             if own.scores:
@@ -247,7 +247,7 @@ class _Reader:
         return why
 
 
-def _selected(rows: Sequence[Row], where: Mapping[str, str], source: str) -> list[Row]:
+def selected_rows(rows: Sequence[Row], where: Mapping[str, str], source: str) -> list[Row]:
     """The rows with the wanted values."""
     selected = list(rows)
     for column, value in where.items():
@@ -263,7 +263,7 @@ def _selected(rows: Sequence[Row], where: Mapping[str, str], source: str) -> lis
     return selected
 
 
-def _id(row: Row, column: str) -> str:
+def prompt_id(row: Row, column: str) -> str:
     """The id of a row's prompt; a text or messages are their own id."""
     value = row.values.get(column)
     if value is None or value == "":

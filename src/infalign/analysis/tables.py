@@ -3,8 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from infalign.evaluation.uncertainty import Estimate
-from infalign.reports.tables import Table, points, with_interval
+from infalign.reports.tables import Table, at_equal_length, overlap, points, with_interval
 
 from .analysis import Analysis
 from .curve import Curve
@@ -24,6 +23,8 @@ def analysis_tables(analysis: Analysis) -> list[Table]:
     tables = [_flips(analysis)] if any(len(c.sizes) > 1 for c in analysis.curves) else []
     for name in measured:
         tables.append(_by_size([c for c in analysis.curves if c.measure.name == name]))
+    if analysis.at_equal_length:
+        tables.append(_equal_lengths(analysis))
     tables += [_ranking(at, ranking) for at, ranking in analysis.rankings.items()]
     return [table.visible() for table in tables]
 
@@ -46,7 +47,7 @@ def _by_size(curves: list[Curve]) -> Table:
     head: tuple[str, ...]
     for n in _shown(first.sizes):
         for c in curves:
-            alone, joint = (_plain(e) for e in c.at(n))
+            alone, joint = (e.figures() for e in c.at(n))
             if c.levels is None:
                 cells = (with_interval(alone, 100, 1), _range(joint, 100))
             else:
@@ -64,11 +65,28 @@ def _by_size(curves: list[Curve]) -> Table:
     return Table(title, head, _once(tuple(rows)), words=2)
 
 
+def _equal_lengths(analysis: Analysis) -> Table:
+    controls = analysis.at_equal_length.items()
+    rows = tuple(
+        (
+            at,
+            policy,
+            at_equal_length(own.figures()),
+            overlap(own.figures()),
+            f"{100 * own.longer:.0f}",
+        )
+        for (policy, at), own in controls
+    )
+    notes = tuple(f"† {policy}, {at}: {c.warning}" for (policy, at), c in controls if c.warning)
+    head = ("measure", "policy", "at equal length, %", "overlap, %", "longer, %")
+    return Table(f"Win rate over {analysis.reference} at equal length", head, rows, 2, notes)
+
+
 def _ranking(at: str, ranking: Ranking) -> Table:
     rows = tuple(
         (
             row.policy,
-            with_interval(_plain(row.value), 100, 1),
+            with_interval(row.value.figures(), 100, 1),
             str(row.best) if row.best == row.worst else f"{row.best}–{row.worst}",
             " ".join(row.tied),
         )
@@ -92,12 +110,6 @@ def _once(rows: tuple[tuple[str, ...], ...]) -> tuple[tuple[str, ...], ...]:
         ("" if row[0] == before else row[0], *row[1:])
         for row, before in zip(rows, above, strict=False)
     )
-
-
-def _plain(estimate: Estimate) -> dict[str, float | None]:
-    """An estimate for tables and JSON; ends that are unknown are None."""
-    ends = {name: getattr(estimate, name) for name in ("value", "stderr", "low", "high")}
-    return {name: value if value == value else None for name, value in ends.items()}
 
 
 def _range(estimate: Mapping[str, Any], scale: float, sign: str = "") -> str:
@@ -128,6 +140,10 @@ def as_json(analysis: Analysis) -> dict[str, Any]:
         "prompts": len(analysis.matched.prompts),
         "level": analysis.level,
         "curves": [_curve(c) for c in analysis.curves],
+        "length_controlled": [
+            {"policy": policy, "measure": at, **own.figures()}
+            for (policy, at), own in analysis.at_equal_length.items()
+        ],
         "rankings": {at: _ranks(ranking) for at, ranking in analysis.rankings.items()},
     }
 
@@ -135,12 +151,12 @@ def as_json(analysis: Analysis) -> dict[str, Any]:
 def _curve(c: Curve) -> dict[str, Any]:
     rows = []
     for place, n in enumerate(c.sizes):
-        row: dict[str, Any] = {"n": n, **_plain(c.contrast.pointwise[place])}
-        joint = _plain(c.contrast.joint[place])
+        row: dict[str, Any] = {"n": n, **c.contrast.pointwise[place].figures()}
+        joint = c.contrast.joint[place].figures()
         row |= {"joint_low": joint["low"], "joint_high": joint["high"]}
         row["verdict"] = c.verdicts[place]
         if c.levels is not None:
-            row["policy"], row["reference"] = (_plain(level) for level in c.levels[place])
+            row["policy"], row["reference"] = (level.figures() for level in c.levels[place])
         rows.append(row)
     flip = c.first_loss
     return {
@@ -158,7 +174,7 @@ def _ranks(ranking: Ranking) -> dict[str, Any]:
         "policies": [
             {
                 "policy": row.policy,
-                **_plain(row.value),
+                **row.value.figures(),
                 "best_rank": row.best,
                 "worst_rank": row.worst,
                 "tied": list(row.tied),
@@ -169,7 +185,7 @@ def _ranks(ranking: Ranking) -> dict[str, Any]:
             {
                 "ahead": pair.ahead,
                 "behind": pair.behind,
-                **_plain(pair.difference),
+                **pair.difference.figures(),
                 "p": pair.p,
                 "p_max_t": pair.p_max_t,
                 "p_holm": pair.p_holm,

@@ -1,42 +1,38 @@
 """`infalign analyze`: a verdict on samples that exist already."""
 
-import shlex
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from infalign import _check, storage
-from infalign.analysis import (
-    Analysis,
-    Gate,
-    Outcome,
-    analyze,
-    gate,
-    read_measure,
-    read_samples,
-)
-from infalign.analysis.page import write_analysis_page
+from infalign import _check
+from infalign.analysis import Analysis, Gate, analyze, gate, read_measure, read_samples
+from infalign.analysis.equal_length import MOST_PAIRS
+from infalign.analysis.page import analysis_page
 from infalign.analysis.reading import DROPS
 from infalign.analysis.tables import NOTE, analysis_tables, as_json
-from infalign.errors import ArgumentError
 
+from .analysis_output import Output
+from .analyze_verdicts import OWN, VERDICTS, Limits, analyze_verdicts
 from .show import Form
-from .terminal import console, json_text, print_json
-from .usage import named_values, read
+from .terminal import console
+from .usage import named_values, read, refuse
 
 HELP = (
     "Compare policies by samples that exist: files of rewards, logs of evaluations, counts.\n\n"
     "No model is loaded. Files are JSON Lines, JSON, CSV, TSV, Parquet, or logs of inspect_ai, "
     "lm-evaluation-harness, HELM, TRL, verl, OpenRLHF and alpaca_eval.\n\n"
     "Exit codes as a gate: 0 not worse, 3 shown worse, 4 the data cannot tell.\n\n"
-    "Example: infalign analyze --reference base.jsonl --policy rl=rl.jsonl"
+    "Example: infalign analyze --reference base.jsonl --policy rl=rl.jsonl\n\n"
+    "Example: infalign analyze --verdicts judged.jsonl --reference base"
 )
 
-REFERENCE = "Samples of the reference: FILE or NAME=FILE; also a folder, a pattern, or - (stdin)."
-POLICY = "Samples of a policy: FILE or NAME=FILE. Repeatable."
+REFERENCE = (
+    "Samples of the reference: FILE or NAME=FILE; also a folder, a pattern, or - (stdin). With "
+    "--verdicts: its name."
+)
+POLICY = "Samples of a policy: FILE or NAME=FILE. Repeatable. With --verdicts: names, of all."
 PROCEDURE = (
     "What to compare under: best-of-n, worst-of-n, pass@n, pass^n, majority-of-n, or one n of "
     "them: best-of-n:8, pass@8. Repeatable. Default: all that the samples allow."
@@ -51,8 +47,11 @@ OUT = "Folder for analysis.json, tables and the report page."
 
 
 def analyze_samples(
-    reference: Annotated[str, typer.Option(help=REFERENCE)],
-    policy: Annotated[list[str], typer.Option(help=POLICY)],
+    context: typer.Context,
+    reference: Annotated[str | None, typer.Option(help=REFERENCE)] = None,
+    policy: Annotated[list[str] | None, typer.Option(help=POLICY)] = None,
+    verdicts: Annotated[list[str] | None, typer.Option(help=VERDICTS)] = None,
+    own: Annotated[list[str] | None, typer.Option(help=OWN)] = None,
     procedure: Annotated[list[str] | None, typer.Option(help=PROCEDURE)] = None,
     column: Annotated[list[str] | None, typer.Option(help=COLUMN)] = None,
     where: Annotated[list[str] | None, typer.Option(help=WHERE)] = None,
@@ -72,14 +71,26 @@ def analyze_samples(
             )
     for text in procedure or ():
         read("procedure", read_measure, text)
-    gated = _gated(procedure, fail_if_worse_than, fail_under)
-    if margin is not None and not gated:
+    gated = [] if verdicts else _gated(procedure, fail_if_worse_than, fail_under)
+    if margin is not None and fail_if_worse_than is None and fail_under is None:
         raise typer.BadParameter(
             "belongs to a gate: give --fail-if-worse-than or --fail-under.", param_hint="--margin"
         )
     if margin is not None and margin < 0:
         raise typer.BadParameter(f"must be at least 0; got {margin:g}.", param_hint="--margin")
     margin = 1.0 if margin is None else margin
+    if verdicts:
+        refuse(context, "is not used with --verdicts.", "procedure")
+        limits = Limits(fail_if_worse_than, fail_under, margin)
+        analyze_verdicts(
+            verdicts, reference, policy, own, named, rows, drop or (), limits, form, out
+        )
+        return
+    refuse(context, "is used with --verdicts only.", "own")
+    for flag, value in (("--reference", reference), ("--policy", policy)):
+        if not value:
+            raise typer.BadParameter("must name a file, or give --verdicts.", param_hint=flag)
+    assert reference is not None and policy is not None
     sides = _named([reference, *policy])
     _different([name for name, _ in sides])
     if fail_if_worse_than is not None and fail_if_worse_than not in dict(sides):
@@ -94,13 +105,21 @@ def analyze_samples(
     )
     analysis = analyze(base, others, measured=procedure, drop="unmatched" in (drop or ()))
     gates = _gates(analysis, gated, fail_if_worse_than, fail_under, margin)
-    _print(analysis, gates, form)
+    screen = console(stderr=True)
+    for samples in analysis.matched.policies:
+        for note in samples.notes:
+            screen.print(f"{samples.name}: {note}", markup=False, highlight=False)
+    for name, prompts in analysis.matched.without.items():
+        screen.print(f"{name}: {len(prompts):,} prompts that others lack, left out", markup=False)
+    if analysis.too_many_pairs:
+        screen.print(
+            f"lengths are left out: more than {MOST_PAIRS:,} pairs of samples", markup=False
+        )
+    output = Output(analysis_tables(analysis), as_json(analysis), NOTE, gates)
+    output.print(form)
     if out is not None:
-        _write(analysis, out)
-    outcomes = [own.outcome for own in gates.values()]
-    code = next((o for o in (Outcome.WORSE, Outcome.CANNOT_TELL) if o in outcomes), 0)
-    if code:
-        raise typer.Exit(int(code))
+        output.write(out, lambda command: analysis_page(analysis, command=command))
+    output.end()
 
 
 def _named(texts: Sequence[str]) -> list[tuple[str, str]]:
@@ -169,74 +188,3 @@ def _gates(
                 words = f"{name} under {under:g} %, {text}"
                 gates[words] = gate(analysis.own(name, text), under / 100, margin=margin / 100)
     return gates
-
-
-def _print(analysis: Analysis, gates: dict[str, Gate], form: Form) -> None:
-    screen = console(stderr=True)
-    for samples in analysis.matched.policies:
-        for note in samples.notes:
-            screen.print(f"{samples.name}: {note}", markup=False, highlight=False)
-    for name, prompts in analysis.matched.without.items():
-        screen.print(f"{name}: {len(prompts):,} prompts that others lack, left out", markup=False)
-    if form is Form.json:
-        print_json(as_json(analysis) | {"gates": {words: _gate(g) for words, g in gates.items()}})
-    elif form is Form.table:
-        from infalign.reports.tables import in_terminal
-
-        out = console()
-        for table in analysis_tables(analysis):
-            for part in in_terminal(table):
-                out.print(part)
-        out.print(NOTE)
-    else:
-        print(_text(analysis, form), end="")
-    for words, own in gates.items():
-        screen.print(_sentence(words, own), markup=False, highlight=False, soft_wrap=True)
-
-
-def _text(analysis: Analysis, form: Form) -> str:
-    from infalign.reports.tables import in_latex, in_markdown
-
-    one, note = (in_markdown, NOTE) if form is Form.markdown else (in_latex, f"% {NOTE}")
-    return "\n\n".join([*map(one, analysis_tables(analysis)), note]) + "\n"
-
-
-def _gate(own: Gate) -> dict:
-    return {
-        "outcome": own.outcome.name.lower(),
-        "value": own.estimate.value,
-        "low": own.estimate.low,
-        "high": own.estimate.high,
-        "limit": own.limit,
-        "margin": own.margin,
-        "prompts_needed": own.prompts_needed,
-    }
-
-
-def _sentence(words: str, own: Gate) -> str:
-    """What a gate says, with the remedy where the data cannot tell."""
-    said = {
-        Outcome.NOT_WORSE: "not worse",
-        Outcome.WORSE: "shown worse",
-        Outcome.CANNOT_TELL: "the data cannot tell",
-    }[own.outcome]
-    value, low, high = (100 * x for x in (own.estimate.value, own.estimate.low, own.estimate.high))
-    interval = f"{value:.1f} [{low:.1f}, {high:.1f}]"
-    line = f"{words}: {said}, with a margin of {100 * own.margin:g} % ({interval})"
-    if own.outcome is Outcome.CANNOT_TELL:
-        needed = own.prompts_needed
-        line += f"; about {needed:,} prompts would" if needed else "; more prompts alone would not"
-    return line
-
-
-def _write(analysis: Analysis, out: Path) -> None:
-    """Write everything into a folder; each file is complete or absent."""
-    if out.exists() and not out.is_dir():
-        raise ArgumentError("out", f"must be a folder; {out} is a file.")
-    out.mkdir(parents=True, exist_ok=True)
-    storage.write_text(out / "analysis.json", json_text(as_json(analysis)) + "\n")
-    storage.write_text(out / "tables.md", _text(analysis, Form.markdown))
-    storage.write_text(out / "tables.tex", _text(analysis, Form.latex))
-    command = shlex.join(["infalign", *sys.argv[1:]])
-    write_analysis_page(out / "report.html", analysis, command=command)
-    print(f"Report: {(out / 'report.html').resolve()}", file=sys.stderr)

@@ -97,8 +97,7 @@ def _judge(measured: Measured, name: str) -> dict | None:
 
 def as_json(estimate: Estimate) -> dict:
     """An estimate as JSON; numbers that are not finite become null."""
-    figures = {k: getattr(estimate, k) for k in ("value", "stderr", "low", "high")}
-    return {k: v if np.isfinite(v) else None for k, v in figures.items()}
+    return estimate.figures()
 
 
 def _by_procedure(measured: Measured, name: str, reward: str) -> dict:
@@ -125,19 +124,7 @@ def _length_controlled(measured: Measured, name: str) -> dict:
     controlled = {}
     for spec, (p, a) in measured.comparison.pairs.items():
         control = measured.length_controlled(name, p, a)
-        controlled[spec] = (
-            None
-            if control is None
-            else as_json(control.controlled)
-            | {
-                "longer": control.longer,
-                "shorter": control.shorter,
-                "overlap": control.overlap,
-                "identified": control.identified,
-                "bounds": [control.bounds.low, control.bounds.high],
-                "warning": control.warning,
-            }
-        )
+        controlled[spec] = None if control is None else control.figures()
     return controlled
 
 

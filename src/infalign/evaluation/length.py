@@ -5,7 +5,9 @@ length-controlled win rate regresses the outcome on the difference in length and
 equal length (Dubois et al., Length-Controlled AlpacaEval, arXiv:2404.04475).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from scipy.special import expit
@@ -164,6 +166,18 @@ class LengthControl(Shown):
             "The selected pairs do not identify the win rate at equal length, but bounds: " + why
         ) + "."
 
+    def figures(self) -> dict[str, Any]:
+        """The win rate at equal length and what to read beside it, as plain values."""
+        return {
+            **self.controlled.figures(),
+            "longer": self.longer,
+            "shorter": self.shorter,
+            "overlap": self.overlap,
+            "identified": self.identified,
+            "bounds": [self.bounds.low, self.bounds.high],
+            "warning": self.warning,
+        }
+
     def __str__(self) -> str:
         return (
             f"{self.controlled} at equal length (overlap {100 * self.overlap:.3g} %), "
@@ -240,11 +254,13 @@ def length_control(policy: Candidates, reference: Candidates) -> LengthControl:
     return _control(_Pairs(d, weight, won, prompt, len(cells)))
 
 
-def pair_control(outcomes, differences) -> LengthControl:
-    """`length_controlled` for one judged pair per prompt, such as the annotations of AlpacaEval.
+def pair_control(outcomes, differences, *, prompts: Sequence | None = None) -> LengthControl:
+    """`length_controlled` for judged pairs, such as the annotations of AlpacaEval.
 
-    - `outcomes`: chance or share of wins of the policy, 0 to 1, shape (prompts,).
+    - `outcomes`: chance or share of wins of the policy, 0 to 1, shape (pairs,).
     - `differences`: length of the policy's response minus that of the other one, in any unit.
+    - `prompts`: id of each pair's prompt; every prompt has the same weight, and is the unit of the
+      intervals. Default: one pair per prompt.
 
     >>> rng = np.random.default_rng(0)
     >>> longer = rng.normal(size=400)
@@ -257,14 +273,22 @@ def pair_control(outcomes, differences) -> LengthControl:
     if won.ndim != 1 or d.shape != won.shape or not won.size:
         raise ArgumentError(
             "differences",
-            "must have one number per outcome, shape (prompts,); got shape "
+            "must have one number per outcome, shape (pairs,); got shape "
             f"{d.shape} for outcomes of shape {won.shape}.",
         )
     if not np.isfinite(d).all():
         raise ArgumentError("differences", "must be finite.")
     if not ((won >= 0) & (won <= 1)).all():
         raise ArgumentError("outcomes", "must lie between 0 and 1.")
-    return _control(_Pairs(d, np.ones_like(won), won, np.arange(won.size), won.size))
+    own = list(range(won.size)) if prompts is None else list(_check.entries("prompts", prompts))
+    if len(own) != won.size:
+        raise ArgumentError(
+            "prompts", f"must have one id per outcome; got {len(own)} for {won.size} outcomes."
+        )
+    places: dict = {}
+    prompt = np.array([places.setdefault(name, len(places)) for name in own])
+    weight = 1 / np.bincount(prompt)[prompt]
+    return _control(_Pairs(d, weight, weight * won, prompt, len(places)))
 
 
 @dataclass(frozen=True, eq=False)

@@ -59,6 +59,11 @@ class Estimate(Shown, Pictured):
     per_prompt: np.ndarray = field(repr=False)
     """The estimate of each prompt, shape (prompts,)."""
 
+    def figures(self) -> dict[str, float | None]:
+        """The four numbers as plain values; those that are not finite are None."""
+        ends = {name: getattr(self, name) for name in ("value", "stderr", "low", "high")}
+        return {name: float(end) if np.isfinite(end) else None for name, end in ends.items()}
+
     def _facts(self):
         return {
             "value": self.value,

@@ -177,7 +177,8 @@ def overlap(estimate: Mapping | None) -> str:
     """Share of pairs on the less frequent side of equal length, or at it, in percent."""
     if estimate is None or "longer" not in estimate:
         return ""
-    return f"{100 * (1 - max(estimate['longer'], estimate['shorter'])):.0f}"
+    share = 100 * (1 - max(estimate["longer"], estimate["shorter"]))
+    return f"{share:.1f}" if 0 < share < 1 else f"{share:.0f}"
 
 
 def unidentified(results: Mapping) -> tuple[str, ...]:

@@ -1,0 +1,54 @@
+"""How much of a win rate is explained by the length of the responses, from the same samples."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from infalign.evaluation.length import LengthControl, length_controlled
+
+from .measures import Measure
+from .samples import Samples
+
+__all__ = ["MOST_PAIRS", "equal_lengths"]
+
+MOST_PAIRS = 3_000_000
+"""Largest number of pairs of samples that the length control looks at."""
+
+
+def equal_lengths(
+    policy: Samples,
+    reference: Samples,
+    measures: Sequence[Measure],
+    *,
+    sizes: Sequence[int] | None = None,
+) -> Mapping[str, LengthControl]:
+    """Measure at one n → length control of the win rate, for every measure that is a win rate.
+
+    n is 1, and the largest of a measure or of all samples. Nothing without the lengths of both
+    sides, and for more than `MOST_PAIRS` pairs of samples, which would take minutes.
+
+    - `policy`, `reference`: on the same prompts in the same order, as `match` returns them.
+    - `sizes`: values of n, as for `analyze`.
+    """
+    counts = policy.samples * reference.samples
+    if policy.lengths is None or reference.lengths is None or counts.sum() > MOST_PAIRS:
+        return {}
+    ours, theirs = (
+        (scores, np.where(np.isnan(scores), np.nan, lengths))
+        for scores, lengths in (
+            (policy.scores, policy.lengths),
+            (reference.scores, reference.lengths),
+        )
+    )
+    most = int(min(policy.samples.min(), reference.samples.min()))
+    controls = {}
+    for measure in measures:
+        if measure.procedure is None:
+            continue
+        ns = sorted(measure.sizes or sizes or (1, most))
+        for n in (ns[0], ns[-1]):
+            # One draw is the same under every procedure.
+            at = f"{measure.name} at n = {n}" if n > 1 else "one sample"
+            if at not in controls:
+                controls[at] = length_controlled(*ours, *theirs, measure.procedure(n))
+    return controls

@@ -1,0 +1,147 @@
+"""Policies against a reference by the verdicts of judges, as values."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from infalign import _check
+from infalign._look import Framed, Shown
+from infalign.errors import ArgumentError, DataError
+from infalign.evaluation.panel import Panel, panel
+
+from .verdicts import Verdicts
+
+__all__ = ["Judgment", "judge"]
+
+
+@dataclass(frozen=True, eq=False)
+class Judgment(Shown, Framed):
+    """What judges say of policies against a reference."""
+
+    reference: str
+    panels: Mapping[str, Panel] = field(repr=False)
+    """Policy → its win rate and the reliability of its judges."""
+
+    unused: int
+    """Verdicts between two other policies, which say nothing of the reference."""
+
+    notes: tuple[str, ...] = ()
+
+    def _facts(self):
+        rates = {name: str(own.win_rate) for name, own in self.panels.items()}
+        return {"reference": self.reference, **rates, "unused": self.unused}
+
+    def _columns(self):
+        rows = [(name, p, r) for name, p in self.panels.items() for r in p.judges]
+        return {
+            "policy": [name for name, _, _ in rows],
+            "judge": [r.judge for _, _, r in rows],
+            **{
+                f"{key}{suffix}": [
+                    None if (e := getattr(r, key)) is None else getattr(e, end) for _, _, r in rows
+                ]
+                for key in ("win_rate", "position_bias", "consistency", "self_preference")
+                for suffix, end in (("", "value"), ("_low", "low"), ("_high", "high"))
+            },
+            "verdicts": [r.verdicts for _, _, r in rows],
+            "invalid": [r.invalid for _, _, r in rows],
+        }
+
+
+def judge(
+    verdicts: Verdicts,
+    *,
+    reference: str | None = None,
+    policies: Sequence[str] | None = None,
+    own: Mapping[str, Collection[str]] | None = None,
+    drop: bool = False,
+) -> Judgment:
+    """Win rate of each policy over the reference, by all judges together and by each.
+
+    - `verdicts`: what `read_verdicts` returns.
+    - `reference`: Default: the one that the source names, or the only policy of every verdict.
+    - `policies`: Default: all others.
+    - `own`: judge → the policies of its own family. Default: those with its name.
+    - `drop`: leave out invalid answers, and count them, instead of an error.
+
+    Raises ArgumentError for names that do not occur, and DataError for invalid answers.
+
+    >>> import math
+    >>> some = Verdicts(("p", "q"), ("", ""), ("a", "b"), ("b", "a"), ("j", "j"),
+    ...     np.array([1.0, 0.5]), np.array([True, True]), np.array([math.nan] * 2))
+    >>> judge(some, reference="b").panels["a"].win_rate.value
+    0.75
+    """
+    _check.instance("verdicts", verdicts, Verdicts, "`Verdicts`, as `read_verdicts` returns")
+    base = _reference(verdicts, reference)
+    named = [p for p in verdicts.policies if p != base]
+    for name in policies or ():
+        _check.one_of("policies", name, named)
+    families = _families(verdicts, own or {})
+    invalid = np.isnan(verdicts.outcomes)
+    if invalid.any() and not drop:
+        worst = int(np.argmax(invalid))
+        raise DataError(
+            f"{invalid.sum():,} of {invalid.size:,} answers of the judges are invalid, first that "
+            f"of {_check.short(verdicts.judges[worst])} on prompt "
+            f"{_check.short(verdicts.prompts[worst])}. Judge them again, or leave them out and "
+            "count them: --drop missing (`drop=True`)."
+        )
+    first, second = np.array(verdicts.first, object), np.array(verdicts.second, object)
+    with_base = (first == base) | (second == base)
+    panels = {}
+    compared = [name for name in named if (with_base & ((first == name) | (second == name))).any()]
+    for name in policies or compared:
+        at = np.flatnonzero(with_base & ((first == name) | (second == name)))
+        if not at.size:
+            raise DataError(
+                f"No verdict compares {_check.short(name)} with the reference "
+                f"{_check.short(base)}. Name another reference, or the policies: --policy NAME."
+            )
+        panels[name] = _panel(verdicts, at, name, base, families)
+    return Judgment(base, panels, int((~with_base).sum()), verdicts.notes)
+
+
+def _panel(
+    verdicts: Verdicts, at: np.ndarray, name: str, base: str, families: Mapping[str, set[str]]
+) -> Panel:
+    ours = np.array([verdicts.first[i] == name for i in at])
+    ordered = verdicts.ordered[at]
+    d = np.where(ours, 1, -1) * verdicts.differences[at]
+    return panel(
+        np.where(ours, verdicts.outcomes[at], 1 - verdicts.outcomes[at]),
+        prompts=[verdicts.prompts[i] for i in at],
+        pairs=[verdicts.pairs[i] for i in at],
+        judges=[verdicts.judges[i] for i in at],
+        orders=np.where(ordered, np.where(ours, 0, 1), 2).tolist(),
+        differences=d if np.isfinite(d).all() else None,
+        own=[j for j, own in families.items() if name in own],
+        own_reference=[j for j, own in families.items() if base in own],
+    )
+
+
+def _reference(verdicts: Verdicts, reference: str | None) -> str:
+    everyone = verdicts.policies
+    if reference is not None:
+        return _check.one_of("reference", reference, everyone)
+    if verdicts.reference is not None:
+        return verdicts.reference
+    sides = list(zip(verdicts.first, verdicts.second, strict=True))
+    always = [p for p in everyone if all(p in both for both in sides)]
+    if len(always) == 1:
+        return always[0]
+    shown = ", ".join(map(_check.short, everyone[:8]))
+    raise ArgumentError(
+        "reference", f"must be given, since the verdicts do not say it: one of {shown}."
+    )
+
+
+def _families(verdicts: Verdicts, own: Mapping[str, Collection[str]]) -> dict[str, set[str]]:
+    """Judge → the policies of its family: those named, and those with its own name."""
+    judges, policies = dict.fromkeys(verdicts.judges), verdicts.policies
+    families = {j: {p for p in policies if p.lower() == j.lower()} for j in judges}
+    for name, members in own.items():
+        _check.one_of("own", name, tuple(judges))
+        families[name] |= {_check.one_of("own", member, policies) for member in members}
+    return families
