@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from scipy.optimize import minimize
-from scipy.special import log_softmax, logsumexp
+from scipy.special import log_softmax, logit, logsumexp
 
 from infalign import BestOfN, OrderStatistic, Sampling, SolveError, WorstOfN
 from infalign.core import (
@@ -90,7 +90,29 @@ def test_the_mean_kl_over_prompts_is_the_one_asked_for():
 def test_what_cannot_be_expressed_is_refused():
     with pytest.raises(SolveError, match=r"4 samples per prompt reach at most 1\.39 nats"):
         coupled_tilt(RNG(4).normal(size=(3, 4)), SelectedReward(BestOfN(2)), 2.0)
+    ties = [[0, 0, 0, 1], [0, 0, 1, 1], [1, 1, 1, 1]]  # (log 4 + log 2 + 0) / 3
+    with pytest.raises(SolveError, match=r"with these ties reach at most 0\.693 nats"):
+        first_tilt(ties, SelectedReward(BestOfN(2)), 0.7)
+    with pytest.raises(SolveError, match="advantages are 0 to double precision"):
+        coupled_tilt([[0, 1] + 8 * [1]], SelectedReward(BestOfN(400)), 0.01)
     with pytest.raises(SolveError, match="did not converge in 2000 rounds"):
         coupled_tilt(3 * RNG(5).normal(size=(30, 32)), ExponentialUtility(-3.0), 1.0)
     with pytest.raises(ValueError, match="`rewards` must hold finite"):
         first_tilt([[1.0, np.inf]], SelectedReward(BestOfN(2)), 0.1)
+
+
+@pytest.mark.parametrize(
+    ("draws", "passing", "kl"), [(2, 0.9, 0.01), (8, 0.05, 1.5), (32, 0.9, 0.01), (64, 0.3, 0.3)]
+)
+def test_the_optimum_on_pass_or_fail_is_the_root_of_its_equation(draws, passing, kl):
+    rewards = (RNG(6).random((20, 64)) < passing).astype(float)
+    beta, logs = coupled_tilt(rewards, SelectedReward(BestOfN(draws)), kl)
+    start = rewards.mean(1)
+    rate = np.mean(np.exp(logs) * rewards, axis=1)
+    mixed = (start > 0) & (start < 1)
+    start, rate = start[mixed], rate[mixed]
+    # logit q - logit p = n (1 - q)^(n - 1) / beta
+    gain = draws * (1 - rate) ** (draws - 1) / beta
+    assert logit(rate) - logit(start) == pytest.approx(gain, rel=1e-3)
+    spent = rate * np.log(rate / start) + (1 - rate) * np.log((1 - rate) / (1 - start))
+    assert spent.sum() / 20 == pytest.approx(kl, rel=1e-4)

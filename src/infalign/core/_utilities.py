@@ -25,7 +25,13 @@ ROUNDS = 2000
 """Maximum number of rounds of the iteration."""
 
 REACH = 60.0
-"""How far from its guess log β is searched."""
+"""How far above its guess log β is searched."""
+
+SMALLEST = -700.0
+"""Smallest log β: below it, 1 / β overflows."""
+
+STEEPEST = 1e100
+"""Largest ψ / β. The tilts by all larger ones are the same."""
 
 
 class AbstractUtility(ABC):
@@ -96,8 +102,12 @@ def coupled_tilt(
         # Solved at a KL, not at a β: for a self-reinforcing utility, one β may have several
         # policies, or none nearby.
         advantage = utility.advantage(samples.rewards, logs)
-        log_beta = _log_beta(advantage, kl, log_beta)
-        move = log_softmax(advantage * np.exp(-log_beta), axis=1) - logs
+        try:
+            log_beta = _log_beta(advantage, kl, log_beta)
+        except NoRoot:  # prompts whose advantages have vanished, for now, spend nothing
+            if log_beta is None:
+                raise samples.unspent(kl) from None
+        move = _tilt(advantage, log_beta) - logs
         size = float(np.abs(move).max())
         if size < close:
             return float(np.exp(log_beta)), samples.log_ratios(logs)
@@ -122,8 +132,11 @@ def first_tilt(
     """
     samples = _Samples.of(rewards, kl)
     advantage = utility.advantage(samples.rewards, samples.uniform)
-    log_beta = _log_beta(advantage, kl, None)
-    logs = log_softmax(advantage * np.exp(-log_beta), axis=1)
+    try:
+        log_beta = _log_beta(advantage, kl, None)
+    except NoRoot:
+        raise samples.unspent(kl) from None
+    logs = _tilt(advantage, log_beta)
     return float(np.exp(log_beta)), samples.log_ratios(logs)
 
 
@@ -139,14 +152,25 @@ class _Samples:
     def of(cls, rewards: ArrayLike, kl: float) -> "_Samples":
         """Checks the rewards; there must be enough samples to express `kl` nats."""
         rewards = finite_rewards("rewards", rewards)
-        most = np.log(rewards.shape[1])
+        top = (rewards == rewards.max(axis=1, keepdims=True)).sum(1)
+        most = np.log(rewards.shape[1] / top).mean()
         if _check.positive("kl", kl) >= most:
+            ties = " with these ties" if (top > 1).any() else ""
             raise SolveError(
-                f"{rewards.shape[1]} samples per prompt reach at most {most:.3g} nats, not "
-                f"kl={kl:g}. Calibrate with more samples."
+                f"{rewards.shape[1]} samples per prompt{ties} reach at most {most:.3g} nats, "
+                f"with all mass on the highest rewards, not kl={kl:g}. Ask for a smaller `kl`, or "
+                "calibrate with more samples."
             )
         order = np.argsort(rewards, axis=1, kind="stable")
         return cls(np.take_along_axis(rewards, order, axis=1), order)
+
+    def unspent(self, kl: float) -> SolveError:
+        """The reason why no tilt by the advantages under the reference has that KL."""
+        return SolveError(
+            f"No beta spends kl={kl:g} nats on these samples: the utility's advantages are 0 to "
+            "double precision, or differ too much between prompts. Select out of fewer draws, ask "
+            "for a smaller `kl`, or leave out prompts that nearly always get the highest reward."
+        )
 
     @property
     def uniform(self) -> Float[np.ndarray, "prompts k"]:
@@ -160,21 +184,26 @@ class _Samples:
         return ratios
 
 
+def _tilt(advantage: np.ndarray, log_beta: float) -> np.ndarray:
+    """Log-probabilities of the tilt of equally likely samples by ψ / β."""
+    with np.errstate(over="ignore", under="ignore"):
+        exponents = advantage * np.exp(min(-log_beta, -SMALLEST))
+    return log_softmax(np.clip(exponents, -STEEPEST, STEEPEST), axis=1)
+
+
 def _log_beta(advantage: np.ndarray, kl: float, near: float | None) -> float:
-    """log β at which the tilt by fixed advantages has mean KL `kl`, from equally likely samples."""
+    """log β at which the tilt by fixed advantages has mean KL `kl`, from equally likely samples.
+    Raises NoRoot if none does."""
 
     def excess(log_beta: float) -> float:
-        logs = log_softmax(advantage * np.exp(-log_beta), axis=1)
+        logs = _tilt(advantage, log_beta)
         mean = np.mean(np.sum(np.exp(logs) * (logs + np.log(logs.shape[1])), axis=1))
         return float(np.log(max(mean, 1e-300) / kl))
 
     if near is None:  # a small tilt costs var(ψ) / (2 β²)
-        near = float(np.log(np.sqrt(np.mean(advantage.var(1)) / (2 * kl))))
-    low, high = near - REACH, near + REACH
-    try:
-        return falling_root(excess, near, step=0.01, growth=2, low=low, high=high, xtol=1e-10)
-    except NoRoot:
-        raise SolveError(
-            f"kl={kl:g} nats is out of reach of this utility on these samples. Ask for a smaller "
-            "`kl`, or calibrate with more samples."
-        ) from None
+        largest = np.ptp(advantage, axis=1).max()
+        if not largest > 0:
+            raise NoRoot(SMALLEST)
+        near = float(np.log(largest) + 0.5 * np.log(np.mean((advantage / largest).var(1)) / 2 / kl))
+    low, high = min(near, SMALLEST), near + REACH
+    return falling_root(excess, near, step=0.01, growth=2, low=low, high=high, xtol=1e-10)
