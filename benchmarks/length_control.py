@@ -20,7 +20,7 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 from scipy.special import expit, ndtri
 
-from infalign.evaluation.length import LengthControl, pair_control
+from infalign.evaluation.equal_length import LengthControl, pair_control
 from infalign.storage import write_text
 
 ROOT = Path(__file__).parents[1]
@@ -210,10 +210,11 @@ def _alpaca(rows: list[dict]) -> str:
 
 PAGE = """# Length control
 
-A policy can win because its responses are longer. `length_controlled` and `pair_control` (module
-`infalign.evaluation.length`) estimate the win rate between responses of equal length. This page
-says when that number exists, and how large its errors are. `python benchmarks/length_control.py`
-measures and writes it.
+A policy can win because its responses are longer. `length_controlled` (of samples, in
+`infalign.evaluation.length`) and `pair_control` (of judged pairs, in
+`infalign.evaluation.equal_length`) estimate the win rate between responses of equal length. This
+page says when that number exists, and how large its errors are. `make length-control` measures and
+writes it.
 
 ## What is identified
 

@@ -143,6 +143,37 @@ def test_one_file_for_each_judge_is_a_panel(tmp_path):
     assert panel.any_judge.high >= panel.win_rate.high
 
 
+def test_other_responses_are_another_pair_and_the_same_ones_another_vote(tmp_path):
+    def row(text, winner, sides=("new", "old")):
+        responses = {"new": text, "old": "zz"}
+        own = {f"response_{x}": responses[side] for x, side in zip("ab", sides, strict=True)}
+        return {"id": 1, "model_a": sides[0], "model_b": sides[1], "winner": winner} | own
+
+    rows = [row("x", "A"), row("x", "B"), row("x", "A", ("old", "new")), row("other", "A")]
+    result = judge(read(tmp_path, rows), reference="old")
+    panel = result.panels["new"]
+    # The pair with x: (½ + 0) / 2; the other one: 1.
+    assert panel.win_rate.value == pytest.approx((0.25 + 1) / 2) and panel.pairs == 2
+    assert "1 repeated votes" in result.notes[1] and panel.length.longer == 0.5
+    bare = {"id": 1, "model_b": "old", "winner": "A"}
+    result = judge(read(tmp_path, [*rows, {**bare, "model_a": "third"}]), reference="old")
+    assert "lengths are known for 4 of 5" in result.notes[2]
+    assert result.panels["third"].length is None
+
+
+def test_policies_that_were_judged_on_the_same_prompts_are_ranked(tmp_path):
+    rng = np.random.default_rng(0)
+    rows = [
+        {"id": i, "model_a": name, "model_b": "old", "verdict": float(rng.random() < chance)}
+        for i in rng.permutation(200).tolist()
+        for name, chance in (("good", 0.8), ("bad", 0.2))
+    ]
+    ranking = judge(read(tmp_path, rows)).ranking
+    assert [row.policy for row in ranking.policies] == ["good", "old", "bad"]
+    assert [(row.best, row.worst) for row in ranking.policies] == [(1, 1), (2, 2), (3, 3)]
+    assert judge(read(tmp_path, rows[:-1])).ranking is None
+
+
 def test_a_judge_with_the_name_of_a_policy_is_of_its_family(tmp_path):
     rows = [row | {"judge": j} for row in ARENA[:3] for j in ("old", "k")]
     panel = judge(read(tmp_path, rows), reference="old").panels["new"]

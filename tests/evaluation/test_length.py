@@ -12,13 +12,8 @@ from scipy.special import expit, ndtri
 
 from infalign import BestOfN, Sampling, SoftBestOfN, WorstOfN, win_rate
 from infalign.evaluation.chances import selection_chances
-from infalign.evaluation.length import (
-    PRIOR_SD,
-    QUANTILES,
-    length_controlled,
-    length_summary,
-    pair_control,
-)
+from infalign.evaluation.equal_length import PRIOR_SD, pair_control
+from infalign.evaluation.length import QUANTILES, length_controlled, length_summary
 from infalign.evaluation.uncertainty import Bounds
 
 NODES, WEIGHTS = np.polynomial.hermite_e.hermegauss(40)

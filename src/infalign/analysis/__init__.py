@@ -3,9 +3,9 @@ whether the data can tell."""
 
 from .analysis import Analysis, analyze
 from .curve import Curve, Flip, curve
-from .equal_length import equal_lengths
 from .gate import Gate, Outcome, gate
 from .judging import Judgment, judge
+from .lengths import equal_lengths
 from .measures import Measure, measures, read_measure
 from .ranking import Pair, Ranked, Ranking, rank
 from .reading import read_samples

@@ -9,12 +9,12 @@ import numpy as np
 from infalign import _check
 from infalign._look import Framed, Shown
 from infalign.errors import ArgumentError
-from infalign.evaluation.length import LengthControl
+from infalign.evaluation.equal_length import LengthControl
 from infalign.evaluation.uncertainty import Estimate, over_prompts
 
 from .curve import Curve, curve, sizes_up_to
-from .equal_length import equal_lengths
 from .gate import Gate, gate
+from .lengths import equal_lengths
 from .measures import Measure, measures, read_measure
 from .ranking import Ranking, rank
 from .samples import Matched, Samples, match

@@ -1,6 +1,6 @@
 """Policies against a reference by the verdicts of judges, as values."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -10,6 +10,7 @@ from infalign._look import Framed, Shown
 from infalign.errors import ArgumentError, DataError
 from infalign.evaluation.panel import Panel, panel
 
+from .ranking import Ranking, rank
 from .verdicts import Verdicts
 
 __all__ = ["Judgment", "judge"]
@@ -22,6 +23,10 @@ class Judgment(Shown, Framed):
     reference: str
     panels: Mapping[str, Panel] = field(repr=False)
     """Policy → its win rate and the reliability of its judges."""
+
+    ranking: Ranking | None = field(repr=False)
+    """All policies and the reference, which has ½; None for one policy, or for policies that were
+    not judged on the same prompts."""
 
     unused: int
     """Verdicts between two other policies, which say nothing of the reference."""
@@ -90,8 +95,10 @@ def judge(
         )
     first, second = np.array(verdicts.first, object), np.array(verdicts.second, object)
     with_base = (first == base) | (second == base)
-    panels = {}
+    panels: dict[str, Panel] = {}
     compared = [name for name in named if (with_base & ((first == name) | (second == name))).any()]
+    if not compared:
+        raise DataError(f"No verdict compares {_check.short(base)} with another policy.")
     for name in policies or compared:
         at = np.flatnonzero(with_base & ((first == name) | (second == name)))
         if not at.size:
@@ -100,7 +107,35 @@ def judge(
                 f"{_check.short(base)}. Name another reference, or the policies: --policy NAME."
             )
         panels[name] = _panel(verdicts, at, name, base, families)
-    return Judgment(base, panels, int((~with_base).sum()), verdicts.notes)
+    notes = (*verdicts.notes, *_notes(verdicts, with_base))
+    return Judgment(base, panels, _ranking(base, panels), int((~with_base).sum()), notes)
+
+
+def _ranking(base: str, panels: Mapping[str, Panel]) -> Ranking | None:
+    """The policies and the reference, if all have been judged on the same prompts."""
+    prompts = sorted(next(iter(panels.values())).prompts)
+    if len(panels) < 2 or any(sorted(p.prompts) != prompts for p in panels.values()):
+        return None
+    values = {
+        name: p.win_rate.per_prompt[np.argsort(np.array(p.prompts, object), kind="stable")]
+        for name, p in panels.items()
+    }
+    return rank(values | {base: np.full(len(prompts), 0.5)}, bounds=(0, 1))
+
+
+def _notes(verdicts: Verdicts, used: np.ndarray) -> Iterator[str]:
+    """What a reader should know of votes and lengths."""
+    columns = (verdicts.prompts, verdicts.pairs, verdicts.first, verdicts.second, verdicts.judges)
+    votes = list(zip(*columns, strict=True))
+    again = len(votes) - len(set(votes))
+    if again:
+        yield f"{again:,} repeated votes of a judge on one pair in one order, averaged"
+    known = np.isfinite(verdicts.differences[used])
+    if known.any() and not known.all():
+        yield (
+            f"lengths are known for {known.sum():,} of {known.size:,} verdicts; policies without "
+            "all of them have no win rate at equal length"
+        )
 
 
 def _panel(

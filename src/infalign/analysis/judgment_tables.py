@@ -7,6 +7,7 @@ from infalign.evaluation.uncertainty import Estimate
 from infalign.reports.tables import Table, at_equal_length, overlap, with_interval
 
 from .judging import Judgment
+from .tables import ranking_json, ranking_table
 
 __all__ = ["JUDGED_NOTE", "judgment_json", "judgment_tables"]
 
@@ -19,6 +20,8 @@ JUDGED_NOTE = (
 def judgment_tables(judgment: Judgment) -> list[Table]:
     """Win rates, the judges one by one, and their agreement."""
     tables = [_win_rates(judgment), _judges(judgment)]
+    if judgment.ranking is not None:
+        tables.append(ranking_table("by the judges", judgment.ranking))
     if any(own.kappas for own in judgment.panels.values()):
         tables.append(_agreement(judgment))
     return [table.visible() for table in tables]
@@ -125,6 +128,7 @@ def judgment_json(judgment: Judgment) -> dict[str, Any]:
         "reference": judgment.reference,
         "unused_verdicts": judgment.unused,
         "notes": list(judgment.notes),
+        "ranking": None if judgment.ranking is None else ranking_json(judgment.ranking),
         "policies": [
             {
                 "name": name,

@@ -9,7 +9,7 @@ from .analysis import Analysis
 from .curve import Curve
 from .ranking import Ranking
 
-__all__ = ["NOTE", "analysis_tables", "as_json"]
+__all__ = ["NOTE", "analysis_tables", "as_json", "ranking_json", "ranking_table"]
 
 NOTE = (
     "[ ]: 95 % intervals over prompts. The second one of each row holds at every n together, and "
@@ -25,7 +25,7 @@ def analysis_tables(analysis: Analysis) -> list[Table]:
         tables.append(_by_size([c for c in analysis.curves if c.measure.name == name]))
     if analysis.at_equal_length:
         tables.append(_equal_lengths(analysis))
-    tables += [_ranking(at, ranking) for at, ranking in analysis.rankings.items()]
+    tables += [ranking_table(at, ranking) for at, ranking in analysis.rankings.items()]
     return [table.visible() for table in tables]
 
 
@@ -82,7 +82,8 @@ def _equal_lengths(analysis: Analysis) -> Table:
     return Table(f"Win rate over {analysis.reference} at equal length", head, rows, 2, notes)
 
 
-def _ranking(at: str, ranking: Ranking) -> Table:
+def ranking_table(at: str, ranking: Ranking) -> Table:
+    """Policies from the highest to the lowest, and what of this order is shown."""
     rows = tuple(
         (
             row.policy,
@@ -144,7 +145,7 @@ def as_json(analysis: Analysis) -> dict[str, Any]:
             {"policy": policy, "measure": at, **own.figures()}
             for (policy, at), own in analysis.at_equal_length.items()
         ],
-        "rankings": {at: _ranks(ranking) for at, ranking in analysis.rankings.items()},
+        "rankings": {at: ranking_json(ranking) for at, ranking in analysis.rankings.items()},
     }
 
 
@@ -169,7 +170,8 @@ def _curve(c: Curve) -> dict[str, Any]:
     }
 
 
-def _ranks(ranking: Ranking) -> dict[str, Any]:
+def ranking_json(ranking: Ranking) -> dict[str, Any]:
+    """A ranking and all of its pairs, as plain values."""
     return {
         "policies": [
             {

@@ -8,7 +8,7 @@ import typer
 
 from infalign import _check
 from infalign.analysis import Analysis, Gate, analyze, gate, read_measure, read_samples
-from infalign.analysis.equal_length import MOST_PAIRS
+from infalign.analysis.lengths import MOST_PAIRS
 from infalign.analysis.page import analysis_page
 from infalign.analysis.reading import DROPS
 from infalign.analysis.tables import NOTE, analysis_tables, as_json

@@ -8,8 +8,9 @@ import numpy as np
 from infalign.core import RankProcedure, quantiles
 from infalign.decoding.selection import Decoder, MajorityVote, reads
 from infalign.evaluation.chances import selected_mean, selected_win_rate, selection_chances
+from infalign.evaluation.equal_length import LengthControl
 from infalign.evaluation.estimators import win_rate
-from infalign.evaluation.length import Candidates, LengthControl, length_control
+from infalign.evaluation.length import Candidates, length_control
 from infalign.evaluation.uncertainty import Estimate
 from infalign.evaluation.votes import vote_chances
 from infalign.manifest import Manifest

@@ -21,7 +21,7 @@ from infalign._look import Rows, Shown
 from infalign.errors import ArgumentError, DataError
 
 from .agreement import kappa, krippendorff
-from .length import LengthControl, pair_control
+from .equal_length import LengthControl, pair_control
 from .uncertainty import Estimate, over_prompts
 
 Side = Literal["policy", "reference"]
@@ -89,6 +89,9 @@ class Panel(Shown):
 
     length: LengthControl | None
     """Win rate at equal length; None without lengths."""
+
+    prompts: tuple[str, ...] = field(repr=False)
+    """Ids of the prompts with a verdict, in the order of `win_rate.per_prompt`."""
 
     pairs: int
     """Pairs of responses with a verdict."""
@@ -164,6 +167,7 @@ def panel(
         agreement=krippendorff(scores, votes.prompt_of) if several else None,
         kappas=kappas,
         length=None if differences is None else votes.length(scores, differences),
+        prompts=tuple(votes.prompts[at] for at in np.unique(votes.prompt_of[known])),
         pairs=int(known.sum()),
         both_orders=votes.both_orders(scores),
         excluded=int((~known).sum()),
@@ -209,7 +213,7 @@ class _Votes:
         )
         self.judge = np.array([panel.setdefault(j, len(panel)) for j in judges])
         self.prompt_of = np.array([prompt for prompt, _ in items])
-        self.judges = list(panel)
+        self.judges, self.prompts = list(panel), list(names)
         self.shape = len(items), len(panel), len(ORDERS)
 
     def by_order(self, won: np.ndarray) -> np.ndarray:

@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from infalign.evaluation.length import LengthControl, length_controlled
+from infalign.evaluation.equal_length import LengthControl
+from infalign.evaluation.length import length_controlled
 
 from .measures import Measure
 from .samples import Samples
