@@ -1,11 +1,15 @@
 """Gates pass, fail or say that the data cannot tell, and how many prompts would."""
 
+import unittest
+
 import numpy as np
 import pytest
 
 from infalign import Estimate, over_prompts
-from infalign.analysis import Outcome, gate
+from infalign.analysis import Outcome, assert_not_worse, gate
 from infalign.errors import ArgumentError
+
+pytest_plugins = "pytester"
 
 
 def between(low, high):
@@ -62,3 +66,50 @@ def test_no_number_of_prompts_tells_equal_policies_apart_without_a_margin():
 def test_margins_are_checked(margin):
     with pytest.raises(ArgumentError, match="margin"):
         gate(between(0, 1), margin=margin)
+
+
+@pytest.mark.parametrize(
+    ("interval", "choice", "end"),
+    [
+        ((0.01, 0.05), "fail", None),
+        ((-0.05, -0.02), "fail", AssertionError),
+        ((-0.05, -0.02), "skip", AssertionError),
+        ((-0.05, -0.02), "pass", AssertionError),
+        ((-0.05, 0.03), "fail", AssertionError),
+        ((-0.05, 0.03), "skip", unittest.SkipTest),
+        ((-0.05, 0.03), "pass", None),
+    ],
+)
+def test_a_gate_is_a_test(interval, choice, end):
+    verdict = gate(between(*interval), margin=0.01, question="rl against base, pass@8")
+    if end is None:
+        assert_not_worse(verdict, cannot_tell=choice)
+        return
+    with pytest.raises(end) as raised:
+        assert_not_worse(verdict, cannot_tell=choice)
+    assert str(raised.value) == verdict.sentence
+    assert verdict.sentence.startswith("rl against base, pass@8: ")
+    assert (" prompts would" in verdict.sentence) == (verdict.outcome is Outcome.CANNOT_TELL)
+
+
+def test_pytest_skips_what_the_data_cannot_tell(pytester):
+    pytester.makepyfile(
+        """
+        import numpy as np
+        from infalign import over_prompts
+        from infalign.analysis import assert_not_worse, gate
+
+        def at(mean):
+            return gate(over_prompts(np.random.default_rng(0).normal(mean, 0.1, 50)), margin=0.01)
+
+        def test_better():
+            assert_not_worse(at(0.2), cannot_tell="skip")
+
+        def test_close():
+            assert_not_worse(at(0.0), cannot_tell="skip")
+
+        def test_worse():
+            assert_not_worse(at(-0.2), cannot_tell="skip")
+        """
+    )
+    pytester.runpytest("-p", "no:cacheprovider").assert_outcomes(passed=1, skipped=1, failed=1)

@@ -3,7 +3,7 @@ whether the data can tell."""
 
 from .analysis import Analysis, analyze
 from .curve import Curve, Flip, curve
-from .gate import Gate, Outcome, gate
+from .gate import Gate, Outcome, assert_not_worse, gate
 from .judging import Judgment, judge
 from .lengths import equal_lengths
 from .measures import Measure, measures, read_measure
@@ -27,6 +27,7 @@ __all__ = [
     "Samples",
     "Verdicts",
     "analyze",
+    "assert_not_worse",
     "curve",
     "equal_lengths",
     "gate",

@@ -87,7 +87,8 @@ class Analysis(Shown, Framed):
         - `measure`: with its n, such as "best-of-n:8" or "pass@8".
         - `margin`: loss that is tolerated, as a fraction: 0.01 is one point.
         """
-        return gate(self.difference(policy, other, measure), margin=margin)
+        question = f"{policy} against {other}, {measure}"
+        return gate(self.difference(policy, other, measure), margin=margin, question=question)
 
     def _values(self, name: str, measure: Measure, n: int) -> np.ndarray:
         policies = {p.name: p for p in self.matched.policies}

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import Literal
+from unittest import SkipTest
 
 import numpy as np
 from scipy.special import ndtri
@@ -11,7 +13,7 @@ from infalign._look import Shown
 from infalign.errors import ArgumentError
 from infalign.evaluation.uncertainty import Estimate
 
-__all__ = ["Gate", "Outcome", "gate"]
+__all__ = ["Gate", "Outcome", "assert_not_worse", "gate"]
 
 POWER = 0.8
 """Chance of a verdict with the number of prompts that is recommended."""
@@ -37,11 +39,38 @@ class Gate(Shown):
     """If the data cannot tell: the number of prompts with which they would, with a chance of 80 %,
     were the estimate the truth. None if no number would, or if there is a verdict."""
 
+    question: str = ""
+    """What is asked, such as "rl against base, pass@8"."""
+
     def __bool__(self) -> bool:
         return self.outcome is Outcome.NOT_WORSE
 
+    @property
+    def sentence(self) -> str:
+        """The question, the answer with the interval in percent, and the remedy where the data
+        cannot tell."""
+        said = {
+            Outcome.NOT_WORSE: "not worse",
+            Outcome.WORSE: "shown worse",
+            Outcome.CANNOT_TELL: "the data cannot tell",
+        }[self.outcome]
+        own = self.estimate
+        value, low, high = (100 * x for x in (own.value, own.low, own.high))
+        line = (
+            f"{self.question}: {said}, with a margin of {100 * self.margin:g} % "
+            f"({value:.1f} [{low:.1f}, {high:.1f}])"
+        ).removeprefix(": ")
+        if self.outcome is Outcome.CANNOT_TELL:
+            needed = self.prompts_needed
+            line += (
+                f"; about {needed:,} prompts would" if needed else "; more prompts alone would not"
+            )
+        return line
 
-def gate(estimate: Estimate, limit: float = 0.0, *, margin: float = 0.0) -> Gate:
+
+def gate(
+    estimate: Estimate, limit: float = 0.0, *, margin: float = 0.0, question: str = ""
+) -> Gate:
     """Compare an estimate with a limit, such as a win rate with ½ or a difference with 0.
 
     - NOT_WORSE: the interval lies at or above `limit` − `margin`, so a loss beyond the margin is
@@ -49,6 +78,8 @@ def gate(estimate: Estimate, limit: float = 0.0, *, margin: float = 0.0) -> Gate
       policies cannot give it, whatever the number of prompts.
     - WORSE: the interval lies below `limit`, and a loss beyond the margin is not excluded.
     - CANNOT_TELL: neither.
+
+    `question` says in messages what is asked.
 
     >>> from infalign import over_prompts
     >>> gains = np.random.default_rng(0).normal(0.01, 0.1, size=100)
@@ -67,7 +98,27 @@ def gate(estimate: Estimate, limit: float = 0.0, *, margin: float = 0.0) -> Gate
     else:
         outcome = Outcome.CANNOT_TELL
         needed = _prompts(estimate, limit, margin)
-    return Gate(outcome, estimate, limit, margin, needed)
+    return Gate(outcome, estimate, limit, margin, needed, _check.text("question", question))
+
+
+def assert_not_worse(gate: Gate, *, cannot_tell: Literal["fail", "skip", "pass"] = "fail") -> None:
+    """A gate as a test of pytest or unittest: AssertionError with its sentence if shown worse.
+
+    - `cannot_tell`: what becomes of the test if the data cannot tell. "skip" skips it and says
+      how many prompts would be enough.
+
+    >>> from infalign import over_prompts
+    >>> gains = np.random.default_rng(0).normal(-0.1, 0.1, size=100)
+    >>> assert_not_worse(gate(over_prompts(gains), question="rl against base"))
+    Traceback (most recent call last):
+    AssertionError: rl against base: shown worse, with a margin of 0 % (-10.3 [-12.1, -8.3])
+    """
+    _check.instance("gate", gate, Gate, "a gate, as `Analysis.gate` returns")
+    choice = _check.one_of("cannot_tell", cannot_tell, ("fail", "skip", "pass"))
+    if gate.outcome is Outcome.WORSE:
+        raise AssertionError(gate.sentence)
+    if gate.outcome is Outcome.CANNOT_TELL and choice != "pass":
+        raise (SkipTest if choice == "skip" else AssertionError)(gate.sentence)
 
 
 def _prompts(estimate: Estimate, limit: float, margin: float) -> int | None:

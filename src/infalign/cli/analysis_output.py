@@ -2,7 +2,7 @@
 
 import shlex
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,12 +27,12 @@ class Output:
     tables: list[Table]
     values: Mapping[str, Any]
     note: str
-    gates: Mapping[str, Gate]
+    gates: Sequence[Gate]
 
     def print(self, form: Form) -> None:
         """Print the verdict on standard output, and what the gates say on standard error."""
         if form is Form.json:
-            gates = {words: _plain(own) for words, own in self.gates.items()}
+            gates = {own.question: _plain(own) for own in self.gates}
             print_json({**self.values, "gates": gates})
         elif form is Form.table:
             out = console()
@@ -43,8 +43,8 @@ class Output:
         else:
             print(self._text(form), end="")
         screen = console(stderr=True)
-        for words, own in self.gates.items():
-            screen.print(_sentence(words, own), markup=False, highlight=False, soft_wrap=True)
+        for own in self.gates:
+            screen.print(own.sentence, markup=False, highlight=False, soft_wrap=True)
 
     def write(self, out: Path, page: Callable[[str], str]) -> None:
         """Write everything into a folder; each file is complete or absent.
@@ -62,7 +62,7 @@ class Output:
 
     def end(self) -> None:
         """Exit with the code of the gates, unless it is 0."""
-        outcomes = [own.outcome for own in self.gates.values()]
+        outcomes = [own.outcome for own in self.gates]
         code = next((o for o in (Outcome.WORSE, Outcome.CANNOT_TELL) if o in outcomes), 0)
         if code:
             raise typer.Exit(int(code))
@@ -84,19 +84,3 @@ def _plain(own: Gate) -> dict:
         "margin": own.margin,
         "prompts_needed": own.prompts_needed,
     }
-
-
-def _sentence(words: str, own: Gate) -> str:
-    """What a gate says, with the remedy where the data cannot tell."""
-    said = {
-        Outcome.NOT_WORSE: "not worse",
-        Outcome.WORSE: "shown worse",
-        Outcome.CANNOT_TELL: "the data cannot tell",
-    }[own.outcome]
-    value, low, high = (100 * x for x in (own.estimate.value, own.estimate.low, own.estimate.high))
-    interval = f"{value:.1f} [{low:.1f}, {high:.1f}]"
-    line = f"{words}: {said}, with a margin of {100 * own.margin:g} % ({interval})"
-    if own.outcome is Outcome.CANNOT_TELL:
-        needed = own.prompts_needed
-        line += f"; about {needed:,} prompts would" if needed else "; more prompts alone would not"
-    return line

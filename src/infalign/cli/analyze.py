@@ -1,6 +1,6 @@
 """`infalign analyze`: a verdict on samples that exist already."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -104,7 +104,7 @@ def analyze_samples(
         read_samples(source, name, columns=named, where=rows, drop=kinds) for name, source in sides
     )
     analysis = analyze(base, others, measured=procedure, drop="unmatched" in (drop or ()))
-    gates = _gates(analysis, gated, fail_if_worse_than, fail_under, margin)
+    gates = list(_gates(analysis, gated, fail_if_worse_than, fail_under, margin))
     screen = console(stderr=True)
     for samples in analysis.matched.policies:
         for note in samples.notes:
@@ -175,16 +175,15 @@ def _gates(
     worse: str | None,
     under: float | None,
     margin: float,
-) -> dict[str, Gate]:
-    """The gate of each policy under each measure, by what it says."""
-    gates = {}
+) -> Iterator[Gate]:
+    """The gate of each policy under each measure."""
     for text in measures:
         for name in analysis.policies:
             if worse is not None and name != worse:
                 estimate = analysis.difference(name, worse, text)
                 words = f"{name} against {worse}, {text}"
-                gates[words] = gate(estimate, margin=margin / 100)
+                yield gate(estimate, margin=margin / 100, question=words)
             if under is not None:
                 words = f"{name} under {under:g} %, {text}"
-                gates[words] = gate(analysis.own(name, text), under / 100, margin=margin / 100)
-    return gates
+                own = analysis.own(name, text)
+                yield gate(own, under / 100, margin=margin / 100, question=words)

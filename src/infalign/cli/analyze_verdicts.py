@@ -1,6 +1,6 @@
 """`infalign analyze --verdicts`: policies by what judges have said of them."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -85,7 +85,7 @@ def analyze_verdicts(
         if error.argument not in option:
             raise
         raise typer.BadParameter(error.problem, param_hint=option[error.argument]) from None
-    gates = _gates(judgment, limits)
+    gates = list(_gates(judgment, limits))
     screen = console(stderr=True)
     for note in judgment.notes:
         screen.print(note, markup=False, highlight=False)
@@ -102,8 +102,7 @@ def analyze_verdicts(
     output.end()
 
 
-def _gates(judgment: Judgment, limits: Limits) -> dict[str, Gate]:
-    gates = {}
+def _gates(judgment: Judgment, limits: Limits) -> Iterator[Gate]:
     if limits.worse not in (None, judgment.reference):
         raise typer.BadParameter(
             f"must name the reference, {_check.short(judgment.reference)}, with --verdicts; got "
@@ -113,8 +112,8 @@ def _gates(judgment: Judgment, limits: Limits) -> dict[str, Gate]:
     for name, own in judgment.panels.items():
         if limits.worse is not None:
             words = f"{name} against {limits.worse}, by the judges"
-            gates[words] = gate(own.win_rate, 0.5, margin=limits.margin / 100)
+            yield gate(own.win_rate, 0.5, margin=limits.margin / 100, question=words)
         if limits.under is not None:
             words = f"{name} under {limits.under:g} %, by the judges"
-            gates[words] = gate(own.win_rate, limits.under / 100, margin=limits.margin / 100)
-    return gates
+            limit = limits.under / 100
+            yield gate(own.win_rate, limit, margin=limits.margin / 100, question=words)
