@@ -42,7 +42,9 @@ def test_it_measures_what_is_given_and_keeps_the_rest(benchmark, tmp_path, monke
     rng, alpaca = np.random.default_rng(0), tmp_path / "alpaca"
     board = alpaca / benchmark.LEADERBOARD
     board.parent.mkdir(parents=True)
-    board.write_text(",length_controlled_winrate\nclose,51.0\nbrief,30.0\n")
+    board.write_text(
+        ",win_rate,avg_length,length_controlled_winrate\nclose,50,2000,51.0\nbrief,20,300,30.0\n"
+    )
     for model, gap in (("close", 0), ("brief", -45)):
         file = alpaca / benchmark.ANNOTATIONS.replace("*", model)
         file.parent.mkdir(parents=True)
@@ -59,6 +61,7 @@ def test_it_measures_what_is_given_and_keeps_the_rest(benchmark, tmp_path, monke
     assert not brief["identified"] and brief["difference"] is None and brief["overlap"] < 0.1
     page = (tmp_path / "docs/length-control.md").read_text(encoding="utf-8")
     assert "| judged | 50 |" in page and "| 20–50 % | 1 | 1 |" in page and "| 0–5 % |" in page
+    assert results["published"]["models"] == 1 and results["published"]["mean"] > 0
     monkeypatch.setattr(sys, "argv", call)
     benchmark.main()
     assert (tmp_path / "docs/length-control.md").read_text(encoding="utf-8") == page

@@ -8,10 +8,12 @@ import typer
 
 from infalign import _check
 from infalign.analysis import Analysis, Gate, analyze, gate, read_measure, read_samples
+from infalign.analysis.columns import ROLES
 from infalign.analysis.lengths import MOST_PAIRS
 from infalign.analysis.page import analysis_page
 from infalign.analysis.reading import DROPS
 from infalign.analysis.tables import NOTE, analysis_tables, as_json
+from infalign.analysis.verdict_forms import VERDICT_ROLES
 
 from .analysis_output import Output
 from .analyze_verdicts import OWN, VERDICTS, Limits, analyze_verdicts
@@ -64,6 +66,8 @@ def analyze_samples(
 ) -> None:
     named = named_values("--column", column)
     rows = named_values("--where", where)
+    for role in named:
+        read("column", _check.one_of, "column", role, VERDICT_ROLES if verdicts else ROLES)
     for kind in drop or ():
         if kind not in DROPS:
             raise typer.BadParameter(
@@ -71,6 +75,10 @@ def analyze_samples(
             )
     for text in procedure or ():
         read("procedure", read_measure, text)
+    if fail_under is not None and not 0 <= fail_under <= 100:
+        raise typer.BadParameter(
+            f"must lie between 0 and 100 percent; got {fail_under:g}.", param_hint="--fail-under"
+        )
     gated = [] if verdicts else _gated(procedure, fail_if_worse_than, fail_under)
     if margin is not None and fail_if_worse_than is None and fail_under is None:
         raise typer.BadParameter(
@@ -161,10 +169,6 @@ def _gated(procedure: Sequence[str] | None, worse: str | None, under: float | No
     if not procedure or any(read_measure(text).sizes is None for text in procedure):
         raise typer.BadParameter(
             "needs --procedure with its n, such as best-of-n:8 or pass@8.", param_hint=hint
-        )
-    if under is not None and not 0 <= under <= 100:
-        raise typer.BadParameter(
-            f"must lie between 0 and 100 percent; got {under:g}.", param_hint="--fail-under"
         )
     return list(procedure)
 
