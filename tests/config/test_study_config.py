@@ -44,6 +44,26 @@ def test_common_keys_are_those_of_every_task_unless_it_has_its_own():
     assert (b.train.steps, b.train.group) == (7, 4)
 
 
+@pytest.mark.parametrize(
+    ("overrides", "rivals"),
+    [
+        (("methods=[rloo,rlhf]",), ("rlhf",)),
+        (("methods=[rloo,rlhf,ipo]",), ("ipo", "rlhf")),
+        ((), ("ipo", "rlhf")),
+        (("methods=[rloo]", "rivals=[rlhf]"), None),
+        (("methods=[rloo]",), None),
+    ],
+)
+def test_named_methods_keep_the_rivals_among_them(overrides, rivals, tmp_path):
+    study = {**STUDY, "methods": ["rloo", "rlhf", "ipo"], "rivals": ["ipo", "rlhf"]}
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump(study))
+    if rivals is None:
+        with pytest.raises(ConfigError, match="not among the methods"):
+            load_study(tmp_path / "study.yaml", overrides)
+    else:
+        assert load_study(tmp_path / "study.yaml", overrides).study.rivals == rivals
+
+
 def test_files_are_looked_for_beside_the_study_and_name_their_tasks(tmp_path):
     (tmp_path / "parts").mkdir()
     (tmp_path / "parts/one.yaml").write_text(yaml.safe_dump(TASK))

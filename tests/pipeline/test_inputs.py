@@ -159,6 +159,7 @@ ROWS = {
     "train.save_steps": (2, training(ON_POLICY)),
     "train.select": ("gold:human", None),
     "train.validation": (0.4, training(ALL)),
+    "train.kl_responses": (64, training(ALL)),
     "train.seed": (1, training(ALL)),
     "train.report_to": (None, None),
     "train.trl": ({"max_grad_norm": 0.5}, training(ON_POLICY)),

@@ -7,6 +7,7 @@ import signal
 from pathlib import Path
 
 import pytest
+import yaml
 from enumerable import EnumerableModel
 from quick_runs import REWARD, counting
 from runs import kill_at_file_operation
@@ -159,6 +160,24 @@ def test_a_changed_setting_makes_what_reads_it_again(whole, files, counts):
     run_study(study(files, task={"transform": "exponential:3"}), folder)
     assert counts.trained == ["rloo", "rloo"], "rlhf does not read the transform"
     assert "base" not in counts.drawn
+
+
+def test_a_cell_stays_finished_when_a_new_version_has_more_keys(whole, files):
+    _, folder = whole
+    grid = study(files)
+    for cell, key in zip(grid.cells, ("seed", "prompts", "evidence", "dtype"), strict=False):
+        path = folder / "tasks" / cell.path / "config.yaml"
+        begun = yaml.safe_load(path.read_text())
+        begun.pop("trust_remote_code")
+        before = StudyFolder(grid, folder).stage(cell).made_from["configuration"]
+        section = begun["prompts"] if key == "prompts" else begun
+        given = section.pop("test_fraction" if key == "prompts" else key)
+        path.write_text(yaml.safe_dump(begun))
+        made_from = StudyFolder(grid, folder).stage(cell).made_from["configuration"]
+        if key == "evidence":  # the study gives it, so that it is not its default
+            assert given is False and made_from == before
+        else:
+            assert made_from == storage.fingerprint(begun) != before
 
 
 MOMENTS = (

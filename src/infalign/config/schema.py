@@ -255,6 +255,10 @@ class Training(Section):
     """Share of the training prompts that is held out, for KL targeting and checkpoint selection.
     With 0, KL targeting uses the training prompts, where the KL is larger than on new prompts."""
 
+    kl_responses: Annotated[PositiveInt, Field(ge=32)] | None = None
+    """Responses, over all prompts, on which KL targeting measures each KL. Default: 1024. Fewer
+    take less time on a slow model, and the KL is less certain; `landing.json` has its error."""
+
     seed: Annotated[int, Field(ge=0)] | None = None
     """Random seed of the training and of the samples of the trained policies. Default: `seed`.
     Another one repeats a training on the same calibration, against the same reference samples."""

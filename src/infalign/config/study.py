@@ -86,7 +86,8 @@ class Study(Section):
     """Training seeds. All of them share one calibration and one set of reference samples."""
 
     rivals: Annotated[tuple[MethodName, ...], One, Different] = ()
-    """Methods whose best is the one to beat. Default: for each method, all others."""
+    """Methods whose best is the one to beat. Default: for each method, all others. If the command
+    line names the methods, those among them."""
 
     seed_variance: Literal["own", "pooled"] = "own"
     """Where intervals take the variance between seeds from. own: from the seeds of the methods that
@@ -235,13 +236,24 @@ def load_study(path: Path, overrides: tuple[str, ...] = ()) -> Grid:
         raise ConfigError(f"{path} must hold `key: value` lines; got {type(data).__name__}.")
     if "tasks" not in data and "model" in data:
         data = {"tasks": {path.stem: data}}
-    others = []
+    changed, others = set(), []
     for override in overrides:
-        if override.partition("=")[0].partition(".")[0] in Study.model_fields:
+        key = override.partition("=")[0].partition(".")[0]
+        if key in Study.model_fields:
             apply(data, override)
+            changed.add(key)
         else:
             others.append(override)
+    if "methods" in changed and "rivals" not in changed:
+        data = _narrowed(data)
     return read_study(data, path.resolve().parent, tuple(others))
+
+
+def _narrowed(data: dict[str, Any]) -> dict[str, Any]:
+    """A study without the rivals that `methods` leaves out, unless none would be left."""
+    study = read_section(Study, data)
+    rivals = [name for name in study.rivals if name in study.methods]
+    return data | {"rivals": rivals} if rivals else data
 
 
 def read_study(

@@ -114,6 +114,8 @@ def stated(config: Config, stage: str) -> dict[str, Any]:
     if "train.seed" in by_value:
         del by_value["train.seed"]
         by_value["seed"] = config.training_seed
+    if by_value.get("train.kl_responses", 0) is None:  # earlier versions did not have the key
+        del by_value["train.kl_responses"]
     return by_value
 
 

@@ -92,7 +92,7 @@ def training(run: Run, name: str, *, sets: float = SETS) -> Workload:
     trained = train.trained_prompts(prompts)
     held_out = prompts - trained
     targeted = held_out or prompts
-    whole = targeted * responses_per_prompt(targeted)
+    whole = targeted * responses_per_prompt(targeted, train.kl_responses)
     targeting, targeted_on = round(sets * whole), round(TRIES * whole)
     stored = trained * run.config.calibration.samples
     if isinstance(METHODS[name], Offline):

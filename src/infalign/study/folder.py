@@ -16,6 +16,7 @@ import yaml
 from infalign import storage
 from infalign._look import Shown
 from infalign.config import Cell, Grid, StudyTask
+from infalign.config.documents import read_document
 from infalign.errors import ConfigError
 from infalign.manifest import Manifest, Stage
 from infalign.pipeline.folder import Run
@@ -95,14 +96,25 @@ class StudyFolder(Shown):
         """What a finished cell was made from; needs what its task shares."""
         run = self.runs[cell.task.name]
         reference = run.folder / "evaluation" / "reference.parquet"
-        stated = cell.config.model_dump(mode="json", exclude={"trust_remote_code"})
         made_from = {
-            "configuration": storage.fingerprint(stated),
+            "configuration": storage.fingerprint(self._stated(cell)),
             "content": storage.fingerprint(run.fingerprints),
             "calibration": storage.sha256(run.store_path / NAME)[:16],
             "reference": storage.sha256(reference)[:16],
         }
         return Stage(self.manifest, STAGE, made_from)
+
+    def _stated(self, cell: Cell) -> dict:
+        """The keys of a cell, without those that the version that began it did not have, if they
+        have their defaults: a new version does not make its cells again."""
+        not_asked = {"trust_remote_code"}
+        stated = cell.config.model_dump(mode="json", exclude=not_asked, exclude_none=True)
+        given = cell.config.model_dump(mode="json", exclude_defaults=True, exclude_none=True)
+        try:
+            begun = read_document(Run(cell.config, self.of_cell(cell)).config_file)
+        except ConfigError:
+            return stated
+        return _known(stated, begun, given) if isinstance(begun, dict) else stated
 
     def is_finished(self, cell: Cell) -> bool:
         """Whether a cell is finished, and from what it would be made from now.
@@ -120,3 +132,15 @@ class StudyFolder(Shown):
         """List a cell as finished."""
         with self.stage(cell).recording(self.of_cell(cell) / RESULTS):
             pass  # the cell has written it already
+
+
+def _known(values: Mapping, begun: Mapping, given: Mapping) -> dict:
+    """`values` without the keys that are neither in `begun` nor `given`, also inside sections."""
+    known = {}
+    for key, value in values.items():
+        former, own = begun.get(key), given.get(key)
+        if isinstance(value, dict) and isinstance(former, dict):
+            known[key] = _known(value, former, own or {})
+        elif key in begun or key in given:
+            known[key] = value
+    return known

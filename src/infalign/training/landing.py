@@ -47,7 +47,7 @@ TRIES = "landing"
 """The folder of the measurements of an unfinished search."""
 
 SAMPLES = 1024
-"""Approximate number of responses, over all prompts, on which each KL is measured."""
+"""Default number of responses, over all prompts, on which each KL is measured."""
 
 FIRST = 4
 """The first KL is measured on this part of the responses: it only tells where to draw them all."""
@@ -179,7 +179,8 @@ class _Tries:
     ):
         self._path, self._prompts, self._seed = path, prompts, seed
         self._folder, self._stage = folder, stage
-        self._each = responses_per_prompt(len(prompts))
+        self._responses = recipe.train.kl_responses
+        self._each = responses_per_prompt(len(prompts), self._responses)
         self._block = block_of(
             recipe.model_path,
             tokens=recipe.sampling.max_new_tokens,
@@ -194,8 +195,9 @@ class _Tries:
 
     def first(self) -> float:
         """The KL of the trained policy, on a part of the responses."""
-        some = max(1, min(len(self._prompts), SAMPLES // FIRST))
-        each = max(1, round(SAMPLES / FIRST / some))
+        part = (self._responses or SAMPLES) / FIRST
+        some = max(1, min(len(self._prompts), int(part)))
+        each = max(1, round(part / some))
         samples = self._table("first", 1.0, None, range(some), each)
         return self._measured(samples, None).kl
 
@@ -298,9 +300,12 @@ def _along(samples: PromptSamples) -> Along:
     return Along(*columns)
 
 
-def responses_per_prompt(prompts: int) -> int:
-    """Responses to each of `prompts` prompts on which a KL is measured."""
-    return max(1, round(SAMPLES / prompts))
+def responses_per_prompt(prompts: int, responses: int | None = None) -> int:
+    """Responses to each of `prompts` prompts on which a KL is measured.
+
+    - `responses`: to all of them. Default: 1024.
+    """
+    return max(1, round((responses or SAMPLES) / prompts))
 
 
 def search(

@@ -1,0 +1,308 @@
+"""The page of the trained study, from the cells that are finished; no number is entered by hand.
+
+    python evidence/trained_page.py --work work
+
+Writes trained.md, trained.json and a picture for each study beside this script.
+"""
+
+import json
+import os
+import platform
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import chdir
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from infalign import storage
+from infalign.comparison.comparison import SELECTING
+from infalign.config import Grid, StudyTask, load_study
+from infalign.core import words
+from infalign.pipeline.folder import Run
+from infalign.reports.drawing import save_png
+from infalign.reports.tables import in_markdown
+from infalign.study.folder import StudyFolder
+from infalign.study.plots import by_kl
+from infalign.study.table import summarize
+from infalign.study.tables import NOTE, curves, main_table
+
+HERE = Path(__file__).parent.resolve()
+STUDIES = ("real-helpful", "real-harmless", "real-tldr", "bundled-helpful", "bundled-harmless")
+
+OURS = ("rloo", "group")
+"""The methods of which one is to beat the paper's rivals."""
+OTHERS = ("pkpo", "rs-grpo")
+"""Methods that maximize what the procedure selects; ours are not to be below them."""
+KL = 0.5
+"""The budget of the targets, in nats."""
+GAIN = 0.03
+"""The gain that is asked for."""
+
+PAGE = """# The trained study
+
+Which training method gives the best policy for a procedure, at the same KL? `make evidence` trains
+them and writes this page from the cells that are finished: {finished:,} of {cells:,}.
+
+{targets}
+
+Targets at {kl:g} nats: the better one of {ours} leads the best of the paper's methods under the
+procedure by at least {gain:g} points, more than by chance; it is not below {others}; and `identity`
+is not below any of the paper's methods under plain sampling. *Missed*: the whole interval is below
+the target. *Not shown*: the interval is too wide to tell. {note}
+
+{studies}
+
+## What limits these numbers
+
+- The trainings are short, as each study states, so a policy may be far from its method's optimum.
+  "Best possible" says how far.
+- No method gains what a policy of this size cannot express. [The log](../docs/log.md) and
+  `worst_of_n/` measure this for worst-of-n.
+- The rewards are right on {accuracy} % of held-out pairs ([rewards.md](rewards.md)). Win rates
+  under a reward say how well a method optimizes, not how good the replies are. The gold rewards are
+  another family, from other pairs, and no better.
+"""
+
+
+def write(work: Path) -> None:
+    """Write the page, the numbers and the pictures, from the studies in `work`."""
+    results = {}
+    with chdir(work):
+        for name in STUDIES:
+            grid = load_study(HERE / "studies" / f"{name}.yaml")
+            results[name] = _results(grid, Path(name)) if Path(name).exists() else _none(grid)
+    known = {name: result for name, result in results.items() if result["finished"]}
+    for name, result in known.items():
+        for task in result["tasks"]:
+            save_png(by_kl(_at(task, None), result["evidence"]), HERE / f"trained-{name}.png")
+    storage.write_json(HERE / "trained.json", {name: slim(r) for name, r in known.items()})
+    text = PAGE.format(
+        finished=sum(result["finished"] for result in results.values()),
+        cells=sum(result["cells"] for result in results.values()),
+        kl=KL,
+        ours=_listed(OURS),
+        others=_listed(OTHERS),
+        gain=100 * GAIN,
+        targets=targets(results),
+        note=NOTE,
+        accuracy=accuracy(),
+        studies="\n\n".join(section(name, result) for name, result in results.items()),
+    )
+    storage.write_text(HERE / "trained.md", text)
+
+
+def accuracy() -> str:
+    """The lowest and the highest accuracy of a reward, in percent."""
+    values = [100 * r["accuracy"][0] for r in storage.read_json(HERE / "rewards.json").values()]
+    return f"{min(values):.0f} to {max(values):.0f}"
+
+
+def _results(grid: Grid, folder: Path) -> dict:
+    """What is finished, with the differences to all methods beside those to the paper's."""
+    result = summarize(StudyFolder(grid, folder), {})
+    study = grid.study.model_copy(update={"rivals": ()})
+    tasks = tuple(replace(task, study=study) for task in grid.tasks)
+    every = summarize(StudyFolder(Grid(study, tasks), folder), {})
+    for task, other in zip(result["tasks"], every["tasks"], strict=True):
+        for arm, same in zip(task["arms"], other["arms"], strict=True):
+            if "win_rates" in arm:
+                arm["to_all"] = {
+                    spec: rate["to_rivals"] for spec, rate in same["win_rates"][SELECTING].items()
+                }
+        task["settings"] = _settings(grid, task["task"])
+        task["made_with"] = _made_with(grid, folder, task["task"])
+    return result
+
+
+def _none(grid: Grid) -> dict:
+    """A study without a finished cell."""
+    return {"cells": len(list(grid.cells)), "finished": 0, "tasks": []}
+
+
+def _task(grid: Grid, name: str) -> StudyTask:
+    return next(task for task in grid.tasks if task.name == name)
+
+
+def _settings(grid: Grid, name: str) -> dict[str, object]:
+    config = _task(grid, name).config
+    train = config.train
+    return {
+        "training prompts": config.prompts.limit,
+        "samples of each": config.calibration.samples,
+        "new tokens": config.sampling.max_new_tokens,
+        "passes before": train.warm_start,
+        "passes offline": train.passes,
+        "on-policy steps": train.steps,
+        "responses a step": train.batch_size,
+        "LoRA rank": train.lora or "all weights",
+    }
+
+
+def _made_with(grid: Grid, folder: Path, name: str) -> dict[str, object]:
+    """Versions, the precision and the mean time of a cell."""
+    study = StudyFolder(grid, folder)
+    task = _task(grid, name)
+    run = Run(task.config, study.of_task(task) / "reference")
+    said = storage.read_json(run.folder / "provenance.json")
+    seconds = []
+    for cell in task.cells:
+        costs = study.of_cell(cell) / "costs.jsonl"
+        if study.is_finished(cell) and costs.is_file():
+            rows = map(json.loads, costs.read_text(encoding="utf-8").splitlines())
+            seconds.append(sum(own for row in rows for _, own in row["spent"].values()))
+    return {
+        "dtype": said["fingerprints"]["dtype"],
+        "versions": said["versions"],
+        "processor": platform.processor() or platform.machine(),
+        "cores": os.cpu_count(),
+        "minutes a cell": round(sum(seconds) / len(seconds) / 60, 1) if seconds else None,
+    }
+
+
+def slim(result: Mapping) -> dict:
+    """The results without the differences at every n, which the folder of the study has."""
+    tasks = []
+    for task in result["tasks"]:
+        arms = [dict(arm) for arm in task["arms"]]
+        for arm in arms:
+            if "by_n" in arm:
+                arm["by_n"] = {
+                    reward: {
+                        family: {str(row["n"]): round(row["value"], 4) for row in rows}
+                        for family, rows in of.items()
+                    }
+                    for reward, of in arm["by_n"].items()
+                }
+        tasks.append({**task, "arms": arms})
+    return {**result, "tasks": tasks}
+
+
+def section(name: str, result: Mapping) -> str:
+    """What one study gave."""
+    lines = [f"## {name}"]
+    if not result["finished"]:
+        return "\n\n".join([*lines, f"None of its {result['cells']} cells is finished."])
+    for task in result["tasks"]:
+        lines.append(
+            f"`{task['model']}` with the reward `{task['reward']}`, decoded with "
+            f"{words(task['procedure'])}. {result['finished']} of {result['cells']} cells are "
+            "finished."
+        )
+        lines.append(_facts(task))
+        lines.append(in_markdown(main_table(_at(task, None), SELECTING)))
+        lines.append(in_markdown(main_table(_at(task, KL), SELECTING, "sampling")))
+        lines.append(in_markdown(curves(_at(task, KL), SELECTING)))
+        lines += [in_markdown(main_table(_at(task, KL), gold)) for gold in task["gold"]]
+        lines.append(f"![Win rates of {name}](trained-{name}.png)")
+        if missing := [c["folder"] for arm in task["arms"] for c in arm["cells"] if _due(c)]:
+            names = ", ".join(f"`{folder.rpartition('/')[2]}`" for folder in missing)
+            lines.append(f"**Not finished:** {names}.")
+    return "\n\n".join(lines)
+
+
+def _facts(task: Mapping) -> str:
+    """The settings of a study, as a sentence."""
+    said = ", ".join(f"{key} {value}" for key, value in task["settings"].items())
+    made, minutes = task["made_with"], task["made_with"]["minutes a cell"]
+    took = "" if minutes is None else f", {minutes:g} minutes a cell by the clock"
+    versions = ", ".join(f"{k} {made['versions'][k]}" for k in ("torch", "transformers", "trl"))
+    return (
+        f"Settings: {said}. Made in {made['dtype']} on {made['processor']} with {made['cores']} "
+        f"cores{took}; {versions}."
+    )
+
+
+def _due(cell: Mapping) -> bool:
+    return not cell["finished"]
+
+
+def _at(task: Mapping, kl: float | None) -> dict:
+    """A task with the arms of one KL, or all, that are finished with some seed."""
+    arms = [a for a in task["arms"] if "win_rates" in a and kl in (None, a["target_kl"])]
+    return {**task, "arms": arms}
+
+
+def targets(results: Mapping[str, Mapping]) -> str:
+    """What was asked for and what came out."""
+    lines = [
+        "| study | lead of ours, points | of | not below | `identity`, plain sampling |",
+        "|---|---|---|---|---|",
+    ]
+    for name, result in results.items():
+        cells = ["no cell yet"] * 4
+        for task in result["tasks"]:
+            arms = {arm["method"]: arm for arm in _at(task, KL)["arms"]}
+            cells = [*lead(arms, task["procedure"]), *others(arms, task["procedure"])]
+            cells.append(plain(arms))
+        lines.append("| " + " | ".join([name, *cells]) + " |")
+    return "\n".join(lines)
+
+
+def lead(arms: Mapping[str, Mapping], spec: str) -> Sequence[str]:
+    """How far our better method is ahead of the best of the paper's, and which it is."""
+    known = {
+        name: best
+        for name in OURS
+        if name in arms and (best := arms[name]["win_rates"][SELECTING][spec]["to_best"])
+    }
+    if not known:
+        return "not yet", ""
+    name = max(known, key=lambda method: known[method]["value"])
+    best = known[name]
+    if best["ahead"]:
+        verdict = "reached" if best["value"] >= GAIN else "ahead, by less"
+    else:
+        verdict = "missed" if _below(best, GAIN) else "not shown"
+    return f"{_points(best)}: {verdict}", f"`{name}` over `{best['rival']}`"
+
+
+def others(arms: Mapping[str, Mapping], spec: str) -> Iterator[str]:
+    """Whether our better method is below those that maximize what the procedure selects."""
+    said = []
+    for other in OTHERS:
+        rows = [arms[n]["to_all"][spec] for n in OURS if n in arms]
+        if measured := [row[other] for row in rows if other in row]:
+            best = max(measured, key=lambda row: row["value"])
+            said.append(f"`{other}` {_points(best)}: {_not_below(best)}")
+    yield "; ".join(said) or "not yet"
+
+
+def plain(arms: Mapping[str, Mapping]) -> str:
+    """Whether calibration alone is at least equal to the paper's methods when sampled."""
+    best = "identity" in arms and arms["identity"]["win_rates"][SELECTING]["sampling"]["to_best"]
+    return f"{_points(best)} to `{best['rival']}`: {_not_below(best)}" if best else "not yet"
+
+
+def _not_below(difference: Mapping) -> str:
+    if _below(difference, 0):
+        return "below"
+    if difference["low"] is not None and difference["low"] > 0:
+        return "above"
+    return "not below" if difference["value"] >= 0 else "lower, perhaps by chance"
+
+
+def _below(difference: Mapping, value: float) -> bool:
+    return difference["high"] is not None and difference["high"] < value
+
+
+def _points(difference: Mapping) -> str:
+    ends = [difference["low"], difference["high"]]
+    low, high = ("?" if end is None else f"{100 * end:+.1f}" for end in ends)
+    return f"{100 * difference['value']:+.1f} [{low}, {high}]"
+
+
+def _listed(names: Sequence[str]) -> str:
+    return " and ".join(f"`{name}`" for name in names)
+
+
+def main(
+    work: Annotated[Path, typer.Option(help="Folder of the studies.")],
+):
+    """Write the page from what is finished."""
+    write(work)
+
+
+if __name__ == "__main__":
+    typer.run(main)
