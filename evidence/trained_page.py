@@ -26,7 +26,7 @@ from infalign.reports.tables import in_markdown
 from infalign.study.folder import StudyFolder
 from infalign.study.plots import by_kl
 from infalign.study.table import summarize
-from infalign.study.tables import NOTE, curves, main_table
+from infalign.study.tables import NOTE, SHOWN, curves, main_table
 
 HERE = Path(__file__).parent.resolve()
 STUDIES = ("real-helpful", "real-harmless", "real-tldr", "bundled-helpful", "bundled-harmless")
@@ -162,21 +162,24 @@ def _made_with(grid: Grid, folder: Path, name: str) -> dict[str, object]:
 
 
 def slim(result: Mapping) -> dict:
-    """The results without the differences at every n, which the folder of the study has."""
+    """The results with the curves at a few n, and there without differences."""
     tasks = []
     for task in result["tasks"]:
         arms = [dict(arm) for arm in task["arms"]]
         for arm in arms:
             if "by_n" in arm:
                 arm["by_n"] = {
-                    reward: {
-                        family: {str(row["n"]): round(row["value"], 4) for row in rows}
-                        for family, rows in of.items()
-                    }
+                    reward: {family: list(_few(rows)) for family, rows in of.items()}
                     for reward, of in arm["by_n"].items()
                 }
         tasks.append({**task, "arms": arms})
     return {**result, "tasks": tasks}
+
+
+def _few(rows: Sequence[Mapping]) -> Iterator[dict]:
+    for row in rows:
+        if row["n"] in SHOWN:
+            yield {key: row[key] for key in ("n", "value", "stderr", "low", "high")}
 
 
 def section(name: str, result: Mapping) -> str:

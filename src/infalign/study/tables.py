@@ -6,7 +6,7 @@ from infalign.comparison.comparison import SELECTING
 from infalign.core import words
 from infalign.reports.tables import Table, points, with_interval
 
-__all__ = ["NOTE", "curves", "main_table", "study_tables"]
+__all__ = ["NOTE", "SHOWN", "curves", "main_table", "study_tables"]
 
 SHOWN = (1, 2, 4, 8, 16, 32)
 """The n that tables show."""
