@@ -8,6 +8,7 @@ from infalign.comparison.comparison import Comparison
 from infalign.comparison.measured import Measured
 from infalign.comparison.selected import examples, selected_responses
 from infalign.comparison.summary import _decisions
+from infalign.evaluation.uncertainty import over_prompts
 from infalign.prompts import Prompt
 from infalign.stores import by_prompt
 
@@ -119,6 +120,26 @@ def test_a_decision_for_each_procedure_and_reward_names_the_best_and_its_lead():
     for own in first["differences"]:
         assert own["value"] == pytest.approx(rate["a"] - rate[own["policy"]])
         assert own["low"] < own["value"] < own["high"]
+    alone = made.win_rate("a", procedure, other).per_prompt
+    for own in first["differences"]:
+        gap = alone - made.win_rate(own["policy"], procedure, other).per_prompt
+        apart = over_prompts(gap, bounds=(-1, 1))
+        assert own["low"] < apart.low and apart.high < own["high"], "three pairs hold together"
+    ranks = first["ranks"]
+    assert ranks["a"]["best"] == 1 and {r["worst"] for r in ranks.values()} <= {1, 2, 3}
+    for own in first["differences"]:
+        shares = set(ranks["a"]["tied"].split()) & set(ranks[own["policy"]]["tied"].split())
+        assert bool(shares) == (own["low"] <= 0)
+
+
+def test_two_policies_have_the_interval_of_their_difference_and_no_ranks():
+    made = measured(policies=("b", "a"), procedures=("best-of-n:4",))
+    first, _ = _decisions(made)
+    pair = made.comparison.pairs["best-of-n:4"]
+    gap = made.win_rate("a", *pair).per_prompt - made.win_rate("b", *pair).per_prompt
+    apart = over_prompts(gap, bounds=(-1, 1))
+    (own,) = first["differences"]
+    assert (own["low"], own["high"]) == (apart.low, apart.high) and "ranks" not in first
 
 
 def test_the_reference_itself_wins_more_with_another_procedure():

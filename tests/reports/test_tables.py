@@ -1,5 +1,6 @@
 """The same cells for the terminal, for Markdown and for LaTeX."""
 
+import copy
 import io
 import re
 
@@ -31,6 +32,22 @@ def test_a_row_for_each_policy_under_each_procedure_and_judge():
         *("InfAlign-CTRL", "64.5 [54.5, 74.5]", "7.5 [2.5, 12.5]", "81.5 [75.5, 87.5]"),
         "126 (2 without verdict)",
     )
+
+
+def test_several_policies_have_ranks():
+    values = results()
+    third = copy.deepcopy(values["policies"][1]) | {"method": "c", "label": "Third"}
+    values["policies"].append(third)
+    names = ("rloo", "rlhf", "c")
+    for decision in values["decisions"]:
+        decision["ranks"] = {
+            name: {"best": 1 + (at > 0), "worst": 1 + 2 * (at > 0), "tied": "ab"[at > 0]}
+            for at, name in enumerate(names)
+        }
+    _, rates, *_ = tables(values)
+    assert rates.head[:5] == ("decoded with", "policy", "win rate, %", "rank", "tied")
+    assert [row[3:5] for row in rates.rows[:3]] == [("1", "a"), ("2–3", "b"), ("2–3", "b")]
+    assert "share a letter" in rates.notes[0] and "share a letter" in latex(values)
 
 
 def test_without_gold_judge_or_rivals_there_is_nothing_about_them():

@@ -6,6 +6,7 @@ import shutil
 import signal
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 from enumerable import EnumerableModel
@@ -23,6 +24,7 @@ from infalign.study.folder import StudyFolder
 from infalign.study.page import build_page, write_page
 from infalign.study.plan import tasks_left
 from infalign.study.run import run_study
+from infalign.study.table import _Arm, _Quantity
 from infalign.study.tables import study_tables
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -251,3 +253,24 @@ def test_the_page_shows_every_method_and_runs_no_script_but_its_own(whole, tmp_p
     assert all(name in page for name in (*METHODS, "rlhf-kl0.1-seed1"))
     assert Path(write_page(tmp_path, results)).read_text() == page
     assert (tmp_path / "plots/a.png").exists()
+
+
+def test_the_ranks_of_several_methods_allow_for_prompts_and_seeds():
+    rng = np.random.default_rng(0)
+    prompts = rng.normal(0.5, 0.1, 200)
+    arms = [_Arm(name, 0.5, dict.fromkeys(range(3))) for name in ("a", "b", "c", "d")]
+    means = {"a": 0.2, "b": 0.0, "c": 0.0, "d": -0.2}
+    values = {
+        id(arm): {s: prompts + means[arm.method] + rng.normal(0, 0.02, 200) for s in range(3)}
+        for arm in arms
+    }
+    ranks = _Quantity(values, None).ranks(arms)
+    assert {name: (r["best"], r["worst"]) for name, r in ranks.items()} == {
+        **{"a": (1, 1), "d": (4, 4)},
+        **dict.fromkeys(("b", "c"), (2, 3)),
+    }
+    assert ranks["b"]["tied"] == ranks["c"]["tied"] not in (ranks["a"]["tied"], ranks["d"]["tied"])
+    other = _Arm("e", 0.5, {7: None})  # without a common seed
+    values[id(other)] = {7: prompts + 9.0}
+    ranks = _Quantity(values, None).ranks([*arms, other])
+    assert (ranks["e"]["best"], ranks["e"]["worst"]) == (1, 5)

@@ -1,13 +1,14 @@
 """An honest verdict on samples that exist already: which policy wins, under which procedure, and
 whether the data can tell."""
 
+from infalign.evaluation.ranking import Pair, Ranked, Ranking, rank
+
 from .analysis import Analysis, analyze
 from .curve import Curve, Flip, curve
 from .gate import Gate, Outcome, assert_not_worse, gate
 from .judging import Judgment, judge
 from .lengths import equal_lengths
 from .measures import Measure, measures, read_measure
-from .ranking import Pair, Ranked, Ranking, rank
 from .reading import read_samples
 from .samples import Matched, Samples, match
 from .verdicts import Verdicts, join_verdicts, read_verdicts

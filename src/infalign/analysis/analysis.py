@@ -10,13 +10,13 @@ from infalign import _check
 from infalign._look import Framed, Shown
 from infalign.errors import ArgumentError
 from infalign.evaluation.equal_length import LengthControl
+from infalign.evaluation.ranking import Ranking, rank
 from infalign.evaluation.uncertainty import Estimate, over_prompts
 
 from .curve import Curve, curve, sizes_up_to
 from .gate import Gate, gate
 from .lengths import equal_lengths
 from .measures import Measure, measures, read_measure
-from .ranking import Ranking, rank
 from .samples import Matched, Samples, match
 
 __all__ = ["Analysis", "analyze"]

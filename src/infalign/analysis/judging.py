@@ -9,8 +9,8 @@ from infalign import _check
 from infalign._look import Framed, Shown
 from infalign.errors import ArgumentError, DataError
 from infalign.evaluation.panel import Panel, panel
+from infalign.evaluation.ranking import Ranking, rank
 
-from .ranking import Ranking, rank
 from .verdicts import Verdicts
 
 __all__ = ["Judgment", "judge"]

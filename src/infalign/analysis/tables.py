@@ -3,11 +3,18 @@
 from collections.abc import Mapping
 from typing import Any
 
-from infalign.reports.tables import Table, at_equal_length, overlap, points, with_interval
+from infalign.evaluation.ranking import Ranking
+from infalign.reports.tables import (
+    Table,
+    at_equal_length,
+    overlap,
+    place,
+    points,
+    with_interval,
+)
 
 from .analysis import Analysis
 from .curve import Curve
-from .ranking import Ranking
 
 __all__ = ["NOTE", "analysis_tables", "as_json", "ranking_json", "ranking_table"]
 
@@ -88,8 +95,7 @@ def ranking_table(at: str, ranking: Ranking) -> Table:
         (
             row.policy,
             with_interval(row.value.figures(), 100, 1),
-            str(row.best) if row.best == row.worst else f"{row.best}–{row.worst}",
-            " ".join(row.tied),
+            *place(row.figures()),
         )
         for row in ranking.policies
     )
@@ -151,13 +157,13 @@ def as_json(analysis: Analysis) -> dict[str, Any]:
 
 def _curve(c: Curve) -> dict[str, Any]:
     rows = []
-    for place, n in enumerate(c.sizes):
-        row: dict[str, Any] = {"n": n, **c.contrast.pointwise[place].figures()}
-        joint = c.contrast.joint[place].figures()
+    for at, n in enumerate(c.sizes):
+        row: dict[str, Any] = {"n": n, **c.contrast.pointwise[at].figures()}
+        joint = c.contrast.joint[at].figures()
         row |= {"joint_low": joint["low"], "joint_high": joint["high"]}
-        row["verdict"] = c.verdicts[place]
+        row["verdict"] = c.verdicts[at]
         if c.levels is not None:
-            row["policy"], row["reference"] = (level.figures() for level in c.levels[place])
+            row["policy"], row["reference"] = (level.figures() for level in c.levels[at])
         rows.append(row)
     flip = c.first_loss
     return {

@@ -9,6 +9,7 @@ from infalign.core import AbstractProcedure, design, families, family
 from infalign.errors import SolveError
 from infalign.evaluation.divergence import nats_per_sequence, nats_per_token
 from infalign.evaluation.efficiency import kl_efficiency
+from infalign.evaluation.ranking import rank
 from infalign.evaluation.uncertainty import Estimate, over_prompts
 from infalign.models.fingerprints import policy_precision
 
@@ -181,26 +182,36 @@ def best_possible(
 
 def _decisions(measured: Measured) -> Iterator[dict]:
     """The policy with the highest win rate under each procedure by each reward, and its paired
-    differences from the others, the smallest first."""
+    differences from the others, the smallest first. The intervals of all pairs hold together; from
+    three policies on, their ranks are there too."""
     for spec, (procedure, against) in measured.comparison.pairs.items():
         for reward in measured.comparison.rewards:
             rates = {
                 name: measured.win_rate(name, procedure, against, reward)
                 for name in measured.comparison.policies
             }
-            best = max(rates.items(), key=lambda rate: rate[1].value)[0]
+            decision = {"procedure": spec, "reward": reward}
+            untrained = _untrained(measured, spec, reward)
+            if len(rates) == 1:
+                yield decision | {
+                    "policy": next(iter(rates)),
+                    "untrained": untrained,
+                    "differences": [],
+                }
+                continue
+            ranking = rank({name: r.per_prompt for name, r in rates.items()}, bounds=(0, 1))
+            best = ranking.policies[0].policy
             gains = [
-                {"policy": name}
-                | as_json(over_prompts(rates[best].per_prompt - rate.per_prompt, bounds=(-1, 1)))
-                for name, rate in rates.items()
-                if name != best
+                {"policy": pair.behind} | as_json(pair.difference)
+                for pair in ranking.pairs
+                if pair.ahead == best
             ]
-            yield {
-                "procedure": spec,
-                "reward": reward,
+            ranks = {row.policy: row.figures() for row in ranking.policies}
+            yield decision | {
                 "policy": best,
-                "untrained": _untrained(measured, spec, reward),
+                "untrained": untrained,
                 "differences": sorted(gains, key=lambda gain: gain["value"]),
+                **({"ranks": ranks} if len(ranks) > 2 else {}),
             }
 
 

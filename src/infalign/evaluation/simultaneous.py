@@ -99,6 +99,8 @@ def simultaneous(
     if len(values) < 2:
         return Simultaneous(pointwise, pointwise, level, level, np.zeros(0))
     largest = _largest(values, np.random.default_rng(seed))
+    if len(columns) == 1:  # without the error of the simulation
+        return Simultaneous(pointwise, pointwise, level, level, largest)
     critical = float(np.quantile(largest, level))
     each = max(level, float(2 * stdtr(len(values) - 1, critical) - 1))
     joint = tuple(over_prompts(c, level=each, bounds=bounds, interval=interval) for c in columns)

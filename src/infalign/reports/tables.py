@@ -23,6 +23,7 @@ __all__ = [
     "latex",
     "markdown",
     "overlap",
+    "place",
     "points",
     "tables",
     "terminal",
@@ -78,6 +79,12 @@ NOTE = (
 )
 
 
+RANKED = (
+    "Rank: the places that the data allow; they hold for all policies of a procedure together. "
+    "Policies that share a letter are tied."
+)
+
+
 def _policies(results: Mapping) -> Table:
     rows = [
         (
@@ -111,24 +118,31 @@ def _by_reward(results: Mapping, theory: bool) -> Table:
     differences = {(d["b"], d["procedure"]): d for d in results["differences"]}
     first, *others = [policy["label"] for policy in results["policies"]]
     theory = theory and any(policy.get("theory") for policy in results["policies"])
+    ranks = {
+        d["procedure"]: d["ranks"]
+        for d in results["decisions"]
+        if d["reward"] == "reward" and d.get("ranks")
+    }
     rows = [
         (
             spec,
             policy["label"],
             with_interval(policy["win_rates"][key], 100, 1),
+            *(place(ranks[key].get(policy["method"])) if ranks else ()),
             *([_share(policy["theory"].get(key))] if theory else []),
             "" if key not in (policy["frontier"] or {}) else _share(policy["frontier"][key]),
             points(differences.get((policy["method"], key))),
         )
         for key, spec, policy in _decoded(results)
     ]
-    shown = ["win rate, %", *(["in theory"] if theory else []), "best possible", "difference"]
+    ranking = ("rank", "tied") if ranks else ()
+    ideal = ("in theory",) if theory else ()
+    shown = ("win rate, %", *ranking, *ideal, "best possible", "difference")
     head = ("decoded with", "policy", *shown)
     title = "Win rate against the reference"
     if others:
-        return Table(
-            f"{title}; difference: {first} minus this policy, points", head, tuple(rows), 2
-        )
+        title = f"{title}; difference: {first} minus this policy, points"
+        return Table(title, head, tuple(rows), 2, (RANKED,) if ranks else ())
     return Table(title, head[:-1], tuple(row[:-1] for row in rows), 2)
 
 
@@ -240,6 +254,18 @@ def with_interval(estimate: Mapping | None, scale: float, digits: int) -> str:
         for k in ("value", "low", "high")
     )
     return f"{value} [{low}, {high}]" if low and high else value
+
+
+def place(rank: Mapping | None) -> tuple[str, str]:
+    """The range of a policy's rank, and the letters that it shares with policies that it ties.
+
+    >>> place({"best": 1, "worst": 3, "tied": "a b"})
+    ('1–3', 'a b')
+    """
+    if rank is None:
+        return "", ""
+    best, worst = rank["best"], rank["worst"]
+    return str(best) if best == worst else f"{best}–{worst}", rank["tied"]
 
 
 def points(difference: Mapping | None) -> str:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
+from itertools import permutations
 
 import numpy as np
 
@@ -20,6 +21,7 @@ from infalign.evaluation.over_seeds import (
     over_prompts_and_seeds,
     pooled,
 )
+from infalign.evaluation.ranking import ranked
 from infalign.manifest import Manifest
 from infalign.methods import labels
 from infalign.models.functions import beside
@@ -148,7 +150,22 @@ class _Task(Shown):
             "kls": list(self.task.kls),
             "frontier": self._frontier(),
             "arms": [self._arm(arm) for arm in self.arms],
+            "ranks": {
+                reward: {
+                    spec: {
+                        f"{kl:g}": self._quantity(pair, reward).ranks(self._at(kl))
+                        for kl in self.task.kls
+                        if len(self._at(kl)) > 2
+                    }
+                    for spec, pair in self.pairs.items()
+                }
+                for reward in self.rewards
+            },
         }
+
+    def _at(self, kl: float) -> list[_Arm]:
+        """The arms at a KL that have finished cells."""
+        return [arm for arm in self.arms if arm.kl == kl and arm.measured]
 
     def _frontier(self) -> dict[str, list[float]]:
         """The highest win rate that any policy can reach, from KL 0 to beyond all policies."""
@@ -264,6 +281,19 @@ class _Quantity(Shown):
                 "ahead": bool(min(d.low for d in wider) > 0),
             },
         }
+
+    def ranks(self, arms: Sequence[_Arm]) -> dict[str, dict]:
+        """Method → bounds of its rank and its tied sets. They hold together for all methods at the
+        level: each pair has its interval at 1 − 0.05/P for P pairs. Methods without a common seed
+        are not compared, so they tie."""
+        level = 1 - (1 - LEVEL) / (len(arms) * (len(arms) - 1) / 2)
+        above = {
+            (a.method, b.method)
+            for a, b in permutations(arms, 2)
+            if a.measured.keys() & b.measured.keys() and self._difference(a, b, level).low > 0
+        }
+        own = {arm.method: self.win_rate(arm) for arm in arms}
+        return {row.policy: row.figures() for row in ranked(own, above)}
 
     def _difference(self, arm: _Arm, rival: _Arm, level: float) -> SeedEstimate:
         ours, theirs = self.values[id(arm)], self.values[id(rival)]

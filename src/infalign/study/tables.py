@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from infalign.comparison.comparison import SELECTING
 from infalign.core import words
-from infalign.reports.tables import Table, points, with_interval
+from infalign.reports.tables import Table, place, points, with_interval
 
 __all__ = ["NOTE", "SHOWN", "curves", "main_table", "study_tables"]
 
@@ -30,12 +30,15 @@ def study_tables(results: Mapping) -> list[Table]:
 def main_table(task: Mapping, reward: str, spec: str | None = None) -> Table:
     """Win rates under one procedure, the task's own by default, beside the best rival."""
     spec = spec or task["procedure"]
+    ranks = task.get("ranks", {}).get(reward, {}).get(spec, {})
     rows = []
     for arm in _by_kl(task["arms"]):
+        rank = ranks.get(f"{arm['target_kl']:g}", {}).get(arm["method"])
+        own = place(rank) if ranks else ()
         rate = arm.get("win_rates", {}).get(reward, {}).get(spec)
         known = (arm["method"], f"{arm['target_kl']:g}", _seeds(arm))
         if rate is None:
-            rows.append((*known, "", "", "", "", ""))
+            rows.append((*known, "", "", *own, "", "", ""))
             continue
         best = rate["to_best"]
         possible = arm["best_possible"].get(spec)
@@ -44,6 +47,7 @@ def main_table(task: Mapping, reward: str, spec: str | None = None) -> Table:
                 *known,
                 with_interval(arm["kl"], 1, 3),
                 with_interval(rate, 100, 1),
+                *own,
                 points(best),
                 best["rival"] if best else "",
                 "" if possible is None else f"{100 * possible:.1f}",
@@ -53,6 +57,7 @@ def main_table(task: Mapping, reward: str, spec: str | None = None) -> Table:
         f"{_title(task, reward)}, {words(spec)}",
         (
             *("method", "target KL", "seeds", "KL, nats", "win rate, %"),
+            *(("rank", "tied") if ranks else ()),
             *("to best rival, points", "best rival", "best possible, %"),
         ),
         tuple(rows),

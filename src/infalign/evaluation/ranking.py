@@ -9,7 +9,7 @@ Source of the ranks: Mogstad, Romano, Shaikh and Wilhelm, Inference for ranks, R
 Studies 91 (2024).
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -17,10 +17,11 @@ import numpy as np
 from infalign import _check
 from infalign._look import Pictured, Rows, Shown, label
 from infalign.errors import ArgumentError
-from infalign.evaluation.simultaneous import holm, p_value, simultaneous
-from infalign.evaluation.uncertainty import Estimate, over_prompts
 
-__all__ = ["Pair", "Ranked", "Ranking", "rank"]
+from .simultaneous import holm, p_value, simultaneous
+from .uncertainty import Estimate, over_prompts
+
+__all__ = ["Pair", "Ranked", "Ranking", "rank", "ranked"]
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,10 @@ class Ranked(Shown):
     tied: tuple[str, ...]
     """Letters of the tied sets that it belongs to: policies that share a letter cannot be told
     apart."""
+
+    def figures(self) -> dict[str, int | str]:
+        """The bounds of its rank and the letters of its tied sets, for JSON."""
+        return {"best": self.best, "worst": self.worst, "tied": " ".join(self.tied)}
 
 
 @dataclass(frozen=True, eq=False)
@@ -156,21 +161,37 @@ def rank(
         )
     )
     above = {(pair.ahead, pair.behind) for pair in pairs if pair.shown}
+    return Ranking(ranked(own, above), pairs, level)
+
+
+def ranked(
+    estimates: Mapping[str, Estimate], above: Collection[tuple[str, str]]
+) -> tuple[Ranked, ...]:
+    """Policies from the highest estimate to the lowest, with the ranks that the data allow.
+
+    - `above`: pairs (a, b) of which the data show that a is ahead of b. If all of them hold
+      together at some level, so do the ranks.
+
+    >>> from infalign import over_prompts
+    >>> own = {name: over_prompts(np.full(9, x)) for name, x in (("a", 0.9), ("b", 0.8), ("c", 0))}
+    >>> [(row.policy, row.best, row.worst, row.tied) for row in ranked(own, [("a", "c")])]
+    [('a', 1, 2, ('a',)), ('b', 1, 3, ('a', 'b')), ('c', 2, 3, ('b',))]
+    """
+    order = sorted(estimates, key=lambda name: -estimates[name].value)
     letters = _letters(order, above)
-    ranked = tuple(
+    return tuple(
         Ranked(
             name,
-            own[name],
+            estimates[name],
             best=1 + sum((other, name) in above for other in order),
             worst=len(order) - sum((name, other) in above for other in order),
             tied=letters[name],
         )
         for name in order
     )
-    return Ranking(ranked, pairs, level)
 
 
-def _letters(order: list[str], above: set[tuple[str, str]]) -> dict[str, tuple[str, ...]]:
+def _letters(order: list[str], above: Collection[tuple[str, str]]) -> dict[str, tuple[str, ...]]:
     """Letters such that two policies share one exactly if neither is shown to be ahead.
 
     Start with one set of all policies. For each pair with a shown difference, split every set with

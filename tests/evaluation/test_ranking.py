@@ -6,9 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from infalign.analysis import rank
-from infalign.analysis.ranking import _letters
 from infalign.errors import ArgumentError
 from infalign.evaluation import simultaneous as together
+from infalign.evaluation.ranking import _letters
 
 
 @given(
