@@ -8,6 +8,7 @@ Writes trained.md, trained.json and a picture for each study beside this script.
 import json
 import os
 import platform
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import chdir
 from dataclasses import replace
@@ -199,9 +200,14 @@ def section(name: str, result: Mapping) -> str:
         lines.append(in_markdown(curves(_at(task, KL), SELECTING)))
         lines += [in_markdown(main_table(_at(task, KL), gold)) for gold in task["gold"]]
         lines.append(f"![Win rates of {name}](trained-{name}.png)")
-        if missing := [c["folder"] for arm in task["arms"] for c in arm["cells"] if _due(c)]:
-            names = ", ".join(f"`{folder.rpartition('/')[2]}`" for folder in missing)
-            lines.append(f"**Not finished:** {names}.")
+        cells = [(arm["method"], cell) for arm in task["arms"] for cell in arm["cells"]]
+        if missing := Counter(method for method, cell in cells if not cell["finished"]):
+            said = ", ".join(f"{method} {count}" for method, count in missing.items())
+            lines.append(f"**Cells that are not finished:** {said}.")
+        if not result["evidence"]:
+            lines.append(
+                "**Trial settings, as its configuration says: no evidence for the method.**"
+            )
     return "\n\n".join(lines)
 
 
@@ -215,10 +221,6 @@ def _facts(task: Mapping) -> str:
         f"Settings: {said}. Made in {made['dtype']} on {made['processor']} with {made['cores']} "
         f"cores{took}; {versions}."
     )
-
-
-def _due(cell: Mapping) -> bool:
-    return not cell["finished"]
 
 
 def _at(task: Mapping, kl: float | None) -> dict:
