@@ -14,7 +14,8 @@ PYTHON313 ?= $(firstword $(foreach p,python3.13 $(shell uv python find 3.13 2>/d
 	$(shell $(p) -c "import sys; print(sys.executable)" 2>/dev/null)))
 
 .PHONY: help demo quick test test-py313 check wheel canary bench training frontier calibrators length-control \
-	figures soak faults trial verify evidence evidence-exact evidence-hacking reference docs clean
+	figures soak faults trial verify evidence evidence-exact evidence-hacking evidence-ablations \
+	evidence-page reference docs clean
 
 help:  ## Show this list.
 	@sed -n 's/^\([a-z0-9-]*\):.*  ## /\1\t/p' Makefile | expand -t 16
@@ -93,6 +94,12 @@ evidence-hacking: $(READY)  ## Judge training on faulty rewards by the true one;
 evidence: $(READY)  ## Train all methods on a real model, in days (DATA=folder WORK=work THREADS=1); write evidence/trained.md.
 	$(if $(THREADS),OMP_NUM_THREADS=$(THREADS)) $(BIN)/python evidence/trained.py --work $(or $(WORK),work) \
 		$(if $(DATA),--data $(DATA),--hub)
+
+evidence-ablations: $(READY)  ## Vary each choice of the method; write evidence/ablations.md.
+	$(BIN)/python evidence/ablations.py
+
+evidence-page: $(READY)  ## Write docs/evidence.md, claim by claim, from the results in evidence/.
+	$(BIN)/python evidence/claims.py
 
 reference: $(READY)  ## Write docs/reference.md: all commands and public names.
 	$(BIN)/python docs/make.py

@@ -1,0 +1,357 @@
+"""The page docs/evidence.md: each claim of the paper beside what the studies of this folder show.
+
+    make evidence-page
+
+Every number is read from the committed results. A study that is not there, or has cells that are
+not finished, leaves its claim open.
+"""
+
+import textwrap
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+from typing import Annotated, Any
+
+import exact_page
+import typer
+from ablations_page import STRENGTHS
+from exact_worlds import normal
+from faults import STRENGTHS as FAULTS
+from hacking_page import KL, N, cell
+
+from infalign import storage
+from infalign.comparison.comparison import SELECTING
+
+FOLDER = Path(__file__).parent
+PAGE = FOLDER.parent / "docs" / "evidence.md"
+OPEN, SHOWN, PARTLY, NOT = "not run yet", "reproduced", "reproduced in part", "not reproduced"
+OURS = ("rloo", "group", "grpo", "likelihood", "regression")
+"""Training methods of this package for a procedure; the others are baselines or rivals."""
+TARGET = 0.03
+"""Gain over the best rival that the paper reports at least."""
+
+TEXT = """# Evidence
+
+Each claim of the paper (InfAlign, arXiv:2412.19792), the command that tests it, and what came out.
+`make evidence-page` writes this page from the results in [evidence/](../evidence/README.md); no
+number on it is entered by hand. The paper's abstract, its reviews and its authors' summary are the
+source of the claims; what its figures state is not repeated here.
+
+Win rates and gains are in points of percent, at {kl:g} nats, with 95 % intervals over prompts (in
+trained studies over seeds too). *Exact* studies compute the optimum of a training objective on real
+responses; they show what training aims at, without an optimizer's errors.
+
+{rows}
+
+## What differs from the paper
+
+- **Models.** The bundled policy has 2 million parameters, the real one (SmolLM2) 135 million. The
+  paper trains larger ones.
+- **Rewards.** Gold rewards are reward models too, not people.
+- **Matched KL.** All methods are compared at the same KL to the reference, as in theory. A method
+  may do better or worse at a KL that it would choose for itself.
+- **Procedure on both sides.** Policy and reference are decoded alike, with the same n.
+
+## Claims that cannot be tested here
+
+Judgments by people, and by judges that are large language models, need data or servers that are not
+part of this package. `evaluate.judge` takes such a judge.
+"""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One claim and what was measured about it."""
+
+    claim: str
+    command: str
+    number: str
+    verdict: str
+    differs: str = ""
+
+    def text(self) -> str:
+        """The claim as a section of the page."""
+        result = f"**{self.verdict.capitalize()}.** {self.number}".strip()
+        lines = [f"### {self.claim}", "", result]
+        parts = [f"Command: {self.command}.", self.differs]
+        lines += ["", " ".join(filter(None, parts))]
+        return "\n".join(
+            line if line.startswith("#") else textwrap.fill(line, 100, break_on_hyphens=False)
+            for line in lines
+        )
+
+
+def points(interval: list[float]) -> str:
+    """A gain with its interval."""
+    if len(interval) == 1:
+        return f"{100 * interval[0]:+.1f}"
+    value, low, high = (100 * x for x in interval[:3])
+    return f"{value:+.1f} [{low:+.1f}, {high:+.1f}]"
+
+
+def gains(results: Mapping[str, Any], spec: str) -> dict[str, list[float]]:
+    """What the design gains over the raw reward in each real world of the exact study."""
+    exact = results["exact"]
+    own = {w: exact_page.gain_over_raw(exact, w, spec) for w in exact_page.real(exact)}
+    return {w: [x / 100 for x in gain] for w, gain in own.items() if gain}
+
+
+def invariance(results: Mapping[str, Any]) -> Row:
+    """Claim 2."""
+    rates = [
+        cell(results["hacking"], f"scales {s:g}", N, KL)["identity"]["gold_win_rate"][0]
+        - cell(results["hacking"], "gold 0", N, KL)["identity"]["gold_win_rate"][0]
+        for s in FAULTS["scales"]
+    ]
+    largest = max(map(abs, rates))
+    return Row(
+        "The calibrated reward does not change under increasing maps of a prompt's rewards",
+        "`make evidence-hacking`",
+        "Scaling each prompt's rewards by a factor of its own, e to a normal number times up to "
+        f"{FAULTS['scales'][-1]:g}, changes the win rate of training on the calibrated "
+        f"reward by at most {100 * largest:.1f} points.",
+        SHOWN if largest < 1e-9 else NOT,
+    )
+
+
+def transforms(results: Mapping[str, Any]) -> Row:
+    """Claim 3."""
+    known = results["ablations"]["exponents"]
+    own = {s: min(v) for s, v in known.items() if s.startswith(("best-of-n", "worst-of-n"))}
+    spec = max(own, key=own.__getitem__)
+    signs = [
+        STRENGTHS[losses.index(min(losses))] * (1 if s.startswith("best") else -1) > 0
+        for s, losses in known.items()
+        if s in own
+    ]
+    return Row(
+        "Exponential transforms are close to optimal, with t > 0 for best-of-n and t < 0 for "
+        "worst-of-n",
+        "`make evidence-ablations`",
+        f"In theory, the best of {len(STRENGTHS)} exponents loses at most {100 * own[spec]:.2f} "
+        f"points to the optimum ({spec}). The best t has the stated sign in {sum(signs)} of "
+        f"{len(signs)} procedures.",
+        SHOWN if own[spec] < 0.01 and all(signs) else PARTLY,
+        "Exact for a continuous reward, hence without an interval.",
+    )
+
+
+def exact_gain(kind: str, results: Mapping[str, Any]) -> Row:
+    """Claims 4 and 5, as far as they concern the objective."""
+    own = gains(results, f"{kind}:4")
+    said = "; ".join(f"{world}: {points(gain)}" for world, gain in own.items())
+    ahead = [gain for gain in own.values() if len(gain) == 3 and gain[1] > 0]
+    verdict = SHOWN if own and len(ahead) == len(own) else PARTLY if ahead else NOT
+    return Row(
+        f"Training for {kind.replace('-n', '-4')} wins more under it than RLHF on the raw reward: "
+        "the optimum",
+        "`make evidence-exact DATA=…`",
+        f"Gain of the transformed over the raw reward on real rewards. {said}.",
+        verdict,
+        "Exact optima on public rewards, instead of trained policies.",
+    )
+
+
+def grows(results: Mapping[str, Any]) -> Row:
+    """Claim 8."""
+    said, growing, risen = [], [], []
+    theory = normal().name
+    for world in (theory, *exact_page.real(results["exact"])):
+        by_n = {
+            n: exact_page.gain_over_raw(results["exact"], world, f"best-of-n:{n}")
+            for n in exact_page.SIZES
+        }
+        known = {n: gain[0] for n, gain in by_n.items() if gain}
+        risen.append(max(known.values()) > known[min(known)])
+        growing.append(all(a < b for a, b in pairwise(known.values())))
+        name = "theory, normal reward" if world == theory else world
+        said.append(f"{name}: " + ", ".join(f"{g:+.1f} at n = {n}" for n, g in known.items()))
+    return Row(
+        "The gain under best-of-n grows with n",
+        "`make evidence-exact DATA=…`",
+        f"Gain of the transformed over the raw reward. {'; '.join(said)}.",
+        SHOWN if all(growing) else PARTLY if any(risen) else NOT,
+        "It grows until both policies come near the best response there is.",
+    )
+
+
+def hacking(results: Mapping[str, Any]) -> Row:
+    """Claim 7."""
+    known = results["hacking"]
+    own = {
+        name: cell(known, name, N, KL)["identity"]["gain"]
+        for name in known["proxies"]
+        if name not in ("gold 0", "flips 0")
+    }
+    ahead = [n for n, (_, low, _) in own.items() if low > 0]
+    behind = [n for n, (*_, high) in own.items() if high < 0]
+    most, least = max(own, key=lambda n: own[n][0]), min(own, key=lambda n: own[n][0])
+    return Row(
+        "Calibration makes training robust to the reward and mitigates reward hacking",
+        "`make evidence-hacking`",
+        f"Of {len(own)} faulty rewards, the calibrated one has a higher gold win rate than the raw "
+        f"one with {len(ahead)}, up to {points(own[most])} ({most}), and a lower one with "
+        f"{len(behind)}, down to {points(own[least])} ({least}). "
+        "[The study](../evidence/hacking.md) says which. "
+        "The transform for best-of-n gives part of it back.",
+        SHOWN if len(ahead) == len(own) else PARTLY if len(ahead) > len(behind) else NOT,
+        "Exact optima with planted faults, instead of trained policies.",
+    )
+
+
+def calibrated(results: Mapping[str, Any]) -> Row:
+    """Claim 6, as far as it concerns the objective."""
+    at = cell(results["hacking"], "gold 0", 1, KL)["identity"]
+    value, low, _ = at["gain"]
+    return Row(
+        "Calibration alone is at least equal to RLHF under plain sampling: the optimum",
+        "`make evidence-hacking`",
+        f"The calibrated reward gains {points([value, *at['gain'][1:]])} over the raw one on the "
+        "bundled harmlessness reward.",
+        SHOWN if low > 0 else NOT,
+        "An exact optimum on one reward.",
+    )
+
+
+def other_procedures(results: Mapping[str, Any]) -> Row:
+    """Claim 9."""
+    known = results["ablations"]["procedures"]
+    from_sampling = {
+        key.split()[1]: entry["loss"] for key, entry in known.items() if key.startswith("sampling ")
+    }
+    others = {s: x for s, x in from_sampling.items() if s != "sampling"}
+    ahead = [s for s, (_, low, _) in others.items() if low > 0]
+    most = max(others, key=lambda s: others[s][0])
+    return Row(
+        "Every procedure has a transformed reward of its own",
+        "`make evidence-ablations`",
+        f"For {len(ahead)} of {len(others)} procedures, training for the procedure gains over "
+        f"training for plain sampling, with {most} {points(others[most])}. [Their "
+        "transforms](figures.md) are drawn.",
+        SHOWN if len(ahead) == len(others) else PARTLY,
+    )
+
+
+def worst_of_n(results: Mapping[str, Any]) -> Row:
+    """Claim 5, trained on the bundled models."""
+    own = results["worst_of_n"]["offline"]
+    trained, exact = (
+        next(row for row in own[kind] if row["policy"] == "optimum")["gain over raw"]
+        for kind in ("trained", "exact")
+    )
+    value, spread = trained["value"], 1.96 * trained["stderr"]
+    share = value / exact["value"]
+    verdict = NOT if value < spread else SHOWN if share > 0.5 else PARTLY
+    return Row(
+        "Worst-of-n: training for it gains on harmlessness, trained on the bundled models",
+        "`python evidence/worst_of_n/trained.py`",
+        f"At worst-of-4, {points([value, value - spread, value + spread])} over the raw reward, "
+        f"where the optimum gains {100 * exact['value']:+.1f}: a share of {100 * share:.0f} %. "
+        "[The log](log.md) shows the cause: the network's shape, not the transform.",
+        verdict,
+        "One training each, offline.",
+    )
+
+
+def trained(results: Mapping[str, Any]) -> Iterator[Row]:
+    """Claims 4 to 6 for trained policies: a row for each task of each study."""
+    for study, content in results["trained"].items():
+        for task in content["tasks"]:
+            arms = [a for a in task["arms"] if a["target_kl"] == KL]
+            spec, command = task["procedure"], f"`infalign compare evidence/studies/{study}.yaml`"
+            due = sum(not c["finished"] for a in arms for c in a["cells"])
+            whole = bool(arms) and not due
+            rates = {a["method"]: a["win_rates"][SELECTING] for a in arms if whole}
+            claims = {
+                f"{spec}, {study}/{task['task']}: our best method beats the best rival": (
+                    partial(_best_of_ours, rates, spec)
+                ),
+                f"Plain sampling, {study}/{task['task']}: `identity` is at least equal to every "
+                "other method": partial(_identity, rates),
+            }
+            for claim, judge in claims.items():
+                if not whole:
+                    yield Row(claim, command, f"{due} cells are not finished.", OPEN)
+                    continue
+                yield Row(claim, command, *judge())
+
+
+def _best_of_ours(rates: Mapping[str, Any], spec: str) -> tuple[str, str]:
+    own = {m: r[spec] for m, r in rates.items() if m in OURS and r[spec]["to_best"]}
+    if not own:
+        return "No rival was trained at this KL.", OPEN
+    method = max(own, key=lambda m: own[m]["value"])
+    best = own[method]["to_best"]
+    value, low, high = best["value"], best["low"], best["high"]
+    verdict = NOT if low is None or low <= 0 else SHOWN if value >= TARGET else PARTLY
+    interval = [value, *(x for x in (low, high) if x is not None)]
+    said = f"{100 * value:+.1f}" if len(interval) < 3 else points(interval)
+    return f"`{method}` gains {said} over `{best['rival']}`.", verdict
+
+
+def _identity(rates: Mapping[str, Any]) -> tuple[str, str]:
+    rivals = rates.get("identity", {}).get("sampling", {}).get("to_rivals", {})
+    if not rivals:
+        return "It was not trained at this KL.", OPEN
+    name = min(rivals, key=lambda m: rivals[m]["value"])
+    least = rivals[name]
+    verdict = NOT if least["high"] < 0 else SHOWN
+    interval = [least["value"], least["low"], least["high"]]
+    return f"The least difference is {points(interval)}, to `{name}`.", verdict
+
+
+STUDIES: Mapping[str, str] = {
+    "exact": "exact.json",
+    "hacking": "hacking.json",
+    "ablations": "ablations.json",
+    "worst_of_n": "worst_of_n/trained.json",
+    "trained": "trained.json",
+}
+CLAIMS: tuple[tuple[str, Callable[[Mapping[str, Any]], Row], str], ...] = (
+    ("hacking", invariance, "The calibrated reward does not change under increasing maps"),
+    ("ablations", transforms, "Exponential transforms are close to optimal"),
+    ("exact", partial(exact_gain, "best-of-n"), "Training for best-of-n: the optimum"),
+    ("exact", partial(exact_gain, "worst-of-n"), "Training for worst-of-n: the optimum"),
+    ("worst_of_n", worst_of_n, "Worst-of-n, trained"),
+    ("hacking", calibrated, "Calibration alone under plain sampling"),
+    ("hacking", hacking, "Calibration mitigates reward hacking"),
+    ("exact", grows, "The gain grows with n"),
+    ("ablations", other_procedures, "Every procedure has a transformed reward of its own"),
+)
+"""The study that a claim needs, what says its row, and its name where the study is absent."""
+
+
+def rows(results: Mapping[str, Any]) -> list[Row]:
+    """All claims."""
+    known = [
+        say(results) if study in results else Row(name, f"evidence/{STUDIES[study]}", "", OPEN)
+        for study, say, name in CLAIMS
+    ]
+    if "trained" in results:
+        return [*known, *trained(results)]
+    name = "Trained policies at matched KL: best-of-n, worst-of-n and plain sampling"
+    return [*known, Row(name, "`infalign compare evidence/studies/…`", "", OPEN)]
+
+
+def page(folder: Path = FOLDER) -> str:
+    """The page, from the results in a folder."""
+    files = {name: folder / file for name, file in STUDIES.items()}
+    results = {name: storage.read_json(file) for name, file in files.items() if file.is_file()}
+    every = rows(results)
+    table = exact_page.rows_of(
+        [["claim", "verdict"], *([row.claim, row.verdict] for row in every)]
+    ).replace("--:", "---")
+    text = "\n\n".join(row.text() for row in every)
+    return TEXT.format(kl=KL, rows=f"{table}\n\n## Claim by claim\n\n{text}")
+
+
+def main(out: Annotated[Path, typer.Option(help="The page.")] = PAGE):
+    """Write the page."""
+    storage.write_text(out, page())
+    print(out)
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,60 @@
+"""The page of claims: that of the committed results, and honest about what is missing."""
+
+import json
+
+import pytest
+
+from infalign import storage
+
+
+def test_the_pages_are_those_of_the_committed_results(tmp_path):
+    import ablations_page
+    import claims
+
+    assert claims.page() == claims.PAGE.read_text()
+    ablations_page.write(storage.read_json(claims.FOLDER / "ablations.json"), tmp_path)
+    page = (claims.FOLDER / "ablations.md").read_text()
+    assert (tmp_path / "ablations.md").read_text() == page
+
+
+def test_a_study_that_is_absent_leaves_its_claims_open(tmp_path):
+    from claims import CLAIMS, OPEN, page
+
+    assert page(tmp_path).lower().count(f"**{OPEN}.**") == len(CLAIMS) + 1
+
+
+def rate(value, rival, low, high):
+    best = {"rival": "ipo", "value": rival, "low": low, "high": high, "ahead": False}
+    return {"value": value, "to_best": best, "to_rivals": {"ipo": best}}
+
+
+@pytest.mark.parametrize(
+    ("finished", "rivals", "verdicts"),
+    [
+        (True, (0.04, 0.01, 0.07), ("reproduced", "reproduced")),
+        (True, (0.02, 0.01, 0.03), ("reproduced in part", "reproduced")),
+        (True, (0.02, -0.01, 0.05), ("not reproduced", "reproduced")),
+        (True, (-0.02, -0.03, -0.01), ("not reproduced", "not reproduced")),
+        (False, (0.04, 0.01, 0.07), ("not run yet", "not run yet")),
+    ],
+)
+def test_verdicts_on_trained_policies_follow_from_their_intervals(finished, rivals, verdicts):
+    from claims import trained
+
+    arms = [
+        {
+            "method": method,
+            "target_kl": 0.5,
+            "cells": [{"finished": finished}],
+            "win_rates": {
+                "reward": {
+                    "best-of-n:4": rate(0.8, *rivals),
+                    "sampling": rate(0.7, *rivals),
+                }
+            },
+        }
+        for method in ("rloo", "identity")
+    ]
+    task = {"task": "helpful", "procedure": "best-of-n:4", "arms": arms}
+    rows = list(trained({"trained": {"study": {"tasks": json.loads(json.dumps([task]))}}}))
+    assert tuple(row.verdict for row in rows) == verdicts
