@@ -20,6 +20,8 @@ from ablations_page import STRENGTHS
 from exact_worlds import normal
 from faults import STRENGTHS as FAULTS
 from hacking_page import KL, N, cell
+from trained_page import GAIN, OURS
+from trained_page import STUDIES as TRAINED
 
 from infalign import storage
 from infalign.comparison.comparison import SELECTING
@@ -27,10 +29,6 @@ from infalign.comparison.comparison import SELECTING
 FOLDER = Path(__file__).parent
 PAGE = FOLDER.parent / "docs" / "evidence.md"
 OPEN, SHOWN, PARTLY, NOT = "not run yet", "reproduced", "reproduced in part", "not reproduced"
-OURS = ("rloo", "group", "grpo", "likelihood", "regression")
-"""Training methods of this package for a procedure; the others are baselines or rivals."""
-TARGET = 0.03
-"""Gain over the best rival that the paper reports at least."""
 
 TEXT = """# Evidence
 
@@ -85,8 +83,8 @@ class Row:
 
 def points(interval: list[float]) -> str:
     """A gain with its interval."""
-    if len(interval) == 1:
-        return f"{100 * interval[0]:+.1f}"
+    if len(interval) < 3:
+        return f"{100 * interval[0]:+.1f} (no interval)"
     value, low, high = (100 * x for x in interval[:3])
     return f"{value:+.1f} [{low:+.1f}, {high:+.1f}]"
 
@@ -256,49 +254,47 @@ def worst_of_n(results: Mapping[str, Any]) -> Row:
 
 
 def trained(results: Mapping[str, Any]) -> Iterator[Row]:
-    """Claims 4 to 6 for trained policies: a row for each task of each study."""
-    for study, content in results["trained"].items():
-        for task in content["tasks"]:
+    """Claims 4 to 6 for trained policies: two rows for each task of each study."""
+    for study in dict.fromkeys((*TRAINED, *results["trained"])):
+        command = f"`infalign compare evidence/studies/{study}.yaml`"
+        if study not in results["trained"]:
+            yield Row(f"Trained policies at matched KL: {study}", command, "", OPEN)
+            continue
+        for task in results["trained"][study]["tasks"]:
             arms = [a for a in task["arms"] if a["target_kl"] == KL]
-            spec, command = task["procedure"], f"`infalign compare evidence/studies/{study}.yaml`"
             due = sum(not c["finished"] for a in arms for c in a["cells"])
-            whole = bool(arms) and not due
-            rates = {a["method"]: a["win_rates"][SELECTING] for a in arms if whole}
-            claims = {
-                f"{spec}, {study}/{task['task']}: our best method beats the best rival": (
-                    partial(_best_of_ours, rates, spec)
-                ),
-                f"Plain sampling, {study}/{task['task']}: `identity` is at least equal to every "
-                "other method": partial(_identity, rates),
-            }
-            for claim, judge in claims.items():
-                if not whole:
-                    yield Row(claim, command, f"{due} cells are not finished.", OPEN)
-                    continue
-                yield Row(claim, command, *judge())
+            rates = {a["method"]: a["win_rates"][SELECTING] for a in arms if a.get("win_rates")}
+            spec = task["procedure"]
+            for claim, (number, verdict) in (
+                (f"{spec}: our best method beats the best rival", _best_of_ours(rates, spec)),
+                ("plain sampling: `identity` is at least equal to all others", _identity(rates)),
+            ):
+                if due:
+                    number = f"{number} {due} trainings at this KL are not finished."
+                    verdict += "" if verdict == OPEN else ", so far"
+                yield Row(f"Trained, {study}, {claim}", command, number, verdict)
 
 
 def _best_of_ours(rates: Mapping[str, Any], spec: str) -> tuple[str, str]:
     own = {m: r[spec] for m, r in rates.items() if m in OURS and r[spec]["to_best"]}
     if not own:
-        return "No rival was trained at this KL.", OPEN
+        return "", OPEN
     method = max(own, key=lambda m: own[m]["value"])
     best = own[method]["to_best"]
     value, low, high = best["value"], best["low"], best["high"]
-    verdict = NOT if low is None or low <= 0 else SHOWN if value >= TARGET else PARTLY
+    verdict = NOT if low is None or low <= 0 else SHOWN if value >= GAIN else PARTLY
     interval = [value, *(x for x in (low, high) if x is not None)]
-    said = f"{100 * value:+.1f}" if len(interval) < 3 else points(interval)
-    return f"`{method}` gains {said} over `{best['rival']}`.", verdict
+    return f"`{method}` gains {points(interval)} over `{best['rival']}`.", verdict
 
 
 def _identity(rates: Mapping[str, Any]) -> tuple[str, str]:
     rivals = rates.get("identity", {}).get("sampling", {}).get("to_rivals", {})
     if not rivals:
-        return "It was not trained at this KL.", OPEN
+        return "", OPEN
     name = min(rivals, key=lambda m: rivals[m]["value"])
     least = rivals[name]
-    verdict = NOT if least["high"] < 0 else SHOWN
-    interval = [least["value"], least["low"], least["high"]]
+    verdict = SHOWN if (least["high"] or least["value"]) >= 0 else NOT
+    interval = [least["value"], *(least[k] for k in ("low", "high") if least[k] is not None)]
     return f"The least difference is {points(interval)}, to `{name}`.", verdict
 
 
@@ -329,10 +325,7 @@ def rows(results: Mapping[str, Any]) -> list[Row]:
         say(results) if study in results else Row(name, f"evidence/{STUDIES[study]}", "", OPEN)
         for study, say, name in CLAIMS
     ]
-    if "trained" in results:
-        return [*known, *trained(results)]
-    name = "Trained policies at matched KL: best-of-n, worst-of-n and plain sampling"
-    return [*known, Row(name, "`infalign compare evidence/studies/…`", "", OPEN)]
+    return [*known, *trained({"trained": {}, **results})]
 
 
 def page(folder: Path = FOLDER) -> str:

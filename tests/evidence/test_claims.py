@@ -1,7 +1,5 @@
 """The page of claims: that of the committed results, and honest about what is missing."""
 
-import json
-
 import pytest
 
 from infalign import storage
@@ -18,9 +16,9 @@ def test_the_pages_are_those_of_the_committed_results(tmp_path):
 
 
 def test_a_study_that_is_absent_leaves_its_claims_open(tmp_path):
-    from claims import CLAIMS, OPEN, page
+    from claims import CLAIMS, OPEN, TRAINED, page
 
-    assert page(tmp_path).lower().count(f"**{OPEN}.**") == len(CLAIMS) + 1
+    assert page(tmp_path).lower().count(f"**{OPEN}.**") == len(CLAIMS) + len(TRAINED)
 
 
 def rate(value, rival, low, high):
@@ -35,7 +33,8 @@ def rate(value, rival, low, high):
         (True, (0.02, 0.01, 0.03), ("reproduced in part", "reproduced")),
         (True, (0.02, -0.01, 0.05), ("not reproduced", "reproduced")),
         (True, (-0.02, -0.03, -0.01), ("not reproduced", "not reproduced")),
-        (False, (0.04, 0.01, 0.07), ("not run yet", "not run yet")),
+        (False, (0.04, 0.01, 0.07), ("reproduced, so far", "reproduced, so far")),
+        (False, None, ("not run yet", "not run yet")),
     ],
 )
 def test_verdicts_on_trained_policies_follow_from_their_intervals(finished, rivals, verdicts):
@@ -46,7 +45,8 @@ def test_verdicts_on_trained_policies_follow_from_their_intervals(finished, riva
             "method": method,
             "target_kl": 0.5,
             "cells": [{"finished": finished}],
-            "win_rates": {
+            "win_rates": rivals
+            and {
                 "reward": {
                     "best-of-n:4": rate(0.8, *rivals),
                     "sampling": rate(0.7, *rivals),
@@ -56,5 +56,5 @@ def test_verdicts_on_trained_policies_follow_from_their_intervals(finished, riva
         for method in ("rloo", "identity")
     ]
     task = {"task": "helpful", "procedure": "best-of-n:4", "arms": arms}
-    rows = list(trained({"trained": {"study": {"tasks": json.loads(json.dumps([task]))}}}))
-    assert tuple(row.verdict for row in rows) == verdicts
+    rows = list(trained({"trained": {"study": {"tasks": [task]}}}))
+    assert tuple(row.verdict for row in rows if "study," in row.claim) == verdicts
