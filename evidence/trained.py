@@ -87,6 +87,7 @@ def main(
         for study in wave.studies:
             whole &= compare(study, wave, work)
             trained_page.write(work)
+            script("claims")
     if not whole:
         sys.exit("Some cells failed; the messages above say why. The same command tries them again")
 
