@@ -19,7 +19,8 @@ import soak
 
 from infalign import _progress
 from infalign.collection import Local, OnRay, answer, collect
-from infalign.collection.cluster import Worker, _cluster, _ray
+from infalign.collection.cluster import Worker
+from infalign.collection.connection import connection
 from infalign.config import parse_config
 from infalign.errors import DataError, MissingExtraError
 from infalign.prompts import Prompt
@@ -99,8 +100,7 @@ def cluster(tmp_path_factory):
     patched.setenv("PYTHONPATH", os.pathsep.join(filter(None, places)))
     for name in ("RAY_ADDRESS", "RAY_TMPDIR"):
         patched.delenv(name, raising=False)
-    ray = _ray()
-    with _cluster(ray):
+    with connection() as ray:
         yield ray
     assert not ray.is_initialized()
     patched.undo()

@@ -11,6 +11,7 @@ import pytest
 import yaml
 from enumerable import EnumerableModel
 from quick_runs import REWARD, counting
+from runs import kill_at_file_operation
 
 from infalign import storage
 from infalign.config import read_study
@@ -25,7 +26,6 @@ from infalign.study.plan import tasks_left
 from infalign.study.run import run_study
 from infalign.study.table import _Arm, _Quantity
 from infalign.study.tables import study_tables
-from runs import kill_at_file_operation
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 

@@ -1,27 +1,25 @@
 """Collection on a Ray cluster, by actors that each load policy and reward once."""
 
 import logging
-import os
-import signal
-import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from infalign import _check, _progress
+from infalign import _progress
 from infalign._look import Shown
-from infalign.errors import DataError, InfalignError, MissingExtraError, install
+from infalign.errors import DataError, InfalignError
 from infalign.models.interfaces import Sampler, Scorer
 from infalign.prompts import Prompt
 
 from .answers import Load, answer
+from .connection import connection, resources_each, wait
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["Answered", "OnRay", "Worker", "wait"]
+__all__ = ["Answered", "OnRay", "Worker"]
 
 LOG = logging.getLogger(__name__)
 
@@ -33,13 +31,6 @@ AHEAD = 2
 
 INTERVAL = 1.0
 """Seconds between two looks at the progress."""
-
-ALONE = {
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # the loopback address, on Linux too
-    "RAY_BACKEND_LOG_LEVEL": "fatal",
-}
-"""Default environment of a cluster that is started on this machine only."""
 
 
 @dataclass(frozen=True)
@@ -74,10 +65,9 @@ class OnRay(Shown):
         Raises MissingExtraError without Ray, and DataError for the errors of `answer` or if Ray
         fails.
         """
-        ray = _ray()
         parts = list(zip(shards, firsts or [0] * len(shards), strict=True))
-        with _cluster(ray):
-            resources, workers = _resources(ray, self.workers)
+        with connection() as ray:
+            resources, workers = resources_each(ray, self.workers)
             worker = ray.remote(Worker).options(
                 **resources,
                 max_restarts=-1,
@@ -181,17 +171,6 @@ def _result(ray, task) -> "pa.Table":
     return own.table
 
 
-def wait(ray, tasks: list, timeout: float | None = None) -> list:
-    """The tasks that are done, at least one unless the time is over: `ray.wait`, out of which the
-    exception of a signal comes as itself. Ray's compiled code wraps it in a SystemError."""
-    try:
-        return ray.wait(tasks, timeout=timeout)[0]
-    except SystemError as error:
-        if error.__cause__ is None:
-            raise
-        raise error.__cause__ from None
-
-
 def _show(ray, actor) -> None:
     """Show the progress of the shard that an actor answers."""
     with suppress(ray.exceptions.RayError):  # it is being started again
@@ -211,55 +190,3 @@ def _warnings() -> Iterator[list[str]]:
         yield said
     finally:
         log.removeHandler(handler)
-
-
-def _resources(ray, workers: int | None) -> tuple[dict, int]:
-    """Resources of each actor, and the number of actors."""
-    there = ray.cluster_resources()
-    kind = "GPU" if there.get("GPU", 0) >= 1 else "CPU"
-    count = int(there.get(kind, 1)) if workers is None else _check.count("workers", workers)
-    return {f"num_{kind.lower()}s": 1}, count
-
-
-def _ray():
-    if "RAY_ADDRESS" not in os.environ:
-        for name, value in ALONE.items():
-            os.environ.setdefault(name, value)
-    try:
-        import ray
-    except ImportError:
-        raise MissingExtraError(
-            f"`engine: ray` needs `ray`. Install it with: {install('ray')}"
-        ) from None
-    return ray
-
-
-@contextmanager
-def _cluster(ray):
-    """A connection to a cluster, closed afterward if it was opened here."""
-    if ray.is_initialized():
-        yield
-        return
-    # With RAY_ADDRESS, Ray connects to that cluster and accepts no cluster settings.
-    own = {} if "RAY_ADDRESS" in os.environ else {"include_dashboard": False}
-    with _same_handler():
-        ray.init(log_to_driver=False, logging_level="ERROR", **own)
-    try:
-        yield
-    finally:
-        ray.shutdown()
-
-
-@contextmanager
-def _same_handler():
-    """After the block, SIGTERM does what it did before: with the handler that Ray installs, the
-    process prints the stack of its threads and aborts."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.getsignal(signal.SIGTERM)
-    try:
-        yield
-    finally:
-        if before is not None:
-            signal.signal(signal.SIGTERM, before)

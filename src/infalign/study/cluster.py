@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from infalign.collection.cluster import _cluster, _ray, _resources, wait
+from infalign.collection.connection import connection, resources_each, wait
 from infalign.config import Cell, StudyTask
 from infalign.errors import DataError
 
@@ -33,7 +33,7 @@ class Cluster:
 
     def __init__(self, ray: Any):
         self.ray = ray
-        self.resources, self.slots = _resources(ray, None)
+        self.resources, self.slots = resources_each(ray, None)
 
     def _remote(self, function: Callable) -> Any:
         return self.ray.remote(max_retries=RETRIES, retry_exceptions=False, **self.resources)(
@@ -78,8 +78,7 @@ def connected() -> Iterator[Cluster]:
 
     Raises MissingExtraError without Ray.
     """
-    ray = _ray()
-    with _cluster(ray):
+    with connection() as ray:
         yield Cluster(ray)
 
 
