@@ -293,3 +293,14 @@ def test_a_scan_that_misses_a_better_policy_certifies_nothing():
     against = ia.parse_procedure("best-of-poisson:8.087")
     d = ia.design(ia.WorstOfN(69), against=against, kl=0.01877)
     assert math.isnan(d.gap) or d.gap > 0.9  # a share e^-2 of the responses wins nearly always
+
+
+@pytest.mark.parametrize("n", [64, 95])
+@pytest.mark.parametrize("beta", [0.003, 0.05])
+def test_a_maximum_that_near_cells_blur_is_not_given_up(n, beta):
+    """Newton's method led from the best maximum on cells to the policy that does nothing."""
+    against = OrderStatistic(142, 93)
+    found = ia.design(WorstOfN(n), against=against, beta=beta)
+    at_budget = ia.design(WorstOfN(n), against=against, kl=found.kl)
+    assert found.win_rate > 0.99 and at_budget.beta == pytest.approx(beta, rel=1e-6)
+    assert found.gap < 1e-9

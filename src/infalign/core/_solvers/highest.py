@@ -21,6 +21,9 @@ UNDECIDED = 0.05
 """Distance from the best of the maxima on cells, in the logarithm of the win rate or of the losses,
 within which a maximum may be the best."""
 
+AWAY = 0.1
+"""Fall of the win rate from the cells to the optimum that is more than the error of the cells."""
+
 
 def highest(
     procedure: RankProcedure,
@@ -35,30 +38,39 @@ def highest(
     """
     _check.budget(kl, beta)
     goal = _goal(kl, beta)
+    optima: list[Optimum] = []
     for reach in (NEAR, FAR):
-        optima = _polished(procedure, against, Chain.over(procedure, against, reach), goal)
+        own, led_away = _polished(procedure, against, Chain.over(procedure, against, reach), goal)
+        optima += own
         if beta is not None:  # a narrow maximum may attract no ascent, but a shot meets it
             optima += stationary_points(procedure, against, beta, far=reach == FAR)
-        if optima:
-            return max(optima, key=lambda o: o.win_rate - (0 if beta is None else beta * o.kl))
+        if optima and not led_away:
+            break
+    if optima:
+        return max(optima, key=lambda o: o.win_rate - (0 if beta is None else beta * o.kl))
     return solve(procedure, against, kl=kl, beta=beta)
 
 
 def _polished(
     procedure: RankProcedure, against: AbstractProcedure, chain: Chain, goal: Goal
-) -> list[Optimum]:
-    """The optima next to the maxima on cells that may be the best."""
+) -> tuple[list[Optimum], bool]:
+    """The optima next to the maxima on cells that may be the best, and whether one of these maxima
+    led to no optimum, or to another one's: these cells were too coarse for its own."""
     path = Path(procedure, against)
     optima: list[Optimum] = []
     ends = maxima(chain, goal)
+    led_away = False
     for link in ends:
         if optima and goal.value(link) < goal.value(ends[0]) - UNDECIDED:
             break
         try:
-            optima.append(path.near(refined(link, goal).start, goal.kl))
+            optimum = path.near(refined(link, goal).start, goal.kl)
         except SolveError:
+            led_away = True
             continue
-    return optima
+        optima.append(optimum)
+        led_away = led_away or optimum.win_rate < link.win_rate - AWAY
+    return optima, led_away
 
 
 def _goal(kl: float | None, beta: float | None) -> Goal:
