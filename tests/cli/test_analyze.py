@@ -230,3 +230,55 @@ def test_figures_at_equal_length_stand_beside_their_overlap(cli, tmp_path):
     assert all(c["overlap"] == 0 and c["value"] is None and not c["identified"] for c in controls)
     _, out, _ = cli("--reference base.jsonl --policy rl.jsonl --format markdown")
     assert "Win rate over base at equal length" in out and "† rl, one sample: The selected" in out
+
+
+def attempts(seed, prompts=120, m=40):
+    rng = np.random.default_rng(seed)
+    return (rng.random((prompts, m)) < rng.beta(0.4, 6, (prompts, 1))).astype(int)
+
+
+def test_success_is_forecast_beyond_the_samples(cli, tmp_path):
+    write(tmp_path / "log.jsonl", attempts(0))
+    code, out, _ = cli("--reference log.jsonl --forecast 4000 --target 90 --format json --out x")
+    assert code == 0
+    ahead = json.loads(out)["forecasts"]
+    (row,), (budget,) = ahead["at"], ahead["budgets"]
+    assert row["low"] < row["these_low"] < row["value"] < row["these_high"] < row["high"] < 1
+    assert (row["n"], budget["target"]) == (4000, 0.9) and budget["low"] > 40
+    page = (tmp_path / "x" / "report.html").read_text()
+    assert "Forecast: success, %" in page and "Samples for a target" in page
+    code, _, err = cli("--reference log.jsonl")
+    assert code == 2 and "--forecast" in err
+
+
+def test_rewards_are_forecast_above_a_threshold_only(cli, tmp_path):
+    write(tmp_path / "log.jsonl", drawn(0, 0, m=30))
+    code, _, err = cli("--reference log.jsonl --forecast 100")
+    assert code != 0 and "--forecast-above" in err and "rewards that were never drawn" in err
+    code, out, _ = cli("--reference log.jsonl --forecast 100 --forecast-above 2 --format json")
+    assert code == 0 and json.loads(out)["forecasts"]["what"] == "the best of n scores at least 2"
+    code, _, err = cli("--reference log.jsonl --policy a=log.jsonl --forecast-above 2")
+    assert code == 2 and "belongs to a forecast" in err
+
+
+@pytest.mark.parametrize("shuffled", [False, True])
+def test_attempts_that_stopped_at_the_first_success_are_recognized(cli, tmp_path, shuffled):
+    rows = []
+    for i, own in enumerate(attempts(1)):
+        stop = int(own.argmax()) + 1 if own.any() else len(own)
+        rows += [{"prompt_id": f"p{i}", "attempt": j, "success": int(own[j])} for j in range(stop)]
+    if shuffled:
+        np.random.default_rng(0).shuffle(rows)
+    (tmp_path / "log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    sides = "--reference log.jsonl --policy again=log.jsonl"
+    code, out, err = cli(f"{sides} --procedure pass@n --forecast 400 --format json")
+    assert code == 0 and "attempts stop at the first success" in err and "probability" in err
+    result = json.loads(out)
+    levels = [row["policy"]["value"] for row in result["curves"][0]["sizes"]]
+    within = [(attempts(1)[:, :n].any(1)).mean() for n in range(1, 41)]
+    assert levels == pytest.approx(within)
+    assert result["forecasts"]["policies"][0]["stopped_at_first_success"]
+    measured = json.loads(cli(f"{sides} --format json")[1])["curves"]
+    assert [c["measure"] for c in measured] == ["pass@n"]
+    code, _, err = cli(f"{sides} --procedure best-of-n:2")
+    assert code != 0 and "Only pass@n can be known" in err

@@ -260,6 +260,11 @@ MODES: dict[str, dict[str, tuple[str, dict[str, str], dict[str, str]]]] = {
             {"--margin": "50"},
             NONE,
         ),
+        "with forecasts": (
+            f"{SIDES} --forecast 100 --target 50 --forecast-above 0 --format json",
+            {"--forecast": "200", "--target": "60", "--forecast-above": "0.5"},
+            NONE,
+        ),
         "as a gate": (
             f"{SIDES} --procedure best-of-n:2 --fail-under 0 --format json",
             {"--fail-under": "90", "--fail-if-worse-than": "a", "--margin": "2"},

@@ -5,6 +5,7 @@ from infalign.evaluation.ranking import Pair, Ranked, Ranking, rank
 
 from .analysis import Analysis, analyze
 from .curve import Curve, Flip, curve
+from .forecasts import Forecasts, forecast
 from .gate import Gate, Outcome, assert_not_worse, gate
 from .judging import Judgment, judge
 from .lengths import equal_lengths
@@ -17,6 +18,7 @@ __all__ = [
     "Analysis",
     "Curve",
     "Flip",
+    "Forecasts",
     "Gate",
     "Judgment",
     "Matched",
@@ -31,6 +33,7 @@ __all__ = [
     "assert_not_worse",
     "curve",
     "equal_lengths",
+    "forecast",
     "gate",
     "join_verdicts",
     "judge",

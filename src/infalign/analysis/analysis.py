@@ -14,6 +14,7 @@ from infalign.evaluation.ranking import Ranking, rank
 from infalign.evaluation.uncertainty import Estimate, over_prompts
 
 from .curve import Curve, curve, sizes_up_to
+from .forecasts import Forecasts, forecast
 from .gate import Gate, gate
 from .lengths import equal_lengths
 from .measures import Measure, measures, read_measure
@@ -45,6 +46,9 @@ class Analysis(Shown, Framed):
     )
     """Policy and measure, such as "best-of-n at n = 8" → the win rate and the one at equal length;
     empty without lengths."""
+
+    forecasts: Forecasts | None = field(default=None, repr=False)
+    """Success beyond the samples, if asked for."""
 
     @property
     def too_many_pairs(self) -> bool:
@@ -130,6 +134,9 @@ def analyze(
     sizes: Sequence[int] | None = None,
     rank_at: Sequence[int] | None = None,
     drop: bool = False,
+    forecast_at: Sequence[int] = (),
+    targets: Sequence[float] = (),
+    above: float | None = None,
     level: float = 0.95,
     seed: int = 0,
 ) -> Analysis:
@@ -141,6 +148,8 @@ def analyze(
     - `sizes`: values of n. Default: all.
     - `rank_at`: values of n at which policies are ranked. Default: 1, and the largest.
     - `drop`: leave out prompts that some policy lacks, instead of an error.
+    - `forecast_at`, `targets`, `above`: `sizes`, `targets` and `above` of `forecast`. With any of
+      them, policies may be empty.
     - `level`, `seed`: as for `simultaneous`; intervals of one curve hold together, those of
       different curves do not.
 
@@ -153,8 +162,11 @@ def analyze(
     True
     """
     policies = _check.entries("policies", policies)
-    if not policies:
+    ahead = bool(len(forecast_at) or len(targets))
+    if not policies and not ahead:
         raise ArgumentError("policies", "must hold at least one policy; got none.")
+    if above is not None and not ahead:
+        raise ArgumentError("above", "is for forecasts; give `forecast_at` or `targets` as well.")
     matched = match([reference, *policies], drop=drop)
     base, *others = matched.policies
     chosen = (
@@ -179,12 +191,17 @@ def analyze(
         for p in others
         for at, control in equal_lengths(p, base, chosen, sizes=sizes).items()
     }
-    return Analysis(base.name, names, curves, rankings, matched, level, controls)
+    forecasts = None
+    if ahead:
+        forecasts = forecast(
+            matched.policies, sizes=forecast_at, targets=targets, above=above, seed=seed
+        )
+    return Analysis(base.name, names, curves, rankings, matched, level, controls, forecasts)
 
 
 def _ends(matched: Matched, sizes: Sequence[int] | None) -> tuple[int, ...]:
     """The smallest and the largest n."""
-    most = min(int(p.samples.min()) for p in matched.policies)
+    most = min(p.reach for p in matched.policies)
     ns = sorted(sizes or sizes_up_to(most))
     return tuple(dict.fromkeys((ns[0], ns[-1])))
 

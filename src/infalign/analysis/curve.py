@@ -174,7 +174,7 @@ def curve(
         raise ArgumentError(
             "reference", "must have the prompts of the policy in the same order. Use `match`."
         )
-    most = int(min(policy.samples.min(), reference.samples.min()))
+    most = min(policy.reach, reference.reach)
     wanted = measure.sizes if sizes is None else sizes
     ns = sizes_up_to(most) if wanted is None else _sizes(wanted, most)
     values = np.stack([measure.contrast(policy, reference, n) for n in ns], axis=1)

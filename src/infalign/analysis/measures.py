@@ -5,7 +5,7 @@ there are also levels of each policy alone: pass@n, pass^n and the accuracy of a
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -51,6 +51,9 @@ class Measure(Shown):
     answers: bool = False
     """Whether it reads answers."""
 
+    stopped: bool = False
+    """Whether attempts that stopped at the first success tell of it."""
+
     def wins(self, policy: Samples, reference: Samples, n: int) -> np.ndarray:
         """Win rate of a policy over a reference on each prompt at n."""
         assert self.procedure is not None
@@ -78,7 +81,9 @@ class Measure(Shown):
     def fits(self, policies: Sequence[Samples]) -> bool:
         """Whether the samples have what the measure reads."""
         return all(
-            (self.level is None or p.binary) and (not self.answers or p.answers is not None)
+            (self.level is None or p.binary)
+            and (not self.answers or p.answers is not None)
+            and (self.stopped or not p.stopping)
             for p in policies
         )
 
@@ -90,6 +95,12 @@ class Measure(Shown):
                 name,
                 f"must have scores of 0 and 1 for {self.name}; {_check.short(samples.name)} has "
                 f"{other:g}.",
+            )
+        if samples.stopping and not self.stopped:
+            raise ArgumentError(
+                name,
+                f"must have samples that do not depend on each other for {self.name}; those of "
+                f"{_check.short(samples.name)} do: {samples.stopping}. Only pass@n can be known.",
             )
         if self.answers and samples.answers is None:
             raise ArgumentError(
@@ -103,7 +114,8 @@ LEVELS = {
         Measure(
             "pass@n",
             "at least one of n is correct",
-            level=lambda policy, n: pass_at(policy.scores, n).per_prompt,
+            level=lambda policy, n: _pass_at(policy, n),
+            stopped=True,
         ),
         Measure(
             "pass^n",
@@ -118,6 +130,13 @@ LEVELS = {
         ),
     )
 }
+
+
+def _pass_at(policy: Samples, n: int) -> np.ndarray:
+    """pass@n of each prompt; of stopped attempts, whether one of the first n succeeded."""
+    if policy.stopping:
+        return (policy.scores[:, :n] == 1).any(1).astype(float)
+    return pass_at(policy.scores, n).per_prompt
 
 
 def measures() -> dict[str, Measure]:
@@ -151,7 +170,7 @@ def read_measure(text: str) -> Measure:
         stem = name.removesuffix("n")
         if text.startswith(stem) and text[len(stem) :].isascii() and text[len(stem) :].isdigit():
             n = _check.count("measure", int(text[len(stem) :]))
-            return Measure(measure.name, measure.words, measure.level, None, (n,), measure.answers)
+            return replace(measure, sizes=(n,))
     try:
         procedure = parse_procedure(text)
     except ValueError:

@@ -1,6 +1,6 @@
 // The curves over n of each measure: estimates, and the bands in which they hold.
 
-const scaled = (plot, y) => (plot.null === 0.5 ? percent(y) : `${minus((100 * y).toFixed(1))} points`);
+const scaled = (plot, y) => (plot.null !== 0 ? percent(y) : `${minus((100 * y).toFixed(1))} points`);
 
 function band(kit, rows, low, high, key, name) {
   const edge = (end) => rows.filter((r) => r[end] !== null).map((r) => `${kit.px(r.n)} ${kit.py(r[end])}`);
@@ -12,8 +12,9 @@ function band(kit, rows, low, high, key, name) {
 function drawn(plot) {
   const last = plot.curves[0].sizes.at(-1).n, all = plot.curves.flatMap((c) => c.sizes);
   const ends = all.flatMap((r) => [r.joint_low, r.joint_high, r.value]).filter((v) => v !== null);
-  const room = 0.05 * (Math.max(...ends, plot.null) - Math.min(...ends, plot.null)) || 0.05;
-  const low = Math.min(...ends, plot.null) - room, high = Math.max(...ends, plot.null) + room;
+  if (plot.null !== null) ends.push(plot.null);
+  const room = 0.05 * (Math.max(...ends) - Math.min(...ends)) || 0.05;
+  const low = Math.min(...ends) - room, high = Math.max(...ends) + room;
   const powers = [];
   for (let n = 1; n <= last; n *= 2) powers.push(n);
   const at = (rows) => (x) => {
@@ -33,7 +34,7 @@ function drawn(plot) {
         band(kit, c.sizes, "joint_low", "joint_high", `p${i % 6}`, "outer");
         band(kit, c.sizes, "low", "high", `p${i % 6}`, "inner");
       });
-      kit.svg("line", { class: "even", x1: kit.left, x2: kit.right, y1: kit.py(plot.null), y2: kit.py(plot.null) }, kit.inside);
+      if (plot.null !== null) kit.svg("line", { class: "even", x1: kit.left, x2: kit.right, y1: kit.py(plot.null), y2: kit.py(plot.null) }, kit.inside);
     },
   };
 }

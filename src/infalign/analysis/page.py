@@ -13,6 +13,7 @@ from infalign.reports.tables import Table, filled
 
 from .analysis import Analysis
 from .curve import Curve
+from .forecasts import Forecasts
 from .judging import Judgment
 from .judgment_tables import JUDGED_NOTE, judgment_tables
 from .tables import analysis_tables, as_json
@@ -30,12 +31,17 @@ def analysis_page(analysis: Analysis, *, command: str = "") -> str:
     """
     values = as_json(analysis)
     plots = _plots(analysis, values["curves"])
+    if analysis.forecasts:
+        plots.append(_forecast_plot(analysis.forecasts))
+    title = analysis.reference
+    if analysis.policies:
+        title = f"{_listed(analysis.policies)} against {title}"
     samples = [s for p in values["policies"] for s in p["samples"]]
     least, most = min(samples), max(samples)
     each = f"{least:,}" if least == most else f"{least:,} to {most:,}"
     template = environment().from_string(read(__package__, "page.html"))
     body = template.render(
-        title=f"{_listed(analysis.policies)} against {analysis.reference}",
+        title=title,
         facts=(
             f"{values['prompts']:,} prompts, {each} samples each, "
             f"scored by {values['policies'][0]['score']}. {date.today():%d %B %Y}."
@@ -48,7 +54,7 @@ def analysis_page(analysis: Analysis, *, command: str = "") -> str:
         version=__version__,
     )
     return document(
-        f"{_listed(analysis.policies)} against {analysis.reference}: infalign analyze",
+        f"{title}: infalign analyze",
         Markup(body),
         style=read(__package__, "page.css"),
         scripts=(read(__package__, "page.js"),),
@@ -115,6 +121,35 @@ def _plots(analysis: Analysis, curves: list[dict[str, Any]]) -> list[dict[str, A
         rows = [{name: row[name] for name in ends} for row in data["sizes"]]
         plot["curves"].append({"policy": visible(own.policy), "sizes": rows})
     return list(plots.values())
+
+
+def _forecast_plot(forecasts: Forecasts) -> dict[str, Any]:
+    """Success of every policy up to the largest n that is asked for."""
+    curves = [
+        {
+            "policy": visible(name),
+            "sizes": [
+                {
+                    "n": own.n,
+                    "value": own.value,
+                    "low": own.low,
+                    "high": own.high,
+                    "joint_low": None,
+                    "joint_high": None,
+                }
+                for own in forecasts.curve(name)
+            ],
+        }
+        for name, growth in forecasts.growths.items()
+        if growth.fitted
+    ]
+    made = min(growth.made for growth in forecasts.growths.values())
+    return {
+        "title": "Forecast: success, %",
+        "caption": f"Share of prompts on which {forecasts.words}; forecast beyond n = {made:,}.",
+        "null": None,
+        "curves": curves,
+    }
 
 
 def _tables(tables: list[Table], names: Sequence[str]) -> list[dict[str, Any]]:

@@ -42,6 +42,15 @@ class _Prompt:
     scores: list[float] = field(default_factory=list)
     answers: list[Any] = field(default_factory=list)
     lengths: list[float] = field(default_factory=list)
+    numbers: list[float] = field(default_factory=list)
+    """Numbers of the samples, nan where there are none."""
+
+    def sort(self) -> None:
+        """Put the samples into the order of their numbers, if all have one."""
+        if self.numbers and not any(map(math.isnan, self.numbers)):
+            order = sorted(range(len(self.numbers)), key=self.numbers.__getitem__)
+            for part in (self.scores, self.answers, self.lengths):
+                part[:] = [part[place] for place in order]
 
 
 def read_samples(
@@ -99,7 +108,7 @@ class _Reader:
             correct, total = (_whole(row, column) for column in columns.counts)
             if correct > total:
                 raise DataError(f"{row}: {correct} correct samples of {total} are too many.")
-            own.scores = [1.0] * correct + [0.0] * (total - correct)
+            own.scores = [0.0] * (total - correct) + [1.0] * correct
             return
         assert columns.score is not None
         value = row.values.get(columns.score)
@@ -122,6 +131,8 @@ class _Reader:
         own.scores.append(score)
         own.answers.append(_plain(row.values.get(columns.answer)) if columns.answer else None)
         own.lengths.append(self._length(row))
+        number = row.values.get(columns.sample) if columns.sample else None
+        own.numbers.append(_number(number))
 
     def _wide(self, row: Row, own: _Prompt, values: list[Any]) -> None:
         """All samples of a prompt, with lists of one length in every column that is read."""
@@ -195,6 +206,8 @@ class _Reader:
         prompts = {prompt: own for prompt, own in self.prompts.items() if own.scores}
         if not prompts:
             raise DataError(f"{_check.short(name)} has no samples with a score.")
+        for own in prompts.values():
+            own.sort()
         width = max(len(own.scores) for own in prompts.values())
         contradiction = self._contradiction(prompts) if self.columns.answer else None
         if contradiction:
@@ -221,6 +234,7 @@ class _Reader:
             else None,
             lengths=lengths if known else None,
             notes=tuple(notes),
+            ordered=not self.columns.counts,
         )
 
     def _contradiction(self, prompts: Mapping[str, _Prompt]) -> str | None:
@@ -296,6 +310,14 @@ def _score(row: Row, column: str, value: Any) -> float:
         f"{row}: `{column}` must be a number; got {_check.short(row.values.get(column))}. Name "
         "the column of the scores: --column score=NAME"
     )
+
+
+def _number(value: Any) -> float:
+    """The number of a sample; nan if it has none."""
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return math.nan
 
 
 def _whole(row: Row, column: str) -> int:

@@ -9,6 +9,7 @@ from infalign import _check
 from infalign._look import Shown
 from infalign.core import finite_rewards
 from infalign.errors import ArgumentError
+from infalign.evaluation.growth import Stopping, stopping
 
 __all__ = ["Matched", "Samples", "match"]
 
@@ -42,6 +43,12 @@ class Samples(Shown):
     notes: tuple[str, ...] = ()
     """What a reader should know of the source, such as columns and what was left out."""
 
+    ordered: bool = True
+    """Whether samples are in the order in which they were drawn, as counts are not."""
+
+    stopping: Stopping | None = None
+    """Set if the samples of a prompt ended at its first success. Default: as the scores show."""
+
     def __post_init__(self):
         prompts = tuple(_check.texts("prompts", self.prompts))
         scores = finite_rewards("scores", self.scores, missing=True)
@@ -62,6 +69,8 @@ class Samples(Shown):
                     f"shape {scores.shape}.",
                 )
             object.__setattr__(self, name, table)
+        if self.stopping is None and self.binary:
+            object.__setattr__(self, "stopping", stopping(scores, ordered=self.ordered))
 
     @property
     def binary(self) -> bool:
@@ -74,6 +83,11 @@ class Samples(Shown):
         """Number of samples of each prompt, shape (prompts,)."""
         return (~np.isnan(self.scores)).sum(1)
 
+    @property
+    def reach(self) -> int:
+        """The largest n that the samples of every prompt tell of, without a forecast."""
+        return self.stopping.reach if self.stopping else int(self.samples.min())
+
     def rows(self, places: Sequence[int]) -> "Samples":
         """The samples of some prompts, in the order of `places`."""
         places = list(places)
@@ -85,6 +99,8 @@ class Samples(Shown):
             answers=None if self.answers is None else self.answers[places],
             lengths=None if self.lengths is None else self.lengths[places],
             notes=self.notes,
+            ordered=self.ordered,
+            stopping=self.stopping,
         )
 
     def _facts(self):

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from infalign.evaluation.growth import Budget
 from infalign.evaluation.ranking import Ranking
 from infalign.reports.tables import (
     Table,
@@ -15,6 +16,7 @@ from infalign.reports.tables import (
 
 from .analysis import Analysis
 from .curve import Curve
+from .forecasts import Forecasts
 
 __all__ = ["NOTE", "analysis_tables", "as_json", "ranking_json", "ranking_table"]
 
@@ -33,6 +35,8 @@ def analysis_tables(analysis: Analysis) -> list[Table]:
     if analysis.at_equal_length:
         tables.append(_equal_lengths(analysis))
     tables += [ranking_table(at, ranking) for at, ranking in analysis.rankings.items()]
+    if analysis.forecasts:
+        tables += _forecasts(analysis.forecasts)
     return [table.visible() for table in tables]
 
 
@@ -103,6 +107,56 @@ def ranking_table(at: str, ranking: Ranking) -> Table:
     return Table(f"Ranks, {at}", ("policy", "%", "rank", "tied"), rows, words=1, notes=notes)
 
 
+FORECAST_NOTE = (
+    "A forecast assumes that small chances of success follow a beta or a logit-normal law, perhaps "
+    "with a share of prompts that can never succeed. First interval: other prompts of the same "
+    "kind. Second: these prompts."
+)
+
+
+def _forecasts(forecasts: Forecasts) -> list[Table]:
+    """Success at each n that was asked for, and the samples that targets take."""
+    notes = tuple(
+        f"{name}: {words}."
+        for name, growth in forecasts.growths.items()
+        for words in growth.reservations
+    )
+    tables = []
+    if forecasts.sizes:
+        cells = tuple(
+            (
+                f"{own.n:,}",
+                name,
+                f"{forecasts.growths[name].made:,}",
+                with_interval(_ends_of(own), 100, 1) if own.value == own.value else "unknown",
+                _range({"low": _known(own.these_low), "high": _known(own.these_high)}, 100),
+            )
+            for name, own in forecasts.rows
+        )
+        head = ("n", "policy", "samples", "success, %", "these prompts")
+        title = f"Forecast: {forecasts.words}"
+        tables.append(Table(title, head, _once(cells), words=2, notes=(FORECAST_NOTE, *notes)))
+    if forecasts.targets:
+        budgets = tuple(
+            (f"{100 * own.target:g}", name, str(own) if own.value == own.value else "unknown")
+            for name, own in forecasts.budgets
+        )
+        columns = ("target, %", "policy", "samples per prompt")
+        notes = () if tables else (FORECAST_NOTE, *notes)
+        notes += ("∞: no number of samples up to 10⁹ reaches the target.",)
+        tables.append(Table("Samples for a target", columns, _once(budgets), words=2, notes=notes))
+    return tables
+
+
+def _ends_of(own: Any) -> dict[str, float | None]:
+    return {end: _known(getattr(own, end)) for end in ("value", "low", "high")}
+
+
+def _known(value: float) -> float | None:
+    """A number for JSON, which has no nan."""
+    return value if value == value else None
+
+
 def _shown(sizes: tuple[int, ...]) -> list[int]:
     """Powers of two, and the largest n; all of a few."""
     if len(sizes) <= 8:
@@ -152,7 +206,38 @@ def as_json(analysis: Analysis) -> dict[str, Any]:
             for (policy, at), own in analysis.at_equal_length.items()
         ],
         "rankings": {at: ranking_json(ranking) for at, ranking in analysis.rankings.items()},
+        "forecasts": None if analysis.forecasts is None else _ahead(analysis.forecasts),
     }
+
+
+def _ahead(forecasts: Forecasts) -> dict[str, Any]:
+    ends = ("value", "low", "high", "these_low", "these_high")
+    return {
+        "what": forecasts.words,
+        "policies": [
+            {
+                "policy": name,
+                "measured_up_to": growth.made,
+                "stopped_at_first_success": growth.stopped is not None,
+                "reservations": list(growth.reservations),
+            }
+            for name, growth in forecasts.growths.items()
+        ],
+        "at": [
+            {"policy": name, "n": own.n} | {end: _known(getattr(own, end)) for end in ends}
+            for name, own in forecasts.rows
+        ],
+        "budgets": [
+            {"policy": name, "target": own.target, **_budget(own)}
+            for name, own in forecasts.budgets
+        ],
+    }
+
+
+def _budget(own: Budget) -> dict[str, float | str | None]:
+    """A budget for JSON, which has no infinity."""
+    ends = {end: getattr(own, end) for end in ("value", "low", "high")}
+    return {end: "infinite" if x == float("inf") else _known(x) for end, x in ends.items()}
 
 
 def _curve(c: Curve) -> dict[str, Any]:

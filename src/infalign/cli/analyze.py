@@ -45,6 +45,9 @@ DROP = f"Leave out instead of refusing: {', '.join(DROPS)}. Repeatable."
 WORSE = "Gate: the name of a policy that no other may be worse than, under --procedure."
 UNDER = "Gate: percent that no policy may be under: its win rate or level at --procedure."
 MARGIN = "Loss that a gate tolerates, in percentage points. Default: 1."
+FORECAST = "Forecast pass@n at this n, beyond the samples that there are. Repeatable."
+TARGET = "Percent of success: forecast the samples per prompt that it takes. Repeatable."
+ABOVE = "For forecasts from rewards: a sample succeeds if its reward is at least this."
 OUT = "Folder for analysis.json, tables and the report page."
 
 
@@ -61,6 +64,9 @@ def analyze_samples(
     fail_if_worse_than: Annotated[str | None, typer.Option(help=WORSE)] = None,
     fail_under: Annotated[float | None, typer.Option(help=UNDER)] = None,
     margin: Annotated[float | None, typer.Option(help=MARGIN)] = None,
+    forecast: Annotated[list[int] | None, typer.Option(min=1, help=FORECAST)] = None,
+    target: Annotated[list[float] | None, typer.Option(help=TARGET)] = None,
+    forecast_above: Annotated[float | None, typer.Option(help=ABOVE)] = None,
     form: Annotated[Form, typer.Option("--format", help="Format of standard output.")] = Form.table,
     out: Annotated[Path | None, typer.Option(help=OUT)] = None,
 ) -> None:
@@ -88,18 +94,25 @@ def analyze_samples(
         raise typer.BadParameter(f"must be at least 0; got {margin:g}.", param_hint="--margin")
     margin = 1.0 if margin is None else margin
     if verdicts:
-        refuse(context, "is not used with --verdicts.", "procedure")
+        refuse(
+            context,
+            "is not used with --verdicts.",
+            *("procedure", "forecast", "target", "forecast_above"),
+        )
         limits = Limits(fail_if_worse_than, fail_under, margin)
         analyze_verdicts(
             verdicts, reference, policy, own, named, rows, drop or (), limits, form, out
         )
         return
     refuse(context, "is used with --verdicts only.", "own")
-    for flag, value in (("--reference", reference), ("--policy", policy)):
-        if not value:
-            raise typer.BadParameter("must name a file, or give --verdicts.", param_hint=flag)
-    assert reference is not None and policy is not None
-    sides = _named([reference, *policy])
+    targets = _targets(target, forecast, forecast_above)
+    if not reference:
+        raise typer.BadParameter("must name a file, or give --verdicts.", param_hint="--reference")
+    if not policy and not (forecast or targets):
+        raise typer.BadParameter(
+            "must name a file, or give --verdicts or a --forecast.", param_hint="--policy"
+        )
+    sides = _named([reference, *(policy or ())])
     _different([name for name, _ in sides])
     if fail_if_worse_than is not None and fail_if_worse_than not in dict(sides):
         raise typer.BadParameter(
@@ -111,12 +124,22 @@ def analyze_samples(
     base, *others = (
         read_samples(source, name, columns=named, where=rows, drop=kinds) for name, source in sides
     )
-    analysis = analyze(base, others, measured=procedure, drop="unmatched" in (drop or ()))
+    analysis = analyze(
+        base,
+        others,
+        measured=procedure,
+        drop="unmatched" in (drop or ()),
+        forecast_at=forecast or (),
+        targets=targets,
+        above=forecast_above,
+    )
     gates = list(_gates(analysis, gated, fail_if_worse_than, fail_under, margin))
     screen = console(stderr=True)
     for samples in analysis.matched.policies:
         for note in samples.notes:
             screen.print(f"{samples.name}: {note}", markup=False, highlight=False)
+        if samples.stopping:
+            screen.print(f"{samples.name}: {samples.stopping}", markup=False, highlight=False)
     for name, prompts in analysis.matched.without.items():
         screen.print(f"{name}: {len(prompts):,} prompts that others lack, left out", markup=False)
     if analysis.too_many_pairs:
@@ -128,6 +151,23 @@ def analyze_samples(
     if out is not None:
         output.write(out, lambda command: analysis_page(analysis, command=command))
     output.end()
+
+
+def _targets(
+    target: Sequence[float] | None, forecast: Sequence[int] | None, above: float | None
+) -> list[float]:
+    """The targets as fractions."""
+    for percent in target or ():
+        if not 0 < percent < 100:
+            raise typer.BadParameter(
+                f"must lie strictly between 0 and 100 percent; got {percent:g}.",
+                param_hint="--target",
+            )
+    if above is not None and not (target or forecast):
+        raise typer.BadParameter(
+            "belongs to a forecast: give --forecast or --target.", param_hint="--forecast-above"
+        )
+    return [percent / 100 for percent in target or ()]
 
 
 def _named(texts: Sequence[str]) -> list[tuple[str, str]]:

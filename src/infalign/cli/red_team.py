@@ -169,11 +169,16 @@ def _print(screen: Console, results: dict, out: Path) -> None:
                 cells[column] = _percent(rate)
     for (n, kind), cells in sorted(rows.items()):
         table.add_row(f"{n}" + (" forecast" if kind == "forecasts" else ""), *cells)
-    fitted = any(attack["curve"] for attack in attacks)
-    if fitted:
+    ahead = any(attack["curve"] for attack in attacks)
+    if any(attack["law"]["b"]["value"] is not None for attack in attacks):
         table.add_section()
         for name in ("a", "b"):
             table.add_row(name, *(_known(attack["law"][name]) for attack in attacks))
+    if ahead:
+        table.add_section()
+        for place, budget in enumerate(next(a["budgets"] for a in attacks if a["budgets"])):
+            cells = [_attempts(a["budgets"][place]) if a["budgets"] else "" for a in attacks]
+            table.add_row(f"N for {100 * budget['target']:g} %", *cells)
     screen.print(table)
     for attack in attacks:
         for words in attack["law"]["reservations"]:
@@ -185,10 +190,11 @@ def _print(screen: Console, results: dict, out: Path) -> None:
                 f"[{100 * d['low']:+.1f}, {100 * d['high']:+.1f}]",
             )
     note = "[ ]: 95 % intervals, clustered by prompt."
-    if fitted:
+    if ahead:
         note += (
-            " Forecasts extrapolate the law −log ASR = a N^(−b). Their intervals are those of the "
-            "fit."
+            " a, b: the law −log ASR = a N^(−b) through the measured rates. Forecasts do not use "
+            "it: they assume that small chances of success follow a beta or a logit-normal law. "
+            "∞: no N up to 10⁹."
         )
     screen.print(note)
     screen.print(f"Figure: {(out / 'attack.png').resolve()}", soft_wrap=True)
@@ -196,6 +202,13 @@ def _print(screen: Console, results: dict, out: Path) -> None:
 
 def _percent(rate: dict) -> str:
     return _with_interval(rate, 100, 1)
+
+
+def _attempts(budget: dict) -> str:
+    value, low, high = (
+        "∞" if budget[k] is None else f"{budget[k]:,.0f}" for k in ("value", "low", "high")
+    )
+    return f"{value} [{low}, {high}]"
 
 
 def _known(interval: dict) -> str:

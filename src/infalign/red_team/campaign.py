@@ -14,6 +14,7 @@ from infalign import _check, storage
 from infalign._look import Shown
 from infalign.config import SamplingSettings
 from infalign.errors import ArgumentError
+from infalign.evaluation.growth import Forecast, Growth, fit_growth
 from infalign.evaluation.uncertainty import Estimate, over_prompts
 from infalign.manifest import Manifest
 from infalign.models.fingerprints import (
@@ -44,6 +45,9 @@ SCHEMA_VERSION = 1
 
 FORECASTS = (4, 16, 64)
 """Success is forecast at these multiples of the number of attempts made."""
+
+TARGETS = (0.5, 0.9, 0.99)
+"""Success rates whose number of attempts is forecast."""
 
 CURVE_POINTS = 40
 """Number of points at which a fitted curve is stored."""
@@ -314,6 +318,7 @@ def summarize(successes: Mapping[str, np.ndarray], *, seed: int) -> dict:
     attacks = []
     for name, tries in successes.items():
         law = fit_power_law(tries, rng=np.random.default_rng(seed))
+        growth = fit_growth(tries, stopped=False, seed=seed)
         m = tries.shape[1]
         attacks.append(
             {
@@ -328,12 +333,7 @@ def summarize(successes: Mapping[str, np.ndarray], *, seed: int) -> dict:
                     "misfit": _finite(law.misfit),
                     "reservations": list(law.reservations),
                 },
-                "curve": [{"n": n, **_json(law.forecast(n))} for n in _curve_sizes(m)]
-                if law.fitted
-                else [],
-                "forecasts": [{"n": k * m, **_json(law.forecast(k * m))} for k in FORECASTS]
-                if law.fitted
-                else [],
+                **_ahead(growth, m),
             }
         )
     *others, last = successes
@@ -351,13 +351,35 @@ def summarize(successes: Mapping[str, np.ndarray], *, seed: int) -> dict:
     }
 
 
+def _ahead(growth: Growth, m: int) -> dict[str, list]:
+    """The curve, the forecasts and the attempts that targets take; empty without a forecast."""
+    if not growth.fitted:
+        return {"curve": [], "forecasts": [], "budgets": []}
+    ahead = [growth.forecast(k * m) for k in FORECASTS]
+    return {
+        "curve": [{"n": n, **_json(growth.forecast(n))} for n in _curve_sizes(m)],
+        "forecasts": [
+            {"n": f.n, **_json(f, these_low=f.these_low, these_high=f.these_high)} for f in ahead
+        ],
+        "budgets": [
+            {
+                "target": b.target,
+                "value": _finite(b.value),
+                "low": _finite(b.low),
+                "high": _finite(b.high),
+            }
+            for b in map(growth.budget_for, TARGETS)
+        ],
+    }
+
+
 def _curve_sizes(m: int) -> list[int]:
     """Numbers of attempts for a smooth curve, from 1 to the largest forecast."""
     sizes = np.geomspace(1, m * FORECASTS[-1], CURVE_POINTS)
     return np.unique(np.rint(sizes).astype(int)).tolist()
 
 
-def _json(estimate: Interval | Estimate, **more: float) -> dict[str, float | None]:
+def _json(estimate: Interval | Estimate | Forecast, **more: float) -> dict[str, float | None]:
     values = {"value": estimate.value, "low": estimate.low, "high": estimate.high, **more}
     return {name: _finite(value) for name, value in values.items()}
 

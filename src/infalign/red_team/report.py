@@ -27,8 +27,8 @@ def label(attack: Mapping) -> str:
 
 @matplotlib.rc_context(STYLE)
 def success_figure(results: Mapping) -> Figure:
-    """ASR against N: measured points with intervals, and fitted laws, dashed where they
-    extrapolate."""
+    """ASR against N: measured points with intervals, and the fitted growth, dashed where it is a
+    forecast."""
     figure = Figure(figsize=(WIDTH, 4.2), layout="constrained")
     axes = figure.subplots()
     axes.set_xscale("log", base=2)
@@ -82,7 +82,7 @@ def success_figure(results: Mapping) -> Figure:
 
 
 def _law(axes: Axes, attack: Mapping, color: str) -> None:
-    """The fitted law with its band, solid up to the number of attempts made."""
+    """The fitted growth with its band, solid up to the number of attempts made."""
     if not attack["curve"]:
         return
     n, value, low, high = (
