@@ -1,7 +1,7 @@
 """The power law of attack success in the number of attempts: −log ASR(N) = a N^(−b).
 
 A description of the measured rates, for comparison with published ones. It is no forecast: the true
-curve bends in these logarithms, so the line through small N misses at large N, mostly below.
+curve bends in these logarithms, so the line through small N misses at large N, on either side.
 `evaluation.growth` forecasts.
 
 ASR(N), the attack success rate, is the chance that at least one of N attempts on a prompt
