@@ -111,7 +111,7 @@ def assert_not_worse(gate: Gate, *, cannot_tell: Literal["fail", "skip", "pass"]
     >>> gains = np.random.default_rng(0).normal(-0.1, 0.1, size=100)
     >>> assert_not_worse(gate(over_prompts(gains), question="rl against base"))
     Traceback (most recent call last):
-    AssertionError: rl against base: shown worse, with a margin of 0 % (-10.3 [-12.1, -8.3])
+    AssertionError: rl against base: shown worse, with a margin of 0 % (-9.2 [-11.1, -7.3])
     """
     _check.instance("gate", gate, Gate, "a gate, as `Analysis.gate` returns")
     choice = _check.one_of("cannot_tell", cannot_tell, ("fail", "skip", "pass"))
