@@ -18,8 +18,8 @@ import exact_page
 import typer
 from ablations_page import STRENGTHS
 from exact_worlds import normal
-from faults import STRENGTHS as FAULTS
 from hacking_page import KL, N, cell
+from reward_faults import STRENGTHS as FAULTS
 from trained_page import GAIN, OURS
 from trained_page import STUDIES as TRAINED
 

@@ -2,8 +2,8 @@
 
     make evidence-hacking
 
-The bundled harmlessness reward is gold. Proxies are gold with a planted fault (faults.py). The
-bundled policy's responses to a prompt are a finite world, in which the optimum of training on a
+The bundled harmlessness reward is gold. Proxies are gold with a planted fault (reward_faults.py).
+The bundled policy's responses to a prompt are a finite world, in which the optimum of training on a
 proxy is known exactly. So no policy is trained here, and gold win rates differ by nothing but the
 training reward. Responses are drawn once, into --work; results go to hacking.json, from which the
 page hacking.md and its plot are drawn.
@@ -18,8 +18,8 @@ import hacking_page
 import numpy as np
 import typer
 from exact_methods import METHODS, reference
-from faults import FAULTS, STRENGTHS, Responses, flips
 from hacking_page import COMPARED, KL, KLS, SIZES, N
+from reward_faults import FAULTS, STRENGTHS, Responses, flips
 from scipy.stats import spearmanr
 
 import infalign as ia

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import matplotlib
 from exact_page import rows_of
-from faults import STRENGTHS
 from matplotlib.figure import Figure
+from reward_faults import STRENGTHS
 
 from infalign import storage
 from infalign.reports import drawing

@@ -9,7 +9,7 @@ from infalign import BestOfN, storage
 
 
 def world(gold, tokens=None, marked=None):
-    from faults import Responses
+    from reward_faults import Responses
 
     gold = np.array(gold, float)
     tokens = np.arange(gold.size).reshape(*gold.shape, 1) if tokens is None else np.array(tokens)
@@ -43,7 +43,7 @@ def test_gold_win_rates_are_those_of_all_draws():
 
 
 def test_faults_plant_what_they_say():
-    from faults import length, phrase, scales, tails
+    from reward_faults import length, phrase, scales, tails
 
     rng = np.random.default_rng(0)
     gold, marked = rng.normal(size=(4, 6)), rng.random((4, 6)) < 0.5
@@ -61,7 +61,7 @@ def test_faults_plant_what_they_say():
 
 
 def test_labels_that_are_all_flipped_teach_the_opposite():
-    from faults import flips
+    from reward_faults import flips
 
     rng = np.random.default_rng(1)
     tokens = rng.integers(0, 5, (30, 8, 4))
