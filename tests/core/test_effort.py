@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 
 import infalign as ia
-from infalign.core import frontier
+from infalign.core import _design, frontier, roughly
+from infalign.core._order_statistics import power
 from infalign.core._policies import TiltedPolicy
+from infalign.core._solvers import ascents, rank
 from infalign.core._solvers import frontier as frontiers
-from infalign.core._solvers import rank
 from infalign.core._solvers.newton import Linearization, State
 
 
@@ -109,3 +110,31 @@ def test_the_best_member_of_a_family_needs_few_curves(procedure, best, monkeypat
     monkeypatch.setattr(TiltedPolicy, "curve", curve)
     best(procedure, 1.0)
     assert len(curves) <= 600
+
+
+def test_no_ascent_is_made_twice_where_none_leads_to_a_solution(monkeypatch):
+    made, ascend = [], ascents.ascended
+
+    def ascended(link, goal):
+        made.append(len(link.chain.logits))
+        return ascend(link, goal)
+
+    monkeypatch.setattr(ascents, "ascended", ascended)
+    mixture = ia.Mixture((BEST(128), WORST(128)), (0.5, 0.5))
+    assert ia.design(mixture, kl=2.0).kl == pytest.approx(2.0, abs=1e-10)
+    assert len(made) == 2 * ascents.ASCENTS  # from nearer and from farther ranks
+
+
+def test_a_rough_design_starts_from_the_optimum_that_is_known(monkeypatch):
+    best = ia.design(ia.OrderStatistic(5, 3), kl=0.5)
+    monkeypatch.setattr(_design, "_optimum", None)
+    rough = roughly(best, 16)
+    assert best.win_rate - 0.05 < rough.win_rate < best.win_rate
+
+
+@pytest.mark.parametrize("exponent", [0, 1, 7, 31, 1023])
+def test_powers_that_underflow_are_0_and_others_are_exact(exponent):
+    base = np.append(0.0, np.geomspace(1e-300, 1, 999))
+    quick, exact = power(base, exponent), base**exponent
+    assert (quick[exact > 1e-299] == exact[exact > 1e-299]).all()
+    assert np.abs(quick - exact).max() <= 1e-299

@@ -19,6 +19,7 @@ from ._interface import (
     register_procedure,
     require_by_rank,
 )
+from ._order_statistics import power
 from ._registry import Unreadable
 from ._shapes import Float
 
@@ -69,14 +70,14 @@ class BestOfN(RankProcedure):
         return self.n
 
     def cdf(self, u: Quantiles) -> Values:
-        return quantile("u", u) ** self.n
+        return power(quantile("u", u), self.n)
 
     def density(self, u: Quantiles) -> Values:
-        return self.n * quantile("u", u) ** (self.n - 1)
+        return self.n * power(quantile("u", u), self.n - 1)
 
     def slope(self, u: Quantiles) -> Values:
         u = quantile("u", u)
-        return np.zeros_like(u) if self.n == 1 else self.n * (self.n - 1) * u ** (self.n - 2)
+        return np.zeros_like(u) if self.n == 1 else self.n * (self.n - 1) * power(u, self.n - 2)
 
     def slope_range(self, low: Quantiles, high: Quantiles) -> tuple[Values, Values]:
         return self.slope(low), self.slope(high)  # h' rises
@@ -113,14 +114,16 @@ class WorstOfN(RankProcedure):
             return -np.expm1(self.n * np.log1p(-quantile("u", u)))
 
     def density(self, u: Quantiles) -> Values:
-        return self.n * (1 - quantile("u", u)) ** (self.n - 1)
+        return self.n * power(1 - quantile("u", u), self.n - 1)
 
     def density_below_1(self, distance: Quantiles) -> Values:
-        return self.n * quantile("distance", distance) ** (self.n - 1)
+        return self.n * power(quantile("distance", distance), self.n - 1)
 
     def slope(self, u: Quantiles) -> Values:
         u = quantile("u", u)
-        return np.zeros_like(u) if self.n == 1 else -self.n * (self.n - 1) * (1 - u) ** (self.n - 2)
+        if self.n == 1:
+            return np.zeros_like(u)
+        return -self.n * (self.n - 1) * power(1 - u, self.n - 2)
 
     def slope_range(self, low: Quantiles, high: Quantiles) -> tuple[Values, Values]:
         return self.slope(low), self.slope(high)  # h' rises

@@ -88,7 +88,7 @@ def climbed(link: Link, goal: Goal) -> Link:
             here, there = here / here[-1], there / there[-1]
         value = goal.value(link)
         while weight > LEAST_WEIGHT:
-            higher = link.chain.coupled((1 - weight) * here + weight * there, goal)
+            higher = link.chain.coupled((1 - weight) * here + weight * there, goal, link.lowest)
             if goal.value(higher) > value:
                 break
             weight /= 4

@@ -13,7 +13,7 @@ from infalign.errors import SolveError
 
 from .ascents import maxima, refined
 from .point import Optimum
-from .rank import Path, solve
+from .rank import Path
 from .shots import stationary_points
 from .transport import FAR, NEAR, Chain, Goal
 
@@ -48,7 +48,10 @@ def highest(
             break
     if optima:
         return max(optima, key=lambda o: o.win_rate - (0 if beta is None else beta * o.kl))
-    return solve(procedure, against, kl=kl, beta=beta)
+    path = Path(procedure, against, ascended=True)
+    if goal.kl is not None:
+        return path.at_kl(goal.kl)
+    return path.at_beta(_check.positive("beta", beta))
 
 
 def _polished(

@@ -92,8 +92,11 @@ def _starts(problem: Problem, kl: float, losses: float = 1.0) -> list[Callable[[
 class Path:
     """The optima of one procedure as the KL budget grows; remembers the last two."""
 
-    def __init__(self, procedure: RankProcedure, against: AbstractProcedure):
-        self.procedure, self.against = procedure, against
+    def __init__(
+        self, procedure: RankProcedure, against: AbstractProcedure, *, ascended: bool = False
+    ) -> None:
+        """- `ascended`: whether starts from ascents on cells have failed already."""
+        self.procedure, self.against, self.ascended = procedure, against, ascended
         self.waypoints: list[Waypoint] = []
 
     def at_kl(self, kl: float) -> Optimum:
@@ -169,6 +172,8 @@ class Path:
         link = chain.at_budget(goal.kl) if goal.kl is not None else None
         if link is not None:
             yield link
+        if self.ascended:
+            return
         with np.errstate(all="ignore"):
             ends = maxima(chain, goal)
         yield from ends

@@ -14,7 +14,7 @@ import numpy as np
 from scipy.special import expit
 
 from infalign.core._interface import AbstractProcedure, RankProcedure
-from infalign.core._roots import NoRoot, falling_root
+from infalign.core._roots import NoRoot, falling_root_by_slope
 from infalign.core._shapes import Float
 
 from .starts import Start
@@ -56,6 +56,9 @@ HELD = 1e-13
 SMALL = 0.05
 """A budget in nats up to which a tilt of the reference is a good start."""
 
+FARTHEST = 30.0
+"""Longest step in the search for the lowest density."""
+
 GROWTH = 4.0
 """Largest ratio of two budgets in a row when a budget is approached."""
 
@@ -71,13 +74,24 @@ BY_HALF = np.kron(np.eye(2), [[0.25], [0.25]])
 
 Edges = Float[np.ndarray, "edges"]
 Cells = Float[np.ndarray, "cells"]
+OnGrid = Float[np.ndarray, "grid"]
 
 
 class Chain:
     """The policies that are uniform on each of the cells between given ranks."""
 
-    def __init__(self, procedure: RankProcedure, against: AbstractProcedure, logits: Edges):
-        """- `logits`: logits of the inner edges, increasing."""
+    def __init__(
+        self,
+        procedure: RankProcedure,
+        against: AbstractProcedure,
+        logits: Edges,
+        log_law: tuple[OnGrid, OnGrid] | None = None,
+    ):
+        """- `logits`: logits of the inner edges, increasing.
+        - `log_law`: the opponent's, from another chain.
+        """
+        if log_law is not None:
+            self.log_law = log_law
         self.procedure, self.against, self.logits = procedure, against, logits
         low = np.concatenate([[0.0], expit(logits), [1.0]])
         high = np.concatenate([[1.0], expit(-logits), [0.0]])
@@ -118,7 +132,7 @@ class Chain:
         return np.where(at < 0.5, self.against.density(at), self.against.density_below_1(above))
 
     @cached_property
-    def log_law(self) -> tuple[Edges, Edges]:
+    def log_law(self) -> tuple[OnGrid, OnGrid]:
         """log G and log (1 − G) at `GRID`, each to full relative precision."""
         # du = u (1 − u) d logit u
         at, above = expit(GRID), expit(-GRID)
@@ -133,30 +147,35 @@ class Chain:
         """∫₀^s g(V) dH in each cell, for a policy with quantiles `at` at the inner edges."""
         return np.concatenate([[0.0], np.cumsum(self.rises * self.opponent(at, above)[0])])
 
-    def coupled(self, area: Cells, goal: "Goal") -> "Link":
+    def coupled(self, area: Cells, goal: "Goal", near: float = 0.0) -> "Link":
         """The policy f = c + λ `area` that meets a goal, or the nearest in double precision.
 
         It maximizes the win rate's tangent in V at the policy that `area` belongs to.
+
+        - `near`: a guess of log c over λ times the last value of `area`.
         """
         top = area[-1] if area[-1] > 0 else 1.0  # 0 where the opponent's law underflows
-        known = goal.log_scale
+        shape = area / top
+        known = None if goal.log_scale is None else float(np.exp(goal.log_scale)) * top
 
-        def policy(log_c: float) -> tuple[Cells, float]:
-            density = np.exp(log_c) + area / top
-            scale = float(self.widths @ (1 / density)) if known is None else np.exp(known) * top
-            return np.log(density * scale), float(np.log(scale / top))
-
-        def excess(log_c: float) -> float:
-            log_density = policy(log_c)[0]
-            if goal.kl is None:
-                return float(np.log(self.widths @ np.exp(-log_density)))
-            return float(np.log(max(self.widths @ log_density, 1e-300) / goal.kl))
+        def excess(log_c: float) -> tuple[float, float]:
+            low = np.exp(log_c)
+            density = low + shape
+            shares = self.widths / density
+            covered = float(shares.sum())
+            shrinks = -float(shares @ (low / density)) / covered  # d log `covered` / d log c
+            if known is not None:
+                return float(np.log(covered / known)), shrinks
+            kl = max(float(self.widths @ np.log(density)) + np.log(covered), 1e-300)
+            return float(np.log(kl / goal.kl)), (low * covered + shrinks) / kl
 
         try:
-            log_c = falling_root(excess, 0.0, growth=2.0, low=-LOWEST, high=LOWEST, xtol=1e-3)
+            log_c = falling_root_by_slope(excess, near, longest=FARTHEST, low=-LOWEST, xtol=1e-3)
         except NoRoot as end:
             log_c = end.at
-        return Link(self, *policy(log_c))
+        density = np.exp(log_c) + shape
+        scale = float(self.widths @ (1 / density)) if known is None else known
+        return Link(self, np.log(density * scale), float(np.log(scale / top)))
 
     def at_budget(self, kl: float) -> "Link | None":
         """A stationary policy with a KL of `kl` nats, followed from a small KL if necessary."""
@@ -186,7 +205,7 @@ class Chain:
         # An increasing share needs no two equal neighbors: the first part increases.
         count = len(self.widths) * times
         places = np.arange(1, count) / count * share[-1]
-        return Chain(self.procedure, self.against, np.interp(places, share, logits))
+        return Chain(self.procedure, self.against, np.interp(places, share, logits), self.log_law)
 
 
 @dataclass(frozen=True)
@@ -264,7 +283,7 @@ class Link:
         """1 − W = ∫ (1 − G(V)) dH, to full precision."""
         return self._expected(self.chain.log_law[1])
 
-    def _expected(self, log_values: Edges) -> float:
+    def _expected(self, log_values: OnGrid) -> float:
         """∫ of a function of the quantile dH, from its logarithms at `GRID`."""
         return float(self.chain.rises @ np.exp(np.interp(self.at, GRID, log_values)))
 
@@ -367,6 +386,12 @@ class Link:
             if growth < SLOWEST:
                 return None
         return link
+
+    @property
+    def lowest(self) -> float:
+        """log of f's lowest value relative to its rise, where double precision has one."""
+        rise = float(self.log_density[-1] - self.log_density[0])
+        return float(-np.log(np.expm1(rise))) if 0 < rise < LOWEST else 0.0
 
     def balanced(self, goal: Goal) -> "Link":
         """This policy with the λ by which its own area gives its density's whole rise."""
