@@ -295,6 +295,11 @@ def test_a_scan_that_misses_a_better_policy_certifies_nothing():
     assert math.isnan(d.gap) or d.gap > 0.9  # a share e^-2 of the responses wins nearly always
 
 
+def test_a_scan_whose_densities_fall_by_rounding_certifies_nothing():
+    found = ia.design(ia.WorstOfN(173), against=ia.BestOfN(76), kl=0.3241)  # W is 3e-29
+    assert math.isnan(found.gap) and "could not all be followed" in found.certificate
+
+
 @pytest.mark.parametrize("n", [64, 95])
 @pytest.mark.parametrize("beta", [0.003, 0.05])
 def test_a_maximum_that_near_cells_blur_is_not_given_up(n, beta):

@@ -110,6 +110,8 @@ def refined(link: Link, goal: Goal, *, climb: bool = True) -> Link:
     # A win rate next to 0 or 1 is more sensitive to the policy.
     for _ in range(REFINEMENTS + int(abs(link.log_scale) / SENSITIVE)):
         near = link.on(link.chain.finer(link, 2), goal)
+        if not np.isfinite(near.log_density).all():
+            return link  # its density falls, by rounding
         near = climbed(near, goal) if climb else near
         finer = near.balanced(goal).solved(goal)
         if finer is None:
