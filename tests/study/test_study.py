@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,7 @@ from infalign.study.folder import StudyFolder
 from infalign.study.page import build_page, write_page
 from infalign.study.plan import tasks_left
 from infalign.study.run import run_study
-from infalign.study.table import _Arm, _Quantity
+from infalign.study.table import _Arm, _Quantity, summarize
 from infalign.study.tables import study_tables
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -227,9 +228,43 @@ def test_a_failing_cell_leaves_the_others_alone_and_is_tried_again(
     assert (rloo["seeds"], rlhf["seeds"]) == ([0, 1], [0])
     assert rlhf["cells"][1]["error"] == "out of reach"
     assert any("seed1 failed: out of reach" in n for t in study_tables(results) for n in t.notes)
+    assert_missing_seeds_are_said(results, study(files), tmp_path / "study")
     counts.__init__()
     again = run_study(study(files), tmp_path / "study")
     assert counts.trained == ["rlhf"] and again["finished"] == 4
+
+
+def assert_missing_seeds_are_said(results, grid, folder):
+    """rloo has both seeds and rlhf one of them."""
+    main = study_tables(results)[0]
+    notes = " ".join(main.notes)
+    assert "‡ 1 of 2 seeds finished: the interval lacks the variance" in notes
+    assert "(rlhf at 0.1 nats)" in notes and "(rloo at 0.1 nats)" in notes
+    rloo, rlhf = (dict(zip(main.head, row, strict=True)) for row in main.rows)
+    assert rlhf["seeds"] == "1 of 2" and rlhf["win rate, %"].endswith("‡")
+    assert not rloo["win rate, %"].endswith("‡") and rloo["to best rival, points"].endswith("‡")
+    page = build_page(results)
+    assert notes.split("‡")[1].strip() in page and "other seeds would differ is not known" in page
+    pooled = replace(grid, study=grid.study.model_copy(update={"seed_variance": "pooled"}))
+    pooled = replace(pooled, tasks=[replace(t, study=pooled.study) for t in grid.tasks])
+    shared = study_tables(summarize(StudyFolder(pooled, folder), {}))[0]
+    assert "that of all methods (pooled)" in shared.notes[0] and "‡" not in shared.rows[1][4]
+
+
+def test_a_page_that_cannot_be_drawn_ends_no_study_and_is_drawn_by_the_next_call(
+    files, counts, tmp_path
+):
+    def broken(folder, results):
+        raise ModuleNotFoundError("No module named 'matplotlib'")
+
+    with pytest.raises(DataError, match=r"could not be drawn.*ModuleNotFoundError: No module"):
+        run_study(study(files), tmp_path / "study", write=broken)
+    assert sorted(counts.trained) == sorted(2 * METHODS)
+    assert storage.read_json(tmp_path / "study/results.json")["finished"] == 4
+    counts.__init__()
+    run_study(study(files), tmp_path / "study", write=write_page)
+    assert not counts.trained and not counts.drawn
+    assert (tmp_path / "study/report.html").exists()
 
 
 def test_what_is_left_is_known_before_anything_runs(files, counts, tmp_path):

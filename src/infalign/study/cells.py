@@ -17,7 +17,7 @@ from infalign.stores.resumable import Report
 
 from .shared import begin
 
-__all__ = ["Outcome", "drop_models", "part_of", "run_cell", "warning_once"]
+__all__ = ["Outcome", "drop_models", "part_of", "run_cell", "warning_once", "words"]
 
 TALKING = ("infalign.pipeline.run", "infalign.pipeline.stages", "infalign.comparison.run")
 """Loggers of what every run says."""
@@ -45,11 +45,17 @@ def run_cell(cell: Cell, task: Path, folder: Path, report: Report) -> Outcome:
     try:
         begin(task, folder)
         run(cell.config, folder, until="evaluate", report=_of(cell, report))
-    except (InfalignError, ArgumentError) as failed:
-        error = str(failed)
     except Exception as failed:
-        error = f"{type(failed).__name__}: {' '.join(str(failed).split())[:500]}"
+        error = words(failed)
     return Outcome(cell, time.monotonic() - start, error)
+
+
+def words(error: Exception) -> str:
+    """What an error says; an error of another library with its kind, in one line."""
+    if isinstance(error, InfalignError | ArgumentError):
+        return str(error)
+    text = " ".join(str(error).split())[:500]
+    return f"{type(error).__name__}: {text}{'' if text.endswith('.') else '.'}"
 
 
 def part_of(cell: Cell, task: str) -> str | None:

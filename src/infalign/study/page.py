@@ -48,7 +48,6 @@ def build_page(results: Mapping) -> str:
         title="Training methods compared",
         summary=f"{finished} of {cells} trainings are finished.",
         results=results,
-        one_seed=len(results["seeds"]) == 1,
         tasks=[_task(number, task) for number, task in enumerate(results["tasks"])],
         families=families(),
         note=INTERVALS + (POOLED if results["seed_variance"] == "pooled" else ""),
@@ -67,6 +66,7 @@ def build_page(results: Mapping) -> str:
 STYLE = """
 .page { max-width: 68rem; margin: 0 auto; padding: 2rem 1.25rem 4rem; }
 .two { margin-top: 1.25rem; }
+.two > :first-child:nth-last-child(odd) { grid-column: 1 / -1; }
 @media (max-width: 46rem) { .two { grid-template-columns: minmax(0, 1fr); } }
 """
 
@@ -116,7 +116,10 @@ def _sentences(task: Mapping) -> Iterator[str]:
                 f" It is ahead of its best rival, {ahead['rival']}, by {100 * ahead['value']:.1f} "
                 "points"
             )
-            sentence += "." if ahead["ahead"] else ", which may be chance."
+            sentence += "" if ahead["ahead"] else ", which may be chance"
+            if ahead["seed_variance"] is None:
+                sentence += "; how much other seeds would differ is not known"
+            sentence += "."
         yield sentence
 
 

@@ -14,7 +14,7 @@ from infalign.pipeline.run import require_libraries
 from infalign.pipeline.tasks import Task
 from infalign.stores.resumable import Report
 
-from .cells import Outcome, drop_models, run_cell, warning_once
+from .cells import Outcome, drop_models, run_cell, warning_once, words
 from .cluster import connected
 from .folder import StudyFolder
 from .plan import tasks_left
@@ -47,8 +47,10 @@ def run_study(
       done.
     - `write`: writes pages and figures from the results into the folder.
 
-    A cell that fails does not end the study; the next call tries it again. Raises the errors of
-    `run` for what all cells share.
+    A cell that fails does not end the study; the next call tries it again. Results that cannot be
+    written after a cell do not end it either: the cell is finished, and they are written after the
+    next one. Raises the errors of `run` for what all cells share, and at the end DataError if
+    `write` failed then.
     """
     require_libraries()
     study = StudyFolder(grid, Path(folder))
@@ -67,7 +69,7 @@ def run_study(
             made = summarize(study, failed)
             storage.write_json(study.folder / "results.json", made)
             if write is not None:
-                write(study.folder, made)
+                _drawn(write, study.folder, made)
             return made
 
         for outcome in ENGINES[grid.study.engine](study, due, report):
@@ -77,11 +79,25 @@ def run_study(
                 LOG.warning("Cell %s failed; the others go on. %s", cell.path, outcome.error)
                 continue
             study.finish(cell)
-            results()
+            try:
+                results()
+            except Exception as error:
+                LOG.warning("Cell %s is finished; the study goes on. %s", cell.path, words(error))
         for cell in grid.cells:
             if study.is_finished(cell):
                 drop_models(cell, study.of_cell(cell), grid.study.models)
         return results()
+
+
+def _drawn(write: Callable[[Path, dict], object], folder: Path, results: dict) -> None:
+    """Write pages and figures; DataError if that fails."""
+    try:
+        write(folder, results)
+    except Exception as error:
+        raise DataError(
+            f"The page of {folder} could not be drawn; its numbers are in results.json. "
+            f"{words(error)} The same command draws it again; finished cells are not repeated."
+        ) from error
 
 
 def check_study(study: StudyFolder) -> dict[str, list[str]]:

@@ -1,6 +1,6 @@
 """The results of a study: every method at every KL, over prompts and seeds, beside its rivals."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from itertools import permutations
@@ -183,6 +183,8 @@ class _Task(Shown):
             "label": labels().get(arm.method, arm.method),
             "target_kl": arm.kl,
             "seeds": list(arm.measured),
+            "seed_variance": self._seed_variance(arm.measured),
+            "not_compared": [r.method for r in self._rivals(arm) if not _shared(arm, r)],
             "cells": self.cells[arm.method, arm.kl],
             # No KL is below 0, which the interval does not know.
             "kl": kl and as_json(replace(kl, low=max(kl.low, 0.0))),
@@ -210,7 +212,20 @@ class _Task(Shown):
     def _rates(self, arm: _Arm, pair: Pair, reward: str) -> dict:
         """The win rate of an arm, and its differences to its rivals."""
         quantity = self._quantity(pair, reward)
-        return as_json(quantity.win_rate(arm)) | quantity.to_rivals(arm, self._rivals(arm))
+        rivals = [rival for rival in self._rivals(arm) if _shared(arm, rival)]
+        compared = quantity.to_rivals(arm, rivals)
+        if compared["to_best"]:
+            fewest = min((_shared(arm, rival) for rival in rivals), key=len)
+            compared["to_best"]["seed_variance"] = self._seed_variance(fewest)
+        return as_json(quantity.win_rate(arm)) | compared
+
+    def _seed_variance(self, seeds: Collection[int]) -> str | None:
+        """Where an interval over these seeds takes the variance between seeds from: own or pooled;
+        None if it lacks that variance."""
+        setting = self.study.grid.study.seed_variance
+        repeated = max((len(arm.measured) for arm in self.arms), default=0) > 1
+        known = bool(seeds) and (len(seeds) > 1 or (setting == "pooled" and repeated))
+        return setting if known else None
 
     def _quantity(self, pair: Pair, reward: str) -> "_Quantity":
         key = (*pair, reward)
@@ -226,16 +241,18 @@ class _Task(Shown):
         return {}
 
     def _rivals(self, arm: _Arm) -> list[_Arm]:
-        """The arms that one is compared with: at the same KL, with finished cells."""
+        """The arms that one is to be compared with: at the same KL."""
         names = self.study.grid.study.rivals or self.task.methods
         return [
             other
             for other in self.arms
-            if other.kl == arm.kl
-            and other.method in names
-            and other.method != arm.method
-            and arm.measured.keys() & other.measured.keys()
+            if other.kl == arm.kl and other.method in names and other.method != arm.method
         ]
+
+
+def _shared(arm: _Arm, rival: _Arm) -> Collection[int]:
+    """The seeds that both have finished."""
+    return arm.measured.keys() & rival.measured.keys()
 
 
 @dataclass(frozen=True)
@@ -290,7 +307,7 @@ class _Quantity(Shown):
         above = {
             (a.method, b.method)
             for a, b in permutations(arms, 2)
-            if a.measured.keys() & b.measured.keys() and self._difference(a, b, level).low > 0
+            if _shared(a, b) and self._difference(a, b, level).low > 0
         }
         own = {arm.method: self.win_rate(arm) for arm in arms}
         return {row.policy: row.figures() for row in ranked(own, above)}

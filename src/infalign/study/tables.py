@@ -11,6 +11,9 @@ __all__ = ["NOTE", "SHOWN", "curves", "main_table", "study_tables"]
 SHOWN = (1, 2, 4, 8, 16, 32)
 """The n that tables show."""
 
+LACKING = "‡"
+"""Marks intervals that lack the variance between seeds."""
+
 NOTE = (
     "[ ]: 95 % intervals over prompts and seeds. Differences are paired by prompt and seed; their "
     "interval allows for the choice of the best rival. Best possible: the highest win rate any "
@@ -45,10 +48,11 @@ def main_table(task: Mapping, reward: str, spec: str | None = None) -> Table:
         rows.append(
             (
                 *known,
-                with_interval(arm["kl"], 1, 3),
-                with_interval(rate, 100, 1),
+                # The variance of a KL between seeds is always its own.
+                _marked(len(arm["seeds"]) == 1, with_interval(arm["kl"], 1, 3)),
+                _marked(_lacks(arm), with_interval(rate, 100, 1)),
                 *own,
-                points(best),
+                _marked(_lacks(best), points(best)),
                 best["rival"] if best else "",
                 "" if possible is None else f"{100 * possible:.1f}",
             )
@@ -62,7 +66,7 @@ def main_table(task: Mapping, reward: str, spec: str | None = None) -> Table:
         ),
         tuple(rows),
         words=1,
-        notes=tuple(_failures(task)) if reward == SELECTING else (),
+        notes=(*_seed_notes(task), *(_failures(task) if reward == SELECTING else ())),
     )
 
 
@@ -75,7 +79,7 @@ def curves(task: Mapping, reward: str, *, intervals: bool = False) -> Table:
     for arm in known:
         for family, of in arm["by_n"][reward].items():
             by_n = {row["n"]: row for row in of}
-            cells = [with_interval(by_n[n], 100, 1) for n in ns]
+            cells = [_marked(_lacks(arm), with_interval(by_n[n], 100, 1)) for n in ns]
             if not intervals:
                 cells = [cell.partition(" ")[0] for cell in cells]
             name = family.removesuffix("-n")
@@ -85,6 +89,9 @@ def curves(task: Mapping, reward: str, *, intervals: bool = False) -> Table:
         ("method", "procedure", "target KL", *(f"n = {n}" for n in ns)),
         tuple(rows),
         words=2,
+        notes=(f"{LACKING} without the variance between seeds",)
+        if intervals and any(map(_lacks, known))
+        else (),
     )
 
 
@@ -104,6 +111,56 @@ def _title(task: Mapping, reward: str) -> str:
 def _seeds(arm: Mapping) -> str:
     done, planned = len(arm["seeds"]), len(arm["cells"])
     return str(done) if done == planned else f"{done} of {planned}"
+
+
+def _lacks(estimate: Mapping | None) -> bool:
+    """Whether an interval lacks the variance between seeds."""
+    return estimate is not None and estimate["seed_variance"] is None
+
+
+def _marked(lacks: bool, interval: str) -> str:
+    return f"{interval}{LACKING}" if lacks and interval else interval
+
+
+def _seed_notes(task: Mapping) -> Iterator[str]:
+    """Which intervals lack seeds, and where they take the variance between seeds from."""
+    notes: dict[str, list[str]] = {}
+    for arm in _by_kl(task["arms"]):
+        for note in _of_seeds(arm, task["procedure"]):
+            notes.setdefault(note, []).append(f"{arm['method']} at {arm['target_kl']:g}")
+    for note, arms in notes.items():
+        everywhere = len(arms) == len(task["arms"])
+        yield note if everywhere else f"{note} ({', '.join(arms)} nats)"
+
+
+def _of_seeds(arm: Mapping, procedure: str) -> Iterator[str]:
+    """What a reader must know of the seeds of one method at one KL."""
+    done, planned = len(arm["seeds"]), len(arm["cells"])
+    if arm["not_compared"]:
+        others = ", ".join(arm["not_compared"])
+        yield f"No difference to {others}: no seed is finished for both"
+    if not done:
+        return
+    lacking = _lacks(arm)
+    if planned == 1:
+        yield f"{LACKING} One seed: the intervals are about other prompts, not other trainings"
+    elif lacking:
+        yield (
+            f"{LACKING} {done} of {planned} seeds finished: the interval lacks the variance "
+            "between seeds, so it is too narrow"
+        )
+    elif done < planned:
+        source = "all methods (pooled)" if arm["seed_variance"] == "pooled" else f"these {done}"
+        of_kl = f"; the interval of the KL lacks it {LACKING}" if done == 1 else ""
+        yield (
+            f"{done} of {planned} seeds finished: the variance between seeds is that of "
+            f"{source}{of_kl}"
+        )
+    if not lacking and _lacks(arm["win_rates"][SELECTING][procedure]["to_best"]):
+        yield (
+            f"{LACKING} One seed is finished for both the method and a rival: the difference lacks "
+            "the variance between seeds, so its interval is too narrow"
+        )
 
 
 def _failures(task: Mapping) -> Iterator[str]:
