@@ -7,7 +7,7 @@ not finished, leaves its claim open.
 """
 
 import textwrap
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
@@ -20,7 +20,7 @@ from ablations_page import STRENGTHS
 from exact_worlds import normal
 from hacking_page import KL, N, cell
 from reward_faults import STRENGTHS as FAULTS
-from trained_page import GAIN, OURS
+from trained_page import GAIN, OURS, label, over_identity
 from trained_page import STUDIES as TRAINED
 
 from infalign import storage
@@ -29,6 +29,9 @@ from infalign.comparison.comparison import SELECTING
 FOLDER = Path(__file__).parent
 PAGE = FOLDER.parent / "docs" / "evidence.md"
 OPEN, SHOWN, PARTLY, NOT = "not run yet", "reproduced", "reproduced in part", "not reproduced"
+UNDECIDED = "undecided"
+MARGIN = 0.01
+"""How far below another a method may be and still count as at least equal to it."""
 
 TEXT = """# Evidence
 
@@ -40,6 +43,11 @@ source of the claims; what its figures state is not repeated here.
 Win rates and gains are in points of percent, at {kl:g} nats, with 95 % intervals over prompts (in
 trained studies over seeds too). *Exact* studies compute the optimum of a training objective on real
 responses; they show what training aims at, without an optimizer's errors.
+
+A claim is *reproduced* if the whole interval is on its side, *not reproduced* if the whole interval
+is on the other side, and else *undecided*; *in part*: in some of the cases, or by less than the
+{gain:g} points asked of trained policies. *At least equal*: the whole interval is above
+-{margin:g}.
 
 {rows}
 
@@ -87,6 +95,25 @@ def points(interval: list[float]) -> str:
         return f"{100 * interval[0]:+.1f} (no interval)"
     value, low, high = (100 * x for x in interval[:3])
     return f"{value:+.1f} [{low:+.1f}, {high:+.1f}]"
+
+
+def verdict_on(ends: Iterable[tuple[float | None, float | None]]) -> str:
+    """The verdict on a claim that all these differences are above 0, by the ends of their
+    intervals; an end that is None is unknown."""
+    ends = list(ends)
+    above = [low is not None and low > 0 for low, _ in ends]
+    if ends and all(above):
+        return SHOWN
+    if any(above):
+        return PARTLY
+    return NOT if any(high is not None and high < 0 for _, high in ends) else UNDECIDED
+
+
+def at_least_equal(low: float | None, high: float | None) -> str:
+    """The verdict on a claim that a difference is not below 0, by the ends of its interval."""
+    if low is not None and low > -MARGIN:
+        return SHOWN
+    return NOT if high is not None and high < 0 else UNDECIDED
 
 
 def gains(results: Mapping[str, Any], spec: str) -> dict[str, list[float]]:
@@ -140,8 +167,9 @@ def exact_gain(kind: str, results: Mapping[str, Any]) -> Row:
     """Claims 4 and 5, as far as they concern the objective."""
     own = gains(results, f"{kind}:4")
     said = "; ".join(f"{world}: {points(gain)}" for world, gain in own.items())
-    ahead = [gain for gain in own.values() if len(gain) == 3 and gain[1] > 0]
-    verdict = SHOWN if own and len(ahead) == len(own) else PARTLY if ahead else NOT
+    verdict = verdict_on(
+        tuple(gain[1:]) if len(gain) == 3 else (None, None) for gain in own.values()
+    )
     return Row(
         f"Training for {kind.replace('-n', '-4')} wins more under it than RLHF on the raw reward: "
         "the optimum",
@@ -194,7 +222,7 @@ def hacking(results: Mapping[str, Any]) -> Row:
         f"{len(behind)}, down to {points(own[least])} ({least}). "
         "[The study](../evidence/hacking.md) says which. "
         "The transform for best-of-n gives part of it back.",
-        SHOWN if len(ahead) == len(own) else PARTLY if len(ahead) > len(behind) else NOT,
+        verdict_on((low, high) for _, low, high in own.values()),
         "Exact optima with planted faults, instead of trained policies.",
     )
 
@@ -202,13 +230,13 @@ def hacking(results: Mapping[str, Any]) -> Row:
 def calibrated(results: Mapping[str, Any]) -> Row:
     """Claim 6, as far as it concerns the objective."""
     at = cell(results["hacking"], "gold 0", 1, KL)["identity"]
-    value, low, _ = at["gain"]
+    value, low, high = at["gain"]
     return Row(
         "Calibration alone is at least equal to RLHF under plain sampling: the optimum",
         "`make evidence-hacking`",
-        f"The calibrated reward gains {points([value, *at['gain'][1:]])} over the raw one on the "
+        f"The calibrated reward gains {points([value, low, high])} over the raw one on the "
         "bundled harmlessness reward.",
-        SHOWN if low > 0 else NOT,
+        at_least_equal(low, high),
         "An exact optimum on one reward.",
     )
 
@@ -228,7 +256,7 @@ def other_procedures(results: Mapping[str, Any]) -> Row:
         f"For {len(ahead)} of {len(others)} procedures, training for the procedure gains over "
         f"training for plain sampling, with {most} {points(others[most])}. [Their "
         "transforms](figures.md) are drawn.",
-        SHOWN if len(ahead) == len(others) else PARTLY,
+        verdict_on((low, high) for _, low, high in others.values()),
     )
 
 
@@ -241,61 +269,69 @@ def worst_of_n(results: Mapping[str, Any]) -> Row:
     )
     value, spread = trained["value"], 1.96 * trained["stderr"]
     share = value / exact["value"]
-    verdict = NOT if value < spread else SHOWN if share > 0.5 else PARTLY
+    verdict = verdict_on([(value - spread, value + spread)])
     return Row(
         "Worst-of-n: training for it gains on harmlessness, trained on the bundled models",
         "`python evidence/worst_of_n/trained.py`",
         f"At worst-of-4, {points([value, value - spread, value + spread])} over the raw reward, "
         f"where the optimum gains {100 * exact['value']:+.1f}: a share of {100 * share:.0f} %. "
         "[The log](log.md) shows the cause: the network's shape, not the transform.",
-        verdict,
+        PARTLY if verdict == SHOWN and share < 0.5 else verdict,
         "One training each, offline.",
     )
 
 
 def trained(results: Mapping[str, Any]) -> Iterator[Row]:
-    """Claims 4 to 6 for trained policies: two rows for each task of each study."""
+    """Claims 4 to 6 for trained policies: two rows for each task, or one that is open."""
     for study in dict.fromkeys((*TRAINED, *results["trained"])):
         command = f"`infalign compare evidence/studies/{study}.yaml`"
         if study not in results["trained"]:
             yield Row(f"Trained policies at matched KL: {study}", command, "", OPEN)
             continue
         for task in results["trained"][study]["tasks"]:
-            arms = [a for a in task["arms"] if a["target_kl"] == KL]
-            due = sum(not c["finished"] for a in arms for c in a["cells"])
+            arms = [arm for arm in task["arms"] if arm["target_kl"] == KL]
+            due = sum(not cell["finished"] for arm in arms for cell in arm["cells"])
+            left = f"{due} trainings at this KL are not finished." if due else ""
             rates = {a["method"]: a["win_rates"][SELECTING] for a in arms if a.get("win_rates")}
-            spec = task["procedure"]
+            name, spec = label(study, task), task["procedure"]
+            if not rates:
+                yield Row(f"Trained policies at matched KL: {name}", command, left, OPEN)
+                continue
             for claim, (number, verdict) in (
-                (f"{spec}: our best method beats the best rival", _best_of_ours(rates, spec)),
-                ("plain sampling: `identity` is at least equal to all others", _identity(rates)),
+                (f"{spec}: our best method beats the paper's", _best_of_ours(rates, spec)),
+                ("plain sampling: `identity` is at least equal to the paper's", _identity(rates)),
             ):
-                if due:
-                    number = f"{number} {due} trainings at this KL are not finished."
-                    verdict += "" if verdict == OPEN else ", so far"
-                yield Row(f"Trained, {study}, {claim}", command, number, verdict)
+                if due and verdict not in (OPEN, UNDECIDED):
+                    verdict += ", so far"
+                said = " ".join(filter(None, (number, left)))
+                yield Row(f"Trained, {name}, {claim}", command, said, verdict)
 
 
 def _best_of_ours(rates: Mapping[str, Any], spec: str) -> tuple[str, str]:
     own = {m: r[spec] for m, r in rates.items() if m in OURS and r[spec]["to_best"]}
     if not own:
         return "", OPEN
-    method = max(own, key=lambda m: own[m]["value"])
+    method = max(own, key=lambda m: own[m]["to_best"]["value"])
     best = own[method]["to_best"]
-    value, low, high = best["value"], best["low"], best["high"]
-    verdict = NOT if low is None or low <= 0 else SHOWN if value >= GAIN else PARTLY
-    interval = [value, *(x for x in (low, high) if x is not None)]
-    return f"`{method}` gains {points(interval)} over `{best['rival']}`.", verdict
+    verdict = verdict_on([(best["low"] if best["ahead"] else None, best["high"])])
+    number = (
+        f"`{method}` gains {_interval(best)} over `{best['rival']}`. In theory, the optimum gains "
+        f"{100 * over_identity(spec):+.1f} over the calibrated reward."
+    )
+    return number, PARTLY if verdict == SHOWN and best["value"] < GAIN else verdict
 
 
 def _identity(rates: Mapping[str, Any]) -> tuple[str, str]:
-    rivals = rates.get("identity", {}).get("sampling", {}).get("to_rivals", {})
-    if not rivals:
+    least = rates.get("identity", {}).get("sampling", {}).get("to_best")
+    if not least:
         return "", OPEN
-    name = min(rivals, key=lambda m: rivals[m]["value"])
-    least = rivals[name]
-    verdict = SHOWN if (least["high"] or least["value"]) >= 0 else NOT
-    interval = [least["value"], *(least[k] for k in ("low", "high") if least[k] is not None)]
-    return f"The least difference is {points(interval)}, to `{name}`.", verdict
+    number = f"The least difference is {_interval(least)}, to `{least['rival']}`."
+    return number, at_least_equal(least["low"], least["high"])
+
+
+def _interval(difference: Mapping[str, Any]) -> str:
+    known = [difference[end] for end in ("value", "low", "high") if difference[end] is not None]
+    return points(known)
 
 
 STUDIES: Mapping[str, str] = {
@@ -337,7 +373,9 @@ def page(folder: Path = FOLDER) -> str:
         [["claim", "verdict"], *([row.claim, row.verdict] for row in every)]
     ).replace("--:", "---")
     text = "\n\n".join(row.text() for row in every)
-    return TEXT.format(kl=KL, rows=f"{table}\n\n## Claim by claim\n\n{text}")
+    return TEXT.format(
+        kl=KL, gain=100 * GAIN, margin=100 * MARGIN, rows=f"{table}\n\n## Claim by claim\n\n{text}"
+    )
 
 
 def main(out: Annotated[Path, typer.Option(help="The page.")] = PAGE):

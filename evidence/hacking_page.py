@@ -1,7 +1,7 @@
 """The page and the plot of the study of reward hacking, from its results."""
 
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import matplotlib
@@ -10,8 +10,15 @@ from matplotlib.figure import Figure
 from reward_faults import STRENGTHS
 
 from infalign import storage
+from infalign.comparison.comparison import SELECTING
 from infalign.reports import drawing
 from infalign.reports.drawing import MUTED, PALETTE, STYLE, WIDTH
+
+FOLDER = Path(__file__).parent
+STUDY = "hacking"
+"""The name of the study of trained policies, `studies/hacking.yaml`."""
+TRAINED = "hacking_trained.json"
+ENDS = ("value", "low", "high")
 
 COMPARED = ("raw", "identity", "design")
 LABELS = {"raw": "raw reward", "identity": "calibrated", "design": "transformed"}
@@ -35,10 +42,10 @@ that is meant? `make evidence-hacking` writes this page; no number is entered by
 
 Gold is the bundled harmlessness reward. {prompts} prompts with {responses} responses of the bundled
 policy each are finite worlds, in which the optimum of each training reward at a mean KL is known
-exactly. So this is what training *aims at*: nothing is trained, and no optimizer adds errors of its
-own. Both sides decode with best-of-n, selecting by the proxy. A *gold win rate* is the chance that
-the policy's selected response has the higher gold reward. Intervals cover 95 % of the chance in the
-choice of prompts; gains are paired by prompt.
+exactly. So this is what training *aims at*, without the errors of an optimizer; a few policies
+[are trained](#trained-policies) as well. Both sides decode with best-of-n, selecting by the proxy.
+A *gold win rate* is the chance that the policy's selected response has the higher gold reward.
+Intervals cover 95 % of the chance in the choice of prompts; gains are paired by prompt.
 
 | fault | the proxy is (strengths in units of gold's spread within prompts) |
 |---|---|
@@ -73,6 +80,10 @@ use a small KL and a small n, and let a reward of another family choose the chec
 
 {conclusions}
 
+## Trained policies
+
+{trained}
+
 ## Against KL, under best-of-{n}
 
 {by_kl}
@@ -87,8 +98,70 @@ Gold reward of the selected response, above that of the reference's selected res
 """
 
 
+def write_trained(results: Mapping | None) -> None:
+    """Write what is finished of the study of trained policies, if anything, and the page."""
+    if results is not None:
+        storage.write_json(FOLDER / TRAINED, as_rows(results))
+    write(storage.read_json(FOLDER / "hacking.json"), FOLDER)
+
+
+def as_rows(results: Mapping) -> list[dict]:
+    """The finished cells of the study of trained policies, each with what the page shows of it."""
+    rows = []
+    for task in results["tasks"]:
+        for arm in task["arms"]:
+            if "win_rates" not in arm:
+                continue
+            rates = {r: arm["win_rates"][r][task["procedure"]] for r in (SELECTING, "gold")}
+            over = rates["gold"]["to_rivals"].get("rlhf")
+            rows.append(
+                {
+                    "task": task["task"],
+                    "method": arm["method"],
+                    "target_kl": arm["target_kl"],
+                    "kl": [arm["kl"][end] for end in ENDS],
+                    "seeds": len(arm["seeds"]),
+                    "proxy_win_rate": [rates[SELECTING][end] for end in ENDS],
+                    "gold_win_rate": [rates["gold"][end] for end in ENDS],
+                    "over_rlhf": over and [over[end] for end in ENDS],
+                }
+            )
+    return rows
+
+
+def trained(rows: list[dict]) -> str:
+    """The policies that are trained, judged by the gold reward."""
+    if not rows:
+        return "None of them is finished (`infalign compare evidence/studies/hacking.yaml`)."
+    kl = ", ".join(f"{x:g}" for x in dict.fromkeys(row["target_kl"] for row in rows))
+    lines = [["checkpoint chosen by", "method", "KL, nats", "proxy", "gold", "over `rlhf`"]]
+    for row in rows:
+        over = row["over_rlhf"]
+        lines.append(
+            [
+                "gold reward" if row["task"].endswith("-gold") else "objective",
+                f"`{row['method']}`",
+                f"{row['kl'][0]:.3f}",
+                points(row["proxy_win_rate"]),
+                points(row["gold_win_rate"]),
+                f"{points(over, '+')}: {verdict(over)}" if over else "",
+            ]
+        )
+    text = textwrap.fill(
+        "Policies that are trained on gold with a bonus of two standard deviations for the "
+        f"phrase, at {kl} nats under best-of-{N}: win rates in percent by the proxy that they are "
+        "trained on and selected by, and by gold; and the gain in gold win rate over `rlhf`, "
+        "in points. One training each, so intervals are over prompts. Command: "
+        "`infalign compare evidence/studies/hacking.yaml`.",
+        100,
+        break_on_hyphens=False,
+    )
+    return f"{text}\n\n{rows_of(lines)}"
+
+
 def write(results: dict, out: Path) -> None:
     """Write OUT/hacking.md and OUT/hacking.png."""
+    known = FOLDER / TRAINED
     drawing.save_png(figure(results), out / "hacking.png")
     page = PAGE.format(
         prompts=results["prompts"],
@@ -101,6 +174,7 @@ def write(results: dict, out: Path) -> None:
         conclusions="\n".join(conclusions(results)),
         by_kl=curves(results, [(N, kl) for kl in KLS], "{1:g} nats"),
         summary="\n".join(summary(results)),
+        trained=trained(storage.read_json(known) if known.is_file() else []),
         reward_by_kl=curves(results, [(N, kl) for kl in KLS], "{1:g} nats", "gold_reward"),
         by_n=curves(results, [(n, KL) for n in SIZES], "n = {0}"),
     )

@@ -12,9 +12,11 @@ from typing import Annotated
 
 import typer
 from preferences import TASKS, bucket, load_task
-from samples import LONGEST
 
 from infalign import storage
+
+LONGEST = {"helpful": 200, "harmless": 200, "tldr": 900}
+"""Characters of the longest prompt: the sampler reads a prompt once, the rewards 512 times."""
 
 
 def prompts_of(task: str, data: Path | None) -> list[dict[str, str]]:

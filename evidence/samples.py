@@ -6,13 +6,13 @@ Eight prompts of each task, of one message and in buckets that MiniLM's rewards 
 model in bfloat16. One file per prompt, with its responses; a prompt that has one is not redone.
 """
 
-import hashlib
 from pathlib import Path
 from typing import Annotated
 
 import torch
 import typer
-from preferences import TASKS, bucket, load_task
+from preferences import TASKS
+from prompts import prompts_of
 
 from infalign.models.hf import LanguageModel
 from infalign.storage import write_json
@@ -21,21 +21,12 @@ PROMPTS = 8
 """Prompts of each task."""
 RESPONSES = 512
 NEW_TOKENS = 32
-LONGEST = {"helpful": 200, "harmless": 200, "tldr": 900}
-"""Characters of the longest prompt: the sampler reads a prompt once, the rewards 512 times."""
 
 
 def chosen_prompts(task: str, data: Path) -> dict[str, str]:
-    """The prompts of a task by their id, the beginning of the text's SHA-256."""
-    texts = {
-        pair.turns[0]
-        for pair in load_task(task, data)
-        if len(pair.turns) == 1
-        and bucket(pair.turns[0]) < 2
-        and len(pair.turns[0]) <= LONGEST[task]
-    }
-    by_id = {hashlib.sha256(text.encode()).hexdigest()[:12]: text for text in texts}
-    return dict(sorted(by_id.items())[:PROMPTS])
+    """The first held-out prompts of a task by their id."""
+    rows = [row for row in prompts_of(task, data) if row["split"] == "test"]
+    return {row["prompt_id"]: row["prompt"] for row in rows[:PROMPTS]}
 
 
 def main(

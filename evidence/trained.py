@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
+import hacking_page
 import trained_page
 import typer
 from preferences import TASKS
@@ -41,6 +42,7 @@ CLAIM, FIVE = "rlhf,identity,rloo", "rlhf,identity,rloo,group,pkpo"
 WAVES = (
     Wave(REAL[:2], CLAIM, seeds="0"),
     Wave(BUNDLED, kl="0.5", seeds="0"),
+    Wave((hacking_page.STUDY,)),
     Wave(REAL[2:], CLAIM, seeds="0"),
     Wave(REAL, FIVE, seeds="0"),
     Wave(BUNDLED, kl="0.5"),

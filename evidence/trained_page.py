@@ -2,7 +2,8 @@
 
     python evidence/trained_page.py --work work
 
-Writes trained.md, trained.json and a picture for each study beside this script.
+Writes trained.md, trained.json and a picture for each task beside this script, and what is finished
+of the study of reward hacking into hacking.md.
 """
 
 import json
@@ -15,8 +16,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
+import hacking_page
 import typer
 
+import infalign as ia
 from infalign import storage
 from infalign.comparison.comparison import SELECTING
 from infalign.config import Grid, StudyTask, load_study
@@ -24,7 +27,7 @@ from infalign.core import words
 from infalign.pipeline.folder import Run
 from infalign.reports.drawing import save_png
 from infalign.reports.tables import in_markdown
-from infalign.study.folder import StudyFolder
+from infalign.study.folder import RESULTS, StudyFolder
 from infalign.study.plots import by_kl
 from infalign.study.table import summarize
 from infalign.study.tables import NOTE, SHOWN, curves, main_table
@@ -44,14 +47,18 @@ GAIN = 0.03
 PAGE = """# The trained study
 
 Which training method gives the best policy for a procedure, at the same KL? `make evidence` trains
-them and writes this page from the cells that are finished: {finished:,} of {cells:,}.
+them and writes this page from the cells that are finished: {finished:,} of {cells:,}. The names of
+tasks that train for n = 8 end in 8; the others train for n = 4.
 
 {targets}
 
 Targets at {kl:g} nats: the better one of {ours} leads the best of the paper's methods under the
 procedure by at least {gain:g} points, more than by chance; it is not below {others}; and `identity`
 is not below any of the paper's methods under plain sampling. *Missed*: the whole interval is below
-the target. *Not shown*: the interval is too wide to tell. {note}
+the target. *Not shown*: the interval is too wide to tell. *Theory leaves*: what the optimum gains
+over exact training on the calibrated reward, and what exact training on our transform, on this
+reward and with the study's calibration samples, gains over that of the best rival.
+{note}
 
 {studies}
 
@@ -69,17 +76,24 @@ the target. *Not shown*: the interval is too wide to tell. {note}
 
 def write(work: Path) -> None:
     """Write the page, the numbers and the pictures, from the studies in `work`."""
-    results = {}
     with chdir(work):
-        for name in STUDIES:
-            grid = load_study(HERE / "studies" / f"{name}.yaml")
-            results[name] = _results(grid, Path(name)) if Path(name).exists() else _none(grid)
+        results = {name: results_of(name) for name in (*STUDIES, hacking_page.STUDY)}
+    hacked = results.pop(hacking_page.STUDY)
+    hacking_page.write_trained(hacked if hacked["finished"] else None)
     known = {name: result for name, result in results.items() if result["finished"]}
     for name, result in known.items():
-        for task in result["tasks"]:
-            save_png(by_kl(_at(task, None), result["evidence"]), HERE / f"trained-{name}.png")
-    storage.write_json(HERE / "trained.json", {name: slim(r) for name, r in known.items()})
-    text = PAGE.format(
+        for task in filter(_finished, result["tasks"]):
+            picture = HERE / f"trained-{label(name, task)}.png"
+            save_png(by_kl(_at(task, None), result["evidence"]), picture)
+    slimmed = {name: slim(result) for name, result in known.items()}
+    storage.write_json(HERE / "trained.json", slimmed)
+    storage.write_text(HERE / "trained.md", page(slimmed))
+
+
+def page(known: Mapping[str, Mapping]) -> str:
+    """The page, from the results of the studies that have a finished cell."""
+    results = {name: known.get(name) or _none(grid_of(name)) for name in STUDIES}
+    return PAGE.format(
         finished=sum(result["finished"] for result in results.values()),
         cells=sum(result["cells"] for result in results.values()),
         kl=KL,
@@ -89,15 +103,34 @@ def write(work: Path) -> None:
         targets=targets(results),
         note=NOTE,
         accuracy=accuracy(),
-        studies="\n\n".join(section(name, result) for name, result in results.items()),
+        studies="\n\n".join(
+            section(name, result, task)
+            for name, result in results.items()
+            for task in result["tasks"]
+        ),
     )
-    storage.write_text(HERE / "trained.md", text)
 
 
 def accuracy() -> str:
     """The lowest and the highest accuracy of a reward, in percent."""
     values = [100 * r["accuracy"][0] for r in storage.read_json(HERE / "rewards.json").values()]
     return f"{min(values):.0f} to {max(values):.0f}"
+
+
+def results_of(name: str) -> dict:
+    """What is finished of a study, in the folder of its name."""
+    grid = grid_of(name)
+    return _results(grid, Path(name)) if Path(name).exists() else _none(grid)
+
+
+def grid_of(name: str) -> Grid:
+    """The configuration of a study."""
+    return load_study(HERE / "studies" / f"{name}.yaml")
+
+
+def label(study: str, task: Mapping) -> str:
+    """A task of a study, such as bundled-helpful-8."""
+    return f"{study.partition('-')[0]}-{task['task']}"
 
 
 def _results(grid: Grid, folder: Path) -> dict:
@@ -112,14 +145,45 @@ def _results(grid: Grid, folder: Path) -> dict:
                 arm["to_all"] = {
                     spec: rate["to_rivals"] for spec, rate in same["win_rates"][SELECTING].items()
                 }
-        task["settings"] = _settings(grid, task["task"])
-        task["made_with"] = _made_with(grid, folder, task["task"])
+                arm["theory"] = _theory(folder, arm, task["procedure"])
+        if _finished(task):
+            task["settings"] = _settings(grid, task["task"])
+            task["made_with"] = _made_with(grid, folder, task["task"])
     return result
+
+
+def _theory(folder: Path, arm: Mapping, spec: str) -> float | None:
+    """The win rate of exact training on what a method is trained on, as far as the calibration's
+    samples tell; None where that is not known."""
+    values = []
+    for cell in arm["cells"]:
+        if cell["finished"]:
+            (policy,) = storage.read_json(folder / cell["folder"] / RESULTS)["policies"]
+            values.append(policy["theory"].get(spec))
+    return sum(values) / len(values) if values and None not in values else None
 
 
 def _none(grid: Grid) -> dict:
     """A study without a finished cell."""
-    return {"cells": len(list(grid.cells)), "finished": 0, "tasks": []}
+    tasks = [
+        {
+            "task": task.name,
+            "procedure": task.config.procedure,
+            "arms": [{"method": c.method, "cells": [{"finished": False}]} for c in task.cells],
+        }
+        for task in grid.tasks
+    ]
+    return {"cells": len(list(grid.cells)), "finished": 0, "tasks": tasks}
+
+
+def _cells(task: Mapping) -> list[tuple[str, bool]]:
+    """The method of every cell of a task, and whether it is finished."""
+    return [(arm["method"], cell["finished"]) for arm in task["arms"] for cell in arm["cells"]]
+
+
+def _finished(task: Mapping) -> int:
+    """The number of finished cells of a task."""
+    return sum(done for _, done in _cells(task))
 
 
 def _task(grid: Grid, name: str) -> StudyTask:
@@ -183,31 +247,26 @@ def _few(rows: Sequence[Mapping]) -> Iterator[dict]:
             yield {key: row[key] for key in ("n", "value", "stderr", "low", "high")}
 
 
-def section(name: str, result: Mapping) -> str:
-    """What one study gave."""
-    lines = [f"## {name}"]
-    if not result["finished"]:
-        return "\n\n".join([*lines, f"None of its {result['cells']} cells is finished."])
-    for task in result["tasks"]:
-        lines.append(
-            f"`{task['model']}` with the reward `{task['reward']}`, decoded with "
-            f"{words(task['procedure'])}. {result['finished']} of {result['cells']} cells are "
-            "finished."
-        )
-        lines.append(_facts(task))
-        lines.append(in_markdown(main_table(_at(task, None), SELECTING)))
-        lines.append(in_markdown(main_table(_at(task, KL), SELECTING, "sampling")))
-        lines.append(in_markdown(curves(_at(task, KL), SELECTING)))
-        lines += [in_markdown(main_table(_at(task, KL), gold)) for gold in task["gold"]]
-        lines.append(f"![Win rates of {name}](trained-{name}.png)")
-        cells = [(arm["method"], cell) for arm in task["arms"] for cell in arm["cells"]]
-        if missing := Counter(method for method, cell in cells if not cell["finished"]):
-            said = ", ".join(f"{method} {count}" for method, count in missing.items())
-            lines.append(f"**Cells that are not finished:** {said}.")
-        if not result["evidence"]:
-            lines.append(
-                "**Trial settings, as its configuration says: no evidence for the method.**"
-            )
+def section(name: str, result: Mapping, task: Mapping) -> str:
+    """What one task of a study gave."""
+    lines, cells = [f"## {label(name, task)}"], _cells(task)
+    if not _finished(task):
+        return "\n\n".join([*lines, f"None of its {len(cells)} cells is finished."])
+    lines.append(
+        f"`{task['model']}` with the reward `{task['reward']}`, decoded with "
+        f"{words(task['procedure'])}. {_finished(task)} of {len(cells)} cells are finished."
+    )
+    lines.append(_facts(task))
+    lines.append(in_markdown(main_table(_at(task, None), SELECTING)))
+    lines.append(in_markdown(main_table(_at(task, KL), SELECTING, "sampling")))
+    lines.append(in_markdown(curves(_at(task, KL), SELECTING)))
+    lines += [in_markdown(main_table(_at(task, KL), gold)) for gold in task["gold"]]
+    lines.append(f"![Win rates of {label(name, task)}](trained-{label(name, task)}.png)")
+    if missing := Counter(method for method, done in cells if not done):
+        said = ", ".join(f"{method} {count}" for method, count in missing.items())
+        lines.append(f"**Cells that are not finished:** {said}.")
+    if not result["evidence"]:
+        lines.append("**Trial settings, as its configuration says: no evidence for the method.**")
     return "\n\n".join(lines)
 
 
@@ -230,19 +289,41 @@ def _at(task: Mapping, kl: float | None) -> dict:
 
 
 def targets(results: Mapping[str, Mapping]) -> str:
-    """What was asked for and what came out."""
+    """What was asked for and what came out, beside what theory leaves to gain."""
     lines = [
-        "| study | lead of ours, points | of | not below | `identity`, plain sampling |",
-        "|---|---|---|---|---|",
+        "| task | decoded with | theory leaves | lead of ours, points | of | not below "
+        "| `identity`, plain sampling |",
+        "|---|---|---|---|---|---|---|",
     ]
     for name, result in results.items():
-        cells = ["no cell yet"] * 4
         for task in result["tasks"]:
-            arms = {arm["method"]: arm for arm in _at(task, KL)["arms"]}
-            cells = [*lead(arms, task["procedure"]), *others(arms, task["procedure"])]
-            cells.append(plain(arms))
-        lines.append("| " + " | ".join([name, *cells]) + " |")
+            spec, arms = task["procedure"], {}
+            cells = ["no cell yet"] * 4
+            if _finished(task):
+                arms = {arm["method"]: arm for arm in _at(task, KL)["arms"]}
+                cells = [*lead(arms, spec), *others(arms, spec), plain(arms)]
+            left = room(spec, arms, result.get("rivals", ()))
+            row = [label(name, task), words(spec), left, *cells]
+            lines.append("| " + " | ".join(row) + " |")
     return "\n".join(lines)
+
+
+def over_identity(spec: str) -> float:
+    """How far the optimum is ahead of the calibrated reward in theory, at the KL of the targets."""
+    best, identity = ia.compare(ia.parse_procedure(spec), [ia.Identity()], kl=[KL])
+    return best.win_rate - identity.win_rate
+
+
+def room(spec: str, arms: Mapping[str, Mapping], rivals: Sequence[str]) -> str:
+    """What theory leaves to gain: over `identity` with exact quantiles, and over the best rival on
+    this reward with the calibration's samples."""
+    said = f"{100 * over_identity(spec):+.1f} over `identity`"
+    own = arms.get("rloo", {}).get("theory")
+    known = {m: arms[m]["theory"] for m in rivals if arms.get(m, {}).get("theory") is not None}
+    if own is None or not known:
+        return said
+    best = max(known, key=known.__getitem__)
+    return f"{said}; with these samples {100 * (own - known[best]):+.1f} over `{best}`"
 
 
 def lead(arms: Mapping[str, Mapping], spec: str) -> Sequence[str]:

@@ -22,8 +22,27 @@ def test_a_study_that_is_absent_leaves_its_claims_open(tmp_path):
 
 
 def rate(value, rival, low, high):
-    best = {"rival": "ipo", "value": rival, "low": low, "high": high, "ahead": False}
+    best = {"rival": "ipo", "value": rival, "low": low, "high": high, "ahead": low > 0}
     return {"value": value, "to_best": best, "to_rivals": {"ipo": best}}
+
+
+@pytest.mark.parametrize(
+    ("ends", "verdict"),
+    [
+        ([(0.1, 0.3)], "reproduced"),
+        ([(-0.1, 3.0)], "undecided"),
+        ([(-0.3, -0.1)], "not reproduced"),
+        ([(0.1, 0.3), (-0.1, 0.2)], "reproduced in part"),
+        ([(0.1, 0.3), (-0.3, -0.1)], "reproduced in part"),
+        ([(-0.3, -0.1), (-0.1, 0.2)], "not reproduced"),
+        ([(None, None)], "undecided"),
+        ([], "undecided"),
+    ],
+)
+def test_a_claim_is_refuted_only_by_an_interval_that_excludes_it(ends, verdict):
+    from claims import verdict_on
+
+    assert verdict_on(ends) == verdict
 
 
 @pytest.mark.parametrize(
@@ -31,10 +50,12 @@ def rate(value, rival, low, high):
     [
         (True, (0.04, 0.01, 0.07), ("reproduced", "reproduced")),
         (True, (0.02, 0.01, 0.03), ("reproduced in part", "reproduced")),
-        (True, (0.02, -0.01, 0.05), ("not reproduced", "reproduced")),
+        (True, (0.02, -0.001, 0.05), ("undecided", "reproduced")),
+        (True, (0.02, -0.02, 0.05), ("undecided", "undecided")),
         (True, (-0.02, -0.03, -0.01), ("not reproduced", "not reproduced")),
         (False, (0.04, 0.01, 0.07), ("reproduced, so far", "reproduced, so far")),
-        (False, None, ("not run yet", "not run yet")),
+        (False, (0.02, -0.02, 0.05), ("undecided", "undecided")),
+        (False, None, ("not run yet",)),
     ],
 )
 def test_verdicts_on_trained_policies_follow_from_their_intervals(finished, rivals, verdicts):
@@ -56,5 +77,6 @@ def test_verdicts_on_trained_policies_follow_from_their_intervals(finished, riva
         for method in ("rloo", "identity")
     ]
     task = {"task": "helpful", "procedure": "best-of-n:4", "arms": arms}
-    rows = list(trained({"trained": {"study": {"tasks": [task]}}}))
-    assert tuple(row.verdict for row in rows if "study," in row.claim) == verdicts
+    rows = list(trained({"trained": {"any-study": {"tasks": [task]}}}))
+    assert tuple(row.verdict for row in rows if "any-helpful" in row.claim) == verdicts
+    assert all("+7.3" in row.number for row in rows if "best-of-n:4" in row.claim)

@@ -1,0 +1,77 @@
+"""The page of the trained study: its numbers are those of its results, its verdicts follow."""
+
+import pytest
+
+from infalign import storage
+
+
+def test_the_page_is_that_of_the_committed_results():
+    from trained_page import HERE, page
+
+    assert page(storage.read_json(HERE / "trained.json")) == (HERE / "trained.md").read_text()
+
+
+def test_theory_leaves_more_where_n_is_larger():
+    from trained_page import over_identity, room
+
+    assert over_identity("best-of-n:4") == pytest.approx(0.0734, abs=1e-4)
+    assert over_identity("best-of-n:8") == pytest.approx(0.1263, abs=1e-4)
+    arms = {"rloo": {"theory": 0.85}, "rlhf": {"theory": 0.8}, "vbon": {"theory": None}}
+    said = room("worst-of-n:4", arms, ["rlhf", "vbon", "ipo"])
+    assert said == "+6.2 over `identity`; with these samples +5.0 over `rlhf`"
+
+
+@pytest.mark.parametrize(
+    ("value", "low", "high", "ahead", "verdict"),
+    [
+        (0.05, 0.01, 0.09, True, "reached"),
+        (0.02, 0.01, 0.03, True, "ahead, by less"),
+        (0.05, -0.01, 0.09, False, "not shown"),
+        (0.01, -0.01, 0.029, False, "missed"),
+        (0.01, None, None, False, "not shown"),
+    ],
+)
+def test_the_target_is_missed_only_if_the_whole_interval_is_below_it(
+    value, low, high, ahead, verdict
+):
+    from trained_page import lead
+
+    def arm(by):
+        best = {"rival": "ipo", "value": by, "low": low, "high": high, "ahead": ahead}
+        return {"win_rates": {"reward": {"best-of-n:8": {"to_best": best}}}}
+
+    said, of = lead({"rloo": arm(value - 0.01), "group": arm(value)}, "best-of-n:8")
+    assert said.endswith(f": {verdict}") and of == "`group` over `ipo`"
+    assert lead({"pkpo": arm(value)}, "best-of-n:8") == ("not yet", "")
+
+
+def test_every_wave_asks_for_cells_that_its_studies_have():
+    from trained import WAVES
+    from trained_page import STUDIES, grid_of
+
+    for wave in WAVES:
+        for name in wave.studies:
+            study = grid_of(name).study
+            asked = dict(zip(*[iter(wave.options())] * 2, strict=True))
+            for option, known in (
+                ("--methods", study.methods),
+                ("--kl", map(str, study.kl)),
+                ("--seeds", map(str, study.seeds)),
+            ):
+                assert set(asked.get(option, "").split(",")) <= {"", *known}, (name, option)
+    assert set(WAVES[-1].studies) == set(STUDIES) and not WAVES[-1].options()
+
+
+def test_studies_train_for_both_n_and_allow_for_them():
+    from trained_page import STUDIES, grid_of, label
+
+    for name in STUDIES:
+        eight, four = grid_of(name).tasks
+        assert label(name, {"task": four.name}) == name
+        assert (eight.name, eight.config.procedure) == (
+            f"{four.name}-8",
+            four.config.procedure.replace(":4", ":8"),
+        )
+        different = {"procedure", "train"}
+        shared = [t.config.model_dump(exclude=different) for t in (eight, four)]
+        assert shared[0] == shared[1]
