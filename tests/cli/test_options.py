@@ -576,7 +576,8 @@ def outcome(template, tmp_path, monkeypatch, capsys):
     replace("infalign.pipeline.decoding_work.inspect_policy")
     replace("infalign.pipeline.decoding_work.inspect_reward")
     replace("infalign.pipeline.run.run", lambda c, out, **k: SimpleNamespace(folder=out))
-    study = {"tasks": [], "cells": 0, "evidence": True}
+    made = {"versions": {}, "dtype": {}, "machines": [], "configuration": "1", "began": None}
+    study = {"tasks": [], "cells": 0, "evidence": True, "made": made}
     replace("infalign.study.run.run_study", lambda *a, **k: study)
     dry_study = SimpleNamespace(tasks={"run": dry}, cells=1, finished=0, seconds=1.0)
     replace("infalign.study.dry.dry_study", lambda *a, **k: dry_study)

@@ -22,10 +22,12 @@ from infalign.evaluation.estimators import win_rate, win_rate_difference
 from infalign.pipeline import stages
 from infalign.study import run as studies
 from infalign.study.folder import StudyFolder
+from infalign.study.origin import origin_words
 from infalign.study.page import build_page, write_page
 from infalign.study.plan import tasks_left
+from infalign.study.quantities import Arm, Quantity
 from infalign.study.run import run_study
-from infalign.study.table import _Arm, _Quantity, summarize
+from infalign.study.table import summarize
 from infalign.study.tables import study_tables
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -80,6 +82,7 @@ def study(files, seeds=(0, 1), task=None):
             "prompts": {"limit": HELD_OUT},
             "samples": M,
             "gold": {"b": f"{files}/rewards.py:b"},
+            "judge": f"{files}/rewards.py:judge",
         },
         "evidence": False,
     }
@@ -144,6 +147,41 @@ def test_every_number_is_that_of_the_stored_samples(whole):
             assert row["to_best"]["value"] == pytest.approx(sum(differences) / 2)
             assert row["to_rivals"]["rlhf"]["low"] == row["to_best"]["low"]
     assert by_method["rloo"]["by_n"]["b"].keys() == {"best-of-n", "worst-of-n"}
+    cells = [folder / f"tasks/a/rloo-kl0.1-seed{seed}" for seed in (0, 1)]
+    verdicts = [storage.read_table(c / "evaluation/judge-rloo.parquet") for c in cells]
+    ours, theirs = (
+        np.array([t[name].to_numpy() for t in verdicts])
+        for name in ("policy_first", "reference_first")
+    )
+    judge = by_method["rloo"]["judge"]
+    rate = judge["win_rates"]["best-of-n:2"]
+    assert rate["value"] == pytest.approx(((1 + ours - theirs) / 2).mean())
+    assert rate["to_best"]["rival"] == "rlhf"
+    assert judge["consistency"]["value"] == 1 and judge["pairs"] == 2 * HELD_OUT
+    titles = [table.title for table in study_tables(results)]
+    assert any("verdicts of the judge" in title for title in titles)
+    beside = next(t for t in study_tables(results) if "by the reward and by others" in t.title)
+    assert beside.head[2:5] == ("by the reward", "by b", "by the judge")
+
+
+def test_results_say_what_made_them(whole, files):
+    results, folder = whole
+    made = results["made"]
+    resolved = StudyFolder(study(files), folder).resolved
+    assert made["configuration"] == storage.fingerprint(resolved)
+    assert made["machines"] and made["dtype"] == {"a": "float32"}
+    assert made["began"] <= made["ended"] and made["versions"]["infalign"]
+    words = " ".join(origin_words(made))
+    assert made["machines"][0] in words and "float32" in words and made["began"][:10] in words
+    assert all(sentence in build_page(results) for sentence in origin_words(made))
+
+
+def test_a_mean_over_seeds_is_over_the_prompts_that_have_a_value_under_each():
+    arm = Arm("a", 0.5, dict.fromkeys(range(2)))
+    values = {0: np.array([0.0, 1.0, np.nan, 0.5]), 1: np.array([1.0, np.nan, 0.0, 0.5])}
+    assert Quantity({id(arm): values}, None).estimate(arm).per_prompt.tolist() == [0.5, 0.5]
+    with pytest.raises(DataError, match="No prompt has a verdict"):
+        Quantity({id(arm): {0: values[0][2:3], 1: values[1][2:3]}}, None).estimate(arm)
 
 
 def test_a_finished_cell_is_never_made_again_and_more_seeds_make_only_their_own(
@@ -205,7 +243,9 @@ def test_killed_at_any_moment_it_ends_as_if_nothing_had_happened(whole, files, t
                 os._exit(70)
         code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
         assert code == -signal.SIGKILL, moment
-    assert run_study(study(files), folder) == expected
+    again = run_study(study(files), folder)
+    assert again["made"]["ended"] >= expected["made"]["ended"]
+    assert again == {**expected, "made": again["made"]}
     assert not list(folder.rglob("*.part"))
 
 
@@ -293,19 +333,19 @@ def test_the_page_shows_every_method_and_runs_no_script_but_its_own(whole, tmp_p
 def test_the_ranks_of_several_methods_allow_for_prompts_and_seeds():
     rng = np.random.default_rng(0)
     prompts = rng.normal(0.5, 0.1, 200)
-    arms = [_Arm(name, 0.5, dict.fromkeys(range(3))) for name in ("a", "b", "c", "d")]
+    arms = [Arm(name, 0.5, dict.fromkeys(range(3))) for name in ("a", "b", "c", "d")]
     means = {"a": 0.2, "b": 0.0, "c": 0.0, "d": -0.2}
     values = {
         id(arm): {s: prompts + means[arm.method] + rng.normal(0, 0.02, 200) for s in range(3)}
         for arm in arms
     }
-    ranks = _Quantity(values, None).ranks(arms)
+    ranks = Quantity(values, None).ranks(arms)
     assert {name: (r["best"], r["worst"]) for name, r in ranks.items()} == {
         **{"a": (1, 1), "d": (4, 4)},
         **dict.fromkeys(("b", "c"), (2, 3)),
     }
     assert ranks["b"]["tied"] == ranks["c"]["tied"] not in (ranks["a"]["tied"], ranks["d"]["tied"])
-    other = _Arm("e", 0.5, {7: None})  # without a common seed
+    other = Arm("e", 0.5, {7: None})  # without a common seed
     values[id(other)] = {7: prompts + 9.0}
-    ranks = _Quantity(values, None).ranks([*arms, other])
+    ranks = Quantity(values, None).ranks([*arms, other])
     assert (ranks["e"]["best"], ranks["e"]["worst"]) == (1, 5)

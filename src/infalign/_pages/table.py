@@ -10,7 +10,7 @@ from .document import environment, read
 
 __all__ = ["Column", "table"]
 
-INTERVAL = re.compile(r"([-+\d.%]+) (\[[-+\d., ]+\]†?)")
+INTERVAL = re.compile(r"([-+\d.%]+) (\[[-+\d., ]+\][†‡]?)")
 """A number with its interval."""
 
 COLORS = 6

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.text import Text
 
 from infalign.config import Study, describe, load_study
 from infalign.errors import InfalignError
@@ -80,12 +81,14 @@ def compare(
 
 def _print(results: dict) -> None:
     from infalign.reports.tables import in_terminal
+    from infalign.study.origin import origin_words
     from infalign.study.tables import NOTE, study_tables
 
     screen = console()
     for table in study_tables(results):
         for part in in_terminal(table):
-            screen.print(part)
+            screen.print(part, style="bold" if isinstance(part, Text) else None)
     screen.print(NOTE)
+    screen.print(" ".join(origin_words(results["made"])), markup=False, highlight=False)
     if not results["evidence"]:
         screen.print("Trial settings: these numbers are not evidence.", style="bold")

@@ -7,7 +7,7 @@ arXiv:2306.05685).
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -45,6 +45,9 @@ class JudgeWinRate(Shown):
 
     excluded_prompts: int
     """Prompts left out because all of their pairs were."""
+
+    judged: np.ndarray = field(repr=False)
+    """Whether each prompt has a pair with both verdicts; the estimates' prompts are those."""
 
 
 def judge_win_rate(verdicts, *, missing: Literal["error", "exclude"] = "error") -> JudgeWinRate:
@@ -107,6 +110,7 @@ def judge_win_rate(verdicts, *, missing: Literal["error", "exclude"] = "error") 
         pairs=int(counts.sum()),
         excluded=int(lost.sum()),
         excluded_prompts=int((~known).sum()),
+        judged=known,
     )
 
 

@@ -5,15 +5,21 @@ is ignored.
 """
 
 import json
+import os
+import platform
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from datetime import UTC, datetime
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import cache
 from pathlib import Path
 
+from infalign._look import Shown
 from infalign.stores.resumable import Report
 
-__all__ = ["Meter", "last_evaluation", "metered", "rate", "spent"]
+__all__ = ["Making", "Meter", "last_evaluation", "machine", "making", "metered", "rate", "spent"]
 
 FILE = "costs.jsonl"
 
@@ -51,6 +57,7 @@ def metered(folder: Path, stage: str, report: Report) -> Iterator[Meter]:
             line = {
                 "stage": stage,
                 "ended": now,
+                "machine": machine(),
                 "spent": {k: [n, round(s, 3)] for k, (n, s) in spent.items()},
             }
             with suppress(OSError), (folder / FILE).open("a", encoding="utf-8") as file:
@@ -79,7 +86,47 @@ def spent(folder: Path) -> dict[str, float]:
 def last_evaluation(folder: Path) -> str:
     """When the last evaluation ended, as a date and time; empty if that is not known."""
     ends = [line["ended"] for line in _lines(folder) if line["stage"] == "evaluate"]
-    return f"{ends[-1].astimezone(UTC):%Y-%m-%d %H:%M} UTC" if ends and ends[-1] else ""
+    return f"{ends[-1]:%Y-%m-%d %H:%M} UTC" if ends and ends[-1] else ""
+
+
+@dataclass(frozen=True)
+class Making(Shown):
+    """When and where results were made."""
+
+    began: datetime | None
+    ended: datetime | None
+    machines: Sequence[str]
+
+
+def making(*folders: Path) -> Making:
+    """When and where the stages of several runs ran, as far as it was noted."""
+    lines = [line for folder in folders for line in _lines(folder)]
+    ends = [line["ended"] for line in lines if line["ended"]]
+    begins = [
+        line["ended"] - timedelta(seconds=sum(seconds for _, seconds in line["spent"].values()))
+        for line in lines
+        if line["ended"]
+    ]
+    machines = sorted({line["machine"] for line in lines if line["machine"]})
+    return Making(min(begins, default=None), max(ends, default=None), machines)
+
+
+def machine() -> str:
+    """The processor of this machine, its number of cores, and its GPUs if torch is loaded."""
+    parts = [_processor(), f"{os.cpu_count()} cores"]
+    if (torch := sys.modules.get("torch")) is not None and torch.cuda.is_available():
+        names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+        parts += [f"{names.count(name)} × {name}" for name in dict.fromkeys(names)]
+    return ", ".join(parts)
+
+
+@cache
+def _processor() -> str:
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
 
 
 def _lines(folder: Path) -> Iterator[dict]:
@@ -89,5 +136,12 @@ def _lines(folder: Path) -> Iterator[dict]:
             with suppress(ValueError, TypeError, KeyError, AttributeError):
                 line = json.loads(text)
                 spent = {what: (float(n), float(s)) for what, (n, s) in line["spent"].items()}
-                ended = datetime.fromisoformat(line["ended"]) if "ended" in line else None
-                yield {"stage": str(line["stage"]), "ended": ended, "spent": spent}
+                ended = None
+                if "ended" in line:
+                    ended = datetime.fromisoformat(line["ended"]).astimezone(UTC)
+                yield {
+                    "stage": str(line["stage"]),
+                    "ended": ended,
+                    "machine": str(line.get("machine", "")),
+                    "spent": spent,
+                }

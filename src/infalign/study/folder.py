@@ -60,14 +60,19 @@ class StudyFolder(Shown):
     def begin(self) -> None:
         """Write the study's configuration."""
         storage.sweep(self.folder)
-        study = self.grid.study.model_dump(mode="json", exclude={"tasks", "common"})
-        tasks = {t.name: t.config.model_dump(mode="json", exclude_none=True) for t in self.tasks}
-        text = yaml.safe_dump(storage.as_json(study | {"tasks": tasks}), sort_keys=False)
+        text = yaml.safe_dump(self.resolved, sort_keys=False)
         path = self.folder / FIRST
         if path.exists() and path in self.manifest and path.read_text(encoding="utf-8") == text:
             return
         with self.manifest.recording(path, stage=STAGE):
             storage.write_text(path, text)
+
+    @property
+    def resolved(self) -> dict:
+        """The study with all keys of its tasks."""
+        study = self.grid.study.model_dump(mode="json", exclude={"tasks", "common"})
+        tasks = {t.name: t.config.model_dump(mode="json", exclude_none=True) for t in self.tasks}
+        return storage.as_json(study | {"tasks": tasks})
 
     @property
     def tasks(self) -> tuple[StudyTask, ...]:

@@ -12,8 +12,10 @@ from infalign.core import families, words
 from infalign.reports.drawing import save_png
 from infalign.reports.tables import Table
 
+from .origin import origin_words
 from .plots import by_kl
-from .tables import curves, main_table
+from .quantities import JUDGE
+from .tables import curves, main_table, side_by_side
 
 __all__ = ["build_page", "write_page"]
 
@@ -46,12 +48,14 @@ def build_page(results: Mapping) -> str:
     template = environment().from_string(read(__package__, "page.html"))
     body = template.render(
         title="Training methods compared",
-        summary=f"{finished} of {cells} trainings are finished.",
+        summary=f"{finished} of {cells} trainings are finished"
+        + (f"; {failed} failed." if (failed := _failed(results)) else "."),
+        origin=origin_words(results["made"]),
         results=results,
         tasks=[_task(number, task) for number, task in enumerate(results["tasks"])],
         families=families(),
         note=INTERVALS + (POOLED if results["seed_variance"] == "pooled" else ""),
-        origin=f"Written by infalign {__version__}. results.json holds every number.",
+        footer=f"Written by infalign {__version__}. results.json holds every number.",
     )
     data = [_data(task) for task in results["tasks"]]
     return document(
@@ -63,9 +67,14 @@ def build_page(results: Mapping) -> str:
     )
 
 
+def _failed(results: Mapping) -> int:
+    arms = (arm for task in results["tasks"] for arm in task["arms"])
+    return sum("error" in cell for arm in arms for cell in arm["cells"])
+
+
 STYLE = """
 .page { max-width: 68rem; margin: 0 auto; padding: 2rem 1.25rem 4rem; }
-.two { margin-top: 1.25rem; }
+.two, .warning + h3 { margin-top: 1.25rem; }
 .two > :first-child:nth-last-child(odd) { grid-column: 1 / -1; }
 @media (max-width: 46rem) { .two { grid-template-columns: minmax(0, 1fr); } }
 """
@@ -83,6 +92,9 @@ def _task(number: int, task: Mapping) -> dict:
             if spec != task["procedure"]
         ]
         tables.append(curves(task, reward, intervals=True))
+    if task["judge"]:
+        tables.append(main_table(task, JUDGE))
+    tables += side_by_side(task)
     methods = task["methods"]
     return {
         "number": number,

@@ -3,9 +3,6 @@
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
-from itertools import permutations
-
-import numpy as np
 
 from infalign import storage
 from infalign._look import Shown
@@ -14,31 +11,23 @@ from infalign.comparison.measured import Measured
 from infalign.comparison.summary import as_json, best_possible
 from infalign.config import Cell, StudyTask
 from infalign.core import AbstractProcedure, RankProcedure, design, families, family
-from infalign.decoding.selection import Decoder
-from infalign.evaluation.over_seeds import (
-    SeedEstimate,
-    SeedVariance,
-    over_prompts_and_seeds,
-    pooled,
-)
-from infalign.evaluation.ranking import ranked
+from infalign.evaluation.over_seeds import over_prompts_and_seeds, pooled
 from infalign.manifest import Manifest
 from infalign.methods import labels
 from infalign.models.functions import beside
 
 from .folder import RESULTS, StudyFolder
+from .origin import origin
+from .quantities import JUDGE, RELIABILITY, Arm, Pair, Quantity, complete, shared
 
 __all__ = ["SCHEMA_VERSION", "summarize"]
 
 SCHEMA_VERSION = 1
-LEVEL = 0.95
 POINTS = 16
 """Number of points of a frontier."""
 
 LARGEST = 32
 """Largest n of the curves."""
-
-Pair = tuple[Decoder, Decoder]
 
 
 def summarize(study: StudyFolder, failed: Mapping[str, str]) -> dict:
@@ -51,6 +40,7 @@ def summarize(study: StudyFolder, failed: Mapping[str, str]) -> dict:
     return {
         "schema_version": SCHEMA_VERSION,
         "kind": "study",
+        "made": origin(study),
         "evidence": all(task.config.evidence for task in study.tasks),
         "seeds": list(settings.seeds),
         "rivals": list(settings.rivals),
@@ -62,32 +52,12 @@ def summarize(study: StudyFolder, failed: Mapping[str, str]) -> dict:
 
 
 @dataclass(frozen=True)
-class _Arm(Shown):
-    """One method at one KL: the values of its prompts under each finished seed."""
-
-    method: str
-    kl: float
-    measured: Mapping[int, Measured]
-    """Seed → its samples, beside the reference's."""
-
-    def values(self, pair: Pair, reward: str) -> Mapping[int, np.ndarray]:
-        """Seed → the win rate of every prompt."""
-        rates = {s: m.win_rate(self.method, *pair, reward) for s, m in self.measured.items()}
-        return {seed: rate.per_prompt for seed, rate in rates.items()}
-
-    def kls(self) -> np.ndarray | None:
-        """The KL of every prompt under each seed; None if it was not measured."""
-        rows = [np.nanmean(m.column(self.method, "kl"), axis=1) for m in self.measured.values()]
-        return None if not rows or np.isnan(rows).any() else np.array(rows)
-
-
-@dataclass(frozen=True)
 class _Task(Shown):
     """One task of a study."""
 
     study: StudyFolder
     task: StudyTask
-    arms: Sequence[_Arm]
+    arms: Sequence[Arm]
     cells: Mapping[tuple[str, float], Sequence[dict]]
 
     @classmethod
@@ -106,7 +76,7 @@ class _Task(Shown):
                     )
                     for seed, cell in done.items()
                 }
-                arms.append(_Arm(method, kl, measured))
+                arms.append(Arm(method, kl, measured))
                 cells[method, kl] = [_cell(study, c, c.seed in done, failed) for c in own]
         return cls(study, task, arms, cells)
 
@@ -142,6 +112,7 @@ class _Task(Shown):
             "model": config.model,
             "reward": config.reward,
             "gold": dict(config.evaluate.gold),
+            "judge": config.evaluate.judge,
             "procedure": next(iter(self.pairs)),
             "procedures": {spec: against.spec for spec, (_, against) in self.pairs.items()},
             "prompts": len(run.test_prompts),
@@ -157,13 +128,17 @@ class _Task(Shown):
                         for kl in self.task.kls
                         if len(self._at(kl)) > 2
                     }
-                    for spec, pair in self.pairs.items()
+                    for spec, pair in self._pairs(reward).items()
                 }
-                for reward in self.rewards
+                for reward in (*self.rewards, *([JUDGE] if config.evaluate.judge else []))
             },
         }
 
-    def _at(self, kl: float) -> list[_Arm]:
+    def _pairs(self, reward: str) -> Mapping[str, Pair]:
+        """The procedures that a reward judges; the judge reads what the first one selects."""
+        return dict(list(self.pairs.items())[:1]) if reward == JUDGE else self.pairs
+
+    def _at(self, kl: float) -> list[Arm]:
         """The arms at a KL that have finished cells."""
         return [arm for arm in self.arms if arm.kl == kl and arm.measured]
 
@@ -175,7 +150,7 @@ class _Task(Shown):
         kls = _grid(max(self.task.kls))
         return {"kl": list(kls), "win_rate": _best(procedure, against, kls)}
 
-    def _arm(self, arm: _Arm) -> dict:
+    def _arm(self, arm: Arm) -> dict:
         kls = arm.kls()
         kl = None if kls is None else over_prompts_and_seeds(kls)
         known = {
@@ -184,7 +159,7 @@ class _Task(Shown):
             "target_kl": arm.kl,
             "seeds": list(arm.measured),
             "seed_variance": self._seed_variance(arm.measured),
-            "not_compared": [r.method for r in self._rivals(arm) if not _shared(arm, r)],
+            "not_compared": [r.method for r in self._rivals(arm) if not shared(arm, r)],
             "cells": self.cells[arm.method, arm.kl],
             # No KL is below 0, which the interval does not know.
             "kl": kl and as_json(replace(kl, low=max(kl.low, 0.0))),
@@ -207,17 +182,34 @@ class _Task(Shown):
                 spec: None if kl is None else best_possible(*pair, kl.value)
                 for spec, pair in self.theory.items()
             },
+            "judge": self._judged(arm) if self.task.config.evaluate.judge else None,
         }
 
-    def _rates(self, arm: _Arm, pair: Pair, reward: str) -> dict:
+    def _judged(self, arm: Arm) -> dict:
+        """Win rates by the judge, which reads pairs that the first procedure selects, and how
+        reliable it is."""
+        reliability = {
+            name: Quantity({id(arm): arm.judged(name)}, None, bounds).estimate(arm)
+            for name, bounds in zip(RELIABILITY, ((-0.5, 0.5), (0, 1)), strict=True)
+        }
+        return {
+            "win_rates": {
+                spec: self._rates(arm, pair, JUDGE) for spec, pair in self._pairs(JUDGE).items()
+            },
+            "pairs": sum(own.pairs for own in arm.verdicts.values()),
+            "excluded": sum(own.excluded for own in arm.verdicts.values()),
+            **{name: as_json(own) for name, own in reliability.items()},
+        }
+
+    def _rates(self, arm: Arm, pair: Pair, reward: str) -> dict:
         """The win rate of an arm, and its differences to its rivals."""
         quantity = self._quantity(pair, reward)
-        rivals = [rival for rival in self._rivals(arm) if _shared(arm, rival)]
+        rivals = [rival for rival in self._rivals(arm) if shared(arm, rival)]
         compared = quantity.to_rivals(arm, rivals)
         if compared["to_best"]:
-            fewest = min((_shared(arm, rival) for rival in rivals), key=len)
+            fewest = min((shared(arm, rival) for rival in rivals), key=len)
             compared["to_best"]["seed_variance"] = self._seed_variance(fewest)
-        return as_json(quantity.win_rate(arm)) | compared
+        return as_json(quantity.estimate(arm)) | compared
 
     def _seed_variance(self, seeds: Collection[int]) -> str | None:
         """Where an interval over these seeds takes the variance between seeds from: own or pooled;
@@ -227,20 +219,20 @@ class _Task(Shown):
         known = bool(seeds) and (len(seeds) > 1 or (setting == "pooled" and repeated))
         return setting if known else None
 
-    def _quantity(self, pair: Pair, reward: str) -> "_Quantity":
+    def _quantity(self, pair: Pair, reward: str) -> "Quantity":
         key = (*pair, reward)
         if key not in self._quantities:
             values = {id(arm): arm.values(pair, reward) for arm in self.arms if arm.measured}
             shared = self.study.grid.study.seed_variance == "pooled"
-            means = (np.array([v.mean() for v in own.values()]) for own in values.values())
-            self._quantities[key] = _Quantity(values, pooled(means) if shared else None)
+            means = (complete(own.values()).mean(1) for own in values.values())
+            self._quantities[key] = Quantity(values, pooled(means) if shared else None)
         return self._quantities[key]
 
     @cached_property
     def _quantities(self) -> dict:
         return {}
 
-    def _rivals(self, arm: _Arm) -> list[_Arm]:
+    def _rivals(self, arm: Arm) -> list[Arm]:
         """The arms that one is to be compared with: at the same KL."""
         names = self.study.grid.study.rivals or self.task.methods
         return [
@@ -248,76 +240,6 @@ class _Task(Shown):
             for other in self.arms
             if other.kl == arm.kl and other.method in names and other.method != arm.method
         ]
-
-
-def _shared(arm: _Arm, rival: _Arm) -> Collection[int]:
-    """The seeds that both have finished."""
-    return arm.measured.keys() & rival.measured.keys()
-
-
-@dataclass(frozen=True)
-class _Quantity(Shown):
-    """The win rates of all arms under one procedure by one reward."""
-
-    values: Mapping[int, Mapping[int, np.ndarray]]
-    """Arm → seed → the win rate of every prompt."""
-
-    between: SeedVariance | None
-    """The variance between seeds that all arms share; None if each has its own."""
-
-    def win_rate(self, arm: _Arm) -> SeedEstimate:
-        """The win rate of an arm."""
-        rows = np.array(list(self.values[id(arm)].values()))
-        return over_prompts_and_seeds(rows, between=self.between, bounds=(0, 1))
-
-    def to_rivals(self, arm: _Arm, rivals: Sequence[_Arm]) -> dict:
-        """Differences to rivals, paired by prompt and seed, and to the best of them.
-
-        The difference to the best rival is the least of all. Its lower end is the least of the
-        lower ends: it is too high only if that of the best rival is. Its upper end is the least of
-        the upper ends at the level 1 − 0.05/R for R rivals, since each of them could be the best.
-        The chance that the interval misses is at most 5 %, whichever rival is the best.
-
-        `ahead` allows for the choice of the arm as well: it is true where all lower ends are above
-        0 at that wider level. If the best of all is another arm, the chance that any is called
-        ahead of it is at most 2.5 %.
-        """
-        if not rivals:
-            return {"to_rivals": {}, "to_best": None}
-        level = 1 - (1 - LEVEL) / len(rivals)
-        own = {r.method: self._difference(arm, r, LEVEL) for r in rivals}
-        wider = [self._difference(arm, r, level) for r in rivals]
-        best = min(own, key=lambda name: own[name].value)
-        return {
-            "to_rivals": {name: as_json(d) for name, d in own.items()},
-            "to_best": {
-                "rival": best,
-                "value": own[best].value,
-                "low": _known(min(d.low for d in own.values())),
-                "high": _known(min(d.high for d in wider)),
-                "ahead": bool(min(d.low for d in wider) > 0),
-            },
-        }
-
-    def ranks(self, arms: Sequence[_Arm]) -> dict[str, dict]:
-        """Method → bounds of its rank and its tied sets. They hold together for all methods at the
-        level: each pair has its interval at 1 − 0.05/P for P pairs. Methods without a common seed
-        are not compared, so they tie."""
-        level = 1 - (1 - LEVEL) / (len(arms) * (len(arms) - 1) / 2)
-        above = {
-            (a.method, b.method)
-            for a, b in permutations(arms, 2)
-            if _shared(a, b) and self._difference(a, b, level).low > 0
-        }
-        own = {arm.method: self.win_rate(arm) for arm in arms}
-        return {row.policy: row.figures() for row in ranked(own, above)}
-
-    def _difference(self, arm: _Arm, rival: _Arm, level: float) -> SeedEstimate:
-        ours, theirs = self.values[id(arm)], self.values[id(rival)]
-        rows = np.array([ours[seed] - theirs[seed] for seed in ours if seed in theirs])
-        # Seeds of two methods are independent, so the variances of both add up.
-        between = self.between and self.between.times(2)
-        return over_prompts_and_seeds(rows, between=between, level=level, bounds=(-1, 1))
 
 
 def _grid(largest: float) -> tuple[float, ...]:
@@ -328,10 +250,6 @@ def _grid(largest: float) -> tuple[float, ...]:
 @cache
 def _best(procedure: RankProcedure, against: RankProcedure, kls: tuple[float, ...]) -> list[float]:
     return [design(procedure, kl=kl, against=against).win_rate for kl in kls]
-
-
-def _known(value: float) -> float | None:
-    return value if np.isfinite(value) else None
 
 
 def _cell(study: StudyFolder, cell: Cell, finished: bool, failed: Mapping[str, str]) -> dict:

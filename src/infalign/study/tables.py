@@ -6,7 +6,9 @@ from infalign.comparison.comparison import SELECTING
 from infalign.core import words
 from infalign.reports.tables import Table, place, points, with_interval
 
-__all__ = ["NOTE", "SHOWN", "curves", "main_table", "study_tables"]
+from .quantities import JUDGE, RELIABILITY
+
+__all__ = ["NOTE", "SHOWN", "curves", "main_table", "side_by_side", "study_tables"]
 
 SHOWN = (1, 2, 4, 8, 16, 32)
 """The n that tables show."""
@@ -22,29 +24,37 @@ NOTE = (
 
 
 def study_tables(results: Mapping) -> list[Table]:
-    """For every task and reward, the win rates under its procedure and the curves over n."""
+    """For every task, the win rates under its procedure by every reward and by the judge, and the
+    curves over n."""
     tables = []
     for task in results["tasks"]:
         for reward in (SELECTING, *task["gold"]):
             tables += [main_table(task, reward), curves(task, reward)]
+        if task["judge"]:
+            tables.append(main_table(task, JUDGE))
+        tables += side_by_side(task)
     return [table.visible() for table in tables]
 
 
 def main_table(task: Mapping, reward: str, spec: str | None = None) -> Table:
-    """Win rates under one procedure, the task's own by default, beside the best rival."""
+    """Win rates under one procedure, the task's own by default, beside the best rival.
+
+    The table of the task's own procedure by its reward also says which seeds and cells are missing.
+    """
+    first = reward == SELECTING and spec is None
     spec = spec or task["procedure"]
     ranks = task.get("ranks", {}).get(reward, {}).get(spec, {})
     rows = []
     for arm in _by_kl(task["arms"]):
         rank = ranks.get(f"{arm['target_kl']:g}", {}).get(arm["method"])
         own = place(rank) if ranks else ()
-        rate = arm.get("win_rates", {}).get(reward, {}).get(spec)
+        rate = _rate(arm, reward, spec)
         known = (arm["method"], f"{arm['target_kl']:g}", _seeds(arm))
         if rate is None:
             rows.append((*known, "", "", *own, "", "", ""))
             continue
         best = rate["to_best"]
-        possible = arm["best_possible"].get(spec)
+        possible = arm["best_possible"].get(spec) if reward != JUDGE else None
         rows.append(
             (
                 *known,
@@ -66,8 +76,45 @@ def main_table(task: Mapping, reward: str, spec: str | None = None) -> Table:
         ),
         tuple(rows),
         words=1,
-        notes=(*_seed_notes(task), *(_failures(task) if reward == SELECTING else ())),
+        notes=(*_seed_notes(task), *_failures(task)) if first else _short(rows),
     )
+
+
+def side_by_side(task: Mapping) -> list[Table]:
+    """Win rates by the reward, by the gold rewards and by the judge beside each other; no table
+    where there is only the reward."""
+    gold, spec = list(task["gold"]), task["procedure"]
+    judge = [JUDGE] if task["judge"] else []
+    if not gold and not judge:
+        return []
+    rows = []
+    for arm in _by_kl(task["arms"]):
+        rates = (_rate(arm, name, spec) for name in (SELECTING, *gold, *judge))
+        own = arm.get("judge") or {}
+        reliability = (with_interval(own.get(name), 100, 1) for name in RELIABILITY if judge)
+        shown = (_marked(_lacks(arm), with_interval(rate, 100, 1)) for rate in rates)
+        rows.append((arm["method"], f"{arm['target_kl']:g}", *shown, *reliability))
+    excluded = sum((arm.get("judge") or {}).get("excluded", 0) for arm in task["arms"])
+    return [
+        Table(
+            f"{task['task']}, {words(spec)}: win rate in % by the reward and by others",
+            (
+                *("method", "target KL", "by the reward"),
+                *(f"by {name}" for name in (*gold, *judge)),
+                *(("position bias, points", "consistent, %") if judge else ()),
+            ),
+            tuple(rows),
+            words=1,
+            notes=(f"The judge gave no verdict on {excluded:,} pairs",) if excluded else (),
+        )
+    ]
+
+
+def _rate(arm: Mapping, reward: str, spec: str) -> Mapping | None:
+    """A win rate by a reward or by the judge; None if no cell is finished."""
+    rates = arm.get("win_rates", {})
+    own = (arm.get("judge") or {}).get("win_rates", {}) if reward == JUDGE else rates.get(reward)
+    return (own or {}).get(spec)
 
 
 def curves(task: Mapping, reward: str, *, intervals: bool = False) -> Table:
@@ -89,9 +136,7 @@ def curves(task: Mapping, reward: str, *, intervals: bool = False) -> Table:
         ("method", "procedure", "target KL", *(f"n = {n}" for n in ns)),
         tuple(rows),
         words=2,
-        notes=(f"{LACKING} without the variance between seeds",)
-        if intervals and any(map(_lacks, known))
-        else (),
+        notes=_short(rows),
     )
 
 
@@ -105,6 +150,7 @@ def _family(arm: Mapping, reward: str) -> Sequence[Mapping]:
 
 def _title(task: Mapping, reward: str) -> str:
     judged = "" if reward == SELECTING else f", judged by {reward}"
+    judged = ", verdicts of the judge" if reward == JUDGE else judged
     return f"{task['task']}: {task['prompts']} prompts × {task['samples']} responses{judged}"
 
 
@@ -120,6 +166,12 @@ def _lacks(estimate: Mapping | None) -> bool:
 
 def _marked(lacks: bool, interval: str) -> str:
     return f"{interval}{LACKING}" if lacks and interval else interval
+
+
+def _short(rows: Sequence[Sequence[str]]) -> tuple[str, ...]:
+    """What the mark means, if it is in the rows."""
+    marked = any(LACKING in cell for row in rows for cell in row)
+    return (f"{LACKING} without the variance between seeds",) if marked else ()
 
 
 def _seed_notes(task: Mapping) -> Iterator[str]:
