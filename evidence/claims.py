@@ -18,7 +18,8 @@ import exact_page
 import typer
 from ablations_page import STRENGTHS
 from exact_worlds import normal
-from hacking_page import KL, N, cell
+from hacking_page import KL, N, cell, chosen_by
+from hacking_page import TRAINED as TRAINED_ON_FAULT
 from reward_faults import STRENGTHS as FAULTS
 from trained_page import GAIN, OURS, label, over_identity
 from trained_page import STUDIES as TRAINED
@@ -221,10 +222,22 @@ def hacking(results: Mapping[str, Any]) -> Row:
         f"one with {len(ahead)}, up to {points(own[most])} ({most}), and a lower one with "
         f"{len(behind)}, down to {points(own[least])} ({least}). "
         "[The study](../evidence/hacking.md) says which. "
-        "The transform for best-of-n gives part of it back.",
+        f"The transform for best-of-n gives part of it back. {_trained_on_fault(results)}".strip(),
         verdict_on((low, high) for _, low, high in own.values()),
-        "Exact optima with planted faults, instead of trained policies.",
+        "The counts are of exact optima with planted faults.",
     )
+
+
+def _trained_on_fault(results: Mapping[str, Any]) -> str:
+    """What the policies that are trained on a faulty reward gain, each beside RLHF."""
+    said = [
+        f"`{row['method']}` {points(row['over_rlhf'])} (checkpoint by {chosen_by(row)})"
+        for row in results.get("hacked", ())
+        if row["over_rlhf"]
+    ]
+    if not said:
+        return ""
+    return f"Trained on a bonus for a phrase, over `rlhf` in gold win rate: {', '.join(said)}."
 
 
 def calibrated(results: Mapping[str, Any]) -> Row:
@@ -337,6 +350,7 @@ def _interval(difference: Mapping[str, Any]) -> str:
 STUDIES: Mapping[str, str] = {
     "exact": "exact.json",
     "hacking": "hacking.json",
+    "hacked": TRAINED_ON_FAULT,
     "ablations": "ablations.json",
     "worst_of_n": "worst_of_n/trained.json",
     "trained": "trained.json",

@@ -129,6 +129,11 @@ def as_rows(results: Mapping) -> list[dict]:
     return rows
 
 
+def chosen_by(row: Mapping) -> str:
+    """What chose the checkpoint of a trained policy."""
+    return "gold reward" if row["task"].endswith("-gold") else "objective"
+
+
 def trained(rows: list[dict]) -> str:
     """The policies that are trained, judged by the gold reward."""
     if not rows:
@@ -139,7 +144,7 @@ def trained(rows: list[dict]) -> str:
         over = row["over_rlhf"]
         lines.append(
             [
-                "gold reward" if row["task"].endswith("-gold") else "objective",
+                chosen_by(row),
                 f"`{row['method']}`",
                 f"{row['kl'][0]:.3f}",
                 points(row["proxy_win_rate"]),

@@ -78,3 +78,40 @@ def test_the_page_is_that_of_the_results(scripts, tmp_path):
     hacking_page.write(storage.read_json(hacking.FOLDER / "hacking.json"), tmp_path)
     written = (tmp_path / "hacking.md").read_text()
     assert written == (hacking.FOLDER / "hacking.md").read_text()
+
+
+def test_trained_policies_are_judged_by_gold_beside_rlhf():
+    from claims import hacking
+    from hacking import FOLDER
+    from hacking_page import as_rows, trained
+
+    def rate(value, **rivals):
+        own = {
+            name: dict(zip(("value", "low", "high"), r, strict=True)) for name, r in rivals.items()
+        }
+        return {"value": value, "low": value - 0.1, "high": value + 0.1, "to_rivals": own}
+
+    def arm(method, gold):
+        rates = {"reward": {"best-of-n:4": rate(0.9)}, "gold": {"best-of-n:4": gold}}
+        kl = {"value": 0.99, "low": 0.9, "high": 1.1}
+        return {"method": method, "target_kl": 1.0, "seeds": [0], "kl": kl, "win_rates": rates}
+
+    arms = [
+        arm("rlhf", rate(0.4)),
+        arm("identity", rate(0.5, rlhf=(0.1, 0.02, 0.2), rloo=(0, 0, 0))),
+        {"method": "rloo", "target_kl": 1.0, "seeds": []},
+    ]
+    tasks = [
+        {"task": t, "procedure": "best-of-n:4", "arms": arms} for t in ("phrase", "phrase-gold")
+    ]
+    rows = as_rows({"tasks": tasks})
+    assert [(row["method"], row["task"]) for row in rows] == [
+        (m, t) for t in ("phrase", "phrase-gold") for m in ("rlhf", "identity")
+    ]
+    said = trained(rows)
+    assert said.count("+10.0 [+2.0, +20.0]: better") == 2 and said.count("gold reward |") == 2
+    assert "None of them is finished" in trained([])
+    known = {"hacking": storage.read_json(FOLDER / "hacking.json")}
+    claim = "`identity` +10.0 [+2.0, +20.0] (checkpoint by gold reward)"
+    assert claim in hacking(known | {"hacked": rows}).number
+    assert "Trained on a bonus" not in hacking(known).number
