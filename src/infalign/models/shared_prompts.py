@@ -8,7 +8,7 @@ from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from .logits import collate, positions
 
-__all__ = ["prompt_cache", "repeats", "shared_logits"]
+__all__ = ["prompt_cache", "repeats", "shared_inputs", "shared_logits"]
 
 REPEATABLE = {DynamicLayer, DynamicSlidingWindowLayer}
 """Cache layers that hold only keys and values, by exact type. A derived class may also hold a
@@ -40,20 +40,21 @@ def prompt_cache(model, ids: torch.Tensor, mask: torch.Tensor) -> DynamicCache:
     ).past_key_values
 
 
-def shared_logits(
+def shared_inputs(
     model,
     prompts: Sequence[Sequence[int]],
     responses: Sequence[Sequence[int]],
     owners: Sequence[int],
     pad: int,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Logits that predict the tokens of each response; gradients flow through the prompts.
+) -> tuple[torch.Tensor, torch.Tensor, dict]:
+    """Inputs of `model` whose outputs predict the tokens of each response; gradients flow through
+    the prompts.
 
     - `prompts`, `responses`: token ids; at least one prompt has two tokens.
     - `owners`: index of each response's prompt in `prompts`.
 
-    Returns response ids and mask, shape (responses, R), padded on the right, and the logits, shape
-    (responses, R, vocabulary).
+    Returns response ids and mask, shape (responses, R), padded on the right, and the inputs by
+    name.
     """
     ids, mask, _ = (x.to(model.device) for x in collate(prompts, [()] * len(prompts), pad))
     answers, of_response, _ = (
@@ -63,11 +64,23 @@ def shared_logits(
     cache.batch_select_indices(rows)
     whole = torch.cat([mask[rows], of_response[:, :-1]], 1)
     places = {name: x[:, -answers.shape[1] :] for name, x in positions(model, whole).items()}
-    output = model(
-        input_ids=torch.cat([ids[rows, -1:], answers[:, :-1]], 1),
-        attention_mask=whole,
-        past_key_values=cache,
-        use_cache=True,
+    inputs = {
+        "input_ids": torch.cat([ids[rows, -1:], answers[:, :-1]], 1),
+        "attention_mask": whole,
+        "past_key_values": cache,
         **places,
-    )
-    return answers, of_response, output.logits
+    }
+    return answers, of_response, inputs
+
+
+def shared_logits(
+    model,
+    prompts: Sequence[Sequence[int]],
+    responses: Sequence[Sequence[int]],
+    owners: Sequence[int],
+    pad: int,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Response ids and mask as in `shared_inputs`, and the logits that predict the responses'
+    tokens, shape (responses, R, vocabulary)."""
+    answers, of_response, inputs = shared_inputs(model, prompts, responses, owners, pad)
+    return answers, of_response, model(**inputs, use_cache=True).logits

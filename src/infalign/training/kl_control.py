@@ -15,10 +15,12 @@ import torch
 from peft import PeftModel
 from transformers import TrainerCallback
 from transformers.trainer_callback import ExportableState
-from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
+from trl import GRPOConfig, RLOOConfig
 
 from infalign.models.loading import prompt_text, tokenize
 from infalign.models.logits import collate, response_logits
+
+from .groups import GroupGRPO, GroupRLOO
 
 __all__ = ["AbstractSteps", "GRPOSteps", "KLController", "LogRatioReward", "RLOOSteps"]
 
@@ -60,7 +62,7 @@ class AbstractSteps(ABC):
 class RLOOSteps(AbstractSteps):
     """Unchanged RLOO, which subtracts β k1 from the reward before the leave-one-out baseline."""
 
-    trainer_type, arguments_type = RLOOTrainer, RLOOConfig
+    trainer_type, arguments_type = GroupRLOO, RLOOConfig
 
     def options(self, beta):
         return {"beta": beta}
@@ -86,7 +88,7 @@ class GRPOSteps(AbstractSteps):
     mean of the whole group, so all advantages are (m − 1)/m times RLOO's.
     """
 
-    trainer_type, arguments_type = GRPOTrainer, GRPOConfig
+    trainer_type, arguments_type = GroupGRPO, GRPOConfig
 
     def __init__(self, log_ratio: "LogRatioReward"):
         self.log_ratio = log_ratio
