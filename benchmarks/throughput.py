@@ -149,8 +149,8 @@ def lines(part: dict) -> list[str]:
         "draws and measurements for KL targeting. *After*: `dtype: auto`, here "
         f"{after['dtype']}; prompts are read once for their responses; KL targeting draws "
         f"{SETS} sets and measures {TRIES} times. The KL is computed in float32 in both. The "
-        "reward is a classifier of the same size. An on-policy step of RLOO trains adapters of rank "
-        "16; before, it is TRL's own. With more responses to a prompt, or longer "
+        "reward is a classifier of the same size. The on-policy step is RLOO's with adapters of "
+        "rank 16; before, TRL's own. With more responses to a prompt, or longer "
         "prompts, reading prompts once gains more.",
         "",
         "| stage | before | after | |",
