@@ -100,7 +100,7 @@ def test_the_work_is_counted_and_nothing_is_drawn_or_written(command, silent, wo
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_models_are_measured_for_as_long_as_asked(command, name):
-    code, out, errors, files = command(*COMMANDS[name], "--dry-run", "--measure", 0.01)
+    code, out, errors, files = command(*COMMANDS[name], "--dry-run", "--measure", 20)
     assert code == 0, errors
     assert "Measured on" in out and f"{name} " in out and files == set()
 

@@ -40,7 +40,7 @@ def generated(monkeypatch):
 
 
 def test_a_dry_run_measures_and_writes_nothing(tmp_path, generated):
-    dry = dry_run(CONFIG, tmp_path / "run", seconds=5)
+    dry = dry_run(CONFIG, tmp_path / "run", seconds=20)
     assert [c.work.name for c in dry.costs] == ["calibrate", "train rloo", "train dpo", "evaluate"]
     assert all(c.seconds > 0 and c.disk > 0 for c in dry.costs)
     assert "reward on two responses" in dry.checks and len(generated) > 0
@@ -67,8 +67,8 @@ def test_a_dry_run_fails_as_the_run_would(tmp_path, generated):
     ],
 )
 def test_only_the_stages_that_are_asked_for_are_counted(tmp_path, until, names):
-    dry = dry_run(CONFIG, tmp_path / "run", until=until, seconds=0.01)
-    assert [c.work.name for c in dry.costs] == names
+    dry = dry_run(CONFIG, tmp_path / "run", until=until, seconds=0)
+    assert [work.name for work in dry.works] == names
 
 
 def test_the_work_of_a_run_is_counted_by_hand(tmp_path):
@@ -133,17 +133,43 @@ def trial(**sampling):
 def test_batches_grow_to_those_of_the_run_while_there_is_time(generated):
     clock = itertools.count()  # each look at the clock is a second
     speed = measure(trial(), 1000, lambda: float(next(clock)))
-    lengths = [(2, 8), (2, 16), (2, 32), (4, 32), (8, 32), (16, 32)]
+    lengths = [(2, 8), (2, 8), (2, 16), (4, 16), (8, 16), (16, 16), (16, 32)]
     assert generated == lengths
     assert (speed.responses, speed.batch, speed.length, speed.longest) == (16, 16, 32, 32)
     assert speed.tokens is not None and speed.generating == 1 / 16
 
 
-def test_a_slow_model_ends_the_measurement_early_and_its_length_is_unknown(generated):
+def test_a_slow_model_is_not_measured_and_its_cost_is_not_stated(generated, caplog):
     clock = itertools.count(step=20)
-    speed = measure(trial(), 30, lambda: float(next(clock)))
+    assert measure(trial(), 30, lambda: float(next(clock))) is None
     assert generated == [(2, 8)]
-    assert speed.tokens is None and speed.generating == 20 / 2 * 32 / 8
+    assert "Nothing was measured" in caplog.text and "--measure SECONDS" in caplog.text
+
+
+class Clock:
+    """The time that a machine needs: for each response 5 seconds for its prompt and 1 for each
+    token, and 100 for the first batch of all."""
+
+    def __init__(self, patched):
+        self.now, self.first = 0.0, 100.0
+        sample = LanguageModel.sample
+
+        def timed(model, conversations, n, **options):
+            drawn = sample(model, conversations, n, **options)
+            self.now += self.first + n * len(conversations) * (5 + model.max_new_tokens)
+            self.first = 0.0
+            return drawn
+
+        patched.setattr(LanguageModel, "sample", timed)
+
+    def __call__(self):
+        return self.now
+
+
+@pytest.mark.parametrize(("seconds", "length"), [(430, 16), (700, 16), (4000, 32)])
+def test_short_batches_tell_what_long_ones_take(monkeypatch, seconds, length):
+    speed = measure(trial(), seconds, Clock(monkeypatch))
+    assert speed.length == length and speed.generating == pytest.approx(5 + 32)
 
 
 def test_a_comparison_is_checked_and_measured(tmp_path, generated):
@@ -156,7 +182,7 @@ def test_a_comparison_is_checked_and_measured(tmp_path, generated):
         samples=4,
         sampling=SamplingSettings(max_new_tokens=4),
     )
-    dry = dry_comparison(comparison, tmp_path / "out", seconds=2)
+    dry = dry_comparison(comparison, tmp_path / "out", seconds=20)
     assert [(c.work.name, c.work.generated) for c in dry.costs] == [("evaluate", 32)]
     assert generated and "reward on two responses" in dry.checks
     assert list(tmp_path.iterdir()) == []
@@ -168,7 +194,7 @@ def test_a_dry_run_prints_every_stage_and_what_cannot_be_known(cli, tmp_path):
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(CONFIG.model_dump(exclude_none=True)))
     out = tmp_path / "run"
     code, printed, _ = cli(
-        "run", tmp_path / "config.yaml", "--out", out, "--dry-run", "--measure", 1
+        "run", tmp_path / "config.yaml", "--out", out, "--dry-run", "--measure", 20
     )
     assert code == 0 and not out.exists()
     for words in ("checks passed", "calibrate", "train dpo", "evaluate", "GPU hour", "Nothing was"):

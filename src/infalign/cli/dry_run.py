@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 HOUR = 3600
 
+BUSY = 0.7
+"""A process that computes all the time and gets less of a core shares it."""
+
 
 def dry_run(config: Config, out: Path, until: str, seconds: float) -> None:
     """Check a run, measure its models, and print what its stages cost."""
@@ -180,6 +183,11 @@ def _print_basis(screen: Console, dry: "Dry", speed: "Speed") -> None:
         notes.append(
             f"Time: the measurement ended before a whole batch of {speed.batch}; large batches "
             "take less time per response."
+        )
+    if speed.share is not None and speed.share < BUSY:
+        notes.append(
+            f"Time: the machine is busy; this process had {speed.share:.0%} of a core. On a quiet "
+            "machine everything takes less."
         )
     if any(c.work.learned for c in dry.costs):
         notes.append(

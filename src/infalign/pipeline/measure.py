@@ -1,5 +1,6 @@
 """The speed and memory of a run's models on this machine, measured on a few prompts."""
 
+import logging
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from .folder import Run
 
 __all__ = ["Speed", "Trial", "measure"]
+
+LOG = logging.getLogger(__name__)
 
 FIRST_TOKENS = 8
 """Length of the first responses, in tokens. Each further measurement is twice as long or as
@@ -123,12 +126,17 @@ class Speed:
     """Bytes per response of a training step beyond weights, gradients and optimizer; None where
     they cannot be told apart, as on a CPU."""
 
+    share: float | None = None
+    """Processor seconds of this process in a second of its generation: below 1, other programs had
+    the cores; None where the generation is elsewhere, as on a GPU."""
 
-def measure(trial: Trial, seconds: float, clock: Clock = time.monotonic) -> Speed:
+
+def measure(trial: Trial, seconds: float, clock: Clock = time.monotonic) -> Speed | None:
     """Measure policy and reward for about `seconds` after they are loaded.
 
-    Batches grow up to those of the run, first in their length and then in their responses, as long
-    as the next is expected to end in time.
+    Batches grow up to those of the run, first in their responses and then in their length, as long
+    as the next is expected to end in time. The first batch warms up and is not counted: None, with
+    a warning, if no further one would end in time.
     """
     from infalign.models.hf import LanguageModel
     from infalign.models.kl import sequence_kl
@@ -145,7 +153,19 @@ def measure(trial: Trial, seconds: float, clock: Clock = time.monotonic) -> Spee
     loading, begun = clock() - start, clock()
     policy = sampler if isinstance(sampler, LanguageModel) else None
     _forget_peak()
-    asked, drawn, took, length = _generated(trial, sampler, begun + SHARE * seconds, clock)
+    used = time.process_time()
+    generated = _generated(trial, sampler, begun + SHARE * seconds, clock)
+    if generated is None:
+        LOG.warning(
+            "Nothing was measured, so times are not known: the first short batch took %.3g s of "
+            "%.3g s. Allow more (--measure SECONDS), or use a machine that is not busy.",
+            clock() - begun,
+            seconds,
+        )
+        return None
+    asked, drawn, generating, length = generated
+    local = policy is not None and _device(True).startswith("the CPU")
+    share = (time.process_time() - used) / max(clock() - begun, 1e-9) if local else None
     flat = [response for row in drawn for response in row]
     longest = trial.sampling.max_new_tokens
     deadline = begun + seconds
@@ -159,6 +179,7 @@ def measure(trial: Trial, seconds: float, clock: Clock = time.monotonic) -> Spee
         reading = _warm(read, deadline, clock) / 2 / len(flat)  # by the policy and the reference
     if policy is not None and trial.trained:
         learning, activations = _learned(policy, asked, drawn, deadline, clock)
+    longer = 1.0 if policy is None else _longer(policy, asked, flat, longest / length)
     counts = [len(r.tokens) for r in flat]
     return Speed(
         device=_device(policy is not None),
@@ -169,27 +190,30 @@ def measure(trial: Trial, seconds: float, clock: Clock = time.monotonic) -> Spee
         tokens=sum(counts) / len(counts) if all(counts) and length == longest else None,
         text=sum(len(r.text.encode()) for r in flat) / len(flat),
         loading=loading,
-        generating=took / len(flat) * (longest / length),
-        scoring=scoring / len(flat),
-        reading=reading,
-        learning=learning,
+        generating=generating,
+        scoring=longer * scoring / len(flat),
+        reading=reading and longer * reading,
+        learning=learning and longer * learning,
         memory=memory,
-        activations=activations,
+        activations=activations and round(longer * activations),
+        share=share,
     )
 
 
 def _generated(
     trial: Trial, sampler: Sampler, deadline: float, clock: Clock
-) -> tuple[Sequence[Prompt], list[list[Response]], float, int]:
-    """The prompts and responses of the largest batch that ended in time, its seconds, and its
-    largest length."""
+) -> tuple[Sequence[Prompt], list[list[Response]], float, int] | None:
+    """The prompts and responses of the largest batch that ended in time, the seconds of one
+    response of the run, and the largest length of the batch; None if none ended in time."""
     from infalign.models.hf import LanguageModel
 
     longest, batch = trial.sampling.max_new_tokens, trial.batch
     # The length of other samplers' responses cannot be changed once they are loaded.
-    length = min(FIRST_TOKENS, longest) if isinstance(sampler, LanguageModel) else longest
+    known = isinstance(sampler, LanguageModel)
+    length = min(FIRST_TOKENS, longest) if known else longest
     responses = min(FIRST_RESPONSES, batch)
-    while True:
+
+    def draw() -> tuple[Sequence[Prompt], list[list[Response]], float]:
         prompts = trial.prompts[: max(1, responses // trial.copies)]
         each = max(1, responses // len(prompts))
         if isinstance(sampler, LanguageModel):
@@ -197,13 +221,51 @@ def _generated(
         conversations, keys = [p.messages for p in prompts], [p.id for p in prompts]
         at = clock()
         drawn = sampler.sample(conversations, each, seed=trial.seed, keys=keys)
-        took = clock() - at
+        return prompts, drawn, clock() - at
+
+    _, _, took = draw()
+    if clock() + took > deadline:
+        return None
+    times: dict[int, float] = {}
+    while True:
+        prompts, drawn, took = draw()
+        if length in times:  # the batch has grown: what other lengths take has grown alike
+            times = {at: took * t / times[length] for at, t in times.items()}
+        times[length] = took
         if clock() + 2 * took > deadline or (length == longest and responses == batch):
-            return prompts, drawn, took, length
-        if length < longest:
+            break
+        if length < longest and (len(times) == 1 or responses == batch):
             length = min(2 * length, longest)
         else:
             responses = min(2 * responses, batch)
+    number = sum(map(len, drawn))
+    return prompts, drawn, took / number * _growth(times, length, longest), length
+
+
+def _growth(times: dict[int, float], length: int, longest: int) -> float:
+    """How many times as long the longest responses take as those that are `length` tokens long.
+
+    Time grows linearly with the length, from what the prompt takes. With one length, or where noise
+    hides the growth, the prompt counts as nothing, which is too long.
+
+    - `times`: seconds of equal batches by length.
+    """
+    shorter = max((at for at in times if at < length), default=None)
+    if shorter is None or times[length] <= times[shorter]:
+        return longest / length
+    step = (times[length] - times[shorter]) / (length - shorter)
+    return min(longest / length, 1 + step * (longest - length) / times[length])
+
+
+def _longer(
+    policy: "LanguageModel", asked: Sequence[Prompt], drawn: Sequence[Response], times: float
+) -> float:
+    """How many times as many tokens a prompt and its response have if the response is `times` as
+    long."""
+    texts = policy.prompt_ids([p.messages for p in asked], [p.id for p in asked], 0)
+    prompt = sum(map(len, texts)) / len(texts)
+    response = sum(len(r.tokens) for r in drawn) / len(drawn)
+    return (prompt + times * response) / (prompt + response)
 
 
 def _warm(work: Callable[[], object], deadline: float, clock: Clock) -> float:
