@@ -311,7 +311,7 @@ def trained(results: Mapping[str, Any]) -> Iterator[Row]:
                 yield Row(f"Trained policies at matched KL: {name}", command, left, OPEN)
                 continue
             for claim, (number, verdict) in (
-                (f"{spec}: our best method beats the paper's", _best_of_ours(rates, spec)),
+                (f"{spec}: our best method beats the paper's", _best_of_ours(arms, spec)),
                 ("plain sampling: `identity` is at least equal to the paper's", _identity(rates)),
             ):
                 if due and verdict not in (OPEN, UNDECIDED):
@@ -320,17 +320,21 @@ def trained(results: Mapping[str, Any]) -> Iterator[Row]:
                 yield Row(f"Trained, {name}, {claim}", command, said, verdict)
 
 
-def _best_of_ours(rates: Mapping[str, Any], spec: str) -> tuple[str, str]:
-    own = {m: r[spec] for m, r in rates.items() if m in OURS and r[spec]["to_best"]}
+def _best_of_ours(arms: Iterable[Mapping[str, Any]], spec: str) -> tuple[str, str]:
+    known = {a["method"]: a for a in arms if a["method"] in OURS and a.get("win_rates")}
+    own = {m: a["win_rates"][SELECTING][spec]["to_best"] for m, a in known.items()}
+    own = {method: best for method, best in own.items() if best}
     if not own:
         return "", OPEN
-    method = max(own, key=lambda m: own[m]["to_best"]["value"])
-    best = own[method]["to_best"]
+    method = max(own, key=lambda m: own[m]["value"])
+    best, spent = own[method], known[method]["kl_efficiency"]
     verdict = verdict_on([(best["low"] if best["ahead"] else None, best["high"])])
     number = (
         f"`{method}` gains {_interval(best)} over `{best['rival']}`. In theory, the optimum gains "
         f"{100 * over_identity(spec):+.1f} over the calibrated reward."
     )
+    if spent is not None:
+        number += f" {100 * spent:.0f} % of its KL moved quantiles."
     return number, PARTLY if verdict == SHOWN and best["value"] < GAIN else verdict
 
 

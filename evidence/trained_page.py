@@ -26,7 +26,7 @@ from infalign.config import Grid, StudyTask, load_study
 from infalign.core import words
 from infalign.pipeline.folder import Run
 from infalign.reports.drawing import save_png
-from infalign.reports.tables import in_markdown
+from infalign.reports.tables import Table, in_markdown
 from infalign.study.folder import RESULTS, StudyFolder
 from infalign.study.plots import by_kl
 from infalign.study.table import summarize
@@ -65,7 +65,8 @@ reward and with the study's calibration samples, gains over that of the best riv
 ## What limits these numbers
 
 - The trainings are short, as each study states, so a policy may be far from its method's optimum.
-  "Best possible" says how far.
+  "Best possible" and "exact training" say how far; *KL efficiency* is the share of a policy's KL
+  that its rewards' quantiles need. The rest is spent on changes that the reward does not see.
 - No method gains what a policy of this size cannot express. [The log](../docs/log.md) and
   `worst_of_n/` measure this for worst-of-n.
 - The rewards are right on {accuracy} % of held-out pairs ([rewards.md](rewards.md)). Win rates
@@ -145,21 +146,26 @@ def _results(grid: Grid, folder: Path) -> dict:
                 arm["to_all"] = {
                     spec: rate["to_rivals"] for spec, rate in same["win_rates"][SELECTING].items()
                 }
-                arm["theory"] = _theory(folder, arm, task["procedure"])
+                arm |= _beside_theory(folder, arm, task["procedure"])
         if _finished(task):
             task["settings"] = _settings(grid, task["task"])
             task["made_with"] = _made_with(grid, folder, task["task"])
     return result
 
 
-def _theory(folder: Path, arm: Mapping, spec: str) -> float | None:
+def _beside_theory(folder: Path, arm: Mapping, spec: str) -> dict[str, float | None]:
     """The win rate of exact training on what a method is trained on, as far as the calibration's
-    samples tell; None where that is not known."""
-    values = []
+    samples tell, and the share of the KL that moved quantiles; None where that is not known."""
+    theory, efficiency = [], []
     for cell in arm["cells"]:
         if cell["finished"]:
             (policy,) = storage.read_json(folder / cell["folder"] / RESULTS)["policies"]
-            values.append(policy["theory"].get(spec))
+            theory.append(policy["theory"].get(spec))
+            efficiency.append(policy["kl_efficiency"])
+    return {"theory": _mean(theory), "kl_efficiency": _mean(efficiency)}
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
     return sum(values) / len(values) if values and None not in values else None
 
 
@@ -258,6 +264,7 @@ def section(name: str, result: Mapping, task: Mapping) -> str:
     )
     lines.append(_facts(task))
     lines.append(in_markdown(main_table(_at(task, None), SELECTING)))
+    lines.append(in_markdown(theories(_at(task, KL))))
     lines.append(in_markdown(main_table(_at(task, KL), SELECTING, "sampling")))
     lines.append(in_markdown(curves(_at(task, KL), SELECTING)))
     lines += [in_markdown(main_table(_at(task, KL), gold)) for gold in task["gold"]]
@@ -268,6 +275,22 @@ def section(name: str, result: Mapping, task: Mapping) -> str:
     if not result["evidence"]:
         lines.append("**Trial settings, as its configuration says: no evidence for the method.**")
     return "\n\n".join(lines)
+
+
+def theories(task: Mapping) -> Table:
+    """Each method beside exact training on the same thing, and what its KL was spent on."""
+    rows = []
+    for arm in task["arms"]:
+        measured = arm["win_rates"][SELECTING][task["procedure"]]["value"]
+        values = (measured, arm["theory"], arm["kl_efficiency"])
+        own = (f"{100 * value:.1f}" if value is not None else "" for value in values)
+        rows.append((arm["method"], *own))
+    return Table(
+        f"{task['task']}: what training reached, in %",
+        ("method", "win rate", "exact training", "KL efficiency"),
+        tuple(rows),
+        words=1,
+    )
 
 
 def _facts(task: Mapping) -> str:
