@@ -112,17 +112,40 @@ def test_the_best_member_of_a_family_needs_few_curves(procedure, best, monkeypat
     assert len(curves) <= 600
 
 
-def test_no_ascent_is_made_twice_where_none_leads_to_a_solution(monkeypatch):
+HALF = (0.5, 0.5)
+
+
+@pytest.fixture
+def ascended(monkeypatch):
+    """Sizes of the chains on which ascents were made."""
     made, ascend = [], ascents.ascended
 
-    def ascended(link, goal):
+    def noted(link, goal):
         made.append(len(link.chain.logits))
         return ascend(link, goal)
 
-    monkeypatch.setattr(ascents, "ascended", ascended)
-    mixture = ia.Mixture((BEST(128), WORST(128)), (0.5, 0.5))
+    monkeypatch.setattr(ascents, "ascended", noted)
+    return made
+
+
+@pytest.mark.parametrize(
+    "procedure",
+    [ia.Mixture((BEST(n), WORST(n)), HALF) for n in (128, 1024)] + [ia.OrderStatistic(1024, 3)],
+    ids=str,
+)
+def test_a_win_rate_next_to_its_limit_needs_ascents_only_once_and_no_walk(
+    procedure, ascended, monkeypatch
+):
+    monkeypatch.setattr(rank.Path, "_walk", None)
+    assert ia.design(procedure, kl=2.0).kl == pytest.approx(2.0, abs=1e-10)
+    assert len(ascended) == ascents.ASCENTS
+
+
+def test_no_ascent_is_made_twice_where_none_leads_to_a_solution(ascended, monkeypatch):
+    monkeypatch.setattr(rank.Path, "on_steep_cells", lambda *_: None)
+    mixture = ia.Mixture((BEST(128), WORST(128)), HALF)
     assert ia.design(mixture, kl=2.0).kl == pytest.approx(2.0, abs=1e-10)
-    assert len(made) == 2 * ascents.ASCENTS  # from nearer and from farther ranks
+    assert len(ascended) == 2 * ascents.ASCENTS  # from nearer and from farther ranks
 
 
 def test_a_rough_design_starts_from_the_optimum_that_is_known(monkeypatch):

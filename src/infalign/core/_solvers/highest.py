@@ -15,11 +15,14 @@ from .ascents import maxima, refined
 from .point import Optimum
 from .rank import Path
 from .shots import stationary_points
-from .transport import FAR, NEAR, Chain, Goal
+from .transport import FAR, NEAR, Chain, Goal, Link
 
 UNDECIDED = 0.05
 """Distance from the best of the maxima on cells, in the logarithm of the win rate or of the losses,
 within which a maximum may be the best."""
+
+COARSE = 1e-3
+"""Error of the value on cells that may be too coarse."""
 
 AWAY = 0.1
 """Fall of the win rate from the cells to the optimum that is more than the error of the cells."""
@@ -40,8 +43,14 @@ def highest(
     goal = _goal(kl, beta)
     optima: list[Optimum] = []
     for reach in (NEAR, FAR):
-        own, led_away = _polished(procedure, against, Chain.over(procedure, against, reach), goal)
+        ends = maxima(Chain.over(procedure, against, reach), goal)
+        own, led_away = _polished(procedure, against, ends, goal)
         optima += own
+        if not optima and goal.kl is not None and reach == NEAR:
+            state = Path(procedure, against).on_steep_cells(goal.kl)
+            steep = None if state is None else Optimum.of(state)
+            if steep is not None and goal.value(steep) > goal.value(ends[0]) - COARSE:
+                return steep
         if beta is not None:  # a narrow maximum may attract no ascent, but a shot meets it
             optima += stationary_points(procedure, against, beta, far=reach == FAR)
         if optima and not led_away:
@@ -55,13 +64,12 @@ def highest(
 
 
 def _polished(
-    procedure: RankProcedure, against: AbstractProcedure, chain: Chain, goal: Goal
+    procedure: RankProcedure, against: AbstractProcedure, ends: list[Link], goal: Goal
 ) -> tuple[list[Optimum], bool]:
     """The optima next to the maxima on cells that may be the best, and whether one of these maxima
     led to no optimum, or to another one's: these cells were too coarse for its own."""
     path = Path(procedure, against)
     optima: list[Optimum] = []
-    ends = maxima(chain, goal)
     led_away = False
     for link in ends:
         if optima and goal.value(link) < goal.value(ends[0]) - UNDECIDED:

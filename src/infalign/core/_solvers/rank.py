@@ -32,7 +32,7 @@ from .starts import (
     tilted_reference,
     tilted_reference_at,
 )
-from .transport import FAR, NEAR, Chain, Goal, Link
+from .transport import DEPTHS, FAR, NEAR, Chain, Goal, Link
 
 FARTHEST = 700.0
 """KL in nats up to which a strength is searched; e⁻⁷⁰⁰ is near the smallest double."""
@@ -109,6 +109,7 @@ class Path:
             self._started(kl, [first])
             or self._transported(Goal(kl=kl))
             or self._started(kl, others)
+            or self.on_steep_cells(kl)
             or self._walk(lambda last: last.kl >= kl, f"kl={kl:g}", kl).state
         )
         return Optimum.of(state)
@@ -165,6 +166,17 @@ class Path:
                 state = self._polished(start, goal.kl)
                 if state is not None:
                     return state
+        return None
+
+    def on_steep_cells(self, kl: float) -> State | None:
+        """The optimum at a budget, starting from cells that resolve log h."""
+        for depth in DEPTHS:
+            with np.errstate(all="ignore"):  # candidates that overflow are rejected
+                chain = Chain.over(self.procedure, self.against, depth=depth)
+                link = chain.at_budget(kl, bold=True)
+            state = None if link is None else self._polished(link.start, kl)
+            if state is not None:
+                return state
         return None
 
     def _on_cells(self, chain: Chain, goal: Goal) -> Iterator[Link]:

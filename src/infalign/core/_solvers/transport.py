@@ -17,6 +17,7 @@ from infalign.core._interface import AbstractProcedure, RankProcedure
 from infalign.core._roots import NoRoot, falling_root_by_slope
 from infalign.core._shapes import Float
 
+from .point import Optimum
 from .starts import Start
 
 NEAR, FAR = 18.0, 36.0
@@ -28,6 +29,26 @@ GRID = np.linspace(-FAR, FAR, 2401)
 
 CELLS = 240
 """Number of cells of a start."""
+
+STEEP_CELLS = 960
+"""Number of cells that resolve log h as well."""
+
+DEPTHS = (100.0, 300.0)
+"""How far below 0 log h may fall, in nats, where they resolve it. The shallower, the finer."""
+
+STEEPEST = 0.5
+"""Change of log h between neighbors of `GRID` above which it counts no more."""
+
+BOLD = 1.0, 3
+"""Residual up to which Newton's method may rise in its first steps on such cells, and the number of
+these steps: along a front one step corrects what the last one left."""
+
+TOP = 1e-8
+"""Distance from 1 below which the slope of an opponent's density is a quotient of differences."""
+
+APART = 1e-5
+"""Half the distance between the two points of such a difference, relative to their distance from
+1."""
 
 BLUR = 1e-3
 """Half the width over which an opponent's density is averaged, if the opponent has no slope."""
@@ -107,13 +128,31 @@ class Chain:
 
     @classmethod
     def over(
-        cls, procedure: RankProcedure, against: AbstractProcedure, reach: float = NEAR
+        cls,
+        procedure: RankProcedure,
+        against: AbstractProcedure,
+        reach: float = NEAR,
+        *,
+        depth: float | None = None,
     ) -> "Chain":
-        """Cells that resolve the law H, and ranks up to a logit of `reach`."""
+        """Cells that resolve the law H, and ranks up to a logit of `reach`.
+
+        - `depth`: if given, they resolve log h above −`depth` too, which log f follows where the
+          win rate is next to its limit.
+        """
         grid = GRID[np.abs(GRID) <= reach + 1e-9]
         law = procedure.cdf(expit(grid))
         share = np.linspace(0, 1, grid.size) + (law - law[0]) / (law[-1] - law[0])
-        return cls(procedure, against, np.interp(np.arange(1, CELLS) * 2 / CELLS, share, grid))
+        if depth is not None:
+            density = np.where(
+                grid < 0, procedure.density(expit(grid)), procedure.density_below_1(expit(-grid))
+            )
+            log_density = np.log(np.maximum(density, np.exp(-depth)))
+            rises = np.minimum(np.abs(np.diff(log_density)), STEEPEST)
+            share[1:] += 2 * np.cumsum(rises) / max(rises.sum(), 1e-300)
+        count = CELLS if depth is None else STEEP_CELLS
+        places = np.arange(1, count) * share[-1] / count
+        return cls(procedure, against, np.interp(places, share, grid))
 
     def opponent(self, at: Edges, above: Edges) -> tuple[Edges, Edges]:
         """g and g′ at quantiles. If g′ is unknown or g jumps, both are averages over ±BLUR.
@@ -121,7 +160,13 @@ class Chain:
         - `above`: 1 − `at`, to full precision.
         """
         if self._slope is not None:
-            return self.density(at, above), self._slope(at)
+            slope = self._slope(at)
+            top = (above > 0) & (above < TOP)
+            if top.any():  # V itself is rounded to 1 there
+                ends = np.multiply.outer([1 - APART, 1 + APART], above[top])
+                fall = np.diff(self.against.density_below_1(ends), axis=0)[0]
+                slope[top] = -fall / (2 * APART * above[top])
+            return self.density(at, above), slope
         low, high = np.maximum(at - BLUR, 0), np.minimum(at + BLUR, 1)
         width = high - low
         g = np.diff(self.against.cdf(np.array([low, high])), axis=0)[0] / width
@@ -177,14 +222,17 @@ class Chain:
         scale = float(self.widths @ (1 / density)) if known is None else known
         return Link(self, np.log(density * scale), float(np.log(scale / top)))
 
-    def at_budget(self, kl: float) -> "Link | None":
-        """A stationary policy with a KL of `kl` nats, followed from a small KL if necessary."""
+    def at_budget(self, kl: float, *, bold: bool = False) -> "Link | None":
+        """A stationary policy with a KL of `kl` nats, followed from a small KL if necessary.
+
+        - `bold`: whether residuals may rise on the way.
+        """
         near, area = kl, self.area(expit(self.logits), expit(-self.logits))
         while near > 1e-12:
             goal = Goal(near)
             link = self.coupled(area, goal).solved(goal)
             if link is not None:
-                return link.followed(kl)
+                return link.followed(kl, bold=bold)
             near = min(near, 5 * SMALL) / 5
         return None
 
@@ -215,11 +263,11 @@ class Goal:
     kl: float | None = None
     log_scale: float | None = None
 
-    def value(self, link: "Link") -> float:
+    def value(self, policy: "Link | Optimum") -> float:
         """What is maximized: the logit of W at a budget, else the same for W − β KL."""
-        wins, losses = link.win_rate, link.losses
+        wins, losses = policy.win_rate, policy.losses
         if self.log_scale is not None:
-            price = float(np.exp(-self.log_scale)) * link.kl
+            price = float(np.exp(-self.log_scale)) * policy.kl
             wins, losses = wins - price, losses + price
         # From the smaller one, which has all digits.
         return float(-np.log(losses)) if losses < 0.5 else float(np.log(max(wins, 1e-300)))
@@ -340,14 +388,18 @@ class Link:
             return None
         return solution[::2, 0], solution[::2, 1]
 
-    def solved(self, goal: Goal) -> "Link | None":
-        """The solution near this candidate, or None if Newton's method does not reach one."""
+    def solved(self, goal: Goal, *, bold: bool = False) -> "Link | None":
+        """The solution near this candidate, or None if Newton's method does not reach one.
+
+        - `bold`: whether the residual may rise in the first steps.
+        """
         link, error = self, self.error(goal)
         widths = self.chain.widths
         with np.errstate(all="ignore"):  # what overflows is rejected by its residual
-            for _ in range(STEPS):
+            for step in range(STEPS):
                 if error <= TOLERANCE:
                     return link
+                allowed = BOLD[0] if bold and step < BOLD[1] else 0.0
                 direction = link.direction()
                 if direction is None:
                     return None
@@ -365,7 +417,7 @@ class Link:
                 while True:
                     trial = link.moved(length * change, length * log_scale)
                     new = trial.error(goal)
-                    if new < error * (1 - length / 10):
+                    if new < max(error * (1 - length / 10), allowed):
                         break
                     length /= 2
                     if length < SHORTEST:
@@ -373,12 +425,12 @@ class Link:
                 link, error = trial, new
         return None
 
-    def followed(self, kl: float) -> "Link | None":
+    def followed(self, kl: float, *, bold: bool = False) -> "Link | None":
         """The solution with a KL of `kl` nats on the branch of this one; None if it ends before."""
         link, growth = self, GROWTH
         while abs(link.kl / kl - 1) > 1e-6:
             ratio = float(np.clip(kl / link.kl, 1 / growth, growth))
-            further = link.solved(Goal(link.kl * ratio))
+            further = link.solved(Goal(link.kl * ratio), bold=bold)
             if further is not None:
                 link, growth = further, min(growth**1.5, GROWTH)
                 continue
