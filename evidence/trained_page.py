@@ -47,8 +47,8 @@ GAIN = 0.03
 PAGE = """# The trained study
 
 Which training method gives the best policy for a procedure, at the same KL? `make evidence` trains
-them and writes this page from the cells that are finished: {finished:,} of {cells:,}. The names of
-tasks that train for n = 8 end in 8; the others train for n = 4.
+them and writes this page from the cells that are finished: {finished:,} of {cells:,}. Tasks
+whose names end in 8 train for n = 8, the others for n = 4.
 
 {targets}
 
@@ -207,7 +207,7 @@ def _settings(grid: Grid, name: str) -> dict[str, object]:
         "passes offline": train.passes,
         "on-policy steps": train.steps,
         "responses a step": train.batch_size,
-        "LoRA rank": train.lora or "all weights",
+        "trained weights": f"LoRA of rank {train.lora}" if train.lora else "all",
     }
 
 
@@ -260,7 +260,7 @@ def section(name: str, result: Mapping, task: Mapping) -> str:
         return "\n\n".join([*lines, f"None of its {len(cells)} cells is finished."])
     lines.append(
         f"`{task['model']}` with the reward `{task['reward']}`, decoded with "
-        f"{words(task['procedure'])}. {_finished(task)} of {len(cells)} cells are finished."
+        f"{words(task['procedure'])}. Finished cells: {_finished(task)} of {len(cells)}."
     )
     lines.append(_facts(task))
     lines.append(in_markdown(main_table(_at(task, None), SELECTING)))

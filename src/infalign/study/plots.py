@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import matplotlib
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter, ScalarFormatter
+from matplotlib.ticker import PercentFormatter, StrMethodFormatter
 
 from infalign.comparison.comparison import SELECTING
 from infalign.core import families, words
@@ -15,7 +15,7 @@ __all__ = ["by_kl"]
 
 @matplotlib.rc_context(drawing.STYLE)
 def by_kl(task: Mapping, evidence: bool) -> Figure:
-    """Win rate by KL beside the frontier, and by n at the largest KL."""
+    """Win rate by KL beside the frontier, and by n at the largest KL that has a finished cell."""
     figure = Figure((drawing.WIDTH, 6.2), layout="constrained")
     panels = figure.subplot_mosaic([["kl", "kl"], list(families())])
     arms = [arm for arm in task["arms"] if "win_rates" in arm]
@@ -34,18 +34,19 @@ def by_kl(task: Mapping, evidence: bool) -> Figure:
     seen = [arm["kl"]["value"] for arm in arms if arm["kl"] is not None]
     top.set_xlim(0, 1.1 * max([*seen, *frontier["kl"]], default=1))
     top.set_xlabel("KL, nats per sequence")
+    largest = max((arm["target_kl"] for arm in arms), default=max(task["kls"]))
     for name in families():
         panel = panels[name]
         for arm in arms:
-            if arm["target_kl"] == max(task["kls"]):
+            if arm["target_kl"] == largest:
                 rows, color = arm["by_n"][SELECTING][name], drawing.color(index[arm["method"]])
                 n = [row["n"] for row in rows]
                 ends = {k: [drawing.number(r[k]) for r in rows] for k in ("value", "low", "high")}
                 panel.plot(n, ends["value"], color=color, lw=2)
                 panel.fill_between(n, ends["low"], ends["high"], color=color, alpha=0.12)
-        panel.set_title(f"{name} at {max(task['kls']):g} nats")
+        panel.set_title(f"{name} at {largest:g} nats")
         panel.set_xscale("log", base=2)
-        panel.xaxis.set_major_formatter(ScalarFormatter())
+        panel.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
         panel.set_xlabel("n, responses drawn by each side")
     for panel in panels.values():
         panel.axhline(0.5, color=drawing.MUTED, lw=1.0)
