@@ -569,7 +569,9 @@ def outcome(template, tmp_path, monkeypatch, capsys):
         return [float(sum(map(ord, c[-1]["content"]))) for c in completions]
 
     drift = SimpleNamespace(responses=32, changed=0.0, swapped=0.0)
-    dry = SimpleNamespace(checks=[], works=[], costs=[], speed=None, room=Room(0, 0), plan=[])
+    dry = SimpleNamespace(
+        checks=[], works=[], costs=[], speed=None, room=Room(0, 0), plan=[], longest=None
+    )
     replace("infalign.pipeline.dry.dry_run", lambda *a, **k: dry)
     for name in ("dry_comparison", "dry_campaign", "dry_decoding"):
         replace(f"infalign.pipeline.dry_models.{name}", lambda *a, **k: dry)

@@ -103,7 +103,7 @@ def _print_known(screen: Console, dry: "Dry") -> None:
         _print_costs(screen, dry)
         _print_basis(screen, dry, dry.speed)
     else:
-        _print_work(screen, dry.works)
+        _print_work(screen, dry.works, dry.longest)
     screen.print(
         f"Disk: at least {decimal(dry.room.most)} while it goes on, with checkpoints; at least "
         f"{decimal(dry.room.results)} remain."
@@ -112,15 +112,19 @@ def _print_known(screen: Console, dry: "Dry") -> None:
     )
 
 
-def _print_work(screen: Console, works: "Sequence[Workload]") -> None:
-    """The work without a measurement."""
+def _print_work(screen: Console, works: "Sequence[Workload]", longest: int | None) -> None:
+    """The work without a measurement.
+
+    - `longest`: largest length of a response, in tokens.
+    """
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("stage")
-    for name in ("generations", "rewards", "comparisons"):
+    for name in ("generations", "rewards", "comparisons", "trained on", "tokens, at most"):
         table.add_column(name, justify="right")
     for work in works:
-        counts = (work.generated, work.scored, work.judged)
-        cells = ("done", "", "") if work.reused else (f"{count:,}" for count in counts)
+        counts = (work.generated, work.scored, work.judged, work.learned)
+        tokens = "" if longest is None else _count(work.generated * longest)
+        cells = ("done",) if work.reused else (*(f"{count:,}" for count in counts), tokens)
         table.add_row(work.name, *cells)
     screen.print(table)
 

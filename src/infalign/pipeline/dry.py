@@ -48,6 +48,9 @@ class DryRun(Shown):
     plan: list[str] = field(default_factory=list)
     """A line about each stage, where the folder holds results of the run."""
 
+    longest: int | None = None
+    """Largest length of a response, in tokens; None if it is not limited here."""
+
 
 def dry_run(
     config: Config,
@@ -85,7 +88,7 @@ def dry_run(
     train = config.train if trained else None
     costs = [] if speed is None else [cost(work, speed, parameters, train) for work in works]
     left = room(works, parameters or 0, config.train.lora > 0)
-    return DryRun(passed, works, costs, speed, left, changes(plans))
+    return DryRun(passed, works, costs, speed, left, changes(plans), config.sampling.max_new_tokens)
 
 
 def due(works: Sequence[Workload], plans: Sequence[StagePlan]) -> list[Workload]:

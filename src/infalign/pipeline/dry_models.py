@@ -176,4 +176,5 @@ def _dry(
     left = work()
     speed = None if left.reused else measured(trial, seconds, report)
     costs = [] if speed is None else [cost(left, speed)]
-    return DryRun(passed, [left], costs, speed, room([left], 0, False))
+    longest = trial.sampling.max_new_tokens
+    return DryRun(passed, [left], costs, speed, room([left], 0, False), longest=longest)

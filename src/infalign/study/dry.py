@@ -91,7 +91,9 @@ def _task(
     needed = Room(
         sum(own.results * n for own, n in rooms), max((own.passing for own, _ in rooms), default=0)
     )
-    return DryRun(passed, [_times(work, n) for work, n in works], costs, speed, needed)
+    works_due = [_times(work, n) for work, n in works]
+    longest = run.config.sampling.max_new_tokens
+    return DryRun(passed, works_due, costs, speed, needed, longest=longest)
 
 
 def _works(
