@@ -4,7 +4,7 @@
 """
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import pairwise
 
 import numpy as np
@@ -22,6 +22,12 @@ NEGLIGIBLE = 1e-9
 
 SIZES = np.sort(np.outer([2, 3], 2 ** np.arange(12)).ravel())
 """Numbers of nodes of the quadratures within a cell."""
+
+
+@lru_cache(maxsize=len(SIZES))
+def _rule(nodes: int) -> tuple[np.ndarray, np.ndarray]:
+    """Gauss-Legendre nodes and weights, which take longer to compute than to use."""
+    return np.polynomial.legendre.leggauss(nodes)
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,7 +118,7 @@ class Layout:
             length = np.clip(left + width, low, high) - begin
             for number in np.flatnonzero(np.bincount(rule)):
                 at = np.flatnonzero((rule == number) & (length > 0))
-                nodes, weights = np.polynomial.legendre.leggauss(SIZES[number])
+                nodes, weights = _rule(int(SIZES[number]))
                 x = begin[at, None] + length[at, None] * ((1 + nodes) / 2)
                 place = (x - left[at, None]) / width[at, None]
                 policy = np.clip(start[at, None] + place * mass[at, None], 0, 1)
