@@ -21,7 +21,7 @@ from exact_worlds import normal
 from hacking_page import KL, N, cell, chosen_by
 from hacking_page import TRAINED as TRAINED_ON_FAULT
 from reward_faults import STRENGTHS as FAULTS
-from trained_page import GAIN, OURS, label, over_identity
+from trained_page import GAIN, MARGIN, OURS, label, over_identity
 from trained_page import STUDIES as TRAINED
 
 from infalign import storage
@@ -31,8 +31,6 @@ FOLDER = Path(__file__).parent
 PAGE = FOLDER.parent / "docs" / "evidence.md"
 OPEN, SHOWN, PARTLY, NOT = "not run yet", "reproduced", "reproduced in part", "not reproduced"
 UNDECIDED = "undecided"
-MARGIN = 0.01
-"""How far below another a method may be and still count as at least equal to it."""
 
 TEXT = """# Evidence
 

@@ -75,3 +75,21 @@ def test_studies_train_for_both_n_and_allow_for_them():
         different = {"procedure", "train"}
         shared = [t.config.model_dump(exclude=different) for t in (eight, four)]
         assert shared[0] == shared[1]
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "said"),
+    [
+        (0.01, 0.02, "above"),
+        (-0.009, 0.02, "not below"),
+        (-0.02, 0.05, "not shown"),
+        (None, None, "not shown"),
+        (-0.03, -0.001, "below"),
+    ],
+)
+def test_not_below_needs_an_interval_that_says_so(low, high, said):
+    from trained_page import plain
+
+    best = {"rival": "ipo", "value": 0.0, "low": low, "high": high}
+    arms = {"identity": {"win_rates": {"reward": {"sampling": {"to_best": best}}}}}
+    assert plain(arms).endswith(f"to `ipo`: {said}") and plain({}) == "not yet"
