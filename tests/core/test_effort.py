@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import infalign as ia
-from infalign.core import _design, frontier, roughly
+from infalign.core import _cell_integrals, _design, frontier, roughly
 from infalign.core._order_statistics import power
 from infalign.core._policies import TiltedPolicy
 from infalign.core._solvers import ascents, rank
@@ -161,3 +161,13 @@ def test_powers_that_underflow_are_0_and_others_are_exact(exponent):
     quick, exact = power(base, exponent), base**exponent
     assert (quick[exact > 1e-299] == exact[exact > 1e-299]).all()
     assert np.abs(quick - exact).max() <= 1e-299
+
+
+def test_a_best_table_computes_the_nodes_of_a_quadrature_once(monkeypatch):
+    computed, leggauss = [], np.polynomial.legendre.leggauss
+    _cell_integrals._rule.cache_clear()
+    monkeypatch.setattr(
+        np.polynomial.legendre, "leggauss", lambda n: computed.append(n) or leggauss(n)
+    )
+    roughly(ia.design(BEST(8), kl=0.5), 4)
+    assert len(computed) == len(set(computed)) > 1
