@@ -108,9 +108,9 @@ def ranking_table(at: str, ranking: Ranking) -> Table:
 
 
 FORECAST_NOTE = (
-    "A forecast assumes that small chances of success follow a beta or a logit-normal law, perhaps "
-    "with a share of prompts that can never succeed. First interval: other prompts of the same "
-    "kind. Second: these prompts."
+    "A forecast assumes that small chances of success follow a log-F or a logit-normal law, "
+    "perhaps with a share of prompts that can never succeed. First interval: other prompts of the "
+    "same kind. Second: these prompts."
 )
 
 

@@ -193,7 +193,7 @@ def _print(screen: Console, results: dict, out: Path) -> None:
     if ahead:
         note += (
             " a, b: the law −log ASR = a N^(−b) through the measured rates. Forecasts do not use "
-            "it: they assume that small chances of success follow a beta or a logit-normal law. "
+            "it: they assume that small chances of success follow a log-F or a logit-normal law. "
             "∞: no N up to 10⁹."
         )
     screen.print(note)

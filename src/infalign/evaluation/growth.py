@@ -4,12 +4,15 @@ pass@n, the attack success rate and the win rate of best-of-n on rewards of 0 an
 quantity: the mean over prompts of 1 − (1 − p)^n, where p is a prompt's chance of success. Up to the
 attempts there are, it has an unbiased estimate. Beyond them it depends on how many prompts have a
 tiny p, which counts of zero hardly tell. So a forecast needs an assumption, and this is the whole
-of it: among prompts with few successes, p follows a beta or a logit-normal law, perhaps with a
-share that can never succeed. The laws are averaged by how well they explain the counts. With a beta
-law, 1 − pass@n decays like n^(−a); with a logit-normal one it decays faster at larger n.
+of it: among prompts with few successes, p follows a log-F or a logit-normal law, perhaps beside a
+group of easier prompts, and perhaps with a share that can never succeed. The odds of a log-F law
+are those of a beta law times a constant, so either tail may be the long one; 1 − pass@n then decays
+like n^(−a). With a logit-normal law it decays faster at larger n. Without the easier group, its
+prompts would stretch the law at its other end too, where nothing is seen. The laws are averaged by
+how well they explain the counts.
 
-Prompts with more than `WINDOW` successes do not enter the fit: they succeed at any larger n, and
-their shape would only bend the law where it matters.
+Prompts with more than `WINDOW` successes do not enter the fit, and each has a p of its own: they
+succeed at any larger n, and their shape would only bend the law where it matters.
 
 Attempts that stopped at the first success have the same likelihood p^c (1 − p)^(m − c), whatever
 made them stop. Sources: Haldane, On a method of estimating frequencies, Biometrika 33 (1945), for
@@ -20,7 +23,7 @@ from dataclasses import dataclass, field
 from functools import cache
 
 import numpy as np
-from scipy.special import betainc, betaln, expit, gammaln, ndtr
+from scipy.special import betainc, betaln, expit, gammaln, log_expit, ndtr
 
 from infalign import _check
 from infalign._look import Pictured, Shown, label
@@ -36,13 +39,22 @@ WINDOW = 10
 IMPOSSIBLE = 0.4
 """Prior probability that some prompts can never succeed."""
 
-SHARES = np.array([0.0, 0.03, 0.07, 0.12, 0.18, 0.25, 0.35, 0.45, 0.6, 0.75, 0.9])
+SHARES = np.array([0.0, 0.05, 0.12, 0.22, 0.35, 0.55, 0.8])
 """Shares of prompts that can never succeed, the first one none."""
+
+GROUPED = 0.5
+"""Prior probability of an easier group of prompts."""
+
+GROUPS = np.array([0.1, 0.3, 0.6])
+"""Shares of such a group among the prompts that can succeed."""
 
 LOG_ODDS = np.linspace(-23.0, 14.0, 186)
 """Grid of log p/(1 − p)."""
 
-DRAWS = 1000
+START = LOG_ODDS[0] - (LOG_ODDS[1] - LOG_ODDS[0]) / 2
+"""Where the grid begins."""
+
+DRAWS = 2000
 """Draws of the law, for the intervals."""
 
 FARTHEST = 1e9
@@ -57,11 +69,8 @@ UNLIKELY = 1e-3
 TINY = 1e-300
 """Smallest likelihood, whose logarithm is finite."""
 
-NEGLIGIBLE = 1e-7
-"""Posterior probability below which a law does not enter the estimate."""
-
 FEWEST_SUCCESSES = 10
-"""Number of prompts with a success below which a forecast has a reservation."""
+"""Number of prompts with few successes below which a forecast has a reservation."""
 
 
 @dataclass(frozen=True)
@@ -165,8 +174,12 @@ class Growth(Shown, Pictured):
     reservations: tuple[str, ...]
     """Reasons to distrust the forecasts; empty if there are none."""
 
+    apart: np.ndarray = field(repr=False)
+    """Prompts with too many successes for the fit: attempts, successes and number of prompts of
+    each kind, shape (3, kinds)."""
+
     kinds: np.ndarray = field(repr=False)
-    """Number of prompts with the same attempts and successes, shape (kinds,)."""
+    """Number of prompts in the fit with the same attempts and successes, shape (kinds,)."""
 
     likelihood: np.ndarray = field(repr=False)
     """Of their outcomes at each p, shape (kinds, grid + 1); the last p is 0."""
@@ -176,9 +189,6 @@ class Growth(Shown, Pictured):
 
     draws: np.ndarray = field(repr=False)
     """The law of each draw, an index into `drawn`."""
-
-    mean: np.ndarray = field(repr=False)
-    """Law of p among these prompts, averaged over the posterior, shape (grid + 1,)."""
 
     seed: int = 0
 
@@ -199,12 +209,17 @@ class Growth(Shown, Pictured):
         success = _success(n)
         chances = (self.drawn * success) @ self.likelihood.T / (self.drawn @ self.likelihood.T)
         rng = np.random.default_rng(self.seed)
-        won = rng.binomial(self.kinds, np.minimum(chances, 1)[self.draws]).sum(1)
+        chances = np.minimum(chances, 1)[self.draws]
+        known = _of_its_own(self.apart, n)
+        value = float(chances.mean(0) @ self.kinds + known @ self.apart[2]) / self.prompts
+        won = rng.binomial(self.kinds, chances).sum(1)
+        won += rng.binomial(self.apart[2], known, (DRAWS, known.size)).sum(1)
         # If n attempts succeed on k of P prompts, the share among all prompts is about Beta.
         others = rng.beta(won + 0.5, self.prompts - won + 0.5)
-        ends = (np.quantile(x, [0.025, 0.975]) for x in (others, won / self.prompts))
-        value = float(self.mean @ success)
-        (low, high), these = ends
+        low = float(np.quantile(others, 0.025))
+        # Where all prompts succeed, nothing speaks against others that all do.
+        high = float(np.quantile(np.where(won == self.prompts, 1, others), 0.975))
+        these = np.quantile(won / self.prompts, [0.025, 0.975])
         return Forecast(n, value, min(low, value), max(high, value), *map(float, these))
 
     def budget_for(self, target: float) -> Budget:
@@ -217,9 +232,8 @@ class Growth(Shown, Pictured):
         if not self.fitted:
             return Budget(target, *[float("nan")] * 3)
         rows = [self.forecast(int(n)) for n in SIZES]
-        low, high = (np.array([getattr(row, end) for row in rows]) for end in ("high", "low"))
-        value = np.array([self.mean @ _success(n) for n in SIZES])
-        return Budget(target, *(_first(target, rates) for rates in (value, low, high)))
+        rates = (np.array([getattr(row, end) for row in rows]) for end in ("value", "high", "low"))
+        return Budget(target, *(_first(target, rate) for rate in rates))
 
     def _columns(self):
         rows = [self.forecast(n) for n in self._sizes()]
@@ -266,70 +280,96 @@ def fit_growth(
         stopped = Stopping(int((won > 0).sum()), float("nan"), reach)
     rule = stopped or None
     reach = rule.reach if rule else int(made.min())
-    pairs, kinds = np.unique(np.stack([made, won], axis=1), axis=0, return_counts=True)
+    pairs, kinds = np.unique(np.stack([made, won]), axis=1, return_counts=True)
+    few = np.full(len(kinds), True) if rule else pairs[1] <= WINDOW
+    apart = np.vstack([pairs, kinds])[:, ~few]
     reservations = _reservations(won, made, rule)
     nothing = np.zeros((0, LOG_ODDS.size + 1))
-    fitted = nothing, nothing, nothing[:, 0], nothing[:, 0]
+    fitted = nothing, nothing, nothing[:, 0]
     if won.any() and (won < made).any() and len(table) > 1:
-        fitted = _fitted(pairs, kinds, bool(rule), np.random.default_rng(_check.seed("seed", seed)))
-    return Growth(len(table), reach, rule, reservations, kinds, *fitted, seed)
+        rng = np.random.default_rng(_check.seed("seed", seed))
+        m, c = pairs[:, few]
+        fitted = _fitted(m, c, kinds[few], not few.all(), rng)
+    return Growth(len(table), reach, rule, reservations, apart, kinds[few], *fitted, seed=seed)
 
 
 def _fitted(
-    table: np.ndarray, kinds: np.ndarray, stopped: bool, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """`likelihood`, `drawn`, `draws` and `mean` of a `Growth`.
+    m: np.ndarray, c: np.ndarray, kinds: np.ndarray, selected: bool, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """`likelihood`, `drawn` and `draws` of a `Growth`.
 
-    - `table`: attempts and successes of each kind of prompt, shape (kinds, 2).
+    - `m`, `c`: attempts and successes of each kind of prompt in the fit.
+    - `selected`: whether other prompts have too many successes for the fit.
     """
-    laws, prior = _laws()
-    m, c = table.T
-    kernel = np.hstack([_kernel(m, c), (c == 0)[:, None]])
-    few = np.full(len(c), True) if stopped else c <= WINDOW
-    log = np.log(prior)
-    for place in np.flatnonzero(few):
-        log = log + kinds[place] * np.log(np.maximum(laws @ kernel[place], TINY))
-    if not few.all():  # then counts in the fit are small ones by selection
-        sizes, own = np.unique(m[few], return_inverse=True)
-        for size, prompts in zip(sizes, np.bincount(own, kinds[few]), strict=True):
-            log -= prompts * np.log(np.maximum(laws @ _few(size), TINY))
+    kernel = events = np.hstack([_kernel(m, c), (c == 0)[:, None]])
+    powers = kinds
+    if selected:  # then counts in the fit are small ones by selection
+        sizes, place = np.unique(m, return_inverse=True)
+        events = np.vstack([kernel, *map(_few, sizes)])
+        powers = np.append(kinds, -np.bincount(place, kinds))
+    laws, groups, prior = _laws()
+    log, never = np.log(prior), SHARES[:, None, None]
+    for event, power in zip(events, powers, strict=True):
+        chance = (1 - never) * _beside(laws @ event, groups @ event) + never * event[-1]
+        log += power * np.log(np.maximum(chance, TINY))
     posterior = np.exp(log - log.max())
-    posterior /= posterior.sum()
-    drawn, draws = np.unique(rng.choice(len(laws), DRAWS, p=posterior), return_inverse=True)
-    likely = np.flatnonzero(posterior > NEGLIGIBLE)
-    evidence = laws[likely] @ kernel.T
-    given = laws[likely] * ((kinds / kinds.sum() / evidence) @ kernel)  # p among these prompts
-    mean = posterior[likely] / posterior[likely].sum() @ given
-    return kernel, laws[drawn], draws, mean
+    # Systematic draws: each law is drawn as often as its probability says, up to rounding.
+    total = np.cumsum(posterior)
+    at = np.searchsorted(total, (np.arange(DRAWS) + rng.random()) / DRAWS * total[-1])
+    drawn, draws = np.unique(at, return_inverse=True)
+    place, law, group = np.unravel_index(drawn, posterior.shape)
+    own = np.stack([_beside(laws[[i]], groups)[0, j] for i, j in zip(law, group, strict=True)])
+    own *= 1 - SHARES[place][:, None]
+    own[:, -1] += SHARES[place]
+    return kernel, own, draws
+
+
+def _beside(laws: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    """Each law alone, and beside each share of each group, shape (laws, 1 + mixtures, …)."""
+    mixed = [(1 - share) * laws[:, None] + share * groups for share in GROUPS]
+    return np.concatenate([laws[:, None], *mixed], axis=1)
+
+
+def _of_its_own(apart: np.ndarray, n: float) -> np.ndarray:
+    """Chance that one of n attempts succeeds on prompts that the laws say nothing about, with
+    Jeffreys' prior, Beta(½, ½), for the p of each."""
+    m, c, _ = apart
+    return -np.expm1(betaln(c + 0.5, m - c + 0.5 + n) - betaln(c + 0.5, m - c + 0.5))
 
 
 @cache
-def _laws() -> tuple[np.ndarray, np.ndarray]:
-    """The laws on the grid, the last column p = 0, and their prior probabilities."""
-    step = LOG_ODDS[1] - LOG_ODDS[0]
-    start = LOG_ODDS[0] - step / 2
-    success, failure = expit(LOG_ODDS), expit(-LOG_ODDS)
-    a, b = _pairs(np.geomspace(0.02, 8, 40), np.geomspace(0.2, 3000, 40))
-    middle, spread = _pairs(np.linspace(-16, 4, 33), np.geomspace(0.3, 6, 25))
-    beta = np.exp(a * np.log(success) + b * np.log(failure) - betaln(a, b))
-    normal = np.exp(-0.5 * ((LOG_ODDS - middle) / spread) ** 2)
-    both = np.vstack(
-        [
-            _law(beta, betainc(a, b, expit(start))),
-            _law(normal, ndtr((start - middle) / spread)),
-        ]
+def _laws() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The laws and the easier groups on the grid, the last column p = 0, and the prior
+    probabilities: of each share that can never succeed, each law, alone and beside each share of
+    each group."""
+    rates = np.geomspace(0.04, 20, 27), np.geomspace(0.15, 20, 6)
+    families = (
+        _log_f(*_grid(np.linspace(-12, 0, 9), *rates)),
+        _logit_normal(*_grid(np.linspace(-16, 4, 33), np.geomspace(0.4, 6, 16))),
     )
-    never = np.eye(1, both.shape[1], both.shape[1] - 1)
-    laws = np.vstack([both * (1 - share) + share * never for share in SHARES])
-    some = IMPOSSIBLE / (len(SHARES) - 1)
-    prior = np.where(np.repeat(SHARES, len(both)) == 0, 1 - IMPOSSIBLE, some)
-    return laws, prior
+    groups = _logit_normal(*_grid(np.linspace(-5, -2, 4), np.array([0.5, 1.2])))
+    law = np.concatenate([np.full(len(own), 1 / len(own)) for own in families])
+    mixtures = len(GROUPS) * len(groups)
+    group = np.append(1 - GROUPED, np.full(mixtures, GROUPED / mixtures))
+    never = np.where(SHARES == 0, 1 - IMPOSSIBLE, IMPOSSIBLE / (len(SHARES) - 1))
+    return np.vstack(families), groups, never[:, None, None] * law[:, None] * group
 
 
-def _pairs(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """All pairs of two parameters, as two columns."""
-    a, b = np.meshgrid(first, second, indexing="ij")
-    return a.reshape(-1, 1), b.reshape(-1, 1)
+def _log_f(place: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Odds e^place times those of Beta(a, b)."""
+    moved = LOG_ODDS - place
+    density = np.exp(a * log_expit(moved) + b * log_expit(-moved) - betaln(a, b))
+    return _law(density, betainc(a, b, expit(START - place)))
+
+
+def _logit_normal(middle: np.ndarray, spread: np.ndarray) -> np.ndarray:
+    density = np.exp(-0.5 * ((LOG_ODDS - middle) / spread) ** 2)
+    return _law(density, ndtr((START - middle) / spread))
+
+
+def _grid(*axes: np.ndarray) -> list[np.ndarray]:
+    """All combinations of parameters, as columns."""
+    return [axis.reshape(-1, 1) for axis in np.meshgrid(*axes, indexing="ij")]
 
 
 def _law(density: np.ndarray, below: np.ndarray) -> np.ndarray:
@@ -387,9 +427,9 @@ def _reservations(won: np.ndarray, made: np.ndarray, rule: Stopping | None) -> t
         words.append("one prompt says nothing about others, so there is no forecast")
     elif (won == made).all():
         words.append("every attempt succeeded, so there is nothing to forecast")
-    elif (own := int((won > 0).sum())) < FEWEST_SUCCESSES:
+    elif (own := int(((won > 0) & (won <= WINDOW)).sum())) < FEWEST_SUCCESSES:
         words.append(
-            f"{own} of {len(won)} prompts have a success, fewer than {FEWEST_SUCCESSES}: too few "
-            "to tell how the rate grows"
+            f"{own} of {len(won)} prompts have 1 to {WINDOW} successes, fewer than "
+            f"{FEWEST_SUCCESSES}: too few to tell how the rate grows"
         )
     return tuple(words)
