@@ -2,13 +2,22 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
 import yaml
+from peft import PeftModel
 from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from infalign import storage
+from infalign.config import load_config
 from infalign.demo import bundled
+from infalign.models.hf import LanguageModel
+from infalign.models.kl import sequence_kl
+from infalign.pipeline.folder import Run
 
+BASE = bundled("bundled:language-model", "model")
 RANK = 2
 CONFIG = {
     "model": "bundled:language-model",
@@ -48,7 +57,7 @@ def weights(path):
 
 
 def test_what_is_trained_is_a_change_of_low_rank_in_the_linear_layers(folder):
-    before = weights(bundled("bundled:language-model", "model"))
+    before = weights(BASE)
     after = weights(folder / "train/rloo/model")
     assert before.keys() == after.keys()
     changed = {name: after[name] - before[name].to(after[name]) for name in before}
@@ -62,7 +71,7 @@ def test_what_is_trained_is_a_change_of_low_rank_in_the_linear_layers(folder):
 
 def test_the_on_policy_steps_start_from_the_warm_start(folder):
     # Two small steps end near where they started: at the adapters, not at the reference.
-    reference = weights(bundled("bundled:language-model", "model"))
+    reference = weights(BASE)
     start = weights(folder / "train/rloo/warm_start/model")
     end = weights(folder / "train/rloo/on_policy/model")
     moved = {k: reference[k].to(v) - v for k, v in start.items() if "proj" in k}
@@ -82,3 +91,40 @@ def test_the_policy_meets_the_target_kl_and_is_evaluated(folder):
     results = json.loads((folder / "evaluation/results.json").read_text())
     (policy,) = results["policies"]
     assert policy["kl"]["value"] > 0.01 and (folder / "report.html").exists()
+
+
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # PEFT's own
+def test_the_adapter_and_the_merged_policy_are_one_policy(folder):
+    reference, merged = LanguageModel(BASE), folder / "train/rloo/on_policy/model"
+    adapted = PeftModel.from_pretrained(LanguageModel(BASE).model, merged / "adapter")
+    models = [AutoModelForCausalLM.from_pretrained(merged, dtype=torch.float32), adapted]
+    loaded = [LanguageModel.of(m, reference.tokenizer, max_new_tokens=8) for m in models]
+    asked = [[{"role": "user", "content": text}] for text in ("How are you?", "Who lies?")]
+    drawn = [policy.sample(asked, 16, seed=0) for policy in loaded]
+    ours, theirs = ([[r.tokens for r in row] for row in rows] for rows in drawn)
+    assert ours == theirs
+    ours, theirs = (sequence_kl(policy, reference, asked, drawn[0]).exact for policy in loaded)
+    np.testing.assert_allclose(ours, theirs, atol=1e-4)
+    assert ours.mean() > 1e-3
+
+
+def test_the_kl_of_the_evaluation_is_that_of_the_landed_policy_by_hand(folder):
+    run = Run(load_config(folder / "config.yaml"), folder)
+    paths = folder / "train/rloo/model", BASE
+    policy, reference = (
+        AutoModelForCausalLM.from_pretrained(p, dtype=torch.float32).eval() for p in paths
+    )
+    read = AutoTokenizer.from_pretrained(BASE).apply_chat_template
+    asked = {
+        p.id: read(list(p.messages), add_generation_prompt=True)["input_ids"]
+        for p in run.test_prompts
+    }
+    rows = storage.read_table(folder / "evaluation/rloo.parquet").to_pylist()
+    assert len(rows) == 16
+    for row in rows:
+        text, written = asked[row["prompt_id"]], row["token_ids"]
+        with torch.no_grad():
+            ids = torch.tensor([[*text, *written]])
+            ours, theirs = (m(ids).logits[0, len(text) - 1 : -1] for m in (policy, reference))
+        ours, theirs = ours.log_softmax(-1), theirs.log_softmax(-1)
+        assert row["kl"] == pytest.approx(float((ours.exp() * (ours - theirs)).sum()), abs=1e-4)
