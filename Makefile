@@ -13,7 +13,7 @@ PYTHON313 ?= $(firstword $(foreach p,python3.13 $(shell uv python find 3.13 2>/d
 	$(wildcard $(HOME)/.pyenv/versions/3.13.*/bin/python),\
 	$(shell $(p) -c "import sys; print(sys.executable)" 2>/dev/null)))
 
-.PHONY: help demo quick test test-py313 check wheel canary bench training frontier calibrators forecasts length-control \
+.PHONY: help demo quick test test-py313 check wheel canary bench training frontier calibrators forecasts bands length-control \
 	figures soak faults trial verify evidence evidence-exact evidence-hacking evidence-ablations \
 	evidence-page reference docs clean
 
@@ -70,6 +70,9 @@ calibrators: $(READY)  ## Judge the calibrators; write docs/calibrators.md. DATA
 
 forecasts: $(READY)  ## Judge forecasts; write docs/forecast-benchmarks.md. COUNTS=files adds data.
 	$(BIN)/python benchmarks/forecasts.py $(if $(COUNTS),--counts $(COUNTS))
+
+bands: $(READY)  ## Judge the bands over n; write docs/band-benchmarks.md.
+	$(BIN)/python benchmarks/bands.py
 
 length-control: $(READY)  ## Judge length control; write docs/length-control.md. ALPACA=folder and PREFERENCES=files add data.
 	$(BIN)/python benchmarks/length_control.py $(if $(ALPACA),--alpaca $(ALPACA)) $(if $(PREFERENCES),--preferences $(PREFERENCES))
