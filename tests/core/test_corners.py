@@ -295,6 +295,11 @@ def test_a_scan_that_misses_a_better_policy_certifies_nothing():
     assert math.isnan(d.gap) or d.gap > 0.9  # a share e^-2 of the responses wins nearly always
 
 
+def test_a_policy_has_the_mass_between_a_panel_s_last_node_and_its_edge():
+    d = ia.design(ia.WorstOfN(77), kl=3.484)  # f rises by e^1e24 in one panel of a policy's grid
+    assert d.policy.kl == pytest.approx(3.484, rel=1e-10)
+
+
 def test_a_scan_whose_densities_fall_by_rounding_certifies_nothing():
     found = ia.design(ia.WorstOfN(173), against=ia.BestOfN(76), kl=0.3241)  # W is 3e-29
     assert math.isnan(found.gap) and "could not all be followed" in found.certificate

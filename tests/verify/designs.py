@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.special import kl_div
 
 import infalign as ia
 from infalign.errors import SolveError
@@ -25,8 +26,11 @@ NO_KL = 1e-13
 ANOTHER = 1e-3
 """Relative difference in KL beyond which a solution is another one."""
 
-STATIONARY = 1e-5
+STATIONARY = 1e-6
 """Residual of log f below which a policy is stationary."""
+
+UNDECIDED = 1e-7
+"""Distance of a win rate from a bound within which it is the best."""
 
 BEYOND_DOUBLE = 1e-12
 """1 − W below which double precision cannot hold a win rate's digits."""
@@ -69,55 +73,97 @@ def answer(question: Question) -> ia.Design:
 
 def judge(question: Question, design: ia.Design) -> Errors:
     """Errors of the numbers, of the gap, of the policy and of the transform."""
-    laws = question.procedure.law, question.against.law
-    # One solution by theory, and shots through jumps one at a time: a coarse scan.
-    coarse = question.one_solution or question.against.law.breaks
-    solutions = stationary(*laws, design.beta, scanned=COARSE if coarse else SCANNED)
-    sure = [s for s in solutions if s.doubt <= DOUBT]
-    if not sure:
-        raise OutOfReach(f"β = {design.beta:.3g}: double precision does not fix the shot")
-    same = min(sure, key=lambda s: abs(s.kl - design.kl))
-    _require_same(question, design, solutions, same)
-    asked = question.asked
+    tilt = Tilt.of(lambda u: design.transform(u) / design.beta, question.against.law)
+    known, asked = design.gap, question.asked
     errors = {
-        "win rate": abs(same.win_rate - design.win_rate),
-        "KL, relative": abs(design.kl - same.kl) / max(same.kl, NO_KL),
         "1 − W below 0 or KL below 0": max(design.win_rate - 1, -design.kl, 0.0),
         "what was asked, relative": abs(
             design.kl / asked["kl"] - 1 if "kl" in asked else design.beta / asked["beta"] - 1
         ),
     }
-    best = max(sure, key=lambda s: s.objective)
+    try:
+        solutions = _shots(question, design, tilt)
+    except OutOfReach as end:
+        return errors | _without_shots(question, design, tilt, end)
+    same = min(solutions, key=lambda s: abs(s.kl - design.kl))
+    errors |= {
+        "win rate": abs(same.win_rate - design.win_rate),
+        "KL, relative": abs(design.kl - same.kl) / max(same.kl, NO_KL),
+    }
+    best = max(solutions, key=lambda s: s.objective)
     short = best.objective - (design.win_rate - design.beta * design.kl)
-    known = np.isfinite(design.gap)
-    if known:
-        errors["J beyond the gap"] = max(short - design.gap, 0.0)
+    if np.isfinite(known):
+        errors["J beyond the gap"] = max(short - known, 0.0)
     if "beta" in asked:
-        errors["J below the best, certified" if known else "J below the best"] = max(short, 0.0)
+        name = "J below the best, certified" if np.isfinite(known) else "J below the best"
+        errors[name] = max(short, 0.0)
     elif short > 1e-9:  # the budget may lie in a jump; or there is a better policy of that KL
+        laws = question.procedure.law, question.against.law
         others = of_budget(*laws, asked["kl"], design.beta)
         most = max([s.win_rate for s in others], default=0.0)
         errors["W below the best of that KL"] = max(most - design.win_rate, 0.0)
-    return errors | _as_trained(question, design, same.loss)
+    return errors | _as_trained(question, design, tilt, same.loss)
 
 
-def _require_same(
-    question: Question, design: ia.Design, solutions: list[Stationary], same: Stationary
-) -> None:
-    """Raises OutOfReach if the shots show by themselves that they are not complete: two solutions
-    where theory has one, or none where the tilt by `transform` / `beta` is stationary by
-    quadrature."""
-    if abs(same.kl - design.kl) <= ANOTHER * max(design.kl, same.kl):
-        return
+def _shots(question: Question, design: ia.Design, tilt: Tilt) -> list[Stationary]:
+    """The stationary policies at the design's β, by shooting.
+
+    Raises OutOfReach if double precision does not fix them, or if the shots show by themselves that
+    they are not complete: two solutions where theory has one, or none where the design's policy is
+    stationary by quadrature.
+    """
+    laws = question.procedure.law, question.against.law
+    # One solution by theory, and shots through jumps one at a time: a coarse scan.
+    coarse = question.one_solution or question.against.law.breaks
+    ends = tuple(float(y) for y in tilt.exponent(np.array([0.0, 1.0])) - tilt.log_mass)
+    solutions = stationary(
+        *laws, design.beta, scanned=COARSE if coarse else SCANNED, ends=None if coarse else ends
+    )
+    sure = [s for s in solutions if s.doubt <= DOUBT]
+    if not sure:
+        raise OutOfReach(f"β = {design.beta:.3g}: double precision does not fix the shot")
+    if any(abs(s.kl - design.kl) <= max(ANOTHER * s.kl, NO_KL) for s in sure):
+        return sure
     if question.one_solution and len(solutions) > 1:
         raise OutOfReach(f"β = {design.beta:.3g}: shots from both ends contradict each other")
-    laws = question.procedure.law, question.against.law
-    tilt = Tilt.of(lambda u: design.transform(u) / design.beta, question.against.law)
     if tilt.residual(*laws, design.beta) < STATIONARY:
         raise OutOfReach(f"β = {design.beta:.3g}: the scan of shots misses a stationary policy")
+    return sure
 
 
-def _as_trained(question: Question, design: ia.Design, loss: float) -> Errors:
+def _without_shots(question: Question, design: ia.Design, tilt: Tilt, why: OutOfReach) -> Errors:
+    """Errors where shots do not reach the policy, by quadrature: it is stationary at its β, and so
+    the only one, or no policy of its KL can win more. Raises `why` if neither is known."""
+    laws = question.procedure.law, question.against.law
+    errors = _as_trained(question, design, tilt, tilt.loss(*laws))
+    if "KL of the policy" not in errors:
+        raise why
+    errors["log f off Φ/β"] = tilt.residual(*laws, design.beta)
+    if not question.one_solution:
+        if "beta" in question.asked:
+            raise why
+        short = _most(*laws, design.kl) - design.win_rate
+        if short > UNDECIDED:
+            raise why
+        errors["W below the bound of that KL"] = max(short, 0.0)
+    return errors
+
+
+def _most(procedure: Law, against: Law, kl: float) -> float:
+    """A bound of the win rate of all policies with a KL: of two outcomes, below u and above, a
+    policy has at least the KL of F(u) and u, so F(u) ≥ l with KL(l, u) = `kl`, and W = ∫ (1 − H(F))
+    dG."""
+    uniform = Tilt.of(np.zeros_like, against)
+    u, low, high = uniform.u, np.zeros_like(uniform.u), uniform.u
+    for _ in range(60):
+        middle = (low + high) / 2
+        spent = kl_div(middle, u) + kl_div(1 - middle, 1 - u)
+        low, high = np.where(spent > kl, middle, low), np.where(spent > kl, high, middle)
+    wins = (1 - procedure.cdf(low)) * against.density(u)
+    return float((uniform.weights * wins).sum())
+
+
+def _as_trained(question: Question, design: ia.Design, tilt: Tilt, loss: float) -> Errors:
     """The policy as a trainer gets it: the tilt by `transform` / `beta`."""
     laws = question.procedure.law, question.against.law
     procedure, against = question.procedure.procedure, question.against.procedure
@@ -125,7 +171,6 @@ def _as_trained(question: Question, design: ia.Design, loss: float) -> Errors:
         policy = design.policy
     except SolveError:  # as documented, where a table cannot represent it
         return {"policy refused at 1 − W": loss}
-    tilt = Tilt.of(lambda u: design.transform(u) / design.beta, question.against.law)
     slack = 10 * (design.rounding + tilt.rounding)
     return {
         "KL of the transform": max(abs(tilt.kl - design.kl) / max(design.kl, 1) - slack, 0.0),
@@ -194,6 +239,8 @@ DESIGNS = Family(
         "W of the transform": 1e-8,
         "KL of the policy": 1e-7,
         "W of the policy": 1e-8,
+        "log f off Φ/β": STATIONARY,
+        "W below the bound of that KL": UNDECIDED,
     },
     share=10,
     refusal=refusal,

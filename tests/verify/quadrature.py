@@ -83,13 +83,18 @@ class Tilt:
 
     def residual(self, procedure: Law, against: Law, beta: float) -> float:
         """How far log f is from a constant plus Φ/β, where Φ(u) = ∫₀ᵘ g(v) h(F(v)) dv is the
-        gradient of the win rate: 0 for a stationary policy. h, g: the laws' densities."""
+        gradient of the win rate, on average over f: 0 for a stationary policy. h, g: the laws'
+        densities."""
         slopes = against.density(self.u) * procedure.density(self.cdf)
         half = self.weights[:, :1] / WEIGHTS[0]
-        before = np.concatenate([[0.0], np.cumsum((slopes * self.weights).sum(1))[:-1]])
-        gradient = before[:, None] + half * slopes @ CUMULATION.T
-        off = (self.log_density - gradient / beta)[self.log_density > np.log(SEEN)]
-        return float(np.ptp(off))
+        rises = (slopes * self.weights).sum(1)
+        # From above, where the mass lies: Φ/β may be 1e200 where f is next to 0.
+        above = np.cumsum(rises[::-1])[::-1]
+        rest = above[:, None] - half * slopes @ CUMULATION.T
+        seen = self.log_density > np.log(SEEN)
+        mass = np.where(seen, np.exp(self.log_density) * self.weights, 0)
+        off = np.where(seen, self.log_density + rest / beta, 0)
+        return float((mass * np.abs(off - (mass * off).sum())).sum())
 
     def density_at(self, u: np.ndarray) -> np.ndarray:
         """f."""

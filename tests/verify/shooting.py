@@ -32,8 +32,18 @@ SCANNED = 200
 ROUGH, EXACT = 1e-7, 3e-14
 """Relative errors of the integration in a scan, and of a solution."""
 
+ROWS = 5
+"""Numbers of a shot's state: u, log f, 1 − W, KL and F. t − u would have F without its digits where
+it is small, and h(F) may be its thirtieth power."""
+
+TINY = 1e-20
+"""F below which its error is absolute."""
+
 SAME = 1e-4
 """Relative difference of starts and KLs up to which two solutions are the same."""
+
+NEAREST = 30.0 ** np.arange(-7, 0)
+"""Relative distances from a start within which its solution is looked for, one after the other."""
 
 NEAR = 1.0
 """Change of log β within which Newton's method looks for a budget."""
@@ -91,22 +101,22 @@ class Shots:
         """(u(2) − 1, 1 − W, KL) of each start, shape (3, shots)."""
         starts, betas = np.broadcast_arrays(np.asarray(starts, float), betas)
         size = starts.size
-        state = np.concatenate([np.zeros(size), starts, np.zeros(2 * size)])
+        state = np.concatenate([np.zeros(size), starts, np.zeros(3 * size)])
         if self.against.breaks:  # every shot meets a jump at a time of its own
             states = [
                 self._across(own, beta, accuracy)
-                for own, beta in zip(state.reshape(4, -1).T, betas, strict=True)
+                for own, beta in zip(state.reshape(ROWS, -1).T, betas, strict=True)
             ]
             state = np.array(states).T
         else:
             state = self._integrated(state, betas, 0.0, accuracy).y[:, -1]
-        u, _, loss, kl = state.reshape(4, size)
+        u, _, loss, kl, _ = state.reshape(ROWS, size)
         return np.array([u - 1, loss, kl])
 
     def rates(self, t: float, state: np.ndarray, betas: np.ndarray) -> np.ndarray:
-        u, log_f = state[: betas.size], state[betas.size : 2 * betas.size]
+        u, log_f, _, _, reached = state.reshape(ROWS, -1)
         slow, fast = expit(-log_f), expit(log_f)  # du/dt and dF/dt
-        reached = np.clip(t - u, 0, 1)
+        reached = np.clip(reached, 0, 1)
         opponent = self.against.density(np.clip(u, 0, 1)) * slow
         tilt = self.sign * self.procedure.density(reached) * opponent / betas
         loss = self.procedure.cdf(reached) * opponent
@@ -114,7 +124,7 @@ class Shots:
         low = np.minimum(log_f, 1)
         near = slow * (np.exp(low) * low - np.expm1(low))
         kl = np.where(log_f < 1, near, fast * (log_f - 1) + slow)
-        return np.concatenate([slow, tilt, loss, kl])
+        return np.concatenate([slow, tilt, loss, kl, fast])
 
     def _integrated(self, state, betas, start, accuracy, events=None):
         run = solve_ivp(
@@ -124,7 +134,7 @@ class Shots:
             "DOP853",
             args=(betas,),
             rtol=accuracy,
-            atol=accuracy / 10,
+            atol=np.repeat([*[accuracy / 10] * (ROWS - 1), TINY], betas.size),
             events=events,
         )
         if not run.success:
@@ -148,20 +158,27 @@ class Shots:
     def solution(self, beta: float, low: float, high: float) -> Stationary | None:
         """The solution whose start lies between two numbers, or just outside; None if it is not
         there after all."""
-        for _ in range(20):  # a crossing that rough integration places wrongly
+        try:
+            rough = brentq(self._miss, low, high, args=(beta, ROUGH), xtol=1e-300, rtol=1e-9)
+        except ValueError:  # a crossing that rough integration places wrongly
+            rough = (low + high) / 2
+        return self.near(beta, rough)
+
+    def near(self, beta: float, start: float) -> Stationary | None:
+        """The solution next to a start; None if there is none within `NEAREST`."""
+        for share in NEAREST:
+            step = share * max(abs(start), 1e-3)
+            low, high = start - step, start + step
             if np.prod(self.ends(np.array([low, high]), beta)[0]) <= 0:
                 break
-            low, high = low - SAME * max(abs(low), 1e-3), high + SAME * max(abs(high), 1e-3)
         else:
             return None
-        start = brentq(
-            lambda s: float(self.ends(np.array([s]), beta)[0, 0]),
-            low,
-            high,
-            xtol=1e-300,
-            rtol=1e-15,
-        )
-        return self.stationary(start, beta)
+        root = brentq(self._miss, low, high, args=(beta, EXACT), xtol=1e-300, rtol=1e-15)
+        return self.stationary(root, beta)
+
+    def _miss(self, start: float, beta: float, accuracy: float) -> float:
+        """u(2) − 1."""
+        return float(self.ends(np.array([start]), beta, accuracy)[0, 0])
 
     def stationary(self, start: float, beta: float) -> Stationary:
         """The solution of this start."""
@@ -187,23 +204,36 @@ def _without_jump(law: Law, jump: float) -> Law:
 
 
 def stationary(
-    procedure: Law, against: Law, beta: float, *, scanned: int = SCANNED
+    procedure: Law,
+    against: Law,
+    beta: float,
+    *,
+    scanned: int = SCANNED,
+    ends: tuple[float, float] | None = None,
 ) -> list[Stationary]:
     """Every solution at a β, by KL.
 
     Two scans, from both ends. Of a solution that both see, the shot that fixes it better counts.
+
+    - `ends`: log f at 0 and at 1 of a policy next to which there is a solution too, if it is one.
     """
     solutions: list[Stationary] = []
     for shots, low, high in _crossings(procedure, against, beta, scanned):
-        here = shots.solution(beta, low, high)
-        if here is None:
-            continue
-        same = [i for i, s in enumerate(solutions) if _same(s, here)]
-        if not same:
-            solutions.append(here)
-        elif here.doubt < solutions[same[0]].doubt:
-            solutions[same[0]] = here
+        _keep(solutions, shots.solution(beta, low, high))
+    for up, start in zip((True, False), ends or (), strict=False):
+        _keep(solutions, Shots.of(procedure, against, up).near(beta, start))
     return sorted(solutions, key=lambda s: s.kl)
+
+
+def _keep(solutions: list[Stationary], here: Stationary | None) -> None:
+    """Add a solution, or let it replace the same one with more doubt."""
+    if here is None:
+        return
+    same = [i for i, s in enumerate(solutions) if _same(s, here)]
+    if not same:
+        solutions.append(here)
+    elif here.doubt < solutions[same[0]].doubt:
+        solutions[same[0]] = here
 
 
 def _same(one: Stationary, other: Stationary) -> bool:

@@ -15,13 +15,17 @@ from infalign._look import Pictured, Shown, label
 
 from ._inputs import quantile
 from ._interface import AbstractProcedure, RankProcedure, require_procedure
-from ._quadrature import Panels, graded
+from ._quadrature import NODES, Panels, graded
 from ._shapes import ArrayLike, Float, Real
 from ._transforms import AbstractTransform
 
 MISSED_MASS = 1e-9
 """Probability that a panel may misplace before it is cut; errors of integrals over it are far
 smaller."""
+
+STEEP = 2.0
+"""Rise of the log-density between a panel's last two nodes, in nats, from which mass may lie behind
+the last one."""
 
 ROUNDING = 4 * np.finfo(float).eps
 """Relative error of Φ that counts as rounding."""
@@ -151,6 +155,12 @@ class TiltedPolicy(Shown, Pictured):
             mass = grid.weights * curve.density
             allowed = np.maximum(MISSED_MASS, ROUNDING / self.beta * (mass * np.abs(phi)).sum(1))
             rough = np.max([grid.unresolved(m) for m in masses], axis=0) > allowed
+            # Behind a steep front every node may be empty, with mass to the right of the last one.
+            rises = np.diff(curve.log_density[:, -2:], axis=1)[:, 0]
+            if (steep := rises > STEEP).any():
+                edge = self.transform.below_1(grid.distances[1:][steep]) / self.beta
+                hidden = np.exp(edge - curve.log_partition) * grid.half[steep, 0]
+                rough[steep] |= hidden * (1 - NODES[-1]) > allowed[steep]
             if not rough.any() or cuts == CUTS:
                 return curve
             grid, cuts = grid.cut(rough), cuts + 1
