@@ -88,6 +88,10 @@ class Shots:
     sign: float
     """1 for shots from u = 0; −1 for mirrored laws, from u = 1."""
 
+    losses: bool = True
+    """Whether 1 − W is integrated, whose law may be a sum of many terms; a scan has no use of
+    it."""
+
     @classmethod
     def of(cls, procedure: Law, against: Law, up: bool) -> "Shots":
         """Shots up from 0, or down from 1."""
@@ -119,7 +123,7 @@ class Shots:
         reached = np.clip(reached, 0, 1)
         opponent = self.against.density(np.clip(u, 0, 1)) * slow
         tilt = self.sign * self.procedure.density(reached) * opponent / betas
-        loss = self.procedure.cdf(reached) * opponent
+        loss = self.procedure.cdf(reached) * opponent if self.losses else np.zeros_like(u)
         # ∫ f log f = ∫ (f log f − f + 1), never negative; f − 1 by expm1 where f is next to 1.
         low = np.minimum(log_f, 1)
         near = slow * (np.exp(low) * low - np.expm1(low))
@@ -159,7 +163,8 @@ class Shots:
         """The solution whose start lies between two numbers, or just outside; None if it is not
         there after all."""
         try:
-            rough = brentq(self._miss, low, high, args=(beta, ROUGH), xtol=1e-300, rtol=1e-9)
+            miss = replace(self, losses=False)._miss
+            rough = brentq(miss, low, high, args=(beta, ROUGH), xtol=1e-300, rtol=1e-9)
         except ValueError:  # a crossing that rough integration places wrongly
             rough = (low + high) / 2
         return self.near(beta, rough)
@@ -173,7 +178,8 @@ class Shots:
                 break
         else:
             return None
-        root = brentq(self._miss, low, high, args=(beta, EXACT), xtol=1e-300, rtol=1e-15)
+        miss = replace(self, losses=False)._miss
+        root = brentq(miss, low, high, args=(beta, EXACT), xtol=1e-300, rtol=1e-15)
         return self.stationary(root, beta)
 
     def _miss(self, start: float, beta: float, accuracy: float) -> float:
@@ -250,7 +256,7 @@ def _crossings(
     for up in (True, False):
         shots = Shots.of(procedure, against, up)
         starts = _starts(procedure, against, beta, up, scanned)
-        miss = shots.ends(starts, beta, ROUGH)[0]
+        miss = replace(shots, losses=False).ends(starts, beta, ROUGH)[0]
         for i in np.flatnonzero(np.sign(miss[1:]) != np.sign(miss[:-1])):
             yield shots, float(starts[i]), float(starts[i + 1])
 
@@ -325,7 +331,7 @@ def of_budget(procedure: Law, against: Law, kl: float, beta: float) -> list[Stat
 
 def _branches(shots: Shots, beta: float, starts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Starts and KLs of the solutions between the shots, by linear interpolation."""
-    miss, _, kl = shots.ends(starts, beta, ROUGH)
+    miss, _, kl = replace(shots, losses=False).ends(starts, beta, ROUGH)
     i = np.flatnonzero(np.sign(miss[1:]) != np.sign(miss[:-1]))
     share = miss[i] / (miss[i] - miss[i + 1])
     return starts[i] + share * np.diff(starts)[i], kl[i] + share * np.diff(kl)[i]

@@ -183,6 +183,29 @@ def test_a_wrong_number_is_noticed(name, place):
     assert family.verdict(problem)[0] == Outcome.wrong
 
 
+BEYOND_SHOTS = (
+    designs.Question(worst(67), worst(67), {"kl": 1.319}),  # β = 1e-37; one solution by theory
+    designs.Question(worst(77), best(78), {"kl": 0.01368}),  # W = 0 for all policies of that KL
+)
+
+
+@pytest.mark.parametrize("problem", BEYOND_SHOTS, ids=str)
+def test_where_shots_end_quadrature_confirms_a_design_and_notices_another_policy(problem):
+    family, design = FAMILIES["designs"], designs.answer(problem)
+    outcome, errors, _ = family.verdict(problem)
+    assert outcome == Outcome.confirmed and "log f off Φ/β" in errors
+    other = changed(beta=lambda beta: beta * (1 + 1e-4))(design)
+    family = dataclasses.replace(family, answer=lambda _: other)
+    assert family.verdict(problem)[0] == Outcome.wrong
+
+
+def test_no_policy_of_a_kl_wins_more_than_its_bound():
+    # Against plain sampling, best-of-1 wins 1 − ∫ F, and the best F is the tilt f ∝ e^{u/β}.
+    tilt = ia.design(ia.Sampling(), kl=0.3)
+    assert tilt.win_rate < designs.bound_of_kl(laws.best(1), laws.best(1), 0.3) < 1
+    assert designs.bound_of_kl(laws.best(1), laws.best(1), 1e-12) == pytest.approx(0.5, abs=1e-5)
+
+
 def test_a_policy_that_is_not_the_best_is_noticed():
     family, reference = FAMILIES["verifiable rewards"], np.array([0.3])
     problem = binary.Question((0.3,), worst(8), worst(8), {"beta": 0.05})
