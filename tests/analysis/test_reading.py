@@ -119,6 +119,13 @@ def test_counts_are_samples_of_0_and_1(tmp_path):
         read_samples(lines(tmp_path / "bad.jsonl", [{"id": 1, "c": 1, "n": 3}] * 2), "a")
 
 
+def test_counts_that_do_not_fit_in_memory_are_refused_before_they_are_scores(tmp_path):
+    for attempts in ([10**9], [8, 9, 2**25]):
+        rows = [{"id": i, "c": 1, "n": n} for i, n in enumerate(attempts)]
+        with pytest.raises(DataError, match=f"line {len(rows)}: {attempts[-1]:,} attempts"):
+            read_samples(lines(tmp_path / "large.jsonl", rows), "a")
+
+
 def test_the_columns_are_stated(tmp_path):
     own = read_samples(written(tmp_path, "jsonl"), "a")
     assert own.notes == ("prompts in `prompt_id`, scores in `reward`, samples in `sample`",)

@@ -87,6 +87,10 @@ def read_samples(
     return reader.samples(name)
 
 
+MOST_ATTEMPTS = 2**26
+"""Maximum number of scores that counts become: half a gigabyte, of which a few copies exist."""
+
+
 class _Reader:
     """Collects samples by prompt, and counts what is wrong."""
 
@@ -96,6 +100,7 @@ class _Reader:
         self.numbers: set[tuple[str, str, str]] = set()
         self.wrong: dict[str, list[str]] = {kind: [] for kind in DROPS}
         self.notes: list[str] = []
+        self.widest = 0
 
     def read(self, row: Row) -> None:
         """Take the samples of a row."""
@@ -108,6 +113,7 @@ class _Reader:
             correct, total = (_whole(row, column) for column in columns.counts)
             if correct > total:
                 raise DataError(f"{row}: {correct} correct samples of {total} are too many.")
+            self._require_room(row, total)
             own.scores = [0.0] * (total - correct) + [1.0] * correct
             return
         assert columns.score is not None
@@ -236,6 +242,18 @@ class _Reader:
             notes=tuple(notes),
             ordered=not self.columns.counts,
         )
+
+    def _require_room(self, row: Row, total: int) -> None:
+        """Raise DataError if the table of all attempts, those of this row among them, is too
+        large."""
+        self.widest = max(self.widest, total)
+        if (size := self.widest * len(self.prompts)) > MOST_ATTEMPTS:
+            raise DataError(
+                f"{row}: {total:,} attempts. {len(self.prompts):,} prompts with up to "
+                f"{self.widest:,} attempts are {size:,} scores; at most {MOST_ATTEMPTS:,} are "
+                "analyzed. Give the counts of a random part of each prompt's attempts: they say "
+                "the same for every n up to their number, with wider intervals."
+            )
 
     def _contradiction(self, prompts: Mapping[str, _Prompt]) -> str | None:
         """Why answers cannot vote: equal ones of a prompt have different scores, as where the
