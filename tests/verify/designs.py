@@ -8,7 +8,7 @@ from scipy.special import kl_div
 import infalign as ia
 from infalign.errors import SolveError
 
-from .check import Errors, Family, OutOfReach
+from .check import Errors, Family, OutOfReach, OutOfTime
 from .laws import Law
 from .procedures import Pair, by_rank, opponent
 from .quadrature import Tilt
@@ -85,7 +85,7 @@ def judge(question: Question, design: ia.Design) -> Errors:
     }
     try:
         solutions = _shots(question, design, tilt)
-    except OutOfReach as end:
+    except (OutOfReach, OutOfTime) as end:
         return errors | _without_shots(question, design, tilt, end)
     same = min(solutions, key=lambda s: abs(s.kl - design.kl))
     errors |= {
@@ -136,7 +136,7 @@ def _shots(question: Question, design: ia.Design, tilt: Tilt) -> list[Stationary
     return sure
 
 
-def _without_shots(question: Question, design: ia.Design, tilt: Tilt, why: OutOfReach) -> Errors:
+def _without_shots(question: Question, design: ia.Design, tilt: Tilt, why: Exception) -> Errors:
     """Errors where shots do not reach the policy, by quadrature: it is stationary at its β, and so
     the only one, or no policy of its KL can win more. Raises `why` if neither is known."""
     laws = question.procedure.law, question.against.law

@@ -15,6 +15,9 @@ RESOLVED = 1e-13
 SEEN = 1e-12
 """Density below which a policy has no mass."""
 
+STEEP, EMPTY = 2.0, -100.0
+"""Rise of log f in a panel above which it is cut for a residual; log f below which it is not."""
+
 AT, WEIGHTS = leggauss(NODES)
 
 
@@ -85,6 +88,13 @@ class Tilt:
         """How far log f is from a constant plus Φ/β, where Φ(u) = ∫₀ᵘ g(v) h(F(v)) dv is the
         gradient of the win rate, on average over f: 0 for a stationary policy. h, g: the laws'
         densities."""
+        # h(F)/β may be 1e50 where F is a polynomial's error in a panel in which f rises from 0.
+        steep = np.ptp(self.log_density, axis=1) > STEEP
+        steep &= (self.log_density[:, -1] > EMPTY) & (self.weights.sum(1) > 1e-14)
+        if steep.any():
+            middles = self.u[steep].mean(1)
+            finer = Tilt.of(self.exponent, against, [*self.edges, *middles])
+            return finer.residual(procedure, against, beta)
         slopes = against.density(self.u) * procedure.density(self.cdf)
         half = self.weights[:, :1] / WEIGHTS[0]
         rises = (slopes * self.weights).sum(1)

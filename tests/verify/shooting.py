@@ -232,14 +232,17 @@ def stationary(
 
 
 def _keep(solutions: list[Stationary], here: Stationary | None) -> None:
-    """Add a solution, or let it replace the same one with more doubt."""
+    """Add a solution, or join it with the same one from another shot. By what the two differ,
+    beyond the doubt of the worse one, the better one is in doubt too."""
     if here is None:
         return
-    same = [i for i, s in enumerate(solutions) if _same(s, here)]
-    if not same:
+    same = next((i for i, s in enumerate(solutions) if _same(s, here)), None)
+    if same is None:
         solutions.append(here)
-    elif here.doubt < solutions[same[0]].doubt:
-        solutions[same[0]] = here
+        return
+    better, worse = sorted((solutions[same], here), key=lambda s: s.doubt)
+    apart = max(abs(better.kl - worse.kl), abs(better.loss - worse.loss)) - worse.doubt
+    solutions[same] = replace(better, doubt=max(better.doubt, apart))
 
 
 def _same(one: Stationary, other: Stationary) -> bool:
