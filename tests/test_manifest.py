@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from kills import killed_at
 
 from infalign import storage
 from infalign.errors import DataError
@@ -158,48 +159,23 @@ def test_a_path_that_no_folder_lists_passes(folder, tmp_path_factory):
     require_as_written(elsewhere / "missing")
 
 
-class Killed(BaseException):
-    pass
-
-
 @pytest.mark.parametrize("operation", range(7))
-def test_a_kill_while_a_file_is_replaced_leaves_the_old_or_the_new_one(
-    folder, monkeypatch, operation
-):
-    left = operation
-
-    def until(function):
-        def call(*arguments, **options):
-            nonlocal left
-            left -= 1
-            if left < 0:
-                raise Killed
-            return function(*arguments, **options)
-
-        return call
-
-    def replaced():
+def test_a_kill_while_a_file_is_replaced_leaves_the_old_or_the_new_one(folder, operation):
+    def replace():
         Manifest(folder).replace(
             folder / "one.json", lambda path: path.write_text("new"), stage="design"
         )
 
-    old, text = (folder / "one.json").read_bytes(), Path.write_text
-    with monkeypatch.context() as patched:
-        patched.setattr(Path, "write_text", until(text))
-        patched.setattr(Path, "replace", until(Path.replace))
-        killed = True
-        try:
-            replaced()
-            killed = False
-        except Killed:
-            pass
-    assert killed == (operation < 6)  # three files are written, and each is put in its place
+    old = (folder / "one.json").read_bytes()
+    with killed_at(operation, (Path, "write_text"), (Path, "replace")) as kill:
+        replace()
+    assert kill.came == (operation < 6)  # three files are written, and each is put in its place
     manifest = Manifest(folder)
     manifest.require(folder / "one.json")
     is_new = operation >= 4
     assert (folder / "one.json").read_bytes() == (b"new" if is_new else old)
     assert manifest.made_from(folder / "one.json") == ({} if is_new else {"kl": 0.5})
-    replaced()
+    replace()
     assert (folder / "one.json").read_bytes() == b"new"
     manifest.require(folder / "one.json")
 

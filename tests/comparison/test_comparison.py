@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+from kills import killed_at
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from infalign import BestOfN, ConfigError, SoftBestOfN, storage, win_rate
@@ -123,27 +124,11 @@ def test_kl_is_measured_on_the_first_replies_only_and_null_elsewhere(compared):
     assert np.isnan(column(folder, "reference", "kl").astype(float)).all()
 
 
-def test_a_killed_comparison_continues_with_the_same_samples(
-    compared, moved, tmp_path, monkeypatch
-):
+def test_a_killed_comparison_continues_with_the_same_samples(compared, moved, tmp_path):
     folder, results = compared
-
-    class Killed(BaseException):
-        pass
-
-    write, left = storage.save_table, 6
-
-    def until_killed(path, table):
-        nonlocal left
-        if left == 0:
-            raise Killed
-        left -= 1
-        write(path, table)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(storage, "save_table", until_killed)
-        with pytest.raises(Killed):
-            compare_policies(plan(moved), tmp_path / "out")
+    with killed_at(6, (storage, "save_table")) as kill:
+        compare_policies(plan(moved), tmp_path / "out")
+    assert kill.came
     parts = sorted(p.name for p in (tmp_path / "out" / "evaluation" / "parts").iterdir())
     assert parts == ["moved-00000.parquet", "moved-00001.parquet"]
     assert compare_policies(plan(moved), tmp_path / "out") == results

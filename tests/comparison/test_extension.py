@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from kills import killed_at
 from test_identity import PROMPTS, World, forget_modules
 
 from infalign import storage
@@ -169,28 +170,14 @@ def test_a_policy_of_another_path_takes_the_place_of_one_in_a_run(world):
     assert compare(world, renews=True, policies=turned) == (set(), {})
 
 
-class Killed(BaseException):
-    pass
-
-
 @pytest.mark.parametrize("writes", (0, 1, 3, 5, 8))
 @pytest.mark.parametrize("changed", [{"prompts": MORE[1:], "samples": 5}], ids=["both"])
 def test_an_extension_that_is_killed_at_any_write_continues(world, writes, changed):
     small = {"sampling": SamplingSettings(max_new_tokens=6, batch_size=1)}
     compare(world, **small)
-    write, left = storage.write_json, writes
-
-    def until_killed(path, value):
-        nonlocal left
-        if left == 0:
-            raise Killed
-        left -= 1
-        write(path, value)
-
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(storage, "write_json", until_killed)
-        with pytest.raises(Killed):
-            compare(world, **small, **changed)
+    with killed_at(writes, (storage, "write_json")) as kill:
+        compare(world, **small, **changed)
+    assert kill.came
     first = set(world.drawn)
     drawn, _ = compare(world, **small, **changed)
     once = alone(world, "once", **small, **changed)
@@ -207,29 +194,15 @@ def test_an_extension_that_is_killed_at_any_write_continues(world, writes, chang
 )
 def test_a_kill_at_any_file_operation_loses_no_row_that_is_set_aside(world, changed, each):
     """Neither the finished table nor the rows aside are lost while their files are replaced."""
-
-    def until(function):
-        def call(*arguments, **options):
-            nonlocal left
-            left -= 1
-            if left < 0:
-                raise Killed
-            return function(*arguments, **options)
-
-        return call
-
     compare(world)
     compare(world, **changed)
     for operation in itertools.count(step=each):
-        left = operation
-        with pytest.MonkeyPatch.context() as patched:
-            for owner, name in ((storage, "save_table"), (Path, "replace"), (Path, "unlink")):
-                patched.setattr(owner, name, until(getattr(owner, name)))
-            try:
-                drawn, _ = compare(world)
-                break
-            except Killed:
-                assert world.drawn == [], operation
+        replacing = ((storage, "save_table"), (Path, "replace"), (Path, "unlink"))
+        with killed_at(operation, *replacing) as kill:
+            drawn, _ = compare(world)
+        if not kill.came:
+            break
+        assert world.drawn == [], operation
         assert compare(world)[0] == set(), operation
         assert compare(world, **changed)[0] == set(), operation
     assert drawn == set() and operation > 10 * each

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from kills import killed_at
 
 from infalign import ConfigError, DataError, storage
 from infalign.comparison import run, sampling
@@ -320,23 +321,10 @@ def test_what_failed_leaves_nothing_that_locks_the_folder(world, what):
 
 
 def test_a_killed_comparison_whose_reward_was_edited_scores_all_alike(world):
-    class Killed(BaseException):
-        pass
-
-    sampled, left = sampling._sampled, 2
-
-    def until(*arguments):
-        nonlocal left
-        left -= 1
-        if left < 0:
-            raise Killed
-        return sampled(*arguments)
-
     few = {"sampling": SamplingSettings(max_new_tokens=6, batch_size=1)}  # a prompt in each part
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(sampling, "_sampled", until)
-        with pytest.raises(Killed):
-            world.compare(**few)
+    with killed_at(2, (sampling, "_sampled")) as kill:
+        world.compare(**few)
+    assert kill.came
     edit(world, "near.py", "def length(text): return -float(len(text))")
     assert fresh(world, **few)["draw base"] == 1
     table = storage.read_table(world.out / "evaluation" / "reference.parquet")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from kills import killed_at
 from test_extension import Numbered
 from test_identity import PROMPTS, World, forget_modules
 
@@ -127,10 +128,6 @@ def test_another_judge_is_asked_for_all_pairs_and_the_former_one_is_not_forgotte
     assert set(extended).isdisjoint(first) and len(extended) < len(first)
 
 
-class Killed(BaseException):
-    pass
-
-
 @pytest.mark.parametrize("writes", (0, 2, 5, 7))
 def test_an_extension_that_is_killed_at_any_write_asks_for_no_verdict_twice(
     world, writes, monkeypatch
@@ -138,20 +135,10 @@ def test_an_extension_that_is_killed_at_any_write_asks_for_no_verdict_twice(
     monkeypatch.setattr("infalign.comparison.verdicts.PART", 2)
     first = world.judged()
     world.judged(judge=None, samples=10)
-    write, left = storage.write_json, writes
-
-    def until_killed(path, value):
-        nonlocal left
-        if left == 0:
-            raise Killed
-        left -= 1
-        write(path, value)
-
-    monkeypatch.setattr(storage, "write_json", until_killed)
-    with pytest.raises(Killed):
+    with killed_at(writes, (storage, "write_json")) as kill:
         world.judged(samples=10)
+    assert kill.came
     lost = world.asked()
-    monkeypatch.setattr(storage, "write_json", write)
     rest = world.judged(samples=10)
     once, _ = world.alone("once", samples=10)
     assert world.results == once.results

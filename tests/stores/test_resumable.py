@@ -1,13 +1,14 @@
 """Tables in parts: resumed, keyed by what they come from, set aside and brought back."""
 
 import os
+from pathlib import Path
 
 import pyarrow as pa
 import pytest
+from kills import killed_at
 
 from infalign import DataError, storage
 from infalign.manifest import Manifest
-from infalign.stores import resumable
 from infalign.stores.resumable import Origin, ResumableTable, Source
 
 IDS = [f"p{i}" for i in range(5)]
@@ -64,32 +65,13 @@ def test_a_killed_table_repeats_one_part_at_most(tmp_path):
 
 
 @pytest.mark.parametrize("operation", range(45))
-def test_a_kill_at_any_file_operation_loses_at_most_one_part(tmp_path, monkeypatch, operation):
-    class Killed(BaseException):
-        pass
-
-    def until(function):
-        def call(*arguments, **options):
-            nonlocal left
-            left -= 1
-            if left < 0:
-                raise Killed
-            return function(*arguments, **options)
-
-        return call
-
+def test_a_kill_at_any_file_operation_loses_at_most_one_part(tmp_path, operation):
     first = Drawing(tmp_path, origin())
     first.write()
-    left, second = operation, Drawing(tmp_path, origin("w2"))
-    try:
-        with monkeypatch.context() as patched:
-            for module, name in ((storage, "save_table"), (storage, "write_json")):
-                patched.setattr(module, name, until(getattr(module, name)))
-            patched.setattr(os, "unlink", until(os.unlink))
-            patched.setattr(resumable.Path, "unlink", until(resumable.Path.unlink))
-            second.write()
-    except Killed:
-        pass
+    second = Drawing(tmp_path, origin("w2"))
+    tables = [(storage, "save_table"), (storage, "write_json")]
+    with killed_at(operation, *tables, (os, "unlink"), (Path, "unlink")):
+        second.write()
     before = len(second.drawn)
     again = Drawing(tmp_path, origin("w2"))
     again.write()
