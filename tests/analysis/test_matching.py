@@ -58,3 +58,10 @@ def test_a_policy_says_what_it_is():
     assert ragged.binary
     assert "samples='1 to 2'" in repr(ragged)
     assert "prompts=2" in repr(ragged)
+
+
+@pytest.mark.parametrize("other", ["caf\u0065\u0301", " caf\u00e9 "])
+def test_ids_that_look_alike_are_an_error_that_says_how_they_differ(other):
+    sides = [samples("a", ["caf\u00e9", "x"]), samples("b", [other, "y"])]
+    with pytest.raises(ArgumentError, match="1 of them differ only in spaces at their ends or in"):
+        match(sides)

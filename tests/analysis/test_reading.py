@@ -126,6 +126,19 @@ def test_counts_that_do_not_fit_in_memory_are_refused_before_they_are_scores(tmp
             read_samples(lines(tmp_path / "large.jsonl", rows), "a")
 
 
+def test_integers_beyond_double_precision_stay_apart_or_are_refused(tmp_path):
+    near = [{"id": 2**53 + k, "reward": float(k)} for k in (0, 1)]
+    own = read_samples(lines(tmp_path / "ids.jsonl", near), "a")
+    assert own.prompts == ("9007199254740992", "9007199254740993")
+    for row in (
+        {"id": 1, "reward": 10**400},
+        {"id": 1, "reward": 1.0, "length": 10**400},
+        {"id": 1, "c": 10**400, "n": 10**400},
+    ):
+        with pytest.raises(DataError, match=r"an integer of 40\d digits"):
+            read_samples(lines(tmp_path / "huge.jsonl", [row]), "a")
+
+
 def test_the_columns_are_stated(tmp_path):
     own = read_samples(written(tmp_path, "jsonl"), "a")
     assert own.notes == ("prompts in `prompt_id`, scores in `reward`, samples in `sample`",)

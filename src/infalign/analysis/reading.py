@@ -9,7 +9,7 @@ import json
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from numbers import Real
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,7 @@ from .columns import ROLES, Columns, columns_of
 from .rows import Row, rows_of
 from .samples import Samples
 
-__all__ = ["DROPS", "prompt_id", "read_samples", "selected_rows"]
+__all__ = ["DROPS", "as_float", "prompt_id", "read_samples", "selected_rows"]
 
 DROPS = {
     "unmatched": "prompts that some policy lacks",
@@ -163,7 +163,7 @@ class _Reader:
             length = lists.get(columns.length or "")
             text = lists.get(columns.response or "")
             own.lengths.append(
-                float(length[place])
+                self._own_length(row, length[place])
                 if length is not None and isinstance(length[place], Real)
                 else float(len(text[place]))
                 if text is not None and isinstance(text[place], str)
@@ -189,9 +189,17 @@ class _Reader:
         columns = self.columns
         length = row.values.get(columns.length) if columns.length else None
         if isinstance(length, Real) and not isinstance(length, bool):
-            return float(length)
+            return self._own_length(row, length)
         text = row.values.get(columns.response) if columns.response else None
         return float(len(text)) if isinstance(text, str) else math.nan
+
+    def _own_length(self, row: Row, value: Any) -> float:
+        length = as_float(value)
+        if math.isinf(length):
+            raise DataError(
+                f"{row}: `{self.columns.length}` must be a length; got {_check.short(value)}."
+            )
+        return length
 
     def samples(self, name: str) -> Samples:
         """The samples that were read. Raises DataError for what is wrong and not dropped."""
@@ -295,6 +303,14 @@ def selected_rows(rows: Sequence[Row], where: Mapping[str, str], source: str) ->
     return selected
 
 
+def as_float(value: Any) -> float:
+    """A number in double precision; infinite if it has too many digits."""
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf
+
+
 def prompt_id(row: Row, column: str) -> str:
     """The id of a row's prompt; a text or messages are their own id."""
     value = row.values.get(column)
@@ -302,6 +318,8 @@ def prompt_id(row: Row, column: str) -> str:
         raise DataError(f"{row}: no value in `{column}`, which says what the prompt is.")
     if isinstance(value, str):
         return value
+    if isinstance(value, Integral):
+        return str(int(value))  # not by way of a float, which has 53 bits
     if isinstance(value, Real):
         number = float(value)
         return str(int(number)) if number.is_integer() else str(value)
@@ -321,7 +339,7 @@ def _score(row: Row, column: str, value: Any) -> float:
         except ValueError:
             value = None
     if isinstance(value, Real) or isinstance(value, bool | np.bool_):
-        number = float(value)
+        number = as_float(value)
         if not math.isinf(number):
             return number
     raise DataError(
@@ -333,7 +351,7 @@ def _score(row: Row, column: str, value: Any) -> float:
 def _number(value: Any) -> float:
     """The number of a sample; nan if it has none."""
     try:
-        return float(value)
+        return as_float(value)
     except (TypeError, ValueError):
         return math.nan
 

@@ -1,5 +1,6 @@
 """Samples of one policy that exist already, and several policies matched by prompt."""
 
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -157,8 +158,9 @@ def match(policies: Sequence[Samples], *, drop: bool = False) -> Matched:
         examples = ", ".join(f"{_check.short(p.prompts[0])} ({p.name})" for p in policies)
         raise ArgumentError(
             "policies",
-            f"must have prompts in common; no id of a prompt is in all of them: {examples}. Name "
-            "the column of the prompts' ids, or write the same ids into all files.",
+            f"must have prompts in common; no id of a prompt is in all of them: {examples}. "
+            f"{_likeness(policies)}Name the column of the prompts' ids, or write the same ids into "
+            "all files.",
         )
     if without and not drop:
         name, missing = next(iter(without.items()))
@@ -176,6 +178,17 @@ def match(policies: Sequence[Samples], *, drop: bool = False) -> Matched:
         place = {prompt: row for row, prompt in enumerate(policy.prompts)}
         aligned.append(policy.rows([place[prompt] for prompt in order]))
     return Matched(tuple(aligned), without)
+
+
+def _likeness(policies: Sequence[Samples]) -> str:
+    """Says if ids would be the same but for spaces at their ends or the form of their Unicode."""
+    alike = [{unicodedata.normalize("NFC", own).strip() for own in p.prompts} for p in policies]
+    if not set.intersection(*alike):
+        return ""
+    return (
+        f"{len(set.intersection(*alike)):,} of them differ only in spaces at their ends or in how "
+        "accents are encoded (Unicode normalization). "
+    )
 
 
 def _same_rows(name: str, table: np.ndarray, prompts: Sequence[str]) -> None:

@@ -12,7 +12,7 @@ from infalign import _check
 from infalign._look import Shown
 from infalign.errors import DataError
 
-from .reading import prompt_id
+from .reading import as_float, prompt_id
 from .rows import Row
 
 __all__ = ["USUAL", "VERDICT_ROLES", "Answer", "Form", "form_of"]
@@ -157,7 +157,7 @@ def _annotation(row: Row, own: Mapping[str, Any], names: Names) -> Iterator[Answ
     """alpaca_eval in a table: 1 prefers the first output, 2 the second, and 0 or 1.5 neither."""
     value = row.values.get("preference")
     try:
-        chance = None if value in (None, "") else (float(value) or 1.5) - 1
+        chance = None if value in (None, "") else (as_float(value) or 1.5) - 1
     except (TypeError, ValueError):
         chance = value  # refused below
     texts = [row.values.get(name) for name in ("output_2", "output_1")]
@@ -225,7 +225,7 @@ def _verdict(row: Row, column: str, value: Any, first: str, second: str) -> floa
     if value is None:
         return math.nan
     if isinstance(value, Real):
-        number = float(value)
+        number = as_float(value)
         if math.isnan(number) or 0 <= number <= 1:
             return number
     elif str(value) in (first, second):
