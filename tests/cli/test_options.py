@@ -62,14 +62,14 @@ MODES: dict[str, dict[str, tuple[str, dict[str, str], dict[str, str]]]] = {
     "compare": {
         "": (
             RUN,
-            {"--methods": "rlhf,rloo", "--kl": "0.1,0.2", "--seeds": "4"}
+            {"--methods": "rlhf,rloo", "--kl": "0.1,0.2", "--seeds": "4", "--tasks": "other"}
             | {"--out": "other", "--json": "", "--dry-run": ""},
             {"--measure": "1"},
         ),
         "dry": (
             f"{RUN} --dry-run",
             {"--methods": "rlhf", "--kl": "0.1", "--seeds": "4", "--out": "other"}
-            | {"--measure": "1"},
+            | {"--tasks": "other", "--measure": "1"},
             {"--json": ""},
         ),
     },

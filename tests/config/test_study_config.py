@@ -64,6 +64,17 @@ def test_named_methods_keep_the_rivals_among_them(overrides, rivals, tmp_path):
         assert load_study(tmp_path / "study.yaml", overrides).study.rivals == rivals
 
 
+def test_chosen_tasks_keep_the_order_of_the_study(tmp_path):
+    file = tmp_path / "study.yaml"
+    study = {**STUDY, "tasks": {"helpful": TASK, "b": TASK, "c": TASK}}
+    file.write_text(yaml.safe_dump(study, sort_keys=False))
+    assert [task.name for task in load_study(file, (), ["c", "helpful"]).tasks] == ["helpful", "c"]
+    assert len(load_study(file).tasks) == 3
+    match = r"no task called 'helpfull'\. Did you mean helpful\? Its tasks: helpful, b, c"
+    with pytest.raises(ConfigError, match=match):
+        load_study(file, (), ["b", "helpfull"])
+
+
 def test_files_are_looked_for_beside_the_study_and_name_their_tasks(tmp_path):
     (tmp_path / "parts").mkdir()
     (tmp_path / "parts/one.yaml").write_text(yaml.safe_dump(TASK))

@@ -33,6 +33,9 @@ def compare(
     context: typer.Context,
     config: Annotated[Path, typer.Argument(help="YAML file of a study, or of a run.")],
     overrides: Overrides = None,
+    tasks: Annotated[
+        str | None, typer.Option(metavar="NAME,…", help="Tasks of the study. Default: all.")
+    ] = None,
     methods: Annotated[
         str | None, typer.Option(metavar="NAME,…", help="Training methods, instead of `methods`.")
     ] = None,
@@ -51,7 +54,8 @@ def compare(
 ):
     given = {"methods": methods, "kl": kl, "seeds": seeds}
     own = tuple(f"{name}=[{value}]" for name, value in given.items() if value is not None)
-    grid = load_study(config, (*(overrides or ()), *own))
+    only = None if tasks is None else [name.strip() for name in tasks.split(",")]
+    grid = load_study(config, (*(overrides or ()), *own), only)
 
     if dry_run:
         refuse(context, "is not used with --dry-run.", "as_json")

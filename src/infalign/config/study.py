@@ -2,7 +2,7 @@
 
 import copy
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from infalign._check import short
+from infalign._check import nearest, short
 from infalign._look import Shown
 from infalign.errors import ConfigError
 
@@ -222,13 +222,17 @@ class Grid(Shown):
                 yield from (cell for cell in task.cells if cell.seed == seed)
 
 
-def load_study(path: Path, overrides: tuple[str, ...] = ()) -> Grid:
+def load_study(
+    path: Path, overrides: tuple[str, ...] = (), only: Sequence[str] | None = None
+) -> Grid:
     """The study in a YAML file. A file that is the configuration of a run is its only task.
 
     - `overrides`: `key=value` changes a key of the study; any other key changes every task.
+    - `only`: names of the tasks to keep. Default: all.
 
     Raises ConfigError for a file that cannot be read, for an unknown key (naming the nearest known
-    one), for a value out of range, and for a cell that cannot be trained as configured.
+    one), for an unknown task, for a value out of range, and for a cell that cannot be trained as
+    configured.
     """
     path = Path(path)
     data = read_document(path)
@@ -246,6 +250,8 @@ def load_study(path: Path, overrides: tuple[str, ...] = ()) -> Grid:
             others.append(override)
     if "methods" in changed and "rivals" not in changed:
         data = _narrowed(data)
+    if only is not None:
+        data = data | {"tasks": _chosen(read_section(Study, data).tasks, only)}
     return read_study(data, path.resolve().parent, tuple(others))
 
 
@@ -254,6 +260,16 @@ def _narrowed(data: dict[str, Any]) -> dict[str, Any]:
     study = read_section(Study, data)
     rivals = [name for name in study.rivals if name in study.methods]
     return data | {"rivals": rivals} if rivals else data
+
+
+def _chosen(tasks: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    """The tasks with these names, in the order of the study."""
+    if unknown := [name for name in names if name not in tasks]:
+        raise ConfigError(
+            f"The study has no task called {short(unknown[0])}.{nearest(unknown[0], tasks)} "
+            f"Its tasks: {', '.join(tasks)}."
+        )
+    return {name: task for name, task in tasks.items() if name in names}
 
 
 def read_study(
