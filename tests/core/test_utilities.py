@@ -1,5 +1,7 @@
 """Coupled optima on samples: against fixed rewards, gradients, and a general optimizer."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 from scipy.optimize import minimize
@@ -10,6 +12,7 @@ from infalign.core import (
     ExponentialUtility,
     RawRewards,
     SelectedReward,
+    _utilities,
     at_kl,
     coupled_tilt,
     first_tilt,
@@ -85,6 +88,19 @@ def test_the_mean_kl_over_prompts_is_the_one_asked_for():
         _, logs = coupled_tilt(rewards, utility, 0.3, close=close)
         assert np.mean(np.exp(logs) * logs) == pytest.approx(0.3, abs=0.01)
         assert np.exp(logs).mean(1) == pytest.approx(1)
+
+
+def test_samples_hardly_drawn_may_still_move_after_the_last_round(monkeypatch):
+    rewards = -RNG(0).exponential(size=(30, 32))
+    solve = partial(coupled_tilt, rewards, SelectedReward(WorstOfN(8)), 0.5, close=0.01)
+    exact, logs = solve()
+    monkeypatch.setattr(_utilities, "ROUNDS", 1000)
+    beta, early = solve()
+    assert beta != exact and beta == pytest.approx(exact, rel=0.01)
+    assert np.mean(np.exp(early) * np.abs(early - logs)) < 0.01
+    monkeypatch.setattr(_utilities, "ROUNDS", 300)
+    with pytest.raises(SolveError, match=r"still moves by 0\.0\d+ nats. Ask for a smaller `kl`"):
+        solve()
 
 
 def test_what_cannot_be_expressed_is_refused():

@@ -89,7 +89,9 @@ def coupled_tilt(
     """β at which the KL averages to `kl` nats, and log dπ/dπ_ref of every sample.
 
     - `rewards`: reference rewards, finite, in any order.
-    - `close`: change of a log-ratio between rounds, in nats, at which the iteration ends.
+    - `close`: change of a log-ratio between rounds, in nats, at which the iteration ends. Samples
+      that the policy hardly draws may still move after the last round: what counts then is the
+      policy's mean change, on the prompt where it is largest.
 
     Raises SolveError if K samples cannot express that much KL, or if the iteration does not settle:
     utilities that are convex in the policy, such as the mean of the worst of n, may reinforce
@@ -116,9 +118,12 @@ def coupled_tilt(
         # At most one nat at a time, since far from the solution the advantages say little about its
         # location.
         logs, before = log_softmax(logs + min(step, 1 / size) * move, axis=1), size
+    moving = float(np.sum(np.exp(logs) * np.abs(move), axis=1).max())
+    if moving < close:
+        return float(np.exp(log_beta)), samples.log_ratios(logs)
     raise SolveError(
         f"The policy coupled to this utility at {kl:g} nats did not converge in {ROUNDS} rounds; "
-        f"it still moves by {size:.2g} nats. Ask for a smaller `kl`, or a larger `close`."
+        f"it still moves by {moving:.2g} nats. Ask for a smaller `kl`."
     )
 
 
