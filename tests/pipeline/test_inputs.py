@@ -312,6 +312,27 @@ def test_a_new_baseline_is_trained_alone(files, finished, counts, tmp_path):
     assert done(more, tmp_path / "run", counts) == expected
 
 
+@pytest.mark.parametrize("noted", [False, True], ids=["now", "formerly noted"])
+def test_another_transform_trains_no_method_that_does_not_read_it(
+    noted, files, finished, counts, tmp_path
+):
+    folder = tmp_path / "run"
+    shutil.copytree(finished, folder)
+    more = {"train__baselines": ["rlhf", "likelihood", "identity"]}
+    done(configuration(files, **more), folder, counts)
+    if noted:  # former versions stated the design's transform for every method
+        manifest = Manifest(folder)
+        parts = manifest.listed(folder / "train/identity")
+        read = {p: dict(manifest.made_from(p)) for p in parts}
+        design = storage.read_json(folder / "design.json")
+        formerly = {name: design[name] for name in ("transform", "beta")}
+        manifest.restate({p: {**m, "design": m["design"] | formerly} for p, m in read.items()})
+    plans = plan(configuration(files, **more), folder)
+    assert all(p.state == "reused" for p in plans if p.stage != "report")
+    other = configuration(files, **more, transform="exponential:3")
+    assert done(other, folder, counts) == (0, True, ON_DESIGN, evaluated(ON_DESIGN), True)
+
+
 def test_a_gold_reward_that_chooses_checkpoints_counts_by_its_content(
     files, finished, counts, tmp_path
 ):

@@ -109,6 +109,11 @@ class AbstractMethod:
     """Raises ConfigError or SolveError for a budget that it cannot be trained to, whatever the
     rewards are; the error says why."""
 
+    @property
+    def reads_transform(self) -> bool:
+        """Whether its training depends on the design's transform."""
+        return self.trained_on == DESIGN
+
     def require_trainable(self, budget: Budget) -> None:
         """Raise ConfigError or SolveError if it cannot be trained to the budget."""
         try:
@@ -125,6 +130,13 @@ class OnPolicy(AbstractMethod):
     trainer: Literal["rloo", "grpo"] = field(default="rloo", kw_only=True)
     whole_groups: bool = field(default=False, kw_only=True)
     """Whether it needs groups of more responses than the procedure draws."""
+
+    starts_on_design: bool = field(default=False, kw_only=True)
+    """Whether its warm start is toward the tilt by the design's transform, not by its own."""
+
+    @property
+    def reads_transform(self) -> bool:
+        return self.starts_on_design or super().reads_transform
 
 
 @dataclass(frozen=True)

@@ -196,6 +196,7 @@ ON_POLICY = (
         objective=group_win_rate,
         trained_on=OTHER,
         whole_groups=True,
+        starts_on_design=True,
         source="ours",
         needs=own_optimum,
     ),

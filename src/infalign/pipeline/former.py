@@ -1,7 +1,8 @@
-"""Run folders of former versions, which named the whole configuration as the input of a stage.
+"""Run folders of former versions, which stated other inputs of a stage than are stated now.
 
-Their results are those of the configuration in the folder. They get the inputs that the stages have
-now, so that they are used as any other result is.
+The first versions named the whole configuration: their results are those of the configuration in
+the folder. Later ones named the design's transform for methods that do not read it. Both get the
+inputs that the stages have now, so that they are used as any other result is.
 """
 
 from collections.abc import Mapping
@@ -18,6 +19,8 @@ from infalign.methods import METHODS
 from infalign.models.functions import beside
 
 from .folder import Run
+from .history import last_number
+from .inputs import narrowed
 
 __all__ = ["adopt"]
 
@@ -32,6 +35,7 @@ def adopt(folder: Path, config: Config) -> None:
     - `config`: the present configuration, for the folder of Python rewards.
     """
     manifest = Manifest(folder)
+    _narrow(folder, manifest)
     entries = [p for p in manifest.listed(folder) if _is_former(manifest.made_from(p))]
     stages = [p for p in entries if p == folder / "design.json" or folder / "train" in p.parents]
     if not stages:
@@ -59,6 +63,18 @@ def adopt(folder: Path, config: Config) -> None:
             if same and design is not None and method in METHODS:
                 made_from[path] = inputs.training(method, design)
     manifest.restate(made_from)
+
+
+def _narrow(folder: Path, manifest: Manifest) -> None:
+    """Leave out of each training's inputs what its method does not read of the design."""
+    changed: dict[Path, Mapping[str, Any]] = {}
+    for path in manifest.listed(folder / "train"):
+        made_from = manifest.made_from(path) or {}
+        name = path.relative_to(folder / "train").parts[0]
+        method = next((m for m in METHODS if last_number(Path(m), [name])), None)
+        if method and (narrow := narrowed(made_from, method)) != made_from:
+            changed[path] = narrow
+    manifest.restate(changed)
 
 
 def _is_former(made_from: Mapping[str, object] | None) -> bool:

@@ -6,7 +6,7 @@ are numbered, `train/rloo-2`. `current.json` names the ones that the run's confi
 
 import os
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,11 +63,17 @@ class Place:
     """The latest result that was made from other inputs; None if there is none."""
 
 
-def place(stage: Stage, path: Path, others: Collection[str] = ()) -> Place:
+def place(
+    stage: Stage,
+    path: Path,
+    others: Collection[str] = (),
+    read: Callable[[Mapping], Mapping] = dict,
+) -> Place:
     """The place of a stage's result: the one that was made from its inputs, or the first free one.
 
     - `path`: the first place, a file or a folder below that of the manifest.
     - `others`: names beside it that belong to something else.
+    - `read`: the part that counts of what a result was made from.
     """
     manifest, wanted = stage.manifest, storage.as_json(dict(stage.made_from))
     folder = path.parent
@@ -78,7 +84,7 @@ def place(stage: Stage, path: Path, others: Collection[str] = ()) -> Place:
     for own, number in zip(places(path, others), range(last + 1), strict=False):
         del number
         entries = manifest.listed(own)
-        if entries and all(manifest.made_from(entry) == wanted for entry in entries):
+        if entries and all(read(manifest.made_from(entry) or {}) == wanted for entry in entries):
             return Place(own, True, former)
         if any(os.path.lexists(entry) for entry in entries):
             former = own

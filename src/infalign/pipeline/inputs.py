@@ -22,7 +22,16 @@ from infalign.models.precision import trains_in
 from infalign.prompts import Prompt
 from infalign.stores.manifest import NAME
 
-__all__ = ["Inputs", "Reads", "is_among", "keys_of", "read_of_design", "stated", "stated_for"]
+__all__ = [
+    "Inputs",
+    "Reads",
+    "is_among",
+    "keys_of",
+    "narrowed",
+    "read_of_design",
+    "stated",
+    "stated_for",
+]
 
 UNREAD = (
     *("engine", "trust_remote_code", "sampling.batch_size"),
@@ -86,6 +95,10 @@ READS: Mapping[str, Reads] = {
 STAGES = tuple(READS)
 
 
+TRANSFORM = ("transform", "beta")
+"""The part of a design that some methods do not read."""
+
+
 def keys_of(config: BaseModel, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Every key of a configuration under its dotted name, with its value; maps are values."""
     for name in type(config).model_fields:
@@ -143,8 +156,8 @@ def _unread_training(train: Training, method: str) -> set[str]:
 
 
 def read_of_design(method: str, design: Mapping[str, Any]) -> dict[str, Any]:
-    """The part of a design that the training of a method reads: of methods on the raw reward, the
-    KL alone.
+    """The part of a design that the training of a method reads: the KL; unless it is on the raw
+    reward, the calibrator; and the transform, if it trains on it.
 
     - `design`: the content of the design's file.
     """
@@ -152,8 +165,19 @@ def read_of_design(method: str, design: Mapping[str, Any]) -> dict[str, Any]:
     read = {"kl": float(f"{design['kl']:.6g}")}
     if METHODS[method].trained_on != RAW:
         read["calibrator"] = design["calibrator"]["name"]
-        read |= {name: design[name] for name in ("transform", "beta")}
+    if METHODS[method].reads_transform:
+        read |= {name: design[name] for name in TRANSFORM}
     return read
+
+
+def narrowed(made_from: Mapping[str, Any], method: str) -> Mapping[str, Any]:
+    """What a training was made from, without what its method does not read of the design: former
+    versions noted it nevertheless."""
+    design = made_from.get("design")
+    if not isinstance(design, Mapping) or METHODS[method].reads_transform:
+        return made_from
+    read = {key: value for key, value in design.items() if key not in TRANSFORM}
+    return {**made_from, "design": read}
 
 
 @dataclass(frozen=True)

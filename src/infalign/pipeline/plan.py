@@ -3,6 +3,7 @@
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -21,7 +22,7 @@ from .calibration import Chosen, choose_store
 from .costs import rate
 from .folder import Run
 from .history import Place, place
-from .inputs import STAGES, Inputs, stated_for
+from .inputs import STAGES, Inputs, narrowed, stated_for
 
 __all__ = ["Cost", "StagePlan", "changes", "plan", "plan_of"]
 
@@ -183,7 +184,7 @@ def _train(run: Run, chosen: Chosen, design: StagePlan) -> list[StagePlan]:
             continue
         content = storage.read_json(run.folder / design.place)
         stage = Stage(run.manifest, "train", _inputs(run, chosen).training(method, content))
-        at = place(stage, first, others)
+        at = place(stage, first, others, partial(narrowed, method=method))
         where = _relative(run, at.path)
         finished = [at.path / "landing.json", at.path / "model"]
         if at.begun and all(p in run.manifest and p.exists() for p in finished):
