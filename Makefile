@@ -13,7 +13,7 @@ PYTHON313 ?= $(firstword $(foreach p,python3.13 $(shell uv python find 3.13 2>/d
 	$(wildcard $(HOME)/.pyenv/versions/3.13.*/bin/python),\
 	$(shell $(p) -c "import sys; print(sys.executable)" 2>/dev/null)))
 
-.PHONY: help demo quick test test-py313 check wheel canary bench training frontier calibrators forecasts bands length-control \
+.PHONY: help demo quick test test-py313 check wheel canary bench training frontier calibrators forecasts landing bands length-control \
 	figures soak faults trial verify evidence evidence-exact evidence-hacking evidence-ablations \
 	evidence-page reference docs clean
 
@@ -70,6 +70,9 @@ calibrators: $(READY)  ## Judge the calibrators; write docs/calibrators.md. DATA
 
 forecasts: $(READY)  ## Judge forecasts; write docs/forecast-benchmarks.md. COUNTS=files adds data.
 	$(BIN)/python benchmarks/forecasts.py $(if $(COUNTS),--counts $(COUNTS))
+
+landing: $(READY)  ## Judge KL targeting by reweighting; write docs/landing-benchmarks.md.
+	$(BIN)/python benchmarks/landing.py
 
 bands: $(READY)  ## Judge the bands over n; write docs/band-benchmarks.md.
 	$(BIN)/python benchmarks/bands.py

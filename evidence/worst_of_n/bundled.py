@@ -1,5 +1,6 @@
 """Samples of the bundled policy, the states it sees, and worlds made of them."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +16,7 @@ from infalign.demo import bundled
 from infalign.models.classifier import ClassifierReward
 from infalign.models.hf import LanguageModel
 from infalign.models.loading import load_tokenizer, prompt_text, tokenize
-from infalign.prompts import load_prompts
+from infalign.prompts import Prompt, load_prompts
 
 PATH = bundled("bundled:language-model", "model")
 TOKENIZER = load_tokenizer(PATH)
@@ -23,9 +24,9 @@ TEMPERATURE, LONGEST, SEED = 0.7, 32, 11
 LAYERS = (0, 2, 4)
 
 
-def reward_model() -> ClassifierReward:
-    """The bundled harmlessness reward."""
-    return ClassifierReward(bundled("bundled:harmless", "reward"))
+def reward_model(task: str = "harmless") -> ClassifierReward:
+    """The bundled reward of a task."""
+    return ClassifierReward(bundled(f"bundled:{task}", "reward"))
 
 
 def policy(path=PATH):
@@ -38,26 +39,42 @@ class Samples:
     """K reference responses to each prompt of a split."""
 
     split: str
+    prompts: Sequence[Prompt]
+    """In the order of the rows."""
+
     tokens: np.ndarray
-    """Shape (prompts, K, LONGEST), −1 beyond the end."""
+    """Shape (prompts, K, most tokens), −1 beyond the end."""
 
     logprobs: np.ndarray
     rewards: np.ndarray
 
     @classmethod
     def of(cls, work: Path, split: str, prompts: int, k: int) -> "Samples":
-        """Drawn once, then read from `work`."""
-        path = work / f"{split}.npz"
-        if not path.exists():
-            work.mkdir(parents=True, exist_ok=True)
-            np.savez(path, **_draw(split, prompts, k))
-        return cls(split, **np.load(path))
+        """To the first harmlessness prompts; drawn once, then read from `work`."""
+        chosen = prompts_of("harmless", split)[:prompts]
+        return cls.drawn(work / f"{split}.npz", chosen, k, split=split)
 
-    @cached_property
-    def prompts(self) -> list:
-        """The prompts, in the order of the rows."""
-        source = Prompts(file="bundled:harmless", split=self.split)
-        return load_prompts(source)[: len(self.rewards)]
+    @classmethod
+    def drawn(
+        cls,
+        path: Path,
+        prompts: Sequence[Prompt],
+        k: int,
+        *,
+        split: str,
+        task: str = "harmless",
+        longest: int = LONGEST,
+    ) -> "Samples":
+        """K responses to each prompt, with the reward of a task; drawn once, then read."""
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            np.savez(path, **_draw(prompts, k, task, longest))
+        return cls(split, prompts, **np.load(path))
+
+    def first(self, prompts: int) -> "Samples":
+        """The samples of the first prompts."""
+        parts = (self.prompts, self.tokens, self.logprobs, self.rewards)
+        return Samples(self.split, *(x[:prompts] for x in parts))
 
     @cached_property
     def prompt_ids(self) -> list[list[int]]:
@@ -126,15 +143,19 @@ def _reference():
 _CACHE: list = []
 
 
-def _draw(split: str, prompts: int, k: int) -> dict[str, np.ndarray]:
-    chosen = load_prompts(Prompts(file="bundled:harmless", split=split))[:prompts]
-    model = LanguageModel(PATH, temperature=TEMPERATURE, max_new_tokens=LONGEST)
+def prompts_of(task: str, split: str) -> list[Prompt]:
+    """The bundled prompts of a task."""
+    return load_prompts(Prompts(file=f"bundled:{task}", split=split))
+
+
+def _draw(prompts: Sequence[Prompt], k: int, task: str, longest: int) -> dict[str, np.ndarray]:
+    model = LanguageModel(PATH, temperature=TEMPERATURE, max_new_tokens=longest)
     rows = model.sample(
-        [p.messages for p in chosen], k, seed=SEED, keys=[p.id for p in chosen], batch_size=512
+        [p.messages for p in prompts], k, seed=SEED, keys=[p.id for p in prompts], batch_size=512
     )
-    asked = [list(p.messages) for p in chosen for _ in range(k)]
-    rewards = reward_model()(asked, [r.text for row in rows for r in row])
-    tokens = np.full((prompts, k, LONGEST), -1, np.int16)
+    asked = [list(p.messages) for p in prompts for _ in range(k)]
+    rewards = reward_model(task)(asked, [r.text for row in rows for r in row])
+    tokens = np.full((len(prompts), k, longest), -1, np.int16)
     for i, row in enumerate(rows):
         for j, response in enumerate(row):
             tokens[i, j, : len(response.tokens)] = response.tokens
@@ -142,7 +163,7 @@ def _draw(split: str, prompts: int, k: int) -> dict[str, np.ndarray]:
     return {
         "tokens": tokens,
         "logprobs": logprobs,
-        "rewards": np.reshape(rewards, (prompts, k)),
+        "rewards": np.reshape(rewards, (len(prompts), k)),
     }
 
 
