@@ -72,8 +72,8 @@ of the best rival.
   that its rewards' quantiles need. The rest is spent on changes that the reward does not see.
 - No method gains what a policy of this size cannot express. [The log](../docs/log.md) and
   `worst_of_n/` measure this.
-- For n = 8 the transform is an exponential that is gentler than theory's, because these policies
-  learn little of a steep one (`worst_of_n/targets.py`).
+- For best-of-8 the transform is an exponential that is gentler than theory's, because these
+  policies learn little of a steep one (`worst_of_n/targets.py`).
 - The rewards are right on {accuracy} % of held-out pairs ([rewards.md](rewards.md)). Win rates
   under a reward say how well a method optimizes, not how good the replies are. The gold rewards are
   another family, from other pairs, and no better.
