@@ -156,10 +156,28 @@ def transforms(results: Mapping[str, Any]) -> Row:
         "`make evidence-ablations`",
         f"In theory, the best of {len(STRENGTHS)} exponents loses at most {100 * own[spec]:.2f} "
         f"points to the optimum ({spec}). The best t has the stated sign in {sum(signs)} of "
-        f"{len(signs)} procedures.",
+        f"{len(signs)} procedures. {_by_target(results)}".strip(),
         SHOWN if own[spec] < 0.01 and all(signs) else PARTLY,
         "Exact for a continuous reward, hence without an interval.",
     )
+
+
+def _by_target(results: Mapping[str, Any]) -> str:
+    """What policies win that are trained toward a gentle exponential, and toward the optimum."""
+    known = results.get("targets", {}).get("rows", ())
+    fewest = min((row["prompts"] for row in known), default=0)
+    won = {
+        (row["procedure"], row["target"]): row["value"] for row in known if row["prompts"] == fewest
+    }
+    said = [
+        f"{100 * value:.1f} % with t = {target.partition(':')[2]} and "
+        f"{100 * won[procedure, 'optimum']:.1f} % with the optimum ({procedure})"
+        for (procedure, target), value in won.items()
+        if target.startswith("exponential")
+    ]
+    if not said:
+        return ""
+    return f"Policies trained toward the tilts win {', '.join(said)}: `worst_of_n/targets.py`."
 
 
 def exact_gain(kind: str, results: Mapping[str, Any]) -> Row:
@@ -355,6 +373,7 @@ STUDIES: Mapping[str, str] = {
     "hacked": TRAINED_ON_FAULT,
     "ablations": "ablations.json",
     "worst_of_n": "worst_of_n/trained.json",
+    "targets": "worst_of_n/targets.json",
     "trained": "trained.json",
 }
 CLAIMS: tuple[tuple[str, Callable[[Mapping[str, Any]], Row], str], ...] = (
