@@ -72,7 +72,7 @@ def test_studies_train_for_both_n_and_allow_for_them():
             f"{four.name}-8",
             four.config.procedure.replace(":4", ":8"),
         )
-        different = {"procedure", "train"}
+        different = {"procedure", "transform", "train"}
         shared = [t.config.model_dump(exclude=different) for t in (eight, four)]
         assert shared[0] == shared[1]
 
