@@ -1,6 +1,7 @@
 """The decision of a report: what is to be deployed, and what argues against it."""
 
 import copy
+import json
 
 import pytest
 from test_reports import SAMPLING, WORST, estimate, results
@@ -187,6 +188,19 @@ def test_what_argues_against_it_is_said_and_only_then(name):
     assert words not in said(values)
     change(values)
     assert words in said(values)
+
+
+def test_a_gentler_transform_is_advised_where_best_of_n_is_learned_in_part():
+    advice = "Only 31.0 % of the KL of InfAlign-CTRL changed ranks."
+    values = results()
+    best(values)["kl_efficiency"] = 0.31
+    assert best(values)["transform"] == "optimal" and advice not in said(values)  # worst-of-n
+    values = json.loads(json.dumps(values).replace(WORST, "best-of-n:4"))
+    assert advice in said(values) and "exponential:6 (docs/how-to-choose.md)" in said(values)
+    best(values)["transform"] = "exponential:6"
+    assert advice not in said(values)
+    best(values).update(transform="optimal", kl_efficiency=0.61)
+    assert "gentler" not in said(values)
 
 
 def test_what_it_loses_under_another_procedure_argues_against_it():

@@ -27,6 +27,9 @@ FAR = 0.05
 APART = 0.1
 """Difference between the win rates by two rewards that is worth a sentence."""
 
+LEARNED = 0.5
+"""KL efficiency below which a transform made for full sight of the reward is doubtful."""
+
 MOST_SATURATED = 0.3
 """Share of responses outside the reference's range that is worth a sentence."""
 
@@ -223,6 +226,7 @@ def _against(results: Mapping, best: _Best) -> Iterator[str]:
             f"{100 * (possible - best.rate['value']):.1f} points more: better training would "
             "gain more than a larger KL."
         )
+    yield from _by_transform(best)
     calibration = results.get("calibration", {})
     share = calibration.get("saturated", {}).get(best.name)
     if share is not None and share > MOST_SATURATED:
@@ -298,6 +302,20 @@ def _by_kl(results: Mapping, best: _Best) -> Iterator[str]:
                 f"({kl['value']:.2f} and {other['kl']['value']:.2f} nats). A larger KL gives a "
                 "higher win rate by itself: compare each with the best possible at its own KL."
             )
+
+
+def _by_transform(best: _Best) -> Iterator[str]:
+    """Theory's transform for best-of-n pays for the top of a prompt, which is learned last."""
+    for policy in best.policies.values():
+        share = policy.get("kl_efficiency")
+        optimal = policy.get("transform") == "optimal" and best.spec.startswith("best-of-n")
+        if optimal and _known(share) and share < LEARNED:
+            yield (
+                f"Only {_percent(share)} of the KL of {policy['label']} changed ranks. A policy "
+                "that learns a reward only in part may win more with a gentler transform, such as "
+                "exponential:6 (docs/how-to-choose.md)."
+            )
+            return
 
 
 def _by_statistics(results: Mapping, best: _Best) -> Iterator[str]:
