@@ -1,13 +1,11 @@
 """A step with shared prompts is TRL's own step, with fewer tokens processed."""
 
-import warnings
-
 import pytest
 import torch
-from datasets import Dataset
 from enumerable import EnumerableModel
 from peft import get_peft_model
-from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
+from single_step import Caught, single_step
+from transformers import AutoModelForCausalLM
 from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
 
 from infalign.training.groups import GroupGRPO, GroupRLOO
@@ -18,60 +16,18 @@ pytestmark = pytest.mark.pins
 PROMPTS, GROUP = ["abcab", "c", "ba", "bcabc"], 4
 
 
-def reward(prompts, completions, **columns):
-    return [float(c.count("b")) for c in completions]
-
-
-class Caught(TrainerCallback):
-    """The gradient of the step."""
-
-    def on_pre_optimizer_step(self, args, state, control, model=None, **kwargs):
-        self.gradient = {n: p.grad.clone() for n, p in model.named_parameters() if p.requires_grad}
-
-
 def step(folder, trainer_type, family="llama", rank=0, **options):
     """What one step of size 0 scores, logs and computes, and the number of tokens it processes."""
     made = EnumerableModel.make(folder / family, seed=1, family=family)
-    tokenizer = AutoTokenizer.from_pretrained(made.path)
-    tokenizer.pad_token = tokenizer.eos_token
     kind = RLOOConfig if issubclass(trainer_type, RLOOTrainer) else GRPOConfig
-    caught, read, seen = Caught(), [], {}
-    options = {"gradient_checkpointing": False, "temperature": 0.8, "beta": 0.7} | options
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # TRL's own, of transformers' old names
-        torch.manual_seed(0)
-        trainer = trainer_type(
-            model=get_peft_model(AutoModelForCausalLM.from_pretrained(made.path), lora(rank))
-            if rank
-            else str(made.path),
-            reward_funcs=reward,
-            args=kind(
-                str(folder / "out"),
-                max_steps=1,
-                per_device_train_batch_size=GROUP * len(PROMPTS),
-                num_generations=GROUP,
-                max_completion_length=3,
-                learning_rate=0.0,
-                max_grad_norm=0.0,
-                save_strategy="no",
-                report_to="none",
-                use_cpu=True,
-                bf16=False,
-                disable_tqdm=True,
-                **options,
-            ),
-            train_dataset=Dataset.from_list([{"prompt": word} for word in PROMPTS]),
-            processing_class=tokenizer,
-            callbacks=[caught],
-        )
-        score = trainer._generate_and_score_completions
-
-        def watched(inputs):
-            output = score(inputs)
-            seen.update(output)
-            return output
-
-        trainer._generate_and_score_completions = watched
+    caught, read = Caught(), []
+    options = {"gradient_checkpointing": False, "beta": 0.7, "callbacks": [caught]} | options
+    torch.manual_seed(0)
+    if rank:
+        base = AutoModelForCausalLM.from_pretrained(made.path)
+        options["model"] = lambda: get_peft_model(base, lora(rank))
+    with single_step(trainer_type, kind, made.path, folder, PROMPTS, GROUP, **options) as made_step:
+        trainer, seen = made_step
         hook = trainer.model.get_input_embeddings().register_forward_hook(
             lambda module, inputs, output: read.append(inputs[0].numel())
         )

@@ -1,14 +1,12 @@
 """GRPO, made to follow the objective: against exact laws and the gradient worked out by hand."""
 
-import warnings
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from datasets import Dataset
 from enumerable import EnumerableModel
-from transformers import AutoTokenizer, TrainerCallback
+from single_step import LONGEST, Caught, count_b, single_step, tokenizer_of
 
 from infalign.models.loading import tokenize
 from infalign.models.logits import collate, response_logits
@@ -17,18 +15,7 @@ from infalign.training.weights import saved_state
 
 pytestmark = pytest.mark.pins
 
-PROMPTS, GROUP, BETA, TEMPERATURE, LONGEST = ["ab", "c", "ba", "bc"], 4, 0.7, 0.8, 3
-
-
-def reward(prompts, completions, **columns):
-    return [float(c.count("b")) for c in completions]
-
-
-class Caught(TrainerCallback):
-    """The gradient of the step."""
-
-    def on_pre_optimizer_step(self, args, state, control, model=None, **kwargs):
-        self.gradient = {n: p.grad.clone() for n, p in model.named_parameters()}
+PROMPTS, GROUP, BETA, TEMPERATURE = ["ab", "c", "ba", "bc"], 4, 0.7, 0.8
 
 
 @pytest.fixture(scope="module")
@@ -37,47 +24,16 @@ def step(tmp_path_factory):
     folder = tmp_path_factory.mktemp("grpo")
     reference = EnumerableModel.make(folder / "reference", seed=1)
     policy = EnumerableModel.make(folder / "policy", seed=2, scale=0.3, near=reference)
-    tokenizer = AutoTokenizer.from_pretrained(reference.path)
-    tokenizer.pad_token = tokenizer.eos_token
+    tokenizer = tokenizer_of(reference.path)
     divergence = LogRatioReward(reference.model(torch.float32), tokenizer, TEMPERATURE)
     steps, caught = GRPOSteps(divergence), Caught()
     controller = KLController(0.5, BETA, steps)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # TRL's own, of transformers' old names
-        trainer = steps.trainer_type(
-            model=str(reference.path),
-            reward_funcs=steps.rewards(reward),
-            args=steps.arguments_type(
-                str(folder / "out"),
-                max_steps=1,
-                per_device_train_batch_size=GROUP * len(PROMPTS),
-                num_generations=GROUP,
-                max_completion_length=LONGEST,
-                temperature=TEMPERATURE,
-                learning_rate=0.0,
-                max_grad_norm=0.0,
-                save_strategy="no",
-                report_to="none",
-                use_cpu=True,
-                bf16=False,
-                disable_tqdm=True,
-                **steps.options(BETA),
-            ),
-            train_dataset=Dataset.from_list([{"prompt": word} for word in PROMPTS]),
-            processing_class=tokenizer,
-            callbacks=[controller, caught],
-        )
+    options = {"callbacks": [controller, caught], "temperature": TEMPERATURE}
+    options |= {"reward_funcs": steps.rewards(count_b)} | steps.options(BETA)
+    kinds = steps.trainer_type, steps.arguments_type
+    with single_step(*kinds, reference.path, folder, PROMPTS, GROUP, **options) as (trainer, seen):
         steps.trainer = trainer
         trainer.model.load_state_dict(saved_state(policy.path))
-        seen, score = {}, trainer._generate_and_score_completions
-
-        def watched(inputs):
-            seen["prompts"] = [row["prompt"] for row in inputs]
-            output = score(inputs)
-            seen.update(output)
-            return output
-
-        trainer._generate_and_score_completions = watched
         trainer.train()
     tokens = [
         [int(i) for i, on in zip(ids, mask, strict=True) if on]

@@ -1,12 +1,9 @@
 """What the installed TRL does: the objective that the package promises is RLOO's own."""
 
-import warnings
-
 import numpy as np
 import pytest
-from datasets import Dataset
 from enumerable import EnumerableModel
-from transformers import AutoTokenizer
+from single_step import single_step
 from trl import RLOOConfig, RLOOTrainer
 
 from infalign.training.weights import saved_state
@@ -16,58 +13,18 @@ pytestmark = pytest.mark.pins
 PROMPTS, GROUP, BETA, TEMPERATURE = ["ab", "c", "ba", "bc"], 4, 0.7, 0.8
 
 
-def reward(prompts, completions, **columns):
-    return [float(c.count("b")) for c in completions]
-
-
 @pytest.fixture(scope="module")
 def step(tmp_path_factory):
     """A step of RLOO, away from the reference: both laws, what was drawn, and its advantages."""
-    with warnings.catch_warnings():
-        return _step(tmp_path_factory)
-
-
-def _step(tmp_path_factory):
     folder = tmp_path_factory.mktemp("trl")
     reference = EnumerableModel.make(folder / "reference", seed=1)
     policy = EnumerableModel.make(folder / "policy", seed=2, scale=0.3, near=reference)
-    tokenizer = AutoTokenizer.from_pretrained(reference.path)
-    tokenizer.pad_token = tokenizer.eos_token
-    warnings.simplefilter("ignore", FutureWarning)  # TRL's own, of transformers' old names
-    arguments = RLOOConfig(
-        str(folder / "out"),
-        max_steps=1,
-        per_device_train_batch_size=GROUP * len(PROMPTS),
-        num_generations=GROUP,
-        max_completion_length=3,
-        temperature=TEMPERATURE,
-        beta=BETA,
-        learning_rate=0.0,
-        save_strategy="no",
-        report_to="none",
-        use_cpu=True,
-        bf16=False,
-        disable_tqdm=True,
-    )
-    trainer = RLOOTrainer(
-        model=str(reference.path),
-        reward_funcs=reward,
-        args=arguments,
-        train_dataset=Dataset.from_list([{"prompt": word} for word in PROMPTS]),
-        processing_class=tokenizer,
-    )
-    trainer.model.load_state_dict(saved_state(policy.path))
-    seen = {}
-    score = trainer._generate_and_score_completions
-
-    def watched(inputs):
-        seen["prompts"] = [row["prompt"] for row in inputs]
-        output = score(inputs)
-        seen.update(output)
-        return output
-
-    trainer._generate_and_score_completions = watched
-    trainer.train()
+    options = {"beta": BETA, "temperature": TEMPERATURE}
+    with single_step(
+        RLOOTrainer, RLOOConfig, reference.path, folder, PROMPTS, GROUP, **options
+    ) as (trainer, seen):
+        trainer.model.load_state_dict(saved_state(policy.path))
+        trainer.train()
     rows = zip(seen["completion_ids"], seen["completion_mask"], strict=True)
     texts = ["".join(" abc"[i] for i, on in zip(ids, mask, strict=True) if on and i)
              for ids, mask in rows]  # fmt: skip
