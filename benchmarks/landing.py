@@ -30,7 +30,8 @@ PAGE = """# KL targeting by reweighting
 `make landing` trains each method on the bundled model and brings it to each KL in two ways: as the
 package does, where responses of nearby policies measure the KL with importance weights, and with a
 fresh set of {responses:,} responses for every measurement. Then {check:,} responses with another
-seed measure the KL of each policy again, on the same prompts.
+seed measure the KL of each policy again, on the same prompts. Where the first set meets the target,
+both ways are the same.
 
 | method | target | reweighted | again | off by | sets | s | fresh | again | off by | sets | s |
 |---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|
@@ -38,8 +39,8 @@ seed measure the KL of each policy again, on the same prompts.
 
 ± is one standard error over prompts. *Off by*: the KL measured again, less the target, in percent.
 *Sets*: of the measurements, those that needed new responses. The root mean square of all *off by*
-is {off[reweighted]} % with reweighting and {off[fresh]} % with fresh sets; the second measurement
-alone gives {noise} %. Reweighting takes {time} % of the processor time.
+is {off[reweighted]} % with reweighting and {off[fresh]} % with fresh sets. Their standard error over prompts is
+{noise} %, of which both measurements share a part. Reweighting takes {time} % of the processor time.
 
 {prompts} prompts, responses of up to {tokens} tokens; {processor}, one core, infalign {version}.
 """
