@@ -39,8 +39,9 @@ both ways are the same.
 
 ± is one standard error over prompts. *Off by*: the KL measured again, less the target, in percent.
 *Sets*: of the measurements, those that needed new responses. The root mean square of all *off by*
-is {off[reweighted]} % with reweighting and {off[fresh]} % with fresh sets. Their standard error over prompts is
-{noise} %, of which both measurements share a part. Reweighting takes {time} % of the processor time.
+is {off[reweighted]} % with reweighting and {off[fresh]} % with fresh sets. Their standard error
+over prompts is {noise} %, of which both measurements share a part. Reweighting takes {time} % of
+the processor time.
 
 {prompts} prompts, responses of up to {tokens} tokens; {processor}, one core, infalign {version}.
 """
