@@ -119,7 +119,7 @@ def coupled_tilt(
         # location.
         logs, before = log_softmax(logs + min(step, 1 / size) * move, axis=1), size
     moving = float(np.sum(np.exp(logs) * np.abs(move), axis=1).max())
-    if moving < close:
+    if log_beta is not None and moving < close:
         return float(np.exp(log_beta)), samples.log_ratios(logs)
     raise SolveError(
         f"The policy coupled to this utility at {kl:g} nats did not converge in {ROUNDS} rounds; "
