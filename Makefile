@@ -107,8 +107,9 @@ evidence: $(READY)  ## Train all methods on a real model, in days (DATA=folder W
 evidence-ablations: $(READY)  ## Vary each choice of the method; write evidence/ablations.md.
 	$(BIN)/python evidence/ablations.py
 
-evidence-page: $(READY)  ## Write docs/evidence.md, claim by claim, from the results in evidence/.
+evidence-page: $(READY)  ## Write docs/evidence.md and the README's headline from the results in evidence/.
 	$(BIN)/python evidence/claims.py
+	$(BIN)/python evidence/headline.py
 
 reference: $(READY)  ## Write docs/reference.md: all commands and public names.
 	$(BIN)/python docs/make.py

@@ -21,7 +21,7 @@ from exact_worlds import normal
 from hacking_page import KL, N, cell, chosen_by
 from hacking_page import TRAINED as TRAINED_ON_FAULT
 from reward_faults import STRENGTHS as FAULTS
-from trained_page import GAIN, MARGIN, OURS, label, over_identity
+from trained_page import GAIN, MARGIN, label, leading, over_identity
 from trained_page import STUDIES as TRAINED
 
 from infalign import storage
@@ -337,13 +337,11 @@ def trained(results: Mapping[str, Any]) -> Iterator[Row]:
 
 
 def _best_of_ours(arms: Iterable[Mapping[str, Any]], spec: str) -> tuple[str, str]:
-    known = {a["method"]: a for a in arms if a["method"] in OURS and a.get("win_rates")}
-    own = {m: a["win_rates"][SELECTING][spec]["to_best"] for m, a in known.items()}
-    own = {method: best for method, best in own.items() if best}
-    if not own:
+    known = {a["method"]: a for a in arms if a.get("win_rates")}
+    if not (own := leading(known, spec)):
         return "", OPEN
-    method = max(own, key=lambda m: own[m]["value"])
-    best, spent = own[method], known[method]["kl_efficiency"]
+    method, best = own
+    spent = known[method]["kl_efficiency"]
     verdict = verdict_on([(best["low"] if best["ahead"] else None, best["high"])])
     number = (
         f"`{method}` gains {_interval(best)} over `{best['rival']}`. In theory, the optimum gains "

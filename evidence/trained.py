@@ -90,6 +90,7 @@ def main(
             whole &= compare(study, wave, work)
             trained_page.write(work)
             script("claims")
+            script("headline")
     if not whole:
         sys.exit("Some cells failed; the messages above say why. The same command tries them again")
 

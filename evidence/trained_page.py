@@ -356,22 +356,29 @@ def room(spec: str, arms: Mapping[str, Mapping], rivals: Sequence[str]) -> str:
     return f"{said}; with these samples {100 * (own - known[best]):+.1f} over `{best}`"
 
 
-def lead(arms: Mapping[str, Mapping], spec: str) -> Sequence[str]:
-    """How far our better method is ahead of the best of the paper's, and which it is."""
+def leading(arms: Mapping[str, Mapping], spec: str) -> tuple[str, Mapping] | None:
+    """Our better method, and its difference to the best of the paper's; None without a rival.
+
+    - `arms`: method → what was measured of it.
+    """
     known = {
         name: best
         for name in OURS
         if name in arms and (best := arms[name]["win_rates"][SELECTING][spec]["to_best"])
     }
-    if not known:
+    return max(known.items(), key=lambda own: own[1]["value"], default=None)
+
+
+def lead(arms: Mapping[str, Mapping], spec: str) -> Sequence[str]:
+    """How far our better method is ahead of the best of the paper's, and which it is."""
+    if not (own := leading(arms, spec)):
         return "not yet", ""
-    name = max(known, key=lambda method: known[method]["value"])
-    best = known[name]
+    name, best = own
     if best["ahead"]:
         verdict = "reached" if best["value"] >= GAIN else "ahead, by less"
     else:
         verdict = "missed" if _below(best, GAIN) else "not shown"
-    return f"{_points(best)}: {verdict}", f"`{name}` over `{best['rival']}`"
+    return f"{points(best)}: {verdict}", f"`{name}` over `{best['rival']}`"
 
 
 def others(arms: Mapping[str, Mapping], spec: str) -> Iterator[str]:
@@ -381,14 +388,14 @@ def others(arms: Mapping[str, Mapping], spec: str) -> Iterator[str]:
         rows = [arms[n]["to_all"][spec] for n in OURS if n in arms]
         if measured := [row[other] for row in rows if other in row]:
             best = max(measured, key=lambda row: row["value"])
-            said.append(f"`{other}` {_points(best)}: {_not_below(best)}")
+            said.append(f"`{other}` {points(best)}: {_not_below(best)}")
     yield "; ".join(said) or "not yet"
 
 
 def plain(arms: Mapping[str, Mapping]) -> str:
     """Whether calibration alone is at least equal to the paper's methods when sampled."""
     best = "identity" in arms and arms["identity"]["win_rates"][SELECTING]["sampling"]["to_best"]
-    return f"{_points(best)} to `{best['rival']}`: {_not_below(best)}" if best else "not yet"
+    return f"{points(best)} to `{best['rival']}`: {_not_below(best)}" if best else "not yet"
 
 
 def _not_below(difference: Mapping) -> str:
@@ -403,7 +410,7 @@ def _below(difference: Mapping, value: float) -> bool:
     return difference["high"] is not None and difference["high"] < value
 
 
-def _points(difference: Mapping) -> str:
+def points(difference: Mapping) -> str:
     ends = [difference["low"], difference["high"]]
     low, high = ("?" if end is None else f"{100 * end:+.1f}" for end in ends)
     return f"{100 * difference['value']:+.1f} [{low}, {high}]"

@@ -1,0 +1,157 @@
+"""The headline of the README and its picture, from the finished cells of the trained study.
+
+make evidence-page
+"""
+
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import matplotlib
+import typer
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+from trained_page import KL, OURS, STUDIES, leading, points
+
+from infalign import storage
+from infalign.comparison.comparison import SELECTING
+from infalign.core import words
+from infalign.reports import drawing
+
+ROOT = Path(__file__).parents[1]
+PICTURE = Path("docs/images/evidence.png")
+SENTENCE = re.compile(r"(?m)^At \d.* nats, .*$")
+"""The line of the README that is written here."""
+
+MODELS = {"bundled": "2 M parameters", "real": "SmolLM2, 135 M"}
+TASKS = {"helpful-8": "helpfulness", "harmless-8": "harmlessness", "tldr-8": "summaries"}
+"""The tasks that train for n = 8. Those for n = 4 stand in trained.md."""
+
+KINDS = {
+    "InfAlign": drawing.color(0),
+    "the paper's rivals": drawing.color(1),
+    "other methods": drawing.MUTED,
+}
+
+
+@dataclass(frozen=True)
+class Panel:
+    """A task of a study, with the methods that have a finished cell."""
+
+    model: str
+    task: str
+    procedure: str
+    arms: Mapping[str, Mapping]
+    """Method → what was measured of it."""
+    rivals: Collection[str]
+
+    @property
+    def title(self) -> str:
+        return f"{TASKS[self.task]}, {words(self.procedure)}"
+
+    def made_with(self, methods: Iterable[str]) -> str:
+        """The model, and the seeds that each of some methods has finished."""
+        seeds = min(map(self.seeds, methods))
+        return f"{MODELS[self.model]}, {seeds} seed{'s' * (seeds > 1)}"
+
+    def seeds(self, method: str) -> int:
+        """The number of finished seeds of a method."""
+        return sum(cell["finished"] for cell in self.arms[method]["cells"])
+
+    def rate(self, method: str) -> Mapping:
+        """The win rate of a method under the procedure."""
+        return self.arms[method]["win_rates"][SELECTING][self.procedure]
+
+    def color(self, method: str) -> str:
+        """That of the method's kind."""
+        ours, rivals, others = KINDS.values()
+        return ours if method in OURS else rivals if method in self.rivals else others
+
+
+def panels(results: Mapping[str, Mapping]) -> Iterator[Panel]:
+    """The tasks of n = 8 that say something: one of our methods has a rival."""
+    for study in sorted(results, key=lambda name: (name.partition("-")[0], STUDIES.index(name))):
+        for task in results[study]["tasks"]:
+            arms = {
+                arm["method"]: arm
+                for arm in task["arms"]
+                if arm["target_kl"] == KL and "win_rates" in arm
+            }
+            if task["task"] in TASKS and leading(arms, task["procedure"]):
+                model, rivals = study.partition("-")[0], results[study]["rivals"]
+                yield Panel(model, task["task"], task["procedure"], arms, rivals)
+
+
+def sentence(results: Mapping[str, Mapping]) -> str:
+    """How far ours lead, for every model and task."""
+    said = []
+    for panel in panels(results):
+        method, best = leading(panel.arms, panel.procedure)
+        made_with = panel.made_with((method, best["rival"]))
+        said.append(f"{points(best)} on {panel.title} ({made_with})")
+    return (
+        f"At {KL:g} nats, our better method leads the best of the paper's rivals by these points "
+        f"of win rate: {'; '.join(said)}."
+    )
+
+
+@matplotlib.rc_context(drawing.STYLE)
+def picture(results: Mapping[str, Mapping]) -> Figure:
+    """The win rates of all methods under the procedure, one panel for each model and task."""
+    shown = list(panels(results))
+    rows = -(-len(shown) // 2)
+    most = max(len(panel.arms) for panel in shown)
+    figure = Figure((drawing.WIDTH, rows * (0.9 + 0.21 * most) + 0.3), layout="constrained")
+    grid = figure.subplots(rows, 2, squeeze=False).ravel()
+    for axes, panel in zip(grid, shown, strict=False):
+        _draw(axes, panel)
+        axes.set_ylim(len(panel.arms) - most - 0.5, len(panel.arms) - 0.5)
+    for axes in grid[len(shown) :]:
+        axes.set_axis_off()
+    marks = (Line2D([], [], color=color, marker="o", lw=1.6) for color in KINDS.values())
+    drawing.key(figure, list(zip(marks, KINDS, strict=True)))
+    return figure
+
+
+def _draw(axes, panel: Panel) -> None:
+    """The methods from the lowest to the highest win rate."""
+    order = sorted(panel.arms, key=lambda method: panel.rate(method)["value"])
+    seeds = max(map(panel.seeds, order))
+    for place, method in enumerate(order):
+        rate = panel.rate(method)
+        color = panel.color(method)
+        axes.plot([rate["low"], rate["high"]], [place, place], color=color, lw=1.6)
+        axes.plot(rate["value"], place, "o", color=color, markersize=5.5)
+    few = {m: f" ({panel.seeds(m)} of {seeds} seeds)" for m in order if panel.seeds(m) < seeds}
+    axes.set_yticks(range(len(order)), [m + few.get(m, "") for m in order])
+    axes.set_title(panel.title)
+    axes.set_xlabel(f"win rate; {panel.made_with(set(order) - set(few))}")
+    axes.xaxis.set_major_locator(MaxNLocator(6, steps=(1, 2, 5, 10)))
+    axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0, symbol=" %"))
+    axes.grid(axis="x", color=drawing.FAINT, lw=0.6)
+    axes.set_axisbelow(True)
+    axes.tick_params(length=3)
+
+
+def write(root: Path = ROOT) -> None:
+    """Write the picture, and the sentence into the README."""
+    results = storage.read_json(root / "evidence" / "trained.json")
+    drawing.save_png(picture(results), root / PICTURE)
+    readme = root / "README.md"
+    text, count = SENTENCE.subn(lambda _: sentence(results), readme.read_text(encoding="utf-8"))
+    if count != 1:
+        raise typer.BadParameter(f"{readme} has {count} lines that begin with 'At … nats'")
+    storage.write_text(readme, text)
+
+
+def main(root: Annotated[Path, typer.Option(help="Folder of the repository.")] = ROOT):
+    """Write the picture, and the sentence into the README."""
+    write(root)
+    print(root / PICTURE)
+
+
+if __name__ == "__main__":
+    typer.run(main)

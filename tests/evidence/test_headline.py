@@ -1,0 +1,76 @@
+"""The headline of the README: that of the committed results, without a lead that is not there."""
+
+import pytest
+
+from infalign import storage
+
+
+@pytest.fixture
+def results():
+    from headline import ROOT
+
+    return storage.read_json(ROOT / "evidence" / "trained.json")
+
+
+def test_the_readme_has_the_sentence_of_the_committed_results(results):
+    from headline import ROOT, SENTENCE, sentence
+
+    assert SENTENCE.findall((ROOT / "README.md").read_text()) == [sentence(results)]
+
+
+def test_the_picture_has_every_method_of_every_panel_at_its_win_rate(results):
+    from headline import panels, picture
+
+    drawn = [axes for axes in picture(results).axes if axes.lines]
+    for axes, panel in zip(drawn, panels(results), strict=True):
+        names = [label.get_text().partition(" ")[0] for label in axes.get_yticklabels()]
+        dots = [line.get_xdata() for line in axes.lines if line.get_marker() == "o"]
+        shown = dict(zip(names, (float(x[0]) for x in dots), strict=True))
+        assert shown == {name: panel.rate(name)["value"] for name in panel.arms}
+        assert list(shown.values()) == sorted(shown.values())
+
+
+def arm(method, seeds, value, best=None):
+    rate = {"value": value, "low": value - 0.1, "high": value + 0.1, "to_best": best}
+    return {
+        "method": method,
+        "target_kl": 0.5,
+        "cells": [{"finished": seed < seeds} for seed in range(3)],
+        "win_rates": {"reward": {"best-of-n:8": rate}},
+    }
+
+
+def test_a_loss_is_said_as_one_and_the_seeds_are_those_both_have():
+    from headline import sentence
+
+    to_best = {"rival": "ipo", "value": -0.02, "low": -0.03, "high": -0.01}
+    arms = [arm("rloo", 3, 0.7, to_best), arm("ipo", 1, 0.72), arm("rlhf", 2, 0.6)]
+    task = {"task": "helpful-8", "procedure": "best-of-n:8", "arms": arms}
+    said = sentence({"bundled-helpful": {"rivals": ["ipo", "rlhf"], "tasks": [task]}})
+    assert "-2.0 [-3.0, -1.0] on helpfulness, best-of-8 (2 M parameters, 1 seed)." in said
+
+
+def test_tasks_without_a_rival_and_other_budgets_are_left_out():
+    from headline import panels
+
+    lone = arm("rloo", 3, 0.7)
+    other = arm("rloo", 3, 0.7, {"rival": "ipo", "value": 0.1, "low": 0, "high": 1})
+    tasks = [
+        {"task": "helpful-8", "procedure": "best-of-n:8", "arms": [lone]},
+        {"task": "helpful-8", "procedure": "best-of-n:8", "arms": [other | {"target_kl": 1.0}]},
+        {"task": "helpful", "procedure": "best-of-n:8", "arms": [other]},
+    ]
+    assert not list(panels({"bundled-helpful": {"rivals": ["ipo"], "tasks": tasks}}))
+
+
+def test_a_readme_without_the_line_is_refused(tmp_path, results):
+    import typer
+    from headline import write
+
+    (tmp_path / "evidence").mkdir()
+    (tmp_path / "docs" / "images").mkdir(parents=True)
+    storage.write_json(tmp_path / "evidence" / "trained.json", results)
+    (tmp_path / "README.md").write_text("# infalign\n")
+    with pytest.raises(typer.BadParameter, match="0 lines"):
+        write(tmp_path)
+    assert (tmp_path / "README.md").read_text() == "# infalign\n"
