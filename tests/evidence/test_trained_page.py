@@ -3,6 +3,9 @@
 import pytest
 
 from infalign import storage
+from infalign.config import Prompts
+from infalign.models.functions import beside
+from infalign.prompts import load_prompts
 
 
 def test_the_page_is_that_of_the_committed_results():
@@ -75,6 +78,21 @@ def test_studies_train_for_both_n_and_allow_for_them():
         different = {"procedure", "transform", "train"}
         shared = [t.config.model_dump(exclude=different) for t in (eight, four)]
         assert shared[0] == shared[1]
+
+
+@pytest.mark.parametrize("task", ["helpful", "harmless"])
+def test_the_bundled_studies_judge_on_prompts_that_nothing_was_chosen_on(task):
+    from trained_page import grid_of
+
+    own = grid_of(f"bundled-{task}").tasks[0]
+    with beside(own.folder):
+        held_out = {str(p.messages) for p in load_prompts(own.config.evaluate.prompts)}
+    known = {
+        str(p.messages)
+        for split in ("train", "test")
+        for p in load_prompts(Prompts(file=f"bundled:{task}", split=split))
+    }
+    assert len(held_out) == 384 and not held_out & known
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ from infalign.errors import ConfigError, DataError
 from infalign.evaluation.estimators import win_rate, win_rate_difference
 from infalign.pipeline import stages
 from infalign.study import run as studies
+from infalign.study.dry import dry_study
 from infalign.study.folder import StudyFolder
 from infalign.study.origin import origin_words
 from infalign.study.page import build_page, write_page
@@ -313,6 +314,26 @@ def test_what_is_left_is_known_before_anything_runs(files, counts, tmp_path):
     assert names == ["a/reference", *(cell.path for cell in grid.cells)]
     steps = [t for t in tasks if t.name.endswith(" on policy")]
     assert len(steps) == 4 and all(t.kind == "step" and t.responses for t in steps)
+
+
+def test_other_held_out_prompts_are_judged_without_another_training(files, whole, counts):
+    _, folder = whole
+    grid = study(files, task={"evaluate": {"prompts": {"limit": HELD_OUT - 1}, "samples": M}})
+    other = StudyFolder(grid, folder)
+    due = [cell for cell in grid.cells if not other.is_finished(cell)]
+    assert len(due) == 4
+    _, tasks = tasks_left(other, due)
+    assert [t.name for t in tasks] == [f"{cell.path} evaluation" for cell in due]
+    dry = dry_study(grid, folder, seconds=0).tasks["a"]
+    expected = ["calibrate × 0", "reference × 0", *(f"train {m} × 0" for m in METHODS)]
+    assert [work.name for work in dry.works] == [*expected, "evaluate × 4"]
+    counts.__init__()
+    assert run_study(grid, folder)["finished"] == 4
+    assert not counts.trained and not counts.drawn
+
+    more = study(files, task={"evaluate": {"prompts": {"limit": HELD_OUT}, "samples": M + 2}})
+    dry = dry_study(more, folder, seconds=0).tasks["a"]
+    assert [work.name for work in dry.works][1:3] == ["reference", "train rloo × 0"]
 
 
 def test_a_folder_with_other_files_is_left_alone(files, counts, tmp_path):

@@ -1,13 +1,13 @@
 """A study's checks, and what it would cost, without it: nothing is written."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from infalign import _check
 from infalign._look import Shown
-from infalign.config import Grid, StudyTask
+from infalign.config import Cell, Grid, StudyTask
 from infalign.models.functions import beside
 from infalign.pipeline.dry import DryRun, Report, due, measured, silent
 from infalign.pipeline.estimate import Cost, cost
@@ -17,6 +17,7 @@ from infalign.pipeline.run import require_libraries
 from infalign.pipeline.workload import Room, Workload, evaluation, parameters_of, room, workloads
 
 from .folder import StudyFolder
+from .plan import has_reference, is_trained
 from .run import check_study
 
 __all__ = ["DryStudy", "dry_study"]
@@ -63,7 +64,7 @@ def dry_study(
     left = [cell for cell in cells if not study.is_finished(cell)]
     tasks = {}
     for task in study.tasks:
-        due_cells = Counter(cell.method for cell in left if cell.task is task)
+        due_cells = [cell for cell in left if cell.task is task]
         share = seconds / len(study.tasks)
         tasks[task.name] = _task(study, task, due_cells, passed[task.name], share, report)
     return DryStudy(tasks, len(cells), len(cells) - len(left))
@@ -72,7 +73,7 @@ def dry_study(
 def _task(
     study: StudyFolder,
     task: StudyTask,
-    cells: Counter[str],
+    cells: Sequence[Cell],
     passed: list[str],
     seconds: float,
     report: Report,
@@ -97,7 +98,7 @@ def _task(
 
 
 def _works(
-    study: StudyFolder, task: StudyTask, cells: Counter[str]
+    study: StudyFolder, task: StudyTask, cells: Sequence[Cell]
 ) -> Iterator[tuple[Workload, int]]:
     """The work of every stage of a task, and how many times it is due."""
     run = study.runs[task.name]
@@ -106,14 +107,14 @@ def _works(
     yield calibrate, int(not calibrate.reused)
     comparison = run.compared()
     shared = evaluation(replace(comparison, policies={}))
-    there = (run.folder / "evaluation" / "reference.parquet").exists()
-    yield replace(shared, name="reference"), int(not there)
+    yield replace(shared, name="reference"), int(not has_reference(study, task))
+    untrained = Counter(cell.method for cell in cells if not is_trained(study, cell))
     for method, work in zip(task.methods, trainings, strict=True):
         models = work.models if study.grid.study.models == "all" else 1
-        yield replace(work, models=models), cells[method]
+        yield replace(work, models=models), untrained[method]
     one = evaluation(replace(comparison, policies=dict(list(comparison.policies.items())[:1])))
     counted = {n: getattr(one, n) - getattr(shared, n) for n in ("generated", "scored", "stored")}
-    yield replace(one, **counted), cells.total()
+    yield replace(one, **counted), len(cells)
 
 
 def _times(work: Workload, count: int) -> Workload:
