@@ -4,7 +4,6 @@ import pytest
 
 from infalign import storage
 from infalign.config import Prompts
-from infalign.models.functions import beside
 from infalign.prompts import load_prompts
 
 
@@ -85,8 +84,8 @@ def test_the_bundled_studies_judge_on_prompts_that_nothing_was_chosen_on(task):
     from trained_page import grid_of
 
     own = grid_of(f"bundled-{task}").tasks[0]
-    with beside(own.folder):
-        held_out = {str(p.messages) for p in load_prompts(own.config.evaluate.prompts)}
+    prompts = load_prompts(own.config.evaluate.prompts, own.folder)
+    held_out = {str(p.messages) for p in prompts}
     known = {
         str(p.messages)
         for split in ("train", "test")
