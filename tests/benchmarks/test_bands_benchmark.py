@@ -1,12 +1,11 @@
 """Bands over n hold as often as they say, in worlds of the benchmark; its page is its results."""
 
-import importlib.util
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from scripts import load_script
 
 from infalign import BestOfN, win_rate
 from infalign.evaluation import simultaneous
@@ -16,12 +15,7 @@ REPOSITORY = Path(__file__).parents[2]
 
 @pytest.fixture(scope="module")
 def benchmark():
-    script = REPOSITORY / "benchmarks" / "bands.py"
-    spec = importlib.util.spec_from_file_location("bands_benchmark", script)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # for its dataclass
-    spec.loader.exec_module(module)
-    return module
+    return load_script("benchmarks/bands.py")
 
 
 @pytest.mark.parametrize(

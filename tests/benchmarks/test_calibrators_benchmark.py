@@ -1,6 +1,5 @@
 """The calibrators' benchmark runs, goes on where it was, and its page says what it measured."""
 
-import importlib.util
 import json
 import sys
 from pathlib import Path
@@ -8,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from scipy.special import ndtri
+from scripts import load_script
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"
 
@@ -16,11 +16,7 @@ FOLDER = Path(__file__).parents[2] / "benchmarks"
 def benchmark():
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(FOLDER))
-        script = FOLDER / "calibrators.py"
-        spec = importlib.util.spec_from_file_location("calibrators_benchmark", script)
-        module = importlib.util.module_from_spec(spec)
-        patch.setitem(sys.modules, spec.name, module)
-        spec.loader.exec_module(module)
+        module = load_script("benchmarks/calibrators.py")
         patch.setattr(module, "SMOKE", module.Plan(samples=(2,), prompts=8, bundled=0))
         # In this process, so that what is judged can be watched.
         patch.setattr(module, "ProcessPoolExecutor", lambda jobs: InTurn())

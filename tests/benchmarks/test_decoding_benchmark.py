@@ -1,6 +1,5 @@
 """The decoding benchmark runs, and its page says what it measured."""
 
-import importlib.util
 import json
 import os
 import sys
@@ -8,18 +7,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from scripts import load_script
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "decoding.py"
 
 
 @pytest.fixture(scope="module")
 def benchmark():
-    spec = importlib.util.spec_from_file_location("decoding_benchmark", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # where its dataclass looks for its own module
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules[spec.name]
+    return load_script("benchmarks/decoding.py")
 
 
 def test_it_runs_and_the_page_is_made_of_the_results(benchmark, tmp_path, monkeypatch, capsys):

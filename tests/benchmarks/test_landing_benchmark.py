@@ -1,24 +1,18 @@
 """Two ways of KL targeting, on a tiny case; the benchmark's page is its results."""
 
-import importlib.util
 import json
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from scripts import load_script
 
 REPOSITORY = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
 def benchmark():
-    script = REPOSITORY / "benchmarks" / "landing.py"
-    spec = importlib.util.spec_from_file_location("landing_benchmark", script)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # for its dataclass
-    spec.loader.exec_module(module)
-    return module
+    return load_script("benchmarks/landing.py")
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")  # TRL's settings and transformers disagree

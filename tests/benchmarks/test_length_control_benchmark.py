@@ -1,6 +1,5 @@
 """The benchmark of length control runs on what is given, and its page says what it measured."""
 
-import importlib.util
 import json
 import sys
 from pathlib import Path
@@ -9,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from scripts import load_script
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "length_control.py"
 REPOSITORY = SCRIPT.parents[1]
@@ -16,10 +16,7 @@ REPOSITORY = SCRIPT.parents[1]
 
 @pytest.fixture(scope="module")
 def benchmark():
-    spec = importlib.util.spec_from_file_location("length_control_benchmark", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script("benchmarks/length_control.py")
 
 
 def annotations(model, gap, rng):

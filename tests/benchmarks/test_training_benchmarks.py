@@ -1,9 +1,9 @@
 """Pages of the training benchmarks: what was measured is on them, and verdicts hold."""
 
-import importlib.util
 from pathlib import Path
 
 import pytest
+from scripts import load_script
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"
 
@@ -14,10 +14,7 @@ def _beside_each_other(monkeypatch):
 
 
 def load(name):
-    spec = importlib.util.spec_from_file_location(f"benchmark_{name}", FOLDER / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script(f"benchmarks/{name}.py")
 
 
 def policy(method="likelihood", kl=0.51, won=0.875, target=0.5):

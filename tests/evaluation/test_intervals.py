@@ -1,6 +1,5 @@
 """Intervals hold the truth as often as they say, from 20 prompts up, skewed values and ties too."""
 
-import importlib.util
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +7,7 @@ import pytest
 from contracts import law
 from hypothesis import given
 from hypothesis import strategies as st
+from scripts import load_script
 
 from infalign import (
     Bootstrap,
@@ -32,10 +32,7 @@ values = st.lists(st.integers(-9, 9), min_size=2, max_size=9).map(lambda v: np.a
 @pytest.fixture(scope="module")
 def cases():
     """The simulations of the benchmark."""
-    spec = importlib.util.spec_from_file_location("interval_cases", CASES)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script("benchmarks/intervals.py")
 
 
 def simulated(cases, name, prompts):

@@ -1,6 +1,5 @@
 """The table of methods: what reads it finds a method that only this test knows."""
 
-import importlib.util
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +7,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from scripts import load_script
 
 from infalign import BestOfN, ConfigError, Exponential, Identity
 from infalign.calibration.outlook import RankOutlook
@@ -39,10 +39,7 @@ def toy(monkeypatch):
 
 
 def docs():
-    place = importlib.util.spec_from_file_location("docs_methods", ROOT / "docs/methods.py")
-    module = importlib.util.module_from_spec(place)
-    place.loader.exec_module(module)
-    return module
+    return load_script("docs/methods.py")
 
 
 def test_without_the_toy_no_one_knows_it():
