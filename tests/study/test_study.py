@@ -334,6 +334,14 @@ def test_other_held_out_prompts_are_judged_without_another_training(files, whole
     more = study(files, task={"evaluate": {"prompts": {"limit": HELD_OUT}, "samples": M + 2}})
     dry = dry_study(more, folder, seconds=0).tasks["a"]
     assert [work.name for work in dry.works][1:3] == ["reference", "train rloo × 0"]
+    counts.__init__()
+    run_study(more, folder)
+    drawn = dict.fromkeys(METHODS, 2 * 2 * HELD_OUT)
+    assert counts.drawn == {"base": 2 * HELD_OUT, **drawn}, "once for all cells"
+    shared = (folder / "tasks/a/reference/evaluation/reference.parquet").read_bytes()
+    for cell in more.cells:
+        own = folder / "tasks/a" / cell.name / "evaluation/reference.parquet"
+        assert own.read_bytes() == shared
 
 
 def test_a_folder_with_other_files_is_left_alone(files, counts, tmp_path):

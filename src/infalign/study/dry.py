@@ -43,7 +43,8 @@ class DryStudy(Shown):
     @property
     def seconds(self) -> float | None:
         """Time for everything, one cell after another; None if nothing was measured."""
-        if any(dry.speed is None for dry in self.tasks.values()):
+        due = [dry for dry in self.tasks.values() if not all(work.reused for work in dry.works)]
+        if any(dry.speed is None for dry in due):
             return None
         return sum(cost.seconds for dry in self.tasks.values() for cost in dry.costs)
 
@@ -63,9 +64,9 @@ def dry_study(
     cells = list(grid.cells)
     left = [cell for cell in cells if not study.is_finished(cell)]
     tasks = {}
+    share = seconds / max(1, len({cell.task.name for cell in left}))
     for task in study.tasks:
         due_cells = [cell for cell in left if cell.task is task]
-        share = seconds / len(study.tasks)
         tasks[task.name] = _task(study, task, due_cells, passed[task.name], share, report)
     return DryStudy(tasks, len(cells), len(cells) - len(left))
 

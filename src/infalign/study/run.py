@@ -79,6 +79,7 @@ def run_study(
                 LOG.warning("Cell %s failed; the others go on. %s", cell.path, outcome.error)
                 continue
             study.finish(cell)
+            drop_models(cell, study.of_cell(cell), grid.study.models)
             try:
                 results()
             except Exception as error:

@@ -7,6 +7,7 @@ so that it is an ordinary run folder which can be reported, evaluated and moved 
 import os
 import shutil
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from infalign import storage
@@ -23,6 +24,8 @@ __all__ = ["REFERENCE", "begin", "calibrate", "draw_reference"]
 
 REFERENCE = "reference"
 """The folder of what the cells of a task share."""
+
+SAMPLES = f"{REFERENCE}.parquet"
 
 OWN = ("config.yaml", "configs", "costs.jsonl", storage.LOCK)
 """Files of a run that a copy of it does not have: a linked lock would be the same lock."""
@@ -46,8 +49,9 @@ def draw_reference(task: StudyTask, folder: Path, report: Report) -> None:
 def begin(task: Path, cell: Path) -> None:
     """Make `cell` a run folder with the calibration and the reference samples of its task.
 
-    A folder that is there already gets the calibrations that were made since. Files are linked,
-    since they are never changed but replaced, and copied where the file system has no links.
+    A folder that is there already gets the calibrations and the reference samples that were made
+    since. Files are linked, since they are never changed but replaced, and copied where the file
+    system has no links.
 
     - `task`: the folder of the task.
     """
@@ -65,6 +69,21 @@ def begin(task: Path, cell: Path) -> None:
             ignored = shutil.ignore_patterns(storage.LOCK)
             shutil.copytree(store, part, copy_function=_link, ignore=ignored)
             part.rename(cell / store.name)
+    with storage.locked(cell):
+        _give_samples(shared, cell)
+
+
+def _give_samples(shared: Path, cell: Path) -> None:
+    """Put the reference samples of a task in the place of those that a cell has of it."""
+    source, target = (folder / "evaluation" / SAMPLES for folder in (shared, cell))
+    there = Manifest(source.parent)
+    if source not in there:
+        return
+    there.require(source)
+    if not (target.exists() and storage.sha256(target) == storage.sha256(source)):
+        made_from = there.made_from(source)
+        copy = partial(shutil.copyfile, source)
+        Manifest(target.parent).replace(target, copy, stage="evaluate", made_from=made_from)
 
 
 def _link(source: str, target: str) -> None:
