@@ -103,6 +103,7 @@ def test_the_configuration_of_a_run_is_the_only_task(tmp_path):
         ({"seeds": []}, "`seeds`"),
         ({"seeds": [-1]}, "`seeds.0`"),
         ({"rivals": ["ipo"]}, "`rivals` .* has ipo, which is not among .* rloo, rlhf"),
+        ({"candidates": ["ipo"]}, "`candidates` .* has ipo, which is not among .* rloo, rlhf"),
         ({"tasks": []}, "`tasks` .* at least one"),
         ({"tasks": 3}, "`tasks` .* a list of files, or a map"),
         ({"tasks": ["x.yaml", "y/x.yaml"]}, "two tasks are called x"),

@@ -359,6 +359,56 @@ def test_the_page_shows_every_method_and_runs_no_script_but_its_own(whole, tmp_p
     assert (tmp_path / "plots/a.png").exists()
 
 
+def null(rng, names, prompts=40):
+    """Arms that win alike, and their values."""
+    arms = [Arm(name, 0.5, {0: None}) for name in names]
+    return arms, Quantity({id(a): {0: rng.normal(0.5, 0.4, prompts)} for a in arms}, None)
+
+
+def test_any_of_the_candidates_is_called_ahead_of_its_equals_as_rarely_as_promised():
+    rng, runs = np.random.default_rng(0), 300
+    wrong = {"all": 0, "some": 0}
+    for _ in range(runs):
+        arms, quantity = null(rng, "abcdef")
+        others = [[x for x in arms if x is not a] for a in arms]
+        every = [quantity.to_rivals(a, r, arms) for a, r in zip(arms, others, strict=True)]
+        wrong["all"] += any(one["to_best"]["ahead"] for one in every)
+        # One rival, the best of all there is: each of five can be called ahead by mistake.
+        every = [quantity.to_rivals(a, arms[:1], arms[1:]) for a in arms[1:]]
+        wrong["some"] += any(one["to_best"]["ahead"] for one in every)
+    for name, count in wrong.items():
+        assert count / runs < 0.025 + 3 * np.sqrt(0.025 * 0.975 / runs), (name, count)
+    assert wrong["some"] > 0.004 * runs, "a bound that is never reached shows nothing"
+
+
+def test_a_single_candidate_needs_no_allowance_and_others_are_never_ahead():
+    rng = np.random.default_rng(1)
+    arms, quantity = null(rng, "abcdef", prompts=200)
+    ours = arms[0]
+    spread = quantity.to_rivals(ours, arms[1:], [ours])["to_best"]
+    gain = 1e-6 - spread["low"]
+    quantity.values[id(ours)][0] += gain  # its lowest end is now just above 0
+    alone = quantity.to_rivals(ours, arms[1:], [ours])["to_best"]
+    assert alone["ahead"] and alone["low"] == pytest.approx(1e-6, abs=1e-9)
+    assert not quantity.to_rivals(ours, arms[1:], arms[:3])["to_best"]["ahead"]
+    quantity.values[id(ours)][0] += 0.2
+    assert quantity.to_rivals(ours, arms[1:], arms[:3])["to_best"]["ahead"]
+    assert not quantity.to_rivals(ours, arms[1:], arms[1:])["to_best"]["ahead"]
+
+
+def test_sentences_name_the_candidates_and_say_behind_of_a_loss(whole):
+    results, _ = whole
+    task = results["tasks"][0]
+    best = {"rival": "rlhf", "value": -0.02, "low": -0.03, "high": -0.01}
+    best |= {"ahead": False, "seed_variance": "own"}
+    for arm in task["arms"]:
+        rate = arm["win_rates"]["reward"][task["procedure"]]
+        rate.update(value=0.9 if arm["method"] == "rlhf" else 0.6, to_best=best)
+    page = build_page({**results, "tasks": [{**task, "candidates": ["rloo"]}]})
+    assert "rloo has the highest win rate of rloo, 60.0 %. It is behind its best rival" in page
+    assert "by 2.0 points." in page
+
+
 def test_the_ranks_of_several_methods_allow_for_prompts_and_seeds():
     rng = np.random.default_rng(0)
     prompts = rng.normal(0.5, 0.1, 200)

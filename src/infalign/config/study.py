@@ -89,6 +89,11 @@ class Study(Section):
     """Methods whose best is the one to beat. Default: for each method, all others. If the command
     line names the methods, those among them."""
 
+    candidates: Annotated[tuple[MethodName, ...], One, Different] = ()
+    """Methods of which one is to beat the rivals. A report calls no other one ahead, and so allows
+    for the choice among these alone. Default: all methods. If the command line names the methods,
+    those among them."""
+
     seed_variance: Literal["own", "pooled"] = "own"
     """Where intervals take the variance between seeds from. own: from the seeds of the methods that
     are compared; at least 95 % of the intervals hold the truth, and with 2 seeds they are wide.
@@ -248,18 +253,19 @@ def load_study(
             changed.add(key)
         else:
             others.append(override)
-    if "methods" in changed and "rivals" not in changed:
-        data = _narrowed(data)
+    if "methods" in changed:
+        data = _narrowed(data, [key for key in ("rivals", "candidates") if key not in changed])
     if only is not None:
         data = data | {"tasks": _chosen(read_section(Study, data).tasks, only)}
     return read_study(data, path.resolve().parent, tuple(others))
 
 
-def _narrowed(data: dict[str, Any]) -> dict[str, Any]:
-    """A study without the rivals that `methods` leaves out, unless none would be left."""
+def _narrowed(data: dict[str, Any], keys: Sequence[str]) -> dict[str, Any]:
+    """A study without the rivals and candidates that `methods` leaves out, unless none would be
+    left."""
     study = read_section(Study, data)
-    rivals = [name for name in study.rivals if name in study.methods]
-    return data | {"rivals": rivals} if rivals else data
+    left = {key: [n for n in getattr(study, key) if n in study.methods] for key in keys}
+    return data | {key: names for key, names in left.items() if names}
 
 
 def _chosen(tasks: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
@@ -338,8 +344,9 @@ def _check(made: Grid) -> None:
                 f"Task {task.name}: a study compares the policies that it trains. Remove "
                 "`evaluate.policies`, and compare others with `infalign evaluate`."
             )
-        if missing := [m for m in made.study.rivals if m not in task.methods]:
-            raise ConfigError(
-                f"`rivals` in the configuration has {missing[0]}, which is not among the methods "
-                f"of task {task.name}: {', '.join(task.methods)}."
-            )
+        for key in ("rivals", "candidates"):
+            if missing := [m for m in getattr(made.study, key) if m not in task.methods]:
+                raise ConfigError(
+                    f"`{key}` in the configuration has {missing[0]}, which is not among the "
+                    f"methods of task {task.name}: {', '.join(task.methods)}."
+                )

@@ -13,7 +13,7 @@ from infalign.reports.drawing import save_png
 from infalign.reports.tables import Table
 
 from .origin import origin_words
-from .plots import by_kl
+from .plots import by_kl, largest_kl
 from .quantities import JUDGE
 from .tables import curves, main_table, side_by_side
 
@@ -27,8 +27,8 @@ INTERVALS = (
     "by seed. The difference to the best rival is the least of all differences to rivals: its "
     "lower end is the least of their lower ends, and its upper end the least of their upper ends "
     "at 95 % for all of them together, so that it holds whichever rival is the best. It is about "
-    "one method that was named beforehand. The sentences above also allow for the choice of the "
-    "method: where they do not say that a lead may be chance, it is one in 40 times at most."
+    "one method that was named beforehand. The sentences above also allow for the choice among "
+    "their methods: where they do not say that a lead may be chance, it is one in 40 times at most."
 )
 POOLED = " The variance between seeds is pooled over all methods and KLs of a task."
 
@@ -107,28 +107,31 @@ def _task(number: int, task: Mapping) -> dict:
         "sentences": list(_sentences(task)),
         "main": _markup(main_table(task, SELECTING), methods),
         "tables": [{"title": t.title, "table": _markup(t, methods)} for t in tables if t.rows],
-        "largest_kl": f"{max(task['kls']):g}",
+        "largest_kl": f"{largest_kl(_measured(task), max(task['kls'])):g}",
         "cells": _cells(task),
     }
 
 
 def _sentences(task: Mapping) -> Iterator[str]:
-    """What the data show about the best method at each KL."""
+    """What the data show about the best candidate at each KL."""
+    candidates = task["candidates"]
     for kl in task["kls"]:
-        arms = [a for a in _measured(task) if a["target_kl"] == kl]
+        arms = [a for a in _measured(task) if a["target_kl"] == kl and a["method"] in candidates]
         if not arms:
             continue
         rates = {a["method"]: a["win_rates"][SELECTING][task["procedure"]] for a in arms}
         best = max(rates, key=lambda name: rates[name]["value"])
         ahead = rates[best]["to_best"]
-        sentence = f"At {kl:g} nats, {best} has the highest win rate, "
+        of = "" if len(candidates) == len(task["methods"]) else f" of {', '.join(rates)}"
+        sentence = f"At {kl:g} nats, {best} has the highest win rate{of}, "
         sentence += f"{100 * rates[best]['value']:.1f} %."
         if ahead is not None:
+            where = "ahead of" if ahead["value"] >= 0 else "behind"
             sentence += (
-                f" It is ahead of its best rival, {ahead['rival']}, by {100 * ahead['value']:.1f} "
-                "points"
+                f" It is {where} its best rival, {ahead['rival']}, by "
+                f"{100 * abs(ahead['value']):.1f} points"
             )
-            sentence += "" if ahead["ahead"] else ", which may be chance"
+            sentence += "" if ahead["ahead"] or ahead["value"] < 0 else ", which may be chance"
             if ahead["seed_variance"] is None:
                 sentence += "; how much other seeds would differ is not known"
             sentence += "."
@@ -180,7 +183,7 @@ def _data(task: Mapping) -> dict:
             known = {k: rate["value"] if rate[k] is None else rate[k] for k in ("low", "high")}
             own = {"method": arm["method"], "color": color[arm["method"]], "kl": arm["kl"]["value"]}
             points.append(own | {"value": rate["value"], **known})
-    last = [arm for arm in arms if arm["target_kl"] == max(task["kls"])]
+    last = [arm for arm in arms if arm["target_kl"] == largest_kl(arms)]
     return {
         "name": task["task"],
         "points": points,

@@ -1,6 +1,6 @@
 """The figure of a task: policies beside the frontier, and win rates over n."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import matplotlib
 from matplotlib.figure import Figure
@@ -10,7 +10,12 @@ from infalign.comparison.comparison import SELECTING
 from infalign.core import families, words
 from infalign.reports import drawing
 
-__all__ = ["by_kl"]
+__all__ = ["by_kl", "largest_kl"]
+
+
+def largest_kl(arms: Sequence[Mapping], default: float = 0.0) -> float:
+    """The largest target KL of some arms: that of the curves over n."""
+    return max((arm["target_kl"] for arm in arms), default=default)
 
 
 @matplotlib.rc_context(drawing.STYLE)
@@ -34,7 +39,7 @@ def by_kl(task: Mapping, evidence: bool) -> Figure:
     seen = [arm["kl"]["value"] for arm in arms if arm["kl"] is not None]
     top.set_xlim(0, 1.1 * max([*seen, *frontier["kl"]], default=1))
     top.set_xlabel("KL, nats per sequence")
-    largest = max((arm["target_kl"] for arm in arms), default=max(task["kls"]))
+    largest = largest_kl(arms, max(task["kls"]))
     for name in families():
         panel = panels[name]
         for arm in arms:

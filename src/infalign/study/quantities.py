@@ -88,7 +88,7 @@ class Quantity(Shown):
         rows = complete(self.values[id(arm)].values())
         return over_prompts_and_seeds(rows, between=self.between, bounds=self.bounds)
 
-    def to_rivals(self, arm: Arm, rivals: Sequence[Arm]) -> dict:
+    def to_rivals(self, arm: Arm, rivals: Sequence[Arm], candidates: Collection[Arm]) -> dict:
         """Differences to rivals, paired by prompt and seed, and to the best of them.
 
         The difference to the best rival is the least of all. Its lower end is the least of the
@@ -96,15 +96,20 @@ class Quantity(Shown):
         the upper ends at the level 1 − 0.05/R for R rivals, since each of them could be the best.
         The chance that the interval misses is at most 5 %, whichever rival is the best.
 
-        `ahead` allows for the choice of the arm as well: it is true where all lower ends are above
-        0 at that wider level. If the best of all is another arm, the chance that any is called
-        ahead of it is at most 2.5 %.
+        `ahead` allows for the choice of the arm among the candidates: it is true where all lower
+        ends are above 0 at the level 1 − 0.05/C, for C candidates that can be called ahead of the
+        best rival by mistake. The chance that any of them is, is at most 2.5 %. The number of
+        rivals does not matter: who is called ahead of all is called ahead of the best.
         """
         if not rivals:
             return {"to_rivals": {}, "to_best": None}
-        level = 1 - (1 - LEVEL) / len(rivals)
         own = {r.method: self._difference(arm, r, LEVEL) for r in rivals}
-        wider = [self._difference(arm, r, level) for r in rivals]
+        together = 1 - (1 - LEVEL) / len(rivals)
+        highs = [self._difference(arm, r, together).high for r in rivals]
+        # The best rival is not ahead of itself.
+        chosen_from = len(candidates) - any(c in rivals for c in candidates)
+        chosen = 1 - (1 - LEVEL) / max(1, chosen_from)
+        lows = [self._difference(arm, r, chosen).low for r in rivals]
         best = min(own, key=lambda name: own[name].value)
         return {
             "to_rivals": {name: as_json(d) for name, d in own.items()},
@@ -112,8 +117,8 @@ class Quantity(Shown):
                 "rival": best,
                 "value": own[best].value,
                 "low": _known(min(d.low for d in own.values())),
-                "high": _known(min(d.high for d in wider)),
-                "ahead": bool(min(d.low for d in wider) > 0),
+                "high": _known(min(highs)),
+                "ahead": arm in candidates and bool(min(lows) > 0),
             },
         }
 

@@ -118,6 +118,7 @@ class _Task(Shown):
             "prompts": len(run.test_prompts),
             "samples": config.evaluate.samples,
             "methods": list(self.task.methods),
+            "candidates": list(self._candidates),
             "kls": list(self.task.kls),
             "frontier": self._frontier(),
             "arms": [self._arm(arm) for arm in self.arms],
@@ -205,7 +206,8 @@ class _Task(Shown):
         """The win rate of an arm, and its differences to its rivals."""
         quantity = self._quantity(pair, reward)
         rivals = [rival for rival in self._rivals(arm) if shared(arm, rival)]
-        compared = quantity.to_rivals(arm, rivals)
+        candidates = [a for a in self._at(arm.kl) if a.method in self._candidates]
+        compared = quantity.to_rivals(arm, rivals, candidates)
         if compared["to_best"]:
             fewest = min((shared(arm, rival) for rival in rivals), key=len)
             compared["to_best"]["seed_variance"] = self._seed_variance(fewest)
@@ -231,6 +233,11 @@ class _Task(Shown):
     @cached_property
     def _quantities(self) -> dict:
         return {}
+
+    @property
+    def _candidates(self) -> Sequence[str]:
+        """The methods of which one is to beat the rivals."""
+        return self.study.grid.study.candidates or self.task.methods
 
     def _rivals(self, arm: Arm) -> list[Arm]:
         """The arms that one is to be compared with: at the same KL."""
