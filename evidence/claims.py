@@ -17,13 +17,14 @@ from typing import Annotated, Any
 import exact_page
 import typer
 from ablations_page import STRENGTHS
-from exact_worlds import normal
 from hacking_page import KL, N, cell, chosen_by
 from hacking_page import TRAINED as TRAINED_ON_FAULT
 from reward_faults import STRENGTHS as FAULTS
-from trained_page import GAIN, MARGIN, label, leading, over_identity
+from trained_page import GAIN, MARGIN, leading, not_below, title
 from trained_page import STUDIES as TRAINED
+from trained_page import points as points_of
 
+import infalign as ia
 from infalign import storage
 from infalign.comparison.comparison import SELECTING
 
@@ -39,14 +40,16 @@ Each claim of the paper (InfAlign, arXiv:2412.19792), the command that tests it,
 number on it is entered by hand. The paper's abstract, its reviews and its authors' summary are the
 source of the claims; what its figures state is not repeated here.
 
-Win rates and gains are in points of percent, at {kl:g} nats, with 95 % intervals over prompts (in
-trained studies over seeds too). *Exact* studies compute the optimum of a training objective on real
-responses; they show what training aims at, without an optimizer's errors.
+Win rates and gains are in points of percent, at {kl:g} nats if nothing else is stated, with 95 %
+intervals over prompts. In trained studies they are over seeds too; ‡ marks those with one seed,
+which are too narrow. *Exact* studies compute the optimum of a training objective on real responses;
+they show what training aims at, without an optimizer's errors.
 
 A claim is *reproduced* if the whole interval is on its side, *not reproduced* if the whole interval
 is on the other side, and else *undecided*; *in part*: in some of the cases, or by less than the
 {gain:g} points asked of trained policies. *At least equal*: the whole interval is above
--{margin:g}.
+-{margin:g}. The best of our trained methods is chosen on the same data; its lead counts if it also
+holds at the level of 97.5 %.
 
 {rows}
 
@@ -110,9 +113,8 @@ def verdict_on(ends: Iterable[tuple[float | None, float | None]]) -> str:
 
 def at_least_equal(low: float | None, high: float | None) -> str:
     """The verdict on a claim that a difference is not below 0, by the ends of its interval."""
-    if low is not None and low > -MARGIN:
-        return SHOWN
-    return NOT if high is not None and high < 0 else UNDECIDED
+    verdicts = {"above": SHOWN, "not below": SHOWN, "below": NOT, "not shown": UNDECIDED}
+    return verdicts[not_below({"low": low, "high": high})]
 
 
 def gains(results: Mapping[str, Any], spec: str) -> dict[str, list[float]]:
@@ -133,9 +135,9 @@ def invariance(results: Mapping[str, Any]) -> Row:
     return Row(
         "The calibrated reward does not change under increasing maps of a prompt's rewards",
         "`make evidence-hacking`",
-        "Scaling each prompt's rewards by a factor of its own, e to a normal number times up to "
-        f"{FAULTS['scales'][-1]:g}, changes the win rate of training on the calibrated "
-        f"reward by at most {100 * largest:.1f} points.",
+        "Each prompt's rewards are multiplied by a factor of its own, e^(s z) for a standard "
+        f"normal z and s up to {FAULTS['scales'][-1]:g}. The win rate of training on the "
+        f"calibrated reward changes by at most {100 * largest:.1f} points.",
         SHOWN if largest < 1e-9 else NOT,
     )
 
@@ -158,7 +160,7 @@ def transforms(results: Mapping[str, Any]) -> Row:
         f"points to the optimum ({spec}). The best t has the stated sign in {sum(signs)} of "
         f"{len(signs)} procedures. {_by_target(results)}".strip(),
         SHOWN if own[spec] < 0.01 and all(signs) else PARTLY,
-        "Exact for a continuous reward, hence without an interval.",
+        "The losses are exact for a continuous reward, hence without an interval.",
     )
 
 
@@ -167,17 +169,22 @@ def _by_target(results: Mapping[str, Any]) -> str:
     known = results.get("targets", {}).get("rows", ())
     fewest = min((row["prompts"] for row in known), default=0)
     won = {
-        (row["procedure"], row["target"]): row["value"] for row in known if row["prompts"] == fewest
+        (row["procedure"], row["target"]): f"{100 * row['value']:.1f} ± {100 * row['stderr']:.1f} %"
+        for row in known
+        if row["prompts"] == fewest
     }
     said = [
-        f"{100 * value:.1f} % with t = {target.partition(':')[2]} and "
-        f"{100 * won[procedure, 'optimum']:.1f} % with the optimum ({procedure})"
+        f"{value} with t = {target.partition(':')[2]} and "
+        f"{won[procedure, 'optimum']} with the optimum ({procedure})"
         for (procedure, target), value in won.items()
         if target.startswith("exponential")
     ]
     if not said:
         return ""
-    return f"Policies trained toward the tilts win {', '.join(said)}: `worst_of_n/targets.py`."
+    return (
+        f"Policies trained toward the tilts win {', '.join(said)}, with standard errors over "
+        "prompts: `worst_of_n/targets.py`."
+    )
 
 
 def exact_gain(kind: str, results: Mapping[str, Any]) -> Row:
@@ -200,16 +207,14 @@ def exact_gain(kind: str, results: Mapping[str, Any]) -> Row:
 def grows(results: Mapping[str, Any]) -> Row:
     """Claim 8."""
     said, growing, risen = [], [], []
-    theory = normal().name
-    for world in (theory, *exact_page.real(results["exact"])):
-        by_n = {
-            n: exact_page.gain_over_raw(results["exact"], world, f"best-of-n:{n}")
-            for n in exact_page.SIZES
-        }
-        known = {n: gain[0] for n, gain in by_n.items() if gain}
+    worlds = {"theory, normal reward": _in_theory()}
+    for world in exact_page.real(results["exact"]):
+        specs = {n: f"best-of-n:{n}" for n in exact_page.SIZES}
+        by_n = {n: exact_page.gain_over_raw(results["exact"], world, s) for n, s in specs.items()}
+        worlds[world] = {n: gain[0] for n, gain in by_n.items() if gain}
+    for name, known in worlds.items():
         risen.append(max(known.values()) > known[min(known)])
         growing.append(all(a < b for a, b in pairwise(known.values())))
-        name = "theory, normal reward" if world == theory else world
         said.append(f"{name}: " + ", ".join(f"{g:+.1f} at n = {n}" for n, g in known.items()))
     return Row(
         "The gain under best-of-n grows with n",
@@ -220,13 +225,22 @@ def grows(results: Mapping[str, Any]) -> Row:
     )
 
 
+def _in_theory() -> dict[int, float]:
+    """What the optimum gains over the raw reward if rewards are normally distributed, by n."""
+    gains = {}
+    for n in exact_page.SIZES:
+        best, raw = ia.compare(ia.BestOfN(n), [ia.Probit()], kl=[KL])
+        gains[n] = 100 * (best.win_rate - raw.win_rate)
+    return gains
+
+
 def hacking(results: Mapping[str, Any]) -> Row:
     """Claim 7."""
     known = results["hacking"]
     own = {
         name: cell(known, name, N, KL)["identity"]["gain"]
         for name in known["proxies"]
-        if name not in ("gold 0", "flips 0")
+        if name != "gold 0"
     }
     ahead = [n for n, (_, low, _) in own.items() if low > 0]
     behind = [n for n, (*_, high) in own.items() if high < 0]
@@ -234,11 +248,11 @@ def hacking(results: Mapping[str, Any]) -> Row:
     return Row(
         "Calibration makes training robust to the reward and mitigates reward hacking",
         "`make evidence-hacking`",
-        f"Of {len(own)} faulty rewards, the calibrated one has a higher gold win rate than the raw "
-        f"one with {len(ahead)}, up to {points(own[most])} ({most}), and a lower one with "
-        f"{len(behind)}, down to {points(own[least])} ({least}). "
-        "[The study](../evidence/hacking.md) says which. "
-        f"The transform for best-of-n gives part of it back. {_trained_on_fault(results)}".strip(),
+        f"Of {len(own)} rewards that differ from gold, the calibrated one has a higher gold win "
+        f"rate than the raw one with {len(ahead)}, up to {points(own[most])} ({most}), and a lower "
+        f"one with {len(behind)}, down to {points(own[least])} ({least}). "
+        "[The study](../evidence/hacking.md) says which. The transform for best-of-n gives part or "
+        f"all of it back. {_trained_on_fault(results)}".strip(),
         verdict_on((low, high) for _, low, high in own.values()),
         "The counts are of exact optima with planted faults.",
     )
@@ -253,7 +267,11 @@ def _trained_on_fault(results: Mapping[str, Any]) -> str:
     ]
     if not said:
         return ""
-    return f"Trained on a bonus for a phrase, over `rlhf` in gold win rate: {', '.join(said)}."
+    (kl,) = {row["target_kl"] for row in results["hacked"]}
+    return (
+        f"Trained on a bonus for a phrase at {kl:g} nat, with one seed and trial settings, over "
+        f"`rlhf` in gold win rate: {', '.join(said)}."
+    )
 
 
 def calibrated(results: Mapping[str, Any]) -> Row:
@@ -322,18 +340,18 @@ def trained(results: Mapping[str, Any]) -> Iterator[Row]:
             due = sum(not cell["finished"] for arm in arms for cell in arm["cells"])
             left = f"{due} trainings at this KL are not finished." if due else ""
             rates = {a["method"]: a["win_rates"][SELECTING] for a in arms if a.get("win_rates")}
-            name, spec = label(study, task), task["procedure"]
+            name, spec = title(study, task), task["procedure"]
             if not rates:
-                yield Row(f"Trained policies at matched KL: {name}", command, left, OPEN)
+                yield Row(f"Trained at matched KL. {name}", command, left, OPEN)
                 continue
             for claim, (number, verdict) in (
-                (f"{spec}: our best method beats the paper's", _best_of_ours(arms, spec)),
-                ("plain sampling: `identity` is at least equal to the paper's", _identity(rates)),
+                ("our best method beats the paper's", _best_of_ours(arms, spec)),
+                ("`identity` is at least equal to the paper's when sampled", _identity(rates)),
             ):
                 if due and verdict not in (OPEN, UNDECIDED):
                     verdict += ", so far"
                 said = " ".join(filter(None, (number, left)))
-                yield Row(f"Trained, {name}, {claim}", command, said, verdict)
+                yield Row(f"Trained at matched KL. {name}: {claim}", command, said, verdict)
 
 
 def _best_of_ours(arms: Iterable[Mapping[str, Any]], spec: str) -> tuple[str, str]:
@@ -343,12 +361,12 @@ def _best_of_ours(arms: Iterable[Mapping[str, Any]], spec: str) -> tuple[str, st
     method, best = own
     spent = known[method]["kl_efficiency"]
     verdict = verdict_on([(best["low"] if best["ahead"] else None, best["high"])])
-    number = (
-        f"`{method}` gains {_interval(best)} over `{best['rival']}`. In theory, the optimum gains "
-        f"{100 * over_identity(spec):+.1f} over the calibrated reward."
-    )
+    number = f"`{method}` gains {points_of(best)} over `{best['rival']}`."
+    theory = [known[m]["theory"] for m in (method, best["rival"])]
+    if None not in theory:
+        number += f" Exact training gains {100 * (theory[0] - theory[1]):+.1f} over it."
     if spent is not None:
-        number += f" {100 * spent:.0f} % of its KL moved quantiles."
+        number += f" The KL efficiency of `{method}` is {100 * spent:.0f} %."
     return number, PARTLY if verdict == SHOWN and best["value"] < GAIN else verdict
 
 
@@ -356,13 +374,8 @@ def _identity(rates: Mapping[str, Any]) -> tuple[str, str]:
     least = rates.get("identity", {}).get("sampling", {}).get("to_best")
     if not least:
         return "", OPEN
-    number = f"The least difference is {_interval(least)}, to `{least['rival']}`."
+    number = f"The least difference is {points_of(least)}, to `{least['rival']}`."
     return number, at_least_equal(least["low"], least["high"])
-
-
-def _interval(difference: Mapping[str, Any]) -> str:
-    known = [difference[end] for end in ("value", "low", "high") if difference[end] is not None]
-    return points(known)
 
 
 STUDIES: Mapping[str, str] = {

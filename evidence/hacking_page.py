@@ -75,7 +75,7 @@ for length, passes. And what stands at the top, deservedly or not, is what the t
 best-of-n weights most. So the more of the top is due to the fault, the more of calibration's
 protection it gives back. With a reward of that kind, train on the calibrated reward (`identity`),
 use a small KL and a small n, and let a reward of another family choose the checkpoint
-(`train.select: gold:NAME`). Curves bend back beyond n = 16, where best-of-n nears the best of the
+(`train.select: gold:NAME`). Curves bend back at large n, where best-of-n nears the best of the
 {responses} responses that a world has.
 
 {conclusions}
@@ -138,7 +138,7 @@ def trained(rows: list[dict]) -> str:
     """The policies that are trained, judged by the gold reward."""
     if not rows:
         return "None of them is finished (`infalign compare evidence/studies/hacking.yaml`)."
-    kl = ", ".join(f"{x:g}" for x in dict.fromkeys(row["target_kl"] for row in rows))
+    (kl,) = {row["target_kl"] for row in rows}
     lines = [["checkpoint chosen by", "method", "KL, nats", "proxy", "gold", "over `rlhf`"]]
     for row in rows:
         over = row["over_rlhf"]
@@ -154,9 +154,10 @@ def trained(rows: list[dict]) -> str:
         )
     text = textwrap.fill(
         "Policies that are trained on gold with a bonus of two standard deviations for the "
-        f"phrase, at {kl} nats under best-of-{N}: win rates in percent by the proxy that they are "
+        f"phrase, at {kl:g} nat under best-of-{N}: win rates in percent by the proxy that they are "
         "trained on and selected by, and by gold; and the gain in gold win rate over `rlhf`, "
-        "in points. One training each, so intervals are over prompts. Command: "
+        "in points. One short training each with trial settings, so intervals are over prompts "
+        "only. Command: "
         "`infalign compare evidence/studies/hacking.yaml`.",
         100,
         break_on_hyphens=False,

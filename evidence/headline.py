@@ -14,21 +14,16 @@ import typer
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, PercentFormatter
-from trained_page import KL, OURS, STUDIES, leading, points
+from trained_page import KL, OURS, STUDIES, leading, points, title, verdict
 
 from infalign import storage
 from infalign.comparison.comparison import SELECTING
-from infalign.core import words
 from infalign.reports import drawing
 
 ROOT = Path(__file__).parents[1]
 PICTURE = Path("docs/images/evidence.png")
 SENTENCE = re.compile(r"(?m)^At \d.* nats, .*$")
 """The line of the README that is written here."""
-
-MODELS = {"bundled": "2 M parameters", "real": "SmolLM2, 135 M"}
-TASKS = {"helpful-8": "helpfulness", "harmless-8": "harmlessness", "tldr-8": "summaries"}
-"""The tasks that train for n = 8. Those for n = 4 stand in trained.md."""
 
 KINDS = {
     "InfAlign": drawing.color(0),
@@ -41,21 +36,16 @@ KINDS = {
 class Panel:
     """A task of a study, with the methods that have a finished cell."""
 
-    model: str
-    task: str
+    title: str
     procedure: str
     arms: Mapping[str, Mapping]
     """Method → what was measured of it."""
     rivals: Collection[str]
 
-    @property
-    def title(self) -> str:
-        return f"{TASKS[self.task]}, {words(self.procedure)}"
-
-    def made_with(self, methods: Iterable[str]) -> str:
-        """The model, and the seeds that each of some methods has finished."""
+    def seeds_of(self, methods: Iterable[str]) -> str:
+        """The number of seeds that each of some methods has finished."""
         seeds = min(map(self.seeds, methods))
-        return f"{MODELS[self.model]}, {seeds} seed{'s' * (seeds > 1)}"
+        return f"{seeds} seed{'s' * (seeds > 1)}"
 
     def seeds(self, method: str) -> int:
         """The number of finished seeds of a method."""
@@ -72,17 +62,17 @@ class Panel:
 
 
 def panels(results: Mapping[str, Mapping]) -> Iterator[Panel]:
-    """The tasks of n = 8 that say something: one of our methods has a rival."""
-    for study in sorted(results, key=lambda name: (name.partition("-")[0], STUDIES.index(name))):
+    """The tasks that train for n = 8, and in which one of our methods has a rival."""
+    for study in filter(results.__contains__, STUDIES):
         for task in results[study]["tasks"]:
             arms = {
                 arm["method"]: arm
                 for arm in task["arms"]
                 if arm["target_kl"] == KL and "win_rates" in arm
             }
-            if task["task"] in TASKS and leading(arms, task["procedure"]):
-                model, rivals = study.partition("-")[0], results[study]["rivals"]
-                yield Panel(model, task["task"], task["procedure"], arms, rivals)
+            if task["task"].endswith("-8") and leading(arms, task["procedure"]):
+                rivals = results[study]["rivals"]
+                yield Panel(title(study, task), task["procedure"], arms, rivals)
 
 
 def sentence(results: Mapping[str, Mapping]) -> str:
@@ -90,11 +80,14 @@ def sentence(results: Mapping[str, Mapping]) -> str:
     said = []
     for panel in panels(results):
         method, best = leading(panel.arms, panel.procedure)
-        made_with = panel.made_with((method, best["rival"]))
-        said.append(f"{points(best)} on {panel.title} ({made_with})")
+        seeds = panel.seeds_of((method, best["rival"]))
+        said.append(
+            f"{points(best)} for {panel.title} "
+            f"(`{method}` − `{best['rival']}`, {seeds}; {verdict(best)})"
+        )
     return (
-        f"At {KL:g} nats, our better method leads the best of the paper's rivals by these points "
-        f"of win rate: {'; '.join(said)}."
+        f"At {KL:g} nats, the win rate of our better method minus that of the best of the paper's "
+        f"rivals, in points with 95 % intervals: {'; '.join(said)}."
     )
 
 
@@ -128,7 +121,7 @@ def _draw(axes, panel: Panel) -> None:
     few = {m: f" ({panel.seeds(m)} of {seeds} seeds)" for m in order if panel.seeds(m) < seeds}
     axes.set_yticks(range(len(order)), [m + few.get(m, "") for m in order])
     axes.set_title(panel.title)
-    axes.set_xlabel(f"win rate; {panel.made_with(set(order) - set(few))}")
+    axes.set_xlabel(f"win rate; {panel.seeds_of(set(order) - set(few))}")
     axes.xaxis.set_major_locator(MaxNLocator(6, steps=(1, 2, 5, 10)))
     axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0, symbol=" %"))
     axes.grid(axis="x", color=drawing.FAINT, lw=0.6)
@@ -139,6 +132,9 @@ def _draw(axes, panel: Panel) -> None:
 def write(root: Path = ROOT) -> None:
     """Write the picture, and the sentence into the README."""
     results = storage.read_json(root / "evidence" / "trained.json")
+    if not any(panels(results)):
+        print("No method has a rival yet: the headline stays as it is.")
+        return
     drawing.save_png(picture(results), root / PICTURE)
     readme = root / "README.md"
     text, count = SENTENCE.subn(lambda _: sentence(results), readme.read_text(encoding="utf-8"))

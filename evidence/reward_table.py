@@ -34,10 +34,10 @@ writes this page.
 
 {table}
 
-- **Halves.** The hash of a pair's first message decides its half. MiniLM learns from half a;
-  SmolLM2 and the linear model of words (`ngrams`) learn from half b. Each is measured on the other
-  half. The bundled rewards of 2 million parameters learn from four fifths of the pairs of HH, so
-  they are measured on the last fifth.
+- **Halves.** The hash of a pair's first message decides its half. `minilm` is a transformer,
+  `ngrams` a linear model of words. Each is measured on the half from which it has not learned. The
+  bundled rewards of 2 million parameters learn from four fifths of the pairs of HH, so they are
+  measured on the last fifth.
 - **On the last fifth** are rewards that have not learned from it, on the pairs of the bundled ones.
 - **Longer** and **shorter** are what the length of the reply alone decides, on the pairs of the
   row. Pairs of TL;DR compare a model's summary with a person's.

@@ -7,8 +7,6 @@ of the study of reward hacking into hacking.md.
 """
 
 import json
-import os
-import platform
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import chdir
@@ -33,7 +31,13 @@ from infalign.study.table import summarize
 from infalign.study.tables import NOTE, SHOWN, curves, main_table
 
 HERE = Path(__file__).parent.resolve()
-STUDIES = ("real-helpful", "real-harmless", "real-tldr", "bundled-helpful", "bundled-harmless")
+STUDIES = (
+    *("real-helpful", "real-harmless", "real-tldr"),
+    *("bundled-helpful", "bundled-harmless", "bundled-harmless-best"),
+)
+
+MODELS = {"real": "SmolLM2-135M", "bundled": "bundled model"}
+GOALS = {"helpful": "helpfulness", "harmless": "harmlessness", "tldr": "summaries"}
 
 OURS = ("rloo", "group")
 """The methods of which one is to beat the paper's rivals."""
@@ -49,18 +53,20 @@ MARGIN = 0.01
 PAGE = """# The trained study
 
 Which training method gives the best policy for a procedure, at the same KL? `make evidence` trains
-them and writes this page from the cells that are finished: {finished:,} of {cells:,}. Tasks
-whose names end in 8 train for n = 8, the others for n = 4.
+them and writes this page from the cells that are finished: {finished:,} of {cells:,}. Each task is
+trained for n = 8 and for n = 4.
 
 {targets}
 
 Targets at {kl:g} nats: the better one of {ours} leads the best of the paper's methods under the
 procedure by at least {gain:g} points, more than by chance; it is not below {others}; and `identity`
-is not below any of the paper's methods under plain sampling. *Missed*: the whole interval is below
-the target. *Not below*: it is above -{margin:g}. *Not shown*: it is too wide to tell. *Theory
-leaves*: what the optimum gains over exact training on the calibrated reward, and what exact
+is not below any of the paper's methods under plain sampling. *Ahead, by less*: a lead that is more
+than chance, of less than the target. *Missed*: the whole interval is below the target. *Not below*:
+it is above -{margin:g}. *Not shown*: the data do not decide. The better one of two is chosen on the
+same data, so a lead is more than chance only if it also holds at the level of 97.5 %.
+*Theory leaves*: what the optimum gains over exact training on the calibrated reward, and what exact
 training on our transform, on this reward and with the study's calibration samples, gains over that
-of the best rival.
+of the best rival. ‡: one seed, so the interval lacks the variance between seeds and is too narrow.
 {note}
 
 {studies}
@@ -72,11 +78,14 @@ of the best rival.
   that its rewards' quantiles need. The rest is spent on changes that the reward does not see.
 - No method gains what a policy of this size cannot express. [The log](../docs/log.md) and
   `worst_of_n/` measure this.
-- For best-of-8 the transform is an exponential that is gentler than theory's, because these
-  policies learn little of a steep one (`worst_of_n/targets.py`).
+- For best-of-8 on helpfulness, the transform is an exponential that is gentler than theory's,
+  because these policies learn little of a steep one on that reward (`worst_of_n/targets.py`). On
+  the harmlessness reward, which its policy sees well, the [demo](../docs/demo.md) trains on the
+  steep one.
 - The rewards are right on {accuracy} % of held-out pairs ([rewards.md](rewards.md)). Win rates
-  under a reward say how well a method optimizes, not how good the replies are. The gold rewards are
-  another family, from other pairs, and no better.
+  under a reward say how well a method optimizes, not how good the replies are.
+- The gold rewards are no better. `ngrams` is a linear model of words and learned from other pairs
+  than the reward; among them are those of the test prompts. `bundled` shares pairs with the reward.
 """
 
 
@@ -135,6 +144,12 @@ def grid_of(name: str) -> Grid:
     return load_study(HERE / "studies" / f"{name}.yaml")
 
 
+def title(study: str, task: Mapping) -> str:
+    """A task of a study in words, such as helpfulness, best-of-8, SmolLM2-135M."""
+    model, goal = MODELS[study.partition("-")[0]], GOALS[task["task"].partition("-")[0]]
+    return f"{goal}, {words(task['procedure'])}, {model}"
+
+
 def label(study: str, task: Mapping) -> str:
     """A task of a study, such as bundled-helpful-8."""
     return f"{study.partition('-')[0]}-{task['task']}"
@@ -155,7 +170,8 @@ def _results(grid: Grid, folder: Path) -> dict:
                 arm |= _beside_theory(folder, arm, task["procedure"])
         if _finished(task):
             task["settings"] = _settings(grid, task["task"])
-            task["made_with"] = _made_with(grid, folder, task["task"])
+            made_with = _made_with(grid, folder, task["task"])
+            task["made_with"] = made_with | {"machines": result["made"]["machines"]}
     return result
 
 
@@ -233,8 +249,6 @@ def _made_with(grid: Grid, folder: Path, name: str) -> dict[str, object]:
     return {
         "dtype": said["fingerprints"]["dtype"],
         "versions": said["versions"],
-        "processor": platform.processor() or platform.machine(),
-        "cores": os.cpu_count(),
         "minutes a cell": round(sum(seconds) / len(seconds) / 60, 1) if seconds else None,
     }
 
@@ -262,7 +276,8 @@ def _few(rows: Sequence[Mapping]) -> Iterator[dict]:
 
 def section(name: str, result: Mapping, task: Mapping) -> str:
     """What one task of a study gave."""
-    lines, cells = [f"## {label(name, task)}"], _cells(task)
+    heading = title(name, task)
+    lines, cells = [f"## {heading[0].upper()}{heading[1:]}"], _cells(task)
     if not _finished(task):
         return "\n\n".join([*lines, f"None of its {len(cells)} cells is finished."])
     lines.append(
@@ -307,8 +322,8 @@ def _facts(task: Mapping) -> str:
     took = "" if minutes is None else f", {minutes:g} minutes a cell by the clock"
     versions = ", ".join(f"{k} {made['versions'][k]}" for k in ("torch", "transformers", "trl"))
     return (
-        f"Settings: {said}. Made in {made['dtype']} on {made['processor']} with {made['cores']} "
-        f"cores{took}; {versions}."
+        f"Settings: {said}. Made in {made['dtype']} on {' and on '.join(made['machines'])}{took}; "
+        f"{versions}."
     )
 
 
@@ -321,9 +336,9 @@ def _at(task: Mapping, kl: float | None) -> dict:
 def targets(results: Mapping[str, Mapping]) -> str:
     """What was asked for and what came out, beside what theory leaves to gain."""
     lines = [
-        "| task | decoded with | theory leaves | lead of ours, points | of | not below "
+        "| task | theory leaves | lead of ours, points | of | not below "
         "| `identity`, plain sampling |",
-        "|---|---|---|---|---|---|---|",
+        "|---|---|---|---|---|---|",
     ]
     for name, result in results.items():
         for task in result["tasks"]:
@@ -333,7 +348,7 @@ def targets(results: Mapping[str, Mapping]) -> str:
                 arms = {arm["method"]: arm for arm in _at(task, KL)["arms"]}
                 cells = [*lead(arms, spec), *others(arms, spec), plain(arms)]
             left = room(spec, arms, result.get("rivals", ()))
-            row = [label(name, task), words(spec), left, *cells]
+            row = [title(name, task), left, *cells]
             lines.append("| " + " | ".join(row) + " |")
     return "\n".join(lines)
 
@@ -374,36 +389,35 @@ def lead(arms: Mapping[str, Mapping], spec: str) -> Sequence[str]:
     if not (own := leading(arms, spec)):
         return "not yet", ""
     name, best = own
+    return f"{points(best)}: {verdict(best)}", f"`{name}` over `{best['rival']}`"
+
+
+def verdict(best: Mapping) -> str:
+    """Whether a difference to the best rival is the one that is asked for."""
     if best["ahead"]:
-        verdict = "reached" if best["value"] >= GAIN else "ahead, by less"
-    else:
-        verdict = "missed" if _below(best, GAIN) else "not shown"
-    return f"{points(best)}: {verdict}", f"`{name}` over `{best['rival']}`"
+        return "reached" if best["value"] >= GAIN else "ahead, by less"
+    return "missed" if _below(best, GAIN) else "not shown"
 
 
 def others(arms: Mapping[str, Mapping], spec: str) -> Iterator[str]:
     """Whether our better method is below those that maximize what the procedure selects."""
-    said = []
-    for other in OTHERS:
-        rows = [arms[n]["to_all"][spec] for n in OURS if n in arms]
-        if measured := [row[other] for row in rows if other in row]:
-            best = max(measured, key=lambda row: row["value"])
-            said.append(f"`{other}` {points(best)}: {_not_below(best)}")
+    own = leading(arms, spec)
+    known = arms[own[0]]["to_all"][spec] if own else {}
+    said = [f"`{o}` {points(known[o])}: {not_below(known[o])}" for o in OTHERS if o in known]
     yield "; ".join(said) or "not yet"
 
 
 def plain(arms: Mapping[str, Mapping]) -> str:
     """Whether calibration alone is at least equal to the paper's methods when sampled."""
     best = "identity" in arms and arms["identity"]["win_rates"][SELECTING]["sampling"]["to_best"]
-    return f"{points(best)} to `{best['rival']}`: {_not_below(best)}" if best else "not yet"
+    return f"{points(best)} to `{best['rival']}`: {not_below(best)}" if best else "not yet"
 
 
-def _not_below(difference: Mapping) -> str:
-    if _below(difference, 0):
-        return "below"
-    if difference["low"] is None or difference["low"] <= -MARGIN:
-        return "not shown"
-    return "above" if difference["low"] > 0 else "not below"
+def not_below(difference: Mapping) -> str:
+    """Whether a difference is above 0, at least not below it up to a margin, or below it."""
+    if difference["low"] is not None and difference["low"] > -MARGIN:
+        return "above" if difference["low"] > 0 else "not below"
+    return "below" if _below(difference, 0) else "not shown"
 
 
 def _below(difference: Mapping, value: float) -> bool:
@@ -411,9 +425,11 @@ def _below(difference: Mapping, value: float) -> bool:
 
 
 def points(difference: Mapping) -> str:
+    """A difference in points, with its interval; marked if that lacks the seeds."""
     ends = [difference["low"], difference["high"]]
     low, high = ("?" if end is None else f"{100 * end:+.1f}" for end in ends)
-    return f"{100 * difference['value']:+.1f} [{low}, {high}]"
+    mark = "" if difference.get("seed_variance", True) else "‡"
+    return f"{100 * difference['value']:+.1f} [{low}, {high}]{mark}"
 
 
 def _listed(names: Sequence[str]) -> str:

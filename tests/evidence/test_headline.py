@@ -43,11 +43,12 @@ def arm(method, seeds, value, best=None):
 def test_a_loss_is_said_as_one_and_the_seeds_are_those_both_have():
     from headline import sentence
 
-    to_best = {"rival": "ipo", "value": -0.02, "low": -0.03, "high": -0.01}
+    to_best = {"rival": "ipo", "value": -0.02, "low": -0.03, "high": -0.01, "ahead": False}
     arms = [arm("rloo", 3, 0.7, to_best), arm("ipo", 1, 0.72), arm("rlhf", 2, 0.6)]
     task = {"task": "helpful-8", "procedure": "best-of-n:8", "arms": arms}
     said = sentence({"bundled-helpful": {"rivals": ["ipo", "rlhf"], "tasks": [task]}})
-    assert "-2.0 [-3.0, -1.0] on helpfulness, best-of-8 (2 M parameters, 1 seed)." in said
+    own = "-2.0 [-3.0, -1.0] for helpfulness, best-of-8, bundled model"
+    assert f"{own} (`rloo` − `ipo`, 1 seed; missed)." in said
 
 
 def test_tasks_without_a_rival_and_other_budgets_are_left_out():
@@ -61,6 +62,16 @@ def test_tasks_without_a_rival_and_other_budgets_are_left_out():
         {"task": "helpful", "procedure": "best-of-n:8", "arms": [other]},
     ]
     assert not list(panels({"bundled-helpful": {"rivals": ["ipo"], "tasks": tasks}}))
+
+
+def test_without_a_rival_the_headline_stays(tmp_path):
+    from headline import write
+
+    (tmp_path / "evidence").mkdir()
+    storage.write_json(tmp_path / "evidence" / "trained.json", {})
+    (tmp_path / "README.md").write_text("At 0.5 nats, as it was.\n")
+    write(tmp_path)
+    assert (tmp_path / "README.md").read_text() == "At 0.5 nats, as it was.\n"
 
 
 def test_a_readme_without_the_line_is_refused(tmp_path, results):

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullLocator, PercentFormatter
 
 from infalign.reports import drawing
-from infalign.reports.drawing import FAINT, MARKERS, MUTED, STYLE, WIDTH
+from infalign.reports.drawing import FAINT, MUTED, STYLE, WIDTH
 
 __all__ = ["label", "success_figure"]
 
@@ -40,7 +40,7 @@ def success_figure(results: Mapping) -> Figure:
     drawing.grid(axes)
     made, entries = max(a["attempts"] for a in results["attacks"]), []
     for index, attack in enumerate(results["attacks"]):
-        color, marker = drawing.color(index), MARKERS[index % len(MARKERS)]
+        color, marker = drawing.color(index), drawing.marker(index)
         _law(axes, attack, color)
         n, value, low, high = (
             np.array([drawing.number(r[k]) for r in attack["rates"]])

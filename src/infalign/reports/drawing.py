@@ -26,10 +26,12 @@ __all__ = [
     "apart",
     "beside",
     "color",
+    "dashes",
     "grid",
     "key",
     "label",
     "level",
+    "marker",
     "measured",
     "name_increasing",
     "named_lines",
@@ -48,6 +50,7 @@ LONGEST = 36
 """Largest number of characters of a name in a figure."""
 
 MARKERS = "osD^vP"
+LINES = ("-", "--", ":")
 INK, MUTED, FAINT = "#222222", "#6b6b6b", "#d9d9d9"
 WIDTH = 7.5  # inches: 720 CSS pixels
 HALO = [withStroke(linewidth=3, foreground="white")]
@@ -113,6 +116,16 @@ def color(index: int) -> str:
     return PALETTE[index % len(PALETTE)]
 
 
+def marker(index: int) -> str:
+    """The marker of the policy at `index`. Policies with the same color have different ones."""
+    return MARKERS[(index + index // len(PALETTE)) % len(MARKERS)]
+
+
+def dashes(index: int) -> str:
+    """The line style of the policy at `index`. Policies with the same color have different ones."""
+    return LINES[index // len(PALETTE) % len(LINES)]
+
+
 def grid(axes: Axes) -> None:
     """Faint horizontal lines behind the data."""
     axes.grid(axis="y", color=FAINT, lw=0.6)
@@ -145,8 +158,10 @@ def key(figure: Figure, entries: list) -> None:
 
 def policy_key(index: int, label: str):
     """A policy's entry for `key`: its marker and its name."""
-    marker = MARKERS[index % len(MARKERS)]
-    handle = Line2D([], [], color=color(index), marker=marker, ls="", markersize=6)
+    look: dict[str, Any] = {"color": color(index), "marker": marker(index), "markersize": 6}
+    # The line shows where dashes alone tell two policies apart.
+    look |= {"ls": dashes(index)} if index >= len(PALETTE) else {"ls": ""}
+    handle = Line2D([], [], **look)
     return handle, label
 
 
@@ -157,7 +172,7 @@ def measured(axes: Axes, index: int, kl: Mapping, rate: Mapping) -> None:
         rate["value"],
         xerr=_reach(kl),
         yerr=_reach(rate),
-        fmt=MARKERS[index % len(MARKERS)],
+        fmt=marker(index),
         color=color(index),
         markersize=5.5,
         markeredgecolor="white",

@@ -44,10 +44,11 @@ def by_kl(task: Mapping, evidence: bool) -> Figure:
         panel = panels[name]
         for arm in arms:
             if arm["target_kl"] == largest:
-                rows, color = arm["by_n"][SELECTING][name], drawing.color(index[arm["method"]])
+                rows, place = arm["by_n"][SELECTING][name], index[arm["method"]]
+                color, dashes = drawing.color(place), drawing.dashes(place)
                 n = [row["n"] for row in rows]
                 ends = {k: [drawing.number(r[k]) for r in rows] for k in ("value", "low", "high")}
-                panel.plot(n, ends["value"], color=color, lw=2)
+                panel.plot(n, ends["value"], color=color, ls=dashes, lw=2)
                 panel.fill_between(n, ends["low"], ends["high"], color=color, alpha=0.12)
         panel.set_title(f"{name} at {largest:g} nats")
         panel.set_xscale("log", base=2)
