@@ -1,0 +1,74 @@
+"""What a real model sees of a reward: the probe finds what is there in the model's own states."""
+
+import importlib
+
+import numpy as np
+import pytest
+
+import infalign as ia
+from infalign.demo import bundled as bundled_path
+
+
+@pytest.fixture
+def script(scripts, monkeypatch):
+    import sys
+
+    folder = importlib.import_module("trained_page").HERE / "worst_of_n"
+    monkeypatch.setattr(sys, "path", [str(folder), *sys.path])
+    return importlib.import_module("worst_of_n.real")
+
+
+def world(rho, prompts=60, k=16, features=12):
+    """States of which one direction has the correlation rho with the score."""
+    rng = np.random.default_rng(0)
+    rewards = rng.standard_normal((prompts, k))
+    states = rng.standard_normal((prompts, k, features)) + 9 * rng.standard_normal((prompts, 1, 1))
+    states[..., 3] = rho * rewards + np.sqrt(1 - rho**2) * states[..., 3]
+    return 5 * states, rewards
+
+
+@pytest.mark.parametrize("rho", [0.0, 0.5, 0.9])
+def test_the_probe_finds_the_correlation_that_is_there(script, rho):
+    own = script.seen(*world(rho), 1.0)
+    error = own.std(ddof=1) / np.sqrt(len(own))
+    assert abs(own.mean() - rho) < 4 * error + 0.05
+
+
+def test_fewer_responses_find_less(script):
+    few, many = (script.seen(*world(0.5, features=60), share) for share in (0.125, 1.0))
+    assert few.mean() < many.mean() - 0.05
+
+
+def test_what_is_left_is_theorys_for_a_policy_that_sees_all(script):
+    procedure = ia.WorstOfN(8)
+    everything, nothing = script.left(0.9999, procedure), script.left(1e-6, procedure)
+    best = ia.design(procedure, kl=0.5).win_rate
+    assert everything["designed_for_all"] == pytest.approx(100 * best, abs=0.3)
+    assert all(value == pytest.approx(50, abs=0.1) for value in nothing.values())
+    some = script.left(0.5, procedure)
+    assert some["best"] >= some["designed_for_all"] - 1e-6
+    assert 50 < some["raw"] < some["best"] < everything["best"]
+
+
+def test_a_prompt_read_once_gives_the_states_of_whole_texts(script, monkeypatch):
+    import torch
+
+    from infalign.models.hf import LanguageModel
+
+    monkeypatch.setattr(script, "LAYERS", (0, 2, 4))
+    path = bundled_path("bundled:language-model", "model")
+    model = LanguageModel(path, max_new_tokens=4)
+    model.model.eval()
+    (prompt,) = model.prompt_ids([[{"role": "user", "content": "Hello?"}]], ["a"], 4)
+    rows = [[5, 6, 7], [9], [8, 8]]
+    own = script.states(model, prompt, rows)
+    for row, features in zip(rows, own, strict=True):
+        with torch.no_grad():
+            hidden = model.model(
+                torch.tensor([[*prompt, *row]]), output_hidden_states=True
+            ).hidden_states
+        inside = [hidden[layer][0, len(prompt) :] for layer in (0, 2, 4)]
+        expected = torch.cat(
+            [*(x.mean(0) for x in inside), inside[-1][-1], torch.tensor([len(row)])]
+        )
+        assert np.allclose(features, expected.numpy(), atol=1e-4)
