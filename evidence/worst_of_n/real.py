@@ -6,10 +6,14 @@ Takes the reference responses to held-out prompts from the trained study in `wor
 regression on the model's states predicts where a response stands among those to the same prompt (a
 normal score of its rank), for prompts that it was not fitted on. The correlation is what a policy
 sees that reads its own states and has learned from as many responses. A tilt of a score with this
-correlation wins what `seen_in_part.py` computes. Writes real.json; some minutes a task.
+correlation wins what `seen_in_part.py` computes. Beside it stands what the study's policies have
+learned: the correlation of their log-ratio to the reference with the same score, and the win rate
+of the policy along it that spends the KL, among the responses of each prompt. Writes real.json;
+some minutes a task, and one for each policy.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -19,6 +23,7 @@ import seen_in_part
 import torch
 import typer
 from scipy.special import ndtri
+from transformers import AutoModelForCausalLM
 
 import infalign as ia
 from infalign import storage
@@ -33,62 +38,130 @@ PENALTIES = (0.1, 1.0, 10.0, 100.0)
 SHARES = (0.125, 0.25, 0.5, 1.0)
 """Of the prompts that are there to be fitted on."""
 LAYERS = (10, 20, 30)
+MODEL = Path("models", "SmolLM2-135M-Instruct")
+FEW = 40, 16
+"""Prompts, and responses of each, on which policies are judged."""
 OUT = Path(__file__).with_suffix(".json")
+
+
+def folder_of(work: Path, task: str) -> Path:
+    """The folder of a task in the trained study."""
+    return work / f"real-{task}" / "tasks" / f"{task}-8"
+
+
+def reference_of(work: Path, task: str) -> Path:
+    """The file of the reference's responses."""
+    return folder_of(work, task) / "reference" / "evaluation" / "reference.parquet"
 
 
 def responses(work: Path, task: str) -> Mapping[str, Mapping[str, list]]:
     """Prompt id → columns of its reference responses."""
-    folder = work / f"real-{task}" / "tasks" / f"{task}-8" / "reference" / "evaluation"
     rows: dict[str, dict[str, list]] = {}
-    for row in storage.read_table(folder / "reference.parquet").to_pylist():
+    for row in storage.read_table(reference_of(work, task)).to_pylist():
         own = rows.setdefault(row["prompt_id"], {"token_ids": [], "reward": []})
         for name in own:
             own[name].append(row[name])
     return rows
 
 
+@dataclass(frozen=True)
+class Read:
+    """What a network computes over the responses to a prompt."""
+
+    ids: torch.Tensor
+    """Shape (responses, most tokens)."""
+
+    inside: torch.Tensor
+    """Whether a place belongs to its response."""
+
+    hidden: Sequence[torch.Tensor]
+    logits: torch.Tensor
+    """Of each token before it is read."""
+
+
 @torch.no_grad()
-def states(model: LanguageModel, prompt: Sequence[int], rows: Sequence[Sequence[int]]):
-    """Means of some layers over each response, the last state, and the length; the prompt is read
-    once. Shape (responses, features)."""
-    network, k = model.model, len(rows)
-    cache = network(torch.tensor([prompt]), use_cache=True).past_key_values
-    cache.batch_repeat_interleave(k)
+def read_responses(network, prompt: Sequence[int], rows: Sequence[Sequence[int]]) -> Read:
+    """All responses to a prompt, which is read once."""
+    k = len(rows)
+    begun = network(torch.tensor([prompt]), use_cache=True)
+    begun.past_key_values.batch_repeat_interleave(k)
     lengths = torch.tensor([len(row) for row in rows])
     ids = torch.zeros(k, int(lengths.max()), dtype=torch.long)
     for i, row in enumerate(rows):
         ids[i, : len(row)] = torch.tensor(row)
     inside = torch.arange(ids.shape[1]) < lengths[:, None]
     mask = torch.cat([torch.ones(k, len(prompt), dtype=torch.bool), inside], 1).long()
-    hidden = network(
-        ids, attention_mask=mask, past_key_values=cache, output_hidden_states=True
-    ).hidden_states
-    within = inside.float()[..., None]
-    means = [(hidden[layer] * within).sum(1) / within.sum(1) for layer in LAYERS]
-    ends = hidden[LAYERS[-1]][torch.arange(k), lengths - 1]
+    out = network(
+        ids, attention_mask=mask, past_key_values=begun.past_key_values, output_hidden_states=True
+    )
+    first = begun.logits[:, -1:].expand(k, 1, -1)
+    return Read(ids, inside, out.hidden_states, torch.cat([first, out.logits[:, :-1]], 1))
+
+
+def states(network, prompt: Sequence[int], rows: Sequence[Sequence[int]]) -> np.ndarray:
+    """Means of some layers over each response, the last state, and the length, shape (responses,
+    features)."""
+    read = read_responses(network, prompt, rows)
+    within = read.inside.float()[..., None]
+    means = [(read.hidden[layer] * within).sum(1) / within.sum(1) for layer in LAYERS]
+    ends = read.hidden[LAYERS[-1]][torch.arange(len(rows)), read.inside.sum(1) - 1]
     return torch.cat([*means, ends, within.sum(1)], 1).float().numpy()
 
 
-def read(work: Path, task: str) -> tuple[np.ndarray, np.ndarray]:
-    """States and rewards of the responses, shapes (prompts, K, features) and (prompts, K)."""
-    path = work / f"{task}-states.npz"
-    if not path.exists():
-        model = LanguageModel(work / "models" / "SmolLM2-135M-Instruct", max_new_tokens=24)
-        model.model.eval()
-        asked = load_prompts(Prompts(file=str(work / "prompts" / f"{task}.jsonl"), split="test"))
-        rows = responses(work, task)
-        asked = [prompt for prompt in asked if prompt.id in rows]
-        ids = model.prompt_ids([p.messages for p in asked], [p.id for p in asked], 24)
-        own = []
-        for prompt, start in zip(asked, ids, strict=True):
-            # An empty response is the end of the text alone.
-            tokens = [r or [model.ends[0]] for r in rows[prompt.id]["token_ids"]]
-            own.append(states(model, start, tokens))
-        rewards = np.array([rows[prompt.id]["reward"] for prompt in asked])
-        with storage.replacing(path) as temporary, temporary.open("wb") as file:
-            np.savez(file, states=np.stack(own), rewards=rewards)
-    with np.load(path) as known:
-        return known["states"], known["rewards"]
+def logprobs(network, prompt: Sequence[int], rows: Sequence[Sequence[int]]) -> np.ndarray:
+    """The log-probability of each response."""
+    read = read_responses(network, prompt, rows)
+    own = read.logits.double().log_softmax(-1).gather(2, read.ids[..., None])[..., 0]
+    return (own * read.inside).sum(1).numpy()
+
+
+class Task:
+    """The reference responses to the held-out prompts of a task."""
+
+    def __init__(self, work: Path, name: str):
+        self.work, self.name = work, name
+        self.reference = LanguageModel(work / MODEL, max_new_tokens=24)
+        self.content = storage.sha256(reference_of(work, name))[:8]
+        rows = responses(work, name)
+        file = str(work / "prompts" / f"{name}.jsonl")
+        asked = [p for p in load_prompts(Prompts(file=file, split="test")) if p.id in rows]
+        self.starts = self.reference.prompt_ids(
+            [p.messages for p in asked], [p.id for p in asked], 24
+        )
+        # An empty response is the end of the text alone.
+        end = [self.reference.ends[0]]
+        self.tokens = [[row or end for row in rows[p.id]["token_ids"]] for p in asked]
+        self.rewards = np.array([rows[p.id]["reward"] for p in asked])
+
+    def states(self) -> np.ndarray:
+        """Of the reference, shape (prompts, K, features)."""
+        pairs = list(zip(self.starts, self.tokens, strict=True))
+        network = self.reference.model.eval()
+        return self._kept("states", lambda: [states(network, *pair) for pair in pairs])
+
+    def log_ratios(self, cell: Path) -> tuple[np.ndarray, np.ndarray]:
+        """Of a policy to the reference, on some responses, with their rewards."""
+        (model,) = (cell / "train").glob("*/model")
+        pairs = [
+            (start, rows[: FEW[1]])
+            for start, rows in zip(self.starts[: FEW[0]], self.tokens, strict=False)
+        ]
+
+        def of(path: Path) -> list[np.ndarray]:
+            network = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32).eval()
+            return [logprobs(network, *pair) for pair in pairs]
+
+        landing = storage.sha256(model.parent / "landing.json")[:8]
+        own = self._kept(f"{cell.name}-{landing}", lambda: of(model))
+        reference = self._kept("reference", lambda: of(self.work / MODEL))
+        return own - reference, self.rewards[: FEW[0], : FEW[1]]
+
+    def _kept(self, name: str, make) -> np.ndarray:
+        path = self.work / f"seen-{self.name}-{self.content}-{name}.npy"
+        if not path.exists():
+            with storage.replacing(path) as temporary, temporary.open("wb") as file:
+                np.save(file, np.stack(make()))
+        return np.load(path)
 
 
 def scores(rewards: np.ndarray) -> np.ndarray:
@@ -139,6 +212,21 @@ def left(rho: float, procedure) -> dict[str, float]:
     return {name: 100 * row[name] for name in ("best", "designed_for_all", "identity", "raw")}
 
 
+def learned(task: Task, procedure) -> list[dict]:
+    """What each policy of the study has learned, as far as these are finished."""
+    rows = []
+    for cell in sorted(folder_of(task.work, task.name).glob("*-kl0.5-seed0")):
+        if (cell / "evaluation" / "results.json").exists():
+            ratios, rewards = task.log_ratios(cell)
+            won = bundled.win_rate(rewards, bundled.landed(ratios, KL), procedure)
+            own = {"method": cell.name.partition("-")[0]}
+            own["correlation"] = bundled.correlation(ratios, scores(rewards))
+            own["win rate"] = {key: 100 * value for key, value in bundled.mean(won).items()}
+            rows.append(own)
+            print(task.name, own, flush=True)
+    return rows
+
+
 def main(
     work: Annotated[Path, typer.Option(help="Folder of the trained study.")],
     out: Path = OUT,
@@ -147,11 +235,11 @@ def main(
     torch.set_num_threads(1)
     results = {"kl": KL, "tasks": {}}
     for task, procedure in TASKS.items():
-        own, rewards = read(work, task)
-        prompts, k = rewards.shape
+        own = Task(work, task)
+        prompts, k = own.rewards.shape
         rows = []
         for share in SHARES:
-            by_fold = seen(own, rewards, share)
+            by_fold = seen(own.states(), own.rewards, share)
             rho, error = float(by_fold.mean()), float(by_fold.std(ddof=1) / FOLDS**0.5)
             learned = max(4, round(share * prompts * (FOLDS - 1) / FOLDS)) * k
             rows.append({"responses": learned, "correlation": rho, "stderr": error})
@@ -163,6 +251,7 @@ def main(
             "samples": k,
             "rows": rows,
             "sees all": left(0.9999, procedure),
+            "learned": learned(own, procedure),
         }
     storage.write_json(out, results)
 

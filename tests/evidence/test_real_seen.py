@@ -61,12 +61,13 @@ def test_a_prompt_read_once_gives_the_states_of_whole_texts(script, monkeypatch)
     model.model.eval()
     (prompt,) = model.prompt_ids([[{"role": "user", "content": "Hello?"}]], ["a"], 4)
     rows = [[5, 6, 7], [9], [8, 8]]
-    own = script.states(model, prompt, rows)
-    for row, features in zip(rows, own, strict=True):
+    own, logs = (f(model.model, prompt, rows) for f in (script.states, script.logprobs))
+    for row, features, logprob in zip(rows, own, logs, strict=True):
         with torch.no_grad():
-            hidden = model.model(
-                torch.tensor([[*prompt, *row]]), output_hidden_states=True
-            ).hidden_states
+            out = model.model(torch.tensor([[*prompt, *row]]), output_hidden_states=True)
+        tokens = out.logits[0, len(prompt) - 1 : -1].log_softmax(-1)
+        assert logprob == pytest.approx(float(tokens[range(len(row)), row].sum()), abs=1e-4)
+        hidden = out.hidden_states
         inside = [hidden[layer][0, len(prompt) :] for layer in (0, 2, 4)]
         expected = torch.cat(
             [*(x.mean(0) for x in inside), inside[-1][-1], torch.tensor([len(row)])]
