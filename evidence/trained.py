@@ -74,6 +74,13 @@ def compare(study: str, wave: Wave, work: Path) -> bool:
     return subprocess.run(command, cwd=work, check=False).returncode == 0
 
 
+def write_pages(work: Path) -> None:
+    """All pages, from what is finished."""
+    trained_page.write(work)
+    script("claims")
+    script("headline")
+
+
 def main(
     work: Annotated[Path, typer.Option(help="Folder for models, rewards and studies.")],
     data: Annotated[Path | None, typer.Option(help="Folder with preferences/.")] = None,
@@ -88,9 +95,9 @@ def main(
     for wave in WAVES:
         for study in wave.studies:
             whole[study] = compare(study, wave, work)  # in its last wave: of every cell
-            trained_page.write(work)
-            script("claims")
-            script("headline")
+            write_pages(work)
+    script("worst_of_n/real", "--work", str(work))
+    write_pages(work)
     if not all(whole.values()):
         sys.exit("Some cells failed; the messages above say why. The same command tries them again")
 

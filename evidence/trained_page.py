@@ -7,6 +7,7 @@ of the study of reward hacking into hacking.md.
 """
 
 import json
+import textwrap
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import chdir
@@ -78,6 +79,7 @@ of the best rival. ‡: one seed, so the interval lacks the variance between see
   that its rewards' quantiles need. The rest is spent on changes that the reward does not see.
 - No method gains what a policy of this size cannot express. [The log](../docs/log.md) and
   `worst_of_n/` measure this.
+{sight}
 - For best-of-8 on helpfulness, the transform is an exponential that is gentler than theory's,
   because these policies learn little of a steep one on that reward (`worst_of_n/targets.py`). On
   the harmlessness reward, which its policy sees well, the [demo](../docs/demo.md) trains on the
@@ -119,6 +121,7 @@ def page(known: Mapping[str, Mapping]) -> str:
         targets=targets(results),
         note=NOTE,
         accuracy=accuracy(),
+        sight="\n".join(sight()),
         studies="\n\n".join(
             section(name, result, task)
             for name, result in results.items()
@@ -131,6 +134,25 @@ def accuracy() -> str:
     """The lowest and the highest accuracy of a reward, in percent."""
     values = [100 * r["accuracy"][0] for r in storage.read_json(HERE / "rewards.json").values()]
     return f"{min(values):.0f} to {max(values):.0f}"
+
+
+def sight() -> Iterator[str]:
+    """How much of its reward SmolLM2 sees in its responses, and how much its policies learned."""
+    known = HERE / "worst_of_n" / "real.json"
+    for name, task in (storage.read_json(known)["tasks"] if known.is_file() else {}).items():
+        if not task.get("learned"):
+            continue
+        most = task["rows"][-1]
+        own = ", ".join(f"{row['correlation']:.2f} (`{row['method']}`)" for row in task["learned"])
+        text = (
+            f"- **SmolLM2, {GOALS[name]}**: after {most['responses']:,} responses, a ridge "
+            "regression on the model's states predicts where a response to another prompt stands "
+            f"with a correlation of {most['correlation']:.2f} ± {most['stderr']:.2f}. In theory, a "
+            f"policy that sees so much wins {most['best']:.0f} % under {words(task['procedure'])}. "
+            f"The policies have learned a correlation of {own}: what limits them is training, not "
+            "what the model sees (`worst_of_n/real.py`)."
+        )
+        yield textwrap.fill(text, 100, subsequent_indent="  ", break_on_hyphens=False)
 
 
 def results_of(name: str) -> dict:
