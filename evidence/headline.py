@@ -61,8 +61,13 @@ class Panel:
         return ours if method in OURS else rivals if method in self.rivals else others
 
 
-def panels(results: Mapping[str, Mapping]) -> Iterator[Panel]:
-    """The tasks that train for n = 8, and in which one of our methods has a rival."""
+def panels(results: Mapping[str, Mapping]) -> list[Panel]:
+    """The tasks that train for n = 8, and in which one of our methods has a rival; those with most
+    seeds first."""
+    return sorted(_panels(results), key=lambda panel: -max(map(panel.seeds, panel.arms)))
+
+
+def _panels(results: Mapping[str, Mapping]) -> Iterator[Panel]:
     for study in filter(results.__contains__, STUDIES):
         for task in results[study]["tasks"]:
             arms = {
@@ -94,7 +99,7 @@ def sentence(results: Mapping[str, Mapping]) -> str:
 @matplotlib.rc_context(drawing.STYLE)
 def picture(results: Mapping[str, Mapping]) -> Figure:
     """The win rates of all methods under the procedure, one panel for each model and task."""
-    shown = list(panels(results))
+    shown = panels(results)
     rows = -(-len(shown) // 2)
     most = max(len(panel.arms) for panel in shown)
     figure = Figure((drawing.WIDTH, rows * (0.9 + 0.21 * most) + 0.3), layout="constrained")
@@ -132,7 +137,7 @@ def _draw(axes, panel: Panel) -> None:
 def write(root: Path = ROOT) -> None:
     """Write the picture, and the sentence into the README."""
     results = storage.read_json(root / "evidence" / "trained.json")
-    if not any(panels(results)):
+    if not panels(results):
         print("No method has a rival yet: the headline stays as it is.")
         return
     drawing.save_png(picture(results), root / PICTURE)

@@ -61,7 +61,7 @@ def test_tasks_without_a_rival_and_other_budgets_are_left_out():
         {"task": "helpful-8", "procedure": "best-of-n:8", "arms": [other | {"target_kl": 1.0}]},
         {"task": "helpful", "procedure": "best-of-n:8", "arms": [other]},
     ]
-    assert not list(panels({"bundled-helpful": {"rivals": ["ipo"], "tasks": tasks}}))
+    assert not panels({"bundled-helpful": {"rivals": ["ipo"], "tasks": tasks}})
 
 
 def test_without_a_rival_the_headline_stays(tmp_path):
