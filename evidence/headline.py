@@ -102,7 +102,7 @@ def picture(results: Mapping[str, Mapping]) -> Figure:
     shown = panels(results)
     rows = -(-len(shown) // 2)
     most = max(len(panel.arms) for panel in shown)
-    figure = Figure((drawing.WIDTH, rows * (0.9 + 0.21 * most) + 0.3), layout="constrained")
+    figure = Figure((drawing.WIDTH, rows * (1.1 + 0.21 * most) + 0.3), layout="constrained")
     grid = figure.subplots(rows, 2, squeeze=False).ravel()
     for axes, panel in zip(grid, shown, strict=False):
         _draw(axes, panel)
@@ -125,7 +125,8 @@ def _draw(axes, panel: Panel) -> None:
         axes.plot(rate["value"], place, "o", color=color, markersize=5.5)
     few = {m: f" ({panel.seeds(m)} of {seeds} seeds)" for m in order if panel.seeds(m) < seeds}
     axes.set_yticks(range(len(order)), [m + few.get(m, "") for m in order])
-    axes.set_title(panel.title)
+    goal, _, model = panel.title.rpartition(", ")
+    axes.set_title(f"{goal}\n{model}")
     axes.set_xlabel(f"win rate; {panel.seeds_of(set(order) - set(few))}")
     axes.xaxis.set_major_locator(MaxNLocator(6, steps=(1, 2, 5, 10)))
     axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0, symbol=" %"))
