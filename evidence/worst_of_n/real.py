@@ -241,8 +241,8 @@ def main(
         for share in SHARES:
             by_fold = seen(own.states(), own.rewards, share)
             rho, error = float(by_fold.mean()), float(by_fold.std(ddof=1) / FOLDS**0.5)
-            learned = max(4, round(share * prompts * (FOLDS - 1) / FOLDS)) * k
-            rows.append({"responses": learned, "correlation": rho, "stderr": error})
+            fitted_on = max(4, round(share * prompts * (FOLDS - 1) / FOLDS)) * k
+            rows.append({"responses": fitted_on, "correlation": rho, "stderr": error})
             rows[-1] |= left(rho, procedure)
             print(task, rows[-1], flush=True)
         results["tasks"][task] = {
