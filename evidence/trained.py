@@ -3,8 +3,9 @@
     python evidence/trained.py --data DATA --work work
 
 Fetches the real model, trains the rewards, writes the prompts and calls `infalign compare` on every
-configuration in `studies/`, in the order of `WAVES`: what carries the claims comes first. The page
-`trained.md` is written after every wave, from whatever is finished. The same command continues.
+configuration in `studies/`, in the order of `WAVES`: what carries the claims comes first. Finished
+cells are archived in `cells/`, so another machine goes on from there. The page `trained.md` is
+written after every wave, from whatever is finished. The same command continues.
 """
 
 import subprocess
@@ -70,13 +71,13 @@ def prepare(work: Path, source: list[str]) -> None:
 def compare(study: str, wave: Wave, work: Path) -> bool:
     """Bring a part of a study to its end, and whether all of its cells are finished."""
     command = [sys.executable, "-m", "infalign", "compare", f"{HERE}/studies/{study}.yaml"]
-    command += ["--out", study, *wave.options()]
+    command += ["--out", study, "--archive", f"{trained_page.CELLS}/{study}", *wave.options()]
     return subprocess.run(command, cwd=work, check=False).returncode == 0
 
 
-def write_pages(work: Path) -> None:
+def write_pages() -> None:
     """All pages, from what is finished."""
-    trained_page.write(work)
+    trained_page.write()
     script("claims")
     script("headline")
 
@@ -95,9 +96,9 @@ def main(
     for wave in WAVES:
         for study in wave.studies:
             whole[study] = compare(study, wave, work)  # in its last wave: of every cell
-            write_pages(work)
+            write_pages()
     script("worst_of_n/real", "--work", str(work))
-    write_pages(work)
+    write_pages()
     if not all(whole.values()):
         sys.exit("Some cells failed; the messages above say why. The same command tries them again")
 

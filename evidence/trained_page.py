@@ -1,37 +1,38 @@
 """The page of the trained study, from the cells that are finished; no number is entered by hand.
 
-    python evidence/trained_page.py --work work
+    python evidence/trained_page.py
 
-Writes trained.md, trained.json and a picture for each task beside this script, and what is finished
-of the study of reward hacking into hacking.md.
+Reads the archived cells in `cells/`. Writes trained.md, trained.json and a picture for each task
+beside this script, and what is finished of the study of reward hacking into hacking.md.
 """
 
-import json
 import textwrap
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import chdir
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
 
 import hacking_page
-import typer
 
 import infalign as ia
 from infalign import storage
 from infalign.comparison.comparison import SELECTING
 from infalign.config import Grid, StudyTask, load_study
 from infalign.core import words
-from infalign.pipeline.folder import Run
 from infalign.reports.drawing import save_png
 from infalign.reports.tables import Table, in_markdown
-from infalign.study.folder import RESULTS, StudyFolder
+from infalign.study.archive import Archive
+from infalign.study.folder import StudyFolder
 from infalign.study.plots import by_kl
 from infalign.study.table import summarize
 from infalign.study.tables import NOTE, SHOWN, curves, main_table
 
 HERE = Path(__file__).parent.resolve()
+CELLS = HERE / "cells"
+"""The archives of the studies."""
+
+RESULTS = HERE / "trained.json"
+
 STUDIES = (
     *("real-helpful", "real-harmless", "real-tldr"),
     *("bundled-helpful", "bundled-harmless", "bundled-harmless-best"),
@@ -91,20 +92,19 @@ of the best rival. ‡: one seed, so the interval lacks the variance between see
 """
 
 
-def write(work: Path) -> None:
-    """Write the page, the numbers and the pictures, from the studies in `work`."""
-    with chdir(work):
-        results = {name: results_of(name) for name in (*STUDIES, hacking_page.STUDY)}
-    hacked = results.pop(hacking_page.STUDY)
-    hacking_page.write_trained(hacked if hacked["finished"] else None)
+def write() -> None:
+    """Write the page, the numbers and the pictures, from the archived cells."""
+    hacked = results_of(hacking_page.STUDY)
+    hacking_page.write_trained(hacked if hacked["finished"] == hacked["cells"] else None)
+    former = storage.read_json(RESULTS) if RESULTS.exists() else {}
+    results = {name: with_former(slim(results_of(name)), former.get(name)) for name in STUDIES}
     known = {name: result for name, result in results.items() if result["finished"]}
     for name, result in known.items():
         for task in filter(_finished, result["tasks"]):
             picture = HERE / f"trained-{label(name, task)}.png"
-            save_png(by_kl(_at(task, None), result["evidence"]), picture)
-    slimmed = {name: slim(result) for name, result in known.items()}
-    storage.write_json(HERE / "trained.json", slimmed)
-    storage.write_text(HERE / "trained.md", page(slimmed))
+            save_png(by_kl(_at(task, None), result["evidence"], over_n=KL), picture)
+    storage.write_json(RESULTS, known)
+    storage.write_text(HERE / "trained.md", page(known))
 
 
 def page(known: Mapping[str, Mapping]) -> str:
@@ -156,9 +156,50 @@ def sight() -> Iterator[str]:
 
 
 def results_of(name: str) -> dict:
-    """What is finished of a study, in the folder of its name."""
-    grid = grid_of(name)
-    return _results(grid, Path(name)) if Path(name).exists() else _none(grid)
+    """What is archived of a study."""
+    grid, cells = grid_of(name), CELLS / name
+    return _results(grid, cells) if cells.exists() else _none(grid)
+
+
+def with_former(result: dict, former: Mapping | None) -> dict:
+    """Results of a study, with those of an earlier page for each task and KL of which the archive
+    lacks cells that they had: before there was an archive, cells were lost with their machine."""
+    if former is None or not result["finished"]:
+        return dict(former or result)
+    earlier = {task["task"]: task for task in former["tasks"] if _finished(task)}
+    tasks = [
+        _with_former(task, earlier[task["task"]]) if task["task"] in earlier else task
+        for task in result["tasks"]
+    ]
+    return {**result, "tasks": tasks, "finished": sum(map(_finished, tasks))}
+
+
+def _with_former(task: Mapping, former: Mapping) -> dict:
+    lost = [kl for kl in task["kls"] if not _seeds(former, kl) <= _seeds(task, kl)]
+    source = {kl: former if kl in lost else task for kl in task["kls"]}
+    return {
+        **former,
+        **task,
+        "arms": [a for kl, own in source.items() for a in own["arms"] if a["target_kl"] == kl],
+        "ranks": {
+            reward: {
+                spec: {
+                    f"{kl:g}": rows
+                    for kl, own in source.items()
+                    if (rows := own["ranks"][reward][spec].get(f"{kl:g}"))
+                }
+                for spec in of
+            }
+            for reward, of in task["ranks"].items()
+        },
+        "not_archived": lost,
+    }
+
+
+def _seeds(task: Mapping, kl: float) -> set[tuple[str, int]]:
+    """Method and seed of the finished cells of a task at a KL."""
+    arms = [arm for arm in task["arms"] if arm["target_kl"] == kl]
+    return {(arm["method"], c["seed"]) for arm in arms for c in arm["cells"] if c["finished"]}
 
 
 def grid_of(name: str) -> Grid:
@@ -177,40 +218,46 @@ def label(study: str, task: Mapping) -> str:
     return f"{study.partition('-')[0]}-{task['task']}"
 
 
-def _results(grid: Grid, folder: Path) -> dict:
-    """What is finished, with the differences to all methods beside those to the paper's."""
-    result = summarize(StudyFolder(grid, folder), {})
+def _results(grid: Grid, cells: Path) -> dict:
+    """What is archived, with the differences to all methods beside those to the paper's."""
+    folder = StudyFolder(grid, cells, Archive(cells))
+    result = summarize(folder, {})
     study = grid.study.model_copy(update={"rivals": ()})
     tasks = tuple(replace(task, study=study) for task in grid.tasks)
-    every = summarize(StudyFolder(Grid(study, tasks), folder), {})
+    every = summarize(replace(folder, grid=Grid(study, tasks)), {})
     for task, other in zip(result["tasks"], every["tasks"], strict=True):
+        own = _task(grid, task["task"])
         for arm, same in zip(task["arms"], other["arms"], strict=True):
             if "win_rates" in arm:
                 arm["to_all"] = {
                     spec: rate["to_rivals"] for spec, rate in same["win_rates"][SELECTING].items()
                 }
-                arm |= _beside_theory(folder, arm, task["procedure"])
+                arm |= _beside_theory(folder, own, arm)
         if _finished(task):
-            task["settings"] = _settings(grid, task["task"])
-            made_with = _made_with(grid, folder, task["task"])
-            task["made_with"] = made_with | {"machines": result["made"]["machines"]}
+            task["settings"] = _settings(own)
+            task["made_with"] = _made_with(folder, own)
     return result
 
 
-def _beside_theory(folder: Path, arm: Mapping, spec: str) -> dict[str, float | None]:
+def _beside_theory(study: StudyFolder, task: StudyTask, arm: Mapping) -> dict[str, float | None]:
     """The win rate of exact training on what a method is trained on, as far as the calibration's
     samples tell, and the share of the KL that moved quantiles; None where that is not known."""
-    theory, efficiency = [], []
-    for cell in arm["cells"]:
-        if cell["finished"]:
-            (policy,) = storage.read_json(folder / cell["folder"] / RESULTS)["policies"]
-            theory.append(policy["theory"].get(spec))
-            efficiency.append(policy["kl_efficiency"])
-    return {"theory": _mean(theory), "kl_efficiency": _mean(efficiency)}
+    which = arm["method"], arm["target_kl"]
+    known = [
+        study.summary(cell)
+        for cell in task.cells
+        if (cell.method, cell.kl) == which and study.is_finished(cell)
+    ]
+    spec = next(iter(study.pairs(task)))
+    return {
+        "theory": _mean([own["theory"].get(spec) for own in known]),
+        "kl_efficiency": _mean([own["kl_efficiency"] for own in known]),
+    }
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
-    return sum(values) / len(values) if values and None not in values else None
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known and len(known) == len(values) else None
 
 
 def _none(grid: Grid) -> dict:
@@ -240,8 +287,8 @@ def _task(grid: Grid, name: str) -> StudyTask:
     return next(task for task in grid.tasks if task.name == name)
 
 
-def _settings(grid: Grid, name: str) -> dict[str, object]:
-    config = _task(grid, name).config
+def _settings(task: StudyTask) -> dict[str, object]:
+    config = task.config
     train = config.train
     return {
         "transform": config.transform,
@@ -256,22 +303,15 @@ def _settings(grid: Grid, name: str) -> dict[str, object]:
     }
 
 
-def _made_with(grid: Grid, folder: Path, name: str) -> dict[str, object]:
+def _made_with(study: StudyFolder, task: StudyTask) -> dict[str, object]:
     """Versions, the precision and the mean time of a cell."""
-    study = StudyFolder(grid, folder)
-    task = _task(grid, name)
-    run = Run(task.config, study.of_task(task) / "reference")
-    said = storage.read_json(run.folder / "provenance.json")
-    seconds = []
-    for cell in task.cells:
-        costs = study.of_cell(cell) / "costs.jsonl"
-        if study.is_finished(cell) and costs.is_file():
-            rows = map(json.loads, costs.read_text(encoding="utf-8").splitlines())
-            seconds.append(sum(own for row in rows for _, own in row["spent"].values()))
+    made = [study.made(cell) for cell in task.cells if study.is_finished(cell)]
+    seconds = [own["seconds"] for own in made]
     return {
-        "dtype": said["fingerprints"]["dtype"],
-        "versions": said["versions"],
-        "minutes a cell": round(sum(seconds) / len(seconds) / 60, 1) if seconds else None,
+        "dtype": made[0]["dtype"],
+        "versions": made[0]["versions"],
+        "machines": sorted({machine for own in made for machine in own["machines"]}),
+        "minutes a cell": round(sum(seconds) / len(seconds) / 60, 1),
     }
 
 
@@ -313,6 +353,12 @@ def section(name: str, result: Mapping, task: Mapping) -> str:
     lines.append(in_markdown(curves(_at(task, KL), SELECTING)))
     lines += [in_markdown(main_table(_at(task, KL), gold)) for gold in task["gold"]]
     lines.append(f"![Win rates of {label(name, task)}](trained-{label(name, task)}.png)")
+    if lost := task.get("not_archived"):
+        said = " and ".join(f"{kl:g}" for kl in lost)
+        lines.append(
+            f"The results at {said} nats are from an earlier page; `cells/` lacks some of their "
+            "cells."
+        )
     if missing := Counter(method for method, done in cells if not done):
         said = ", ".join(f"{method} {count}" for method, count in missing.items())
         lines.append(f"**Cells that are not finished:** {said}.")
@@ -458,12 +504,5 @@ def _listed(names: Sequence[str]) -> str:
     return " and ".join(f"`{name}`" for name in names)
 
 
-def main(
-    work: Annotated[Path, typer.Option(help="Folder of the studies.")],
-):
-    """Write the page from what is finished."""
-    write(work)
-
-
 if __name__ == "__main__":
-    typer.run(main)
+    write()

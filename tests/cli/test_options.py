@@ -63,13 +63,13 @@ MODES: dict[str, dict[str, tuple[str, dict[str, str], dict[str, str]]]] = {
         "": (
             RUN,
             {"--methods": "rlhf,rloo", "--kl": "0.1,0.2", "--seeds": "4", "--tasks": "other"}
-            | {"--out": "other", "--json": "", "--dry-run": ""},
+            | {"--out": "other", "--archive": "cells", "--json": "", "--dry-run": ""},
             {"--measure": "1"},
         ),
         "dry": (
             f"{RUN} --dry-run",
             {"--methods": "rlhf", "--kl": "0.1", "--seeds": "4", "--out": "other"}
-            | {"--tasks": "other", "--measure": "1"},
+            | {"--archive": "cells", "--tasks": "other", "--measure": "1"},
             {"--json": ""},
         ),
     },

@@ -4,13 +4,67 @@ import pytest
 
 from infalign import storage
 from infalign.config import Prompts
+from infalign.core import parse_procedure
 from infalign.prompts import load_prompts
+from infalign.study.archive import Archive
 
 
 def test_the_page_is_that_of_the_committed_results():
     from trained_page import HERE, page
 
     assert page(storage.read_json(HERE / "trained.json")) == (HERE / "trained.md").read_text()
+
+
+def test_every_archived_cell_has_the_win_rate_of_the_page():
+    from trained_page import CELLS, HERE, STUDIES, grid_of
+
+    page = storage.read_json(HERE / "trained.json")
+    archived = 0
+    for name in (name for name in STUDIES if (CELLS / name).exists()):
+        archive = Archive(CELLS / name)
+        tasks = {task["task"]: task for task in page[name]["tasks"]}
+        for task in grid_of(name).tasks:
+            spec, procedure = task.config.procedure, parse_procedure(task.config.procedure)
+            arms = {(arm["method"], arm["target_kl"]): arm for arm in tasks[task.name]["arms"]}
+            for cell in task.cells:
+                if own := archive.read(cell):
+                    rate = own.samples.win_rate(cell.method, procedure, procedure)
+                    cells = {c["seed"]: c for c in arms[cell.method, cell.kl]["cells"]}
+                    shown = cells[cell.seed]["win_rates"][spec]
+                    assert rate.value == pytest.approx(shown, abs=1e-12), cell.path
+                    archived += 1
+    assert archived == len(list(CELLS.rglob("*.parquet")))
+
+
+def test_results_without_an_archived_cell_are_those_of_the_earlier_page():
+    from trained_page import with_former
+
+    def task(*cells):
+        arms = {(m, kl) for m, kl, _ in cells}
+        return {
+            "task": "a",
+            "kls": [0.5, 1.0],
+            "ranks": {"reward": {"sampling": {f"{kl:g}": cells for kl in {c[1] for c in cells}}}},
+            "arms": [
+                {"method": m, "target_kl": kl, "cells": own}
+                for m, kl in sorted(arms)
+                for own in [
+                    [{"seed": s, "finished": True} for n, at, s in cells if (n, at) == (m, kl)]
+                ]
+            ],
+        }
+
+    former = task(("rlhf", 0.5, 0), ("rlhf", 0.5, 1), ("rloo", 0.5, 0))
+    now = task(("rlhf", 0.5, 0), ("rlhf", 1.0, 0))
+    made = with_former({"finished": 2, "tasks": [now]}, {"finished": 3, "tasks": [former]})
+    (own,) = made["tasks"]
+    assert own["not_archived"] == [0.5] and made["finished"] == 4
+    assert own["arms"] == [*former["arms"], now["arms"][1]]
+    kept = own["ranks"]["reward"]["sampling"]
+    assert kept["0.5"] == former["ranks"]["reward"]["sampling"]["0.5"] and "1" in kept
+    whole = task(("rlhf", 0.5, 0), ("rlhf", 0.5, 1), ("rloo", 0.5, 0), ("rloo", 0.5, 1))
+    (own,) = with_former({"finished": 4, "tasks": [whole]}, {"tasks": [former]})["tasks"]
+    assert own["not_archived"] == [] and own["arms"] == whole["arms"]
 
 
 def test_theory_leaves_more_where_n_is_larger():

@@ -29,3 +29,6 @@ def test_curves_over_n_are_those_of_the_largest_kl_with_a_finished_cell():
         assert panel.get_title(loc="left").endswith("at 0.5 nats")
         curve = panel.lines[0]
         assert list(curve.get_xdata()) == [1, 2] and list(curve.get_ydata()) == [0.7, 0.7]
+    for panel in by_kl(task, evidence=True, over_n=0.25).axes[1:]:
+        assert panel.get_title(loc="left").endswith("at 0.25 nats")
+        assert list(panel.lines[0].get_ydata()) == [0.6, 0.6]

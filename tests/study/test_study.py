@@ -1,6 +1,5 @@
 """A study ends with the same results however it was interrupted, and makes no cell twice."""
 
-import json
 import os
 import shutil
 import signal
@@ -10,17 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from enumerable import EnumerableModel
-from quick_runs import REWARD, counting
+from quick_studies import HELD_OUT, METHODS, PROMPTS, K, M, counted, make_files, study
 from runs import kill_at_file_operation
 
 from infalign import storage
-from infalign.config import read_study
 from infalign.core import BestOfN, WorstOfN
 from infalign.errors import ConfigError, DataError
 from infalign.evaluation.estimators import win_rate, win_rate_difference
-from infalign.pipeline import stages
-from infalign.study import run as studies
 from infalign.study.dry import dry_study
 from infalign.study.folder import StudyFolder
 from infalign.study.origin import origin_words
@@ -33,62 +28,16 @@ from infalign.study.tables import study_tables
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
-PROMPTS, HELD_OUT, K, M = 5, 4, 4, 6
-METHODS = ("rloo", "rlhf")
-
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("files")
-    EnumerableModel.make(folder / "base", seed=1)
-    (folder / "rewards.py").write_text(REWARD)
-    texts = ["ab", "ba", "aab", "bba", "abab", "bb", "aaa", "bbb", "abba", "baab"]
-    rows = [
-        {"prompt_id": f"p{i}", "prompt": t, "split": "train" if i < 6 else "test"}
-        for i, t in enumerate(texts)
-    ]
-    (folder / "prompts.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    return folder
+    return make_files(tmp_path_factory.mktemp("files"))
 
 
 @pytest.fixture
 def counts(monkeypatch):
     """Counts of what the cells are asked, which take no time."""
     return counted(monkeypatch)
-
-
-def counted(patched):
-    counts = counting(patched)
-    patched.setattr(studies, "check", lambda checks: [])
-
-    def summarize(run, measured, selected):
-        own = {"kl": None, "win_rates": {}}
-        return {"policies": [{"method": m} | own for m in run.config.methods]}
-
-    patched.setattr(stages, "summarize_run", summarize)
-    return counts
-
-
-def study(files, seeds=(0, 1), task=None):
-    values = {
-        "model": str(files / "base"),
-        "reward": f"{files}/rewards.py:a",
-        "prompts": {"file": str(files / "prompts.jsonl"), "limit": PROMPTS},
-        "procedure": "best-of-n:2",
-        "transform": "exponential:2",
-        "sampling": {"max_new_tokens": 6, "batch_size": 8},
-        "calibration": {"samples": K, "calibrator": "ecdf"},
-        "train": {"steps": 2, "batch_size": 4, "group": 2, "save_steps": 1},
-        "evaluate": {
-            "prompts": {"limit": HELD_OUT},
-            "samples": M,
-            "gold": {"b": f"{files}/rewards.py:b"},
-            "judge": f"{files}/rewards.py:judge",
-        },
-        "evidence": False,
-    }
-    tasks = {"a": values | (task or {})}
-    return read_study({"tasks": tasks, "methods": METHODS, "kl": 0.1, "seeds": seeds})
 
 
 @pytest.fixture(scope="module")

@@ -48,6 +48,14 @@ def compare(
     out: Annotated[
         Path, typer.Option(help="Folder of the study. A study in this folder continues.")
     ] = Path("runs/study"),
+    archive: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Folder with small files of finished cells, which are not made again; finished "
+            "cells are added. Commit or copy it to go on elsewhere.",
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     dry_run: DryRun = False,
     measure: Measure = 60.0,
@@ -59,7 +67,7 @@ def compare(
 
     if dry_run:
         refuse(context, "is not used with --dry-run.", "as_json")
-        dry_runs.dry_study(grid, out, measure)
+        dry_runs.dry_study(grid, out, measure, archive)
         return
     refuse(context, "is used with --dry-run only.", "measure")
 
@@ -69,7 +77,9 @@ def compare(
     quiet_libraries()
     with board() as shown:
         shown.only_current = True
-        results = run_study(grid, out, report=shown.report, begin=shown.plan, write=write_page)
+        results = run_study(
+            grid, out, archive=archive, report=shown.report, begin=shown.plan, write=write_page
+        )
     if as_json:
         print_json(results)
     else:

@@ -68,13 +68,13 @@ def _dry(out: Path | None, dry: Callable[..., "Dry"], *what: Any, **settings: An
     _print(made, out)
 
 
-def dry_study(grid: Grid, out: Path, seconds: float) -> None:
+def dry_study(grid: Grid, out: Path, seconds: float, archive: Path | None) -> None:
     """Check a study, measure its models, and print what its cells cost."""
     from infalign.study.dry import dry_study
 
     quiet_libraries()
     with progress() as report:
-        dry = dry_study(grid, out, seconds=seconds, report=report)
+        dry = dry_study(grid, out, archive=archive, seconds=seconds, report=report)
     screen = console()
     for name, own in dry.tasks.items():
         screen.print(f"Task {name}", style="bold")

@@ -17,7 +17,7 @@ from infalign.models.precision import Dtype
 from infalign.prompts import Prompt
 from infalign.seeds import derived
 
-__all__ = ["Comparison"]
+__all__ = ["Comparison", "theory_pairs"]
 
 REFERENCE = "reference"
 CALIBRATION = "calibration"
@@ -159,12 +159,8 @@ class Comparison(Shown):
 
     @cached_property
     def theory_pairs(self) -> dict[str, tuple[AbstractProcedure, AbstractProcedure]]:
-        """The pairs with win rates in theory, on the quantile axis: all but majority votes."""
-        return {
-            spec: (procedure, against)
-            for spec, (procedure, against) in self.pairs.items()
-            if isinstance(procedure, AbstractProcedure) and isinstance(against, AbstractProcedure)
-        }
+        """The pairs with win rates in theory."""
+        return theory_pairs(self.pairs)
 
     @property
     def calibrated(self) -> bool:
@@ -186,3 +182,15 @@ class Comparison(Shown):
     def sample_seed(self, name: str) -> int:
         """The seed of one set of samples; different sets get independent streams."""
         return derived(self.seeds.get(name, self.seed), f"evaluate {name}")
+
+
+def theory_pairs(
+    pairs: Mapping[str, tuple[Decoder, Decoder]],
+) -> dict[str, tuple[AbstractProcedure, AbstractProcedure]]:
+    """Those of the pairs that have win rates in theory, on the quantile axis: all but majority
+    votes."""
+    return {
+        spec: (procedure, against)
+        for spec, (procedure, against) in pairs.items()
+        if isinstance(procedure, AbstractProcedure) and isinstance(against, AbstractProcedure)
+    }

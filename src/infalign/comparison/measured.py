@@ -1,5 +1,6 @@
 """The samples of a comparison as arrays, and the estimates they give."""
 
+from abc import ABC, abstractmethod
 from functools import cached_property
 from pathlib import Path
 
@@ -20,21 +21,65 @@ from .comparison import CALIBRATION, REFERENCE, SELECTING, Comparison
 from .origins import column_of
 from .sampling import read
 
-__all__ = ["Measured"]
+__all__ = ["AbstractMeasured", "Measured"]
 
 
-class Measured:
-    """The samples of a comparison as arrays of shape (prompts, samples), by policy.
+class AbstractMeasured(ABC):
+    """Numbers of samples as arrays of shape (prompts, samples), by policy, and the win rates that
+    follow from rewards.
 
-    Files are read when they are first needed. Selection chances and win rates are computed once;
-    every estimate of a policy under a procedure uses the same chances.
+    Selection chances and win rates are computed once; every estimate of a policy under a procedure
+    uses the same chances.
     """
 
-    def __init__(self, comparison: Comparison, manifest: Manifest):
-        self.comparison, self.manifest = comparison, manifest
-        self.shape = (len(comparison.prompts), comparison.samples)
+    def __init__(self, shape: tuple[int, int]):
+        self.shape = shape
         self._chances: dict[tuple[str, Decoder], np.ndarray] = {}
         self._win_rates: dict[tuple[str, Decoder, Decoder, str], Estimate] = {}
+
+    @abstractmethod
+    def column(self, name: str, column: str) -> np.ndarray:
+        """A column of one policy's samples; null becomes nan."""
+
+    def rewards(self, name: str, reward: str = SELECTING) -> np.ndarray:
+        """One reward of one policy's samples."""
+        return self.column(name, column_of(reward))
+
+    def chances(self, name: str, procedure: Decoder) -> np.ndarray:
+        """The selection chance of each of one policy's samples."""
+        key = (name, procedure)
+        if key not in self._chances:
+            self._chances[key] = self._selected(*key)
+        return self._chances[key]
+
+    @abstractmethod
+    def _selected(self, name: str, procedure: Decoder) -> np.ndarray:
+        """The selection chances, computed."""
+
+    def win_rate(
+        self, name: str, procedure: Decoder, against: Decoder, reward: str = SELECTING
+    ) -> Estimate:
+        """Win rate of one policy over the reference, judged by one reward."""
+        key = (name, procedure, against, reward)
+        if key not in self._win_rates:
+            self._win_rates[key] = self._win_rate(*key)
+        return self._win_rates[key]
+
+    def _win_rate(self, name: str, procedure: Decoder, against: Decoder, reward: str) -> Estimate:
+        ours, theirs = self.rewards(name, reward), self.rewards(REFERENCE, reward)
+        if isinstance(procedure, RankProcedure) and isinstance(against, RankProcedure):
+            if reward == SELECTING:  # one sort of both sides, faster than chances
+                return win_rate(ours, theirs, procedure, against=against)
+        chances = self.chances(name, procedure), self.chances(REFERENCE, against)
+        return selected_win_rate(ours, chances[0], theirs, chances[1])
+
+
+class Measured(AbstractMeasured):
+    """The samples of a comparison, in files that are read when they are first needed."""
+
+    def __init__(self, comparison: Comparison, manifest: Manifest):
+        super().__init__((len(comparison.prompts), comparison.samples))
+        self.comparison, self.manifest = comparison, manifest
         self._lengths: dict[str, np.ndarray] = {}
 
     @property
@@ -61,10 +106,6 @@ class Measured:
             self._lengths[name] = np.vectorize(len)(self.texts(name)).astype(float)
         return self._lengths[name]
 
-    def rewards(self, name: str, reward: str = SELECTING) -> np.ndarray:
-        """One reward of one policy's samples."""
-        return self.column(name, column_of(reward))
-
     def read_by(self, procedure: Decoder, name: str) -> np.ndarray:
         """The values by which a procedure selects among one policy's samples."""
         if isinstance(procedure, MajorityVote):
@@ -75,35 +116,10 @@ class Measured:
             return quantiles(self.rewards(name), self.rewards(CALIBRATION))
         return self.rewards(name)
 
-    def chances(self, name: str, procedure: Decoder) -> np.ndarray:
-        """The selection chance of each of one policy's samples."""
-        key = (name, procedure)
-        if key not in self._chances:
-            if isinstance(procedure, MajorityVote):
-                chances = vote_chances(self.read_by(procedure, name), procedure.n)
-            else:
-                chances = selection_chances(
-                    self.rewards(name), procedure, calibration=self._calibration
-                )
-            self._chances[key] = chances
-        return self._chances[key]
-
-    def win_rate(
-        self, name: str, procedure: Decoder, against: Decoder, reward: str = SELECTING
-    ) -> Estimate:
-        """Win rate of one policy over the reference, judged by one reward."""
-        key = (name, procedure, against, reward)
-        if key not in self._win_rates:
-            self._win_rates[key] = self._win_rate(*key)
-        return self._win_rates[key]
-
-    def _win_rate(self, name: str, procedure: Decoder, against: Decoder, reward: str) -> Estimate:
-        ours, theirs = self.rewards(name, reward), self.rewards(REFERENCE, reward)
-        if isinstance(procedure, RankProcedure) and isinstance(against, RankProcedure):
-            if reward == SELECTING:  # one sort of both sides, faster than chances
-                return win_rate(ours, theirs, procedure, against=against)
-        chances = self.chances(name, procedure), self.chances(REFERENCE, against)
-        return selected_win_rate(ours, chances[0], theirs, chances[1])
+    def _selected(self, name: str, procedure: Decoder) -> np.ndarray:
+        if isinstance(procedure, MajorityVote):
+            return vote_chances(self.read_by(procedure, name), procedure.n)
+        return selection_chances(self.rewards(name), procedure, calibration=self._calibration)
 
     def selected_reward(self, name: str, procedure: Decoder, reward: str) -> Estimate:
         """Mean of one reward over the responses that one policy selects."""

@@ -3,7 +3,7 @@
 import json
 import platform
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
@@ -197,8 +197,11 @@ class Run(Shown):
         """The trained policies, and those trained elsewhere, on the held-out prompts."""
         return self.compared()
 
-    def compared(self) -> Comparison:
-        """The comparison of the policies that are trained by now."""
+    def compared(self, prompts: Sequence[Prompt] | None = None) -> Comparison:
+        """The comparison of the policies that are trained by now.
+
+        - `prompts`: those that all policies answer. Default: the held-out ones.
+        """
         config = self.config
         trained = {m: str(self.model_folder(m)) for m in config.methods}
         elsewhere = config.evaluate.policies
@@ -217,7 +220,7 @@ class Run(Shown):
             judge_pairs=config.evaluate.judge_pairs,
             judge_max_new_tokens=config.evaluate.judge_max_new_tokens,
             judge_unreadable=config.evaluate.judge_unreadable,
-            prompts=self.test_prompts,
+            prompts=self.test_prompts if prompts is None else prompts,
             procedures=(config.procedure, Sampling().spec, *config.evaluate.procedures),
             against=config.against,
             sampling=config.sampling,

@@ -16,6 +16,7 @@ from infalign.pipeline.plan import plan_of
 from infalign.pipeline.run import require_libraries
 from infalign.pipeline.workload import Room, Workload, evaluation, parameters_of, room, workloads
 
+from .archive import Archive
 from .folder import StudyFolder
 from .plan import has_reference, is_trained
 from .run import check_study
@@ -50,15 +51,20 @@ class DryStudy(Shown):
 
 
 def dry_study(
-    grid: Grid, folder: Path, *, seconds: float = SECONDS, report: Report = silent
+    grid: Grid,
+    folder: Path,
+    *,
+    archive: Path | None = None,
+    seconds: float = SECONDS,
+    report: Report = silent,
 ) -> DryStudy:
     """Check a study, measure its models for about `seconds` seconds, and estimate its costs.
 
-    Nothing is written. With 0 seconds nothing is measured. Raises the errors of `run_study`.
+    Nothing is written. With 0 seconds nothing is measured. `archive` and errors as in `run_study`.
     """
     _check.real("seconds", seconds)
     require_libraries()
-    study = StudyFolder(grid, Path(folder))
+    study = StudyFolder(grid, Path(folder), None if archive is None else Archive(Path(archive)))
     study.require()
     passed = check_study(study)
     cells = list(grid.cells)
@@ -66,6 +72,8 @@ def dry_study(
     tasks = {}
     share = seconds / max(1, len({cell.task.name for cell in left}))
     for task in study.tasks:
+        if task.name not in passed:  # all of its cells are archived
+            continue
         due_cells = [cell for cell in left if cell.task is task]
         tasks[task.name] = _task(study, task, due_cells, passed[task.name], share, report)
     return DryStudy(tasks, len(cells), len(cells) - len(left))

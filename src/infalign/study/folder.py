@@ -7,21 +7,29 @@ tasks/TASK/METHOD-klKL-seedS/   a cell: an ordinary run folder
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import yaml
 
 from infalign import storage
 from infalign._look import Shown
+from infalign.comparison.comparison import SELECTING
+from infalign.comparison.measured import AbstractMeasured, Measured
 from infalign.config import Cell, Grid, StudyTask
 from infalign.config.documents import read_document
-from infalign.errors import ConfigError
+from infalign.decoding.selection import Decoder
+from infalign.errors import ConfigError, DataError
 from infalign.manifest import Manifest, Stage
+from infalign.models.functions import beside
+from infalign.pipeline.costs import making, spent
 from infalign.pipeline.folder import Run
 from infalign.stores.manifest import NAME
 
+from .archive import KL, Archive, ArchivedCell, Ranks, ranks_of
 from .shared import REFERENCE
 
 __all__ = ["RESULTS", "StudyFolder"]
@@ -32,18 +40,26 @@ FIRST = "study.yaml"
 RESULTS = Path("evaluation", "results.json")
 """The last file of a cell."""
 
+PROVENANCE = "provenance.json"
+"""The file of a run that has its versions."""
+
 STAGE = "compare"
 
 
 @dataclass(frozen=True)
 class StudyFolder(Shown):
-    """A study and the folder that its results go to."""
+    """A study, the folder that its results go to, and the archive of its finished cells."""
 
     grid: Grid
     folder: Path
+    archive: Archive | None = None
 
     def require(self) -> None:
-        """Raise ConfigError unless the folder holds a study or is empty."""
+        """Raise ConfigError unless the folder holds a study or is empty, and if a task cannot be
+        archived."""
+        if self.archive is not None:
+            for task in self.tasks:
+                self.archive.require(task, self.pairs(task))
         if not self.folder.exists() or (self.folder / FIRST).exists():
             return
         others = [
@@ -97,46 +113,163 @@ class StudyFolder(Shown):
         """Task → the run of what its cells share."""
         return {t.name: Run(t.config, self.of_task(t) / REFERENCE) for t in self.tasks}
 
+    def pairs(self, task: StudyTask) -> Mapping[str, tuple[Decoder, Decoder]]:
+        """Spec → how policy and reference are decoded, as the task's configuration says."""
+        with beside(task.folder):
+            return self.runs[task.name].compared(()).pairs
+
     def stage(self, cell: Cell) -> Stage:
         """What a finished cell was made from; needs what its task shares."""
-        run = self.runs[cell.task.name]
-        reference = run.folder / "evaluation" / "reference.parquet"
-        made_from = {
-            "configuration": storage.fingerprint(self._stated(cell)),
+        configuration = {"configuration": storage.fingerprint(self._stated(cell))}
+        return Stage(self.manifest, STAGE, configuration | self._shared(cell.task))
+
+    def has_shared(self, task: StudyTask) -> bool:
+        """Whether what the cells of a task share is there."""
+        return self._reference(task).exists()
+
+    def _reference(self, task: StudyTask) -> Path:
+        return self.runs[task.name].folder / "evaluation" / "reference.parquet"
+
+    def _shared(self, task: StudyTask) -> dict[str, str]:
+        """Fingerprints of what the cells of a task share."""
+        run = self.runs[task.name]
+        return {
             "content": storage.fingerprint(run.fingerprints),
             "calibration": storage.sha256(run.store_path / NAME)[:16],
-            "reference": storage.sha256(reference)[:16],
+            "reference": storage.sha256(self._reference(task))[:16],
         }
-        return Stage(self.manifest, STAGE, made_from)
 
-    def _stated(self, cell: Cell) -> dict:
+    def _stated(self, cell: Cell, begun: object = None) -> dict:
         """The keys of a cell, without those that the version that began it did not have, if they
-        have their defaults: a new version does not make its cells again."""
+        have their defaults: a new version does not make its cells again.
+
+        - `begun`: the keys with which it began. Default: those in its folder.
+        """
         not_asked = {"trust_remote_code"}
         stated = cell.config.model_dump(mode="json", exclude=not_asked, exclude_none=True)
         given = cell.config.model_dump(mode="json", exclude_defaults=True, exclude_none=True)
-        try:
-            begun = read_document(Run(cell.config, self.of_cell(cell)).config_file)
-        except ConfigError:
-            return stated
+        if begun is None:
+            try:
+                begun = read_document(Run(cell.config, self.of_cell(cell)).config_file)
+            except ConfigError:
+                return stated
         return _known(stated, begun, given) if isinstance(begun, dict) else stated
 
     def is_finished(self, cell: Cell) -> bool:
         """Whether a cell is finished, and from what it would be made from now.
 
-        Raises DataError if its results are damaged.
+        Raises DataError if its results are damaged, and the errors of `archived`.
         """
+        return self.archived(cell) is not None or self.is_here(cell)
+
+    def is_here(self, cell: Cell) -> bool:
+        """Whether the folder has the finished cell."""
         results = self.of_cell(cell) / RESULTS
-        shared = self.runs[cell.task.name].folder
-        if results not in self.manifest or not (shared / "evaluation/reference.parquet").exists():
+        if results not in self.manifest or not self.has_shared(cell.task):
             return False
         stage = self.stage(cell)
         return stage.is_current(results) and stage.has(results)
 
+    def archived(self, cell: Cell) -> ArchivedCell | None:
+        """What the archive has of a cell; None if it has nothing.
+
+        Raises ConfigError if the cell was made with other settings, and DataError if it was made
+        from something else than what its task shares now.
+        """
+        if self.archive is None or (known := self.archive.read(cell)) is None:
+            return None
+        path = self.archive.path(cell)
+        storage.require_same(
+            known.configuration,
+            self._stated(cell, known.configuration),
+            f"{path} comes from other settings:",
+            "Name another archive, or restore those values.",
+        )
+        if self.has_shared(cell.task):
+            storage.require_same(
+                known.made_from,
+                self._shared(cell.task),
+                f"{path} was not made from the models and samples that task {cell.task.name} has "
+                "now:",
+                "Name another archive; its cells are then made from these.",
+                error=DataError,
+            )
+        return known
+
+    def require_one_origin(self, task: StudyTask) -> None:
+        """Raise DataError if archived cells of a task come from different samples."""
+        cells = ((cell, self.archived(cell)) for cell in task.cells)
+        known = [(cell, own) for cell, own in cells if own is not None]
+        for cell, own in known[1:]:
+            storage.require_same(
+                known[0][1].made_from,
+                own.made_from,
+                f"The archived cells {known[0][0].path} and {cell.path} do not come from the same "
+                "models and samples:",
+                "Keep the cells of one origin.",
+                error=DataError,
+            )
+
     def finish(self, cell: Cell) -> None:
-        """List a cell as finished."""
+        """List a cell as finished, and archive it."""
         with self.stage(cell).recording(self.of_cell(cell) / RESULTS):
             pass  # the cell has written it already
+        self.put_aside(cell)
+
+    def put_aside(self, cell: Cell) -> None:
+        """Archive a finished cell, unless it is archived."""
+        if self.archive is None or self.archived(cell) is not None:
+            return
+        measured = self.measured(cell)
+        rewards = [SELECTING, *cell.config.evaluate.gold]
+        kls = measured.column(cell.method, KL)
+        known = ~np.isnan(kls)
+        kl = np.where(known, kls, 0).sum(1) / np.where(known.any(1), known.sum(1), np.nan)
+        ranks = Ranks(cell.method, ranks_of(measured, cell.method, rewards), kl)
+        own, made = self.summary(cell), self.made(cell)
+        shared = self._shared(cell.task)
+        self.archive.write(cell, ArchivedCell(self._stated(cell), shared, own, made, ranks))
+
+    def measured(self, cell: Cell) -> AbstractMeasured:
+        """The numbers of a finished cell's samples."""
+        known = self.archived(cell)
+        if known is not None:
+            return known.samples
+        with beside(cell.task.folder):
+            comparison = self.runs[cell.task.name].compared()
+        own = replace(comparison, policies={cell.method: cell.method})
+        return Measured(own, Manifest(self.of_cell(cell) / "evaluation"))
+
+    def summary(self, cell: Cell) -> Mapping[str, Any]:
+        """What the results of a finished cell say of its policy: its KL, its win rates, those of
+        theory, and the share of the KL that moved quantiles."""
+        known = self.archived(cell)
+        if known is not None:
+            return known.summary
+        (policy,) = storage.read_json(self.of_cell(cell) / RESULTS)["policies"]
+        return {
+            "kl": policy["kl"] and policy["kl"]["value"],
+            "win_rates": {spec: rate["value"] for spec, rate in policy["win_rates"].items()},
+            "theory": policy.get("theory", {}),
+            "kl_efficiency": policy.get("kl_efficiency"),
+        }
+
+    def made(self, cell: Cell) -> Mapping[str, Any]:
+        """Where, when and with what a finished cell was made, as far as it was noted."""
+        known = self.archived(cell)
+        if known is not None:
+            return known.made
+        folder = self.of_cell(cell)
+        noted = making(folder)
+        said = folder / PROVENANCE
+        return {
+            "began": noted.began and noted.began.isoformat(timespec="seconds"),
+            "ended": noted.ended and noted.ended.isoformat(timespec="seconds"),
+            "machines": list(noted.machines),
+            "seconds": round(sum(spent(folder).values()), 1),
+            "versions": storage.read_json(said).get("versions", {}) if said.exists() else {},
+            "dtype": self.runs[cell.task.name].fingerprints.get("dtype"),
+        }
 
 
 def _known(values: Mapping, begun: Mapping, given: Mapping) -> dict:

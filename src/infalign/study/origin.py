@@ -1,16 +1,15 @@
 """What made the results of a study: versions, machines, precision, configuration and dates."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from datetime import datetime
 
 from infalign import __version__, storage
 from infalign.pipeline.costs import making
+from infalign.pipeline.folder import Run
 
-from .folder import StudyFolder
+from .folder import PROVENANCE, StudyFolder
 
 __all__ = ["origin", "origin_words"]
-
-FIRST = "provenance.json"
-"""The file of a run that has its versions."""
 
 SHOWN = ("infalign", "torch", "transformers", "trl", "python")
 """Packages whose versions a page shows."""
@@ -22,18 +21,37 @@ def origin(study: StudyFolder) -> dict:
     Versions and machines are lists, since a study may go on elsewhere. Only the dates and machines
     that runs have noted are there.
     """
-    cells = [study.of_cell(cell) for cell in study.grid.cells if study.is_finished(cell)]
-    folders = [*(run.folder for run in study.runs.values()), *cells]
-    made = making(*folders)
+    finished = [cell for cell in study.grid.cells if study.is_finished(cell)]
+    cells = [study.made(cell) for cell in finished]
+    shared = [run.folder for run in study.runs.values()]
+    began = making(*shared)
+    notes = [*cells, {"began": _text(began.began), "ended": _text(began.ended)}]
+    dtypes = {c.task.name: made["dtype"] for c, made in zip(finished, cells, strict=True)}
+    files = [folder / PROVENANCE for folder in shared if (folder / PROVENANCE).exists()]
     return {
         "summarized_by": __version__,
         "configuration": storage.fingerprint(study.resolved),
-        "began": made.began and made.began.isoformat(timespec="seconds"),
-        "ended": made.ended and made.ended.isoformat(timespec="seconds"),
-        "machines": list(made.machines),
-        "dtype": {name: run.fingerprints.get("dtype") for name, run in study.runs.items()},
-        "versions": _versions(folder / FIRST for folder in folders if (folder / FIRST).exists()),
+        "began": min((note["began"] for note in notes if note["began"]), default=None),
+        "ended": max((note["ended"] for note in notes if note["ended"]), default=None),
+        "machines": sorted({*began.machines, *(m for own in cells for m in own["machines"])}),
+        "dtype": {name: dtypes.get(name) or _dtype(run) for name, run in study.runs.items()},
+        "versions": _versions(
+            [
+                *(storage.read_json(file).get("versions", {}) for file in files),
+                *(made["versions"] for made in cells),
+            ]
+        ),
     }
+
+
+def _text(time: datetime | None) -> str | None:
+    return None if time is None else time.isoformat(timespec="seconds")
+
+
+def _dtype(run: Run) -> str | None:
+    """The precision of a task without finished cells."""
+    value = run.fingerprints.get("dtype") if run.folder.exists() else None
+    return None if value is None else str(value)
 
 
 def origin_words(made: Mapping) -> list[str]:
@@ -57,11 +75,11 @@ def origin_words(made: Mapping) -> list[str]:
     return sentences
 
 
-def _versions(files) -> dict[str, list[str]]:
+def _versions(noted: Iterable[Mapping[str, str | None]]) -> dict[str, list[str]]:
     """Package → all versions of it."""
     known: dict[str, dict[str, None]] = {}
-    for file in files:
-        for name, version in storage.read_json(file).get("versions", {}).items():
+    for versions in noted:
+        for name, version in versions.items():
             if version:
                 known.setdefault(name, {})[version] = None
     return {name: sorted(versions) for name, versions in known.items()}

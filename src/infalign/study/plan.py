@@ -13,7 +13,13 @@ from .cells import part_of
 from .folder import StudyFolder
 from .shared import REFERENCE
 
-__all__ = ["has_reference", "is_trained", "tasks_left"]
+__all__ = ["has_reference", "is_trained", "tasks_left", "with_cells"]
+
+
+def with_cells(study: StudyFolder, cells: Collection[Cell]) -> list[StudyTask]:
+    """The tasks of these cells."""
+    names = {cell.task.name for cell in cells}
+    return [task for task in study.tasks if task.name in names]
 
 
 def has_reference(study: StudyFolder, task: StudyTask) -> bool:
@@ -42,7 +48,7 @@ def tasks_left(study: StudyFolder, due: Collection[Cell]) -> tuple[list[str], Se
     """
     tasks: list[Task] = []
     known: dict[str, list[Task]] = {}
-    for task in study.tasks:
+    for task in with_cells(study, due):
         run = study.runs[task.name]
         with beside(task.folder):
             known[task.name] = tasks_of(run, ("calibrate", "train", "evaluate"))

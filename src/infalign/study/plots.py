@@ -19,8 +19,11 @@ def largest_kl(arms: Sequence[Mapping], default: float = 0.0) -> float:
 
 
 @matplotlib.rc_context(drawing.STYLE)
-def by_kl(task: Mapping, evidence: bool) -> Figure:
-    """Win rate by KL beside the frontier, and by n at the largest KL that has a finished cell."""
+def by_kl(task: Mapping, evidence: bool, over_n: float | None = None) -> Figure:
+    """Win rate by KL beside the frontier, and by n at one KL.
+
+    - `over_n`: the KL of the curves over n. Default: the largest that has a finished cell.
+    """
     figure = Figure((drawing.WIDTH, 6.2), layout="constrained")
     panels = figure.subplot_mosaic([["kl", "kl"], list(families())])
     arms = [arm for arm in task["arms"] if "win_rates" in arm]
@@ -39,18 +42,18 @@ def by_kl(task: Mapping, evidence: bool) -> Figure:
     seen = [arm["kl"]["value"] for arm in arms if arm["kl"] is not None]
     top.set_xlim(0, 1.1 * max([*seen, *frontier["kl"]], default=1))
     top.set_xlabel("KL, nats per sequence")
-    largest = largest_kl(arms, max(task["kls"]))
+    at = largest_kl(arms, max(task["kls"])) if over_n is None else over_n
     for name in families():
         panel = panels[name]
         for arm in arms:
-            if arm["target_kl"] == largest:
+            if arm["target_kl"] == at:
                 rows, place = arm["by_n"][SELECTING][name], index[arm["method"]]
                 color, dashes = drawing.color(place), drawing.dashes(place)
                 n = [row["n"] for row in rows]
                 ends = {k: [drawing.number(r[k]) for r in rows] for k in ("value", "low", "high")}
                 panel.plot(n, ends["value"], color=color, ls=dashes, lw=2)
                 panel.fill_between(n, ends["low"], ends["high"], color=color, alpha=0.12)
-        panel.set_title(f"{name} at {largest:g} nats")
+        panel.set_title(f"{name} at {at:g} nats")
         panel.set_xscale("log", base=2)
         panel.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
         panel.set_xlabel("n, responses drawn by each side")

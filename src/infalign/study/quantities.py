@@ -8,7 +8,7 @@ from itertools import permutations
 import numpy as np
 
 from infalign._look import Shown
-from infalign.comparison.measured import Measured
+from infalign.comparison.measured import AbstractMeasured, Measured
 from infalign.comparison.summary import as_json
 from infalign.comparison.verdicts import read_verdicts
 from infalign.decoding.selection import Decoder
@@ -36,7 +36,7 @@ class Arm(Shown):
 
     method: str
     kl: float
-    measured: Mapping[int, Measured]
+    measured: Mapping[int, AbstractMeasured]
     """Seed → its samples, beside the reference's."""
 
     def values(self, pair: Pair, reward: str) -> Mapping[int, np.ndarray]:
@@ -49,7 +49,11 @@ class Arm(Shown):
     @cached_property
     def verdicts(self) -> Mapping[int, JudgeWinRate]:
         """Seed → what the judge says of its samples."""
-        return {seed: read_verdicts(m, self.method) for seed, m in self.measured.items()}
+        return {
+            seed: read_verdicts(m, self.method)
+            for seed, m in self.measured.items()
+            if isinstance(m, Measured)  # archives are refused where there is a judge
+        }
 
     def judged(self, name: str) -> Mapping[int, np.ndarray]:
         """Seed → an estimate from the judge's verdicts for every prompt; nan without a verdict."""

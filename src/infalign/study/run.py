@@ -14,10 +14,11 @@ from infalign.pipeline.run import require_libraries
 from infalign.pipeline.tasks import Task
 from infalign.stores.resumable import Report
 
+from .archive import Archive
 from .cells import Outcome, drop_models, run_cell, warning_once, words
 from .cluster import connected
 from .folder import StudyFolder
-from .plan import tasks_left
+from .plan import tasks_left, with_cells
 from .shared import REFERENCE, calibrate, draw_reference
 from .table import summarize
 
@@ -32,6 +33,7 @@ def run_study(
     grid: Grid,
     folder: Path,
     *,
+    archive: Path | None = None,
     report: Report | None = None,
     begin: Begin | None = None,
     write: Callable[[Path, dict], object] | None = None,
@@ -42,6 +44,8 @@ def run_study(
     again, and an interrupted one continues from its last checkpoint. The results are written after
     every cell, for those that are finished by then.
 
+    - `archive`: a folder with small files of finished cells, as `Archive` reads them. Its cells are
+      not made again, and finished cells are added to it.
     - `report`: called with the name of a task, the units done and the total.
     - `begin`: called once, after all checks, with the names of the cells and the tasks that will be
       done.
@@ -49,11 +53,11 @@ def run_study(
 
     A cell that fails does not end the study; the next call tries it again. Results that cannot be
     written after a cell do not end it either: the cell is finished, and they are written after the
-    next one. Raises the errors of `run` for what all cells share, and at the end DataError if
-    `write` failed then.
+    next one. Raises the errors of `run` for what all cells share, DataError for an archive whose
+    cells come from other samples, and at the end DataError if `write` failed then.
     """
     require_libraries()
-    study = StudyFolder(grid, Path(folder))
+    study = StudyFolder(grid, Path(folder), None if archive is None else Archive(Path(archive)))
     study.require()
     report = report or (lambda what, done, total: None)
     with storage.locked(study.folder), warning_once():
@@ -85,7 +89,8 @@ def run_study(
             except Exception as error:
                 LOG.warning("Cell %s is finished; the study goes on. %s", cell.path, words(error))
         for cell in grid.cells:
-            if study.is_finished(cell):
+            if study.is_here(cell):
+                study.put_aside(cell)
                 drop_models(cell, study.of_cell(cell), grid.study.models)
         return results()
 
@@ -102,12 +107,15 @@ def _drawn(write: Callable[[Path, dict], object], folder: Path, results: dict) -
 
 
 def check_study(study: StudyFolder) -> dict[str, list[str]]:
-    """All checks of a study, before anything runs: task → the names of those that passed.
+    """All checks of a study, before anything runs: task → the names of those that passed. Nothing
+    of a task is checked whose cells are all archived.
 
     Raises the errors of all tasks together.
     """
     passed, errors = {}, []
     for task in study.tasks:
+        if all(study.archived(cell) for cell in task.cells):
+            continue
         try:
             passed[task.name] = _checked(study.runs[task.name], task)
         except InfalignError as error:
@@ -129,10 +137,11 @@ def _checked(run: Run, task: StudyTask) -> list[str]:
 
 def _here(study: StudyFolder, due: Sequence[Cell], report: Report) -> Iterator[Outcome]:
     """The outcomes of cells that run in this process, after what they share."""
-    for task in study.tasks:
+    for task in with_cells(study, due):
         named = _named(task, report)
         calibrate(task, study.of_task(task), named)
         draw_reference(task, study.of_task(task), named)
+        _require_archive(study, task)
     for cell in due:
         yield run_cell(cell, study.of_task(cell.task), study.of_cell(cell), report)
 
@@ -140,14 +149,21 @@ def _here(study: StudyFolder, due: Sequence[Cell], report: Report) -> Iterator[O
 def _on_ray(study: StudyFolder, due: Sequence[Cell], report: Report) -> Iterator[Outcome]:
     """The outcomes of cells that run on a cluster, after what they share."""
     with connected() as cluster:
-        for task in study.tasks:
+        for task in with_cells(study, due):
             calibrate(task, study.of_task(task), _named(task, report))
             cluster.reference(task, study.of_task(task))
+            _require_archive(study, task)
         places = [(cell, study.of_task(cell.task), study.of_cell(cell)) for cell in due]
         report("cells", 0, len(due))
         for number, outcome in enumerate(cluster.cells(places), 1):
             report("cells", number, len(due))
             yield outcome
+
+
+def _require_archive(study: StudyFolder, task: StudyTask) -> None:
+    """Raise DataError unless archived cells come from what the cells of a task share now."""
+    for cell in task.cells:
+        study.archived(cell)
 
 
 ENGINES = {"local": _here, "ray": _on_ray}

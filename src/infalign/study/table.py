@@ -4,19 +4,15 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
 
-from infalign import storage
 from infalign._look import Shown
-from infalign.comparison.comparison import SELECTING
-from infalign.comparison.measured import Measured
+from infalign.comparison.comparison import SELECTING, theory_pairs
 from infalign.comparison.summary import as_json, best_possible
 from infalign.config import Cell, StudyTask
 from infalign.core import AbstractProcedure, RankProcedure, design, families, family
 from infalign.evaluation.over_seeds import over_prompts_and_seeds, pooled
-from infalign.manifest import Manifest
 from infalign.methods import labels
-from infalign.models.functions import beside
 
-from .folder import RESULTS, StudyFolder
+from .folder import StudyFolder
 from .origin import origin
 from .quantities import JUDGE, RELIABILITY, Arm, Pair, Quantity, complete, shared
 
@@ -62,20 +58,14 @@ class _Task(Shown):
 
     @classmethod
     def of(cls, study: StudyFolder, task: StudyTask, failed: Mapping[str, str]) -> "_Task":
-        with beside(task.folder):
-            shared = replace(study.runs[task.name].compared(), policies={})
+        if study.archive:
+            study.require_one_origin(task)
         arms, cells = [], {}
         for kl in task.kls:
             for method in task.methods:
                 own = [c for c in task.cells if (c.method, c.kl) == (method, kl)]
                 done = {c.seed: c for c in own if study.is_finished(c)}
-                measured = {
-                    seed: Measured(
-                        replace(shared, policies={method: method}),
-                        Manifest(study.of_cell(cell) / "evaluation"),
-                    )
-                    for seed, cell in done.items()
-                }
+                measured = {seed: study.measured(cell) for seed, cell in done.items()}
                 arms.append(Arm(method, kl, measured))
                 cells[method, kl] = [_cell(study, c, c.seed in done, failed) for c in own]
         return cls(study, task, arms, cells)
@@ -83,12 +73,12 @@ class _Task(Shown):
     @cached_property
     def pairs(self) -> Mapping[str, Pair]:
         """Spec → how policy and reference are decoded, as the task's configuration says."""
-        return self.study.runs[self.task.name].comparison.pairs
+        return self.study.pairs(self.task)
 
     @property
     def theory(self) -> Mapping[str, tuple[AbstractProcedure, AbstractProcedure]]:
         """Those of the pairs that theory knows."""
-        return self.study.runs[self.task.name].comparison.theory_pairs
+        return theory_pairs(self.pairs)
 
     @cached_property
     def curves(self) -> Mapping[str, Sequence[tuple[int, Pair]]]:
@@ -106,7 +96,7 @@ class _Task(Shown):
 
     def results(self) -> dict:
         """Everything about the task."""
-        run, config = self.study.runs[self.task.name], self.task.config
+        config = self.task.config
         return {
             "task": self.task.name,
             "model": config.model,
@@ -115,7 +105,7 @@ class _Task(Shown):
             "judge": config.evaluate.judge,
             "procedure": next(iter(self.pairs)),
             "procedures": {spec: against.spec for spec, (_, against) in self.pairs.items()},
-            "prompts": len(run.test_prompts),
+            "prompts": self._prompts,
             "samples": config.evaluate.samples,
             "methods": list(self.task.methods),
             "candidates": list(self._candidates),
@@ -134,6 +124,12 @@ class _Task(Shown):
                 for reward in (*self.rewards, *([JUDGE] if config.evaluate.judge else []))
             },
         }
+
+    @property
+    def _prompts(self) -> int:
+        """Number of held-out prompts."""
+        known = [own.shape[0] for arm in self.arms for own in arm.measured.values()]
+        return known[0] if known else len(self.study.runs[self.task.name].test_prompts)
 
     def _pairs(self, reward: str) -> Mapping[str, Pair]:
         """The procedures that a reward judges; the judge reads what the first one selects."""
@@ -261,12 +257,9 @@ def _best(procedure: RankProcedure, against: RankProcedure, kls: tuple[float, ..
 
 def _cell(study: StudyFolder, cell: Cell, finished: bool, failed: Mapping[str, str]) -> dict:
     """What is known of a cell."""
-    folder = study.of_cell(cell)
     known: dict = {"seed": cell.seed, "folder": f"tasks/{cell.path}", "finished": finished}
     if cell.path in failed:
         known["error"] = failed[cell.path]
     if finished:
-        (policy,) = storage.read_json(folder / RESULTS)["policies"]
-        rates = {spec: rate["value"] for spec, rate in policy["win_rates"].items()}
-        known |= {"kl": policy["kl"] and policy["kl"]["value"], "win_rates": rates}
+        known |= {key: study.summary(cell)[key] for key in ("kl", "win_rates")}
     return known

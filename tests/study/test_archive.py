@@ -1,0 +1,202 @@
+"""A study goes on from archived cells elsewhere; an archive that does not fit is refused."""
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from quick_studies import HELD_OUT, METHODS, M, counted, make_files, study
+
+from infalign.comparison.measured import AbstractMeasured
+from infalign.core import parse_procedure
+from infalign.errors import ConfigError, DataError
+from infalign.study.archive import Archive, Ranks, ranks_of
+from infalign.study.dry import dry_study
+from infalign.study.folder import StudyFolder
+from infalign.study.run import run_study
+from infalign.study.table import summarize
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+PROCEDURES = [
+    parse_procedure(spec)
+    for spec in ("sampling", "best-of-n:3", "worst-of-n:6", "order-statistic:5:3")
+]
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    return make_files(tmp_path_factory.mktemp("files"))
+
+
+def quick(files, seeds=(0, 1), **evaluate):
+    """A study that an archive can hold: it has no judge."""
+    changed = study(files, seeds)
+    values = dict(changed.tasks[0].values)
+    values["evaluate"] = values["evaluate"] | {"judge": None} | evaluate
+    task = replace(changed.tasks[0], values=values)
+    return replace(changed, tasks=(task,))
+
+
+@pytest.fixture(scope="module")
+def finished(files, tmp_path_factory):
+    """The results of a whole study, its folder, and its archive."""
+    folder = tmp_path_factory.mktemp("finished")
+    with pytest.MonkeyPatch.context() as patched:
+        counted(patched)
+        results = run_study(quick(files), folder / "study", archive=folder / "cells")
+    return results, folder / "study", folder / "cells"
+
+
+@pytest.fixture
+def counts(monkeypatch):
+    """Counts of what the cells are asked."""
+    return counted(monkeypatch)
+
+
+@pytest.fixture
+def archive(finished, tmp_path):
+    """A copy of the archive."""
+    return Path(shutil.copytree(finished[2], tmp_path / "cells"))
+
+
+def numbers(results):
+    """All results but what made them."""
+    return {key: value for key, value in results.items() if key != "made"}
+
+
+class Arrays(AbstractMeasured):
+    """Rewards in memory."""
+
+    def __init__(self, rewards):
+        super().__init__(rewards["mine", "reward"].shape)
+        self._rewards = rewards
+
+    def column(self, name, column):
+        return self._rewards[name, column]
+
+    _selected = Ranks._selected
+
+
+@given(st.integers(0, 2**32 - 1), st.sampled_from([2, 5, 1000]))
+def test_every_win_rate_by_ranks_is_that_by_rewards(seed, levels):
+    rng = np.random.default_rng(seed)
+    values = rng.normal(size=levels)
+    names = [(n, r) for n in ("mine", "reference") for r in ("reward", "reward_g")]
+    measured = Arrays({name: rng.choice(values, (4, M)) for name in names})
+    ranks = Ranks("mine", ranks_of(measured, "mine", ["reward", "g"]), np.zeros(4))
+    for ours in PROCEDURES:
+        for theirs in PROCEDURES:
+            for reward in ("reward", "g"):
+                estimates = [m.win_rate("mine", ours, theirs, reward) for m in (measured, ranks)]
+                assert np.allclose(*(e.per_prompt for e in estimates), rtol=0, atol=1e-12)
+
+
+def test_a_study_goes_on_elsewhere_from_its_archive(files, finished, counts, archive, tmp_path):
+    for file in archive.glob("*/*-seed1.parquet"):
+        file.unlink()
+    grid = quick(files)
+    dry = dry_study(grid, tmp_path / "b", archive=archive, seconds=0)
+    assert (dry.cells, dry.finished) == (4, 2)
+    results = run_study(grid, tmp_path / "b", archive=archive)
+    assert sorted(counts.trained) == sorted(METHODS), "those of the other seed"
+    assert numbers(results) == numbers(finished[0])
+    both = [sorted(p.relative_to(a) for p in a.rglob("*.parquet")) for a in (archive, finished[2])]
+    assert both[0] == both[1] and len(both[0]) == 4
+
+
+def test_a_whole_archive_needs_neither_models_nor_samples(
+    files, finished, counts, archive, tmp_path
+):
+    results = run_study(quick(files), tmp_path / "b", archive=archive)
+    assert not counts.trained and not counts.drawn and not (tmp_path / "b/tasks").exists()
+    assert numbers(results) == numbers(finished[0])
+    made, before = results["made"], finished[0]["made"]
+    assert {k: made[k] for k in ("machines", "versions", "dtype")} == {
+        k: before[k] for k in ("machines", "versions", "dtype")
+    }
+    assert dry_study(quick(files), tmp_path / "c", archive=archive, seconds=0).seconds == 0
+
+
+def test_finished_cells_of_a_folder_are_archived_later(files, finished, counts, tmp_path):
+    folder = Path(shutil.copytree(finished[1], tmp_path / "study"))
+    run_study(quick(files), folder, archive=tmp_path / "cells")
+    assert not counts.trained
+    for file in finished[2].rglob("*.parquet"):
+        again = tmp_path / "cells" / file.relative_to(finished[2])
+        assert again.read_bytes() == file.read_bytes()
+
+
+def test_an_archive_of_other_settings_is_refused_before_anything_runs(
+    files, counts, archive, tmp_path
+):
+    with pytest.raises(
+        ConfigError, match=r"rloo-kl0\.1-seed0\.parquet comes from other settings: "
+    ) as e:
+        run_study(quick(files, kl_samples=3), tmp_path / "b", archive=archive)
+    assert "evaluate.kl_samples 8, not 3" in str(e.value) and not counts.drawn
+
+
+def test_an_archive_of_other_samples_is_refused(files, counts, archive, tmp_path):
+    (archive / "a/rlhf-kl0.1-seed1.parquet").unlink()
+    rewards = files / "rewards.py"
+    text = rewards.read_text()
+    rewards.write_text(f"{text}\nOTHER = 1\n")
+    try:
+        with pytest.raises(DataError, match="was not made from the models and samples"):
+            run_study(quick(files), tmp_path / "b", archive=archive)
+    finally:
+        rewards.write_text(text)
+    assert not counts.trained
+
+
+def test_cells_of_two_origins_do_not_stand_in_one_table(files, archive):
+    grid, cells = quick(files), Archive(archive)
+    cell = next(iter(grid.cells))
+    other = replace(cells.read(cell), made_from={"content": "x", "calibration": "y"})
+    cells.write(cell, other)
+    with pytest.raises(
+        DataError, match="do not come from the same models and samples: content 'x'"
+    ):
+        summarize(StudyFolder(grid, archive, cells), {})
+
+
+@pytest.mark.parametrize("damage", ["cut", "renamed", "changed"])
+def test_a_damaged_file_is_an_error_that_names_it(files, counts, archive, tmp_path, damage):
+    own, other = (archive / f"a/{m}-kl0.1-seed0.parquet" for m in METHODS)
+    if damage == "cut":
+        own.write_bytes(own.read_bytes()[:-100])
+    elif damage == "renamed":
+        shutil.copy(other, own)
+    else:
+        table = pq.read_table(own)
+        kl = table.column_names.index("kl")
+        pq.write_table(table.set_column(kl, "kl", [table["kl"].to_numpy() + 1]), own)
+    with pytest.raises(DataError, match=own.name):
+        run_study(quick(files), tmp_path / "b", archive=archive)
+    assert not counts.drawn
+
+
+def test_what_reads_more_than_ranks_is_not_archived(files, counts, tmp_path):
+    with pytest.raises(ConfigError, match="has a judge"):
+        run_study(study(files), tmp_path / "b", archive=tmp_path / "cells")
+    soft = quick(files, procedures=["soft-best-of-n:2:1"])
+    with pytest.raises(ConfigError, match="reads more than the order of rewards"):
+        run_study(soft, tmp_path / "b", archive=tmp_path / "cells")
+    assert not counts.drawn and not (tmp_path / "cells").exists()
+
+
+def test_a_file_holds_neither_texts_nor_weights(finished):
+    for file in finished[2].rglob("*.parquet"):
+        schema = pq.read_schema(file)
+        kinds = {name: str(schema.field(name).type) for name in schema.names}
+        ranks = f"fixed_size_list<element: uint16>[{M}]"
+        sides = ("policy", "reference")
+        assert kinds == {f"{own} {r}": ranks for r in ("reward", "b") for own in sides} | {
+            "kl": "double"
+        }
+        assert len(pq.read_table(file)) == HELD_OUT
