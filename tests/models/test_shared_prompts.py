@@ -4,26 +4,36 @@ import numpy as np
 import pytest
 import torch
 from enumerable import EnumerableModel
+from peft import PromptTuningConfig, get_peft_model
+from transformers import TrainingArguments
 
 from infalign.models.logits import collate, raw_logits
-from infalign.models.shared_prompts import repeats, shared_logits
-from infalign.training.offline import _bundles
+from infalign.models.shared_prompts import repeats, shared_logits, sharing
+from infalign.training.offline import TaskTrainer, _bundles
+from infalign.training.weights import with_adapters
 
-pytestmark = pytest.mark.pins
+pytestmark = [
+    pytest.mark.pins,
+    pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning"),  # PEFT's
+]
 
 PROMPTS = [[1, 2, 3, 1, 2], [3], [2, 2]]
 OWNERS = [0, 0, 0, 1, 2, 2]
 RESPONSES = [[1, 0], [2, 3, 1], [0], [3, 0], [1, 1, 1], [2, 0]]
 
 
-@pytest.mark.parametrize("family", ["llama", "gpt2", "mistral"])
-def test_logits_and_gradients_are_those_of_whole_sequences(tmp_path, family):
+@pytest.mark.parametrize(
+    ("family", "rank"), [("llama", 0), ("llama", 2), ("gpt2", 0), ("mistral", 0)]
+)
+def test_logits_and_gradients_are_those_of_whole_sequences(tmp_path, family, rank):
+    torch.manual_seed(0)
     model = EnumerableModel.make(tmp_path, seed=3, family=family).model(torch.float32)
-    assert repeats(model)
+    model = with_adapters(model, rank)
+    own = sharing(model)
     found = []
     for shared in (True, False):
         if shared:
-            ids, kept, logits = shared_logits(model, PROMPTS, RESPONSES, OWNERS, 0)
+            ids, kept, logits = shared_logits(own, PROMPTS, RESPONSES, OWNERS, 0)
         else:
             ids, mask, kept = collate([PROMPTS[i] for i in OWNERS], RESPONSES, 0)
             logits = raw_logits(model, ids, mask, kept.shape[1])
@@ -32,12 +42,43 @@ def test_logits_and_gradients_are_those_of_whole_sequences(tmp_path, family):
         total = (chosen * kept).sum(1)
         model.zero_grad()
         (total * torch.arange(1.0, 7.0)).sum().backward()
-        gradients = {name: p.grad.clone() for name, p in model.named_parameters()}
+        learned = {name: p.grad for name, p in model.named_parameters() if p.requires_grad}
+        gradients = {name: gradient.clone() for name, gradient in learned.items()}
         found.append((total.detach(), gradients))
     (ours, our_gradients), (theirs, their_gradients) = found
     assert torch.allclose(ours, theirs, atol=1e-5)
+    assert any(gradient.abs().max() > 0 for gradient in our_gradients.values())
     for name, gradient in our_gradients.items():
         assert torch.allclose(gradient, their_gradients[name], atol=1e-4), name
+
+
+def test_adapters_that_put_a_prompt_before_ours_share_nothing(tmp_path):
+    model = EnumerableModel.make(tmp_path, seed=3).model(torch.float32)
+    virtual = PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=2)
+    assert sharing(get_peft_model(model, virtual)) is None
+
+
+@pytest.mark.parametrize("rank", [0, 2])
+def test_offline_training_processes_a_prompt_once_for_its_responses(tmp_path, rank):
+    own = EnumerableModel.make(tmp_path, seed=3)
+    trainer = TaskTrainer(
+        with_adapters(own.model(torch.float32), rank),
+        TrainingArguments(str(tmp_path / "out"), report_to="none", use_cpu=True),
+        loss=lambda log_ratio, batch: log_ratio.square().mean(),
+        temperature=1.0,
+        pad=0,
+    )
+    read = []
+    trainer.model.get_input_embeddings().register_forward_hook(
+        lambda module, inputs, output: read.append(inputs[0].numel())
+    )
+    rows = {"prompts": PROMPTS[:1], "owners": [0] * 6, "responses": RESPONSES}
+    batch = {"prompt_ids": ["p"], "reference_logprob": torch.zeros(6), **rows}
+    shared = trainer.compute_loss(trainer.model, batch)
+    tokens, trainer.language = sum(read), None
+    read.clear()
+    assert torch.allclose(shared, trainer.compute_loss(trainer.model, batch), atol=1e-5)
+    assert (tokens, sum(read)) == (4 + 6 * 3, 6 * (5 + 3))
 
 
 def test_a_model_that_remembers_otherwise_is_known(tmp_path):

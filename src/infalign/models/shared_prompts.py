@@ -8,17 +8,28 @@ from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from .logits import collate, positions
 
-__all__ = ["prompt_cache", "repeats", "shared_inputs", "shared_logits"]
+__all__ = ["prompt_cache", "repeats", "shared_inputs", "shared_logits", "sharing"]
 
 REPEATABLE = {DynamicLayer, DynamicSlidingWindowLayer}
 """Cache layers that hold only keys and values, by exact type. A derived class may also hold a
 recurrent state, which is not repeated along with keys and values."""
 
 
+def sharing(model) -> PreTrainedModel | None:
+    """The language model in `model`, with its adapters, if it can share prompts; None where
+    adapters put a prompt of their own before ours."""
+    adapters = getattr(model, "peft_config", None)
+    if adapters and hasattr(model, "get_base_model"):
+        if any(adapter.is_prompt_learning for adapter in adapters.values()):
+            return None
+        model = model.get_base_model()
+    return model if repeats(model) else None
+
+
 def repeats(model) -> bool:
     """Whether a model's whole state after a prompt is a cache that can be repeated."""
     if not isinstance(model, PreTrainedModel):
-        return False  # adapters may put a prompt of their own before ours
+        return False
     two = torch.ones((1, 2), dtype=torch.long, device=model.device)
     with torch.no_grad():
         output = model.base_model(input_ids=two, attention_mask=two, use_cache=True)

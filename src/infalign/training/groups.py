@@ -11,13 +11,12 @@ from typing import TYPE_CHECKING
 
 import torch
 from accelerate.utils import DistributedType
-from peft import PeftModel
 from transformers import PreTrainedModel
 from trl import GRPOTrainer, RLOOTrainer
 from trl.models.utils import unwrap_model_for_generation
 
 from infalign.models.logits import collate
-from infalign.models.shared_prompts import prompt_cache, repeats, shared_inputs
+from infalign.models.shared_prompts import prompt_cache, shared_inputs, sharing
 
 __all__ = ["GroupGRPO", "GroupRLOO"]
 
@@ -46,13 +45,7 @@ class _SharedPrompts(_Trainer):
 
     def _language(self, model) -> PreTrainedModel | None:
         alone = self.accelerator.distributed_type == DistributedType.NO
-        if not alone or self.args.gradient_checkpointing:
-            return None
-        if isinstance(model, PeftModel):
-            if any(adapter.is_prompt_learning for adapter in model.peft_config.values()):
-                return None
-            model = model.get_base_model()
-        return model if repeats(model) else None
+        return sharing(model) if alone and not self.args.gradient_checkpointing else None
 
     def _get_per_token_logps_and_entropies(
         self,

@@ -22,7 +22,7 @@ from infalign.manifest import Stage
 from infalign.methods import Task
 from infalign.models.loading import load_tokenizer, prompt_text, tokenize
 from infalign.models.logits import collate, raw_logits
-from infalign.models.shared_prompts import repeats, shared_logits
+from infalign.models.shared_prompts import shared_logits, sharing
 from infalign.prompts import Prompt
 
 from .loop import FiniteGradients, Progress, common_arguments, finish
@@ -172,7 +172,7 @@ class TaskTrainer(Trainer):
         # In distributed training, models can only be called as a whole, so prompts cannot be
         # shared.
         alone = self.accelerator.distributed_type == DistributedType.NO
-        self.shares_prompts = alone and repeats(self.model)
+        self.language = sharing(self.model) if alone else None
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         self.prompt_ids, reference = inputs["prompt_ids"], inputs["reference_logprob"]
@@ -188,8 +188,9 @@ class TaskTrainer(Trainer):
 
     def _logits(self, model, prompts, responses, owners):
         """Token ids of the responses, which of them count, and logits, a row per response."""
-        if self.shares_prompts and max(map(len, prompts)) > 1:
-            return shared_logits(model, prompts, responses, owners, self.pad)
+        if self.language is not None and max(map(len, prompts)) > 1:
+            with self.accelerator.autocast():
+                return shared_logits(self.language, prompts, responses, owners, self.pad)
         device = self.accelerator.device
         batch = collate([prompts[i] for i in owners], responses, self.pad)
         ids, mask, in_response = (x.to(device) for x in batch)
