@@ -1,6 +1,7 @@
 """A reward scores a text as its model does for that text alone, whatever else is in the batch."""
 
 import shutil
+from copy import copy
 
 import numpy as np
 import pytest
@@ -116,6 +117,48 @@ def test_scores_in_a_batch_are_those_of_the_model_alone(rewards, alone, name, te
     scores = reward(prompts=["Why?"] * len(texts), completions=texts)
     own = [alone(name, tokens(reward, "Why?", text)) for text in texts]
     np.testing.assert_allclose(scores, own, atol=2e-5, rtol=2e-5)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+@settings(max_examples=10, deadline=None)
+@given(data=st.data())
+def test_prompts_may_come_in_any_order_and_number(rewards, alone, name, data):
+    asked = st.sampled_from(["Why?", "Who?", "Is this a much longer question, or is it not?", ""])
+    answered = st.sampled_from(REPLIES)
+    pairs = data.draw(st.lists(st.tuples(asked, answered), min_size=1, max_size=12))
+    if data.draw(st.booleans()):
+        pairs.sort()
+    reward = copy(rewards[name])
+    reward.batch_size = data.draw(st.integers(1, 8))
+    scores = reward(prompts=[p for p, _ in pairs], completions=[c for _, c in pairs])
+    own = [alone(name, tokens(reward, *pair)) for pair in pairs]
+    np.testing.assert_allclose(scores, own, atol=2e-5, rtol=2e-5)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_causal_models_read_a_prompt_once_for_its_responses(rewards, name):
+    reward, read = rewards[name], []
+    assert reward.shares is name.startswith(("llama", "gpt2"))
+    hook = reward.model.get_input_embeddings().register_forward_hook(
+        lambda module, inputs, output: read.append(inputs[0].numel())
+    )
+    replies = ["Yes.", "I would rather not say.", "No!"] * 4
+    try:
+        scores = reward(prompts=["Why is this so, and not otherwise?"] * 12, completions=replies)
+    finally:
+        hook.remove()
+    whole = sum(len(tokens(reward, "Why is this so, and not otherwise?", r)) for r in replies)
+    assert sum(read) < 0.7 * whole if reward.shares else sum(read) >= whole
+    assert len(set(scores)) == 3, "the same text has the same score"
+
+
+def test_padding_that_costs_more_than_the_prompt_is_not_shared(rewards):
+    reward = rewards["llama"]
+    replies = ["w" * 60, *["No."] * 5]
+    rows = [tokens(reward, "Why?", reply) for reply in replies]
+    assert not list(reward._groups(["Why?"] * 6, rows))
+    (group,) = reward._groups(["Why?"] * 5, rows[1:])
+    assert list(group.index) == [0, 1, 2, 3, 4] and group.longest == 1
 
 
 @pytest.mark.parametrize("name", CONFIGS)

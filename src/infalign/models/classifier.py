@@ -1,6 +1,8 @@
 """Sequence classifiers of the transformers library as rewards."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
 
 import numpy as np
 import torch
@@ -21,11 +23,24 @@ from .loading import (
     tokenize,
 )
 from .precision import Dtype, precision_of
+from .shared_prompts import repeats, shared_inputs
 
 __all__ = ["ClassifierReward"]
 
 LONGER = " That is so because two and two more are as many as one, one, one and one."
 """Makes the second text of the probe longer than the first."""
+
+
+@dataclass(frozen=True)
+class _Group:
+    """Texts that begin with the same tokens."""
+
+    index: np.ndarray
+    """Their numbers."""
+
+    prefix: Sequence[int]
+    longest: int
+    """Number of tokens of the longest text after the prefix."""
 
 
 class ClassifierReward:
@@ -39,6 +54,9 @@ class ClassifierReward:
     without one, a token that occurs in none of the texts of a batch, so that no end of a text is
     taken for padding. When the model is loaded, two texts are scored alone and together. If these
     scores differ by more than rounding, texts are only batched with others of the same length.
+
+    Responses to one prompt that stand beside each other share the tokens of the prompt: a causal
+    model reads these once. Whether that gives the same scores is tried in the same way.
 
     Raises DataError if the model is not a sequence classifier with one output, if its score of a
     text is not reproducible, or if the score depends on other texts of the same length.
@@ -67,9 +85,10 @@ class ClassifierReward:
         self.model.to(device()).eval()
         _score_exactly(self.model)
         self.max_length = max_length or positions_of(self.model, self.tokenizer)
-        self.pads = True
+        self.pads, self.shares = True, False
         try:
             self._probe()
+            self.shares = self.pads and self._can_share()
         except (InfalignError, MemoryError, torch.OutOfMemoryError):
             raise
         except Exception as error:  # models with code of their own can fail in any way
@@ -92,12 +111,50 @@ class ClassifierReward:
                 "responses."
             )
         rewards = np.empty(len(rows))
+        groups = list(self._groups(prompts, rows)) if self.shares else []
+        alone = np.ones(len(rows), bool)
+        for group in groups:
+            alone[group.index] = False
         done = 0
-        for index in self._batches(lengths):
+        for part in self._packed(groups):
             _progress.advance(done / len(rows))
+            index = np.concatenate([group.index for group in part])
+            done += len(index)
+            rewards[index] = self._shared_scores(part, rows)
+        (rest,) = alone.nonzero()
+        for places in self._batches([lengths[i] for i in rest]):
+            _progress.advance(done / len(rows))
+            index = rest[places]
             done += len(index)
             rewards[index] = self._scores([rows[i] for i in index])
         return rewards.tolist()
+
+    def _groups(self, prompts, rows: Sequence[Sequence[int]]) -> Iterator[_Group]:
+        """Neighboring texts with the same prompt, where reading its tokens once saves more than
+        the padding of the others costs."""
+        pad = self._own_padding()
+        for _, run in groupby(range(len(rows)), key=lambda i: prompts[i]):
+            index = np.array(list(run))
+            for part in np.split(index, range(self.batch_size, len(index), self.batch_size)):
+                texts = [rows[i] for i in part]
+                prefix = list(_common(texts))[: min(map(len, texts)) - 1]
+                while prefix and prefix[-1] == pad:  # the score could be that of an earlier token
+                    prefix.pop()
+                longest = max(map(len, texts)) - len(prefix)
+                shared = len(prefix) + len(texts) * longest
+                if len(prefix) > 1 and shared < sum(map(len, texts)):
+                    yield _Group(part, prefix, longest)
+
+    def _packed(self, groups: Sequence[_Group]) -> Iterator[list[_Group]]:
+        """Batches of groups of similar lengths."""
+        batch: list[_Group] = []
+        for group in sorted(groups, key=lambda g: (g.longest, len(g.prefix))):
+            if batch and sum(len(g.index) for g in [*batch, group]) > self.batch_size:
+                yield batch
+                batch = []
+            batch.append(group)
+        if batch:
+            yield batch
 
     def _text(self, prompt, completion) -> str:
         messages, reply = conversation_of(prompt), text_of(completion)
@@ -121,19 +178,37 @@ class ClassifierReward:
         width = max(map(len, rows))
         ids = torch.tensor([[*row, *[pad or 0] * (width - len(row))] for row in rows])
         mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows])
+        return self._read(ids.to(device()), {"attention_mask": mask.to(device())}, pad)
+
+    @torch.no_grad()
+    def _shared_scores(self, groups: Sequence[_Group], rows: Sequence[Sequence[int]]) -> np.ndarray:
+        """The scores of the texts of some groups, each prefix read once."""
+        texts = [rows[i] for group in groups for i in group.index]
+        pad = self._padding(texts)
+        if pad is None:
+            return self._scores(texts)
+        owners = [place for place, group in enumerate(groups) for _ in group.index]
+        # `shared_inputs` leaves out the last token, which predicts none.
+        ends = [[*rows[i][len(group.prefix) :], pad] for group in groups for i in group.index]
+        prefixes = [group.prefix for group in groups]
+        _, _, inputs = shared_inputs(self.model, prefixes, ends, owners, pad)
+        return self._read(inputs.pop("input_ids"), {**inputs, "use_cache": True}, pad)
+
+    def _read(self, ids: torch.Tensor, inputs: dict, pad: int | None) -> np.ndarray:
+        """The model's scores of texts that are padded with `pad`."""
         configs = (self.model.config, self.model.config.get_text_config())
         own = [getattr(config, "pad_token_id", None) for config in configs]
         for config in configs:
             config.pad_token_id = pad
         try:
-            logits = self.model(ids.to(device()), attention_mask=mask.to(device())).logits
+            logits = self.model(ids, **inputs).logits
         finally:
             for config, token in zip(configs, own, strict=True):
                 config.pad_token_id = token
-        if logits.shape != (len(rows), 1):
+        if logits.shape != (len(ids), 1):
             raise DataError(
                 f"The reward {self.path!r} returns scores of shape {tuple(logits.shape)} for "
-                f"{len(rows)} texts, and a reward is one number for each. Use a classifier of "
+                f"{len(ids)} texts, and a reward is one number for each. Use a classifier of "
                 "whole sequences."
             )
         return logits[:, 0].float().cpu().numpy()
@@ -144,15 +219,22 @@ class ClassifierReward:
         Many classifiers read the score at the last token that is not padding. If the model names
         no padding token, its score is that of the last token, whichever it is.
         """
-        size = self.model.get_input_embeddings().weight.shape[0]
-        own = getattr(self.model.config.get_text_config(), "pad_token_id", None)
-        if own is not None and 0 <= own < size:
+        own = self._own_padding()
+        if own is not None or len(rows) == 1:
             return own
-        if len(rows) == 1:
-            return None
+        size = self._vocabulary
         used = {token for row in rows for token in row}
         candidates = (self.tokenizer.pad_token_id, *range(size))
         return next((t for t in candidates if t is not None and t < size and t not in used), None)
+
+    def _own_padding(self) -> int | None:
+        """The padding token that the model's configuration names."""
+        own = getattr(self.model.config.get_text_config(), "pad_token_id", None)
+        return own if own is not None and 0 <= own < self._vocabulary else None
+
+    @property
+    def _vocabulary(self) -> int:
+        return self.model.get_input_embeddings().weight.shape[0]
 
     def _probe(self) -> None:
         """Checks that texts have the same scores alone and together."""
@@ -181,10 +263,44 @@ class ClassifierReward:
         if len(rows) > 1:
             self.pads = self._same(self._scores(rows), np.array(alone))
 
+    def _can_share(self) -> bool:
+        """Whether texts have the same scores where tokens that they share are read once: with
+        prefixes of two lengths, and ends of two lengths."""
+        replies = (ANSWER["content"], ANSWER["content"] + LONGER)
+        questions = (QUESTION["content"], QUESTION["content"] + LONGER)
+        asked = [{**QUESTION, "content": text} for text in questions for _ in replies]
+        try:
+            if not repeats(self.model):
+                return False
+            texts = [self._text([q], r) for q, r in zip(asked, 2 * replies, strict=True)]
+            rows = tokenize(self.tokenizer, texts)["input_ids"]
+            if self.max_length and max(map(len, rows)) > self.max_length:
+                return False
+            groups = [
+                _Group(np.array(own), _common([rows[i] for i in own])[:-1], 0)
+                for own in ([0, 1], [2, 3])
+            ]
+            if min(len(group.prefix) for group in groups) < 2:
+                return False
+            alone = np.array([self._scores([row])[0] for row in rows])
+            return self._same(self._shared_scores(groups, rows), alone)
+        except (MemoryError, torch.OutOfMemoryError):
+            raise
+        except Exception:  # models with code of their own can fail in any way
+            return False
+
     def _same(self, some, others) -> bool:
         """Whether scores differ by no more than rounding."""
         size = np.maximum(1, np.abs(others))
         return bool(np.all(np.abs(some - others) <= _rounding(self.model.dtype) * size))
+
+
+def _common(rows: Sequence[Sequence[int]]) -> Sequence[int]:
+    """The tokens with which all rows begin: the first and the last row in order differ first."""
+    lists = [list(row) for row in rows]
+    first, last = min(lists), max(lists)
+    pairs = enumerate(zip(first, last, strict=False))
+    return first[: next((i for i, (a, b) in pairs if a != b), min(len(first), len(last)))]
 
 
 def _score_exactly(model) -> None:
