@@ -231,10 +231,12 @@ def main(
     work: Annotated[Path, typer.Option(help="Folder of the trained study.")],
     out: Path = OUT,
 ):
-    """Measure both tasks, as far as the study has their reference responses."""
+    """Measure the tasks of which the study has reference responses; the others stay as they are."""
     torch.set_num_threads(1)
-    results = {"kl": KL, "tasks": {}}
+    results = storage.read_json(out) if out.exists() else {"kl": KL, "tasks": {}}
     for task, procedure in TASKS.items():
+        if not reference_of(work, task).exists():
+            continue
         own = Task(work, task)
         prompts, k = own.rewards.shape
         rows = []

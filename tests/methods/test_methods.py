@@ -10,9 +10,9 @@ from infalign import BestOfN, Identity, Log, WorstOfN, compare
 from infalign.calibration import Counting, Pooled
 from infalign.calibration.outlook import RankOutlook
 from infalign.config import parse_config
-from infalign.core import design
-from infalign.errors import ConfigError
-from infalign.methods import METHODS, OnPolicy
+from infalign.core import SelectedReward, _utilities, coupled_tilt, design, first_tilt
+from infalign.errors import ConfigError, SolveError
+from infalign.methods import METHODS, OnPolicy, objectives
 
 CONFIG = {
     "model": "none",
@@ -97,3 +97,20 @@ def test_risk_is_sought_for_the_best_of_many_and_avoided_for_the_worst():
 def test_what_a_method_cannot_do_is_said_before_anything_runs(changed, words):
     with pytest.raises(ConfigError, match=words):
         parse_config(CONFIG | {"train": CONFIG["train"] | changed})
+
+
+def test_a_utility_without_an_optimum_takes_the_first_step_toward_it(monkeypatch, caplog):
+    rewards = -np.random.default_rng(0).exponential(size=(30, 32))
+    utility = SelectedReward(WorstOfN(8))
+    beta, logs = objectives._toward(rewards, utility, 0.5)
+    assert (beta, logs[0, 0]) == pytest.approx(
+        [x if np.isscalar(x) else x[0, 0] for x in coupled_tilt(rewards, utility, 0.5, close=0.01)]
+    )
+    assert not caplog.records
+    monkeypatch.setattr(_utilities, "ROUNDS", 300)
+    beta, logs = objectives._toward(rewards, utility, 0.5)
+    first = first_tilt(rewards, utility, 0.5)
+    assert beta == first[0] and np.array_equal(logs, first[1])
+    assert "No policy at 0.5 nats was found that is its own optimum" in caplog.text
+    with pytest.raises(SolveError, match="32 samples per prompt reach at most"):
+        objectives._toward(rewards, utility, 5.0)

@@ -4,6 +4,7 @@ All are trained to the same KL. They differ in the reward given to RLOO, in the 
 reaches the KL, and in the optimum that a warm start targets.
 """
 
+import logging
 from collections.abc import Callable
 from functools import partial
 
@@ -26,6 +27,7 @@ from infalign.core import (
     log_weights,
     quantiles,
 )
+from infalign.errors import SolveError
 from infalign.shaping import (
     GroupShapedReward,
     MaxAtKReward,
@@ -50,6 +52,8 @@ __all__ = [
     "spread",
     "transformed",
 ]
+
+LOG = logging.getLogger(__name__)
 
 RISK = 2.0
 """Strength of the exponential utility, in units of 1 over the spread within a prompt."""
@@ -141,11 +145,27 @@ def raw(s: Setting) -> Objective:
 def max_at_k(s: Setting) -> Objective:
     """The mean raw reward of the selected response."""
     reward = MaxAtKReward(s.reward, s.store, s.procedure, s.against)
-    solve = partial(
-        coupled_tilt, utility=SelectedReward(s.procedure), kl=s.design.target_kl, close=CLOSE
-    )
+    solve = partial(_toward, utility=SelectedReward(s.procedure), kl=s.design.target_kl)
     beta, _ = solve(_stored(s.store))
     return Objective(reward, beta, lambda rewards: solve(rewards)[1], "infalign/kept_reward")
+
+
+def _toward(rewards, utility: SelectedReward, kl: float) -> tuple[float, np.ndarray]:
+    """The coupled optimum of a utility, or the first step toward it, which always exists.
+
+    The mean of the worst of n is convex in the policy, so there may be no optimum.
+    """
+    try:
+        return coupled_tilt(rewards, utility, kl, close=CLOSE)
+    except SolveError:
+        first = first_tilt(rewards, utility, kl)  # raises again if the samples do not allow the KL
+        LOG.warning(
+            "No policy at %g nats was found that is its own optimum for this utility on the stored "
+            "samples. The warm start and beta take the first step toward it instead: the optimum "
+            "for the advantages under the reference.",
+            kl,
+        )
+        return first
 
 
 def exponential_utility(s: Setting) -> Objective:
