@@ -4,6 +4,8 @@ study.yaml, manifest.json       the study as resolved; the finished cells
 results.json, report.html       what came out, written again after every cell
 tasks/TASK/reference/           what the cells of a task share
 tasks/TASK/METHOD-klKL-seedS/   a cell: an ordinary run folder
+
+A cell is also finished if it is in the study's archive, which may be all that there is of it.
 """
 
 from collections.abc import Mapping
@@ -160,9 +162,9 @@ class StudyFolder(Shown):
 
         Raises DataError if its results are damaged, and the errors of `archived`.
         """
-        return self.archived(cell) is not None or self.is_here(cell)
+        return self.archived(cell) is not None or self.is_in_folder(cell)
 
-    def is_here(self, cell: Cell) -> bool:
+    def is_in_folder(self, cell: Cell) -> bool:
         """Whether the folder has the finished cell."""
         results = self.of_cell(cell) / RESULTS
         if results not in self.manifest or not self.has_shared(cell.task):
@@ -214,9 +216,9 @@ class StudyFolder(Shown):
         """List a cell as finished, and archive it."""
         with self.stage(cell).recording(self.of_cell(cell) / RESULTS):
             pass  # the cell has written it already
-        self.put_aside(cell)
+        self.add_to_archive(cell)
 
-    def put_aside(self, cell: Cell) -> None:
+    def add_to_archive(self, cell: Cell) -> None:
         """Archive a finished cell, unless it is archived."""
         if self.archive is None or self.archived(cell) is not None:
             return

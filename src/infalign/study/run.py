@@ -89,8 +89,8 @@ def run_study(
             except Exception as error:
                 LOG.warning("Cell %s is finished; the study goes on. %s", cell.path, words(error))
         for cell in grid.cells:
-            if study.is_here(cell):
-                study.put_aside(cell)
+            if study.is_in_folder(cell):
+                study.add_to_archive(cell)
                 drop_models(cell, study.of_cell(cell), grid.study.models)
         return results()
 
