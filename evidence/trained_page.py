@@ -162,19 +162,22 @@ def results_of(name: str) -> dict:
 
 
 def with_former(result: dict, former: Mapping | None) -> dict:
-    """Results of a study, with those of an earlier page for each task and KL of which the archive
-    lacks cells that they had: before there was an archive, cells were lost with their machine."""
+    """Results of a study, with those of an earlier page, of the same settings, for each task and KL
+    of which the archive lacks cells that they had: before there was an archive, cells were lost
+    with their machine."""
     if former is None or not result["finished"]:
         return dict(former or result)
     earlier = {task["task"]: task for task in former["tasks"] if _finished(task)}
     tasks = [
-        _with_former(task, earlier[task["task"]]) if task["task"] in earlier else task
+        _with_former(task, own) if (own := earlier.get(task["task"])) else task
         for task in result["tasks"]
     ]
     return {**result, "tasks": tasks, "finished": sum(map(_finished, tasks))}
 
 
-def _with_former(task: Mapping, former: Mapping) -> dict:
+def _with_former(task: Mapping, former: Mapping) -> Mapping:
+    if task.get("settings", former["settings"]) != former["settings"]:
+        return task
     lost = [kl for kl in task["kls"] if not _seeds(former, kl) <= _seeds(task, kl)]
     source = {kl: former if kl in lost else task for kl in task["kls"]}
     return {

@@ -43,6 +43,7 @@ def test_results_without_an_archived_cell_are_those_of_the_earlier_page():
         arms = {(m, kl) for m, kl, _ in cells}
         return {
             "task": "a",
+            "settings": {"on-policy steps": 10},
             "kls": [0.5, 1.0],
             "ranks": {"reward": {"sampling": {f"{kl:g}": cells for kl in {c[1] for c in cells}}}},
             "arms": [
@@ -65,6 +66,9 @@ def test_results_without_an_archived_cell_are_those_of_the_earlier_page():
     whole = task(("rlhf", 0.5, 0), ("rlhf", 0.5, 1), ("rloo", 0.5, 0), ("rloo", 0.5, 1))
     (own,) = with_former({"finished": 4, "tasks": [whole]}, {"tasks": [former]})["tasks"]
     assert own["not_archived"] == [] and own["arms"] == whole["arms"]
+    other = now | {"settings": {"on-policy steps": 12}}
+    (own,) = with_former({"finished": 2, "tasks": [other]}, {"tasks": [former]})["tasks"]
+    assert own == other
 
 
 def test_theory_leaves_more_where_n_is_larger():
