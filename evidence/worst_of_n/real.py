@@ -140,21 +140,24 @@ class Task:
         return self._kept("states", lambda: [states(network, *pair) for pair in pairs])
 
     def log_ratios(self, cell: Path) -> tuple[np.ndarray, np.ndarray]:
-        """Of a policy to the reference, on some responses, with their rewards."""
+        """Of the policy of a cell to the reference, on some responses, with their rewards."""
         (model,) = (cell / "train").glob("*/model")
-        pairs = [
-            (start, rows[: FEW[1]])
-            for start, rows in zip(self.starts[: FEW[0]], self.tokens, strict=False)
-        ]
-
-        def of(path: Path) -> list[np.ndarray]:
-            network = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32).eval()
-            return [logprobs(network, *pair) for pair in pairs]
-
         landing = storage.sha256(model.parent / "landing.json")[:8]
-        own = self._kept(f"{cell.name}-{landing}", lambda: of(model))
-        reference = self._kept("reference", lambda: of(self.work / MODEL))
+        own = self._kept(f"{cell.name}-{landing}", lambda: self._logprobs(model))
+        return self._beside_reference(own)
+
+    def log_ratios_of(self, model: Path) -> tuple[np.ndarray, np.ndarray]:
+        """Of another policy, as `log_ratios`."""
+        return self._beside_reference(np.stack(self._logprobs(model)))
+
+    def _beside_reference(self, own: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        reference = self._kept("reference", lambda: self._logprobs(self.work / MODEL))
         return own - reference, self.rewards[: FEW[0], : FEW[1]]
+
+    def _logprobs(self, path: Path) -> list[np.ndarray]:
+        network = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32).eval()
+        few = zip(self.starts[: FEW[0]], self.tokens, strict=False)
+        return [logprobs(network, start, rows[: FEW[1]]) for start, rows in few]
 
     def _kept(self, name: str, make) -> np.ndarray:
         path = self.work / f"seen-{self.name}-{self.content}-{name}.npy"
