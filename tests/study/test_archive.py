@@ -154,6 +154,29 @@ def test_an_archive_of_other_samples_is_refused(files, counts, archive, tmp_path
     assert not counts.trained
 
 
+def test_rewards_that_are_rounded_differently_are_the_same(
+    files, finished, counts, archive, tmp_path
+):
+    (archive / "a/rlhf-kl0.1-seed1.parquet").unlink()
+    folder = Path(shutil.copytree(finished[1], tmp_path / "study"))
+    file = folder / "tasks/a/reference/evaluation/reference.parquet"
+    table = pq.read_table(file)
+    place = table.column_names.index("reward")
+    rounded = table["reward"].to_numpy() * (1 + 1e-9)
+    grid = quick(files)
+    study = StudyFolder(grid, folder, Archive(archive))
+    before = study._shared(grid.tasks[0])
+    pq.write_table(table.set_column(place, "reward", [rounded]), file)
+    assert study._shared(grid.tasks[0]) != before
+    assert study.archived(next(iter(grid.cells))) is not None
+    texts = table["completion"].to_pylist()
+    texts[0] += "a"
+    place = table.column_names.index("completion")
+    pq.write_table(table.set_column(place, "completion", [texts]), file)
+    with pytest.raises(DataError, match="was not made from the models and samples"):
+        study.archived(next(iter(grid.cells)))
+
+
 def test_cells_of_two_origins_do_not_stand_in_one_table(files, archive):
     grid, cells = quick(files), Archive(archive)
     cell = next(iter(grid.cells))

@@ -8,7 +8,7 @@ tasks/TASK/METHOD-klKL-seedS/   a cell: an ordinary run folder
 A cell is also finished if it is in the study's archive, which may be all that there is of it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -141,6 +141,25 @@ class StudyFolder(Shown):
             "reference": storage.sha256(self._reference(task))[:16],
         }
 
+    def _drawn(self, task: StudyTask) -> dict[str, str]:
+        """Fingerprints of the models and responses that the cells of a task share. Rewards are not
+        among them: the same reward of the same response may be rounded differently elsewhere."""
+        shared = self._shared(task)
+        key = (task.name, *shared.values())
+        if key not in self._known_drawn:
+            store = self.runs[task.name].store_path
+            files = {
+                "calibration": sorted(store.glob("samples-*.parquet")),
+                "reference": [self._reference(task)],
+            }
+            own = {name: _responses(paths) for name, paths in files.items() if paths}
+            self._known_drawn[key] = {**shared, **own}
+        return self._known_drawn[key]
+
+    @cached_property
+    def _known_drawn(self) -> dict[tuple[str, ...], dict[str, str]]:
+        return {}
+
     def _stated(self, cell: Cell, begun: object = None) -> dict:
         """The keys of a cell, without those that the version that began it did not have, if they
         have their defaults: a new version does not make its cells again.
@@ -190,7 +209,7 @@ class StudyFolder(Shown):
         if self.has_shared(cell.task):
             storage.require_same(
                 known.made_from,
-                self._shared(cell.task),
+                self._drawn(cell.task),
                 f"{path} was not made from the models and samples that task {cell.task.name} has "
                 "now:",
                 "Name another archive; its cells are then made from these.",
@@ -229,8 +248,8 @@ class StudyFolder(Shown):
         kl = np.where(known, kls, 0).sum(1) / np.where(known.any(1), known.sum(1), np.nan)
         ranks = Ranks(cell.method, ranks_of(measured, cell.method, rewards), kl)
         own, made = self.summary(cell), self.made(cell)
-        shared = self._shared(cell.task)
-        self.archive.write(cell, ArchivedCell(self._stated(cell), shared, own, made, ranks))
+        drawn = self._drawn(cell.task)
+        self.archive.write(cell, ArchivedCell(self._stated(cell), drawn, own, made, ranks))
 
     def measured(self, cell: Cell) -> AbstractMeasured:
         """The numbers of a finished cell's samples."""
@@ -272,6 +291,13 @@ class StudyFolder(Shown):
             "versions": storage.read_json(said).get("versions", {}) if said.exists() else {},
             "dtype": self.runs[cell.task.name].fingerprints.get("dtype"),
         }
+
+
+def _responses(files: Sequence[Path]) -> str:
+    """Fingerprint of stored responses, in whichever order and files they are."""
+    columns = ["prompt_id", "sample", "completion"]
+    rows = [row for file in files for row in storage.read_table(file).select(columns).to_pylist()]
+    return storage.fingerprint(sorted([row[name] for name in columns] for row in rows))
 
 
 def _known(values: Mapping, begun: Mapping, given: Mapping) -> dict:
