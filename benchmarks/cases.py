@@ -7,7 +7,6 @@ import time
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
-from pathlib import Path
 from statistics import median
 
 import estimators
@@ -18,6 +17,7 @@ from scipy.optimize import brentq
 
 import infalign as ia
 from infalign.core import frontier
+from infalign.pipeline.costs import processor
 
 PROCEDURES = (ia.BestOfN, ia.WorstOfN)
 
@@ -121,10 +121,8 @@ def measure(plan: Plan, only: tuple[str, ...] = ()) -> dict:
 
 def machine() -> dict:
     """The machine and the versions that were measured."""
-    info = Path("/proc/cpuinfo")
-    names = [line for line in info.read_text().splitlines() if line.startswith("model name")]
     return {
-        "processor": names[0].partition(":")[2].strip() if names else platform.processor(),
+        "processor": processor(),
         "cores": os.cpu_count(),
         "cores_used": 1,
         "python": platform.python_version(),

@@ -20,6 +20,8 @@ from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
+from alternating import alternating
+
 ROOT = Path(__file__).parents[1]
 ONE_CORE = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 OVERHEAD = 1.05
@@ -139,14 +141,7 @@ def overhead(plan: Plan, model, reward) -> list[dict]:
             ),
             "collect": lambda seed, a=asked, k=samples: ours(model, reward, a, k, seed),
         }
-        times = {name: [] for name in roads}
-        for repetition in range(-1, plan.repetitions):
-            # Every other time the other way around; the first, which warms up, does not count.
-            for name in list(roads)[:: 1 if repetition % 2 else -1]:
-                start = time.perf_counter()
-                roads[name](repetition + 1)
-                if repetition >= 0:
-                    times[name].append(time.perf_counter() - start)
+        times = alternating(roads, plan.repetitions)
         rows.append({"prompts": count, "samples": samples, "seconds": times})
         print(rows[-1], file=sys.stderr)
     model.model.generation_config.eos_token_id = own

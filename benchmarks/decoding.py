@@ -12,9 +12,12 @@ import json
 import os
 import platform
 import sys
-import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
+
+from alternating import alternating
+
+from infalign.pipeline.costs import processor
 
 ROOT = Path(__file__).parents[1]
 ONE_CORE = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
@@ -138,20 +141,13 @@ def measure(plan: Measurement) -> dict:
                 ),
                 "infalign": lambda seed, n=n, p=prompts: ours(model, reward, p, n, seed),
             }
-            times = {name: [] for name in programs}
-            for repetition in range(-1, plan.repetitions):
-                # The order alternates. Repetition -1 warms up and does not count.
-                for name in list(programs)[:: 1 if repetition % 2 else -1]:
-                    start = time.perf_counter()
-                    programs[name](repetition + 1)
-                    if repetition >= 0:
-                        times[name].append(time.perf_counter() - start)
+            times = alternating(programs, plan.repetitions)
             print(f"{length} tokens, n = {n}: {times}", file=sys.stderr)
             rows.append({"tokens": length, "n": n, "prompts": len(prompts), "seconds": times})
     return {
         "plan": asdict(plan),
         "machine": {
-            "processor": _processor(),
+            "processor": processor(),
             "cores": os.cpu_count(),
             "load": load,
             "python": platform.python_version(),
@@ -160,13 +156,6 @@ def measure(plan: Measurement) -> dict:
         },
         "cases": rows,
     }
-
-
-def _processor() -> str:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or "unknown processor"
 
 
 def page(results: dict) -> str:

@@ -8,6 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import infalign
+from infalign.pipeline.costs import processor
 
 
 class Journal:
@@ -49,10 +50,8 @@ class Journal:
 
 def machine(*libraries: str) -> dict[str, object]:
     """The processor, the system, and the versions of Python, the package and some libraries."""
-    info = Path("/proc/cpuinfo").read_text().splitlines()
-    names = [line.partition(":")[2].strip() for line in info if line.startswith("model name")]
     return {
-        "processor": names[0] if names else platform.processor(),
+        "processor": processor(),
         "cores": os.cpu_count(),
         "system": f"{platform.system()} {platform.release().split('-')[0]}",
         "python": platform.python_version(),

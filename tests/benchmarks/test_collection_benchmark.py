@@ -1,15 +1,9 @@
 """The collection benchmark runs, and its page says what it measured."""
 
 import json
-import os
-import sys
-from pathlib import Path
 
 import pytest
-import torch
-from scripts import load_script
-
-SCRIPT = Path(__file__).parents[2] / "benchmarks" / "collection.py"
+from scripts import load_script, run_small
 
 
 @pytest.fixture(scope="module")
@@ -17,14 +11,8 @@ def benchmark():
     return load_script("benchmarks/collection.py")
 
 
-def test_it_runs_and_the_page_is_made_of_the_results(benchmark, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", [str(SCRIPT), "--smoke", "--out", str(tmp_path)])
-    monkeypatch.setattr(os, "environ", dict(os.environ))
-    threads = torch.get_num_threads()
-    try:
-        benchmark.main()
-    finally:
-        torch.set_num_threads(threads)
+def test_it_runs_and_the_page_is_made_of_the_results(benchmark, tmp_path, capsys):
+    run_small(benchmark, tmp_path)
     results = json.loads((tmp_path / "benchmarks" / "collection.json").read_text())
     (case,) = results["overhead"]
     assert (case["prompts"], case["samples"]) == (2, 2)

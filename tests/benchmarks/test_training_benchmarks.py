@@ -1,16 +1,7 @@
 """Pages of the training benchmarks: what was measured is on them, and verdicts hold."""
 
-from pathlib import Path
-
 import pytest
 from scripts import load_script
-
-FOLDER = Path(__file__).parents[2] / "benchmarks"
-
-
-@pytest.fixture(autouse=True)
-def _beside_each_other(monkeypatch):
-    monkeypatch.syspath_prepend(str(FOLDER))
 
 
 def load(name):

@@ -19,7 +19,17 @@ from pathlib import Path
 from infalign._look import Shown
 from infalign.stores.resumable import Report
 
-__all__ = ["Making", "Meter", "last_evaluation", "machine", "making", "metered", "rate", "spent"]
+__all__ = [
+    "Making",
+    "Meter",
+    "last_evaluation",
+    "machine",
+    "making",
+    "metered",
+    "processor",
+    "rate",
+    "spent",
+]
 
 FILE = "costs.jsonl"
 
@@ -113,7 +123,7 @@ def making(*folders: Path) -> Making:
 
 def machine() -> str:
     """The processor of this machine, its number of cores, and its GPUs if torch is loaded."""
-    parts = [_processor(), f"{os.cpu_count()} cores"]
+    parts = [processor(), f"{os.cpu_count()} cores"]
     if (torch := sys.modules.get("torch")) is not None and torch.cuda.is_available():
         names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
         parts += [f"{names.count(name)} × {name}" for name in dict.fromkeys(names)]
@@ -121,7 +131,8 @@ def machine() -> str:
 
 
 @cache
-def _processor() -> str:
+def processor() -> str:
+    """The name of this machine's processor."""
     with suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
             if line.startswith("model name"):
