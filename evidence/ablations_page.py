@@ -36,8 +36,9 @@ PAGE = """# Ablations
 What is each choice of the method worth? `make evidence-ablations` writes this page. Win rates are
 in percent at {kl:g} nats, each procedure against itself. *Theory* is exact, for a continuous
 reward. *Real rewards* are those of {prompts} prompts with {responses} responses of the bundled
-policy each, finite worlds in which a policy's win rate is known exactly. Behind ± is half of an
-interval that covers 95 % of the chance in the choice of prompts. No policy is trained.
+policy each, finite worlds in which a policy's win rate is known exactly. ± is half the
+width of a 95 % interval over prompts. No policy is trained: "designed for" means the optimum for
+that procedure.
 
 ![Losses by exponent, size and procedure](ablations.png)
 
@@ -63,14 +64,14 @@ Points of win rate that e^(tu) loses to the optimum, in theory; t = 0 is the cal
 
 {best_exponents}
 
-## Trained for n, deployed with another
+## Designed for n, deployed with another
 
-Points that training for best-of-n (rows) loses to training for the best-of-n that is deployed
+Points that the design for best-of-n (rows) loses to the design for the best-of-n that is deployed
 (columns), on real rewards; in parentheses in theory:
 
 {sizes}
 
-## Trained for one procedure, deployed with another
+## Designed for one procedure, deployed with another
 
 As above, for other procedures:
 
@@ -152,8 +153,8 @@ def best_exponents(known: dict) -> str:
 
 
 def crossed(known: dict, specs: list[str]) -> str:
-    """Losses of training for another procedure."""
-    rows = [["trained for", *specs]]
+    """Losses of the design for another procedure."""
+    rows = [["designed for", *specs]]
     for row in specs:
         cells = []
         for column in specs:
@@ -166,9 +167,9 @@ def crossed(known: dict, specs: list[str]) -> str:
 def worst(known: dict) -> str:
     """The largest loss, in a sentence."""
     name = max(known, key=lambda key: known[key]["loss"][0])
-    trained, deployed = name.split()
+    designed, deployed = name.split()
     return (
-        f"The largest loss is {points(known[name]['loss'])} points: trained for {trained}, "
+        f"The largest loss is {points(known[name]['loss'])} points: designed for {designed}, "
         f"deployed with {deployed}."
     )
 

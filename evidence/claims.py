@@ -7,7 +7,8 @@ not finished, leaves its claim open.
 """
 
 import textwrap
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
@@ -17,10 +18,20 @@ from typing import Annotated, Any
 import exact_page
 import typer
 from ablations_page import STRENGTHS
-from hacking_page import KL, N, cell, chosen_by
+from hacking_page import KL, N, cell, chosen_by, exploits
 from hacking_page import TRAINED as TRAINED_ON_FAULT
 from reward_faults import STRENGTHS as FAULTS
-from trained_page import GAIN, MARGIN, leading, not_below, title
+from trained_page import (
+    GAIN,
+    MARGIN,
+    accuracy,
+    earlier_settings,
+    has_seeds,
+    is_current,
+    none_of,
+    not_below,
+    title,
+)
 from trained_page import STUDIES as TRAINED
 from trained_page import points as points_of
 
@@ -30,6 +41,11 @@ from infalign.comparison.comparison import SELECTING
 
 FOLDER = Path(__file__).parent
 PAGE = FOLDER.parent / "docs" / "evidence.md"
+SIZES = ("training prompts", "samples of each", "new tokens", "on-policy steps", "responses a step")
+"""The settings that say how large a training is."""
+
+BEYOND = "bundled-harmless-best"
+"""The study of tasks that the paper does not report."""
 OPEN, SHOWN, PARTLY, NOT = "not run yet", "reproduced", "reproduced in part", "not reproduced"
 UNDECIDED = "undecided"
 
@@ -40,23 +56,51 @@ Each claim of the paper (InfAlign, arXiv:2412.19792), the command that tests it,
 number on it is entered by hand. The paper's abstract, its reviews and its authors' summary are the
 source of the claims; what its figures state is not repeated here.
 
-Win rates and gains are in points of percent, at {kl:g} nats if nothing else is stated, with 95 %
-intervals over prompts. In trained studies they are over seeds too; ‡ marks those with one seed,
-which are too narrow. *Exact* studies compute the optimum of a training objective on real responses;
-they show what training aims at, without an optimizer's errors.
+{summary}
 
-A claim is *reproduced* if the whole interval is on its side, *not reproduced* if the whole interval
-is on the other side, and else *undecided*; *in part*: in some of the cases, or by less than the
-{gain:g} points asked of trained policies. *At least equal*: the whole interval is above
--{margin:g}. The best of our trained methods is chosen on the same data; its lead counts if it also
-holds at the level of 97.5 %.
+- **Units.** Win rates and gains are in points of percent, at {kl:g} nats if nothing else is stated,
+  with 95 % intervals over prompts. In trained studies they are over seeds too. ‡ marks one seed:
+  such an interval is too narrow for a verdict.
+- **Exact** studies compute the optimum of a training objective on real responses. They show what
+  training aims at, without an optimizer's errors.
+- **Verdicts.** A claim is *reproduced* if the whole interval is on its side, *not reproduced* if it
+  is on the other side, and else *undecided*. *In part*: in some of the cases, or by less than
+  {gain:g} points where trained policies are compared, the lower end of the 3 to 8 points in the
+  paper's abstract. *At least equal*: the whole interval is above -{margin:g}. Claims that are not
+  the paper's *hold* or *do not hold*, by the same rules.
+- **Baselines** are the methods that the paper compares with, and its calibration without a
+  transform (`identity`). A lead over the best of them is counted at the level of 97.5 %, because
+  two methods are tried, `rloo` and `group`.
+- **KL efficiency** is the share of a policy's KL that its rewards' quantiles need.
+
+{claims}
+
+Trained policies, at matched KL:
+
+{trained}
+
+## Claims on objectives and optima
 
 {rows}
+
+## Trained policies
+
+[The trained study](../evidence/trained.md) has all methods, budgets and rewards. Cells that are not
+in `evidence/cells/` are marked there.
+
+{tasks}
+
+## Tasks that the paper does not report
+
+{beyond}
+
+{beyond_tasks}
 
 ## What differs from the paper
 
 - **Models.** The bundled policy has 2 million parameters, the real one (SmolLM2) 135 million. The
   paper trains larger ones.
+{budgets}
 - **Rewards.** Gold rewards are reward models too, not people.
 - **Matched KL.** All methods are compared at the same KL to the reference, as in theory. A method
   may do better or worse at a KL that it would choose for itself.
@@ -85,10 +129,7 @@ class Row:
         lines = [f"### {self.claim}", "", result]
         parts = [f"Command: {self.command}.", self.differs]
         lines += ["", " ".join(filter(None, parts))]
-        return "\n".join(
-            line if line.startswith("#") else textwrap.fill(line, 100, break_on_hyphens=False)
-            for line in lines
-        )
+        return "\n".join(line if line.startswith("#") else _filled(line) for line in lines)
 
 
 def points(interval: list[float]) -> str:
@@ -111,10 +152,10 @@ def verdict_on(ends: Iterable[tuple[float | None, float | None]]) -> str:
     return NOT if any(high is not None and high < 0 for _, high in ends) else UNDECIDED
 
 
-def at_least_equal(low: float | None, high: float | None) -> str:
-    """The verdict on a claim that a difference is not below 0, by the ends of its interval."""
-    verdicts = {"above": SHOWN, "not below": SHOWN, "below": NOT, "not shown": UNDECIDED}
-    return verdicts[not_below({"low": low, "high": high})]
+def at_least_equal(difference: Mapping[str, Any]) -> str:
+    """The verdict on a claim that a difference is not below 0, by its interval."""
+    verdicts = {"above": SHOWN, "not below": SHOWN, "below": NOT}
+    return verdicts.get(not_below(difference), UNDECIDED)
 
 
 def gains(results: Mapping[str, Any], spec: str) -> dict[str, list[float]]:
@@ -132,13 +173,15 @@ def invariance(results: Mapping[str, Any]) -> Row:
         for s in FAULTS["scales"]
     ]
     largest = max(map(abs, rates))
+    moved = "does not change" if largest < 1e-9 else f"changes by up to {100 * largest:.2g} points"
     return Row(
         "The calibrated reward does not change under increasing maps of a prompt's rewards",
         "`make evidence-hacking`",
         "Each prompt's rewards are multiplied by a factor of its own, e^(s z) for a standard "
         f"normal z and s up to {FAULTS['scales'][-1]:g}. The win rate of training on the "
-        f"calibrated reward changes by at most {100 * largest:.1f} points.",
+        f"calibrated reward {moved}.",
         SHOWN if largest < 1e-9 else NOT,
+        "Tested with factors; for other increasing maps it follows from the ranks.",
     )
 
 
@@ -189,8 +232,11 @@ def _by_target(results: Mapping[str, Any]) -> str:
 
 def exact_gain(kind: str, results: Mapping[str, Any]) -> Row:
     """Claims 4 and 5, as far as they concern the objective."""
-    own = gains(results, f"{kind}:4")
-    said = "; ".join(f"{world}: {points(gain)}" for world, gain in own.items())
+    spec = f"{kind}:4"
+    own = gains(results, spec)
+    said = "; ".join(
+        f"{w}: {points(gain)}{_standardized(results, w, spec)}" for w, gain in own.items()
+    )
     verdict = verdict_on(
         tuple(gain[1:]) if len(gain) == 3 else (None, None) for gain in own.values()
     )
@@ -204,6 +250,13 @@ def exact_gain(kind: str, results: Mapping[str, Any]) -> Row:
     )
 
 
+def _standardized(results: Mapping[str, Any], world: str, spec: str) -> str:
+    """The gain over rewards that are divided by their standard deviation in each prompt, in words;
+    empty where that is unknown."""
+    gain = exact_page.gain_over_raw(results["exact"], world + exact_page.World.ONE_SCALE, spec)
+    return f", and {gain[0]:+.1f} over rewards standardized in each prompt" if gain else ""
+
+
 def grows(results: Mapping[str, Any]) -> Row:
     """Claim 8."""
     said, growing, risen = [], [], []
@@ -215,13 +268,14 @@ def grows(results: Mapping[str, Any]) -> Row:
     for name, known in worlds.items():
         risen.append(max(known.values()) > known[min(known)])
         growing.append(all(a < b for a, b in pairwise(known.values())))
-        said.append(f"{name}: " + ", ".join(f"{g:+.1f} at n = {n}" for n, g in known.items()))
+        by_n = ", ".join(f"{gain:+.1f} at n = {n}" for n, gain in known.items())
+        said.append(f"{name}: {by_n} (highest at n = {max(known, key=known.__getitem__)})")
     return Row(
         "The gain under best-of-n grows with n",
         "`make evidence-exact DATA=…`",
         f"Gain of the transformed over the raw reward. {'; '.join(said)}.",
         SHOWN if all(growing) else PARTLY if any(risen) else NOT,
-        "It grows until both policies come near the best response there is.",
+        "This verdict is on the values; their differences between n have no interval.",
     )
 
 
@@ -244,15 +298,21 @@ def hacking(results: Mapping[str, Any]) -> Row:
     }
     ahead = [n for n, (_, low, _) in own.items() if low > 0]
     behind = [n for n, (*_, high) in own.items() if high < 0]
+    scales = [name for name in ahead if name.startswith("scales")]
     most, least = max(own, key=lambda n: own[n][0]), min(own, key=lambda n: own[n][0])
+    over = [cell(known, name, N, KL)["design"]["over_calibrated"] for name in own]
     return Row(
         "Calibration makes training robust to the reward and mitigates reward hacking",
         "`make evidence-hacking`",
         f"Of {len(own)} rewards that differ from gold, the calibrated one has a higher gold win "
         f"rate than the raw one with {len(ahead)}, up to {points(own[most])} ({most}), and a lower "
-        f"one with {len(behind)}, down to {points(own[least])} ({least}). "
-        "[The study](../evidence/hacking.md) says which. The transform for best-of-n gives part or "
-        f"all of it back. {_trained_on_fault(results)}".strip(),
+        f"one with {len(behind)}, down to {points(own[least])} ({least}). With {len(scales)} of "
+        f"the {len(ahead)}, prompts differ in scale, which calibration removes by construction. "
+        "The reward transformed for best-of-n is ahead of the calibrated one with "
+        f"{sum(low > 0 for _, low, _ in over)} of the {len(own)} rewards and behind with "
+        f"{sum(high < 0 for *_, high in over)}. "
+        "[The study](../evidence/hacking.md) says which. "
+        f"{_trained_on_fault(results)}".strip(),
         verdict_on((low, high) for _, low, high in own.values()),
         "The counts are of exact optima with planted faults.",
     )
@@ -268,9 +328,10 @@ def _trained_on_fault(results: Mapping[str, Any]) -> str:
     if not said:
         return ""
     (kl,) = {row["target_kl"] for row in results["hacked"]}
+    exploited = exploits(results["hacked"])
     return (
         f"Trained on a bonus for a phrase at {kl:g} nat, with one seed and trial settings, over "
-        f"`rlhf` in gold win rate: {', '.join(said)}."
+        f"`rlhf` in gold win rate: {', '.join(said)}. {exploited}".strip()
     )
 
 
@@ -283,7 +344,7 @@ def calibrated(results: Mapping[str, Any]) -> Row:
         "`make evidence-hacking`",
         f"The calibrated reward gains {points([value, low, high])} over the raw one on the "
         "bundled harmlessness reward.",
-        at_least_equal(low, high),
+        at_least_equal({"low": low, "high": high}),
         "An exact optimum on one reward.",
     )
 
@@ -322,51 +383,122 @@ def worst_of_n(results: Mapping[str, Any]) -> Row:
         "`python evidence/worst_of_n/trained.py`",
         f"At worst-of-4, {points([value, value - spread, value + spread])} over the raw reward, "
         f"where the optimum gains {100 * exact['value']:+.1f}: a share of {100 * share:.0f} %. "
-        "[The log](log.md) shows the cause: the network's shape, not the transform.",
+        "[The log](log.md) takes the causes apart. A short training learns a log-ratio that is "
+        "nearly linear in the reward, where theory asks for one that is flat above the middle.",
         PARTLY if verdict == SHOWN and share < 0.5 else verdict,
         "One training each, offline.",
     )
 
 
-def trained(results: Mapping[str, Any]) -> Iterator[Row]:
-    """Claims 4 to 6 for trained policies: two rows for each task, or one that is open."""
-    for study in dict.fromkeys((*TRAINED, *results["trained"])):
-        command = f"`infalign compare evidence/studies/{study}.yaml`"
-        if study not in results["trained"]:
-            yield Row(f"Trained policies at matched KL: {study}", command, "", OPEN)
-            continue
-        for task in results["trained"][study]["tasks"]:
-            arms = [arm for arm in task["arms"] if arm["target_kl"] == KL]
-            due = sum(not cell["finished"] for arm in arms for cell in arm["cells"])
-            left = f"{due} trainings at this KL are not finished." if due else ""
-            rates = {a["method"]: a["win_rates"][SELECTING] for a in arms if a.get("win_rates")}
-            name, spec = title(study, task), task["procedure"]
-            if not rates:
-                yield Row(f"Trained at matched KL. {name}", command, left, OPEN)
-                continue
-            for claim, (number, verdict) in (
-                ("our best method beats the paper's", _best_of_ours(arms, spec)),
-                ("`identity` is at least equal to the paper's when sampled", _identity(rates)),
-            ):
-                if due and verdict not in (OPEN, UNDECIDED):
-                    verdict += ", so far"
-                said = " ".join(filter(None, (number, left)))
-                yield Row(f"Trained at matched KL. {name}: {claim}", command, said, verdict)
+CTRL, GROUP, PLAIN = (
+    "InfAlign-CTRL (`rloo`) leads the best baseline",
+    "`group` (ours) leads the best baseline",
+    "`identity` is at least equal to each baseline under plain sampling",
+)
+"""What is claimed of trained policies: the first and the last by the paper."""
+
+WORDS = {SHOWN: "holds", PARTLY: "holds in part", NOT: "does not hold"}
+"""The verdicts on claims that are not the paper's."""
 
 
-def _best_of_ours(arms: Iterable[Mapping[str, Any]], spec: str) -> tuple[str, str]:
-    known = {a["method"]: a for a in arms if a.get("win_rates")}
-    if not (own := leading(known, spec)):
+@dataclass(frozen=True)
+class Trained:
+    """A task of the trained study, and what its finished cells say of each claim."""
+
+    name: str
+    study: str
+    said: Mapping[str, tuple[str, str]]
+    """Claim → what was measured, and the verdict; empty without a finished cell."""
+    left: str = ""
+
+    @property
+    def verdicts(self) -> list[str]:
+        """The verdict on each claim."""
+        known = {claim: verdict for claim, (_, verdict) in self.said.items()}
+        return [known.get(claim, OPEN) for claim in (CTRL, GROUP, PLAIN)]
+
+    def text(self) -> str:
+        """The task as a section of the page."""
+        command = f"Command: `infalign compare evidence/studies/{self.study}.yaml`."
+        items = [
+            _item(f"- {claim}: **{verdict}**. {number}".strip())
+            for claim, (number, verdict) in self.said.items()
+        ]
+        heading = f"### {self.name[0].upper()}{self.name[1:]}"
+        parts = [heading, "\n".join(items), _filled(f"{self.left} {command}".strip())]
+        return "\n\n".join(filter(None, parts))
+
+
+def _filled(text: str) -> str:
+    return textwrap.fill(text, 100, break_on_hyphens=False)
+
+
+def _item(text: str) -> str:
+    return textwrap.fill(text, 100, subsequent_indent="  ", break_on_hyphens=False)
+
+
+def trained(results: Mapping[str, Any]) -> Iterator[Trained]:
+    """Claims 4 to 6 for trained policies, for each task."""
+    for study in TRAINED:
+        for task in (results["trained"].get(study) or none_of(study))["tasks"]:
+            yield _trained(title(study, task), study, task)
+
+
+def _trained(name: str, study: str, task: Mapping[str, Any]) -> Trained:
+    arms = {a["method"]: a for a in task["arms"] if a.get("target_kl", KL) == KL}
+    due = sum(not cell["finished"] for arm in arms.values() for cell in arm["cells"])
+    known = {method: arm for method, arm in arms.items() if arm.get("win_rates")}
+    if not known:
+        return Trained(name, study, {})
+    if not is_current(task):
+        number, _ = _lead_of("rloo", known, task["procedure"])
+        earlier = f"With earlier settings ({earlier_settings(task)}), `rloo`: {number}"
+        return Trained(name, study, {}, f"No training is finished. {earlier}")
+    said = {
+        CTRL: _lead_of("rloo", known, task["procedure"]),
+        GROUP: _lead_of("group", known, task["procedure"]),
+        PLAIN: _identity({m: arm["win_rates"][SELECTING] for m, arm in known.items()}),
+    }
+    left = []
+    if due:
+        said = {claim: (number, _so_far(verdict)) for claim, (number, verdict) in said.items()}
+        left.append(f"{due} trainings at this KL are not finished.")
+    if missing := [f"`{method}`" for method in arms if method not in known]:
+        left.append(f"No cell yet: {', '.join(missing)}.")
+    for claim in (CTRL, GROUP, PLAIN) if study == BEYOND else (GROUP,):
+        number, verdict = said[claim]
+        said[claim] = number, _not_the_papers(verdict)
+    return Trained(name, study, said, " ".join(left))
+
+
+def _so_far(verdict: str) -> str:
+    return verdict if verdict in (OPEN, UNDECIDED) else f"{verdict}, so far"
+
+
+def _not_the_papers(verdict: str) -> str:
+    word, comma, rest = verdict.partition(",")
+    return WORDS.get(word, word) + comma + rest
+
+
+def _lead_of(method: str, known: Mapping[str, Any], spec: str) -> tuple[str, str]:
+    """How far a method leads the best baseline, what theory says, and what it costs if sampled."""
+    if method not in known or not (best := known[method]["win_rates"][SELECTING][spec]["to_best"]):
         return "", OPEN
-    method, best = own
-    spent = known[method]["kl_efficiency"]
-    verdict = verdict_on([(best["low"] if best["ahead"] else None, best["high"])])
-    number = f"`{method}` gains {points_of(best)} over `{best['rival']}`."
-    theory = [known[m]["theory"] for m in (method, best["rival"])]
+    rival, spent = best["rival"], known[method]["kl_efficiency"]
+    number = f"{points_of(best)} over `{rival}`."
+    theory = [known[m]["theory"] for m in (method, rival)]
     if None not in theory:
-        number += f" Exact training gains {100 * (theory[0] - theory[1]):+.1f} over it."
+        number += (
+            f" In theory, exact training for `{method}` leads that for `{rival}` by "
+            f"{100 * (theory[0] - theory[1]):.1f} points."
+        )
     if spent is not None:
-        number += f" The KL efficiency of `{method}` is {100 * spent:.0f} %."
+        number += f" The KL efficiency is {100 * spent:.0f} %."
+    if sampled := known[method]["win_rates"][SELECTING]["sampling"]["to_best"]:
+        number += f" Under plain sampling: {points_of(sampled)} to `{sampled['rival']}`."
+    if not has_seeds(best):
+        return number, UNDECIDED
+    verdict = verdict_on([(best["low"] if best["ahead"] else None, best["high"])])
     return number, PARTLY if verdict == SHOWN and best["value"] < GAIN else verdict
 
 
@@ -375,7 +507,7 @@ def _identity(rates: Mapping[str, Any]) -> tuple[str, str]:
     if not least:
         return "", OPEN
     number = f"The least difference is {points_of(least)}, to `{least['rival']}`."
-    return number, at_least_equal(least["low"], least["high"])
+    return number, at_least_equal(least)
 
 
 STUDIES: Mapping[str, str] = {
@@ -402,25 +534,78 @@ CLAIMS: tuple[tuple[str, Callable[[Mapping[str, Any]], Row], str], ...] = (
 
 
 def rows(results: Mapping[str, Any]) -> list[Row]:
-    """All claims."""
-    known = [
+    """The claims that need no long training."""
+    return [
         say(results) if study in results else Row(name, f"evidence/{STUDIES[study]}", "", OPEN)
         for study, say, name in CLAIMS
     ]
-    return [*known, *trained({"trained": {}, **results})]
+
+
+def summary(claims: Sequence[Row], tasks: Sequence[Trained]) -> str:
+    """The verdicts in two sentences."""
+    counted = Counter(row.verdict for row in claims)
+    known = [task for task in tasks if task.said]
+    ahead = [
+        f"{count} {verdict}"
+        for verdict, count in Counter(task.said[CTRL][1] for task in known).most_common()
+    ]
+    return (
+        f"**In short.** Of {counted.total()} claims on objectives and optima, "
+        f"{', '.join(f'{count} {verdict}' for verdict, count in counted.most_common())}. "
+        "The claim that InfAlign-CTRL leads once trained, on the "
+        f"{len(known)} of {len(tasks)} tasks with finished trainings: "
+        f"{'; '.join(ahead) or 'not tested yet'}."
+    )
+
+
+def of_tasks(tasks: Iterable[Trained]) -> str:
+    """The verdicts on trained policies as a table."""
+    head = ["task", CTRL, GROUP, PLAIN]
+    table = exact_page.rows_of([head, *([task.name, *task.verdicts] for task in tasks)])
+    return table.replace("--:", "---")
+
+
+def budgets(results: Mapping[str, Any]) -> str:
+    """The sizes of the trainings with finished cells."""
+    known = [
+        task["settings"]
+        for study in results["trained"].values()
+        for task in study["tasks"]
+        if is_current(task) and any(arm.get("win_rates") for arm in task["arms"])
+    ]
+    if not known:
+        return "No training is finished."
+    said = ", ".join(
+        f"{word} {' to '.join(dict.fromkeys(str(end) for end in (min(own), max(own))))}"
+        for word in SIZES
+        for own in [{settings[word] for settings in known}]
+    )
+    return f"Small ones: {said}. The rewards are right on {accuracy()} % of held-out pairs."
 
 
 def page(folder: Path = FOLDER) -> str:
     """The page, from the results in a folder."""
     files = {name: folder / file for name, file in STUDIES.items()}
     results = {name: storage.read_json(file) for name, file in files.items() if file.is_file()}
-    every = rows(results)
+    results = {"trained": {}, **results}
+    claims, tasks = rows(results), list(trained(results))
+    ours = [task for task in tasks if task.study == BEYOND]
+    papers = [task for task in tasks if task.study != BEYOND]
     table = exact_page.rows_of(
-        [["claim", "verdict"], *([row.claim, row.verdict] for row in every)]
-    ).replace("--:", "---")
-    text = "\n\n".join(row.text() for row in every)
+        [["claim on objectives and optima", "verdict"], *([c.claim, c.verdict] for c in claims)]
+    )
     return TEXT.format(
-        kl=KL, gain=100 * GAIN, margin=100 * MARGIN, rows=f"{table}\n\n## Claim by claim\n\n{text}"
+        kl=KL,
+        gain=100 * GAIN,
+        margin=100 * MARGIN,
+        summary=_filled(summary(claims, papers)),
+        claims=table.replace("--:", "---"),
+        trained=of_tasks(papers),
+        beyond=of_tasks(ours),
+        rows="\n\n".join(row.text() for row in claims),
+        tasks="\n\n".join(task.text() for task in papers if task.said or task.left),
+        beyond_tasks="\n\n".join(task.text() for task in ours if task.said or task.left),
+        budgets=_item(f"- **Training budgets.** {budgets(results)}"),
     )
 
 

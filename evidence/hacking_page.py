@@ -37,8 +37,9 @@ WORDS = {
 
 PAGE = """# Reward hacking
 
-A proxy reward has a fault, and a policy is trained on it. How good are its responses by the reward
-that is meant? `make evidence-hacking` writes this page; no number is entered by hand.
+A proxy reward has a fault, and a policy is trained on it. How good are its responses by the gold
+reward, which lacks the fault? `make evidence-hacking` writes this page; no number is entered by
+hand.
 
 Gold is the bundled harmlessness reward. {prompts} prompts with {responses} responses of the bundled
 policy each are finite worlds, in which the optimum of each training reward at a mean KL is known
@@ -73,8 +74,8 @@ prompt and no further. So calibration helps where a fault is *large on few respo
 prompts differ in scale. It sees ranks only, so a fault that reorders all responses, such as a bonus
 for length, passes. And what stands at the top, deservedly or not, is what the transform for
 best-of-n weights most. So the more of the top is due to the fault, the more of calibration's
-protection it gives back. With a reward of that kind, train on the calibrated reward (`identity`),
-use a small KL and a small n, and let a reward of another family choose the checkpoint
+protection it gives back. If the top of your reward may be faulty, train on the calibrated reward
+(`identity`), use a small KL and a small n, and let a reward of another family choose the checkpoint
 (`train.select: gold:NAME`). Curves bend back at large n, where best-of-n nears the best of the
 {responses} responses that a world has.
 
@@ -162,7 +163,24 @@ def trained(rows: list[dict]) -> str:
         100,
         break_on_hyphens=False,
     )
-    return f"{text}\n\n{rows_of(lines)}"
+    exploited = textwrap.fill(exploits(rows), 100, break_on_hyphens=False)
+    return "\n\n".join(filter(None, (text, rows_of(lines), exploited)))
+
+
+def exploits(rows: list[dict]) -> str:
+    """How much the policies trained on the raw reward exploit its fault, in words."""
+    own = [row for row in rows if row["method"] == "rlhf"]
+    if not own:
+        return ""
+    said = " and ".join(
+        f"{100 * row['proxy_win_rate'][0]:.1f} % by the proxy and "
+        f"{100 * row['gold_win_rate'][0]:.1f} % by gold (checkpoint by {chosen_by(row)})"
+        for row in own
+    )
+    return (
+        f"`rlhf` wins {said}. The less these two differ, the less a policy exploits the fault, and "
+        "the less its training can say about protection from it."
+    )
 
 
 def write(results: dict, out: Path) -> None:

@@ -14,7 +14,7 @@ import typer
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, PercentFormatter
-from trained_page import KL, OURS, STUDIES, leading, points, title, verdict
+from trained_page import KL, OURS, STUDIES, is_current, leading, points, title
 
 from infalign import storage
 from infalign.comparison.comparison import SELECTING
@@ -27,7 +27,7 @@ SENTENCE = re.compile(r"(?m)^At \d.* nats, .*$")
 
 KINDS = {
     "InfAlign": drawing.color(0),
-    "the paper's rivals": drawing.color(1),
+    "baselines": drawing.color(1),
     "other methods": drawing.MUTED,
 }
 
@@ -42,10 +42,19 @@ class Panel:
     """Method → what was measured of it."""
     rivals: Collection[str]
 
-    def seeds_of(self, methods: Iterable[str]) -> str:
-        """The number of seeds that each of some methods has finished."""
-        seeds = min(map(self.seeds, methods))
-        return f"{seeds} seed{'s' * (seeds > 1)}"
+    def shared_seeds(self, methods: Iterable[str]) -> str:
+        """The number of seeds that all of some methods have finished."""
+        finished = (
+            {cell["seed"] for cell in self.arms[method]["cells"] if cell["finished"]}
+            for method in methods
+        )
+        seeds = len(set.intersection(*finished))
+        return f"{seeds} seed{'s' * (seeds != 1)}"
+
+    def missing(self) -> str:
+        """The baselines without a finished cell, in words; empty if there are none."""
+        names = [f"`{name}`" for name in self.rivals if name not in self.arms]
+        return f"; no {' and '.join(names)} yet" if names else ""
 
     def seeds(self, method: str) -> int:
         """The number of finished seeds of a method."""
@@ -69,11 +78,11 @@ def panels(results: Mapping[str, Mapping]) -> list[Panel]:
 
 def _panels(results: Mapping[str, Mapping]) -> Iterator[Panel]:
     for study in filter(results.__contains__, STUDIES):
-        for task in results[study]["tasks"]:
+        for task in filter(is_current, results[study]["tasks"]):
             arms = {
                 arm["method"]: arm
                 for arm in task["arms"]
-                if arm["target_kl"] == KL and "win_rates" in arm
+                if "win_rates" in arm and arm["target_kl"] == KL
             }
             if task["task"].endswith("-8") and leading(arms, task["procedure"]):
                 rivals = results[study]["rivals"]
@@ -81,18 +90,22 @@ def _panels(results: Mapping[str, Mapping]) -> Iterator[Panel]:
 
 
 def sentence(results: Mapping[str, Mapping]) -> str:
-    """How far ours lead, for every model and task."""
-    said = []
+    """How far ours lead, for every model and task, and what that costs under plain sampling."""
+    said, sampled = [], []
     for panel in panels(results):
         method, best = leading(panel.arms, panel.procedure)
-        seeds = panel.seeds_of((method, best["rival"]))
+        seeds = panel.shared_seeds((method, best["rival"]))
         said.append(
             f"{points(best)} for {panel.title} "
-            f"(`{method}` − `{best['rival']}`, {seeds}; {verdict(best)})"
+            f"(`{method}` over `{best['rival']}`, {seeds}{panel.missing()})"
         )
+        sampled.append(panel.arms[method]["win_rates"][SELECTING]["sampling"]["to_best"]["value"])
+    low, high = (f"{100 * end:+.1f}" for end in (min(sampled), max(sampled)))
+    one = "‡: without the variance between seeds. " if any("‡" in text for text in said) else ""
     return (
-        f"At {KL:g} nats, the win rate of our better method minus that of the best of the paper's "
-        f"rivals, in points with 95 % intervals: {'; '.join(said)}."
+        f"At {KL:g} nats, the lead of `rloo` or `group` over the best baseline under the "
+        f"procedure, in points with 95 % intervals: {'; '.join(said)}. {one}Under plain sampling, "
+        f"their lead is {low if low == high else f'{low} to {high}'}."
     )
 
 
@@ -127,7 +140,7 @@ def _draw(axes, panel: Panel) -> None:
     axes.set_yticks(range(len(order)), [m + few.get(m, "") for m in order])
     goal, _, model = panel.title.rpartition(", ")
     axes.set_title(f"{goal}\n{model}")
-    axes.set_xlabel(f"win rate; {panel.seeds_of(set(order) - set(few))}")
+    axes.set_xlabel(f"win rate; {panel.shared_seeds(set(order) - set(few))}")
     axes.xaxis.set_major_locator(MaxNLocator(6, steps=(1, 2, 5, 10)))
     axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0, symbol=" %"))
     axes.grid(axis="x", color=drawing.FAINT, lw=0.6)

@@ -52,24 +52,34 @@ GAIN = 0.03
 MARGIN = 0.01
 """How far below another a method may be and still count as at least equal to it."""
 
+ONE_SEED = "one seed"
+"""The verdict on differences whose interval lacks the variance between seeds."""
+
 PAGE = """# The trained study
 
 Which training method gives the best policy for a procedure, at the same KL? `make evidence` trains
-them and writes this page from the cells that are finished: {finished:,} of {cells:,}. Each task is
-trained for n = 8 and for n = 4.
+them and writes this page from the cells that are finished: {finished:,} of {cells:,}. Of these,
+{archived:,} are archived in `cells/`; the others are known as numbers only, in `trained.json`. Each
+task is trained for n = 8 and for n = 4.
 
 {targets}
 
-Targets at {kl:g} nats: the better one of {ours} leads the best of the paper's methods under the
-procedure by at least {gain:g} points, more than by chance; it is not below {others}; and `identity`
-is not below any of the paper's methods under plain sampling. *Ahead, by less*: a lead that is more
-than chance, of less than the target. *Missed*: the whole interval is below the target. *Not below*:
-it is above -{margin:g}. *Not shown*: the data do not decide. The better one of two is chosen on the
-same data, so a lead is more than chance only if it also holds at the level of 97.5 %.
-*Theory leaves*: what the optimum gains over exact training on the calibrated reward, and what exact
-training on our transform, on this reward and with the study's calibration samples, gains over that
-of the best rival. ‡: one seed, so the interval lacks the variance between seeds and is too narrow.
-{note}
+Targets at {kl:g} nats: the better one of {ours} leads the best baseline under the procedure by at
+least {gain:g} points, more than by chance; it is not below {others}; and `identity` is not below
+any baseline under plain sampling. The baselines are the methods that the paper compares with, and
+its calibration without a transform (`identity`).
+
+- *Reached*: the lead is more than chance, and at least the target. *Ahead, by less*: it is more
+  than chance, and less than the target. *Missed*: the whole interval is below the target.
+- *Not below*: the whole interval is above -{margin:g}. *Not shown*: the data do not decide.
+- *One seed* (‡): the interval lacks the variance between seeds and is too narrow, so there is no
+  verdict.
+- *In theory*: what the optimum gains over exact training on the calibrated reward. And what exact
+  training on our transform, with this reward and the study's calibration samples, gains over exact
+  training of the baseline that is best in theory.
+
+The better one of two is chosen on the same data, so a lead is more than chance only if it also
+holds at the level of 97.5 %. {note}
 
 {studies}
 
@@ -98,9 +108,9 @@ def write() -> None:
     hacking_page.write_trained(hacked if hacked["finished"] == hacked["cells"] else None)
     former = storage.read_json(RESULTS) if RESULTS.exists() else {}
     results = {name: with_former(slim(results_of(name)), former.get(name)) for name in STUDIES}
-    known = {name: result for name, result in results.items() if result["finished"]}
+    known = {name: own for name, own in results.items() if any(map(_done, own["tasks"]))}
     for name, result in known.items():
-        for task in filter(_finished, result["tasks"]):
+        for task in filter(_done, result["tasks"]):
             picture = HERE / f"trained-{label(name, task)}.png"
             save_png(by_kl(_at(task, None), result["evidence"], over_n=KL), picture)
     storage.write_json(RESULTS, known)
@@ -109,10 +119,11 @@ def write() -> None:
 
 def page(known: Mapping[str, Mapping]) -> str:
     """The page, from the results of the studies that have a finished cell."""
-    results = {name: known.get(name) or _none(grid_of(name)) for name in STUDIES}
+    results = {name: known.get(name) or none_of(name) for name in STUDIES}
     return PAGE.format(
         finished=sum(result["finished"] for result in results.values()),
         cells=sum(result["cells"] for result in results.values()),
+        archived=sum(result.get("archived", 0) for result in results.values()),
         kl=KL,
         ours=_listed(OURS),
         others=_listed(OTHERS),
@@ -158,30 +169,36 @@ def sight() -> Iterator[str]:
 def results_of(name: str) -> dict:
     """What is archived of a study."""
     grid, cells = grid_of(name), CELLS / name
-    return _results(grid, cells) if cells.exists() else _none(grid)
+    return _results(grid, cells) if cells.exists() else none_of(name)
 
 
 def with_former(result: dict, former: Mapping | None) -> dict:
-    """Results of a study, with those of an earlier page, of the same settings, for each task and KL
-    of which the archive lacks cells that they had: before there was an archive, cells were lost
-    with their machine."""
-    if former is None or not result["finished"]:
-        return dict(former or result)
-    earlier = {task["task"]: task for task in former["tasks"] if _finished(task)}
+    """Results of a study, with those of an earlier page for each task and KL of which the archive
+    lacks cells that they had: before there was an archive, cells were lost with their machine.
+
+    Earlier results of other settings stay only until a cell of the present settings is finished.
+    They count as no cell; `now` has the present values of the settings that differ.
+    """
+    earlier = {task["task"]: task for task in former["tasks"] if _done(task)} if former else {}
     tasks = [
         _with_former(task, own) if (own := earlier.get(task["task"])) else task
         for task in result["tasks"]
     ]
-    return {**result, "tasks": tasks, "finished": sum(map(_finished, tasks))}
+    kept = {key: former[key] for key in ("evidence", "rivals") if former and key in former}
+    total = sum(map(_finished, tasks))
+    return {**kept, **result, "tasks": tasks, "finished": total, "archived": result["finished"]}
 
 
 def _with_former(task: Mapping, former: Mapping) -> Mapping:
-    if task.get("settings", former["settings"]) != former["settings"]:
-        return task
+    before = {key: value for key, value in former.items() if key not in ("now", "not_archived")}
+    if now := {k: v for k, v in task["settings"].items() if former["settings"].get(k) != v}:
+        return task if _done(task) else {**before, "now": now}
+    if not _done(task):
+        return {**before, "not_archived": [kl for kl in former["kls"] if _seeds(former, kl)]}
     lost = [kl for kl in task["kls"] if not _seeds(former, kl) <= _seeds(task, kl)]
     source = {kl: former if kl in lost else task for kl in task["kls"]}
     return {
-        **former,
+        **before,
         **task,
         "arms": [a for kl, own in source.items() for a in own["arms"] if a["target_kl"] == kl],
         "ranks": {
@@ -210,6 +227,19 @@ def grid_of(name: str) -> Grid:
     return load_study(HERE / "studies" / f"{name}.yaml")
 
 
+def is_current(task: Mapping) -> bool:
+    """Whether the results of a task are of the settings that its study has now."""
+    return "now" not in task
+
+
+def earlier_settings(task: Mapping) -> str:
+    """The settings of results that are not of the present ones, such as 64 training prompts
+    instead of 256."""
+    return ", ".join(
+        f"{key} {task['settings'][key]} instead of {own}" for key, own in task["now"].items()
+    )
+
+
 def title(study: str, task: Mapping) -> str:
     """A task of a study in words, such as helpfulness, best-of-8, SmolLM2-135M."""
     model, goal = MODELS[study.partition("-")[0]], GOALS[task["task"].partition("-")[0]]
@@ -236,8 +266,8 @@ def _results(grid: Grid, cells: Path) -> dict:
                     spec: rate["to_rivals"] for spec, rate in same["win_rates"][SELECTING].items()
                 }
                 arm |= _beside_theory(folder, own, arm)
-        if _finished(task):
-            task["settings"] = _settings(own)
+        task["settings"] = _settings(own)
+        if _done(task):
             task["made_with"] = _made_with(folder, own)
     return result
 
@@ -263,12 +293,14 @@ def _mean(values: Sequence[float | None]) -> float | None:
     return sum(known) / len(known) if known and len(known) == len(values) else None
 
 
-def _none(grid: Grid) -> dict:
-    """A study without a finished cell."""
+def none_of(name: str) -> dict:
+    """The results of a study without a finished cell."""
+    grid = grid_of(name)
     tasks = [
         {
             "task": task.name,
             "procedure": task.config.procedure,
+            "settings": _settings(task),
             "arms": [{"method": c.method, "cells": [{"finished": False}]} for c in task.cells],
         }
         for task in grid.tasks
@@ -281,9 +313,14 @@ def _cells(task: Mapping) -> list[tuple[str, bool]]:
     return [(arm["method"], cell["finished"]) for arm in task["arms"] for cell in arm["cells"]]
 
 
-def _finished(task: Mapping) -> int:
-    """The number of finished cells of a task."""
+def _done(task: Mapping) -> int:
+    """The number of finished cells of a task, of whatever settings."""
     return sum(done for _, done in _cells(task))
+
+
+def _finished(task: Mapping) -> int:
+    """The number of finished cells of a task that have its present settings."""
+    return _done(task) if is_current(task) else 0
 
 
 def _task(grid: Grid, name: str) -> StudyTask:
@@ -344,10 +381,17 @@ def section(name: str, result: Mapping, task: Mapping) -> str:
     heading = title(name, task)
     lines, cells = [f"## {heading[0].upper()}{heading[1:]}"], _cells(task)
     if not _finished(task):
-        return "\n\n".join([*lines, f"None of its {len(cells)} cells is finished."])
+        lines.append(f"None of its {len(cells)} cells is finished.")
+    if not _done(task):
+        return "\n\n".join(lines)
+    if not is_current(task):
+        lines.append(
+            f"**Earlier settings.** What follows are {_done(task)} cells of an earlier "
+            f"configuration: {earlier_settings(task)}."
+        )
     lines.append(
         f"`{task['model']}` with the reward `{task['reward']}`, decoded with "
-        f"{words(task['procedure'])}. Finished cells: {_finished(task)} of {len(cells)}."
+        f"{words(task['procedure'])}. Finished cells: {_done(task)} of {len(cells)}."
     )
     lines.append(_facts(task))
     lines.append(in_markdown(main_table(_at(task, None), SELECTING)))
@@ -362,7 +406,8 @@ def section(name: str, result: Mapping, task: Mapping) -> str:
             f"The results at {said} nats are from an earlier page; `cells/` lacks some of their "
             "cells."
         )
-    if missing := Counter(method for method, done in cells if not done):
+    missing = Counter(method for method, done in cells if not done)
+    if missing and is_current(task):
         said = ", ".join(f"{method} {count}" for method, count in missing.items())
         lines.append(f"**Cells that are not finished:** {said}.")
     if not result["evidence"]:
@@ -407,19 +452,20 @@ def _at(task: Mapping, kl: float | None) -> dict:
 def targets(results: Mapping[str, Mapping]) -> str:
     """What was asked for and what came out, beside what theory leaves to gain."""
     lines = [
-        "| task | theory leaves | lead of ours, points | of | not below "
-        "| `identity`, plain sampling |",
+        f"| task | lead in theory, points | measured lead | methods | against {_listed(OTHERS)} "
+        "| `identity` against the best baseline, plain sampling |",
         "|---|---|---|---|---|---|",
     ]
     for name, result in results.items():
         for task in result["tasks"]:
             spec, arms = task["procedure"], {}
             cells = ["no cell yet"] * 4
-            if _finished(task):
+            if _done(task):
                 arms = {arm["method"]: arm for arm in _at(task, KL)["arms"]}
                 cells = [*lead(arms, spec), *others(arms, spec), plain(arms)]
             left = room(spec, arms, result.get("rivals", ()))
-            row = [title(name, task), left, *cells]
+            now = "" if is_current(task) else f"; earlier settings: {earlier_settings(task)}"
+            row = [title(name, task) + now, left, *cells]
             lines.append("| " + " | ".join(row) + " |")
     return "\n".join(lines)
 
@@ -463,8 +509,15 @@ def lead(arms: Mapping[str, Mapping], spec: str) -> Sequence[str]:
     return f"{points(best)}: {verdict(best)}", f"`{name}` over `{best['rival']}`"
 
 
+def has_seeds(difference: Mapping) -> bool:
+    """Whether the interval of a difference includes the variance between seeds."""
+    return bool(difference.get("seed_variance", True))
+
+
 def verdict(best: Mapping) -> str:
     """Whether a difference to the best rival is the one that is asked for."""
+    if not has_seeds(best):
+        return ONE_SEED
     if best["ahead"]:
         return "reached" if best["value"] >= GAIN else "ahead, by less"
     return "missed" if _below(best, GAIN) else "not shown"
@@ -486,6 +539,8 @@ def plain(arms: Mapping[str, Mapping]) -> str:
 
 def not_below(difference: Mapping) -> str:
     """Whether a difference is above 0, at least not below it up to a margin, or below it."""
+    if not has_seeds(difference):
+        return ONE_SEED
     if difference["low"] is not None and difference["low"] > -MARGIN:
         return "above" if difference["low"] > 0 else "not below"
     return "below" if _below(difference, 0) else "not shown"
@@ -499,7 +554,7 @@ def points(difference: Mapping) -> str:
     """A difference in points, with its interval; marked if that lacks the seeds."""
     ends = [difference["low"], difference["high"]]
     low, high = ("?" if end is None else f"{100 * end:+.1f}" for end in ends)
-    mark = "" if difference.get("seed_variance", True) else "‡"
+    mark = "" if has_seeds(difference) else "‡"
     return f"{100 * difference['value']:+.1f} [{low}, {high}]{mark}"
 
 

@@ -17,13 +17,18 @@ def test_the_pages_are_those_of_the_committed_results(tmp_path):
 
 def test_a_study_that_is_absent_leaves_its_claims_open(tmp_path):
     from claims import CLAIMS, OPEN, TRAINED, page
+    from trained_page import none_of
 
-    assert page(tmp_path).lower().count(f"**{OPEN}.**") == len(CLAIMS) + len(TRAINED)
+    text = page(tmp_path)
+    tasks = sum(len(none_of(study)["tasks"]) for study in TRAINED)
+    assert text.lower().count(f"**{OPEN}.**") == len(CLAIMS)
+    assert text.count(f" | {OPEN} | {OPEN} | {OPEN} |") == tasks
+    assert f"{len(CLAIMS)} {OPEN}." in text.replace("\n", " ")
 
 
-def rate(value, rival, low, high):
+def rate(value, rival, low, high, seeds="own"):
     best = {"rival": "identity", "value": rival, "low": low, "high": high, "ahead": low > 0}
-    best["seed_variance"] = None
+    best["seed_variance"] = seeds
     return {"value": value, "to_best": best, "to_rivals": {"identity": best}}
 
 
@@ -46,20 +51,8 @@ def test_a_claim_is_refuted_only_by_an_interval_that_excludes_it(ends, verdict):
     assert verdict_on(ends) == verdict
 
 
-@pytest.mark.parametrize(
-    ("finished", "rivals", "verdicts"),
-    [
-        (True, (0.04, 0.01, 0.07), ("reproduced", "reproduced")),
-        (True, (0.02, 0.01, 0.03), ("reproduced in part", "reproduced")),
-        (True, (0.02, -0.001, 0.05), ("undecided", "reproduced")),
-        (True, (0.02, -0.02, 0.05), ("undecided", "undecided")),
-        (True, (-0.02, -0.03, -0.01), ("not reproduced", "not reproduced")),
-        (False, (0.04, 0.01, 0.07), ("reproduced, so far", "reproduced, so far")),
-        (False, (0.02, -0.02, 0.05), ("undecided", "undecided")),
-        (False, None, ("not run yet",)),
-    ],
-)
-def test_verdicts_on_trained_policies_follow_from_their_intervals(finished, rivals, verdicts):
+def trained_task(finished, rivals, seeds="own"):
+    """The only task with a cell, of a study with two methods whose leads are all the same."""
     from claims import trained
 
     arms = [
@@ -72,18 +65,55 @@ def test_verdicts_on_trained_policies_follow_from_their_intervals(finished, riva
             "win_rates": rivals
             and {
                 "reward": {
-                    "best-of-n:4": rate(0.8, *rivals),
-                    "sampling": rate(0.7, *rivals),
+                    "best-of-n:4": rate(0.8, *rivals, seeds),
+                    "sampling": rate(0.7, *rivals, seeds),
                 }
             },
         }
-        for method, theory in (("rloo", 0.85), ("identity", 0.79))
+        for method, theory in (("rloo", 0.85), ("identity", 0.79), ("group", 0.85))
     ]
     task = {"task": "helpful", "procedure": "best-of-n:4", "arms": arms}
-    rows = list(trained({"trained": {"real-study": {"tasks": [task]}}}))
-    own = [row for row in rows if "helpfulness, best-of-4, SmolLM2-135M" in row.claim]
-    assert tuple(row.verdict for row in own) == verdicts
-    for row in own:
-        if "beats" in row.claim:
-            assert "]‡ over `identity`. Exact training gains +6.0 over it." in row.number
-            assert "The KL efficiency of `rloo` is 39 %." in row.number
+    rows = list(trained({"trained": {"real-helpful": {"tasks": [task]}}}))
+    (own,) = [row for row in rows if row.name == "helpfulness, best-of-4, SmolLM2-135M"]
+    return own
+
+
+@pytest.mark.parametrize(
+    ("finished", "rivals", "verdicts"),
+    [
+        (True, (0.04, 0.01, 0.07), ("reproduced", "holds", "reproduced")),
+        (True, (0.02, 0.01, 0.03), ("reproduced in part", "holds in part", "reproduced")),
+        (True, (0.02, -0.001, 0.05), ("undecided", "undecided", "reproduced")),
+        (True, (0.02, -0.02, 0.05), ("undecided", "undecided", "undecided")),
+        (True, (-0.02, -0.03, -0.01), ("not reproduced", "does not hold", "not reproduced")),
+        (False, (0.04, 0.01, 0.07), ("reproduced, so far", "holds, so far", "reproduced, so far")),
+        (False, (0.02, -0.02, 0.05), ("undecided", "undecided", "undecided")),
+        (False, None, ("not run yet", "not run yet", "not run yet")),
+    ],
+)
+def test_verdicts_on_trained_policies_follow_from_their_intervals(finished, rivals, verdicts):
+    from claims import CTRL
+
+    own = trained_task(finished, rivals)
+    assert tuple(own.verdicts) == verdicts
+    if rivals:
+        number, _ = own.said[CTRL]
+        lead = "] over `identity`. In theory, exact training for `rloo` leads that for `identity`"
+        assert f"{lead} by 6.0 points. The KL efficiency is 39 %." in number
+        assert "Under plain sampling: " in number
+
+
+def test_an_interval_without_the_seeds_decides_nothing():
+    own = trained_task(True, (0.04, 0.01, 0.07), seeds=None)
+    assert own.verdicts == ["undecided"] * 3 and "]‡ over `identity`" in own.text()
+
+
+def test_results_of_earlier_settings_decide_nothing(monkeypatch):
+    import claims
+
+    task = {"now": {"training prompts": 256}, "settings": {"training prompts": 64}}
+    monkeypatch.setattr(claims, "_lead_of", lambda *_: ("+9.9", claims.SHOWN))
+    arms = [{"method": "rloo", "target_kl": 0.5, "cells": [], "win_rates": {"reward": {}}}]
+    own = claims._trained("a", "real-helpful", task | {"arms": arms, "procedure": "sampling"})
+    assert own.verdicts == [claims.OPEN] * 3
+    assert "With earlier settings (training prompts 64 instead of 256), `rloo`: +9.9" in own.left

@@ -35,8 +35,8 @@ def arm(method, seeds, value, best=None):
     return {
         "method": method,
         "target_kl": 0.5,
-        "cells": [{"finished": seed < seeds} for seed in range(3)],
-        "win_rates": {"reward": {"best-of-n:8": rate}},
+        "cells": [{"seed": seed, "finished": seed < seeds} for seed in range(3)],
+        "win_rates": {"reward": {"best-of-n:8": rate, "sampling": rate}},
     }
 
 
@@ -46,12 +46,14 @@ def test_a_loss_is_said_as_one_and_the_seeds_are_those_both_have():
     to_best = {"rival": "ipo", "value": -0.02, "low": -0.03, "high": -0.01, "ahead": False}
     arms = [arm("rloo", 3, 0.7, to_best), arm("ipo", 1, 0.72), arm("rlhf", 2, 0.6)]
     task = {"task": "helpful-8", "procedure": "best-of-n:8", "arms": arms}
-    said = sentence({"bundled-helpful": {"rivals": ["ipo", "rlhf"], "tasks": [task]}})
+    rivals = ["ipo", "rlhf", "vbon"]
+    said = sentence({"bundled-helpful": {"rivals": rivals, "tasks": [task]}})
     own = "-2.0 [-3.0, -1.0] for helpfulness, best-of-8, bundled model"
-    assert f"{own} (`rloo` − `ipo`, 1 seed; missed)." in said
+    assert f"{own} (`rloo` over `ipo`, 1 seed; no `vbon` yet)." in said
+    assert said.endswith("Under plain sampling, their lead is -2.0.")
 
 
-def test_tasks_without_a_rival_and_other_budgets_are_left_out():
+def test_tasks_without_a_rival_and_other_budgets_or_settings_are_left_out():
     from headline import panels
 
     lone = arm("rloo", 3, 0.7)
@@ -60,6 +62,7 @@ def test_tasks_without_a_rival_and_other_budgets_are_left_out():
         {"task": "helpful-8", "procedure": "best-of-n:8", "arms": [lone]},
         {"task": "helpful-8", "procedure": "best-of-n:8", "arms": [other | {"target_kl": 1.0}]},
         {"task": "helpful", "procedure": "best-of-n:8", "arms": [other]},
+        {"task": "helpful-8", "procedure": "best-of-n:8", "arms": [other], "now": {"lora": 16}},
     ]
     assert not panels({"bundled-helpful": {"rivals": ["ipo"], "tasks": tasks}})
 

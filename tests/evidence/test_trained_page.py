@@ -71,6 +71,30 @@ def test_results_without_an_archived_cell_are_those_of_the_earlier_page():
     assert own == other
 
 
+def test_results_of_earlier_settings_stay_until_a_cell_is_finished_and_do_not_count():
+    from trained_page import earlier_settings, is_current, with_former
+
+    def task(prompts, finished):
+        cells = [{"seed": 0, "finished": finished}]
+        return {
+            "task": "a",
+            "settings": {"training prompts": prompts},
+            "kls": [0.5],
+            "arms": [{"method": "rlhf", "target_kl": 0.5, "cells": cells}],
+        }
+
+    none = {"finished": 0, "tasks": [task(256, False)]}
+    made = with_former(none, {"tasks": [task(64, True)]})
+    (own,) = made["tasks"]
+    assert (made["finished"], made["archived"], is_current(own)) == (0, 0, False)
+    assert earlier_settings(own) == "training prompts 64 instead of 256"
+    assert with_former(none, made)["tasks"] == [own], "again"
+    (same,) = with_former(none, {"tasks": [task(256, True)]})["tasks"]
+    assert same["not_archived"] == [0.5] and is_current(same)
+    done = {"finished": 1, "tasks": [task(256, True)]}
+    assert with_former(done, made)["tasks"] == done["tasks"]
+
+
 def test_theory_leaves_more_where_n_is_larger():
     from trained_page import over_identity, room
 
@@ -82,22 +106,25 @@ def test_theory_leaves_more_where_n_is_larger():
 
 
 @pytest.mark.parametrize(
-    ("value", "low", "high", "ahead", "verdict"),
+    ("value", "low", "high", "seeds", "verdict"),
     [
-        (0.05, 0.01, 0.09, True, "reached"),
-        (0.02, 0.01, 0.03, True, "ahead, by less"),
-        (0.05, -0.01, 0.09, False, "not shown"),
-        (0.01, -0.01, 0.029, False, "missed"),
-        (0.01, None, None, False, "not shown"),
+        (0.05, 0.01, 0.09, "own", "reached"),
+        (0.02, 0.01, 0.03, "own", "ahead, by less"),
+        (0.05, -0.01, 0.09, "own", "not shown"),
+        (0.01, -0.01, 0.029, "own", "missed"),
+        (0.01, None, None, "own", "not shown"),
+        (0.05, 0.01, 0.09, None, "one seed"),
+        (0.01, -0.01, 0.029, None, "one seed"),
     ],
 )
 def test_the_target_is_missed_only_if_the_whole_interval_is_below_it(
-    value, low, high, ahead, verdict
+    value, low, high, seeds, verdict
 ):
     from trained_page import lead
 
     def arm(by):
-        best = {"rival": "ipo", "value": by, "low": low, "high": high, "ahead": ahead}
+        best = {"rival": "ipo", "value": by, "low": low, "high": high, "seed_variance": seeds}
+        best["ahead"] = low is not None and low > 0
         return {"win_rates": {"reward": {"best-of-n:8": {"to_best": best}}}}
 
     said, of = lead({"rloo": arm(value - 0.01), "group": arm(value)}, "best-of-n:8")
