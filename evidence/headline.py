@@ -26,7 +26,7 @@ SENTENCE = re.compile(r"(?m)^At \d.* nats, .*$")
 """The line of the README that is written here."""
 
 KINDS = {
-    "InfAlign": drawing.color(0),
+    "rloo (InfAlign-CTRL), group (ours)": drawing.color(0),
     "baselines": drawing.color(1),
     "other methods": drawing.MUTED,
 }

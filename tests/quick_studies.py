@@ -17,6 +17,7 @@ def make_files(folder):
     """The model, rewards and prompts of a study."""
     EnumerableModel.make(folder / "base", seed=1)
     (folder / "rewards.py").write_text(REWARD)
+    (folder / "gold.py").write_text(REWARD)
     texts = ["ab", "ba", "aab", "bba", "abab", "bb", "aaa", "bbb", "abba", "baab"]
     rows = [
         {"prompt_id": f"p{i}", "prompt": t, "split": "train" if i < 6 else "test"}
@@ -52,7 +53,7 @@ def study(files, seeds=(0, 1), task=None):
         "evaluate": {
             "prompts": {"limit": HELD_OUT},
             "samples": M,
-            "gold": {"b": f"{files}/rewards.py:b"},
+            "gold": {"b": f"{files}/gold.py:b"},
             "judge": f"{files}/rewards.py:judge",
         },
         "evidence": False,

@@ -12,8 +12,10 @@ FOLDERS = (ROOT / "evidence", ROOT / "bundled_models")
 @pytest.fixture(autouse=True)
 def scripts(monkeypatch):
     """Puts `evidence/` on Python's path, and forgets what is imported from there: a script called
-    `rewards` must not be taken for a user's module of that name."""
+    `rewards` must not be taken for a user's module of that name, nor the reverse."""
     monkeypatch.setattr(sys, "path", [str(FOLDERS[0]), *sys.path])
+    for script in FOLDERS[0].glob("*.py"):
+        monkeypatch.delitem(sys.modules, script.stem, raising=False)
     before = set(sys.modules)
     yield
     for name in set(sys.modules) - before:

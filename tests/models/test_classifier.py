@@ -1,7 +1,7 @@
 """A reward scores a text as its model does for that text alone, whatever else is in the batch."""
 
 import shutil
-from copy import copy
+from copy import copy, deepcopy
 
 import numpy as np
 import pytest
@@ -150,6 +150,13 @@ def test_causal_models_read_a_prompt_once_for_its_responses(rewards, name):
     whole = sum(len(tokens(reward, "Why is this so, and not otherwise?", r)) for r in replies)
     assert sum(read) < 0.7 * whole if reward.shares else sum(read) >= whole
     assert len(set(scores)) == 3, "the same text has the same score"
+
+
+def test_half_precision_shares_nothing(rewards):
+    reward = copy(rewards["llama"])
+    assert reward.shares and reward._can_share()
+    reward.model = deepcopy(reward.model).to(torch.bfloat16)
+    assert not reward._can_share()
 
 
 def test_padding_that_costs_more_than_the_prompt_is_not_shared(rewards):

@@ -5,10 +5,10 @@ import pytest
 import torch
 from enumerable import EnumerableModel
 from peft import PromptTuningConfig, get_peft_model
-from transformers import TrainingArguments
+from transformers import LlamaConfig, LlamaForCausalLM, TrainingArguments
 
 from infalign.models.logits import collate, raw_logits
-from infalign.models.shared_prompts import repeats, shared_logits, sharing
+from infalign.models.shared_prompts import depends_on_length, repeats, shared_logits, sharing
 from infalign.training.offline import TaskTrainer, _bundles
 from infalign.training.weights import with_adapters
 
@@ -50,6 +50,41 @@ def test_logits_and_gradients_are_those_of_whole_sequences(tmp_path, family, ran
     assert any(gradient.abs().max() > 0 for gradient in our_gradients.values())
     for name, gradient in our_gradients.items():
         assert torch.allclose(gradient, their_gradients[name], atol=1e-4), name
+
+
+def test_prompts_of_one_token_have_nothing_to_share(tmp_path):
+    model = EnumerableModel.make(tmp_path, seed=3).model(torch.float32)
+    _, kept, logits = shared_logits(model, [[3], [1]], RESPONSES[:3], [0, 0, 1], 0)
+    ids, mask, _ = collate([[3], [3], [1]], RESPONSES[:3], 0)
+    alone = raw_logits(model, ids, mask, kept.shape[1])
+    assert torch.allclose(logits[kept == 1], alone[kept == 1], atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("rope", "shares"),
+    [
+        ({"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1e4}, False),
+        ({"rope_type": "linear", "factor": 2.0, "rope_theta": 1e4}, True),
+    ],
+)
+def test_a_model_that_reads_a_token_by_the_length_of_its_text_shares_nothing(rope, shares):
+    config = LlamaConfig(
+        vocab_size=9,
+        hidden_size=8,
+        intermediate_size=8,
+        num_hidden_layers=1,
+        num_attention_heads=1,
+        max_position_embeddings=4,
+        initializer_range=1.0,
+        rope_parameters=rope,
+    )
+    torch.manual_seed(0)
+    model = LlamaForCausalLM(config).eval()
+    assert repeats(model) is shares is not depends_on_length(model)
+    text = torch.tensor([[1, 2, 3]])
+    with torch.no_grad():
+        longer = model(torch.cat([text, text], 1)).logits[:, :3]
+        assert torch.allclose(model(text).logits, longer, atol=1e-5) is shares
 
 
 def test_adapters_that_put_a_prompt_before_ours_share_nothing(tmp_path):

@@ -1,5 +1,6 @@
 """A study goes on from archived cells elsewhere; an archive that does not fit is refused."""
 
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -141,17 +142,32 @@ def test_an_archive_of_other_settings_is_refused_before_anything_runs(
     assert "evaluate.kl_samples 8, not 3" in str(e.value) and not counts.drawn
 
 
-def test_an_archive_of_other_samples_is_refused(files, counts, archive, tmp_path):
+def reversed_tests(text):
+    """The prompts with those that are held out in another order."""
+    rows = text.splitlines()
+    return "\n".join([*rows[:6], *reversed(rows[6:])])
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "named"),
+    [
+        ("rewards.py", "{}\nOTHER = 1\n".format, "content"),
+        ("gold.py", "{}\nOTHER = 1\n".format, "gold b"),
+        ("prompts.jsonl", reversed_tests, "held-out prompts"),
+    ],
+)
+def test_an_archive_that_was_made_from_something_else_is_refused(
+    files, counts, archive, tmp_path, file, change, named
+):
     (archive / "a/rlhf-kl0.1-seed1.parquet").unlink()
-    rewards = files / "rewards.py"
-    text = rewards.read_text()
-    rewards.write_text(f"{text}\nOTHER = 1\n")
+    text = (files / file).read_text()
+    (files / file).write_text(change(text))
     try:
-        with pytest.raises(DataError, match="was not made from the models and samples"):
+        with pytest.raises(DataError, match="was not made from the models and samples") as error:
             run_study(quick(files), tmp_path / "b", archive=archive)
     finally:
-        rewards.write_text(text)
-    assert not counts.trained
+        (files / file).write_text(text)
+    assert f"{named} " in str(error.value) and not counts.trained
 
 
 def test_rewards_that_are_rounded_differently_are_the_same(
@@ -188,13 +204,65 @@ def test_cells_of_two_origins_do_not_stand_in_one_table(files, archive):
         summarize(StudyFolder(grid, archive, cells), {})
 
 
-@pytest.mark.parametrize("damage", ["cut", "renamed", "changed"])
+def restated(file, change):
+    """Write a file again, with its metadata changed."""
+    table = pq.read_table(file)
+    stated = json.loads(table.schema.metadata[b"infalign"])
+    change(stated)
+    pq.write_table(table.replace_schema_metadata({"infalign": json.dumps(stated)}), file)
+
+
+@pytest.mark.parametrize(
+    ("version", "remedy"),
+    [(1, "the same command writes it again from the study's folder"), (99, "that wrote it")],
+)
+def test_a_file_of_another_format_says_what_to_do(
+    files, finished, counts, archive, tmp_path, version, remedy
+):
+    own = archive / "a/rloo-kl0.1-seed0.parquet"
+    restated(own, lambda stated: stated.update(schema_version=version))
+    with pytest.raises(DataError, match=remedy):
+        run_study(quick(files), tmp_path / "b", archive=archive)
+    assert not counts.drawn
+    own.unlink()
+    folder = Path(shutil.copytree(finished[1], tmp_path / "study"))
+    run_study(quick(files), folder, archive=archive)
+    assert not counts.trained and own.exists()
+
+
+def test_an_archive_that_cannot_be_written_is_known_before_anything_runs(files, counts, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DataError, match="is not a folder"):
+        run_study(quick(files), tmp_path / "b", archive=tmp_path / "file")
+    assert not counts.drawn
+
+
+def test_a_study_goes_on_where_a_file_of_the_archive_cannot_be_written(
+    files, counts, tmp_path, monkeypatch, caplog
+):
+    write, failed = Archive.write, []
+
+    def full(self, cell, archived):
+        if not failed:
+            failed.append(cell)
+            raise DataError("No space left.")
+        write(self, cell, archived)
+
+    monkeypatch.setattr(Archive, "write", full)
+    run_study(quick(files, [0]), tmp_path / "b", archive=tmp_path / "cells")
+    assert len(counts.trained) == 2 and "is finished; the study goes on. No space" in caplog.text
+    assert len(list((tmp_path / "cells").rglob("*.parquet"))) == 2, "written at the end"
+
+
+@pytest.mark.parametrize("damage", ["cut", "renamed", "changed", "summary"])
 def test_a_damaged_file_is_an_error_that_names_it(files, counts, archive, tmp_path, damage):
     own, other = (archive / f"a/{m}-kl0.1-seed0.parquet" for m in METHODS)
     if damage == "cut":
         own.write_bytes(own.read_bytes()[:-100])
     elif damage == "renamed":
         shutil.copy(other, own)
+    elif damage == "summary":
+        restated(own, lambda stated: stated["summary"].update(kl=0.2))
     else:
         table = pq.read_table(own)
         kl = table.column_names.index("kl")

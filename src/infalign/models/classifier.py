@@ -23,7 +23,7 @@ from .loading import (
     tokenize,
 )
 from .precision import Dtype, precision_of
-from .shared_prompts import repeats, shared_inputs
+from .shared_prompts import depends_on_length, repeats, shared_inputs
 
 __all__ = ["ClassifierReward"]
 
@@ -261,16 +261,18 @@ class ClassifierReward:
                     "Use a model that scores every text by itself."
                 )
         if len(rows) > 1:
-            self.pads = self._same(self._scores(rows), np.array(alone))
+            same = self._same(self._scores(rows), np.array(alone))
+            self.pads = same and not depends_on_length(self.model)
 
     def _can_share(self) -> bool:
         """Whether texts have the same scores where tokens that they share are read once: with
-        prefixes of two lengths, and ends of two lengths."""
+        prefixes of two lengths, and ends of two lengths. Half precision rounds so much that this
+        does not show, and the score of a response would depend on those beside it."""
         replies = (ANSWER["content"], ANSWER["content"] + LONGER)
         questions = (QUESTION["content"], QUESTION["content"] + LONGER)
         asked = [{**QUESTION, "content": text} for text in questions for _ in replies]
         try:
-            if not repeats(self.model):
+            if self.model.dtype != torch.float32 or not repeats(self.model):
                 return False
             texts = [self._text([q], r) for q, r in zip(asked, 2 * replies, strict=True)]
             rows = tokenize(self.tokenizer, texts)["input_ids"]

@@ -8,11 +8,21 @@ from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from .logits import collate, positions
 
-__all__ = ["prompt_cache", "repeats", "shared_inputs", "shared_logits", "sharing"]
+__all__ = [
+    "depends_on_length",
+    "prompt_cache",
+    "repeats",
+    "shared_inputs",
+    "shared_logits",
+    "sharing",
+]
 
 REPEATABLE = {DynamicLayer, DynamicSlidingWindowLayer}
 """Cache layers that hold only keys and values, by exact type. A derived class may also hold a
 recurrent state, which is not repeated along with keys and values."""
+
+BY_LENGTH = {"dynamic", "longrope"}
+"""Rotary embeddings whose angles depend on the length of the text that is read at once."""
 
 
 def sharing(model) -> PreTrainedModel | None:
@@ -26,9 +36,17 @@ def sharing(model) -> PreTrainedModel | None:
     return model if repeats(model) else None
 
 
+def depends_on_length(model: PreTrainedModel) -> bool:
+    """Whether a model reads a token differently if the text, or a longer one beside it, goes on."""
+    config = model.config.get_text_config()
+    own = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}
+    kinds = [own, *(value for value in own.values() if isinstance(value, dict))]
+    return any(kind.get("rope_type", kind.get("type")) in BY_LENGTH for kind in kinds)
+
+
 def repeats(model) -> bool:
     """Whether a model's whole state after a prompt is a cache that can be repeated."""
-    if not isinstance(model, PreTrainedModel):
+    if not isinstance(model, PreTrainedModel) or depends_on_length(model):
         return False
     two = torch.ones((1, 2), dtype=torch.long, device=model.device)
     with torch.no_grad():
@@ -61,7 +79,7 @@ def shared_inputs(
     """Inputs of `model` whose outputs predict the tokens of each response; gradients flow through
     the prompts.
 
-    - `prompts`, `responses`: token ids; at least one prompt has two tokens.
+    - `prompts`, `responses`: token ids, at least one of each.
     - `owners`: index of each response's prompt in `prompts`.
 
     Returns response ids and mask, shape (responses, R), padded on the right, and the inputs by
@@ -71,14 +89,16 @@ def shared_inputs(
     answers, of_response, _ = (
         x.to(model.device) for x in collate([()] * len(responses), responses, pad)
     )
-    cache, rows = prompt_cache(model, ids, mask), torch.tensor(owners, device=model.device)
-    cache.batch_select_indices(rows)
+    rows, read = torch.tensor(owners, device=model.device), {}
+    if ids.shape[1] > 1:
+        read["past_key_values"] = prompt_cache(model, ids, mask)
+        read["past_key_values"].batch_select_indices(rows)
     whole = torch.cat([mask[rows], of_response[:, :-1]], 1)
     places = {name: x[:, -answers.shape[1] :] for name, x in positions(model, whole).items()}
     inputs = {
         "input_ids": torch.cat([ids[rows, -1:], answers[:, :-1]], 1),
         "attention_mask": whole,
-        "past_key_values": cache,
+        **read,
         **places,
     }
     return answers, of_response, inputs

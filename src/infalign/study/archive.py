@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from infalign import storage
+from infalign import disk, storage
 from infalign._look import Shown
 from infalign.comparison.comparison import REFERENCE, SELECTING
 from infalign.comparison.measured import AbstractMeasured
@@ -26,7 +26,8 @@ from infalign.evaluation.chances import selection_chances
 
 __all__ = ["Archive", "ArchivedCell", "Ranks", "ranks_of"]
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+"""In 1, golds and held-out prompts were not among what a cell was made from."""
 
 POLICY = "policy"
 """In a file: the samples of the cell's policy, beside those of the reference."""
@@ -78,7 +79,8 @@ def ranks_of(measured: AbstractMeasured, method: str, rewards: Sequence[str]) ->
             for name, own in zip((method, REFERENCE), order, strict=True)
         ]
         joined = np.concatenate(both, axis=1)
-        ranks = np.array([np.unique(row, return_inverse=True)[1] for row in joined], np.uint16)
+        kind = np.min_scalar_type(max(2**16 - 1, joined.shape[1]))
+        ranks = np.array([np.unique(row, return_inverse=True)[1] for row in joined], kind)
         columns[POLICY, reward], columns[REFERENCE, reward] = np.split(ranks, [both[0].shape[1]], 1)
     return columns
 
@@ -115,7 +117,11 @@ class Archive(Shown):
         """The file of a cell."""
         return self.folder / cell.task.name / f"{cell.name}.parquet"
 
-    def require(self, task: StudyTask, pairs: Mapping[str, tuple[Decoder, Decoder]]) -> None:
+    def require(self) -> None:
+        """Raise DataError if the archive cannot be written."""
+        storage.require_writable(self.folder / "cell")
+
+    def require_ranks(self, task: StudyTask, pairs: Mapping[str, tuple[Decoder, Decoder]]) -> None:
         """Raise ConfigError if a task's results need more than the order of rewards."""
         if task.config.evaluate.judge is not None:
             raise ConfigError(
@@ -134,7 +140,7 @@ class Archive(Shown):
         path = self.path(cell)
         try:
             status = path.stat()
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
         state = (status.st_mtime_ns, status.st_size, status.st_ino)
         if path not in self._known or self._known[path][0] != state:
@@ -157,12 +163,13 @@ class Archive(Shown):
             "made_from": archived.made_from,
             "summary": archived.summary,
             "made": archived.made,
-            "sha256": _checksum(own),
         }
+        stated["sha256"] = _checksum(stated, own)
         table = pa.table(columns | {KL: own.kl})
         table = table.replace_schema_metadata({STATED: json.dumps(storage.as_json(stated))})
         path = self.path(cell)
-        path.parent.mkdir(parents=True, exist_ok=True)
+        with disk.writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
         storage.write_table(path, table)
 
 
@@ -170,6 +177,11 @@ def _read(path: Path, cell: Cell) -> ArchivedCell:
     table = storage.read_table(path)
     try:
         stated = json.loads(table.schema.metadata[STATED])
+        version = stated.pop("schema_version")
+    except (TypeError, KeyError, ValueError, AttributeError) as error:
+        raise _foreign(path, cell) from error
+    _require_version(path, version)
+    try:
         columns = {}
         for name in table.column_names:
             if name != KL:
@@ -178,23 +190,38 @@ def _read(path: Path, cell: Cell) -> ArchivedCell:
                 flat = values.flatten().to_numpy(zero_copy_only=False)
                 columns[whose, reward] = flat.reshape(len(table), -1)
         samples = Ranks(cell.method, columns, table[KL].to_numpy())
-        if stated["schema_version"] != SCHEMA_VERSION:
-            raise DataError(
-                f"{path} has the format {stated['schema_version']}, and this version reads "
-                f"{SCHEMA_VERSION}. Use the version of infalign that wrote it."
-            )
-        if stated["cell"] != cell.path or stated["sha256"] != _checksum(samples):
+        checksum = stated.pop("sha256")
+        if stated["cell"] != cell.path or checksum != _checksum(stated, samples):
             raise ValueError
         return ArchivedCell(
             stated["configuration"], stated["made_from"], stated["summary"], stated["made"], samples
         )
     except (TypeError, KeyError, ValueError, AttributeError) as error:
+        raise _foreign(path, cell) from error
+
+
+def _require_version(path: Path, version: object) -> None:
+    if version == SCHEMA_VERSION:
+        return
+    known = f"{path} has the format {version}, and this version reads {SCHEMA_VERSION}."
+    if isinstance(version, int) and version < SCHEMA_VERSION:
         raise DataError(
-            f"{path} is not what `infalign compare --archive` wrote for {cell.path}. Restore it, "
-            "or remove it, and the cell is made again."
-        ) from error
+            f"{known} It does not say all that it was made from. Remove it: the same command "
+            "writes it again from the study's folder, and else makes the cell again."
+        )
+    raise DataError(f"{known} Use the version of infalign that wrote it.")
 
 
-def _checksum(samples: Ranks) -> str:
+def _foreign(path: Path, cell: Cell) -> DataError:
+    return DataError(
+        f"{path} is not what `infalign compare --archive` wrote for {cell.path}. Restore it, or "
+        "remove it, and the cell is made again."
+    )
+
+
+def _checksum(stated: Mapping[str, Any], samples: Ranks) -> str:
+    """Checksum of all that a file says, but its format."""
+    said = {key: value for key, value in stated.items() if key != "schema_version"}
     values = {" ".join(k): storage.fingerprint(v.tolist()) for k, v in samples.columns.items()}
-    return storage.fingerprint(values | {KL: [repr(value) for value in samples.kl.tolist()]})
+    kl = [repr(value) for value in samples.kl.tolist()]
+    return storage.fingerprint({"stated": said, "ranks": values, KL: kl})

@@ -26,9 +26,11 @@ from infalign.config.documents import read_document
 from infalign.decoding.selection import Decoder
 from infalign.errors import ConfigError, DataError
 from infalign.manifest import Manifest, Stage
+from infalign.models.fingerprints import reward_fingerprint
 from infalign.models.functions import beside
 from infalign.pipeline.costs import making, spent
 from infalign.pipeline.folder import Run
+from infalign.prompts import fingerprint
 from infalign.stores.manifest import NAME
 
 from .archive import KL, Archive, ArchivedCell, Ranks, ranks_of
@@ -58,10 +60,11 @@ class StudyFolder(Shown):
 
     def require(self) -> None:
         """Raise ConfigError unless the folder holds a study or is empty, and if a task cannot be
-        archived."""
+        archived; DataError if the archive cannot be written."""
         if self.archive is not None:
+            self.archive.require()
             for task in self.tasks:
-                self.archive.require(task, self.pairs(task))
+                self.archive.require_ranks(task, self.pairs(task))
         if not self.folder.exists() or (self.folder / FIRST).exists():
             return
         others = [
@@ -153,8 +156,21 @@ class StudyFolder(Shown):
                 "reference": [self._reference(task)],
             }
             own = {name: _responses(paths) for name, paths in files.items() if paths}
-            self._known_drawn[key] = {**shared, **own}
+            self._known_drawn[key] = {**shared, **own, **self._judged_by(task)}
         return self._known_drawn[key]
+
+    def _judged_by(self, task: StudyTask) -> dict[str, str]:
+        """Fingerprints of the held-out prompts, in their order, and of the gold rewards."""
+        run, config = self.runs[task.name], task.config
+        loading: dict[str, Any] = {
+            "dtype": config.dtype,
+            "trust_remote_code": config.trust_remote_code,
+        }
+        golds, asked = config.evaluate.gold, run.test_prompts
+        with beside(task.folder):
+            read = {n: fingerprint(asked, spec) for n, spec in run.compared().rewards.items()}
+            scored = {f"gold {n}": reward_fingerprint(spec, **loading) for n, spec in golds.items()}
+        return {"held-out prompts": storage.fingerprint([[p.id for p in asked], read]), **scored}
 
     @cached_property
     def _known_drawn(self) -> dict[tuple[str, ...], dict[str, str]]:
@@ -232,10 +248,9 @@ class StudyFolder(Shown):
             )
 
     def finish(self, cell: Cell) -> None:
-        """List a cell as finished, and archive it."""
+        """List a cell as finished."""
         with self.stage(cell).recording(self.of_cell(cell) / RESULTS):
             pass  # the cell has written it already
-        self.add_to_archive(cell)
 
     def add_to_archive(self, cell: Cell) -> None:
         """Archive a finished cell, unless it is archived."""

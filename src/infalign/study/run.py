@@ -51,10 +51,11 @@ def run_study(
       done.
     - `write`: writes pages and figures from the results into the folder.
 
-    A cell that fails does not end the study; the next call tries it again. Results that cannot be
-    written after a cell do not end it either: the cell is finished, and they are written after the
-    next one. Raises the errors of `run` for what all cells share, DataError for an archive whose
-    cells come from other samples, and at the end DataError if `write` failed then.
+    A cell that fails does not end the study; the next call tries it again. Results and files of the
+    archive that cannot be written after a cell do not end it either: the cell is finished, and they
+    are written later. Raises the errors of `run` for what all cells share, DataError for an archive
+    that cannot be written or whose cells come from other samples, and at the end DataError if
+    something could not be written then.
     """
     require_libraries()
     study = StudyFolder(grid, Path(folder), None if archive is None else Archive(Path(archive)))
@@ -85,6 +86,7 @@ def run_study(
             study.finish(cell)
             drop_models(cell, study.of_cell(cell), grid.study.models)
             try:
+                study.add_to_archive(cell)
                 results()
             except Exception as error:
                 LOG.warning("Cell %s is finished; the study goes on. %s", cell.path, words(error))

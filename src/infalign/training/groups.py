@@ -61,12 +61,7 @@ class _SharedPrompts(_Trainer):
         width = logits_to_keep
         prompts, owners = _distinct(_unpadded(input_ids[:, :-width], attention_mask[:, :-width]))
         language = self._sharing(model)
-        if (
-            language is None
-            or compute_aux_loss
-            or any(x is not None for x in images.values())
-            or max(map(len, prompts)) < 2
-        ):
+        if language is None or compute_aux_loss or any(x is not None for x in images.values()):
             return super()._get_per_token_logps_and_entropies(
                 model,
                 input_ids,
