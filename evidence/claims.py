@@ -28,6 +28,7 @@ from trained_page import (
     earlier_settings,
     has_seeds,
     is_current,
+    listed,
     none_of,
     not_below,
     title,
@@ -463,8 +464,8 @@ def _trained(name: str, study: str, task: Mapping[str, Any]) -> Trained:
     if due:
         said = {claim: (number, _so_far(verdict)) for claim, (number, verdict) in said.items()}
         left.append(f"{due} trainings at this KL are not finished.")
-    if missing := [f"`{method}`" for method in arms if method not in known]:
-        left.append(f"No cell yet: {', '.join(missing)}.")
+    if missing := [method for method in arms if method not in known]:
+        left.append(f"No cell yet: {listed(missing)}.")
     for claim in (CTRL, GROUP, PLAIN) if study == BEYOND else (GROUP,):
         number, verdict = said[claim]
         said[claim] = number, _not_the_papers(verdict)

@@ -14,7 +14,7 @@ import typer
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, PercentFormatter
-from trained_page import KL, OURS, STUDIES, is_current, leading, points, title
+from trained_page import KL, OURS, STUDIES, is_current, leading, listed, points, title
 
 from infalign import storage
 from infalign.comparison.comparison import SELECTING
@@ -53,8 +53,8 @@ class Panel:
 
     def missing(self) -> str:
         """The baselines without a finished cell, in words; empty if there are none."""
-        names = [f"`{name}`" for name in self.rivals if name not in self.arms]
-        return f"; no {' and '.join(names)} yet" if names else ""
+        names = [name for name in self.rivals if name not in self.arms]
+        return f"; no {listed(names)} yet" if names else ""
 
     def seeds(self, method: str) -> int:
         """The number of finished seeds of a method."""

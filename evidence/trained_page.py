@@ -52,6 +52,9 @@ GAIN = 0.03
 MARGIN = 0.01
 """How far below another a method may be and still count as at least equal to it."""
 
+SAME = ("model", "reward", "gold", "procedure")
+"""What results must share beside the settings."""
+
 ONE_SEED = "one seed"
 """The verdict on differences whose interval lacks the variance between seeds."""
 
@@ -125,8 +128,8 @@ def page(known: Mapping[str, Mapping]) -> str:
         cells=sum(result["cells"] for result in results.values()),
         archived=sum(result.get("archived", 0) for result in results.values()),
         kl=KL,
-        ours=_listed(OURS),
-        others=_listed(OTHERS),
+        ours=listed(OURS),
+        others=listed(OTHERS),
         gain=100 * GAIN,
         margin=100 * MARGIN,
         targets=targets(results),
@@ -193,6 +196,8 @@ def _with_former(task: Mapping, former: Mapping) -> Mapping:
     before = {key: value for key, value in former.items() if key not in ("now", "not_archived")}
     if now := {k: v for k, v in task["settings"].items() if former["settings"].get(k) != v}:
         return task if _done(task) else {**before, "now": now}
+    if any(key in task and task[key] != former[key] for key in SAME):
+        return task
     if not _done(task):
         return {**before, "not_archived": [kl for kl in former["kls"] if _seeds(former, kl)]}
     lost = [kl for kl in task["kls"] if not _seeds(former, kl) <= _seeds(task, kl)]
@@ -213,6 +218,7 @@ def _with_former(task: Mapping, former: Mapping) -> Mapping:
             for reward, of in task["ranks"].items()
         },
         "not_archived": lost,
+        "not_shown": [own for kl in lost for own in sorted(_seeds(task, kl) - _seeds(former, kl))],
     }
 
 
@@ -301,6 +307,9 @@ def none_of(name: str) -> dict:
             "task": task.name,
             "procedure": task.config.procedure,
             "settings": _settings(task),
+            "model": task.config.model,
+            "reward": task.config.reward,
+            "gold": dict(task.config.evaluate.gold),
             "arms": [{"method": c.method, "cells": [{"finished": False}]} for c in task.cells],
         }
         for task in grid.tasks
@@ -406,6 +415,9 @@ def section(name: str, result: Mapping, task: Mapping) -> str:
             f"The results at {said} nats are from an earlier page; `cells/` lacks some of their "
             "cells."
         )
+        if unseen := Counter(method for method, _ in task.get("not_shown", ())):
+            said = ", ".join(f"{method} {count}" for method, count in unseen.items())
+            lines.append(f"Archived, and shown once all of these are: {said}.")
     missing = Counter(method for method, done in cells if not done)
     if missing and is_current(task):
         said = ", ".join(f"{method} {count}" for method, count in missing.items())
@@ -452,7 +464,7 @@ def _at(task: Mapping, kl: float | None) -> dict:
 def targets(results: Mapping[str, Mapping]) -> str:
     """What was asked for and what came out, beside what theory leaves to gain."""
     lines = [
-        f"| task | lead in theory, points | measured lead | methods | against {_listed(OTHERS)} "
+        f"| task | lead in theory, points | measured lead | methods | against {listed(OTHERS)} "
         "| `identity` against the best baseline, plain sampling |",
         "|---|---|---|---|---|---|",
     ]
@@ -462,7 +474,8 @@ def targets(results: Mapping[str, Mapping]) -> str:
             cells = ["no cell yet"] * 4
             if _done(task):
                 arms = {arm["method"]: arm for arm in _at(task, KL)["arms"]}
-                cells = [*lead(arms, spec), *others(arms, spec), plain(arms)]
+                rivals = result.get("rivals", ())
+                cells = [*lead(arms, spec, rivals), *others(arms, spec), plain(arms)]
             left = room(spec, arms, result.get("rivals", ()))
             now = "" if is_current(task) else f"; earlier settings: {earlier_settings(task)}"
             row = [title(name, task) + now, left, *cells]
@@ -501,12 +514,14 @@ def leading(arms: Mapping[str, Mapping], spec: str) -> tuple[str, Mapping] | Non
     return max(known.items(), key=lambda own: own[1]["value"], default=None)
 
 
-def lead(arms: Mapping[str, Mapping], spec: str) -> Sequence[str]:
-    """How far our better method is ahead of the best of the paper's, and which it is."""
+def lead(arms: Mapping[str, Mapping], spec: str, rivals: Sequence[str] = ()) -> Sequence[str]:
+    """How far our better method is ahead of the best baseline, and which these are."""
     if not (own := leading(arms, spec)):
         return "not yet", ""
     name, best = own
-    return f"{points(best)}: {verdict(best)}", f"`{name}` over `{best['rival']}`"
+    missing = [rival for rival in rivals if rival not in arms]
+    so_far = f"; no {listed(missing)} yet" if missing else ""
+    return f"{points(best)}: {verdict(best)}{so_far}", f"`{name}` over `{best['rival']}`"
 
 
 def has_seeds(difference: Mapping) -> bool:
@@ -558,8 +573,10 @@ def points(difference: Mapping) -> str:
     return f"{100 * difference['value']:+.1f} [{low}, {high}]{mark}"
 
 
-def _listed(names: Sequence[str]) -> str:
-    return " and ".join(f"`{name}`" for name in names)
+def listed(names: Sequence[str]) -> str:
+    """Names of methods, such as `ipo`, `vbon` and `bonbon`."""
+    *first, last = (f"`{name}`" for name in names)
+    return f"{', '.join(first)} and {last}" if first else last
 
 
 if __name__ == "__main__":
