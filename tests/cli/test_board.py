@@ -115,6 +115,27 @@ def test_a_bar_moves_between_two_reports():
         board.stop()
 
 
+@pytest.mark.parametrize("resumed", [0, 4])
+def test_the_time_left_is_at_the_pace_of_the_whole_task_however_often_it_moves(resumed):
+    board, now, lines, _ = shown(80)
+    try:
+        board.report("train rloo: on policy", resumed, 12)
+        for step in (1, 2):
+            now[0] += 10
+            board.report("train rloo: on policy", resumed + step, 12)
+        for part in range(2000):  # a step that is long, and moves token by token
+            now[0] += 0.01
+            board.within(resumed + 2 + (part + 1) / 2000, 12)
+        (line,) = (" ".join(line.split()) for line in lines() if "rloo" in line)
+        left = (12 - resumed - 3) * 40 / 3
+        assert now[0] == pytest.approx(40)
+        assert line.endswith(f"4.5/min 0:00:40 0:0{int(left) // 60}:{int(left) % 60:02d}")
+        board.report("train rloo: on policy", 12, 12)
+        assert " ".join(lines()[0].split()).endswith("0:00:40 0:00:00")
+    finally:
+        board.stop()
+
+
 def test_metrics_are_those_of_the_present_task():
     board, _, lines, _ = shown(80)
     try:

@@ -15,7 +15,6 @@ from rich.progress import (
     TaskID,
     TextColumn,
     TimeElapsedColumn,
-    TimeRemainingColumn,
 )
 from rich.table import Column
 from rich.text import Text
@@ -42,15 +41,45 @@ class Planned(Protocol):
     def responses(self) -> int: ...
 
 
+def speed(task: Task) -> float | None:
+    """Steps per second, over the whole time of a bar; None before it moves.
+
+    The speed of rich is that of its last 1,000 updates, which are less than one step where a step
+    writes thousands of tokens.
+    """
+    seconds = task.finished_time or task.elapsed
+    done = task.completed - task.fields["at_first"]
+    return done / seconds if seconds and done > 0 else None
+
+
 class Rate(ProgressColumn):
-    """Steps per second, or per minute if slower, since the bar first moved."""
+    """Steps per second, or per minute if slower."""
 
     def render(self, task: Task) -> Text:
         """The column's text."""
-        speed = task.finished_speed or task.speed
-        if not speed:
+        if (steps := speed(task)) is None:
             return Text("")
-        return Text(f"{speed:.1f}/s" if speed >= 1 else f"{60 * speed:.1f}/min")
+        return Text(f"{steps:.1f}/s" if steps >= 1 else f"{60 * steps:.1f}/min")
+
+
+class Left(ProgressColumn):
+    """The time until a bar is full, in hours, minutes and seconds.
+
+    - `compact`: without hours if there are none.
+    """
+
+    def __init__(self, *, compact: bool = False):
+        super().__init__()
+        self.compact = compact
+
+    def render(self, task: Task) -> Text:
+        """The column's text."""
+        steps, left = speed(task), task.remaining
+        if left is None or (steps is None and left):
+            return Text("--:--" if self.compact else "-:--:--", style="progress.remaining")
+        seconds = int(left / steps) if steps is not None else 0
+        text = f"{seconds // 3600}:{seconds // 60 % 60:02d}:{seconds % 60:02d}"
+        return Text(text.removeprefix("0:") if self.compact else text, style="progress.remaining")
 
 
 @dataclass
@@ -128,7 +157,7 @@ class Schedule:
 class Bars(Progress):
     """Bars that fit the terminal, and lines below them."""
 
-    def __init__(self, screen: Console):
+    def __init__(self, screen: Console, clock: Callable[[], float]):
         self.screen = screen
         self.below: list[str] = []
         self.wide: tuple[ProgressColumn, ...] = (
@@ -137,19 +166,19 @@ class Bars(Progress):
             MofNCompleteColumn(),
             Rate(),
             TimeElapsedColumn(),
-            TimeRemainingColumn(),
+            Left(),
         )
         self.names = Column(no_wrap=True, overflow="ellipsis")
         self.narrow: tuple[ProgressColumn, ...] = (
             TextColumn("{task.description}", markup=False, table_column=self.names),
             MofNCompleteColumn(),
-            TimeRemainingColumn(compact=True),
+            Left(compact=True),
         )
-        # One step may take minutes, so the rate is averaged over the whole task. The terminal's
-        # module does what rich's own redirection would do, which obeys control sequences.
+        # The terminal's module does what rich's own redirection would do, which obeys control
+        # sequences.
         super().__init__(
             console=screen,
-            speed_estimate_period=1e9,
+            get_time=clock,
             refresh_per_second=4,
             redirect_stdout=False,
             redirect_stderr=False,
@@ -173,7 +202,7 @@ class Board:
     def __init__(self, screen: Console, clock: Callable[[], float] | None = None):
         self.screen = screen
         self.clock = clock or (lambda: time.monotonic())
-        self.bars, self.schedule = Bars(screen), Schedule()
+        self.bars, self.schedule = Bars(screen, lambda: self.clock()), Schedule()
         self._ids: dict[str, TaskID] = {}
         self._current, self._metrics, self._said = "", "", self.clock()
         self.only_current = False
@@ -196,7 +225,7 @@ class Board:
             if self.only_current and what.split()[0] != self._current.partition(" ")[0]:
                 for bar in self._ids.values():
                     self.bars.update(bar, visible=False)
-            self._ids[what] = self.bars.add_task(what, total=total)
+            self._ids[what] = self.bars.add_task(what, total=total, at_first=done)
             self.bars.start()  # not earlier: a command that fails at once prints only its message
             self._metrics = ""
         self._current = what
@@ -233,8 +262,8 @@ class Board:
 
     def _say(self, done: float, total: float) -> None:
         task = self.bars.tasks[self._ids[self._current]]
-        speed, left = Rate().render(task), TimeRemainingColumn().render(task)
-        rest = f", {speed.plain}, {left.plain} left" if speed.plain else ""
+        rate, left = Rate().render(task).plain, Left().render(task).plain
+        rest = f", {rate}, {left} left" if rate else ""
         line = f"{self._current} {int(done)}/{int(total)}{rest}"
         more = [line for line in (self._run(), self._metrics) if line]
         self.screen.print(". ".join([line, *more]), soft_wrap=True)
