@@ -28,6 +28,7 @@ from trained_page import (
     earlier_settings,
     has_seeds,
     is_current,
+    kls,
     listed,
     none_of,
     not_below,
@@ -486,7 +487,7 @@ def _lead_of(method: str, known: Mapping[str, Any], spec: str) -> tuple[str, str
     if method not in known or not (best := known[method]["win_rates"][SELECTING][spec]["to_best"]):
         return "", OPEN
     rival, spent = best["rival"], known[method]["kl_efficiency"]
-    number = f"{points_of(best)} over `{rival}`."
+    number = f"{points_of(best)} over `{rival}`{kls(known, method, rival)}."
     theory = [known[m]["theory"] for m in (method, rival)]
     if None not in theory:
         number += (

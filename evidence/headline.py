@@ -14,7 +14,7 @@ import typer
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, PercentFormatter
-from trained_page import KL, OURS, STUDIES, is_current, leading, listed, points, title
+from trained_page import KL, OURS, STUDIES, is_current, kls, leading, listed, points, title
 
 from infalign import storage
 from infalign.comparison.comparison import SELECTING
@@ -97,7 +97,8 @@ def sentence(results: Mapping[str, Mapping]) -> str:
         seeds = panel.shared_seeds((method, best["rival"]))
         said.append(
             f"{points(best)} for {panel.title} "
-            f"(`{method}` over `{best['rival']}`, {seeds}{panel.missing()})"
+            f"(`{method}` over `{best['rival']}`{kls(panel.arms, method, best['rival'])}, {seeds}"
+            f"{panel.missing()})"
         )
         sampled.append(panel.arms[method]["win_rates"][SELECTING]["sampling"]["to_best"]["value"])
     low, high = (f"{100 * end:+.1f}" for end in (min(sampled), max(sampled)))

@@ -19,6 +19,7 @@ from infalign import storage
 from infalign.comparison.comparison import SELECTING
 from infalign.config import Grid, StudyTask, load_study
 from infalign.core import words
+from infalign.reports.decision import same_kl
 from infalign.reports.drawing import save_png
 from infalign.reports.tables import Table, in_markdown
 from infalign.study.archive import Archive
@@ -521,7 +522,16 @@ def lead(arms: Mapping[str, Mapping], spec: str, rivals: Sequence[str] = ()) -> 
     name, best = own
     missing = [rival for rival in rivals if rival not in arms]
     so_far = f"; no {listed(missing)} yet" if missing else ""
-    return f"{points(best)}: {verdict(best)}{so_far}", f"`{name}` over `{best['rival']}`"
+    which = f"`{name}` over `{best['rival']}`{kls(arms, name, best['rival'])}"
+    return f"{points(best)}: {verdict(best)}{so_far}", which
+
+
+def kls(arms: Mapping[str, Mapping], method: str, rival: str) -> str:
+    """The KLs of two methods, in words; empty if they are about the same."""
+    first, second = arms[method], arms[rival]
+    if same_kl(first, second):
+        return ""
+    return f", at {first['kl']['value']:.2f} and {second['kl']['value']:.2f} nats"
 
 
 def has_seeds(difference: Mapping) -> bool:

@@ -59,6 +59,7 @@ def trained_task(finished, rivals, seeds="own"):
         {
             "method": method,
             "target_kl": 0.5,
+            "kl": {"value": 0.5},
             "kl_efficiency": 0.39,
             "theory": theory,
             "cells": [{"finished": finished}],

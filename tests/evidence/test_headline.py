@@ -30,11 +30,12 @@ def test_the_picture_has_every_method_of_every_panel_at_its_win_rate(results):
         assert list(shown.values()) == sorted(shown.values())
 
 
-def arm(method, seeds, value, best=None):
+def arm(method, seeds, value, best=None, kl=0.5):
     rate = {"value": value, "low": value - 0.1, "high": value + 0.1, "to_best": best}
     return {
         "method": method,
         "target_kl": 0.5,
+        "kl": {"value": kl},
         "cells": [{"seed": seed, "finished": seed < seeds} for seed in range(3)],
         "win_rates": {"reward": {"best-of-n:8": rate, "sampling": rate}},
     }
@@ -44,12 +45,12 @@ def test_a_loss_is_said_as_one_and_the_seeds_are_those_both_have():
     from headline import sentence
 
     to_best = {"rival": "ipo", "value": -0.02, "low": -0.03, "high": -0.01, "ahead": False}
-    arms = [arm("rloo", 3, 0.7, to_best), arm("ipo", 1, 0.72), arm("rlhf", 2, 0.6)]
+    arms = [arm("rloo", 3, 0.7, to_best, kl=0.6), arm("ipo", 1, 0.72), arm("rlhf", 2, 0.6)]
     task = {"task": "helpful-8", "procedure": "best-of-n:8", "arms": arms}
     rivals = ["ipo", "rlhf", "vbon"]
     said = sentence({"bundled-helpful": {"rivals": rivals, "tasks": [task]}})
     own = "-2.0 [-3.0, -1.0] for helpfulness, best-of-8, bundled model"
-    assert f"{own} (`rloo` over `ipo`, 1 seed; no `vbon` yet)." in said
+    assert f"{own} (`rloo` over `ipo`, at 0.60 and 0.50 nats, 1 seed; no `vbon` yet)." in said
     assert said.endswith("Under plain sampling, their lead is -2.0.")
 
 

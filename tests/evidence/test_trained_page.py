@@ -125,10 +125,14 @@ def test_the_target_is_missed_only_if_the_whole_interval_is_below_it(
     def arm(by):
         best = {"rival": "ipo", "value": by, "low": low, "high": high, "seed_variance": seeds}
         best["ahead"] = low is not None and low > 0
-        return {"win_rates": {"reward": {"best-of-n:8": {"to_best": best}}}}
+        rates = {"reward": {"best-of-n:8": {"to_best": best}}}
+        return {"win_rates": rates, "kl": {"value": 0.5}}
 
-    said, of = lead({"rloo": arm(value - 0.01), "group": arm(value)}, "best-of-n:8")
+    arms = {"rloo": arm(value - 0.01), "group": arm(value), "ipo": arm(value)}
+    said, of = lead(arms, "best-of-n:8", ["ipo"])
     assert said.endswith(f": {verdict}") and of == "`group` over `ipo`"
+    said, of = lead(arms | {"ipo": arm(value) | {"kl": {"value": 0.4}}}, "best-of-n:8", ["vbon"])
+    assert said.endswith(f": {verdict}; no `vbon` yet") and of.endswith(", at 0.50 and 0.40 nats")
     assert lead({"pkpo": arm(value)}, "best-of-n:8") == ("not yet", "")
 
 

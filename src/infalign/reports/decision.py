@@ -13,7 +13,7 @@ from infalign._look import Shown
 from .plots import procedure_words
 from .tables import identified, points, with_interval
 
-__all__ = ["Decision", "Fact", "decide", "outcome"]
+__all__ = ["Decision", "Fact", "decide", "off_target", "outcome", "same_kl"]
 
 SAME_KL = 0.1
 """Two KLs that differ by less than this fraction of the larger one are called about the same."""
@@ -89,6 +89,18 @@ def outcome(difference: Mapping, zero: float = 0.0) -> str:
     if not (_known(low) and _known(high)):
         return "unknown"
     return "more" if low > zero else "less" if high < zero else "none"
+
+
+def same_kl(a: Mapping, b: Mapping) -> bool:
+    """Whether two policies have about the same KL."""
+    first, second = a["kl"]["value"], b["kl"]["value"]
+    return abs(first - second) <= SAME_KL * max(first, second)
+
+
+def off_target(kl: Mapping, target: float) -> bool:
+    """Whether a measured KL, with its interval, is not the one that was asked for: by more than a
+    tenth, and by more than chance."""
+    return abs(kl["value"] / target - 1) > SAME_KL and outcome(kl, target) != "none"
 
 
 class _Best:
@@ -288,7 +300,7 @@ def _by_kl(results: Mapping, best: _Best) -> Iterator[str]:
     if kl is None:
         yield "Its KL was not measured: a larger KL wins more by itself."
         return
-    if target and abs(kl["value"] / target - 1) > SAME_KL and outcome(kl, target) != "none":
+    if target and off_target(kl, target):
         measured = _with_unit(with_interval(kl, 1, 3), "nats")
         yield (
             f"Its KL on held-out prompts is {measured}, and not the {target:.3g} that were asked "
@@ -296,7 +308,7 @@ def _by_kl(results: Mapping, best: _Best) -> Iterator[str]:
         )
     for name in best.differences:
         other = best.policies[name]
-        if other["kl"] and not _same_kl(best.policy, other):
+        if other["kl"] and not same_kl(best.policy, other):
             yield (
                 f"{best.label} and {other['label']} ended at different KLs "
                 f"({kl['value']:.2f} and {other['kl']['value']:.2f} nats). A larger KL gives a "
@@ -338,14 +350,9 @@ def _by_statistics(results: Mapping, best: _Best) -> Iterator[str]:
 def _at_kls(a: Mapping, b: Mapping) -> str:
     if not (a["kl"] and b["kl"]):
         return "at a KL that was not measured"
-    if _same_kl(a, b):
+    if same_kl(a, b):
         return "at about the same KL"
     return f"at {a['kl']['value']:.2f} and {b['kl']['value']:.2f} nats of KL"
-
-
-def _same_kl(a: Mapping, b: Mapping) -> bool:
-    first, second = a["kl"]["value"], b["kl"]["value"]
-    return abs(first - second) <= SAME_KL * max(first, second)
 
 
 def _percent(value: float) -> str:

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from infalign.comparison.comparison import SELECTING
 from infalign.core import words
+from infalign.reports.decision import off_target
 from infalign.reports.tables import Table, place, points, with_interval
 
 from .quantities import JUDGE, RELIABILITY
@@ -76,7 +77,7 @@ def main_table(task: Mapping, reward: str, spec: str | None = None) -> Table:
         ),
         tuple(rows),
         words=1,
-        notes=(*_seed_notes(task), *_failures(task)) if first else _short(rows),
+        notes=(*_seed_notes(task), *_off_target(task), *_failures(task)) if first else _short(rows),
     )
 
 
@@ -212,6 +213,20 @@ def _of_seeds(arm: Mapping, procedure: str) -> Iterator[str]:
         yield (
             f"{LACKING} One seed is finished for both the method and a rival: the difference lacks "
             "the variance between seeds, so its interval is too narrow"
+        )
+
+
+def _off_target(task: Mapping) -> Iterator[str]:
+    """Which KLs are not those that were asked for."""
+    off = [
+        f"{arm['method']} {arm['kl']['value']:.3f} instead of {arm['target_kl']:g}"
+        for arm in _by_kl(task["arms"])
+        if arm.get("kl") and off_target(arm["kl"], arm["target_kl"])
+    ]
+    if off:
+        yield (
+            "KL that is off its target by more than a tenth, and by more than chance: "
+            f"{', '.join(off)} nats. A larger KL wins more by itself"
         )
 
 
