@@ -14,7 +14,7 @@ TASKS = [
     Task("design", "design"),
     Task("train rloo: warm start", "train", "learn", 200),
     Task("train rloo: on policy", "train", "step", 50),
-    Task("train rloo: KL targeting", "train", responses=300),
+    Task("train rloo: KL targeting", "train", "search", 300),
     Task("evaluate reference", "evaluate", responses=100),
     Task("report", "report"),
 ]
@@ -57,6 +57,13 @@ def test_each_kind_of_work_has_its_own_pace_once_it_was_measured():
         ("train rloo: warm start", 2, 4, 25),
     )
     assert now.left() == pytest.approx(0.05 * 100 + 0.25 * 50 + 0.2 * 400)
+
+
+def test_a_search_that_may_end_early_says_nothing_of_the_pace():
+    searching = [("train rloo: KL targeting", 0, 6, 20), ("train rloo: KL targeting", 1, 6, 520)]
+    assert schedule(*searching).left() is None
+    known = schedule(("calibrate", 0, 10, 0), ("calibrate", 10, 10, 20), *searching)
+    assert known.left() == pytest.approx(0.2 * (300 * 5 / 6 + 100))
 
 
 def test_what_an_earlier_run_did_does_not_count_as_pace():

@@ -151,7 +151,8 @@ class Schedule:
         one = known.get("write") or known.get("learn") or known["step"] / 2
         pace = {"write": one, "learn": one}
         pace["step"] = known.get("write", one) + known.get("learn", one)
-        return pace | known
+        pace |= known
+        return pace | {"search": pace["write"]}
 
 
 class Bars(Progress):

@@ -18,9 +18,10 @@ class Task:
 
     name: str
     stage: str
-    kind: Literal["write", "learn", "step"] = "write"
+    kind: Literal["write", "learn", "step", "search"] = "write"
     """What takes its time. write: a policy writes responses; learn: responses are trained on;
-    step: both."""
+    step: both; search: responses are written until a search ends, so its bar says nothing of the
+    pace."""
 
     responses: int = 0
     """The amount of its work; 0 for what takes seconds."""
@@ -56,4 +57,5 @@ def _training(run: Run, method: str, work: Workload) -> Iterator[Task]:
         yield Task(f"{name}: {first}", "train", "learn", work.learned - drawn)
     if drawn:
         yield Task(f"{name}: on policy", "train", "step", work.scored)
-    yield Task(f"{name}: KL targeting", "train", responses=work.generated - work.scored)
+    targeting = work.generated - work.scored
+    yield Task(f"{name}: KL targeting", "train", "search", responses=targeting)
