@@ -188,9 +188,15 @@ def with_former(result: dict, former: Mapping | None) -> dict:
         _with_former(task, own) if (own := earlier.get(task["task"])) else task
         for task in result["tasks"]
     ]
-    kept = {key: former[key] for key in ("evidence", "rivals") if former and key in former}
+    earlier_study = {key: former[key] for key in ("evidence", "rivals") if former and key in former}
     total = sum(map(_finished, tasks))
-    return {**kept, **result, "tasks": tasks, "finished": total, "archived": result["finished"]}
+    return {
+        **earlier_study,
+        **result,
+        "tasks": tasks,
+        "finished": total,
+        "archived": result["finished"],
+    }
 
 
 def _with_former(task: Mapping, former: Mapping) -> Mapping:

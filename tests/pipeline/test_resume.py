@@ -36,6 +36,7 @@ MOMENTS = {
     "warm start": "train/rloo/warm_start/checkpoint-2/trainer_state.json",
     "on policy": "train/rloo/on_policy/checkpoint-2/trainer_state.json",
     "landing": "train/rloo/on_policy/done.json",
+    "a part of landing": "train/rloo/landing/first.parquet",
     "baseline": "train/rlhf/warm_start/checkpoint-2/model.safetensors",
     "evaluate": "evaluation/reference.parquet",
     "results": "evaluation/rlhf.parquet",

@@ -3,10 +3,11 @@
 import shutil
 
 import pytest
+import yaml
 
 from infalign.config import EvaluationPrompts, parse_config
 from infalign.demo import bundled
-from infalign.pipeline.trained_on import trained_on
+from infalign.pipeline.trained_on import other_sampling, trained_on
 from infalign.prompts import CHECKSUM, Prompt, checksum, held_out, load_prompts, run_prompts
 from infalign.stores import StoreWriter
 
@@ -52,6 +53,20 @@ def test_the_prompts_of_every_calibration_of_a_run_count_by_what_they_say(run, t
     assert (known.policy, known.run, known.count, known.total) == ("mine", folder, 9, 40)
     assert known.test_fraction == 0.3 and "9 of the 40 prompts" in known.words()
     assert trained_on({"mine": model}, prompts.test) == []
+
+
+def test_sampling_settings_that_are_not_those_of_the_training_are_said(run):
+    folder, _ = run
+    policies = {"mine": str(folder / "train" / "rloo" / "model"), "other": MODEL}
+    trained = parse_config(yaml.safe_load(CONFIG) | {"procedure": "sampling"}).sampling
+    (folder / "config.yaml").write_text(f"{CONFIG}procedure: sampling\n")
+    assert not list(other_sampling(policies, trained))
+    other = trained.model_copy(update={"temperature": 0.5, "batch_size": 7})
+    (said,) = other_sampling(policies, other)
+    assert said.startswith("The policy mine was trained for responses with temperature 1.0 (by the")
+    assert "; here they have temperature 0.5." in said
+    (folder / "config.yaml").write_text("kl: [")
+    assert not list(other_sampling(policies, other))
 
 
 def test_the_held_out_part_is_that_of_a_run(run):

@@ -54,6 +54,19 @@ def test_the_interval_and_not_the_estimate_decides():
     assert decision.title == "No decision: too few prompts for an interval" and not decision.made
 
 
+def test_a_policy_that_loses_is_not_said_to_beat_the_reference_or_to_win_by_length():
+    values = results()
+    best(values)["win_rates"][WORST] = estimate(0.25, 0.02)
+    best(values)["length_controlled"][WORST] = estimate(0.4, 0.02)
+    decision = decide(values)
+    assert decision.sentences[0].startswith(
+        "InfAlign-CTRL, decoded with worst-of-4, wins only 25.0 % [23.0, 27.0] of comparisons with"
+    )
+    assert "win by length" not in " ".join(decision.against)
+    best(values)["win_rates"][WORST] = estimate(0.75, 0.02)
+    assert "It may win by length: at equal length, its win rate is 40.0 %" in said(values)
+
+
 def test_policies_that_do_not_differ_for_sure_are_named_together():
     values = results()
     main(values)["differences"][0] |= {"value": 0.004, "low": -0.01, "high": 0.018}
@@ -96,7 +109,7 @@ def test_a_policy_without_rivals_or_kl_is_decided_on_alone():
     best(values).update(kl=None, frontier=None)
     decision = decide(values)
     assert decision.title == "Deploy InfAlign-CTRL, decoded with worst-of-4"
-    assert "Decoded with plain sampling, it is the best as well" in decision.sentences[1]
+    assert "Decoded with plain sampling, it wins 70.2 % [68.6" in decision.sentences[1]
     assert "Its KL was not measured" in said(values)
     assert ("not measured", "target 0.5") in [(f.value, f.note) for f in decision.facts]
 

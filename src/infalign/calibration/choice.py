@@ -109,14 +109,14 @@ class Choice(Shown):
         name, best = max(others.items(), key=lambda item: item[1].better)
         if abs(best.better) < SAME:
             return (
-                f"{self.name}: on held-out samples of {self.prompts} prompts {name} has the same "
-                "error"
+                f"{self.name}: {name} has the same error on held-out samples of {self.prompts} "
+                "prompts"
             )
         less = "no less error" if best.better <= 0 else f"{_percent(best)} less error"
         unsure = "" if not 0 < best.better <= SURE * best.stderr else ", which chance explains"
         where = "" if min(best.tails) >= 0 else ", and more in a tail"
         return (
-            f"{self.name}: on held-out samples of {self.prompts} prompts {name} has {less}"
+            f"{self.name}: {name} has {less} on held-out samples of {self.prompts} prompts"
             f"{unsure}{where}"
         )
 

@@ -234,13 +234,14 @@ def evaluate(
     from infalign.config import EvaluationPrompts, SamplingSettings, read_section
     from infalign.pipeline.bill import origin_of_comparison
     from infalign.pipeline.costs import metered
+    from infalign.pipeline.trained_on import other_sampling
     from infalign.reports.page import build_report
 
     source = read_section(
         EvaluationPrompts, {"file": prompts, "split": split, "limit": limit, "column": column}
     )
     policies = named_values("--policy", policy)
-    sampling = {
+    stated = {
         "temperature": temperature,
         "top_p": top_p,
         "max_new_tokens": max_new_tokens,
@@ -250,6 +251,9 @@ def evaluate(
         "ask_again": ask_again,
     }
     asked = _held_out(source, policies, test_fraction)
+    sampling = read_section(SamplingSettings, stated)
+    for sentence in other_sampling(policies, sampling):
+        LOG.warning(sentence)
     comparison = Comparison(
         reference=reference or "",
         policies=policies,
@@ -263,7 +267,7 @@ def evaluate(
         prompts=asked,
         procedures=procedures,
         against=against,
-        sampling=read_section(SamplingSettings, sampling),
+        sampling=sampling,
         samples=samples,
         kl_samples=0 if no_kl else kl_samples,
         seed=seed,

@@ -133,13 +133,20 @@ def _say_power(run: Run) -> None:
         )
     if least > COARSE:
         shown = f"differences of {100 * least:.0f} points or more" if least < 1 else "no difference"
+        limited = run.config.evaluate.prompts.limit == prompts
+        more = (
+            "Raise `evaluate.prompts.limit`"
+            if limited
+            else "Name more with `evaluate.prompts`; without a test split in the source, "
+            "`prompts.test_fraction` holds out more"
+        )
         LOG.warning(
-            "%d test prompts with %d samples each show %s between policies, at best. Raise "
-            "`prompts.test_fraction`, or name more prompts with `evaluate.prompts`; `infalign "
+            "%d test prompts with %d samples each show %s between policies, at best. %s. `infalign "
             "plan` says how many a difference needs.",
             prompts,
             samples,
             shown,
+            more,
         )
 
 

@@ -17,6 +17,7 @@ from infalign.errors import ConfigError
 from infalign.manifest import Manifest
 from infalign.methods import METHODS
 from infalign.models.functions import beside
+from infalign.stores.resumable import Origin
 
 from .folder import Run
 from .history import last_number
@@ -70,6 +71,8 @@ def _narrow(folder: Path, manifest: Manifest) -> None:
     changed: dict[Path, Mapping[str, Any]] = {}
     for path in manifest.listed(folder / "train"):
         made_from = manifest.made_from(path) or {}
+        if Origin.is_stated(made_from):
+            continue
         name = path.relative_to(folder / "train").parts[0]
         method = next((m for m in METHODS if last_number(Path(m), [name])), None)
         if method and (narrow := narrowed(made_from, method)) != made_from:

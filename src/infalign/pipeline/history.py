@@ -12,8 +12,18 @@ from pathlib import Path
 
 from infalign import storage
 from infalign.manifest import Manifest, Stage
+from infalign.stores.resumable import Origin
 
-__all__ = ["Place", "last_number", "numbered", "place", "places", "read_current", "write_current"]
+__all__ = [
+    "Place",
+    "last_number",
+    "numbered",
+    "place",
+    "places",
+    "read_current",
+    "stated_at",
+    "write_current",
+]
 
 CURRENT = "current.json"
 
@@ -83,8 +93,8 @@ def place(
     free, former = None, None
     for own, number in zip(places(path, others), range(last + 1), strict=False):
         del number
-        entries = manifest.listed(own)
-        if entries and all(read(manifest.made_from(entry) or {}) == wanted for entry in entries):
+        entries, stated = manifest.listed(own), stated_at(manifest, own)
+        if stated and all(read(made_from) == wanted for made_from in stated):
             return Place(own, True, former)
         if any(os.path.lexists(entry) for entry in entries):
             former = own
@@ -92,6 +102,13 @@ def place(
             free = own
     assert free is not None, "one place more than there are is free"
     return Place(free, False, former)
+
+
+def stated_at(manifest: Manifest, own: Path) -> list[Mapping]:
+    """What the results at a place were made from, without their tables: these state where each of
+    their columns comes from."""
+    every = (manifest.made_from(entry) or {} for entry in manifest.listed(own))
+    return [made_from for made_from in every if not Origin.is_stated(made_from)]
 
 
 def read_current(manifest: Manifest) -> dict:

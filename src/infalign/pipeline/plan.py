@@ -21,7 +21,7 @@ from infalign.models.functions import beside
 from .calibration import Chosen, choose_store
 from .costs import rate
 from .folder import Run
-from .history import Place, place
+from .history import Place, place, stated_at
 from .inputs import STAGES, Inputs, narrowed, stated_for
 
 __all__ = ["Cost", "StagePlan", "changes", "plan", "plan_of"]
@@ -304,8 +304,7 @@ def _stated_differences(run: Run, stage: Stage, former: Path | None) -> list[str
 
 
 def _made_from(manifest: Manifest, former: Path) -> Mapping:
-    entries = manifest.listed(former)
-    return (manifest.made_from(entries[0]) or {}) if entries else {}
+    return next(iter(stated_at(manifest, former)), {})
 
 
 CONTENT = (

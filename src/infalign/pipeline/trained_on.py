@@ -1,11 +1,11 @@
-"""Prompts that a policy was trained on, by what the run that trained it has stored."""
+"""What a policy was trained on, by what the run that trained it has stored."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from infalign._look import Shown
-from infalign.config import load_config
+from infalign.config import Config, SamplingSettings, load_config
 from infalign.errors import ConfigError, DataError
 from infalign.manifest import Manifest
 from infalign.models.specs import ModelSpec
@@ -16,7 +16,10 @@ from infalign.stores.manifest import NAME
 from .folder import FIRST
 from .history import read_current
 
-__all__ = ["TrainedOn", "trained_on"]
+__all__ = ["TrainedOn", "other_sampling", "trained_on"]
+
+LAW = ("temperature", "top_p", "max_new_tokens", "strip", "answer")
+"""The settings that decide which responses a policy gives."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,27 @@ def trained_on(policies: Mapping[str, str], prompts: Sequence[Prompt]) -> list[T
     return trained
 
 
+def other_sampling(policies: Mapping[str, str], sampling: SamplingSettings) -> Iterator[str]:
+    """Sentences about policies that a run has trained for responses of another kind, as far as it
+    is known.
+
+    - `policies`: name → specification; `sampling`: how they are going to be sampled.
+    """
+    for name, spec in policies.items():
+        run = _run_of(spec)
+        config = None if run is None else _config(run)
+        if config is None:
+            continue
+        own, now = config.sampling.model_dump(mode="json"), sampling.model_dump(mode="json")
+        if different := [key for key in LAW if own[key] != now[key]]:
+            was = ", ".join(f"{key} {own[key]}" for key in different)
+            yield (
+                f"The policy {name} was trained for responses with {was} (by the run in {run}); "
+                f"here they have {', '.join(f'{key} {now[key]}' for key in different)}. Its KL and "
+                "win rates are other ones than that run reports."
+            )
+
+
 def _run_of(spec: str) -> Path | None:
     """The run in whose folder a policy is."""
     if ModelSpec.parse(spec).inner.kind != "path":
@@ -85,7 +109,12 @@ def _trained(run: Path) -> set[str]:
 
 
 def _fraction(run: Path) -> float | None:
+    config = _config(run)
+    return None if config is None else config.prompts.test_fraction
+
+
+def _config(run: Path) -> Config | None:
     try:
-        return load_config(run / "config.yaml").prompts.test_fraction
+        return load_config(run / "config.yaml")
     except ConfigError:
         return None

@@ -29,7 +29,9 @@ SYSTEM = ("system", "system_prompt", "system_message")
 OWN = ("split", *PASSED)
 """Columns that rewards do not get, or get in another way, or that an argument of TRL hides."""
 
-REMEDY = "Name it with --column, or `prompts.column` in the configuration."
+REMEDY = (
+    "Name it with `prompts.column` in a configuration, or --column of a command with --prompts."
+)
 
 
 @dataclass(frozen=True)

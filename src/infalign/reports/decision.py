@@ -151,7 +151,10 @@ class _Best:
         how = f"decoded with {self.words}"
         if self.against != self.words:
             how += f" against {self.against}"
-        yield f"{self.label}, {how}, beats the reference in {self.won} of comparisons."
+        if self.loses:
+            yield f"{self.label}, {how}, wins only {self.won} of comparisons with the reference."
+        else:
+            yield f"{self.label}, {how}, beats the reference in {self.won} of comparisons."
         if self.against != self.words and self.untrained is not None:
             yield f"The reference itself, {how}, would win {_percent(self.untrained)}."
         if self.closest:
@@ -170,9 +173,16 @@ class _Best:
         """Its win rate with the interval."""
         return _percent_interval(self.rate)
 
+    @property
+    def loses(self) -> bool:
+        """Whether it wins less than the reference itself would."""
+        return self.untrained is not None and outcome(self.rate, self.untrained) == "less"
+
     def elsewhere(self, deployed: str) -> str:
         """What is best here, and what the deployed policy wins less."""
         difference = self.differences.get(deployed)
+        if difference is None and (self.loses or len(self.policies) == 1):
+            return f"Decoded with {self.words}, it wins {'only ' * self.loses}{self.won}."
         if difference is None:
             return f"Decoded with {self.words}, it is the best as well: {self.won}."
         label, rate = self.policies[deployed]["label"], self.policies[deployed]["win_rates"]
@@ -289,7 +299,11 @@ def _by_length(best: _Best) -> Iterator[str]:
             f"are {'longer' if longer else 'shorter'} than the reference's: what it wins at equal "
             "length is not known."
         )
-    elif best.untrained is not None and outcome(control, best.untrained) != "more":
+    elif (
+        best.untrained is not None
+        and outcome(best.rate, best.untrained) == "more"
+        and outcome(control, best.untrained) != "more"
+    ):
         yield (
             f"It may win by length: at equal length, its win rate is {_percent_interval(control)}."
         )

@@ -64,6 +64,11 @@ class Origin(Shown):
         sources = {key: Source(**source) for key, source in made_from["sources"].items()}
         return cls(made_from["settings"], sources)
 
+    @staticmethod
+    def is_stated(made_from: Mapping) -> bool:
+        """Whether an entry of a manifest states an origin."""
+        return made_from.keys() == {"settings", "sources"}
+
     def to_json(self) -> dict:
         """The origin as an entry of a manifest states it."""
         sources = {

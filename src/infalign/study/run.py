@@ -65,6 +65,8 @@ def run_study(
         check_study(study)
         study.begin()
         due = [cell for cell in grid.cells if not study.is_finished(cell)]
+        if known := sum(study.archived(cell) is not None for cell in grid.cells):
+            LOG.info("%d of %d cells come from %s.", known, len(list(grid.cells)), archive)
         begin = begin or (lambda stages, tasks: None)
         if grid.study.engine == "local":
             begin(*tasks_left(study, due))

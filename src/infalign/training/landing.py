@@ -22,7 +22,7 @@ import torch
 
 from infalign import _progress, disk, storage
 from infalign.errors import DataError
-from infalign.manifest import Stage
+from infalign.manifest import Stage, checksums
 from infalign.models.blocks import block_of
 from infalign.models.hf import LanguageModel
 from infalign.models.interfaces import Response
@@ -66,7 +66,7 @@ MOST_TRIES = 6
 
 _REMEDY = (
     "Train longer, or with other step sizes (`train.steps`, `train.warm_start`, "
-    "`train.learning_rate`, `train.warm_start_learning_rate`)."
+    "`train.learning_rate`, `train.warm_start_learning_rate`), or ask for another `kl`."
 )
 
 
@@ -139,6 +139,7 @@ class _Path:
         )
         self._recipe, self._end = recipe, saved_state(trained)
         self._at: float | None = None
+        self.parts = {"weights": storage.fingerprint(checksums(trained))}
 
     @cached_property
     def _start(self) -> dict[str, torch.Tensor]:
@@ -243,7 +244,7 @@ class _Tries:
         path = self._folder / f"{name}.parquet"
         table = ResumableTable(self._stage.manifest, path, self._stage.name, "policy")
         stated = {"alpha": alpha, "responses": each, "seed": self._seed}
-        origin = Origin({}, {"policy": Source(stated)})
+        origin = Origin({}, {"policy": Source({**self._path.parts, **stated})})
         table.renew(origin)
         ids = [self._prompts[i].id for i in places]
 
