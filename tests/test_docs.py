@@ -82,7 +82,7 @@ def test_the_commands_of_the_readme_on_bundled_models_run(cli, tmp_path, monkeyp
 
 
 FEWER = {
-    "evaluate": ["--samples", "4", "--max-new-tokens", "4", "--kl-samples", "1"],
+    "evaluate": ["--samples", "8", "--max-new-tokens", "4", "--kl-samples", "1"],
     "red-team": ["--max-new-tokens", "4"],
 }
 COMMANDS = {command.split()[1] for command, _ in make.commands()}

@@ -147,7 +147,7 @@ def test_no_file_is_overwritten(cli, here):
 
 REFUSED = {
     "no such file": (("--prompts", "no.csv"), "no.csv does not exist"),
-    "unclear columns": (("--prompts", "both.jsonl"), "`instruction`, `input`. Name it with --col"),
+    "unclear columns": (("--prompts", "both.jsonl"), "`instruction`, `input`. Name it with `prom"),
     "unclear files": ((), "No file here can be read as prompts"),
     "one prompt": (("--prompts", "one.jsonl"), "Add prompts, or name other prompts"),
     "procedure": (("--prompts", "bundled:helpful", "--procedure", "best"), "must be sampling, bes"),

@@ -237,5 +237,7 @@ def test_a_log_tells_every_half_minute(capsys, monkeypatch):
             now[0] += 10
         said = capsys.readouterr().err
     lines = [line for line in said.splitlines() if line.startswith("calibrate ")]
-    assert [line.split(",")[0] for line in lines] == ["calibrate 3/8", "calibrate 6/8"]
-    assert all("/s, " in line and line.endswith(" left") for line in lines)
+    assert lines == [
+        "calibrate 3/8, 6.0/min, 0:00:50 left",
+        "calibrate 6/8, 6.0/min, 0:00:20 left",
+    ]

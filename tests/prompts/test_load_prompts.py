@@ -72,7 +72,7 @@ def test_preference_pairs_in_folders_give_the_conversation_before_the_last_reply
         ({"config": "nope"}, r"talks/nope', split 'train', cannot be read"),
         (
             {"column": "question"},
-            r"talks, row 0: there is no column `question`. Its columns are .* with --column",
+            r"talks, row 0: there is no column `question`. Its columns are .* --column of",
         ),
     ],
 )

@@ -242,7 +242,7 @@ def test_a_policy_that_hardly_moved_is_refused_at_the_farthest_place():
         "Training moved the policy too little: 4 times its change of weights gives a KL of 0.0016 "
         "nats, less than the 0.5 asked for. Scaling further would leave the policy that was "
         "trained. Train longer, or with other step sizes (`train.steps`, `train.warm_start`, "
-        "`train.learning_rate`, `train.warm_start_learning_rate`)."
+        "`train.learning_rate`, `train.warm_start_learning_rate`), or ask for another `kl`."
     )
 
 
