@@ -145,7 +145,8 @@ def test_a_function_travels_to_a_process_that_looks_elsewhere(tmp_path):
     ("spec", "words"),
     [
         ("python:nowhere_at_all:f", ["No module named 'nowhere_at_all'", "work", "PYTHONPATH"]),
-        ("python:bad:nothing", ["has no attribute 'nothing'"]),
+        ("python:bad:nothing", ["has no attribute 'nothing'", "Its functions are brief, polite."]),
+        ("python:empty:f", ["has no attribute 'f'", "It defines no function."]),
         ("python:bad", ["must read python:package.module:function or path/to/file.py:function"]),
         ("python::f", ["must read"]),
         ("python:bad:", ["must read"]),
@@ -159,7 +160,9 @@ def test_a_function_travels_to_a_process_that_looks_elsewhere(tmp_path):
     ],
 )
 def test_what_cannot_be_loaded_is_named_with_the_places(tmp_path, spec, words):
-    write(tmp_path, "work/bad.py", "constant = 3\n\nclass Kind:\n    pass\n")
+    functions = "from math import sqrt\ndef brief(): ...\ndef polite(): ...\n"
+    write(tmp_path, "work/bad.py", f"constant = 3\n\nclass Kind:\n    pass\n{functions}")
+    write(tmp_path, "work/empty.py", "from json import dumps\n")
     write(tmp_path, "work/broken.py", "# a comment\n{}['key']\n")
     write(tmp_path, "work/quits.py", "raise SystemExit(0)\n")
     write(tmp_path, "work/lacks.py", "import absent_library\n")

@@ -122,12 +122,17 @@ def python_function(spec: str, what: str) -> PythonFunction:
     where, name = _parts(spec, what)
     try:
         module = _module(where)
-        function = attrgetter(name)(module)
-    except (InfalignError, AttributeError) as error:
+    except InfalignError as error:
         raise DataError(f"The {what} {spec!r} cannot be loaded: {error}") from error
     except (Exception, SystemExit) as error:
         raise DataError(
             f"The {what} {spec!r} cannot be loaded: importing {where} failed: {_raised(error)}."
+        ) from error
+    try:
+        function = attrgetter(name)(module)
+    except AttributeError as error:
+        raise DataError(
+            f"The {what} {spec!r} cannot be loaded: {error}. {_functions_of(module)}"
         ) from error
     if inspect.isclass(function) or not callable(function):
         kind = "a class" if inspect.isclass(function) else f"of type {type(function).__name__}"
@@ -139,6 +144,15 @@ def python_function(spec: str, what: str) -> PythonFunction:
     if file is not None:
         _say(spec, file)
     return PythonFunction(function, what, spec, file)
+
+
+def _functions_of(module: ModuleType) -> str:
+    """The functions that a module defines, in words."""
+    own = [n for n, f in vars(module).items() if inspect.isfunction(f)]
+    own = [n for n in own if vars(module)[n].__module__ == module.__name__]
+    if not own:
+        return "It defines no function."
+    return f"Its functions are {', '.join(own[:8])}{', …' if len(own) > 8 else ''}."
 
 
 @functools.cache
