@@ -18,8 +18,10 @@ from infalign.errors import ConfigError, DataError
 from infalign.study.archive import Archive, Ranks, ranks_of
 from infalign.study.dry import dry_study
 from infalign.study.folder import StudyFolder
+from infalign.study.page import build_page
 from infalign.study.run import run_study
 from infalign.study.table import summarize
+from infalign.study.tables import study_tables
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -291,3 +293,16 @@ def test_a_file_holds_neither_texts_nor_weights(finished):
             "kl": "double"
         }
         assert len(pq.read_table(file)) == HELD_OUT
+
+
+def test_a_task_without_a_cell_is_shown_where_its_prompts_are_elsewhere(files, archive):
+    both = quick(files)
+    values = dict(both.tasks[0].values) | {"prompts": {"file": "elsewhere.jsonl"}}
+    other = replace(both.tasks[0], name="b", values=values)
+    results = summarize(
+        StudyFolder(replace(both, tasks=(*both.tasks, other)), archive, Archive(archive)), {}
+    )
+    assert [task["prompts"] for task in results["tasks"]] == [HELD_OUT, None]
+    titles = [table.title for table in study_tables(results)]
+    assert any(title.startswith(f"b: held-out prompts × {M} responses") for title in titles)
+    assert "held-out prompts ×" in build_page(results)

@@ -96,13 +96,14 @@ def _task(number: int, task: Mapping) -> dict:
         tables.append(main_table(task, JUDGE))
     tables += side_by_side(task)
     methods = task["methods"]
+    prompts = "" if task["prompts"] is None else f"{task['prompts']} "
     return {
         "number": number,
         "task": task["task"],
         "words": words(task["procedure"]),
         "facts": (
-            f"{task['prompts']} held-out prompts × {task['samples']} responses; model "
-            f"{task['model']}, reward {task['reward']}."
+            f"{prompts}held-out prompts × "
+            f"{task['samples']} responses; model {task['model']}, reward {task['reward']}."
         ),
         "sentences": list(_sentences(task)),
         "main": _markup(main_table(task, SELECTING), methods),

@@ -9,6 +9,7 @@ from infalign.comparison.comparison import SELECTING, theory_pairs
 from infalign.comparison.summary import as_json, best_possible
 from infalign.config import Cell, StudyTask
 from infalign.core import AbstractProcedure, RankProcedure, design, families, family
+from infalign.errors import DataError
 from infalign.evaluation.over_seeds import over_prompts_and_seeds, pooled
 from infalign.methods import labels
 
@@ -126,10 +127,18 @@ class _Task(Shown):
         }
 
     @property
-    def _prompts(self) -> int:
-        """Number of held-out prompts."""
+    def _prompts(self) -> int | None:
+        """Number of held-out prompts; None where the archive has no cell of the task, and the
+        prompts are elsewhere."""
         known = [own.shape[0] for arm in self.arms for own in arm.measured.values()]
-        return known[0] if known else len(self.study.runs[self.task.name].test_prompts)
+        if known:
+            return known[0]
+        try:
+            return len(self.study.runs[self.task.name].test_prompts)
+        except DataError:
+            if self.study.archive is None:
+                raise
+            return None
 
     def _pairs(self, reward: str) -> Mapping[str, Pair]:
         """The procedures that a reward judges; the judge reads what the first one selects."""

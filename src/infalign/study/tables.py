@@ -152,7 +152,8 @@ def _family(arm: Mapping, reward: str) -> Sequence[Mapping]:
 def _title(task: Mapping, reward: str) -> str:
     judged = "" if reward == SELECTING else f", judged by {reward}"
     judged = ", verdicts of the judge" if reward == JUDGE else judged
-    return f"{task['task']}: {task['prompts']} prompts × {task['samples']} responses{judged}"
+    prompts = "held-out" if task["prompts"] is None else task["prompts"]
+    return f"{task['task']}: {prompts} prompts × {task['samples']} responses{judged}"
 
 
 def _seeds(arm: Mapping) -> str:
