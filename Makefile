@@ -108,7 +108,7 @@ evidence-ablations: $(READY)  ## Vary each choice of the method; write evidence/
 	$(BIN)/python evidence/ablations.py
 
 evidence-page: $(READY)  ## Write docs/evidence.md and the README's headline from the results in evidence/.
-	$(BIN)/python evidence/claims.py
+	$(BIN)/python evidence/claims_page.py
 	$(BIN)/python evidence/headline.py
 
 reference: $(READY)  ## Write docs/reference.md: all commands and public names.

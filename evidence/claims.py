@@ -1,118 +1,25 @@
-"""The page docs/evidence.md: each claim of the paper beside what the studies of this folder show.
+"""The paper's claims on objectives and optima, and what the studies of this folder show of each.
 
-    make evidence-page
-
-Every number is read from the committed results. A study that is not there, or has cells that are
-not finished, leaves its claim open.
+A study that is not there leaves its claim open.
 """
 
 import textwrap
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import exact_page
-import typer
 from ablations_page import STRENGTHS
 from hacking_page import KL, N, cell, chosen_by, exploits
-from hacking_page import TRAINED as TRAINED_ON_FAULT
 from reward_faults import STRENGTHS as FAULTS
-from trained_page import (
-    GAIN,
-    MARGIN,
-    accuracy,
-    earlier_settings,
-    has_seeds,
-    is_current,
-    kls,
-    listed,
-    none_of,
-    not_below,
-    title,
-)
-from trained_page import STUDIES as TRAINED
-from trained_page import points as points_of
+from trained_page import not_below
 
 import infalign as ia
-from infalign import storage
-from infalign.comparison.comparison import SELECTING
 
-FOLDER = Path(__file__).parent
-PAGE = FOLDER.parent / "docs" / "evidence.md"
-SIZES = ("training prompts", "samples of each", "new tokens", "on-policy steps", "responses a step")
-"""The settings that say how large a training is."""
-
-BEYOND = "bundled-harmless-best"
-"""The study of tasks that the paper does not report."""
 OPEN, SHOWN, PARTLY, NOT = "not run yet", "reproduced", "reproduced in part", "not reproduced"
 UNDECIDED = "undecided"
-
-TEXT = """# Evidence
-
-Each claim of the paper (InfAlign, arXiv:2412.19792), the command that tests it, and what came out.
-`make evidence-page` writes this page from the results in [evidence/](../evidence/README.md); no
-number on it is entered by hand. The paper's abstract, its reviews and its authors' summary are the
-source of the claims; what its figures state is not repeated here.
-
-{summary}
-
-- **Units.** Win rates and gains are in points of percent, at {kl:g} nats if nothing else is stated,
-  with 95 % intervals over prompts. In trained studies they are over seeds too. ‡ marks one seed:
-  such an interval is too narrow for a verdict.
-- **Exact** studies compute the optimum of a training objective on real responses. They show what
-  training aims at, without an optimizer's errors.
-- **Verdicts.** A claim is *reproduced* if the whole interval is on its side, *not reproduced* if it
-  is on the other side, and else *undecided*. *In part*: in some of the cases, or by less than
-  {gain:g} points where trained policies are compared, the lower end of the 3 to 8 points in the
-  paper's abstract. *At least equal*: the whole interval is above -{margin:g}. Claims that are not
-  the paper's *hold* or *do not hold*, by the same rules.
-- **Baselines** are the methods that the paper compares with, and its calibration without a
-  transform (`identity`). A lead over the best of them is counted at the level of 97.5 %, because
-  two methods are tried, `rloo` and `group`.
-- **KL efficiency** is the share of a policy's KL that its rewards' quantiles need.
-
-{claims}
-
-Trained policies, at matched KL:
-
-{trained}
-
-## Claims on objectives and optima
-
-{rows}
-
-## Trained policies
-
-[The trained study](../evidence/trained.md) has all methods, budgets and rewards. Cells that are not
-in `evidence/cells/` are marked there.
-
-{tasks}
-
-## Tasks that the paper does not report
-
-{beyond}
-
-{beyond_tasks}
-
-## What differs from the paper
-
-- **Models.** The bundled policy has 2 million parameters, the real one (SmolLM2) 135 million. The
-  paper trains larger ones.
-{budgets}
-- **Rewards.** Gold rewards are reward models too, not people.
-- **Matched KL.** All methods are compared at the same KL to the reference, as in theory. A method
-  may do better or worse at a KL that it would choose for itself.
-- **Procedure on both sides.** Policy and reference are decoded alike, with the same n.
-
-## Claims that cannot be tested here
-
-Judgments by people, and by judges that are large language models, need data or servers that are not
-part of this package. `evaluate.judge` takes such a judge.
-"""
 
 
 @dataclass(frozen=True)
@@ -131,7 +38,12 @@ class Row:
         lines = [f"### {self.claim}", "", result]
         parts = [f"Command: {self.command}.", self.differs]
         lines += ["", " ".join(filter(None, parts))]
-        return "\n".join(line if line.startswith("#") else _filled(line) for line in lines)
+        return "\n".join(line if line.startswith("#") else filled(line) for line in lines)
+
+
+def filled(text: str, hang: str = "") -> str:
+    """Text in lines of at most 100 characters, all but the first after `hang`."""
+    return textwrap.fill(text, 100, subsequent_indent=hang, break_on_hyphens=False)
 
 
 def points(interval: list[float]) -> str:
@@ -392,135 +304,6 @@ def worst_of_n(results: Mapping[str, Any]) -> Row:
     )
 
 
-CTRL, GROUP, PLAIN = (
-    "InfAlign-CTRL (`rloo`) leads the best baseline",
-    "`group` (ours) leads the best baseline",
-    "`identity` is at least equal to each baseline under plain sampling",
-)
-"""What is claimed of trained policies: the first and the last by the paper."""
-
-WORDS = {SHOWN: "holds", PARTLY: "holds in part", NOT: "does not hold"}
-"""The verdicts on claims that are not the paper's."""
-
-
-@dataclass(frozen=True)
-class Trained:
-    """A task of the trained study, and what its finished cells say of each claim."""
-
-    name: str
-    study: str
-    said: Mapping[str, tuple[str, str]]
-    """Claim → what was measured, and the verdict; empty without a finished cell."""
-    left: str = ""
-
-    @property
-    def verdicts(self) -> list[str]:
-        """The verdict on each claim."""
-        known = {claim: verdict for claim, (_, verdict) in self.said.items()}
-        return [known.get(claim, OPEN) for claim in (CTRL, GROUP, PLAIN)]
-
-    def text(self) -> str:
-        """The task as a section of the page."""
-        command = f"Command: `infalign compare evidence/studies/{self.study}.yaml`."
-        items = [
-            _item(f"- {claim}: **{verdict}**. {number}".strip())
-            for claim, (number, verdict) in self.said.items()
-        ]
-        heading = f"### {self.name[0].upper()}{self.name[1:]}"
-        parts = [heading, "\n".join(items), _filled(f"{self.left} {command}".strip())]
-        return "\n\n".join(filter(None, parts))
-
-
-def _filled(text: str) -> str:
-    return textwrap.fill(text, 100, break_on_hyphens=False)
-
-
-def _item(text: str) -> str:
-    return textwrap.fill(text, 100, subsequent_indent="  ", break_on_hyphens=False)
-
-
-def trained(results: Mapping[str, Any]) -> Iterator[Trained]:
-    """Claims 4 to 6 for trained policies, for each task."""
-    for study in TRAINED:
-        for task in (results["trained"].get(study) or none_of(study))["tasks"]:
-            yield _trained(title(study, task), study, task)
-
-
-def _trained(name: str, study: str, task: Mapping[str, Any]) -> Trained:
-    arms = {a["method"]: a for a in task["arms"] if a.get("target_kl", KL) == KL}
-    due = sum(not cell["finished"] for arm in arms.values() for cell in arm["cells"])
-    known = {method: arm for method, arm in arms.items() if arm.get("win_rates")}
-    if not known:
-        return Trained(name, study, {})
-    if not is_current(task):
-        number, _ = _lead_of("rloo", known, task["procedure"])
-        earlier = f"With earlier settings ({earlier_settings(task)}), `rloo`: {number}"
-        return Trained(name, study, {}, f"No training is finished. {earlier}")
-    said = {
-        CTRL: _lead_of("rloo", known, task["procedure"]),
-        GROUP: _lead_of("group", known, task["procedure"]),
-        PLAIN: _identity({m: arm["win_rates"][SELECTING] for m, arm in known.items()}),
-    }
-    left = []
-    if due:
-        said = {claim: (number, _so_far(verdict)) for claim, (number, verdict) in said.items()}
-        left.append(f"{due} trainings at this KL are not finished.")
-    if missing := [method for method in arms if method not in known]:
-        left.append(f"No cell yet: {listed(missing)}.")
-    for claim in (CTRL, GROUP, PLAIN) if study == BEYOND else (GROUP,):
-        number, verdict = said[claim]
-        said[claim] = number, _not_the_papers(verdict)
-    return Trained(name, study, said, " ".join(left))
-
-
-def _so_far(verdict: str) -> str:
-    return verdict if verdict in (OPEN, UNDECIDED) else f"{verdict}, so far"
-
-
-def _not_the_papers(verdict: str) -> str:
-    word, comma, rest = verdict.partition(",")
-    return WORDS.get(word, word) + comma + rest
-
-
-def _lead_of(method: str, known: Mapping[str, Any], spec: str) -> tuple[str, str]:
-    """How far a method leads the best baseline, what theory says, and what it costs if sampled."""
-    if method not in known or not (best := known[method]["win_rates"][SELECTING][spec]["to_best"]):
-        return "", OPEN
-    rival, spent = best["rival"], known[method]["kl_efficiency"]
-    number = f"{points_of(best)} over `{rival}`{kls(known, method, rival)}."
-    theory = [known[m]["theory"] for m in (method, rival)]
-    if None not in theory:
-        number += (
-            f" In theory, exact training for `{method}` leads that for `{rival}` by "
-            f"{100 * (theory[0] - theory[1]):.1f} points."
-        )
-    if spent is not None:
-        number += f" The KL efficiency is {100 * spent:.0f} %."
-    if sampled := known[method]["win_rates"][SELECTING]["sampling"]["to_best"]:
-        number += f" Under plain sampling: {points_of(sampled)} to `{sampled['rival']}`."
-    if not has_seeds(best):
-        return number, UNDECIDED
-    verdict = verdict_on([(best["low"] if best["ahead"] else None, best["high"])])
-    return number, PARTLY if verdict == SHOWN and best["value"] < GAIN else verdict
-
-
-def _identity(rates: Mapping[str, Any]) -> tuple[str, str]:
-    least = rates.get("identity", {}).get("sampling", {}).get("to_best")
-    if not least:
-        return "", OPEN
-    number = f"The least difference is {points_of(least)}, to `{least['rival']}`."
-    return number, at_least_equal(least)
-
-
-STUDIES: Mapping[str, str] = {
-    "exact": "exact.json",
-    "hacking": "hacking.json",
-    "hacked": TRAINED_ON_FAULT,
-    "ablations": "ablations.json",
-    "worst_of_n": "worst_of_n/trained.json",
-    "targets": "worst_of_n/targets.json",
-    "trained": "trained.json",
-}
 CLAIMS: tuple[tuple[str, Callable[[Mapping[str, Any]], Row], str], ...] = (
     ("hacking", invariance, "The calibrated reward does not change under increasing maps"),
     ("ablations", transforms, "Exponential transforms are close to optimal"),
@@ -533,89 +316,3 @@ CLAIMS: tuple[tuple[str, Callable[[Mapping[str, Any]], Row], str], ...] = (
     ("ablations", other_procedures, "Every procedure has a transformed reward of its own"),
 )
 """The study that a claim needs, what says its row, and its name where the study is absent."""
-
-
-def rows(results: Mapping[str, Any]) -> list[Row]:
-    """The claims that need no long training."""
-    return [
-        say(results) if study in results else Row(name, f"evidence/{STUDIES[study]}", "", OPEN)
-        for study, say, name in CLAIMS
-    ]
-
-
-def summary(claims: Sequence[Row], tasks: Sequence[Trained]) -> str:
-    """The verdicts in two sentences."""
-    counted = Counter(row.verdict for row in claims)
-    known = [task for task in tasks if task.said]
-    ahead = [
-        f"{count} {verdict}"
-        for verdict, count in Counter(task.said[CTRL][1] for task in known).most_common()
-    ]
-    return (
-        f"**In short.** Of {counted.total()} claims on objectives and optima, "
-        f"{', '.join(f'{count} {verdict}' for verdict, count in counted.most_common())}. "
-        "The claim that InfAlign-CTRL leads once trained, on the "
-        f"{len(known)} of {len(tasks)} tasks with finished trainings: "
-        f"{'; '.join(ahead) or 'not tested yet'}."
-    )
-
-
-def of_tasks(tasks: Iterable[Trained]) -> str:
-    """The verdicts on trained policies as a table."""
-    head = ["task", CTRL, GROUP, PLAIN]
-    table = exact_page.rows_of([head, *([task.name, *task.verdicts] for task in tasks)])
-    return table.replace("--:", "---")
-
-
-def budgets(results: Mapping[str, Any]) -> str:
-    """The sizes of the trainings with finished cells."""
-    known = [
-        task["settings"]
-        for study in results["trained"].values()
-        for task in study["tasks"]
-        if is_current(task) and any(arm.get("win_rates") for arm in task["arms"])
-    ]
-    if not known:
-        return "No training is finished."
-    said = ", ".join(
-        f"{word} {' to '.join(dict.fromkeys(str(end) for end in (min(own), max(own))))}"
-        for word in SIZES
-        for own in [{settings[word] for settings in known}]
-    )
-    return f"Small ones: {said}. The rewards are right on {accuracy()} % of held-out pairs."
-
-
-def page(folder: Path = FOLDER) -> str:
-    """The page, from the results in a folder."""
-    files = {name: folder / file for name, file in STUDIES.items()}
-    results = {name: storage.read_json(file) for name, file in files.items() if file.is_file()}
-    results = {"trained": {}, **results}
-    claims, tasks = rows(results), list(trained(results))
-    ours = [task for task in tasks if task.study == BEYOND]
-    papers = [task for task in tasks if task.study != BEYOND]
-    table = exact_page.rows_of(
-        [["claim on objectives and optima", "verdict"], *([c.claim, c.verdict] for c in claims)]
-    )
-    return TEXT.format(
-        kl=KL,
-        gain=100 * GAIN,
-        margin=100 * MARGIN,
-        summary=_filled(summary(claims, papers)),
-        claims=table.replace("--:", "---"),
-        trained=of_tasks(papers),
-        beyond=of_tasks(ours),
-        rows="\n\n".join(row.text() for row in claims),
-        tasks="\n\n".join(task.text() for task in papers if task.said or task.left),
-        beyond_tasks="\n\n".join(task.text() for task in ours if task.said or task.left),
-        budgets=_item(f"- **Training budgets.** {budgets(results)}"),
-    )
-
-
-def main(out: Annotated[Path, typer.Option(help="The page.")] = PAGE):
-    """Write the page."""
-    storage.write_text(out, page())
-    print(out)
-
-
-if __name__ == "__main__":
-    typer.run(main)

@@ -14,7 +14,8 @@ import typer
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, PercentFormatter
-from trained_page import KL, OURS, STUDIES, is_current, kls, leading, listed, points, title
+from trained_cells import STUDIES, is_current, title
+from trained_page import KL, OURS, kls, leading, listed, points
 
 from infalign import storage
 from infalign.comparison.comparison import SELECTING

@@ -15,7 +15,7 @@ from preferences import TASKS, bucket, load_task
 
 from infalign import storage
 
-LONGEST = {"helpful": 200, "harmless": 200, "tldr": 900}
+LONGEST = {"helpful": 200, "harmless": 200, "tldr": 1_100}
 """Characters of the longest prompt: the sampler reads a prompt once, the rewards 512 times."""
 
 

@@ -15,13 +15,14 @@ from pathlib import Path
 from typing import Annotated
 
 import hacking_page
+import trained_cells
 import trained_page
 import typer
 from preferences import TASKS
 
 HERE = Path(__file__).parent.resolve()
 
-REAL, BUNDLED = trained_page.STUDIES[:3], trained_page.STUDIES[3:]
+REAL, BUNDLED = trained_cells.STUDIES[:3], trained_cells.STUDIES[3:]
 
 
 @dataclass(frozen=True)
@@ -71,14 +72,14 @@ def prepare(work: Path, source: list[str]) -> None:
 def compare(study: str, wave: Wave, work: Path) -> bool:
     """Bring a part of a study to its end, and whether all of its cells are finished."""
     command = [sys.executable, "-m", "infalign", "compare", f"{HERE}/studies/{study}.yaml"]
-    command += ["--out", study, "--archive", f"{trained_page.CELLS}/{study}", *wave.options()]
+    command += ["--out", study, "--archive", f"{trained_cells.CELLS}/{study}", *wave.options()]
     return subprocess.run(command, cwd=work, check=False).returncode == 0
 
 
 def write_pages() -> None:
     """All pages, from what is finished."""
     trained_page.write()
-    script("claims")
+    script("claims_page")
     script("headline")
 
 

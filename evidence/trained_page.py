@@ -2,45 +2,43 @@
 
     python evidence/trained_page.py
 
-Reads the archived cells in `cells/`. Writes trained.md, trained.json and a picture for each task
-beside this script, and what is finished of the study of reward hacking into hacking.md.
+Writes trained.md, trained.json and a picture for each task beside this script, and what is finished
+of the study of reward hacking into hacking.md.
 """
 
 import textwrap
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
-from pathlib import Path
 
 import hacking_page
+from trained_cells import (
+    GOALS,
+    HERE,
+    STUDIES,
+    cells_of,
+    done,
+    earlier_settings,
+    finished,
+    is_current,
+    label,
+    none_of,
+    results_of,
+    slim,
+    title,
+    with_former,
+)
 
 import infalign as ia
 from infalign import storage
 from infalign.comparison.comparison import SELECTING
-from infalign.config import Grid, StudyTask, load_study
 from infalign.core import words
 from infalign.reports.decision import same_kl
 from infalign.reports.drawing import save_png
 from infalign.reports.tables import Table, in_markdown
-from infalign.study.archive import Archive
-from infalign.study.folder import StudyFolder
 from infalign.study.plots import by_kl
-from infalign.study.table import summarize
-from infalign.study.tables import NOTE, SHOWN, curves, main_table
-
-HERE = Path(__file__).parent.resolve()
-CELLS = HERE / "cells"
-"""The archives of the studies."""
+from infalign.study.tables import NOTE, curves, main_table
 
 RESULTS = HERE / "trained.json"
-
-STUDIES = (
-    *("real-helpful", "real-harmless", "real-tldr"),
-    *("bundled-helpful", "bundled-harmless", "bundled-harmless-best"),
-)
-
-MODELS = {"real": "SmolLM2-135M", "bundled": "bundled model"}
-GOALS = {"helpful": "helpfulness", "harmless": "harmlessness", "tldr": "summaries"}
 
 OURS = ("rloo", "group")
 """The methods of which one is to beat the paper's rivals."""
@@ -52,9 +50,6 @@ GAIN = 0.03
 """The gain that is asked for."""
 MARGIN = 0.01
 """How far below another a method may be and still count as at least equal to it."""
-
-SAME = ("model", "reward", "gold", "procedure")
-"""What results must share beside the settings."""
 
 ONE_SEED = "one seed"
 """The verdict on differences whose interval lacks the variance between seeds."""
@@ -112,9 +107,9 @@ def write() -> None:
     hacking_page.write_trained(hacked if hacked["finished"] == hacked["cells"] else None)
     former = storage.read_json(RESULTS) if RESULTS.exists() else {}
     results = {name: with_former(slim(results_of(name)), former.get(name)) for name in STUDIES}
-    known = {name: own for name, own in results.items() if any(map(_done, own["tasks"]))}
+    known = {name: own for name, own in results.items() if any(map(done, own["tasks"]))}
     for name, result in known.items():
-        for task in filter(_done, result["tasks"]):
+        for task in filter(done, result["tasks"]):
             picture = HERE / f"trained-{label(name, task)}.png"
             save_png(by_kl(_at(task, None), result["evidence"], over_n=KL), picture)
     storage.write_json(RESULTS, known)
@@ -170,244 +165,22 @@ def sight() -> Iterator[str]:
         yield textwrap.fill(text, 100, subsequent_indent="  ", break_on_hyphens=False)
 
 
-def results_of(name: str) -> dict:
-    """What is archived of a study."""
-    grid, cells = grid_of(name), CELLS / name
-    return _results(grid, cells) if cells.exists() else none_of(name)
-
-
-def with_former(result: dict, former: Mapping | None) -> dict:
-    """Results of a study, with those of an earlier page for each task and KL of which the archive
-    lacks cells that they had: before there was an archive, cells were lost with their machine.
-
-    Earlier results of other settings stay only until a cell of the present settings is finished.
-    They count as no cell; `now` has the present values of the settings that differ.
-    """
-    earlier = {task["task"]: task for task in former["tasks"] if _done(task)} if former else {}
-    tasks = [
-        _with_former(task, own) if (own := earlier.get(task["task"])) else task
-        for task in result["tasks"]
-    ]
-    earlier_study = {key: former[key] for key in ("evidence", "rivals") if former and key in former}
-    total = sum(map(_finished, tasks))
-    return {
-        **earlier_study,
-        **result,
-        "tasks": tasks,
-        "finished": total,
-        "archived": result["finished"],
-    }
-
-
-def _with_former(task: Mapping, former: Mapping) -> Mapping:
-    before = {key: value for key, value in former.items() if key not in ("now", "not_archived")}
-    if now := {k: v for k, v in task["settings"].items() if former["settings"].get(k) != v}:
-        return task if _done(task) else {**before, "now": now}
-    if any(key in task and task[key] != former[key] for key in SAME):
-        return task
-    if not _done(task):
-        return {**before, "not_archived": [kl for kl in former["kls"] if _seeds(former, kl)]}
-    lost = [kl for kl in task["kls"] if not _seeds(former, kl) <= _seeds(task, kl)]
-    source = {kl: former if kl in lost else task for kl in task["kls"]}
-    return {
-        **before,
-        **task,
-        "arms": [a for kl, own in source.items() for a in own["arms"] if a["target_kl"] == kl],
-        "ranks": {
-            reward: {
-                spec: {
-                    f"{kl:g}": rows
-                    for kl, own in source.items()
-                    if (rows := own["ranks"][reward][spec].get(f"{kl:g}"))
-                }
-                for spec in of
-            }
-            for reward, of in task["ranks"].items()
-        },
-        "not_archived": lost,
-        "not_shown": [own for kl in lost for own in sorted(_seeds(task, kl) - _seeds(former, kl))],
-    }
-
-
-def _seeds(task: Mapping, kl: float) -> set[tuple[str, int]]:
-    """Method and seed of the finished cells of a task at a KL."""
-    arms = [arm for arm in task["arms"] if arm["target_kl"] == kl]
-    return {(arm["method"], c["seed"]) for arm in arms for c in arm["cells"] if c["finished"]}
-
-
-def grid_of(name: str) -> Grid:
-    """The configuration of a study."""
-    return load_study(HERE / "studies" / f"{name}.yaml")
-
-
-def is_current(task: Mapping) -> bool:
-    """Whether the results of a task are of the settings that its study has now."""
-    return "now" not in task
-
-
-def earlier_settings(task: Mapping) -> str:
-    """The settings of results that are not of the present ones, such as 64 training prompts
-    instead of 256."""
-    return ", ".join(
-        f"{key} {task['settings'][key]} instead of {own}" for key, own in task["now"].items()
-    )
-
-
-def title(study: str, task: Mapping) -> str:
-    """A task of a study in words, such as helpfulness, best-of-8, SmolLM2-135M."""
-    model, goal = MODELS[study.partition("-")[0]], GOALS[task["task"].partition("-")[0]]
-    return f"{goal}, {words(task['procedure'])}, {model}"
-
-
-def label(study: str, task: Mapping) -> str:
-    """A task of a study, such as bundled-helpful-8."""
-    return f"{study.partition('-')[0]}-{task['task']}"
-
-
-def _results(grid: Grid, cells: Path) -> dict:
-    """What is archived, with the differences to all methods beside those to the paper's."""
-    folder = StudyFolder(grid, cells, Archive(cells))
-    result = summarize(folder, {})
-    study = grid.study.model_copy(update={"rivals": ()})
-    tasks = tuple(replace(task, study=study) for task in grid.tasks)
-    every = summarize(replace(folder, grid=Grid(study, tasks)), {})
-    for task, other in zip(result["tasks"], every["tasks"], strict=True):
-        own = _task(grid, task["task"])
-        for arm, same in zip(task["arms"], other["arms"], strict=True):
-            if "win_rates" in arm:
-                arm["to_all"] = {
-                    spec: rate["to_rivals"] for spec, rate in same["win_rates"][SELECTING].items()
-                }
-                arm |= _beside_theory(folder, own, arm)
-        task["settings"] = _settings(own)
-        if _done(task):
-            task["made_with"] = _made_with(folder, own)
-    return result
-
-
-def _beside_theory(study: StudyFolder, task: StudyTask, arm: Mapping) -> dict[str, float | None]:
-    """The win rate of exact training on what a method is trained on, as far as the calibration's
-    samples tell, and the share of the KL that moved quantiles; None where that is not known."""
-    which = arm["method"], arm["target_kl"]
-    known = [
-        study.summary(cell)
-        for cell in task.cells
-        if (cell.method, cell.kl) == which and study.is_finished(cell)
-    ]
-    spec = next(iter(study.pairs(task)))
-    return {
-        "theory": _mean([own["theory"].get(spec) for own in known]),
-        "kl_efficiency": _mean([own["kl_efficiency"] for own in known]),
-    }
-
-
-def _mean(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return sum(known) / len(known) if known and len(known) == len(values) else None
-
-
-def none_of(name: str) -> dict:
-    """The results of a study without a finished cell."""
-    grid = grid_of(name)
-    tasks = [
-        {
-            "task": task.name,
-            "procedure": task.config.procedure,
-            "settings": _settings(task),
-            "model": task.config.model,
-            "reward": task.config.reward,
-            "gold": dict(task.config.evaluate.gold),
-            "arms": [{"method": c.method, "cells": [{"finished": False}]} for c in task.cells],
-        }
-        for task in grid.tasks
-    ]
-    return {"cells": len(list(grid.cells)), "finished": 0, "tasks": tasks}
-
-
-def _cells(task: Mapping) -> list[tuple[str, bool]]:
-    """The method of every cell of a task, and whether it is finished."""
-    return [(arm["method"], cell["finished"]) for arm in task["arms"] for cell in arm["cells"]]
-
-
-def _done(task: Mapping) -> int:
-    """The number of finished cells of a task, of whatever settings."""
-    return sum(done for _, done in _cells(task))
-
-
-def _finished(task: Mapping) -> int:
-    """The number of finished cells of a task that have its present settings."""
-    return _done(task) if is_current(task) else 0
-
-
-def _task(grid: Grid, name: str) -> StudyTask:
-    return next(task for task in grid.tasks if task.name == name)
-
-
-def _settings(task: StudyTask) -> dict[str, object]:
-    config = task.config
-    train = config.train
-    return {
-        "transform": config.transform,
-        "training prompts": config.prompts.limit,
-        "samples of each": config.calibration.samples,
-        "new tokens": config.sampling.max_new_tokens,
-        "passes before": train.warm_start,
-        "passes offline": train.passes,
-        "on-policy steps": train.steps,
-        "responses a step": train.batch_size,
-        "trained weights": f"LoRA of rank {train.lora}" if train.lora else "all",
-    }
-
-
-def _made_with(study: StudyFolder, task: StudyTask) -> dict[str, object]:
-    """Versions, the precision and the mean time of a cell."""
-    made = [study.made(cell) for cell in task.cells if study.is_finished(cell)]
-    seconds = [own["seconds"] for own in made]
-    return {
-        "dtype": made[0]["dtype"],
-        "versions": made[0]["versions"],
-        "machines": sorted({machine for own in made for machine in own["machines"]}),
-        "minutes a cell": round(sum(seconds) / len(seconds) / 60, 1),
-    }
-
-
-def slim(result: Mapping) -> dict:
-    """The results with the curves at a few n, and there without differences."""
-    tasks = []
-    for task in result["tasks"]:
-        arms = [dict(arm) for arm in task["arms"]]
-        for arm in arms:
-            if "by_n" in arm:
-                arm["by_n"] = {
-                    reward: {family: list(_few(rows)) for family, rows in of.items()}
-                    for reward, of in arm["by_n"].items()
-                }
-        tasks.append({**task, "arms": arms})
-    return {**result, "tasks": tasks}
-
-
-def _few(rows: Sequence[Mapping]) -> Iterator[dict]:
-    for row in rows:
-        if row["n"] in SHOWN:
-            yield {key: row[key] for key in ("n", "value", "stderr", "low", "high")}
-
-
 def section(name: str, result: Mapping, task: Mapping) -> str:
     """What one task of a study gave."""
     heading = title(name, task)
-    lines, cells = [f"## {heading[0].upper()}{heading[1:]}"], _cells(task)
-    if not _finished(task):
+    lines, cells = [f"## {heading[0].upper()}{heading[1:]}"], cells_of(task)
+    if not finished(task):
         lines.append(f"None of its {len(cells)} cells is finished.")
-    if not _done(task):
+    if not done(task):
         return "\n\n".join(lines)
     if not is_current(task):
         lines.append(
-            f"**Earlier settings.** What follows are {_done(task)} cells of an earlier "
+            f"**Earlier settings.** What follows are {done(task)} cells of an earlier "
             f"configuration: {earlier_settings(task)}."
         )
     lines.append(
         f"`{task['model']}` with the reward `{task['reward']}`, decoded with "
-        f"{words(task['procedure'])}. Finished cells: {_done(task)} of {len(cells)}."
+        f"{words(task['procedure'])}. Finished cells: {done(task)} of {len(cells)}."
     )
     lines.append(_facts(task))
     lines.append(in_markdown(main_table(_at(task, None), SELECTING)))
@@ -425,7 +198,7 @@ def section(name: str, result: Mapping, task: Mapping) -> str:
         if unseen := Counter(method for method, _ in task.get("not_shown", ())):
             said = ", ".join(f"{method} {count}" for method, count in unseen.items())
             lines.append(f"Archived, and shown once all of these are: {said}.")
-    missing = Counter(method for method, done in cells if not done)
+    missing = Counter(method for method, has_ended in cells if not has_ended)
     if missing and is_current(task):
         said = ", ".join(f"{method} {count}" for method, count in missing.items())
         lines.append(f"**Cells that are not finished:** {said}.")
@@ -479,7 +252,7 @@ def targets(results: Mapping[str, Mapping]) -> str:
         for task in result["tasks"]:
             spec, arms = task["procedure"], {}
             cells = ["no cell yet"] * 4
-            if _done(task):
+            if done(task):
                 arms = {arm["method"]: arm for arm in _at(task, KL)["arms"]}
                 rivals = result.get("rivals", ())
                 cells = [*lead(arms, spec, rivals), *others(arms, spec), plain(arms)]

@@ -7,20 +7,22 @@ from infalign import storage
 
 def test_the_pages_are_those_of_the_committed_results(tmp_path):
     import ablations_page
-    import claims
+    from claims_page import FOLDER, PAGE
+    from claims_page import page as claims_page
 
-    assert claims.page() == claims.PAGE.read_text()
-    ablations_page.write(storage.read_json(claims.FOLDER / "ablations.json"), tmp_path)
-    page = (claims.FOLDER / "ablations.md").read_text()
+    assert claims_page() == PAGE.read_text()
+    ablations_page.write(storage.read_json(FOLDER / "ablations.json"), tmp_path)
+    page = (FOLDER / "ablations.md").read_text()
     assert (tmp_path / "ablations.md").read_text() == page
 
 
 def test_a_study_that_is_absent_leaves_its_claims_open(tmp_path):
-    from claims import CLAIMS, OPEN, TRAINED, page
-    from trained_page import none_of
+    from claims import CLAIMS, OPEN
+    from claims_page import page
+    from trained_cells import STUDIES, none_of
 
     text = page(tmp_path)
-    tasks = sum(len(none_of(study)["tasks"]) for study in TRAINED)
+    tasks = sum(len(none_of(study)["tasks"]) for study in STUDIES)
     assert text.lower().count(f"**{OPEN}.**") == len(CLAIMS)
     assert text.count(f" | {OPEN} | {OPEN} | {OPEN} |") == tasks
     assert f"{len(CLAIMS)} {OPEN}." in text.replace("\n", " ")
@@ -53,7 +55,7 @@ def test_a_claim_is_refuted_only_by_an_interval_that_excludes_it(ends, verdict):
 
 def trained_task(finished, rivals, seeds="own"):
     """The only task with a cell, of a study with two methods whose leads are all the same."""
-    from claims import trained
+    from trained_claims import trained
 
     arms = [
         {
@@ -93,7 +95,7 @@ def trained_task(finished, rivals, seeds="own"):
     ],
 )
 def test_verdicts_on_trained_policies_follow_from_their_intervals(finished, rivals, verdicts):
-    from claims import CTRL
+    from trained_claims import CTRL
 
     own = trained_task(finished, rivals)
     assert tuple(own.verdicts) == verdicts
@@ -110,11 +112,12 @@ def test_an_interval_without_the_seeds_decides_nothing():
 
 
 def test_results_of_earlier_settings_decide_nothing(monkeypatch):
-    import claims
+    import trained_claims
 
     task = {"now": {"training prompts": 256}, "settings": {"training prompts": 64}}
-    monkeypatch.setattr(claims, "_lead_of", lambda *_: ("+9.9", claims.SHOWN))
+    monkeypatch.setattr(trained_claims, "_lead_of", lambda *_: ("+9.9", trained_claims.SHOWN))
     arms = [{"method": "rloo", "target_kl": 0.5, "cells": [], "win_rates": {"reward": {}}}]
-    own = claims._trained("a", "real-helpful", task | {"arms": arms, "procedure": "sampling"})
-    assert own.verdicts == [claims.OPEN] * 3
+    task |= {"arms": arms, "procedure": "sampling"}
+    own = trained_claims._trained("a", "real-helpful", task)
+    assert own.verdicts == [trained_claims.OPEN] * 3
     assert "With earlier settings (training prompts 64 instead of 256), `rloo`: +9.9" in own.left

@@ -13,7 +13,7 @@ from infalign.demo import bundled as bundled_path
 def script(scripts, monkeypatch):
     import sys
 
-    folder = importlib.import_module("trained_page").HERE / "worst_of_n"
+    folder = importlib.import_module("trained_cells").HERE / "worst_of_n"
     monkeypatch.setattr(sys, "path", [str(folder), *sys.path])
     return importlib.import_module("worst_of_n.real")
 

@@ -10,13 +10,14 @@ from infalign.study.archive import Archive
 
 
 def test_the_page_is_that_of_the_committed_results():
-    from trained_page import HERE, page
+    from trained_cells import HERE
+    from trained_page import page
 
     assert page(storage.read_json(HERE / "trained.json")) == (HERE / "trained.md").read_text()
 
 
 def test_every_archived_cell_has_the_win_rate_of_the_page():
-    from trained_page import CELLS, HERE, STUDIES, grid_of
+    from trained_cells import CELLS, HERE, STUDIES, grid_of
 
     page = storage.read_json(HERE / "trained.json")
     archived = 0
@@ -37,7 +38,7 @@ def test_every_archived_cell_has_the_win_rate_of_the_page():
 
 
 def test_results_without_an_archived_cell_are_those_of_the_earlier_page():
-    from trained_page import with_former
+    from trained_cells import with_former
 
     def task(*cells):
         arms = {(m, kl) for m, kl, _ in cells}
@@ -72,7 +73,7 @@ def test_results_without_an_archived_cell_are_those_of_the_earlier_page():
 
 
 def test_results_of_earlier_settings_stay_until_a_cell_is_finished_and_do_not_count():
-    from trained_page import earlier_settings, is_current, with_former
+    from trained_cells import earlier_settings, is_current, with_former
 
     def task(prompts, finished):
         cells = [{"seed": 0, "finished": finished}]
@@ -138,7 +139,7 @@ def test_the_target_is_missed_only_if_the_whole_interval_is_below_it(
 
 def test_every_wave_asks_for_cells_that_its_studies_have():
     from trained import WAVES
-    from trained_page import STUDIES, grid_of
+    from trained_cells import STUDIES, grid_of
 
     for wave in WAVES:
         for name in wave.studies:
@@ -154,7 +155,7 @@ def test_every_wave_asks_for_cells_that_its_studies_have():
 
 
 def test_studies_train_for_both_n_and_allow_for_them():
-    from trained_page import STUDIES, grid_of, label
+    from trained_cells import STUDIES, grid_of, label
 
     for name in STUDIES:
         eight, four = grid_of(name).tasks
@@ -171,7 +172,7 @@ def test_studies_train_for_both_n_and_allow_for_them():
 
 @pytest.mark.parametrize("task", ["helpful", "harmless"])
 def test_the_bundled_studies_judge_on_prompts_that_nothing_was_chosen_on(task):
-    from trained_page import grid_of
+    from trained_cells import grid_of
 
     own = grid_of(f"bundled-{task}").tasks[0]
     prompts = load_prompts(own.config.evaluate.prompts, own.folder)

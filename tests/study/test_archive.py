@@ -112,6 +112,17 @@ def test_a_study_goes_on_elsewhere_from_its_archive(files, finished, counts, arc
     assert both[0] == both[1] and len(both[0]) == 4
 
 
+def test_a_whole_archive_is_only_read(files, finished, counts, archive, monkeypatch, tmp_path):
+    def refuse(*_):
+        raise DataError("read-only")
+
+    monkeypatch.setattr("infalign.storage.require_writable", refuse)
+    run_study(quick(files), tmp_path / "whole", archive=archive)
+    next(archive.rglob("*.parquet")).unlink()
+    with pytest.raises(DataError, match="read-only"):
+        run_study(quick(files), tmp_path / "other", archive=archive)
+
+
 def test_a_whole_archive_needs_neither_models_nor_samples(
     files, finished, counts, archive, tmp_path
 ):

@@ -60,9 +60,10 @@ class StudyFolder(Shown):
 
     def require(self) -> None:
         """Raise ConfigError unless the folder holds a study or is empty, and if a task cannot be
-        archived; DataError if the archive cannot be written."""
+        archived; DataError if the archive lacks cells and cannot be written."""
         if self.archive is not None:
-            self.archive.require()
+            if not all(self.archive.path(cell).exists() for cell in self.grid.cells):
+                self.archive.require()
             for task in self.tasks:
                 self.archive.require_ranks(task, self.pairs(task))
         if not self.folder.exists() or (self.folder / FIRST).exists():

@@ -1,0 +1,187 @@
+"""The page docs/evidence.md: each claim of the paper beside what the studies of this folder show.
+
+    make evidence-page
+
+Every number is read from the committed results. A study that is not there, or has cells that are
+not finished, leaves its claim open.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import exact_page
+import hacking_page
+import typer
+from claims import CLAIMS, OPEN, Row, filled
+from hacking_page import KL
+from trained_cells import is_current
+from trained_claims import BEYOND, CTRL, GROUP, PLAIN, Trained, trained
+from trained_page import GAIN, MARGIN, accuracy
+
+from infalign import storage
+
+FOLDER = Path(__file__).parent
+PAGE = FOLDER.parent / "docs" / "evidence.md"
+
+FILES: Mapping[str, str] = {
+    "exact": "exact.json",
+    "hacking": "hacking.json",
+    "hacked": hacking_page.TRAINED,
+    "ablations": "ablations.json",
+    "worst_of_n": "worst_of_n/trained.json",
+    "targets": "worst_of_n/targets.json",
+    "trained": "trained.json",
+}
+SIZES = ("training prompts", "samples of each", "new tokens", "on-policy steps", "responses a step")
+"""The settings that say how large a training is."""
+
+TEXT = """# Evidence
+
+Each claim of the paper (InfAlign, arXiv:2412.19792), the command that tests it, and what came out.
+`make evidence-page` writes this page from the results in [evidence/](../evidence/README.md); no
+number on it is entered by hand. The paper's abstract, its reviews and its authors' summary are the
+source of the claims; what its figures state is not repeated here.
+
+{summary}
+
+- **Units.** Win rates and gains are in points of percent, at {kl:g} nats if nothing else is stated,
+  with 95 % intervals over prompts. In trained studies they are over seeds too. ‡ marks one seed:
+  such an interval is too narrow for a verdict.
+- **Exact** studies compute the optimum of a training objective on real responses. They show what
+  training aims at, without an optimizer's errors.
+- **Verdicts.** A claim is *reproduced* if the whole interval is on its side, *not reproduced* if it
+  is on the other side, and else *undecided*. *In part*: in some of the cases, or by less than
+  {gain:g} points where trained policies are compared, the lower end of the 3 to 8 points in the
+  paper's abstract. *At least equal*: the whole interval is above -{margin:g}. Claims that are not
+  the paper's *hold* or *do not hold*, by the same rules.
+- **Baselines** are the methods that the paper compares with, and its calibration without a
+  transform (`identity`). A lead over the best of them is counted at the level of 97.5 %, because
+  two methods are tried, `rloo` and `group`.
+- **KL efficiency** is the share of a policy's KL that its rewards' quantiles need.
+
+{claims}
+
+Trained policies, at matched KL:
+
+{trained}
+
+## Claims on objectives and optima
+
+{rows}
+
+## Trained policies
+
+[The trained study](../evidence/trained.md) has all methods, budgets and rewards. Cells that are not
+in `evidence/cells/` are marked there.
+
+{tasks}
+
+## Tasks that the paper does not report
+
+{beyond}
+
+{beyond_tasks}
+
+## What differs from the paper
+
+- **Models.** The bundled policy has 2 million parameters, the real one (SmolLM2) 135 million. The
+  paper trains larger ones.
+{budgets}
+- **Rewards.** Gold rewards are reward models too, not people.
+- **Matched KL.** All methods are compared at the same KL to the reference, as in theory. A method
+  may do better or worse at a KL that it would choose for itself.
+- **Procedure on both sides.** Policy and reference are decoded alike, with the same n.
+
+## Claims that cannot be tested here
+
+Judgments by people, and by judges that are large language models, need data or servers that are not
+part of this package. `evaluate.judge` takes such a judge.
+"""
+
+
+def rows(results: Mapping[str, Any]) -> list[Row]:
+    """The claims that need no long training."""
+    return [
+        say(results) if study in results else Row(name, f"evidence/{FILES[study]}", "", OPEN)
+        for study, say, name in CLAIMS
+    ]
+
+
+def summary(claims: Sequence[Row], tasks: Sequence[Trained]) -> str:
+    """The verdicts in two sentences."""
+    counted = Counter(row.verdict for row in claims)
+    known = [task for task in tasks if task.said]
+    ahead = [
+        f"{count} {verdict}"
+        for verdict, count in Counter(task.said[CTRL][1] for task in known).most_common()
+    ]
+    return (
+        f"**In short.** Of {counted.total()} claims on objectives and optima, "
+        f"{', '.join(f'{count} {verdict}' for verdict, count in counted.most_common())}. "
+        "The claim that InfAlign-CTRL leads once trained, on the "
+        f"{len(known)} of {len(tasks)} tasks with finished trainings: "
+        f"{'; '.join(ahead) or 'not tested yet'}."
+    )
+
+
+def of_tasks(tasks: Iterable[Trained]) -> str:
+    """The verdicts on trained policies as a table."""
+    head = ["task", CTRL, GROUP, PLAIN]
+    table = exact_page.rows_of([head, *([task.name, *task.verdicts] for task in tasks)])
+    return table.replace("--:", "---")
+
+
+def budgets(results: Mapping[str, Any]) -> str:
+    """The sizes of the trainings with finished cells."""
+    known = [
+        task["settings"]
+        for study in results["trained"].values()
+        for task in study["tasks"]
+        if is_current(task) and any(arm.get("win_rates") for arm in task["arms"])
+    ]
+    if not known:
+        return "No training is finished."
+    said = ", ".join(
+        f"{word} {' to '.join(dict.fromkeys(str(end) for end in (min(own), max(own))))}"
+        for word in SIZES
+        for own in [{settings[word] for settings in known}]
+    )
+    return f"Small ones: {said}. The rewards are right on {accuracy()} % of held-out pairs."
+
+
+def page(folder: Path = FOLDER) -> str:
+    """The page, from the results in a folder."""
+    files = {name: folder / file for name, file in FILES.items()}
+    results = {name: storage.read_json(file) for name, file in files.items() if file.is_file()}
+    results = {"trained": {}, **results}
+    claims, tasks = rows(results), list(trained(results))
+    ours = [task for task in tasks if task.study == BEYOND]
+    papers = [task for task in tasks if task.study != BEYOND]
+    table = exact_page.rows_of(
+        [["claim on objectives and optima", "verdict"], *([c.claim, c.verdict] for c in claims)]
+    )
+    return TEXT.format(
+        kl=KL,
+        gain=100 * GAIN,
+        margin=100 * MARGIN,
+        summary=filled(summary(claims, papers)),
+        claims=table.replace("--:", "---"),
+        trained=of_tasks(papers),
+        beyond=of_tasks(ours),
+        rows="\n\n".join(row.text() for row in claims),
+        tasks="\n\n".join(task.text() for task in papers if task.said or task.left),
+        beyond_tasks="\n\n".join(task.text() for task in ours if task.said or task.left),
+        budgets=filled(f"- **Training budgets.** {budgets(results)}", "  "),
+    )
+
+
+def main(out: Annotated[Path, typer.Option(help="The page.")] = PAGE):
+    """Write the page."""
+    storage.write_text(out, page())
+    print(out)
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,129 @@
+"""The paper's claims on trained policies, and what the cells of the trained study show of each.
+
+A task without a finished cell leaves its claims open.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from claims import NOT, OPEN, PARTLY, SHOWN, UNDECIDED, at_least_equal, filled, verdict_on
+from hacking_page import KL
+from trained_cells import STUDIES, earlier_settings, is_current, none_of, title
+from trained_page import GAIN, has_seeds, kls, listed, points
+
+from infalign.comparison.comparison import SELECTING
+
+BEYOND = "bundled-harmless-best"
+"""The study of tasks that the paper does not report."""
+
+CTRL, GROUP, PLAIN = (
+    "InfAlign-CTRL (`rloo`) leads the best baseline",
+    "`group` (ours) leads the best baseline",
+    "`identity` is at least equal to each baseline under plain sampling",
+)
+"""What is claimed of trained policies: the first and the last by the paper."""
+
+WORDS = {SHOWN: "holds", PARTLY: "holds in part", NOT: "does not hold"}
+"""The verdicts on claims that are not the paper's."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A task of the trained study, and what its finished cells say of each claim."""
+
+    name: str
+    study: str
+    said: Mapping[str, tuple[str, str]]
+    """Claim → what was measured, and the verdict; empty without a finished cell."""
+    left: str = ""
+
+    @property
+    def verdicts(self) -> list[str]:
+        """The verdict on each claim."""
+        known = {claim: verdict for claim, (_, verdict) in self.said.items()}
+        return [known.get(claim, OPEN) for claim in (CTRL, GROUP, PLAIN)]
+
+    def text(self) -> str:
+        """The task as a section of the page."""
+        command = f"Command: `infalign compare evidence/studies/{self.study}.yaml`."
+        items = [
+            filled(f"- {claim}: **{verdict}**. {number}".strip(), "  ")
+            for claim, (number, verdict) in self.said.items()
+        ]
+        heading = f"### {self.name[0].upper()}{self.name[1:]}"
+        parts = [heading, "\n".join(items), filled(f"{self.left} {command}".strip())]
+        return "\n\n".join(filter(None, parts))
+
+
+def trained(results: Mapping[str, Any]) -> Iterator[Trained]:
+    """Claims 4 to 6 for trained policies, for each task."""
+    for study in STUDIES:
+        for task in (results["trained"].get(study) or none_of(study))["tasks"]:
+            yield _trained(title(study, task), study, task)
+
+
+def _trained(name: str, study: str, task: Mapping[str, Any]) -> Trained:
+    arms = {a["method"]: a for a in task["arms"] if a.get("target_kl", KL) == KL}
+    due = sum(not cell["finished"] for arm in arms.values() for cell in arm["cells"])
+    known = {method: arm for method, arm in arms.items() if arm.get("win_rates")}
+    if not known:
+        return Trained(name, study, {})
+    if not is_current(task):
+        number, _ = _lead_of("rloo", known, task["procedure"])
+        earlier = f"With earlier settings ({earlier_settings(task)}), `rloo`: {number}"
+        return Trained(name, study, {}, f"No training is finished. {earlier}")
+    said = {
+        CTRL: _lead_of("rloo", known, task["procedure"]),
+        GROUP: _lead_of("group", known, task["procedure"]),
+        PLAIN: _identity({m: arm["win_rates"][SELECTING] for m, arm in known.items()}),
+    }
+    left = []
+    if due:
+        said = {claim: (number, _so_far(verdict)) for claim, (number, verdict) in said.items()}
+        left.append(f"{due} trainings at this KL are not finished.")
+    if missing := [method for method in arms if method not in known]:
+        left.append(f"No cell yet: {listed(missing)}.")
+    for claim in (CTRL, GROUP, PLAIN) if study == BEYOND else (GROUP,):
+        number, verdict = said[claim]
+        said[claim] = number, _not_the_papers(verdict)
+    return Trained(name, study, said, " ".join(left))
+
+
+def _so_far(verdict: str) -> str:
+    return verdict if verdict in (OPEN, UNDECIDED) else f"{verdict}, so far"
+
+
+def _not_the_papers(verdict: str) -> str:
+    word, comma, rest = verdict.partition(",")
+    return WORDS.get(word, word) + comma + rest
+
+
+def _lead_of(method: str, known: Mapping[str, Any], spec: str) -> tuple[str, str]:
+    """How far a method leads the best baseline, what theory says, and what it costs if sampled."""
+    if method not in known or not (best := known[method]["win_rates"][SELECTING][spec]["to_best"]):
+        return "", OPEN
+    rival, spent = best["rival"], known[method]["kl_efficiency"]
+    number = f"{points(best)} over `{rival}`{kls(known, method, rival)}."
+    theory = [known[m]["theory"] for m in (method, rival)]
+    if None not in theory:
+        number += (
+            f" In theory, exact training for `{method}` leads that for `{rival}` by "
+            f"{100 * (theory[0] - theory[1]):.1f} points."
+        )
+    if spent is not None:
+        number += f" The KL efficiency is {100 * spent:.0f} %."
+    if sampled := known[method]["win_rates"][SELECTING]["sampling"]["to_best"]:
+        number += f" Under plain sampling: {points(sampled)} to `{sampled['rival']}`."
+    if not has_seeds(best):
+        return number, UNDECIDED
+    verdict = verdict_on([(best["low"] if best["ahead"] else None, best["high"])])
+    return number, PARTLY if verdict == SHOWN and best["value"] < GAIN else verdict
+
+
+def _identity(rates: Mapping[str, Any]) -> tuple[str, str]:
+    least = rates.get("identity", {}).get("sampling", {}).get("to_best")
+    if not least:
+        return "", OPEN
+    number = f"The least difference is {points(least)}, to `{least['rival']}`."
+    return number, at_least_equal(least)
