@@ -1,13 +1,23 @@
 """Shared fixtures: the command line, in this process and in others, and one finished small run."""
 
 import os
+import shutil
 import sys
+from pathlib import Path
 
 # No test reaches the network, and no library may try.
 os.environ |= {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
 # One thread each, which waits without computing: two that wait on busy cores take ten times as
 # long. Set before numpy and torch are imported, for processes that tests start too.
 os.environ |= {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "OPENBLAS_NUM_THREADS": "1"}
+
+# Files of tests are in memory where that has 6 GB: tests that kill a write at each of its steps
+# make and remove tens of thousands.
+os.environ |= (
+    {"PYTEST_DEBUG_TEMPROOT": "/dev/shm"} | dict(os.environ)
+    if Path("/dev/shm").is_dir() and shutil.disk_usage("/dev/shm").free > 6e9
+    else {}
+)
 
 import pytest
 from runs import Runs

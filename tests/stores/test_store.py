@@ -609,6 +609,20 @@ def test_a_writer_that_was_refused_does_not_stay_in_the_way(folder):
     assert kept.value.__traceback__ is not None
 
 
+def test_a_merge_that_was_cut_off_is_made_by_the_next_writer(tmp_path, monkeypatch):
+    monkeypatch.setattr(writer, "TOGETHER", 3)
+
+    def written(folder, killed=False):
+        for i in range(7):
+            with StoreWriter(folder, PROVENANCE, 7) as out, pytest.MonkeyPatch.context() as patched:
+                if killed and i == 2:  # as if it died between its shard and the merge
+                    patched.setattr(out, "_merge", lambda: None)
+                out.add([f"p{i}"], [["a", "b"]], [[i, i + 1.0]])
+        return contents(folder)
+
+    assert written(tmp_path / "killed", killed=True) == written(tmp_path / "whole")
+
+
 WRITING = """
 import sys
 import numpy as np

@@ -13,7 +13,7 @@ from method_settings import design_of, setting_of
 from transformers import AutoTokenizer, TrainerCallback
 from transformers.integrations import integration_utils
 
-from infalign import BestOfN, DataError, Identity, design
+from infalign import BestOfN, DataError, Identity, _progress, design
 from infalign.config import parse_config
 from infalign.manifest import Manifest, Stage
 from infalign.methods import METHODS, Objective
@@ -73,7 +73,16 @@ def rewards_of(reference):
     return rows
 
 
-def train(reference, out, objective=None, method="rloo", prompts=PROMPTS, gold=None, **changed):
+def train(
+    reference,
+    out,
+    objective=None,
+    method="rloo",
+    prompts=PROMPTS,
+    gold=None,
+    report=lambda done, total: None,
+    **changed,
+):
     config, setting = settled(reference, **changed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # TRL's and torch's own
@@ -87,7 +96,7 @@ def train(reference, out, objective=None, method="rloo", prompts=PROMPTS, gold=N
             start=None,
             out=out,
             stage=Stage(Manifest(out), "train", {}),
-            report=lambda done, total: None,
+            report=report,
             gold=gold,
         )
     return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
@@ -164,6 +173,27 @@ def test_a_gold_reward_chooses_the_checkpoint_whose_selected_responses_it_likes_
     assert list(judged.values()) == pytest.approx(means)
     assert {name for names, _ in seen for name in names} == set(WORDS[4:])
     assert not any("gold" in row for row in rows)
+
+
+@pytest.mark.parametrize("method", ["rloo", "grpo"])
+def test_a_step_is_done_when_its_validation_is(reference, tmp_path, method):
+    heard = []
+    with _progress.listening(lambda done, total: heard.append((done, total))):
+        train(
+            reference,
+            tmp_path / "out",
+            method=method,
+            save_steps=4,
+            report=lambda done, total: heard.append((done, total)),
+            trl={"bf16": False, "num_generations_eval": 16},
+        )
+    done = [d for d, _ in heard]
+    assert done == sorted(done) and {total for _, total in heard} == {6} and done[-1] == 6
+    # Steps 4 and 6 end with a validation of 2 prompts × 16 responses: two batches of 16.
+    counts = [sum(step - 1 < d < step for d in done) for step in range(1, 7)]
+    assert min(counts[3], counts[5]) > 1.5 * max(counts[1], counts[2], counts[4])
+    # The last one was expected to take as long as the one before it.
+    assert 5.3 < np.median([d for d in done if 5 < d < 6]) < 5.7
 
 
 def test_what_is_logged(reference, tmp_path):

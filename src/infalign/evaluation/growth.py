@@ -20,7 +20,7 @@ stopped attempts; Kazdan et al., arXiv:2510.05197, for forecasts by a beta law.
 """
 
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, cached_property
 
 import numpy as np
 from scipy.special import betainc, betaln, expit, gammaln, log_expit, ndtr
@@ -206,8 +206,7 @@ class Growth(Shown, Pictured):
         n = _n(n)
         if not self.fitted:
             return Forecast(n, *[float("nan")] * 5)
-        success = _success(n)
-        chances = (self.drawn * success) @ self.likelihood.T / (self.drawn @ self.likelihood.T)
+        chances = (self.drawn * _success(n)) @ self.likelihood.T / self._evidence
         rng = np.random.default_rng(self.seed)
         chances = np.minimum(chances, 1)[self.draws]
         known = _of_its_own(self.apart, n)
@@ -222,6 +221,11 @@ class Growth(Shown, Pictured):
         these = np.quantile(won / self.prompts, [0.025, 0.975])
         return Forecast(n, value, min(low, value), max(high, value), *map(float, these))
 
+    @cached_property
+    def _evidence(self) -> np.ndarray:
+        """Likelihood of each drawn law by the outcomes of a kind of prompt, shape (laws, kinds)."""
+        return self.drawn @ self.likelihood.T
+
     def budget_for(self, target: float) -> Budget:
         """Smallest number of attempts with which success reaches `target`, strictly between 0 and
         1: the inverse of the forecasts, and of their intervals for other prompts. Infinite if no
@@ -231,9 +235,15 @@ class Growth(Shown, Pictured):
             raise ArgumentError("target", f"must lie strictly between 0 and 1; got {target:g}.")
         if not self.fitted:
             return Budget(target, *[float("nan")] * 3)
+        return Budget(target, *(_first(target, rate) for rate in self._at_sizes))
+
+    @cached_property
+    def _at_sizes(self) -> tuple[np.ndarray, ...]:
+        """Success at `SIZES`, and the high and the low end of its interval."""
         rows = [self.forecast(int(n)) for n in SIZES]
-        rates = (np.array([getattr(row, end) for row in rows]) for end in ("value", "high", "low"))
-        return Budget(target, *(_first(target, rate) for rate in rates))
+        return tuple(
+            np.array([getattr(row, end) for row in rows]) for end in ("value", "high", "low")
+        )
 
     def _columns(self):
         rows = [self.forecast(n) for n in self._sizes()]

@@ -72,6 +72,7 @@ class StoreWriter:
             self._known = stored_rewards(self.path, self._manifest) if self.prompts else None
             self._new: set[str] = set()
             _sweep(self.path, self._manifest)
+            self._merge()  # a writer may have been killed before
         except BaseException:
             self.close()
             raise
@@ -157,8 +158,7 @@ class StoreWriter:
         if self._open_ended:
             change["prompts"] = sum(shard["prompts"] for shard in change["rewards"])
         self._commit(change)
-        self._merge_last("rewards", _merged_rewards)
-        self._merge_last("samples", _merged_samples)
+        self._merge()
         if self.prompts == self._manifest["prompts"] and not self._open_ended:
             self.close()
 
@@ -169,6 +169,10 @@ class StoreWriter:
 
     def _next_file(self, kind: str) -> Path:
         return self.path / f"{kind}-{self._manifest['next']:05d}.parquet"
+
+    def _merge(self) -> None:
+        self._merge_last("rewards", _merged_rewards)
+        self._merge_last("samples", _merged_samples)
 
     def _merge_last(self, kind: str, merged: Callable[[Path, Path, list[dict]], dict]) -> None:
         """Merge the last `TOGETHER` shards as long as they belong to the same generation."""

@@ -275,18 +275,24 @@ class Progress(TrainerCallback):
 
     A step calls every layer once for every token that it draws, and a few times more, forward and
     backward. How often is known from the step before, and of the first from the largest length of a
-    response.
+    response. The validation after a step is a part of it.
+
+    - `batches`: batches of a validation, each of about as many calls as a step.
     """
 
-    def __init__(self, report: Callable[[int, int], None]):
-        self.report = report
-        self.calls, self.expected = 0, 1
+    def __init__(self, report: Callable[[int, int], None], batches: int = 0):
+        self.report, self.batches = report, batches
+        self.calls = 0
+        self.expected = {False: 1, True: 1}
+        """Calls of a step without and with validation."""
+        self.validating = False
         self.hooks: list[Any] = []
 
     def on_train_begin(self, args, state, control, model=None, **kwargs):
         self.report(state.global_step, state.max_steps)
         layers = _layers(model)
-        self.expected = (getattr(args, "max_completion_length", None) or 1) * len(layers)
+        calls = (getattr(args, "max_completion_length", None) or 1) * len(layers)
+        self.expected = {False: calls, True: calls * (1 + self.batches)}
 
         def forward(_module, _inputs, output) -> None:
             self._called(state)
@@ -298,11 +304,25 @@ class Progress(TrainerCallback):
 
     def _called(self, state) -> None:
         self.calls += 1
-        share = min(self.calls / (self.expected + 1), NEARLY)
-        _progress.at(state.global_step + share, state.max_steps)
+        before = state.global_step - self.validating
+        share = min(self.calls / (self.expected[self._is_validated(before + 1, state)] + 1), NEARLY)
+        _progress.at(before + share, state.max_steps)
+
+    def _is_validated(self, step: int, state) -> bool:
+        """Whether a step ends with a validation, as the last one does."""
+        return self.batches > 0 and (step % state.eval_steps == 0 or step >= state.max_steps)
 
     def on_step_end(self, args, state, control, **kwargs):
-        self.calls, self.expected = 0, max(self.calls, 1)
+        self.validating = self._is_validated(state.global_step, state)
+        if not self.validating:
+            self._end(state, validated=False)
+
+    def on_evaluate(self, args, state, control, **kwargs):
+        if self.validating:
+            self._end(state, validated=True)
+
+    def _end(self, state, *, validated: bool) -> None:
+        self.calls, self.expected[validated], self.validating = 0, max(self.calls, 1), False
         self.report(state.global_step, state.max_steps)
 
     def on_train_end(self, args, state, control, **kwargs):

@@ -74,19 +74,22 @@ def train_on_policy(
         KLController(setting.design.target_kl, objective.beta, steps),
         FrontierGap(setting.procedure, setting.against),
         FiniteGradients(lambda: reward.prompt_ids),
-        Progress(report),
     ]
-    eval_dataset = None
+    args = arguments(recipe, steps, objective.beta, out, selects=selecting)
+    eval_dataset, batches = None, 0
     if selecting:
         best = BestObjective(objective, steps, reward.__name__)
         eval_dataset = _dataset(validation[:VALIDATION_PROMPTS], tokenizer)
+        drawn = len(eval_dataset) * (args.num_generations_eval or args.num_generations)
+        batches = math.ceil(drawn / args.per_device_eval_batch_size)
         callbacks.insert(0, best)
+    callbacks.append(Progress(report, batches))
     trainer = steps.trainer_type(
         # TRL loads the reference from the path of the given model. The policy is therefore created
         # from the reference's path and gets the warm start's weights afterward.
         model=fresh_policy(recipe),
         reward_funcs=steps.rewards(reward),
-        args=arguments(recipe, steps, objective.beta, out, selects=selecting),
+        args=args,
         train_dataset=_dataset(_in_order(prompts, rows, recipe.seed), tokenizer),
         eval_dataset=eval_dataset,
         processing_class=tokenizer,
