@@ -108,7 +108,7 @@ def test_a_flip_says_what_the_set_is():
     assert "loses='1–8'" in repr(lost)
     same = curve("best-of-n", a, a)
     assert set(same.verdicts) == {"cannot tell"}
-    assert str(same.first_loss) == "nowhere (from n = 1 on, or nowhere)"
+    assert str(same.first_loss) == "not seen (possible from n = 1 on)"
 
 
 def test_one_member_of_a_family_and_other_procedures_have_one_n():

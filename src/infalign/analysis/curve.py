@@ -46,9 +46,10 @@ class Flip(Shown):
     def __str__(self) -> str:
         if self.earliest is None:
             return "nowhere"
+        if self.estimate is None:
+            return f"not seen (possible from n = {self.earliest} on)"
         if self.latest is None:
-            at = f"n = {self.estimate}" if self.estimate is not None else "nowhere"
-            return f"{at} (from n = {self.earliest} on, or nowhere)"
+            return f"n = {self.estimate} (from n = {self.earliest} on, or nowhere)"
         if self.earliest == self.latest:
             return f"n = {self.latest}"
         return f"n = {self.estimate} (between n = {self.earliest} and {self.latest})"
