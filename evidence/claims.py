@@ -132,15 +132,15 @@ def _by_target(results: Mapping[str, Any]) -> str:
     }
     said = [
         f"{value} with t = {target.partition(':')[2]} and "
-        f"{won[procedure, 'optimum']} with the optimum ({procedure})"
+        f"{won[procedure, 'optimum']} with the optimum's transform ({procedure})"
         for (procedure, target), value in won.items()
         if target.startswith("exponential")
     ]
     if not said:
         return ""
     return (
-        f"Policies trained toward the tilts win {', '.join(said)}, with standard errors over "
-        "prompts: `worst_of_n/targets.py`."
+        f"Trained policies win {', '.join(said)}, with standard errors over prompts "
+        "(`worst_of_n/targets.py`): of a steep transform they learn less."
     )
 
 
@@ -155,8 +155,8 @@ def exact_gain(kind: str, results: Mapping[str, Any]) -> Row:
         tuple(gain[1:]) if len(gain) == 3 else (None, None) for gain in own.values()
     )
     return Row(
-        f"Training for {kind.replace('-n', '-4')} wins more under it than RLHF on the raw reward: "
-        "the optimum",
+        f"At the optimum, training for {kind.replace('-n', '-4')} wins more under it than RLHF on "
+        "the raw reward",
         "`make evidence-exact DATA=…`",
         f"Gain of the transformed over the raw reward on real rewards. {said}.",
         verdict,
@@ -215,16 +215,20 @@ def hacking(results: Mapping[str, Any]) -> Row:
     scales = [name for name in ahead if name.startswith("scales")]
     most, least = max(own, key=lambda n: own[n][0]), min(own, key=lambda n: own[n][0])
     over = [cell(known, name, N, KL)["design"]["over_calibrated"] for name in own]
+    transformed = [cell(known, name, N, KL)["design"]["gain"] for name in own]
     return Row(
         "Calibration makes training robust to the reward and mitigates reward hacking",
         "`make evidence-hacking`",
-        f"Of {len(own)} rewards that differ from gold, the calibrated one has a higher gold win "
-        f"rate than the raw one with {len(ahead)}, up to {points(own[most])} ({most}), and a lower "
-        f"one with {len(behind)}, down to {points(own[least])} ({least}). With {len(scales)} of "
-        f"the {len(ahead)}, prompts differ in scale, which calibration removes by construction. "
+        f"Under best-of-{N}, of {len(own)} rewards that differ from gold, the calibrated one has a "
+        f"higher gold win rate than the raw one with {len(ahead)}, up to {points(own[most])} "
+        f"({_fault(most)}), and a lower one with {len(behind)}, down to {points(own[least])} "
+        f"({_fault(least)}). With {len(scales)} of the {len(ahead)}, prompts differ in scale, "
+        "which calibration removes by construction. "
         "The reward transformed for best-of-n is ahead of the calibrated one with "
         f"{sum(low > 0 for _, low, _ in over)} of the {len(own)} rewards and behind with "
-        f"{sum(high < 0 for *_, high in over)}. "
+        f"{sum(high < 0 for *_, high in over)}, and ahead of the raw one with "
+        f"{sum(low > 0 for _, low, _ in transformed)} and behind with "
+        f"{sum(high < 0 for *_, high in transformed)}. "
         "[The study](../evidence/hacking.md) says which. "
         f"{_trained_on_fault(results)}".strip(),
         verdict_on((low, high) for _, low, high in own.values()),
@@ -232,10 +236,17 @@ def hacking(results: Mapping[str, Any]) -> Row:
     )
 
 
+def _fault(name: str) -> str:
+    """A fault and its strength, in words."""
+    fault, strength = name.split()
+    said = {"phrase": "a bonus for a phrase", "length": "a bonus for length"}.get(fault)
+    return f"{said} of strength {strength}" if said else name
+
+
 def _trained_on_fault(results: Mapping[str, Any]) -> str:
     """What the policies that are trained on a faulty reward gain, each beside RLHF."""
     said = [
-        f"`{row['method']}` {points(row['over_rlhf'])} (checkpoint by {chosen_by(row)})"
+        f"`{row['method']}` {points(row['over_rlhf'])}‡ (checkpoint by {chosen_by(row)})"
         for row in results.get("hacked", ())
         if row["over_rlhf"]
     ]
@@ -254,7 +265,7 @@ def calibrated(results: Mapping[str, Any]) -> Row:
     at = cell(results["hacking"], "gold 0", 1, KL)["identity"]
     value, low, high = at["gain"]
     return Row(
-        "Calibration alone is at least equal to RLHF under plain sampling: the optimum",
+        "At the optimum, calibration alone is at least equal to RLHF under plain sampling",
         "`make evidence-hacking`",
         f"The calibrated reward gains {points([value, low, high])} over the raw one on the "
         "bundled harmlessness reward.",
@@ -291,16 +302,15 @@ def worst_of_n(results: Mapping[str, Any]) -> Row:
     )
     value, spread = trained["value"], 1.96 * trained["stderr"]
     share = value / exact["value"]
-    verdict = verdict_on([(value - spread, value + spread)])
     return Row(
-        "Worst-of-n: training for it gains on harmlessness, trained on the bundled models",
+        "A short training for worst-of-4 gains over the raw reward on harmlessness",
         "`python evidence/worst_of_n/trained.py`",
-        f"At worst-of-4, {points([value, value - spread, value + spread])} over the raw reward, "
+        f"On the bundled models: {points([value, value - spread, value + spread])}‡, "
         f"where the optimum gains {100 * exact['value']:+.1f}: a share of {100 * share:.0f} %. "
         "[The log](log.md) takes the causes apart. A short training learns a log-ratio that is "
         "nearly linear in the reward, where theory asks for one that is flat above the middle.",
-        PARTLY if verdict == SHOWN and share < 0.5 else verdict,
-        "One training each, offline.",
+        UNDECIDED,
+        "One training each, offline; the interval is over prompts alone.",
     )
 
 

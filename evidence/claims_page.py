@@ -16,8 +16,8 @@ import hacking_page
 import typer
 from claims import CLAIMS, OPEN, Row, filled
 from hacking_page import KL
-from trained_cells import is_current
-from trained_claims import BEYOND, CTRL, GROUP, PLAIN, Trained, trained
+from trained_cells import BEYOND, is_current
+from trained_claims import CTRL, GROUP, PLAIN, Trained, trained
 from trained_page import GAIN, MARGIN, accuracy
 
 from infalign import storage
@@ -52,14 +52,16 @@ source of the claims; what its figures state is not repeated here.
 - **Exact** studies compute the optimum of a training objective on real responses. They show what
   training aims at, without an optimizer's errors.
 - **Verdicts.** A claim is *reproduced* if the whole interval is on its side, *not reproduced* if it
-  is on the other side, and else *undecided*. *In part*: in some of the cases, or by less than
-  {gain:g} points where trained policies are compared, the lower end of the 3 to 8 points in the
-  paper's abstract. *At least equal*: the whole interval is above -{margin:g}. Claims that are not
-  the paper's *hold* or *do not hold*, by the same rules.
+  is on the other side, and else *undecided*. *In part*: in some of the cases or, between trained
+  policies, by less than {gain:g} points. (The paper's abstract reports 3 to 8 points.) *At least
+  equal*: the whole interval is above -{margin:g}. Claims that are not the paper's *hold* or *do not
+  hold*, by the same rules.
 - **Baselines** are the methods that the paper compares with, and its calibration without a
   transform (`identity`). A lead over the best of them is counted at the level of 97.5 %, because
   two methods are tried, `rloo` and `group`.
-- **KL efficiency** is the share of a policy's KL that its rewards' quantiles need.
+- **KL efficiency** is the share of a policy's KL that moves responses up or down in the reward's
+  ranking.
+- **Gold rewards** are rewards that no policy was trained on.
 
 {claims}
 
@@ -67,14 +69,13 @@ Trained policies, at matched KL:
 
 {trained}
 
-## Claims on objectives and optima
+## Claims that need no long training
 
 {rows}
 
 ## Trained policies
 
-[The trained study](../evidence/trained.md) has all methods, budgets and rewards. Cells that are not
-in `evidence/cells/` are marked there.
+[The trained study](../evidence/trained.md) has all methods, budgets and rewards.
 
 {tasks}
 
@@ -118,7 +119,7 @@ def summary(claims: Sequence[Row], tasks: Sequence[Trained]) -> str:
         for verdict, count in Counter(task.said[CTRL][1] for task in known).most_common()
     ]
     return (
-        f"**In short.** Of {counted.total()} claims on objectives and optima, "
+        f"**In short.** Of {counted.total()} claims that need no long training, "
         f"{', '.join(f'{count} {verdict}' for verdict, count in counted.most_common())}. "
         "The claim that InfAlign-CTRL leads once trained, on the "
         f"{len(known)} of {len(tasks)} tasks with finished trainings: "
@@ -148,7 +149,8 @@ def budgets(results: Mapping[str, Any]) -> str:
         for word in SIZES
         for own in [{settings[word] for settings in known}]
     )
-    return f"Small ones: {said}. The rewards are right on {accuracy()} % of held-out pairs."
+    right = f"The training rewards are right on {accuracy(gold=False)} % of held-out pairs."
+    return f"Small ones: {said}. {right}"
 
 
 def page(folder: Path = FOLDER) -> str:
@@ -160,7 +162,7 @@ def page(folder: Path = FOLDER) -> str:
     ours = [task for task in tasks if task.study == BEYOND]
     papers = [task for task in tasks if task.study != BEYOND]
     table = exact_page.rows_of(
-        [["claim on objectives and optima", "verdict"], *([c.claim, c.verdict] for c in claims)]
+        [["claim that needs no long training", "verdict"], *([c.claim, c.verdict] for c in claims)]
     )
     return TEXT.format(
         kl=KL,

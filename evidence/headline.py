@@ -14,7 +14,7 @@ import typer
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, PercentFormatter
-from trained_cells import STUDIES, is_current, title
+from trained_cells import BEYOND, STUDIES, is_current, title
 from trained_page import KL, OURS, kls, leading, listed, points
 
 from infalign import storage
@@ -72,13 +72,13 @@ class Panel:
 
 
 def panels(results: Mapping[str, Mapping]) -> list[Panel]:
-    """The tasks that train for n = 8, and in which one of our methods has a rival; those with most
-    seeds first."""
+    """The paper's tasks that train for n = 8, and in which one of our methods has a rival; those
+    with most seeds first."""
     return sorted(_panels(results), key=lambda panel: -max(map(panel.seeds, panel.arms)))
 
 
 def _panels(results: Mapping[str, Mapping]) -> Iterator[Panel]:
-    for study in filter(results.__contains__, STUDIES):
+    for study in (name for name in STUDIES if name in results and name != BEYOND):
         for task in filter(is_current, results[study]["tasks"]):
             arms = {
                 arm["method"]: arm
@@ -97,17 +97,18 @@ def sentence(results: Mapping[str, Mapping]) -> str:
         method, best = leading(panel.arms, panel.procedure)
         seeds = panel.shared_seeds((method, best["rival"]))
         said.append(
-            f"{points(best)} for {panel.title} "
+            f"{panel.title}: {points(best)} "
             f"(`{method}` over `{best['rival']}`{kls(panel.arms, method, best['rival'])}, {seeds}"
             f"{panel.missing()})"
         )
         sampled.append(panel.arms[method]["win_rates"][SELECTING]["sampling"]["to_best"]["value"])
     low, high = (f"{100 * end:+.1f}" for end in (min(sampled), max(sampled)))
-    one = "‡: without the variance between seeds. " if any("‡" in text for text in said) else ""
+    one = "‡: one seed, no verdict. " if any("‡" in text for text in said) else ""
     return (
-        f"At {KL:g} nats, the lead of `rloo` or `group` over the best baseline under the "
-        f"procedure, in points with 95 % intervals: {'; '.join(said)}. {one}Under plain sampling, "
-        f"their lead is {low if low == high else f'{low} to {high}'}."
+        f"At {KL:g} nats, the better one of `rloo` (InfAlign-CTRL) and `group` (ours) against the "
+        "best baseline under the procedure, in points of win rate with 95 % intervals: "
+        f"{'; '.join(said)}. {one}Under plain sampling, the difference is "
+        f"{low if low == high else f'{low} to {high}'}."
     )
 
 

@@ -21,6 +21,9 @@ STUDIES = (
     *("bundled-helpful", "bundled-harmless", "bundled-harmless-best"),
 )
 
+BEYOND = "bundled-harmless-best"
+"""The study of tasks that the paper does not report."""
+
 MODELS = {"real": "SmolLM2-135M", "bundled": "bundled model"}
 GOALS = {"helpful": "helpfulness", "harmless": "harmlessness", "tldr": "summaries"}
 
@@ -148,7 +151,8 @@ def with_former(result: dict, former: Mapping | None) -> dict:
     lacks cells that they had: before there was an archive, cells were lost with their machine.
 
     Earlier results of other settings stay only until a cell of the present settings is finished.
-    They count as no cell; `now` has the present values of the settings that differ.
+    They count as no cell; `now` has the present values of the settings that differ. `not_archived`
+    has the number of archived cells and of all that are shown, for each KL that lacks some.
     """
     earlier = {task["task"]: task for task in former["tasks"] if done(task)} if former else {}
     tasks = [
@@ -173,7 +177,8 @@ def _with_former(task: Mapping, former: Mapping) -> Mapping:
     if any(key in task and task[key] != former[key] for key in SAME):
         return task
     if not done(task):
-        return {**before, "not_archived": [kl for kl in former["kls"] if _seeds(former, kl)]}
+        shown = {f"{kl:g}": len(_seeds(former, kl)) for kl in former["kls"]}
+        return {**before, "not_archived": {kl: [0, count] for kl, count in shown.items() if count}}
     lost = [kl for kl in task["kls"] if not _seeds(former, kl) <= _seeds(task, kl)]
     source = {kl: former if kl in lost else task for kl in task["kls"]}
     return {
@@ -191,7 +196,10 @@ def _with_former(task: Mapping, former: Mapping) -> Mapping:
             }
             for reward, of in task["ranks"].items()
         },
-        "not_archived": lost,
+        "not_archived": {
+            f"{kl:g}": [len(_seeds(task, kl) & _seeds(former, kl)), len(_seeds(former, kl))]
+            for kl in lost
+        },
         "not_shown": [own for kl in lost for own in sorted(_seeds(task, kl) - _seeds(former, kl))],
     }
 

@@ -9,13 +9,10 @@ from typing import Any
 
 from claims import NOT, OPEN, PARTLY, SHOWN, UNDECIDED, at_least_equal, filled, verdict_on
 from hacking_page import KL
-from trained_cells import STUDIES, earlier_settings, is_current, none_of, title
-from trained_page import GAIN, has_seeds, kls, listed, points
+from trained_cells import BEYOND, STUDIES, earlier_settings, is_current, none_of, title
+from trained_page import GAIN, has_seeds, kls, listed, not_archived, points
 
 from infalign.comparison.comparison import SELECTING
-
-BEYOND = "bundled-harmless-best"
-"""The study of tasks that the paper does not report."""
 
 CTRL, GROUP, PLAIN = (
     "InfAlign-CTRL (`rloo`) leads the best baseline",
@@ -46,7 +43,13 @@ class Trained:
 
     def text(self) -> str:
         """The task as a section of the page."""
-        command = f"Command: `infalign compare evidence/studies/{self.study}.yaml`."
+        study = self.study
+        command = (
+            f"Command: `infalign compare evidence/studies/{study}.yaml --out runs/{study} "
+            f"--archive evidence/cells/{study}`."
+            if study.startswith("bundled")
+            else "Command: `make evidence DATA=…`."
+        )
         items = [
             filled(f"- {claim}: **{verdict}**. {number}".strip(), "  ")
             for claim, (number, verdict) in self.said.items()
@@ -82,12 +85,13 @@ def _trained(name: str, study: str, task: Mapping[str, Any]) -> Trained:
     if due:
         said = {claim: (number, _so_far(verdict)) for claim, (number, verdict) in said.items()}
         left.append(f"{due} trainings at this KL are not finished.")
+    left.append(not_archived(task, f"{KL:g}"))
     if missing := [method for method in arms if method not in known]:
         left.append(f"No cell yet: {listed(missing)}.")
     for claim in (CTRL, GROUP, PLAIN) if study == BEYOND else (GROUP,):
         number, verdict = said[claim]
         said[claim] = number, _not_the_papers(verdict)
-    return Trained(name, study, said, " ".join(left))
+    return Trained(name, study, said, " ".join(filter(None, left)))
 
 
 def _so_far(verdict: str) -> str:
@@ -115,10 +119,19 @@ def _lead_of(method: str, known: Mapping[str, Any], spec: str) -> tuple[str, str
         number += f" The KL efficiency is {100 * spent:.0f} %."
     if sampled := known[method]["win_rates"][SELECTING]["sampling"]["to_best"]:
         number += f" Under plain sampling: {points(sampled)} to `{sampled['rival']}`."
+    if gold := list(_by_gold(known[method]["win_rates"], spec)):
+        number += f" By the gold rewards: {' and '.join(gold)}."
     if not has_seeds(best):
         return number, UNDECIDED
     verdict = verdict_on([(best["low"] if best["ahead"] else None, best["high"])])
     return number, PARTLY if verdict == SHOWN and best["value"] < GAIN else verdict
+
+
+def _by_gold(rates: Mapping[str, Any], spec: str) -> Iterator[str]:
+    """The difference to the best baseline by each reward that was not trained on."""
+    for reward, own in rates.items():
+        if reward != SELECTING and (best := own.get(spec, {}).get("to_best")):
+            yield f"{points(best)} to `{best['rival']}` ({reward})"
 
 
 def _identity(rates: Mapping[str, Any]) -> tuple[str, str]:

@@ -32,7 +32,7 @@ import infalign as ia
 from infalign import storage
 from infalign.comparison.comparison import SELECTING
 from infalign.core import words
-from infalign.reports.decision import same_kl
+from infalign.reports.decision import off_target, same_kl
 from infalign.reports.drawing import save_png
 from infalign.reports.tables import Table, in_markdown
 from infalign.study.plots import by_kl
@@ -85,19 +85,22 @@ holds at the level of 97.5 %. {note}
 ## What limits these numbers
 
 - The trainings are short, as each study states, so a policy may be far from its method's optimum.
-  "Best possible" and "exact training" say how far; *KL efficiency* is the share of a policy's KL
-  that its rewards' quantiles need. The rest is spent on changes that the reward does not see.
-- No method gains what a policy of this size cannot express. [The log](../docs/log.md) and
-  `worst_of_n/` measure this.
+  "Best possible" and "exact training" say how far. Exact training is the optimum of the method's
+  own objective on the study's calibration samples, not of the win rate: a policy that misses it may
+  win more. *KL efficiency* is the share of a policy's KL that moves responses up or down in the
+  reward's ranking. The rest is spent on changes that the reward does not see.
+- A small policy cannot express every transform, so a part of the gain in theory is out of reach for
+  every method. [The log](../docs/log.md) and `worst_of_n/` measure this.
 {sight}
 - For best-of-8 on helpfulness, the transform is an exponential that is gentler than theory's,
   because these policies learn little of a steep one on that reward (`worst_of_n/targets.py`). On
   the harmlessness reward, which its policy sees well, the [demo](../docs/demo.md) trains on the
   steep one.
-- The rewards are right on {accuracy} % of held-out pairs ([rewards.md](rewards.md)). Win rates
-  under a reward say how well a method optimizes, not how good the replies are.
-- The gold rewards are no better. `ngrams` is a linear model of words and learned from other pairs
-  than the reward; among them are those of the test prompts. `bundled` shares pairs with the reward.
+- The training rewards are right on {trained} % of held-out pairs ([rewards.md](rewards.md)). Win
+  rates under a reward say how well a method optimizes, not how good the replies are.
+- The gold rewards are no better. `ngrams`, a linear model of words, is right on {gold} %. It has
+  learned from other pairs than the reward, but from those of the test prompts. `bundled` shares
+  pairs with the reward.
 """
 
 
@@ -130,7 +133,8 @@ def page(known: Mapping[str, Mapping]) -> str:
         margin=100 * MARGIN,
         targets=targets(results),
         note=NOTE,
-        accuracy=accuracy(),
+        trained=accuracy(gold=False),
+        gold=accuracy(gold=True),
         sight="\n".join(sight()),
         studies="\n\n".join(
             section(name, result, task)
@@ -140,9 +144,11 @@ def page(known: Mapping[str, Mapping]) -> str:
     )
 
 
-def accuracy() -> str:
-    """The lowest and the highest accuracy of a reward, in percent."""
-    values = [100 * r["accuracy"][0] for r in storage.read_json(HERE / "rewards.json").values()]
+def accuracy(*, gold: bool) -> str:
+    """The lowest and the highest accuracy of a gold reward of words, or of a training reward, in
+    percent."""
+    known = storage.read_json(HERE / "rewards.json").items()
+    values = [100 * r["accuracy"][0] for name, r in known if name.endswith("ngrams") is gold]
     return f"{min(values):.0f} to {max(values):.0f}"
 
 
@@ -176,11 +182,12 @@ def section(name: str, result: Mapping, task: Mapping) -> str:
     if not is_current(task):
         lines.append(
             f"**Earlier settings.** What follows are {done(task)} cells of an earlier "
-            f"configuration: {earlier_settings(task)}."
+            f"configuration: {earlier_settings(task)}. None of them is archived."
         )
     lines.append(
         f"`{task['model']}` with the reward `{task['reward']}`, decoded with "
-        f"{words(task['procedure'])}. Finished cells: {done(task)} of {len(cells)}."
+        f"{words(task['procedure'])}. "
+        + (f"Finished cells: {done(task)} of {len(cells)}." if is_current(task) else "")
     )
     lines.append(_facts(task))
     lines.append(in_markdown(main_table(_at(task, None), SELECTING)))
@@ -189,15 +196,11 @@ def section(name: str, result: Mapping, task: Mapping) -> str:
     lines.append(in_markdown(curves(_at(task, KL), SELECTING)))
     lines += [in_markdown(main_table(_at(task, KL), gold)) for gold in task["gold"]]
     lines.append(f"![Win rates of {label(name, task)}](trained-{label(name, task)}.png)")
-    if lost := task.get("not_archived"):
-        said = " and ".join(f"{kl:g}" for kl in lost)
-        lines.append(
-            f"The results at {said} nats are from an earlier page; `cells/` lacks some of their "
-            "cells."
-        )
-        if unseen := Counter(method for method, _ in task.get("not_shown", ())):
-            said = ", ".join(f"{method} {count}" for method, count in unseen.items())
-            lines.append(f"Archived, and shown once all of these are: {said}.")
+    for kl in task.get("not_archived", ()):
+        lines.append(not_archived(task, kl))
+    if unseen := Counter(method for method, _ in task.get("not_shown", ())):
+        said = ", ".join(f"{method} {count}" for method, count in unseen.items())
+        lines.append(f"Archived, and shown once all of these are: {said}.")
     missing = Counter(method for method, has_ended in cells if not has_ended)
     if missing and is_current(task):
         said = ", ".join(f"{method} {count}" for method, count in missing.items())
@@ -205,6 +208,17 @@ def section(name: str, result: Mapping, task: Mapping) -> str:
     if not result["evidence"]:
         lines.append("**Trial settings, as its configuration says: no evidence for the method.**")
     return "\n\n".join(lines)
+
+
+def not_archived(task: Mapping, kl: str) -> str:
+    """What of the results at a KL cannot be computed again, in words; empty if all can be."""
+    if kl not in task.get("not_archived", ()):
+        return ""
+    archived, shown = task["not_archived"][kl]
+    return (
+        f"Of the {shown} cells at {kl} nats, `evidence/cells/` holds {archived}. The numbers come "
+        "from an earlier machine; those of the other cells cannot be computed again."
+    )
 
 
 def theories(task: Mapping) -> Table:
@@ -306,9 +320,9 @@ def lead(arms: Mapping[str, Mapping], spec: str, rivals: Sequence[str] = ()) -> 
 
 
 def kls(arms: Mapping[str, Mapping], method: str, rival: str) -> str:
-    """The KLs of two methods, in words; empty if they are about the same."""
+    """The KLs of two methods, in words; empty if they are about the same, and on target."""
     first, second = arms[method], arms[rival]
-    if same_kl(first, second):
+    if same_kl(first, second) and not any(off_target(arm["kl"], KL) for arm in (first, second)):
         return ""
     return f", at {first['kl']['value']:.2f} and {second['kl']['value']:.2f} nats"
 

@@ -112,6 +112,6 @@ def test_trained_policies_are_judged_by_gold_beside_rlhf():
     assert said.count("+10.0 [+2.0, +20.0]: better") == 2 and said.count("gold reward |") == 2
     assert "None of them is finished" in trained([])
     known = {"hacking": storage.read_json(FOLDER / "hacking.json")}
-    claim = "`identity` +10.0 [+2.0, +20.0] (checkpoint by gold reward)"
+    claim = "`identity` +10.0 [+2.0, +20.0]‡ (checkpoint by gold reward)"
     assert claim in hacking(known | {"hacked": rows}).number
     assert "Trained on a bonus" not in hacking(known).number

@@ -35,7 +35,7 @@ def arm(method, seeds, value, best=None, kl=0.5):
     return {
         "method": method,
         "target_kl": 0.5,
-        "kl": {"value": kl},
+        "kl": {"value": kl, "low": kl - 0.01, "high": kl + 0.01},
         "cells": [{"seed": seed, "finished": seed < seeds} for seed in range(3)],
         "win_rates": {"reward": {"best-of-n:8": rate, "sampling": rate}},
     }
@@ -49,9 +49,9 @@ def test_a_loss_is_said_as_one_and_the_seeds_are_those_both_have():
     task = {"task": "helpful-8", "procedure": "best-of-n:8", "arms": arms}
     rivals = ["ipo", "rlhf", "vbon"]
     said = sentence({"bundled-helpful": {"rivals": rivals, "tasks": [task]}})
-    own = "-2.0 [-3.0, -1.0] for helpfulness, best-of-8, bundled model"
+    own = "helpfulness, best-of-8, bundled model: -2.0 [-3.0, -1.0]"
     assert f"{own} (`rloo` over `ipo`, at 0.60 and 0.50 nats, 1 seed; no `vbon` yet)." in said
-    assert said.endswith("Under plain sampling, their lead is -2.0.")
+    assert said.endswith("Under plain sampling, the difference is -2.0.")
 
 
 def test_tasks_without_a_rival_and_other_budgets_or_settings_are_left_out():

@@ -60,13 +60,13 @@ def test_results_without_an_archived_cell_are_those_of_the_earlier_page():
     now = task(("rlhf", 0.5, 0), ("rlhf", 1.0, 0))
     made = with_former({"finished": 2, "tasks": [now]}, {"finished": 3, "tasks": [former]})
     (own,) = made["tasks"]
-    assert own["not_archived"] == [0.5] and made["finished"] == 4
+    assert own["not_archived"] == {"0.5": [1, 3]} and made["finished"] == 4
     assert own["arms"] == [*former["arms"], now["arms"][1]]
     kept = own["ranks"]["reward"]["sampling"]
     assert kept["0.5"] == former["ranks"]["reward"]["sampling"]["0.5"] and "1" in kept
     whole = task(("rlhf", 0.5, 0), ("rlhf", 0.5, 1), ("rloo", 0.5, 0), ("rloo", 0.5, 1))
     (own,) = with_former({"finished": 4, "tasks": [whole]}, {"tasks": [former]})["tasks"]
-    assert own["not_archived"] == [] and own["arms"] == whole["arms"]
+    assert own["not_archived"] == {} and own["arms"] == whole["arms"]
     other = now | {"settings": {"on-policy steps": 12}}
     (own,) = with_former({"finished": 2, "tasks": [other]}, {"tasks": [former]})["tasks"]
     assert own == other
@@ -91,7 +91,7 @@ def test_results_of_earlier_settings_stay_until_a_cell_is_finished_and_do_not_co
     assert earlier_settings(own) == "training prompts 64 instead of 256"
     assert with_former(none, made)["tasks"] == [own], "again"
     (same,) = with_former(none, {"tasks": [task(256, True)]})["tasks"]
-    assert same["not_archived"] == [0.5] and is_current(same)
+    assert same["not_archived"] == {"0.5": [0, 1]} and is_current(same)
     done = {"finished": 1, "tasks": [task(256, True)]}
     assert with_former(done, made)["tasks"] == done["tasks"]
 

@@ -96,16 +96,16 @@ def _section(section: type[BaseModel], values: Mapping[str, Any], indent: str) -
         if listed and len(listed[0]) == 1:
             meaning = f"{meaning} {listed[0][0]}"
         if isinstance(value, Mapping) and isinstance(inner, type) and issubclass(inner, BaseModel):
-            others = [name for name in inner.model_fields if name not in value]
             yield "" if not indent else f"{indent}#"
             yield from _comment(meaning or (inner.__doc__ or "").strip(), indent)
             yield f"{indent}{key}:"
             yield from _section(inner, value, indent + "  ")
-            if others:
-                yield from _comment(f"Also: {', '.join(others)}.", indent + "  ")
             continue
         yield from _comment(meaning, indent)
         yield f"{indent}{key}: {_scalar(value)}"
+    if others := [name for name in section.model_fields if name not in values]:
+        yield from [] if indent else [""]
+        yield from _comment(f"Also: {', '.join(others)}.", indent)
 
 
 def _comment(words: str, indent: str) -> list[str]:

@@ -40,7 +40,7 @@ ASK_AGAIN = (
 )
 DTYPE = (
     "Precision of policies and rewards. auto: bfloat16 for models with layers at least "
-    f"{WIDE} wide where the processor multiplies it, else float32."
+    f"{WIDE} wide if the processor multiplies bfloat16, else float32."
 )
 SEED = "Random seed."
 REMOTE_CODE = "Allow code from the Hub to run."

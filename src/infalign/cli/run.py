@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 Out = Annotated[
     Path,
     typer.Option(
-        help="Run folder. An interrupted run in this folder continues; of a finished one, only what"
-        " reads changed settings runs again."
+        help="Run folder. An interrupted run in this folder continues. In a finished one, only the"
+        " stages that read changed settings run again."
     ),
 ]
 Overrides = Annotated[

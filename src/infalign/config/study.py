@@ -90,9 +90,9 @@ class Study(Section):
     line names the methods, those among them."""
 
     candidates: Annotated[tuple[MethodName, ...], One, Different] = ()
-    """Methods of which one is to beat the rivals. A report calls no other one ahead, and so allows
-    for the choice among these alone. Default: all methods. If the command line names the methods,
-    those among them."""
+    """Methods that a report may call ahead of their rivals. Its intervals allow for the choice of
+    the best of them. Default: all methods. If the command line names the methods, those among
+    them."""
 
     seed_variance: Literal["own", "pooled"] = "own"
     """Where intervals take the variance between seeds from. own: from the seeds of the methods that
