@@ -23,7 +23,10 @@ class Dtype(StrEnum):
     bfloat16 = "bfloat16"
 
 
-SOURCE = "JSON Lines, JSON, CSV or Parquet file, bundled:helpful or bundled:harmless."
+SOURCE = (
+    "JSON Lines, JSON, CSV, TSV, Parquet or Arrow file, or a folder of save_to_disk; "
+    "bundled:helpful or bundled:harmless."
+)
 COLUMN = "Column of --prompts that holds the prompt. Default: the one with a usual name."
 LIMIT = "Use only the first N prompts."
 TEMPERATURE = "Softmax temperature."
