@@ -623,6 +623,47 @@ def test_a_merge_that_was_cut_off_is_made_by_the_next_writer(tmp_path, monkeypat
     assert written(tmp_path / "killed", killed=True) == written(tmp_path / "whole")
 
 
+def test_a_merge_that_fails_costs_no_prompt(tmp_path, monkeypatch):
+    monkeypatch.setattr(writer, "TOGETHER", 3)
+    folder, merged = tmp_path / "store", writer._merged_rewards
+    with StoreWriter(folder, PROVENANCE, 4) as out:
+        for i in range(2):
+            out.add([f"p{i}"], None, [[i, i + 1.0]])
+
+        def full(*_):
+            raise DataError("No space left.")
+
+        monkeypatch.setattr(writer, "_merged_rewards", full)
+        with pytest.raises(DataError, match="No space left"):
+            out.add(["p2"], None, [[2, 3.0]])
+        monkeypatch.setattr(writer, "_merged_rewards", merged)
+        assert "p2" in out
+        with pytest.raises(DataError, match="has prompt_id 'p2' already"):
+            out.add(["p2"], None, [[2, 3.0]])
+        out.add(["p3"], None, [[3, 4.0]])
+    assert len(CalibrationStore.open(folder, verify=True).rewards) == 4
+
+
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [
+        ({"a": [1.5, 2.5], "b": ["x", "y"], "c": [1, 2]}, "'c' is in some samples"),
+        ({"a": [1.5, 2.5]}, "'b' is in some samples"),
+        (None, "'a', 'b' is in some samples"),
+        ({"a": ["1", "2"], "b": ["x", "y"]}, "'a' has string, and double"),
+    ],
+)
+def test_other_further_columns_than_before_are_refused(tmp_path, extra, message):
+    with StoreWriter(tmp_path / "store", PROVENANCE) as out:
+        out.add(["p0"], [["u", "v"]], [[1, 2.0]], {"a": [1.5, 2.5], "b": ["x", "y"]})
+        with pytest.raises(DataError, match=message):
+            out.add(["p1"], [["u", "v"]], [[1, 2.0]], extra)
+        out.add(["p1"], [["u", "v"]], [[1, 2.0]], {"b": [None, None], "a": [1, 2]})
+    rows = read_samples(tmp_path / "store").to_pylist()
+    values = [(row["a"], row["b"]) for row in rows]
+    assert values == [(1.5, "x"), (2.5, "y"), (1.0, None), (2.0, None)]
+
+
 WRITING = """
 import sys
 import numpy as np

@@ -293,6 +293,47 @@ def test_other_held_out_prompts_are_judged_without_another_training(files, whole
         assert own.read_bytes() == shared
 
 
+@pytest.fixture
+def edited(files):
+    """Replaces text in a file of the studies, until the test ends."""
+    before = {}
+
+    def edit(name, old, new):
+        before[files / name] = (files / name).read_text()
+        assert old in before[files / name]
+        (files / name).write_text(before[files / name].replace(old, new))
+
+    yield edit
+    for path, text in before.items():
+        path.write_text(text)
+
+
+def test_finished_cells_are_judged_again_by_a_changed_gold_reward(
+    files, whole, counts, edited, tmp_path
+):
+    results, folder = whole
+    edited("gold.py", 'float(c.count("b"))', 'float(-c.count("b"))')
+    again = run_study(study(files), folder)
+    assert not counts.drawn and not counts.trained
+    assert again["tasks"] == run_study(study(files), tmp_path / "new")["tasks"] != results["tasks"]
+
+
+def test_finished_cells_are_judged_again_by_a_changed_judge(files, whole, edited):
+    _, folder = whole
+    task = {"evaluate": {"judge": f"{files}/gold.py:judge", "samples": M}}
+    run_study(study(files, [0], task), folder)
+    assert StudyFolder(study(files, [0], task), folder).due() == []
+    edited("gold.py", "float(x > y)", "float(x < y)")
+    assert len(StudyFolder(study(files, [0], task), folder).due()) == len(METHODS)
+
+
+def test_held_out_prompts_of_another_text_are_drawn_for_again(files, whole, counts, edited):
+    _, folder = whole
+    edited("prompts.jsonl", '"abba"', '"b"')
+    assert run_study(study(files), folder)["finished"] == 4
+    assert counts.drawn == {"base": M, **dict.fromkeys(METHODS, 2 * M)} and not counts.trained
+
+
 def test_a_folder_with_other_files_is_left_alone(files, counts, tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(ConfigError, match=r"is not empty and holds no study .* 'notes.txt'"):
@@ -316,7 +357,7 @@ def null(rng, names, prompts=40):
 
 def test_any_of_the_candidates_is_called_ahead_of_its_equals_as_rarely_as_promised():
     rng, runs = np.random.default_rng(0), 300
-    wrong = {"all": 0, "some": 0}
+    wrong = {"all": 0, "some": 0, "two": 0}
     for _ in range(runs):
         arms, quantity = null(rng, "abcdef")
         others = [[x for x in arms if x is not a] for a in arms]
@@ -325,6 +366,9 @@ def test_any_of_the_candidates_is_called_ahead_of_its_equals_as_rarely_as_promis
         # One rival, the best of all there is: each of five can be called ahead by mistake.
         every = [quantity.to_rivals(a, arms[:1], arms[1:]) for a in arms[1:]]
         wrong["some"] += any(one["to_best"]["ahead"] for one in every)
+        (a, b), quantity = null(rng, "ab")
+        every = [quantity.to_rivals(*own, (a, b)) for own in ((a, [b]), (b, [a]))]
+        wrong["two"] += any(one["to_best"]["ahead"] for one in every)
     for name, count in wrong.items():
         assert count / runs < 0.025 + 3 * np.sqrt(0.025 * 0.975 / runs), (name, count)
     assert wrong["some"] > 0.004 * runs, "a bound that is never reached shows nothing"

@@ -219,6 +219,11 @@ def test_kl_targeting_meets_the_target_on_a_power_law(power, trained):
     assert nearest(tried, 0.5) == pytest.approx((expected, 0.5), rel=1e-5)
 
 
+def test_a_kl_that_is_close_enough_at_the_farthest_place_is_taken():
+    tried = search(lambda alpha: 0.03 * alpha**2, 0.5)
+    assert nearest(tried, 0.5) == (FARTHEST, 0.48)
+
+
 def test_kl_targeting_meets_the_target_through_noise():
     # KLs measured with an error of 2 %, as 1024 responses give; twenty searches.
     for seed in range(20):
@@ -332,7 +337,7 @@ def test_the_log_has_neither_times_nor_the_summary_that_depends_on_interruptions
 def test_a_checkpoint_is_made_when_a_minute_has_passed(tmp_path):
     now = [0.0]
     kept = Checkpoints(tmp_path, Stage(Manifest(tmp_path), "train", {}), lambda: now[0])
-    state = SimpleNamespace(best_model_checkpoint=None, is_world_process_zero=False)
+    state = SimpleNamespace(best_global_step=None, is_world_process_zero=False)
     kept.on_train_begin(None, state, None)
     made = []
     for minute in range(12):

@@ -100,7 +100,10 @@ class Budget(Shown):
     high: float
 
     def __str__(self) -> str:
-        ends = [f"{x:,.0f}" if np.isfinite(x) else "∞" for x in (self.value, self.low, self.high)]
+        ends = [
+            f"{x:,.0f}" if np.isfinite(x) else "unknown" if np.isnan(x) else "∞"
+            for x in (self.value, self.low, self.high)
+        ]
         return f"{ends[0]} [{ends[1]}, {ends[2]}]"
 
 

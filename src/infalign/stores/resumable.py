@@ -226,8 +226,9 @@ class ResumableTable(Shown):
         self.manifest.replace(file, write, stage=self.stage, made_from=origin.to_json())
 
     def _remove(self, *files: Path) -> None:
-        # Files first: a kill in between leaves entries without files, which count as missing.
-        for file in files:
+        # Files first: a kill in between leaves entries without files, which count as missing. The
+        # last part first: one without those before it would not be seen, and come back later.
+        for file in reversed(files):
             file.unlink(missing_ok=True)
         self.manifest.forget(*files)
         for folder in {file.parent for file in files} - {self.path.parent}:

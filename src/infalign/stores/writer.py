@@ -125,24 +125,33 @@ class StoreWriter:
         - `extra`: further columns with one entry per response, in the order of the completions.
 
         Raises ValueError for shapes that disagree and rewards that are not finite, DataError for
-        prompts that are in the store already.
+        prompts that are in the store already, and for further columns that are not those of the
+        samples before.
         """
         values, counts = checked_rewards("rewards", rewards)
         ids = self._checked_ids(list(prompt_ids), len(counts))
         samples = None
         if completions is not None:
             samples = _samples(prompt_ids, completions, values, counts, extra or {})
+            samples = self._like_earlier(samples)
         elif extra:
             raise ValueError("`extra` must come with `completions`; got `extra` alone.")
         block = ids, counts, sort_each(values, counts)
-        self.add_sorted([block], smallest_type(values), [] if samples is None else [samples])
-        self._new |= set(prompt_ids)
+        self._append([block], smallest_type(values), [] if samples is None else [samples])
+        self._new |= set(prompt_ids)  # also if the merge fails
+        self._settle()
 
     def add_sorted(
         self, blocks: Iterable[Block], dtype: np.dtype, samples: Iterable["pa.Table"] = ()
     ) -> None:
         """Append one shard of blocks. The caller guarantees that they are new, finite and
         sorted."""
+        self._append(blocks, dtype, samples)
+        self._settle()
+
+    def _append(
+        self, blocks: Iterable[Block], dtype: np.dtype, samples: Iterable["pa.Table"]
+    ) -> None:
         if not self.close.alive:
             raise ValueError(f"The writer of {self.path} is closed. Make another `StoreWriter`.")
         change = {
@@ -158,9 +167,38 @@ class StoreWriter:
         if self._open_ended:
             change["prompts"] = sum(shard["prompts"] for shard in change["rewards"])
         self._commit(change)
+
+    def _settle(self) -> None:
+        """After a shard: merge, and close a store that has all its prompts."""
         self._merge()
         if self.prompts == self._manifest["prompts"] and not self._open_ended:
             self.close()
+
+    def _like_earlier(self, samples: "pa.Table") -> "pa.Table":
+        """Samples with the columns of those before, in their order and types; DataError if they
+        have others."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        if not self._manifest["samples"]:
+            return samples
+        earlier = pq.read_schema(self.path / self._manifest["samples"][-1]["file"])
+        names, known = set(samples.column_names), set(earlier.names)
+        if names != known:
+            changed = ", ".join(map(repr, sorted(names ^ known)))
+            raise DataError(
+                f"`extra` must have the same columns in every call; {changed} is in some samples "
+                f"of {self.path} only. Nothing was written. Fill in what is missing."
+            )
+        for field in earlier:
+            own, before = samples.schema.field(field.name).type, field.type
+            widened = pa.types.is_floating(before) and pa.types.is_integer(own)
+            if own != before and not pa.types.is_null(own) and not widened:
+                raise DataError(
+                    f"`extra` must have the same types in every call; {field.name!r} has {own}, "
+                    f"and {before} in the samples of {self.path} before. Nothing was written."
+                )
+        return samples.select(earlier.names).cast(earlier)
 
     def _commit(self, change: dict) -> None:
         manifest = self._manifest | change

@@ -26,12 +26,12 @@ from infalign.config.documents import read_document
 from infalign.decoding.selection import Decoder
 from infalign.errors import ConfigError, DataError
 from infalign.manifest import Manifest, Stage
-from infalign.models.fingerprints import reward_fingerprint
+from infalign.models.fingerprints import judge_parts, reward_fingerprint
 from infalign.models.functions import beside
 from infalign.pipeline.costs import making, spent
 from infalign.pipeline.folder import Run
 from infalign.prompts import fingerprint
-from infalign.stores.manifest import NAME
+from infalign.stores.manifest import NAME, read_manifest
 
 from .archive import KL, Archive, ArchivedCell, Ranks, ranks_of
 from .shared import REFERENCE
@@ -127,7 +127,8 @@ class StudyFolder(Shown):
     def stage(self, cell: Cell) -> Stage:
         """What a finished cell was made from; needs what its task shares."""
         configuration = {"configuration": storage.fingerprint(self._stated(cell))}
-        return Stage(self.manifest, STAGE, configuration | self._shared(cell.task))
+        shared = self._shared(cell.task) | self._judged_by(cell.task)
+        return Stage(self.manifest, STAGE, configuration | shared)
 
     def has_shared(self, task: StudyTask) -> bool:
         """Whether what the cells of a task share is there."""
@@ -153,7 +154,7 @@ class StudyFolder(Shown):
         if key not in self._known_drawn:
             store = self.runs[task.name].store_path
             files = {
-                "calibration": sorted(store.glob("samples-*.parquet")),
+                "calibration": [store / own["file"] for own in read_manifest(store)["samples"]],
                 "reference": [self._reference(task)],
             }
             own = {name: _responses(paths) for name, paths in files.items() if paths}
@@ -161,7 +162,13 @@ class StudyFolder(Shown):
         return self._known_drawn[key]
 
     def _judged_by(self, task: StudyTask) -> dict[str, str]:
-        """Fingerprints of the held-out prompts, in their order, and of the gold rewards."""
+        """Fingerprints of the held-out prompts, in their order, of the gold rewards and of the
+        judge, as they are when this is first asked."""
+        if task.name not in self._known_judged_by:
+            self._known_judged_by[task.name] = self._read_judged_by(task)
+        return self._known_judged_by[task.name]
+
+    def _read_judged_by(self, task: StudyTask) -> dict[str, str]:
         run, config = self.runs[task.name], task.config
         loading: dict[str, Any] = {
             "dtype": config.dtype,
@@ -171,7 +178,13 @@ class StudyFolder(Shown):
         with beside(task.folder):
             read = {n: fingerprint(asked, spec) for n, spec in run.compared().rewards.items()}
             scored = {f"gold {n}": reward_fingerprint(spec, **loading) for n, spec in golds.items()}
+            if (judge := config.evaluate.judge) is not None:
+                scored["judge"] = storage.fingerprint(judge_parts(judge, **loading))
         return {"held-out prompts": storage.fingerprint([[p.id for p in asked], read]), **scored}
+
+    @cached_property
+    def _known_judged_by(self) -> dict[str, dict[str, str]]:
+        return {}
 
     @cached_property
     def _known_drawn(self) -> dict[tuple[str, ...], dict[str, str]]:
@@ -192,6 +205,10 @@ class StudyFolder(Shown):
             except ConfigError:
                 return stated
         return _known(stated, begun, given) if isinstance(begun, dict) else stated
+
+    def due(self) -> list[Cell]:
+        """The cells that are not finished."""
+        return [cell for cell in self.grid.cells if not self.is_finished(cell)]
 
     def is_finished(self, cell: Cell) -> bool:
         """Whether a cell is finished, and from what it would be made from now.

@@ -101,18 +101,16 @@ class Quantity(Shown):
         The chance that the interval misses is at most 5 %, whichever rival is the best.
 
         `ahead` allows for the choice of the arm among the candidates: it is true where all lower
-        ends are above 0 at the level 1 − 0.05/C, for C candidates that can be called ahead of the
-        best rival by mistake. The chance that any of them is, is at most 2.5 %. The number of
-        rivals does not matter: who is called ahead of all is called ahead of the best.
+        ends are above 0 at the level 1 − 0.05/C for C candidates. The chance that any of them is
+        called ahead of the best rival by mistake is at most 2.5 %. The number of rivals does not
+        matter: who is called ahead of all is called ahead of the best.
         """
         if not rivals:
             return {"to_rivals": {}, "to_best": None}
         own = {r.method: self._difference(arm, r, LEVEL) for r in rivals}
         together = 1 - (1 - LEVEL) / len(rivals)
         highs = [self._difference(arm, r, together).high for r in rivals]
-        # The best rival is not ahead of itself.
-        chosen_from = len(candidates) - any(c in rivals for c in candidates)
-        chosen = 1 - (1 - LEVEL) / max(1, chosen_from)
+        chosen = 1 - (1 - LEVEL) / max(1, len(candidates))
         lows = [self._difference(arm, r, chosen).low for r in rivals]
         best = min(own, key=lambda name: own[name].value)
         return {

@@ -64,7 +64,7 @@ def run_study(
     with storage.locked(study.folder), warning_once():
         check_study(study)
         study.begin()
-        due = [cell for cell in grid.cells if not study.is_finished(cell)]
+        due = study.due()
         if known := sum(study.archived(cell) is not None for cell in grid.cells):
             LOG.info("%d of %d cells come from %s.", known, len(list(grid.cells)), archive)
         begin = begin or (lambda stages, tasks: None)
@@ -146,7 +146,7 @@ def _here(study: StudyFolder, due: Sequence[Cell], report: Report) -> Iterator[O
         calibrate(task, study.of_task(task), named)
         draw_reference(task, study.of_task(task), named)
         _require_archive(study, task)
-    for cell in due:
+    for cell in study.due():  # more than before, if other reference samples were drawn
         yield run_cell(cell, study.of_task(cell.task), study.of_cell(cell), report)
 
 
@@ -157,10 +157,10 @@ def _on_ray(study: StudyFolder, due: Sequence[Cell], report: Report) -> Iterator
             calibrate(task, study.of_task(task), _named(task, report))
             cluster.reference(task, study.of_task(task))
             _require_archive(study, task)
-        places = [(cell, study.of_task(cell.task), study.of_cell(cell)) for cell in due]
-        report("cells", 0, len(due))
+        places = [(cell, study.of_task(cell.task), study.of_cell(cell)) for cell in study.due()]
+        report("cells", 0, len(places))
         for number, outcome in enumerate(cluster.cells(places), 1):
-            report("cells", number, len(due))
+            report("cells", number, len(places))
             yield outcome
 
 

@@ -340,14 +340,17 @@ def search(
         if abs(kl / target_kl - 1) <= tolerance:
             break
         if alpha == FARTHEST and kl < target_kl:
-            raise DataError(
-                f"Training moved the policy too little: {FARTHEST:g} times its change of weights "
-                f"gives a KL of {kl:.2g} nats, less than the {target_kl:g} asked for. Scaling "
-                f"further would leave the policy that was trained. {_REMEDY}"
-            )
+            break
         alpha = _next(tried, target_kl)
+    last, kl_there = tried[-1]
     alpha, kl = nearest(tried, target_kl)
     if abs(kl / target_kl - 1) > ACCEPTED:
+        if last == FARTHEST and kl_there < target_kl:
+            raise DataError(
+                f"Training moved the policy too little: {FARTHEST:g} times its change of weights "
+                f"gives a KL of {kl_there:.2g} nats, less than the {target_kl:g} asked for. "
+                f"Scaling further would leave the policy that was trained. {_REMEDY}"
+            )
         raise DataError(
             f"No multiple of the trained change of weights has a KL of {target_kl:g} nats: the "
             f"nearest of {len(tried)} tries has {kl:.3g}, at {alpha:.3g} times the change. "

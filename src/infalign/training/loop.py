@@ -66,7 +66,6 @@ def common_arguments(recipe: Recipe) -> dict:
     return {
         "logging_steps": 1,
         "save_steps": recipe.train.save_steps,
-        "save_total_limit": 2,
         "report_to": list(trackers(recipe.train)) or "none",
         "disable_tqdm": True,
         "use_cpu": device() == "cpu",
@@ -250,10 +249,11 @@ class Checkpoints(TrainerCallback):
 
     def on_train_begin(self, args, state, control, **kwargs):
         self.saved_at = self.clock()
-        # The trainer goes on silently with the last weights if the run folder was moved.
-        if state.best_model_checkpoint is not None:
-            best = Path(state.best_model_checkpoint).name
-            state.best_model_checkpoint = str(self.out / best)
+        # If the run folder was moved, the trainer forgets where the best checkpoint is, and would
+        # end with the last weights.
+        if state.best_global_step:
+            best = self.out / f"{CHECKPOINT}{state.best_global_step}"
+            state.best_model_checkpoint = str(best)
 
     def on_save(self, args, state, control, **kwargs):
         self.saved_at = self.clock()
@@ -261,9 +261,24 @@ class Checkpoints(TrainerCallback):
             return
         with self.stage.recording(self.out / f"{CHECKPOINT}{state.global_step}"):
             pass  # the trainer has written it already
-        self.stage.forget_removed(self.out)
+        self._drop_others(state)
         if state.global_step >= state.max_steps and state.best_model_checkpoint is not None:
             self.stage.manifest.require(self.out / Path(state.best_model_checkpoint).name)
+
+    def _drop_others(self, state) -> None:
+        """Remove all checkpoints but the best and the last, or the last two if these are the same.
+
+        Only now, when the last one is listed: before, a kill would cost what the one before has.
+        """
+        *earlier, last = _checkpoints(self.out)
+        best = state.best_model_checkpoint and Path(state.best_model_checkpoint).name
+        kept = {last.name, best} if best not in (None, last.name) else {last.name}
+        if len(kept) == 1 and earlier:
+            kept.add(earlier[-1].name)
+        dropped = [path for path in earlier if path.name not in kept]
+        self.stage.manifest.forget(*dropped)
+        for path in dropped:
+            shutil.rmtree(path)
 
 
 NEARLY = 0.95

@@ -80,7 +80,7 @@ def train_on_policy(
     if selecting:
         best = BestObjective(objective, steps, reward.__name__)
         eval_dataset = _dataset(validation[:VALIDATION_PROMPTS], tokenizer)
-        drawn = len(eval_dataset) * (args.num_generations_eval or args.num_generations)
+        drawn = len(eval_dataset) * (args.num_generations_eval or train.group)
         batches = math.ceil(drawn / args.per_device_eval_batch_size)
         callbacks.insert(0, best)
     callbacks.append(Progress(report, batches))
