@@ -82,6 +82,19 @@ def test_a_kill_at_any_file_operation_loses_at_most_one_part(tmp_path, operation
     assert back.drawn == [] and back.stored["text"].to_pylist() == ["w1"] * len(IDS)
 
 
+@pytest.mark.parametrize("operation", range(4))
+def test_parts_that_a_kill_left_do_not_come_back(tmp_path, operation):
+    with pytest.raises(KeyboardInterrupt):
+        Drawing(tmp_path, origin(), killed_at=4).write()
+    with killed_at(operation, (Path, "unlink")):  # while the old parts are removed
+        Drawing(tmp_path, origin("w2"), killed_at=0).write()
+    with pytest.raises(KeyboardInterrupt):
+        Drawing(tmp_path, origin("w2"), killed_at=2).write()
+    last = Drawing(tmp_path, origin("w2"))
+    last.write()
+    assert last.stored["text"].to_pylist() == ["w2"] * len(IDS)
+
+
 @pytest.mark.parametrize("finished", [True, False])
 def test_rows_of_a_source_that_changed_are_set_aside_until_it_comes_back(tmp_path, finished):
     first = Drawing(tmp_path, origin(), killed_at=None if finished else 4)
