@@ -91,8 +91,8 @@ def _panels(results: Mapping[str, Mapping]) -> Iterator[Panel]:
 
 
 def sentence(results: Mapping[str, Mapping]) -> str:
-    """How far ours lead, for every model and task, and what that costs under plain sampling."""
-    said, sampled = [], []
+    """How far ours lead, for every model and task, under plain sampling, and by gold rewards."""
+    said, sampled, gold = [], [], []
     for panel in panels(results):
         method, best = leading(panel.arms, panel.procedure)
         seeds = panel.shared_seeds((method, best["rival"]))
@@ -101,15 +101,23 @@ def sentence(results: Mapping[str, Mapping]) -> str:
             f"(`{method}` over `{best['rival']}`{kls(panel.arms, method, best['rival'])}, {seeds}"
             f"{panel.missing()})"
         )
-        sampled.append(panel.arms[method]["win_rates"][SELECTING]["sampling"]["to_best"]["value"])
-    low, high = (f"{100 * end:+.1f}" for end in (min(sampled), max(sampled)))
+        rates = panel.arms[method]["win_rates"]
+        sampled.append(rates[SELECTING]["sampling"]["to_best"]["value"])
+        golds = (own[panel.procedure] for reward, own in rates.items() if reward != SELECTING)
+        gold += [rate["to_best"]["value"] for rate in golds if rate["to_best"]]
     one = "‡: one seed, no verdict. " if any("‡" in text for text in said) else ""
     return (
         f"At {KL:g} nats, the better one of `rloo` (InfAlign-CTRL) and `group` (ours) against the "
         "best baseline under the procedure, in points of win rate with 95 % intervals: "
-        f"{'; '.join(said)}. {one}Under plain sampling, the difference is "
-        f"{low if low == high else f'{low} to {high}'}."
+        f"{'; '.join(said)}. {one}Under plain sampling, the difference is {_span(sampled)}"
+        f"{f', and by the gold rewards of SmolLM2 {_span(gold)}' if gold else ''}."
     )
+
+
+def _span(values: Collection[float]) -> str:
+    """The lowest and the highest of some differences, in points."""
+    low, high = (f"{100 * end:+.1f}" for end in (min(values), max(values)))
+    return low if low == high else f"{low} to {high}"
 
 
 @matplotlib.rc_context(drawing.STYLE)
