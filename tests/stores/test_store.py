@@ -647,9 +647,9 @@ def test_a_merge_that_fails_costs_no_prompt(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("extra", "message"),
     [
-        ({"a": [1.5, 2.5], "b": ["x", "y"], "c": [1, 2]}, "'c' is in some samples"),
-        ({"a": [1.5, 2.5]}, "'b' is in some samples"),
-        (None, "'a', 'b' is in some samples"),
+        ({"a": [1.5, 2.5], "b": ["x", "y"], "c": [1, 2]}, "would have 'c'"),
+        ({"a": [1.5, 2.5]}, "would have 'b'"),
+        (None, "would have 'a', 'b'"),
         ({"a": ["1", "2"], "b": ["x", "y"]}, "'a' has string, and double"),
     ],
 )

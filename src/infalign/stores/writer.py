@@ -187,8 +187,8 @@ class StoreWriter:
         if names != known:
             changed = ", ".join(map(repr, sorted(names ^ known)))
             raise DataError(
-                f"`extra` must have the same columns in every call; {changed} is in some samples "
-                f"of {self.path} only. Nothing was written. Fill in what is missing."
+                f"`extra` must have the same columns in every call; only some samples of "
+                f"{self.path} would have {changed}. Nothing was written. Fill in what is missing."
             )
         for field in earlier:
             own, before = samples.schema.field(field.name).type, field.type
