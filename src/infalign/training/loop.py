@@ -272,10 +272,10 @@ class Checkpoints(TrainerCallback):
         """
         *earlier, last = _checkpoints(self.out)
         best = state.best_model_checkpoint and Path(state.best_model_checkpoint).name
-        kept = {last.name, best} if best not in (None, last.name) else {last.name}
-        if len(kept) == 1 and earlier:
-            kept.add(earlier[-1].name)
-        dropped = [path for path in earlier if path.name not in kept]
+        staying = {last.name, best} if best not in (None, last.name) else {last.name}
+        if len(staying) == 1 and earlier:
+            staying.add(earlier[-1].name)
+        dropped = [path for path in earlier if path.name not in staying]
         self.stage.manifest.forget(*dropped)
         for path in dropped:
             shutil.rmtree(path)
