@@ -321,8 +321,8 @@ def search(
 
     - `first`: a rough measurement, which only says where to begin. Default: at α = 1.
 
-    Raises DataError if the KL stays below the target up to `FARTHEST`, if none of `MOST_TRIES`
-    measurements comes within `ACCEPTED` of it, or if a KL is not finite.
+    Raises DataError if no measurement comes within `ACCEPTED` of the target, of which there are at
+    most `MOST_TRIES` and none beyond `FARTHEST`, or if a KL is not finite.
     """
     tried: list[tuple[float, float]] = []
     alpha = _next([first], target_kl) if first and np.isfinite(first[1]) else 1.0
