@@ -1,5 +1,6 @@
 """Shared fixtures: the command line, in this process and in others, and one finished small run."""
 
+import gc
 import os
 import shutil
 import sys
@@ -44,6 +45,14 @@ SLOWEST = (
 def pytest_collection_modifyitems(items):
     places = {name: i for i, name in enumerate(SLOWEST)}
     items.sort(key=lambda item: places.get(item.path.name, len(SLOWEST)))
+
+
+def pytest_collection_finish():
+    """What exists now stays: every training collects garbage, and need not look through it."""
+    import hypothesis  # noqa: F401  (on import, it asks the collector about objects)
+
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@
 for a time: a command ends by itself, or by SIGKILL at a file operation that the test chose.
 """
 
+import gc
 import importlib
 import json
 import os
@@ -135,6 +136,8 @@ def load_libraries() -> None:
         for constant, value in constants.items():
             assert getattr(module, constant) > value
             setattr(module, constant, value)
+    gc.collect()
+    gc.freeze()  # forked processes collect garbage without looking through the libraries
 
 
 def main() -> None:
