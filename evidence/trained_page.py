@@ -158,17 +158,26 @@ def sight() -> Iterator[str]:
     for name, task in (storage.read_json(known)["tasks"] if known.is_file() else {}).items():
         if not task.get("learned"):
             continue
-        most = task["rows"][-1]
-        own = ", ".join(f"{row['correlation']:.2f} (`{row['method']}`)" for row in task["learned"])
+        most, learned = task["rows"][-1], task["learned"]
+        own = ", ".join(f"{row['correlation']:.2f} (`{row['method']}`)" for row in learned)
+        highest = max(learned, key=lambda row: row["correlation"])
         text = (
-            f"- **SmolLM2, {GOALS[name]}**: after {most['responses']:,} responses, a ridge "
-            "regression on the model's states predicts where a response to another prompt stands "
-            f"with a correlation of {most['correlation']:.2f} ± {most['stderr']:.2f}. In theory, a "
-            f"policy that sees so much wins {most['best']:.0f} % under {words(task['procedure'])}. "
-            f"The policies have learned a correlation of {own}: what limits them is training, not "
-            "what the model sees (`worst_of_n/real.py`)."
+            f"- **SmolLM2, {GOALS[name]}** (`worst_of_n/real.py`): after {most['responses']:,} "
+            "responses, a ridge regression on the model's states predicts where a response to "
+            "another prompt stands with a correlation of "
+            f"{most['correlation']:.2f} ± {most['stderr']:.2f}. The policies have learned less: "
+            f"{own}. The less a policy sees, the less a transform gains. In a Gaussian model under "
+            f"{words(task['procedure'])}, the best transform leads the better one of `identity` "
+            f"and raw rewards by {_leads(task['sees all']):.1f} points if policies see the whole "
+            f"reward, by {_leads(most):.1f} at what the states allow, and by "
+            f"{_leads(highest['left']):.1f} at the highest correlation learned."
         )
         yield textwrap.fill(text, 100, subsequent_indent="  ", break_on_hyphens=False)
+
+
+def _leads(row: Mapping[str, float]) -> float:
+    """How far the best transform is ahead, in points of win rate."""
+    return row["best"] - max(row["identity"], row["raw"])
 
 
 def section(name: str, result: Mapping, task: Mapping) -> str:

@@ -7,9 +7,9 @@ regression on the model's states predicts where a response stands among those to
 normal score of its rank), for prompts that it was not fitted on. The correlation is what a policy
 sees that reads its own states and has learned from as many responses. A tilt of a score with this
 correlation wins what `seen_in_part.py` computes. Beside it stands what the study's policies have
-learned: the correlation of their log-ratio to the reference with the same score, and the win rate
-of the policy along it that spends the KL, among the responses of each prompt. Writes real.json;
-some minutes a task, and one for each policy.
+learned: the correlation of their log-ratio to the reference with the same score, what theory leaves
+at it, and the win rate of the policy along it that spends the KL, among the responses of each
+prompt. Writes real.json; some minutes a task, and one for each policy.
 """
 
 from collections.abc import Mapping, Sequence
@@ -31,7 +31,7 @@ from infalign.config import Prompts
 from infalign.models.hf import LanguageModel
 from infalign.prompts import load_prompts
 
-TASKS = {"harmless": ia.WorstOfN(8), "helpful": ia.BestOfN(8)}
+TASKS = {"harmless": ia.WorstOfN(8), "helpful": ia.BestOfN(8), "tldr": ia.BestOfN(8)}
 KL = 0.5
 FOLDS, CELLS, SEED = 5, 300, 0
 PENALTIES = (0.1, 1.0, 10.0, 100.0)
@@ -224,6 +224,7 @@ def learned(task: Task, procedure) -> list[dict]:
             won = bundled.win_rate(rewards, bundled.landed(ratios, KL), procedure)
             own = {"method": cell.name.partition("-")[0]}
             own["correlation"] = bundled.correlation(ratios, scores(rewards))
+            own["left"] = left(own["correlation"], procedure)
             own["win rate"] = {key: 100 * value for key, value in bundled.mean(won).items()}
             rows.append(own)
             print(task.name, own, flush=True)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import infalign as ia
+from infalign import storage
 from infalign.demo import bundled as bundled_path
 
 
@@ -73,3 +74,17 @@ def test_a_prompt_read_once_gives_the_states_of_whole_texts(script, monkeypatch)
             [*(x.mean(0) for x in inside), inside[-1][-1], torch.tensor([len(row)])]
         )
         assert np.allclose(features, expected.numpy(), atol=1e-4)
+
+
+def test_what_the_page_says_of_learned_correlations_holds(script):
+    from trained_page import _leads
+
+    tasks = storage.read_json(script.OUT)["tasks"]
+    assert {name for name, task in tasks.items() if task.get("learned")} >= {"harmless", "tldr"}
+    for name, task in tasks.items():
+        seen, procedure = task["rows"][-1], script.TASKS[name]
+        assert task["procedure"] == procedure.spec
+        for row in task.get("learned", []):
+            assert row["correlation"] < seen["correlation"] - 2 * seen["stderr"]
+            assert _leads(row["left"]) < _leads(seen) < _leads(task["sees all"])
+            assert row["left"] == pytest.approx(script.left(row["correlation"], procedure))
