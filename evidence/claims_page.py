@@ -31,6 +31,7 @@ FILES: Mapping[str, str] = {
     "hacked": hacking_page.TRAINED,
     "ablations": "ablations.json",
     "worst_of_n": "worst_of_n/trained.json",
+    "seen": "worst_of_n/real.json",
     "targets": "worst_of_n/targets.json",
     "trained": "trained.json",
 }

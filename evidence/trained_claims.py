@@ -10,7 +10,7 @@ from typing import Any
 from claims import NOT, OPEN, PARTLY, SHOWN, UNDECIDED, at_least_equal, filled, verdict_on
 from hacking_page import KL
 from trained_cells import BEYOND, STUDIES, earlier_settings, is_current, none_of, title
-from trained_page import GAIN, has_seeds, kls, listed, not_archived, points
+from trained_page import GAIN, has_seeds, kls, lead_of, listed, not_archived, points
 
 from infalign.comparison.comparison import SELECTING
 
@@ -63,10 +63,10 @@ def trained(results: Mapping[str, Any]) -> Iterator[Trained]:
     """Claims 4 to 6 for trained policies, for each task."""
     for study in STUDIES:
         for task in (results["trained"].get(study) or none_of(study))["tasks"]:
-            yield _trained(title(study, task), study, task)
+            yield _trained(title(study, task), study, task, results.get("seen", {}))
 
 
-def _trained(name: str, study: str, task: Mapping[str, Any]) -> Trained:
+def _trained(name: str, study: str, task: Mapping[str, Any], seen: Mapping[str, Any]) -> Trained:
     arms = {a["method"]: a for a in task["arms"] if a.get("target_kl", KL) == KL}
     due = sum(not cell["finished"] for arm in arms.values() for cell in arm["cells"])
     known = {method: arm for method, arm in arms.items() if arm.get("win_rates")}
@@ -81,7 +81,7 @@ def _trained(name: str, study: str, task: Mapping[str, Any]) -> Trained:
         GROUP: _lead_of("group", known, task["procedure"]),
         PLAIN: _identity({m: arm["win_rates"][SELECTING] for m, arm in known.items()}),
     }
-    left = []
+    left = [_learned(study, task, seen)]
     if due:
         said = {claim: (number, _so_far(verdict)) for claim, (number, verdict) in said.items()}
         left.append(f"{due} trainings at this KL are not finished.")
@@ -92,6 +92,21 @@ def _trained(name: str, study: str, task: Mapping[str, Any]) -> Trained:
         number, verdict = said[claim]
         said[claim] = number, _not_the_papers(verdict)
     return Trained(name, study, said, " ".join(filter(None, left)))
+
+
+def _learned(study: str, task: Mapping[str, Any], seen: Mapping[str, Any]) -> str:
+    """How much of its reward SmolLM2's policies have learned, and what a transform gains there."""
+    own = seen.get("tasks", {}).get(task["task"].partition("-")[0], {})
+    learned = own.get("learned")
+    if not study.startswith("real") or not learned or own["procedure"] != task["procedure"]:
+        return ""
+    least, most = (end(learned, key=lambda row: row["correlation"]) for end in (min, max))
+    return (
+        f"The policies have learned a correlation of {least['correlation']:.2f} to "
+        f"{most['correlation']:.2f} with the reward's ranks. At the latter, the best transform "
+        f"leads by {lead_of(most['left']):.1f} points in a Gaussian model "
+        "(`evidence/worst_of_n/real.py`)."
+    )
 
 
 def _so_far(verdict: str) -> str:

@@ -168,14 +168,14 @@ def sight() -> Iterator[str]:
             f"{most['correlation']:.2f} ± {most['stderr']:.2f}. The policies have learned less: "
             f"{own}. The less a policy sees, the less a transform gains. In a Gaussian model under "
             f"{words(task['procedure'])}, the best transform leads the better one of `identity` "
-            f"and raw rewards by {_leads(task['sees all']):.1f} points if policies see the whole "
-            f"reward, by {_leads(most):.1f} at what the states allow, and by "
-            f"{_leads(highest['left']):.1f} at the highest correlation learned."
+            f"and raw rewards by {lead_of(task['sees all']):.1f} points if policies see the whole "
+            f"reward, by {lead_of(most):.1f} at what the states allow, and by "
+            f"{lead_of(highest['left']):.1f} at the highest correlation learned."
         )
         yield textwrap.fill(text, 100, subsequent_indent="  ", break_on_hyphens=False)
 
 
-def _leads(row: Mapping[str, float]) -> float:
+def lead_of(row: Mapping[str, float]) -> float:
     """How far the best transform is ahead, in points of win rate."""
     return row["best"] - max(row["identity"], row["raw"])
 

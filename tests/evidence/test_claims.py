@@ -118,6 +118,18 @@ def test_results_of_earlier_settings_decide_nothing(monkeypatch):
     monkeypatch.setattr(trained_claims, "_lead_of", lambda *_: ("+9.9", trained_claims.SHOWN))
     arms = [{"method": "rloo", "target_kl": 0.5, "cells": [], "win_rates": {"reward": {}}}]
     task |= {"arms": arms, "procedure": "sampling"}
-    own = trained_claims._trained("a", "real-helpful", task)
+    own = trained_claims._trained("a", "real-helpful", task, {})
     assert own.verdicts == [trained_claims.OPEN] * 3
     assert "With earlier settings (training prompts 64 instead of 256), `rloo`: +9.9" in own.left
+
+
+def test_what_was_learned_stands_beside_its_own_procedure_only():
+    from trained_claims import _learned
+
+    rows = [{"correlation": r, "left": {"best": 70 + r, "identity": 69, "raw": 68}} for r in (0, 1)]
+    seen = {"tasks": {"tldr": {"procedure": "best-of-n:8", "learned": rows}}}
+    eight = {"task": "tldr-8", "procedure": "best-of-n:8"}
+    said = _learned("real-tldr", eight, seen)
+    assert "of 0.00 to 1.00 with" in said and "leads by 2.0 points" in said
+    assert _learned("real-tldr", {"task": "tldr", "procedure": "best-of-n:4"}, seen) == ""
+    assert _learned("bundled-tldr", eight, seen) == _learned("real-tldr", eight, {}) == ""

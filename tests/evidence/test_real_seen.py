@@ -77,7 +77,7 @@ def test_a_prompt_read_once_gives_the_states_of_whole_texts(script, monkeypatch)
 
 
 def test_what_the_page_says_of_learned_correlations_holds(script):
-    from trained_page import _leads
+    from trained_page import lead_of
 
     tasks = storage.read_json(script.OUT)["tasks"]
     assert {name for name, task in tasks.items() if task.get("learned")} >= {"harmless", "tldr"}
@@ -86,5 +86,5 @@ def test_what_the_page_says_of_learned_correlations_holds(script):
         assert task["procedure"] == procedure.spec
         for row in task.get("learned", []):
             assert row["correlation"] < seen["correlation"] - 2 * seen["stderr"]
-            assert _leads(row["left"]) < _leads(seen) < _leads(task["sees all"])
+            assert lead_of(row["left"]) < lead_of(seen) < lead_of(task["sees all"])
             assert row["left"] == pytest.approx(script.left(row["correlation"], procedure))
