@@ -30,16 +30,20 @@ SLOWEST = (
     "test_resume.py",
     "test_demo.py",
     "test_trial.py",
-    "test_comparison.py",
-    "test_methods.py",
-    "test_docs.py",
-    "test_group_methods.py",
-    "test_training.py",
-    "test_store_cli.py",
-    "test_lora.py",
+    "test_options.py",
+    "test_verify.py",
     "test_ray.py",
+    "test_finite.py",
+    "test_extension.py",
+    "test_docs.py",
+    "test_verdicts.py",
+    "test_help.py",
+    "test_design_cli.py",
+    "test_comparison.py",
+    "test_inputs.py",
+    "test_choice.py",
 )
-"""The dearest files, dearest first: both cores are then busy to the end."""
+"""The files that take longest, in that order: both cores are then busy to the end."""
 
 
 def pytest_collection_modifyitems(items):
