@@ -112,7 +112,7 @@ def transforms(results: Mapping[str, Any]) -> Row:
     return Row(
         "Exponential transforms are close to optimal, with t > 0 for best-of-n and t < 0 for "
         "worst-of-n",
-        "`make evidence-ablations`",
+        "`make evidence-ablations`; of the trained policies: `evidence/worst_of_n/targets.py`",
         f"In theory, the best of {len(STRENGTHS)} exponents loses at most {100 * own[spec]:.2f} "
         f"points to the optimum ({spec}). The best t has the stated sign in {sum(signs)} of "
         f"{len(signs)} procedures. {_by_target(results)}".strip(),
@@ -125,23 +125,29 @@ def _by_target(results: Mapping[str, Any]) -> str:
     """What policies win that are trained toward a gentle exponential, and toward the optimum."""
     known = results.get("targets", {}).get("rows", ())
     fewest = min((row["prompts"] for row in known), default=0)
-    won = {
-        (row["procedure"], row["target"]): f"{100 * row['value']:.1f} ± {100 * row['stderr']:.1f} %"
-        for row in known
-        if row["prompts"] == fewest
-    }
-    said = [
-        f"{value} with t = {target.partition(':')[2]} and "
-        f"{won[procedure, 'optimum']} with the optimum's transform ({procedure})"
-        for (procedure, target), value in won.items()
-        if target.startswith("exponential")
-    ]
+    won = {(row["procedure"], row["target"]): row for row in known if row["prompts"] == fewest}
+    said, harder = [], []
+    for (procedure, target), own in won.items():
+        if target.startswith("exponential"):
+            steep = won[procedure, "optimum"]
+            said.append(
+                f"{_interval(own)} with t = {target.partition(':')[2]} and {_interval(steep)} with "
+                f"the optimum's transform ({procedure})"
+            )
+            harder += [procedure] * (own["value"] > steep["value"])
     if not said:
         return ""
+    less = f" Under {' and '.join(harder)}, they learn less of the steeper transform."
     return (
-        f"Trained policies win {', '.join(said)}, with standard errors over prompts "
-        "(`worst_of_n/targets.py`): of a steep transform they learn less."
+        f"Trained policies win {', '.join(said)}, in percent (`worst_of_n/targets.py`)."
+        f"{less if harder else ''}"
     )
+
+
+def _interval(row: Mapping[str, float]) -> str:
+    """A win rate in percent with its 95 % interval over prompts."""
+    value, half = 100 * row["value"], 196 * row["stderr"]
+    return f"{value:.1f} [{value - half:.1f}, {value + half:.1f}]"
 
 
 def exact_gain(kind: str, results: Mapping[str, Any]) -> Row:

@@ -48,8 +48,8 @@ source of the claims; what its figures state is not repeated here.
 {summary}
 
 - **Units.** Win rates and gains are in points of percent, at {kl:g} nats if nothing else is stated,
-  with 95 % intervals over prompts. In trained studies they are over seeds too. ‡ marks one seed:
-  such an interval is too narrow for a verdict.
+  with 95 % intervals over prompts. In trained studies, the intervals also cover the training seeds.
+  ‡ marks one seed: such an interval is too narrow for a verdict.
 - **Exact** studies compute the optimum of a training objective on real responses. They show what
   training aims at, without an optimizer's errors.
 - **Verdicts.** A claim is *reproduced* if the whole interval is on its side, *not reproduced* if it

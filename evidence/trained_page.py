@@ -57,9 +57,8 @@ ONE_SEED = "one seed"
 PAGE = """# The trained study
 
 Which training method gives the best policy for a procedure, at the same KL? `make evidence` trains
-them and writes this page from the cells that are finished: {finished:,} of {cells:,}. Of these,
-{archived:,} are archived in `cells/`; the others are known as numbers only, in `trained.json`. Each
-task is trained for n = 8 and for n = 4.
+every method and writes this page. So far, {finished:,} of {cells:,} cells are finished.{archived}
+Each task is trained for n = 8 and for n = 4.
 
 {targets}
 
@@ -73,10 +72,10 @@ its calibration without a transform (`identity`).
 - *Not below*: the whole interval is above -{margin:g}. *Not shown*: the data do not decide.
 - *One seed* (‡): the interval lacks the variance between seeds and is too narrow, so there is no
   verdict.
-- *In theory*: what the optimum gains over exact training on the calibrated reward. And what exact
-  training on our transform, with this reward and the study's calibration samples, gains over exact
-  training of the baseline that is best in theory.
-
+- *In theory*: the first number uses the study's reward and its calibration samples. It is the lead
+  of exact training on our transform over the best baseline's exact training. The lead over
+  `identity` is that of the optimum with exact quantiles.
+{beyond_theory}
 The better one of two is chosen on the same data, so a lead is more than chance only if it also
 holds at the level of 97.5 %. {note}
 
@@ -86,9 +85,9 @@ holds at the level of 97.5 %. {note}
 
 - The trainings are short, as each study states, so a policy may be far from its method's optimum.
   "Best possible" and "exact training" say how far. Exact training is the optimum of the method's
-  own objective on the study's calibration samples, not of the win rate: a policy that misses it may
-  win more. *KL efficiency* is the share of a policy's KL that moves responses up or down in the
-  reward's ranking. The rest is spent on changes that the reward does not see.
+  own objective on the study's calibration samples, not of the win rate. A policy that falls short
+  of it can therefore win more. *KL efficiency* is the share of a policy's KL that moves responses
+  up or down in the reward's ranking. The rest is spent on changes that the reward does not see.
 - A small policy cannot express every transform, so a part of the gain in theory is out of reach for
   every method. [The log](../docs/log.md) and `worst_of_n/` measure this.
 {sight}
@@ -125,13 +124,14 @@ def page(known: Mapping[str, Mapping]) -> str:
     return PAGE.format(
         finished=sum(result["finished"] for result in results.values()),
         cells=sum(result["cells"] for result in results.values()),
-        archived=sum(result.get("archived", 0) for result in results.values()),
+        archived=archived(results),
         kl=KL,
         ours=listed(OURS),
         others=listed(OTHERS),
         gain=100 * GAIN,
         margin=100 * MARGIN,
         targets=targets(results),
+        beyond_theory=beyond_theory(results),
         note=NOTE,
         trained=accuracy(gold=False),
         gold=accuracy(gold=True),
@@ -141,6 +141,17 @@ def page(known: Mapping[str, Mapping]) -> str:
             for name, result in results.items()
             for task in result["tasks"]
         ),
+    )
+
+
+def archived(results: Mapping[str, Mapping]) -> str:
+    """How many of the finished cells the archive has; empty if it has all."""
+    known = sum(result.get("archived", 0) for result in results.values())
+    if known == sum(result["finished"] for result in results.values()):
+        return " All are archived in `cells/`."
+    return (
+        f" Of these,\n{known:,} are archived in `cells/`; the others are known as numbers only, in "
+        "`trained.json`."
     )
 
 
@@ -161,16 +172,21 @@ def sight() -> Iterator[str]:
         most, learned = task["rows"][-1], task["learned"]
         own = ", ".join(f"{row['correlation']:.2f} (`{row['method']}`)" for row in learned)
         highest = max(learned, key=lambda row: row["correlation"])
+        won = [row["win rate"]["value"] for row in learned]
         text = (
-            f"- **SmolLM2, {GOALS[name]}** (`worst_of_n/real.py`): after {most['responses']:,} "
-            "responses, a ridge regression on the model's states predicts where a response to "
-            "another prompt stands with a correlation of "
-            f"{most['correlation']:.2f} ± {most['stderr']:.2f}. The policies have learned less: "
-            f"{own}. The less a policy sees, the less a transform gains. In a Gaussian model under "
+            f"- **SmolLM2, {GOALS[name]}** (`worst_of_n/real.py`): a ridge regression on the "
+            f"model's states, fitted on {most['responses']:,} responses, predicts where a response "
+            "to another prompt stands with a correlation of "
+            f"{most['correlation']:.2f} ± {most['stderr']:.2f} (standard error; of ranks, as "
+            "normal scores). The policies' log-ratios have less, on "
+            f"{task['few'][0]} prompts × {task['few'][1]} responses: {own}. The less a policy "
+            "sees, the less a transform gains. In a Gaussian model under "
             f"{words(task['procedure'])}, the best transform leads the better one of `identity` "
             f"and raw rewards by {lead_of(task['sees all']):.1f} points if policies see the whole "
             f"reward, by {lead_of(most):.1f} at what the states allow, and by "
-            f"{lead_of(highest['left']):.1f} at the highest correlation learned."
+            f"{lead_of(highest['left']):.1f} at the highest correlation learned. The model says "
+            f"{highest['left']['best']:.0f} % there; along their log-ratios the policies win "
+            f"{min(won):.0f} to {max(won):.0f} %, since they spend KL on other things too."
         )
         yield textwrap.fill(text, 100, subsequent_indent="  ", break_on_hyphens=False)
 
@@ -293,15 +309,39 @@ def over_identity(spec: str) -> float:
 
 
 def room(spec: str, arms: Mapping[str, Mapping], rivals: Sequence[str]) -> str:
-    """What theory leaves to gain: over `identity` with exact quantiles, and over the best rival on
-    this reward with the calibration's samples."""
+    """What theory leaves to gain: over the best rival on this reward with the calibration's
+    samples, where that is known, and over `identity` with exact quantiles."""
     said = f"{100 * over_identity(spec):+.1f} over `identity`"
+    if not (own := lead_in_theory(arms, rivals)):
+        return said
+    value, rival = own
+    return f"{100 * value:+.1f} over `{rival}` with these samples; {said}"
+
+
+def lead_in_theory(arms: Mapping[str, Mapping], rivals: Sequence[str]) -> tuple[float, str] | None:
+    """How far exact training for `rloo` leads that of the best rival, and which that is; None
+    where it is not known."""
     own = arms.get("rloo", {}).get("theory")
     known = {m: arms[m]["theory"] for m in rivals if arms.get(m, {}).get("theory") is not None}
     if own is None or not known:
-        return said
+        return None
     best = max(known, key=known.__getitem__)
-    return f"{said}; with these samples {100 * (own - known[best]):+.1f} over `{best}`"
+    return own - known[best], best
+
+
+def beyond_theory(results: Mapping[str, Mapping]) -> str:
+    """The tasks on which theory leaves less than the target; empty if there are none."""
+    tasks = [
+        title(name, task)
+        for name, result in results.items()
+        for task in filter(done, result["tasks"])
+        for arms in [{arm["method"]: arm for arm in _at(task, KL)["arms"]}]
+        if (own := lead_in_theory(arms, result.get("rivals", ()))) and own[0] < GAIN
+    ]
+    if not tasks:
+        return ""
+    text = f"- *Beyond theory*: that first number is below the target on {'; on '.join(tasks)}."
+    return textwrap.fill(text, 100, subsequent_indent="  ", break_on_hyphens=False) + "\n"
 
 
 def leading(arms: Mapping[str, Mapping], spec: str) -> tuple[str, Mapping] | None:
@@ -355,7 +395,8 @@ def others(arms: Mapping[str, Mapping], spec: str) -> Iterator[str]:
     own = leading(arms, spec)
     known = arms[own[0]]["to_all"][spec] if own else {}
     said = [f"`{o}` {points(known[o])}: {not_below(known[o])}" for o in OTHERS if o in known]
-    yield "; ".join(said) or "not yet"
+    missing = [f"no `{o}` yet" for o in OTHERS if o not in known]
+    yield "; ".join([*said, *missing]) if said else "not yet"
 
 
 def plain(arms: Mapping[str, Mapping]) -> str:

@@ -7,9 +7,9 @@ regression on the model's states predicts where a response stands among those to
 normal score of its rank), for prompts that it was not fitted on. The correlation is what a policy
 sees that reads its own states and has learned from as many responses. A tilt of a score with this
 correlation wins what `seen_in_part.py` computes. Beside it stands what the study's policies have
-learned: the correlation of their log-ratio to the reference with the same score, what theory leaves
-at it, and the win rate of the policy along it that spends the KL, among the responses of each
-prompt. Writes real.json; some minutes a task, and one for each policy.
+learned: the correlation of their log-ratio to the reference with the same score, by ranks, what
+theory leaves at it, and the win rate of the policy along it that spends the KL, among the responses
+of each prompt. Writes real.json; some minutes a task, and one for each policy.
 """
 
 from collections.abc import Mapping, Sequence
@@ -33,7 +33,7 @@ from infalign.prompts import load_prompts
 
 TASKS = {"harmless": ia.WorstOfN(8), "helpful": ia.BestOfN(8), "tldr": ia.BestOfN(8)}
 KL = 0.5
-FOLDS, CELLS, SEED = 5, 300, 0
+FOLDS, CELLS, SEED = 5, 1000, 0
 PENALTIES = (0.1, 1.0, 10.0, 100.0)
 SHARES = (0.125, 0.25, 0.5, 1.0)
 """Of the prompts that are there to be fitted on."""
@@ -173,6 +173,15 @@ def scores(rewards: np.ndarray) -> np.ndarray:
     return ndtri(np.clip(bundled.quantiles(rewards), 0.5 / k, 1 - 0.5 / k))
 
 
+def sees(values: np.ndarray, rewards: np.ndarray) -> float:
+    """The correlation, within prompts, of the normal scores of values and of rewards.
+
+    A policy that tilts by a monotone function of a score has the correlation of that score, however
+    its transform bends it.
+    """
+    return bundled.correlation(scores(values), scores(rewards))
+
+
 def ridge(states: np.ndarray, target: np.ndarray, penalty: float) -> np.ndarray:
     """Weights of differences within prompts; the states have the variance 1."""
     x = states.reshape(-1, states.shape[2])
@@ -203,7 +212,7 @@ def seen(states: np.ndarray, rewards: np.ndarray, share: float) -> np.ndarray:
         held_out, rest = order[fold::FOLDS], np.setdiff1d(order, order[fold::FOLDS])
         some = rng.permutation(rest)[: max(4, round(share * len(rest)))]
         weights = fitted(centered[some], target[some])
-        values.append(bundled.correlation(centered[held_out] @ weights, target[held_out]))
+        values.append(sees(centered[held_out] @ weights, rewards[held_out]))
     return np.array(values)
 
 
@@ -223,7 +232,7 @@ def learned(task: Task, procedure) -> list[dict]:
             ratios, rewards = task.log_ratios(cell)
             won = bundled.win_rate(rewards, bundled.landed(ratios, KL), procedure)
             own = {"method": cell.name.partition("-")[0]}
-            own["correlation"] = bundled.correlation(ratios, scores(rewards))
+            own["correlation"] = sees(ratios, rewards)
             own["left"] = left(own["correlation"], procedure)
             own["win rate"] = {key: 100 * value for key, value in bundled.mean(won).items()}
             rows.append(own)
@@ -255,6 +264,7 @@ def main(
             "procedure": procedure.spec,
             "prompts": prompts,
             "samples": k,
+            "few": FEW,
             "rows": rows,
             "sees all": left(0.9999, procedure),
             "learned": learned(own, procedure),

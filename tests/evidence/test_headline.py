@@ -46,12 +46,14 @@ def test_a_loss_is_said_as_one_and_the_seeds_are_those_both_have():
 
     to_best = {"rival": "ipo", "value": -0.02, "low": -0.03, "high": -0.01, "ahead": False}
     arms = [arm("rloo", 3, 0.7, to_best, kl=0.6), arm("ipo", 1, 0.72), arm("rlhf", 2, 0.6)]
+    arms[0]["to_all"] = {"best-of-n:8": {"pkpo": {"value": 0.01, "low": 0, "high": 0.02}}}
     task = {"task": "helpful-8", "procedure": "best-of-n:8", "arms": arms}
     rivals = ["ipo", "rlhf", "vbon"]
     said = sentence({"bundled-helpful": {"rivals": rivals, "tasks": [task]}})
     own = "helpfulness, best-of-8, bundled model: -2.0 [-3.0, -1.0]"
-    assert f"{own} (`rloo` over `ipo`, at 0.60 and 0.50 nats, 1 seed; no `vbon` yet)." in said
-    assert said.endswith("Under plain sampling, the difference is -2.0.")
+    pair = "`rloo` over `ipo`, at 0.60 and 0.50 nats, 1 seed; over `pkpo` +1.0 [+0.0, +2.0]"
+    assert f"{own} ({pair}; fewer seeds of `ipo` and `rlhf`; no `vbon` yet)." in said
+    assert said.endswith("the same policies are at -2.0 points under plain sampling.")
 
 
 def test_tasks_without_a_rival_and_other_budgets_or_settings_are_left_out():

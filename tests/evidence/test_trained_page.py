@@ -103,7 +103,7 @@ def test_theory_leaves_more_where_n_is_larger():
     assert over_identity("best-of-n:8") == pytest.approx(0.1263, abs=1e-4)
     arms = {"rloo": {"theory": 0.85}, "rlhf": {"theory": 0.8}, "vbon": {"theory": None}}
     said = room("worst-of-n:4", arms, ["rlhf", "vbon", "ipo"])
-    assert said == "+6.2 over `identity`; with these samples +5.0 over `rlhf`"
+    assert said == "+5.0 over `rlhf` with these samples; +6.2 over `identity`"
 
 
 @pytest.mark.parametrize(
@@ -201,3 +201,20 @@ def test_not_below_needs_an_interval_that_says_so(low, high, said):
     best = {"rival": "ipo", "value": 0.0, "low": low, "high": high}
     arms = {"identity": {"win_rates": {"reward": {"sampling": {"to_best": best}}}}}
     assert plain(arms).endswith(f"to `ipo`: {said}") and plain({}) == "not yet"
+
+
+def test_a_method_without_a_cell_and_a_lead_beyond_theory_are_named():
+    from trained_page import beyond_theory, others
+
+    to_best = {"rival": "rlhf", "value": 0.02, "low": 0.01, "high": 0.03, "ahead": True}
+    rates = {"reward": {"best-of-n:8": {"to_best": to_best}}}
+    rloo = {"method": "rloo", "target_kl": 0.5, "win_rates": rates, "theory": 0.85}
+    rloo |= {"to_all": {"best-of-n:8": {"pkpo": to_best}}, "cells": [{"finished": True}]}
+    assert [*others({"rloo": rloo}, "best-of-n:8")] == [
+        "`pkpo` +2.0 [+1.0, +3.0]: above; no `rs-grpo` yet"
+    ]
+    for theory, said in ((0.83, "helpfulness, best-of-8, bundled model."), (0.81, "")):
+        arms = [rloo, rloo | {"method": "rlhf", "theory": theory}]
+        task = {"task": "helpful-8", "procedure": "best-of-n:8", "arms": arms}
+        known = {"bundled-helpful": {"rivals": ["rlhf"], "tasks": [task]}}
+        assert said in beyond_theory(known) and bool(said) is bool(beyond_theory(known))
