@@ -10,7 +10,7 @@ from infalign.errors import DataError
 
 from .rows import Row
 
-__all__ = ["ROLES", "Columns", "columns_of"]
+__all__ = ["CONTENTS", "ROLES", "Columns", "columns_of"]
 
 USUAL: Mapping[str, tuple[str, ...]] = {
     "prompt": (
@@ -32,6 +32,8 @@ USUAL: Mapping[str, tuple[str, ...]] = {
     "length": ("length", "n_tokens", "num_tokens", "completion_tokens", "response_tokens"),
     "response": ("response", "completion", "output", "generation", "text"),
     "truncated": ("truncated", "finish_reason", "stop_reason"),
+    "task": ("task",),
+    "prompt-text": ("behavior", "goal", "question", "problem", "query"),
 }
 """Role → names that are looked for, the most telling first."""
 
@@ -46,6 +48,12 @@ NO_SCORES = ("advantage", "advantages", "index", "idx", "seed", "logprob", "temp
 
 TEXTS = ("prompt", "question", "instruction", "problem", "input", "query", "goal", "behavior")
 """Columns that hold the prompt itself."""
+
+PARTS = ("instruction", "input", "prompt")
+"""Columns that together are the prompt, where none of the usual names for its text is there."""
+
+CONTENTS = (*TEXTS, "doc_hash")
+"""Columns that are equal only for the same prompt."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +70,12 @@ class Columns(Shown):
     length: str | None = None
     response: str | None = None
     truncated: str | None = None
+    task: str | None = None
+    """Column of the task, within which ids are different."""
+
+    texts: tuple[str, ...] = ()
+    """Columns that must not change where the id is the same."""
+
     notes: tuple[str, ...] = field(default=(), repr=False)
     """What was decided by names, for the user."""
 
@@ -87,10 +101,12 @@ def columns_of(rows: Sequence[Row], named: Mapping[str, str] | None = None) -> C
     usual = {r: next((n for n in names if n in present), None) for r, names in USUAL.items()}
     own = usual | named
     prompt = named.get("prompt") or _prompt(rows, present, where)
+    task = None if own["task"] == prompt else own["task"]
+    texts = _texts(present, prompt, named.get("prompt-text"))
     correct, total = own["correct-count"], own["total-count"]
     if correct and total and "score" not in named:
         notes = (f"prompts in `{prompt}`, `{correct}` of `{total}` correct",)
-        return Columns(prompt, counts=(correct, total), notes=notes)
+        return Columns(prompt, counts=(correct, total), task=task, texts=texts, notes=notes)
     score = named.get("score") or _score(
         rows, present, where, {prompt, *filter(None, own.values())}
     )
@@ -103,7 +119,9 @@ def columns_of(rows: Sequence[Row], named: Mapping[str, str] | None = None) -> C
         f"{role}s in `{name}`" for role, name in (("sample", sample), ("answer", answer)) if name
     ]
     notes = (", ".join(said),)
-    return Columns(prompt, score, None, sample, answer, length, response, truncated, notes)
+    return Columns(
+        prompt, score, None, sample, answer, length, response, truncated, task, texts, notes
+    )
 
 
 def _one_policy(rows: Sequence[Row], present: Collection[str]) -> None:
@@ -135,6 +153,16 @@ def _prompt(rows: Sequence[Row], present: Collection[str], where: str) -> str:
             if len({str(row.values.get(text)) for row in rows}) < len(rows):
                 return text
     return column
+
+
+def _texts(present: Collection[str], prompt: str, named: str | None) -> tuple[str, ...]:
+    """The columns of the prompt's text: by name; none if the text is the id."""
+    if named is not None:
+        return (named,)
+    if prompt in CONTENTS:
+        return ()
+    usual = next((name for name in USUAL["prompt-text"] if name in present), None)
+    return tuple(name for name in PARTS if name in present) if usual is None else (usual,)
 
 
 def _score(

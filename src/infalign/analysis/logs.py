@@ -39,12 +39,15 @@ def inspect_archive(path: Path) -> Iterator[Place]:
     """
     try:
         with disk.reading(path), zipfile.ZipFile(path) as archive:
+            names = set(archive.namelist())
+            head = next((n for n in ("header.json", "_journal/start.json") if n in names), None)
+            about = json.loads(_unpacked(archive, archive.getinfo(head))) if head else {}
             members = [m for m in archive.infolist() if m.filename.startswith("samples/")]
             if not members:
                 raise DataError(f"{path} holds no samples, so it is not a finished `.eval` log.")
             for member in sorted(members, key=lambda m: m.filename):
                 sample = json.loads(_unpacked(archive, member))
-                yield from _inspect_sample(sample, member.filename)
+                yield from _inspect_sample(sample, member.filename, about)
     except (zipfile.BadZipFile, ValueError, OSError, EOFError, struct.error) as error:
         raise DataError(f"{path} is not a readable log of inspect_ai ({error}).") from None
 
@@ -73,14 +76,20 @@ def _is_inspect(value: Any) -> bool:
     return isinstance(value, dict) and {"eval", "samples"} <= value.keys()
 
 
-def _inspect(value: Mapping[str, Any]) -> Iterator[Place]:
+def _inspect(value: Mapping[str, Any], path: Path) -> Iterator[Place]:
     for number, sample in enumerate(value["samples"] or [], 1):
-        yield from _inspect_sample(sample, f"sample {number}")
+        yield from _inspect_sample(sample, f"sample {number}", value)
 
 
-def _inspect_sample(sample: Mapping[str, Any], place: str) -> Iterator[Place]:
-    """One epoch of one sample. A sample that ended with an error has no scores."""
+def _inspect_sample(
+    sample: Mapping[str, Any], place: str, log: Mapping[str, Any]
+) -> Iterator[Place]:
+    """One epoch of one sample of a log. A sample that ended with an error has no scores."""
     row: dict[str, Any] = {"prompt_id": str(sample["id"]), "sample": sample.get("epoch", 1)}
+    if (task := (log.get("eval") or {}).get("task")) is not None:
+        row["task"] = task
+    if "input" in sample:
+        row["input"] = _conversation(sample["input"])
     completion = (sample.get("output") or {}).get("completion")
     if completion is not None:
         row["response"] = completion
@@ -95,6 +104,13 @@ def _inspect_sample(sample: Mapping[str, Any], place: str) -> Iterator[Place]:
     yield place, row
 
 
+def _conversation(value: Any) -> Any:
+    """A text, or messages without their ids, which differ in every log."""
+    if not isinstance(value, list):
+        return value
+    return [{part: message.get(part) for part in ("role", "content")} for message in value]
+
+
 def _is_helm(value: Any) -> bool:
     return (
         isinstance(value, list)
@@ -104,16 +120,29 @@ def _is_helm(value: Any) -> bool:
     )
 
 
-def _helm(value: list) -> Iterator[Place]:
+def _helm(value: list, path: Path) -> Iterator[Place]:
+    """Instances are numbered within a run, whose folder has the name of its scenario."""
+    scenario = _scenario(path.absolute().parent.name)
     for number, instance in enumerate(value, 1):
         row = {
             "prompt_id": _perturbed(instance["instance_id"], instance.get("perturbation")),
             "sample": instance.get("train_trial_index", 0),
         }
+        if scenario is not None:
+            row["task"] = scenario
         for stat in instance["stats"]:
             if stat.get("count"):
                 row[stat["name"]["name"]] = stat["sum"] / stat["count"]
         yield f"instance {number}", row
+
+
+def _scenario(run: str) -> str | None:
+    """A run's name without its model, such as `mmlu:subject=anatomy`; None for other folders."""
+    scenario, colon, settings = run.partition(":")
+    if not colon:
+        return None
+    own = [part for part in settings.split(",") if not part.startswith(("model=", "model_"))]
+    return f"{scenario}:{','.join(own)}"
 
 
 def _perturbed(instance: Any, perturbation: Mapping[str, Any] | None) -> str:
@@ -129,7 +158,7 @@ def _is_alpaca(value: Any) -> bool:
     )
 
 
-def _alpaca(value: list) -> Iterator[Place]:
+def _alpaca(value: list, path: Path) -> Iterator[Place]:
     """The chance that `output_2` is preferred: a preference of 1 is the first output, 2 the
     second, and 1.5 a tie. An invalid annotation has none."""
     for number, row in enumerate(value, 1):
@@ -144,6 +173,7 @@ def _alpaca(value: list) -> Iterator[Place]:
             f"row {number}",
             {
                 "prompt_id": row["instruction"],
+                "instruction": row["instruction"],
                 "preferred": None if preference is None else preference - 1,
                 "response": row["output_2"],
                 "reference_response": row["output_1"],
@@ -154,9 +184,9 @@ def _alpaca(value: list) -> Iterator[Place]:
         )
 
 
-LOGS: tuple[tuple[Callable[[Any], bool], Callable[[Any], Iterator[Place]]], ...] = (
+LOGS: tuple[tuple[Callable[[Any], bool], Callable[[Any, Path], Iterator[Place]]], ...] = (
     (_is_inspect, _inspect),
     (_is_helm, _helm),
     (_is_alpaca, _alpaca),
 )
-"""For each format of JSON logs: whether a value is one, and its rows."""
+"""For each format of JSON logs: whether a value is one, and the rows of a value and its file."""

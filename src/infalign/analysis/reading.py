@@ -9,7 +9,7 @@ import json
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from numbers import Integral, Real
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -18,10 +18,11 @@ from infalign import _check
 from infalign.errors import ArgumentError, DataError
 
 from .columns import ROLES, Columns, columns_of
+from .prompt_ids import prompt_ids
 from .rows import Row, rows_of
 from .samples import Samples
 
-__all__ = ["DROPS", "as_float", "prompt_id", "read_samples", "selected_rows"]
+__all__ = ["DROPS", "as_float", "read_samples", "selected_rows"]
 
 DROPS = {
     "unmatched": "prompts that some policy lacks",
@@ -81,9 +82,10 @@ def read_samples(
         _check.one_of("drop", kind, tuple(DROPS))
     rows = selected_rows(list(rows_of(source)), where or {}, source)
     own = columns_of(rows, roles)
-    reader = _Reader(own, drop, roles)
-    for row in rows:
-        reader.read(row)
+    ids, notes = prompt_ids(rows, own, by_task="task" in roles)
+    reader = _Reader(own, drop, roles, notes)
+    for row, prompt in zip(rows, ids, strict=True):
+        reader.read(row, prompt)
     return reader.samples(name)
 
 
@@ -94,18 +96,24 @@ MOST_ATTEMPTS = 2**26
 class _Reader:
     """Collects samples by prompt, and counts what is wrong."""
 
-    def __init__(self, columns: Columns, drop: Collection[str], named: Collection[str]) -> None:
+    def __init__(
+        self,
+        columns: Columns,
+        drop: Collection[str],
+        named: Collection[str],
+        notes: Collection[str],
+    ) -> None:
         self.columns, self.drop, self.named = columns, drop, named
         self.prompts: dict[str, _Prompt] = {}
         self.numbers: set[tuple[str, str, str]] = set()
         self.wrong: dict[str, list[str]] = {kind: [] for kind in DROPS}
-        self.notes: list[str] = []
+        self.notes = list(notes)
+        self.one_score_noted = False
         self.widest = 0
 
-    def read(self, row: Row) -> None:
+    def read(self, row: Row, prompt: str) -> None:
         """Take the samples of a row."""
         columns = self.columns
-        prompt = prompt_id(row, columns.prompt)
         own = self.prompts.setdefault(prompt, _Prompt())
         if columns.counts:
             if own.scores:
@@ -130,7 +138,9 @@ class _Reader:
         repeats = row.values.get(
             "resps"
         )  # lm-evaluation-harness scores one of them, or all at once
-        if not self.notes and isinstance(repeats, list) and len(np.ravel(repeats[:1])) > 1:
+        several = isinstance(repeats, list) and len(np.ravel(repeats[:1])) > 1
+        if several and not self.one_score_noted:
+            self.one_score_noted = True
             self.notes.append(
                 "one score for several responses to a prompt, as the filter left them"
             )
@@ -309,21 +319,6 @@ def as_float(value: Any) -> float:
         return float(value)
     except OverflowError:
         return math.inf
-
-
-def prompt_id(row: Row, column: str) -> str:
-    """The id of a row's prompt; a text or messages are their own id."""
-    value = row.values.get(column)
-    if value is None or value == "":
-        raise DataError(f"{row}: no value in `{column}`, which says what the prompt is.")
-    if isinstance(value, str):
-        return value
-    if isinstance(value, Integral):
-        return str(int(value))  # not by way of a float, which has 53 bits
-    if isinstance(value, Real):
-        number = float(value)
-        return str(int(number)) if number.is_integer() else str(value)
-    return json.dumps(value, ensure_ascii=False, sort_keys=True, default=str)
 
 
 def _score(row: Row, column: str, value: Any) -> float:

@@ -100,7 +100,7 @@ def _rows(path: Path, name: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
         return
     for fits, read in LOGS:
         if fits(value):
-            yield from read(value)
+            yield from read(value, path)
             return
     yield from ((f"row {number}", row) for number, row in enumerate(_objects(value, name), 1))
 

@@ -12,7 +12,8 @@ from infalign import _check
 from infalign._look import Shown
 from infalign.errors import DataError
 
-from .reading import as_float, prompt_id
+from .prompt_ids import prompt_id
+from .reading import as_float
 from .rows import Row
 
 __all__ = ["USUAL", "VERDICT_ROLES", "Answer", "Form", "form_of"]
