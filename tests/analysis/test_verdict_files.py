@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from infalign.analysis import join_verdicts, judge, read_verdicts
+from infalign.analysis.judgment_tables import judgment_json, judgment_tables
 from infalign.errors import ArgumentError, DataError
 from infalign.evaluation.judging import judge_win_rate
 
@@ -26,7 +27,7 @@ def read(tmp_path, rows, name="judged.jsonl", **more):
 ARENA = [
     {"question_id": 1, "model_a": "new", "model_b": "old", "winner": "model_a", "judge": "j"},
     {"question_id": 1, "model_a": "old", "model_b": "new", "winner": "model_a", "judge": "j"},
-    {"question_id": 2, "model_a": "new", "model_b": "old", "winner": "tie (bothbad)", "judge": "j"},
+    {"question_id": 2, "model_a": "new", "model_b": "old", "winner": "tie (bothbad)", "judge": "h"},
     {"question_id": 3, "model_a": "old", "model_b": "other", "winner": "other", "judge": "k"},
 ]
 
@@ -64,6 +65,48 @@ def test_two_games_exchange_the_sides(tmp_path):
     assert panel.win_rate.per_prompt == pytest.approx([(1 + 0.5) / 2]) and panel.excluded == 1
     assert panel.judges[0].invalid == 1 and panel.if_invalid[0] < panel.win_rate.value
     assert panel.judges[0].consistency.value == 0.5
+
+
+def in_orders(prompts, orders, **more):
+    """Verdicts of a judge who prefers the first place, in each order of each prompt."""
+    sides = {"new first": ("new", "base"), "base first": ("base", "new")}
+    names = ("prompt_id", "model_a", "model_b", "winner")
+    return [
+        dict(zip(names, (i, *sides[order], "A"), strict=True)) | more
+        for i in prompts
+        for order in orders
+    ]
+
+
+def test_pairs_without_a_row_for_the_other_order_are_refused_or_counted(tmp_path):
+    rows = in_orders(range(10), sides := ["new first", "base first"])
+    rows += in_orders(range(10, 20), sides[:1])
+    own = read(tmp_path, rows)
+    with pytest.raises(
+        DataError,
+        match=r"'judge' .* one order only on 10 of 20 pairs of 'new' and 'base', first on prompt "
+        r"'10',.*other order too,.*--drop missing \(`drop=True`\)",
+    ):
+        judge(own, reference="base")
+    result = judge(own, reference="base", drop=True)
+    panel = result.panels["new"]
+    assert panel.win_rate.value == 0.5 and (panel.pairs, panel.excluded) == (10, 10)
+    first, second = judgment_tables(result)
+    assert first.rows[0][first.head.index("invalid or absent")] == "10 (50.0–75.0)"
+    assert second.rows[0][second.head.index("one order only")] == "10"
+    assert judgment_json(result)["policies"][0]["judges"][0]["one_order"] == 10
+    assert result._columns()["one_order"] == [10]
+
+
+def test_a_judge_of_one_order_a_pair_is_allowed_with_a_note(tmp_path):
+    rows = in_orders(range(15), ["new first"]) + in_orders(range(15, 20), ["base first"])
+    result = judge(read(tmp_path, rows), reference="base")
+    assert result.panels["new"].win_rate.value == 0.75
+    (note,) = result.notes[1:]
+    assert "no pair of new and base was judged in both orders" in note
+    assert "new was shown first in 15 of 20 verdicts" in note
+    rows += in_orders(["more"], ["new first", "base first"], judge="other")
+    assert len(judge(read(tmp_path, rows), reference="base").notes) == 1
 
 
 def test_games_of_arena_hard_show_the_reference_first(tmp_path):
@@ -149,7 +192,8 @@ def test_other_responses_are_another_pair_and_the_same_ones_another_vote(tmp_pat
         own = {f"response_{x}": responses[side] for x, side in zip("ab", sides, strict=True)}
         return {"id": 1, "model_a": sides[0], "model_b": sides[1], "winner": winner} | own
 
-    rows = [row("x", "A"), row("x", "B"), row("x", "A", ("old", "new")), row("other", "A")]
+    rows = [row("x", "A"), row("x", "B"), row("x", "A", ("old", "new"))]
+    rows += [row("other", "A"), row("other", "B", ("old", "new"))]
     result = judge(read(tmp_path, rows), reference="old")
     panel = result.panels["new"]
     # The pair with x: (½ + 0) / 2; the other one: 1.
@@ -157,7 +201,7 @@ def test_other_responses_are_another_pair_and_the_same_ones_another_vote(tmp_pat
     assert "1 repeated votes" in result.notes[1] and panel.length.longer == 0.5
     bare = {"id": 1, "model_b": "old", "winner": "A"}
     result = judge(read(tmp_path, [*rows, {**bare, "model_a": "third"}]), reference="old")
-    assert "lengths are known for 4 of 5" in result.notes[2]
+    assert "lengths are known for 5 of 6" in result.notes[2]
     assert result.panels["third"].length is None
 
 
@@ -175,7 +219,7 @@ def test_policies_that_were_judged_on_the_same_prompts_are_ranked(tmp_path):
 
 
 def test_a_judge_with_the_name_of_a_policy_is_of_its_family(tmp_path):
-    rows = [row | {"judge": j} for row in ARENA[:3] for j in ("old", "k")]
+    rows = [row | {"judge": j} for row in ARENA[:2] for j in ("old", "k")]
     panel = judge(read(tmp_path, rows), reference="old").panels["new"]
     assert [r.own for r in panel.judges] == ["reference", None]
     panel = judge(read(tmp_path, rows), reference="old", own={"k": ["new"]}).panels["new"]

@@ -164,8 +164,10 @@ def judged(path, votes, **more):
             "model_b": sides[1],
             "winner": "tie" if won is None else "new" if won else "old",
             "judge": name,
-            "response_a": "x" * (10 + i % 7),
-            "response_b": "x" * 13,
+            **{
+                f"response_{x}": "x" * (10 + i % 7 if side == "new" else 13)
+                for x, side in zip("ab", sides, strict=True)
+            },
             **more,
         }
         for i, own in enumerate(votes)
@@ -208,7 +210,25 @@ def test_invalid_answers_are_refused_or_counted(cli, tmp_path):
     code, _, err = cli("--verdicts judged.jsonl --reference old")
     assert code == 1 and "1 of 37 answers of the judges are invalid" in " ".join(err.split())
     code, out, _ = cli("--verdicts judged.jsonl --reference old --drop missing --format markdown")
-    assert code == 0 and "| 1 (90.0–100.0) |" in out
+    # Of the pair on z, one answer is invalid and the one in the other order is absent.
+    assert code == 0 and "| 2 (90.0–100.0) |" in out
+
+
+def test_a_judge_who_prefers_the_first_place_wins_nothing_by_absent_rows(cli, tmp_path):
+    sides = [("new", "base"), ("base", "new")]
+    rows = [
+        {"prompt_id": i, "model_a": a, "model_b": b, "winner": "model_a"}
+        for i in range(20)
+        for a, b in sides[: 1 + i % 2]
+    ]
+    (tmp_path / "judged.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    words = "--verdicts judged.jsonl --reference base --fail-if-worse-than base --margin 0"
+    code, _, err = cli(words)
+    assert code == 1 and "10 of 20 pairs of 'new' and 'base'" in " ".join(err.split())
+    code, out, _ = cli(f"{words} --drop missing --format json")
+    (policy,) = json.loads(out)["policies"]
+    assert code == 4 and policy["win_rate"]["value"] == 0.5
+    assert policy["judges"][0]["one_order"] == 10
 
 
 def test_figures_at_equal_length_stand_beside_their_overlap(cli, tmp_path):

@@ -23,19 +23,19 @@ def test_votes_orders_judges_pairs_and_prompts_are_averaged_in_turn():
         ("p", "1", "x", 1, 0.0),
         ("p", "1", "y", 2, 0.5),
         ("p", "2", "y", 2, 1.0),
-        ("q", "1", "x", 0, 0.0),
+        ("q", "1", "z", 0, 0.0),
     ]
     prompts, pairs, judges, orders, outcomes = map(list, zip(*rows, strict=True))
     own = panel(outcomes, prompts=prompts, pairs=pairs, judges=judges, orders=orders)
     assert own.win_rate.per_prompt == pytest.approx([17 / 24, 0])
     assert (own.pairs, own.excluded) == (3, 0)
-    x, y = own.judges
-    assert x.win_rate.value == pytest.approx((1 / 3 + 0) / 2) and y.win_rate.value == 0.75
+    x, y, _ = own.judges
+    assert x.win_rate.value == pytest.approx(1 / 3) and y.win_rate.value == 0.75
     assert x.position_bias.value == pytest.approx((2 / 3 - 0) / 2)
     assert x.consistency.value == 0 and y.consistency is None and y.position_bias is None
     # Of the three votes of x in one order, one pair in three is the same.
     assert x.repeatability.value == pytest.approx(1 / 3) and y.repeatability is None
-    assert (x.verdicts, y.verdicts) == (5, 2)
+    assert (x.verdicts, y.verdicts) == (4, 2)
     assert own.both_orders == pytest.approx(1 / 4)
 
 
@@ -45,6 +45,40 @@ def test_a_judge_who_prefers_the_first_place_says_nothing_and_shows_his_bias():
     (judge,) = own.judges
     assert own.win_rate.value == 0.5 and judge.position_bias.value == 0.5
     assert judge.consistency.value == 0 and own.any_judge is None and own.agreement is None
+
+
+@pytest.mark.parametrize("swapped", ["absent", "invalid"])
+def test_an_order_without_an_answer_leaves_no_score_whether_or_not_it_has_a_row(swapped):
+    # The judge always prefers the first place; every other pair lacks the second order.
+    rows = [
+        (f"p{i}", order, nan if order and i % 2 else 1.0 - order)
+        for i in range(20)
+        for order in (0, 1)
+        if swapped == "invalid" or not (order and i % 2)
+    ]
+    prompts, orders, outcomes = map(list, zip(*rows, strict=True))
+    own = panel(outcomes, prompts=prompts, orders=orders)
+    (judge,) = own.judges
+    assert own.win_rate.value == 0.5 and judge.position_bias.value == 0.5
+    assert (own.pairs, own.excluded, own.both_orders) == (10, 10, 1)
+    assert own.if_invalid == (0.5, 0.75)
+    odd = [f"p{i}" for i in range(1, 20, 2)]
+    assert list(judge.one_order) == (odd if swapped == "absent" else [])
+    assert judge.invalid == (10 if swapped == "invalid" else 0)
+
+
+def test_a_judge_of_one_order_a_pair_counts_beside_a_judge_of_both():
+    # x reads each pair in an order of chance, y in both.
+    rows = [("a", "x", 0, 1), ("b", "x", 1, 1), ("a", "y", 0, 1), ("a", "y", 1, 0)]
+    prompts, judges, orders, outcomes = map(list, zip(*rows, strict=True))
+    own = panel(outcomes, prompts=prompts, judges=judges, orders=orders)
+    assert own.win_rate.per_prompt == pytest.approx([(1 + 0.5) / 2, 1])
+    assert [r.one_order for r in own.judges] == [(), ()] and own.both_orders == 1 / 3
+
+
+def test_without_a_pair_that_has_both_orders_there_is_no_win_rate():
+    with pytest.raises(DataError, match="no verdict of a judge on a pair is complete"):
+        panel([1, nan, nan, 0], prompts=list("aabb"), orders=[0, 1, 0, 1])
 
 
 def test_invalid_answers_are_counted_and_bound_the_win_rate():

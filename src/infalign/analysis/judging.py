@@ -51,6 +51,7 @@ class Judgment(Shown, Framed):
             },
             "verdicts": [r.verdicts for _, _, r in rows],
             "invalid": [r.invalid for _, _, r in rows],
+            "one_order": [len(r.one_order) for _, _, r in rows],
         }
 
 
@@ -68,9 +69,11 @@ def judge(
     - `reference`: Default: the one that the source names, or the only policy of every verdict.
     - `policies`: Default: all others.
     - `own`: judge → the policies of its own family. Default: those with its name.
-    - `drop`: leave out invalid answers, and count them, instead of an error.
+    - `drop`: leave out invalid answers, and pairs in one order of a judge that uses both; count
+      them instead of an error.
 
-    Raises ArgumentError for names that do not occur, and DataError for invalid answers.
+    Raises ArgumentError for names that do not occur, and DataError for invalid answers and for
+    pairs without the other order.
 
     >>> import math
     >>> some = Verdicts(("p", "q"), ("", ""), ("a", "b"), ("b", "a"), ("j", "j"),
@@ -107,7 +110,9 @@ def judge(
                 f"{_check.short(base)}. Name another reference, or the policies: --policy NAME."
             )
         panels[name] = _panel(verdicts, at, name, base, families)
-    notes = (*verdicts.notes, *_notes(verdicts, with_base))
+        if not drop:
+            _require_both_orders(panels[name], name, base)
+    notes = (*verdicts.notes, *_notes(verdicts, with_base), *_orders(verdicts, base, panels))
     return Judgment(base, panels, _ranking(base, panels), int((~with_base).sum()), notes)
 
 
@@ -135,6 +140,38 @@ def _notes(verdicts: Verdicts, used: np.ndarray) -> Iterator[str]:
         yield (
             f"lengths are known for {known.sum():,} of {known.size:,} verdicts; policies without "
             "all of them have no win rate at equal length"
+        )
+
+
+def _orders(verdicts: Verdicts, base: str, panels: Mapping[str, Panel]) -> Iterator[str]:
+    """What a reader should know of policies that no judge has read in both orders."""
+    for name, own in panels.items():
+        shown = [
+            one
+            for one, other, ordered in zip(
+                verdicts.first, verdicts.second, verdicts.ordered, strict=True
+            )
+            if ordered and {one, other} == {name, base}
+        ]
+        if shown and all(r.position_bias is None for r in own.judges):
+            yield (
+                f"no pair of {name} and {base} was judged in both orders, so the win rate may have "
+                f"a position bias; {name} was shown first in {shown.count(name):,} of "
+                f"{len(shown):,} verdicts"
+            )
+
+
+def _require_both_orders(own: Panel, name: str, base: str) -> None:
+    """DataError if a judge that has both orders on some pairs has one order on others."""
+    worst = max(own.judges, key=lambda report: len(report.one_order))
+    if worst.one_order:
+        raise DataError(
+            f"The judge {_check.short(worst.judge)} has answers in one order only on "
+            f"{len(worst.one_order):,} of {own.pairs + own.excluded:,} pairs of "
+            f"{_check.short(name)} and {_check.short(base)}, first on prompt "
+            f"{_check.short(worst.one_order[0])}, and in both orders on others. One order alone "
+            "would count its position bias as a verdict: judge these pairs in the other order "
+            "too, or leave them out and count them: --drop missing (`drop=True`)."
         )
 
 

@@ -31,7 +31,7 @@ def _win_rates(judgment: Judgment) -> Table:
     rows = []
     for name, own in judgment.panels.items():
         control = None if own.length is None else own.length.figures()
-        invalid = sum(r.invalid for r in own.judges)
+        lacking = sum(r.invalid + len(r.one_order) for r in own.judges)
         ends = f"{100 * own.if_invalid[0]:.1f}–{100 * own.if_invalid[1]:.1f}"
         rows.append(
             (
@@ -41,7 +41,7 @@ def _win_rates(judgment: Judgment) -> Table:
                 at_equal_length(control),
                 overlap(control),
                 f"{own.pairs:,}" + (f" ({own.excluded:,} without verdict)" if own.excluded else ""),
-                f"{invalid:,} ({ends})" if invalid else "0",
+                f"{lacking:,} ({ends})" if lacking else "0",
             )
         )
     head = ("policy", "win rate, %", "any judge", "at equal length", "overlap, %", "pairs")
@@ -50,14 +50,17 @@ def _win_rates(judgment: Judgment) -> Table:
         for name, own in judgment.panels.items()
         if own.length is not None and own.length.warning
     ]
-    if any(r.invalid for own in judgment.panels.values() for r in own.judges):
-        notes.append("Invalid answers: in parentheses the win rates if all were lost, or won.")
+    if any(r.invalid or r.one_order for own in judgment.panels.values() for r in own.judges):
+        notes.append(
+            "Invalid or absent answers: in parentheses the win rates if all were lost, or won."
+        )
     title = f"Win rate over {judgment.reference} by the judges"
-    return Table(title, (*head, "invalid answers"), tuple(rows), 1, tuple(notes))
+    return Table(title, (*head, "invalid or absent"), tuple(rows), 1, tuple(notes))
 
 
 def _judges(judgment: Judgment) -> Table:
     rows = []
+    one_order = any(r.one_order for own in judgment.panels.values() for r in own.judges)
     for name, own in judgment.panels.items():
         for place, report in enumerate(own.judges):
             rows.append(
@@ -71,11 +74,18 @@ def _judges(judgment: Judgment) -> Table:
                     _self(report),
                     f"{report.verdicts:,}",
                     f"{report.invalid:,}",
+                    *((f"{len(report.one_order):,}",) if one_order else ()),
                 )
             )
     head = ("policy", "judge", "win rate, %", "position bias", "both orders agree, %")
     more = ("votes agree, %", "self-preference", "verdicts", "invalid")
     notes = ["Position bias: points by which the response shown first wins more often than half."]
+    if one_order:
+        more += ("one order only",)
+        notes.append(
+            "One order only: pairs that the judge read in one order, and others in both; they are "
+            "left out."
+        )
     if any(r.own for own in judgment.panels.values() for r in own.judges):
         notes.append(
             "Self-preference: points by which a judge favors its own family more than the other "
@@ -160,6 +170,7 @@ def judgment_json(judgment: Judgment) -> dict[str, Any]:
                         "own": r.own,
                         "verdicts": r.verdicts,
                         "invalid": r.invalid,
+                        "one_order": len(r.one_order),
                     }
                     for r in own.judges
                 ],

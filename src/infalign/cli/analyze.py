@@ -41,7 +41,10 @@ PROCEDURE = (
 )
 COLUMN = "Column of a role: prompt=NAME, score=NAME, answer=NAME, … Repeatable."
 WHERE = "Read only rows with a value: COLUMN=VALUE. Repeatable."
-DROP = f"Leave out instead of refusing: {', '.join(DROPS)}. Repeatable."
+DROP = (
+    f"Leave out instead of refusing: {', '.join(DROPS)}. With --verdicts, missing: invalid "
+    "answers, and pairs without a judge's other order. Repeatable."
+)
 WORSE = "Gate: fail if a policy is worse than this one under --procedure."
 UNDER = "Gate: fail if a policy has a win rate, or level, below this percent at --procedure."
 MARGIN = "Loss that a gate tolerates, in percentage points. Default: 1."

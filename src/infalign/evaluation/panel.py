@@ -3,9 +3,11 @@
 Every verdict counts in steps, each a plain mean: the votes of one judge on one pair in one order;
 the orders; the judges that have a verdict; the pairs of a prompt; the prompts. So no judge weighs
 more for having voted more often, and no prompt for having more pairs. An order that a judge
-prefers cancels where both were judged; where one of both has only invalid answers, that judge has
-no verdict on the pair. Invalid answers count as nothing, and as a range: were they
-all losses, and were they all wins.
+prefers cancels where both were judged. A judge that has read some pairs in both orders has no
+verdict on a pair with an answer in one of them: the other order's answer is invalid, or absent. A
+judge that has read every pair in one order only, such as an order of chance, keeps its verdicts.
+Invalid and absent answers count as nothing, and as a range: were they all losses, and were they all
+wins.
 """
 
 from collections.abc import Mapping, Sequence
@@ -63,6 +65,9 @@ class JudgeReport(Shown):
     invalid: int
     """Its answers without a verdict, which are not among them."""
 
+    one_order: tuple[str, ...] = field(repr=False)
+    """Prompts of the pairs that it judged in one order only, although it judged others in both."""
+
 
 @dataclass(frozen=True)
 class Panel(Shown):
@@ -78,7 +83,7 @@ class Panel(Shown):
     there are judges. None with a single judge."""
 
     if_invalid: tuple[float, float]
-    """The win rate if every invalid answer were a loss, and if every one were a win."""
+    """The win rate if every invalid or absent answer were a loss, and if every one were a win."""
 
     judges: Rows[JudgeReport]
     agreement: Estimate | None
@@ -100,7 +105,7 @@ class Panel(Shown):
     """Share of verdicts of a judge on a pair that rest on both orders."""
 
     excluded: int
-    """Pairs without any verdict, which are left out."""
+    """Pairs without a verdict, which are left out."""
 
 
 def panel(
@@ -126,7 +131,7 @@ def panel(
     - `differences`: length of the policy's response minus that of the reference's, if known.
     - `own`, `own_reference`: judges of whose own family the policy is, and the reference.
 
-    Raises DataError if no vote is valid.
+    Raises DataError if no vote is valid, or if no pair of a judge that uses both orders has both.
 
     >>> result = panel([1, 0, 1, 1], prompts=list("aabb"), judges=list("xyxy"))
     >>> result.win_rate.value, result.judges[1].win_rate.value
@@ -146,6 +151,11 @@ def panel(
     if np.isnan(won).all():
         raise DataError(f"None of the {won.size} answers of the judges is a verdict.")
     scores = votes.scores(won)
+    if np.isnan(scores).all():
+        raise DataError(
+            f"Of the {won.size} answers of the judges, no verdict of a judge on a pair is "
+            "complete: none has a valid answer in both orders. Judge the invalid ones again."
+        )
     win_rate = votes.mean(scores)
     sides: dict[str, Side] = dict.fromkeys(own_reference, "reference")
     sides |= dict.fromkeys(own, "policy")
@@ -160,8 +170,8 @@ def panel(
         win_rate,
         _any_judge(win_rate, reports) if several else None,
         if_invalid=(
-            votes.mean(votes.scores(np.nan_to_num(won, nan=0.0))).value,
-            votes.mean(votes.scores(np.nan_to_num(won, nan=1.0))).value,
+            votes.mean(votes.scores(np.nan_to_num(won, nan=0.0), absent=0.0)).value,
+            votes.mean(votes.scores(np.nan_to_num(won, nan=1.0), absent=1.0)).value,
         ),
         judges=reports,
         agreement=krippendorff(scores, votes.prompt_of) if several else None,
@@ -215,6 +225,10 @@ class _Votes:
         self.prompt_of = np.array([prompt for prompt, _ in items])
         self.judges, self.prompts = list(panel), list(names)
         self.shape = len(items), len(panel), len(ORDERS)
+        self.asked = ~np.isnan(self.by_order(np.zeros(won.size))[..., :2])
+        one, both = self.asked.any(2) & ~self.asked.all(2), self.asked.all(2).any(0)
+        self.one_order = one & both
+        """Where a judge that uses both orders has an answer in one only, shape (items, judges)."""
 
     def by_order(self, won: np.ndarray) -> np.ndarray:
         """Mean of the votes, shape (items, judges, orders); nan without any."""
@@ -225,15 +239,15 @@ class _Votes:
         with np.errstate(invalid="ignore"):
             return (total / count).reshape(self.shape)
 
-    def scores(self, won: np.ndarray) -> np.ndarray:
-        """Mean over orders, shape (items, judges). Where a judge was asked in both orders, one of
-        them alone would carry its position bias, and is no score."""
+    def scores(self, won: np.ndarray, absent: float = np.nan) -> np.ndarray:
+        """Mean over orders, shape (items, judges). Where a judge uses both orders, one of them
+        alone would carry its position bias, and is no score. `absent` is the outcome of an order
+        without an answer."""
         by_order = self.by_order(won)
-        asked, known = (
-            (~np.isnan(orders[..., :2])).all(2)
-            for orders in (self.by_order(np.zeros(won.size)), by_order)
-        )
-        return np.where(asked & ~known, np.nan, _mean(by_order, 2))
+        by_order[..., :2][self.one_order[..., None] & ~self.asked] = absent
+        needs_both = self.asked.all(2) | self.one_order
+        incomplete = needs_both & np.isnan(by_order[..., :2]).any(2)
+        return np.where(incomplete, np.nan, _mean(by_order, 2))
 
     def mean(self, scores: np.ndarray) -> Estimate:
         """Mean over judges, pairs and prompts."""
@@ -272,6 +286,7 @@ class _Votes:
             self_preference=estimate(toward * (scores[:, at] - others), -1, 1) if own else None,
             verdicts=int((mine & ~np.isnan(self.won)).sum()),
             invalid=int((mine & np.isnan(self.won)).sum()),
+            one_order=tuple(self.prompts[p] for p in self.prompt_of[self.one_order[:, at]]),
         )
 
     def repeats(self, at: int) -> np.ndarray:
