@@ -175,11 +175,15 @@ def test_one_distribution_in_parquet_and_npy(tmp_path):
         ("a.txt", b"1\ntwo\n", r"a\.txt, line 2: not numbers: 'two'"),
         ("a.txt", b"", "it holds nothing"),
         ("a.txt", b"\xff\xfe\x00", "the file is in UTF-16"),
-        ("a.txt", b"1 nan 2", "row 0 holds one that is not"),
+        ("a.txt", b"1 nan 2", "line 1 holds one that is not"),
         ("a.txt", b"1 2 3\n4\n", "prompt 1 has fewer"),
         ("a.json", b"[1, ", "is not valid JSON"),
         ("a.json", b"3", "it holds 3"),
-        ("a.json", b'["x", "y"]', "it holds something else"),
+        (
+            "a.json",
+            b'["x", "y"]',
+            r"row 0: `rewards` must be an array of numbers; got 'x' at index 0",
+        ),
         ("a.json", b"[[1, 2], 3]", "it holds lists within lists"),
         ("a.json", b"[[1, 2], [3, null]]", "row 1 holds one that is not"),
         ("a.npy", b"no array", "is not an array that can be read"),
@@ -208,3 +212,81 @@ def test_a_table_without_rewards_names_its_columns(tmp_path):
     pq.write_table(pa.table({"score": [1.0]}), tmp_path / "a.parquet")
     with pytest.raises(ia.DataError, match=r"`reward` .* its columns are \['score'\]"):
         read_raw(tmp_path / "a.parquet")
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "words"),
+    [
+        ("a.json", '{"rewards": [1, 2], "lengths": [30, 40]}', "'rewards' is the name of a column"),
+        ("a.json", '{"prompt_id": [1, 2], "score": [3, 4]}', "'prompt_id' is .* Write the rewards"),
+        ("a.json", '{"a": [1, 2], "a": [3, 4]}', "the name 'a' occurs twice .* remove one"),
+        ("a.json", "[" + "9" * 400 + ", 1]", "row 0: .* at index 0, which is beyond the floats"),
+        ("a.json", '{"a": [1, 2], "b": [1e400, 2]}', "prompt 'b' holds one that is not"),
+        ("a.json", "[" + "9" * 5000 + ", 1]", "4300 digits"),
+        ("a.csv", "prompt_id,reward\n1,0.5\n", "line 1: not numbers: .* JSON Lines or Parquet"),
+        (
+            "a.csv",
+            "1,0.5\n2,0.7\n",
+            "line 1: .* must be a reward; got 1, .* Remove the first column",
+        ),
+        ("a.csv", "0,5,3\n1,2,2\n2,1,4\n", "line 1: .* got 0, .* on each of 3 lines"),
+        ("a.txt", "\n17 0.5 1e-2\n4 -.7 1.5\n", "line 2: .* got 17,"),
+    ],
+)
+def test_numbers_that_are_no_rewards_are_refused(tmp_path, name, text, words):
+    path = tmp_path / name
+    path.write_text(text)
+    with pytest.raises(ia.DataError, match=words) as refused:
+        read_raw(path)
+    assert str(refused.value).startswith(str(path))
+
+
+@pytest.mark.parametrize(
+    ("rows", "words"),
+    [
+        (
+            [{"prompt_id": "a", "reward": 1}, {"reward": 2}, {"reward": 3}],
+            r" 2: `prompt_id` must have a value in every row or in none; .* \(2 of 3 rows\)",
+        ),
+        ([{"reward": 1}, {"reward": None}], r" 2: `reward` must have a value .* \(1 of 2 rows\)"),
+        ([{"rewards": [1, 2]}, {"reward": 2}], r" 2: `rewards` must have a value in every row"),
+        (
+            [{"prompt_id": "a", "rewards": [1, 2]}, {"prompt_id": "a", "rewards": [3, 4]}],
+            " 2: `prompt_id` 'a' occurs twice. Write all rewards of a prompt in one list",
+        ),
+    ],
+)
+def test_rows_that_lack_what_others_have_are_refused(tmp_path, rows, words):
+    lines, table = tmp_path / "a.jsonl", tmp_path / "a.parquet"
+    lines.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    names = dict.fromkeys(name for row in rows for name in row)
+    pq.write_table(pa.table({n: [row.get(n) for row in rows] for n in names}), table)
+    for path, place in ((lines, "line"), (table, "row")):
+        with pytest.raises(ia.DataError, match=f"{path}, {place}{words}"):
+            read_raw(path)
+
+
+def test_complex_numbers_and_texts_are_no_rewards(tmp_path):
+    for values in (np.array([1 + 2j, 3]), np.array(["1.5", "2"])):
+        np.save(tmp_path / "a.npy", values)
+        with pytest.raises(
+            ia.DataError, match=r"a\.npy, row 0: `rewards` must be an array of numb"
+        ):
+            read_raw(tmp_path / "a.npy")
+
+
+@pytest.mark.parametrize(
+    "text", ["1 0.5\n3 2\n", "2 1 5\n1 5 2\n", "1.0 0.5\n2.0 0.7\n", "1,0.5\n"]
+)
+def test_whole_numbers_may_be_rewards(tmp_path, text):
+    (tmp_path / "a.csv").write_text(text)
+    first = [float(line.replace(",", " ").split()[0]) for line in text.splitlines()]
+    read = read_raw(tmp_path / "a.csv").rewards
+    assert all(number in row for number, row in zip(first, read, strict=True))
+
+
+def test_ids_that_look_alike_in_messages_are_different_prompts(tmp_path):
+    # Messages show 60 characters of an id.
+    rows = [{"prompt_id": "p" * 80 + str(i % 2), "reward": r} for i, r in enumerate([1, 3, 2, 5])]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    np.testing.assert_array_equal(read_raw(tmp_path / "a.jsonl").rewards, [[1, 2], [3, 5]])
