@@ -290,3 +290,8 @@ def test_ids_that_look_alike_in_messages_are_different_prompts(tmp_path):
     rows = [{"prompt_id": "p" * 80 + str(i % 2), "reward": r} for i, r in enumerate([1, 3, 2, 5])]
     (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     np.testing.assert_array_equal(read_raw(tmp_path / "a.jsonl").rewards, [[1, 2], [3, 5]])
+
+
+def test_two_lines_of_zeros_and_ones_are_rewards(tmp_path):
+    (tmp_path / "binary.txt").write_text("0 1 1\n1 0 0\n")
+    assert read_raw(tmp_path / "binary.txt").rewards.tolist() == [[0, 1, 1], [0, 0, 1]]

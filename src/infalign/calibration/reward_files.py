@@ -195,13 +195,14 @@ def _from_text(path: Path) -> Rows:
 
 def _begin_with_ids(lines: Sequence[Sequence[str]]) -> bool:
     """Whether each of several lines begins with a whole number that counts the lines, or that is
-    different on each and stands before fractions only."""
+    different on each and stands before fractions only. Two lines that count 0, 1 may be rewards
+    that are 0 or 1."""
     first = [line[0] for line in lines]
     if len(lines) < 2 or min(map(len, lines)) < 2 or not all(map(str.isdecimal, first)):
         return False
     counts = [[str(start + place) for place in range(len(lines))] for start in (0, 1)]
     fractions = not any(word.lstrip("+-").isdecimal() for line in lines for word in line[1:])
-    return first in counts or (fractions and len(set(first)) == len(first))
+    return (first in counts and len(lines) > 2) or (fractions and len(set(first)) == len(first))
 
 
 READERS = {
