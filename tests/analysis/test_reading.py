@@ -412,3 +412,42 @@ def test_samples_that_lm_evaluation_harness_wrote_are_read():
     assert len(own.prompts) == 3
     assert own.score == "exact_match"
     assert any("one score for several responses" in note for note in own.notes)
+
+
+@pytest.mark.parametrize("column", ["model", "generator_2", "checkpoint", "annotator"])
+def test_several_policies_in_one_file_are_not_one(tmp_path, column):
+    rows = [{"prompt_id": i, column: m, "reward": m == "b"} for m in "ab" for i in range(3)]
+    path = tmp_path / "two.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(DataError, match=f"2 values in `{column}` .*--where {column}=b"):
+        read_samples(str(path), "a")
+    own = read_samples(str(path), "a", where={column: "b"})
+    assert own.scores.tolist() == [[1.0]] * 3
+
+
+@pytest.mark.parametrize(
+    "cut", ["LENGTH", "max_tokens", "MAX_TOKENS", "model_length", "max_length", True, 1, "Yes"]
+)
+def test_every_form_of_a_cut_response_is_counted_and_dropped(tmp_path, cut):
+    whole = "stop" if isinstance(cut, str) else type(cut)(0)
+    wide, long = tmp_path / "wide.jsonl", tmp_path / "long.jsonl"
+    row = {"prompt_id": 0, "rewards": [1, 0, 0.5], "finish_reason": [whole, cut, cut]}
+    wide.write_text(json.dumps(row) + "\n")
+    rows = [
+        {"prompt_id": 0, "reward": own, "truncated": word}
+        for own, word in zip(row["rewards"], row["finish_reason"], strict=True)
+    ]
+    long.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for path in (wide, long):
+        assert "2 responses that were cut" in read_samples(str(path), "a").notes[-1]
+        assert read_samples(str(path), "a", drop=["truncated"]).scores.tolist() == [[1.0]]
+
+
+def test_what_was_cut_cannot_be_left_out_if_no_column_says_it(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"prompt_id": 0, "reward": 1}\n')
+    with pytest.raises(DataError, match=r"which responses were cut.*--column truncated=NAME"):
+        read_samples(str(path), "a", drop=["truncated"])
+    path.write_text('{"prompt_id": 0, "rewards": [1, 0], "finish_reason": ["stop"]}\n')
+    with pytest.raises(DataError, match="`finish_reason` has 1 entries for 2 scores"):
+        read_samples(str(path), "a")

@@ -229,7 +229,7 @@ def test_a_table_without_rewards_names_its_columns(tmp_path):
             "1,0.5\n2,0.7\n",
             "line 1: .* must be a reward; got 1, .* Remove the first column",
         ),
-        ("a.csv", "0,5,3\n1,2,2\n2,1,4\n", "line 1: .* got 0, .* on each of 3 lines"),
+        ("a.csv", "0,5,3\n1,2,2\n2,1,4\n", "line 1: .* got 0, .*on each of 3 lines"),
         ("a.txt", "\n17 0.5 1e-2\n4 -.7 1.5\n", "line 2: .* got 17,"),
     ],
 )

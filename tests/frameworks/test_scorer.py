@@ -17,7 +17,9 @@ from infalign.frameworks.opened import open_reward, open_scorer
 from infalign.frameworks.prompt_text import PromptNames
 from infalign.frameworks.score_request import read_body
 from infalign.manifest import Manifest
+from infalign.models.fingerprints import reward_fingerprint
 from infalign.prompts import Prompt
+from infalign.stores import CalibrationStore
 
 
 def test_a_run_scores_as_its_pieces_do_and_as_the_reward_for_trl(folder, calls):
@@ -172,6 +174,21 @@ def test_sources_that_do_not_fit_are_named(arguments, named):
         open_scorer(**arguments)
 
 
+def test_a_store_of_another_reward_function_is_refused(tmp_path):
+    path = tmp_path / "r.py"
+    path.write_text("def score(prompts, completions, **_):\n    return [0.0] * len(completions)\n")
+    own, other = (
+        CalibrationStore.from_rewards(
+            ["a"], [[1.0, 2.0]], {"reward": name, "sampling": {"strip": True}}
+        )
+        for name in (reward_fingerprint(f"{path}:score"), "another")
+    )
+    pieces = {"transform": "identity", "reward": f"{path}:score"}
+    open_scorer(store=own, **pieces)
+    with pytest.raises(DataError, match="was made with reward 'another'"):
+        open_scorer(store=other, **pieces)
+
+
 def test_folders_that_are_not_this_run_are_refused(folder, tmp_path):
     with pytest.raises(DataError, match=r"has no config.yaml. Make it one with: infalign run"):
         open_scorer(tmp_path)
@@ -233,4 +250,7 @@ def test_the_columns_of_known_prompts_take_precedence(tmp_path):
 def test_lists_of_other_lengths_are_refused_by_name():
     body = {"responses": ["a", "b"], "labels": ["x", "y"], "columns": {"answer": [1]}}
     with pytest.raises(DataError, match=r"of one length; got .*'columns.answer': 1"):
+        read_body(json.dumps(body).encode())
+    body = {"responses": ["a", "b"], "labels": ["x", "y"], "answer": ["4"]}
+    with pytest.raises(DataError, match=r"of one length; got .*'answer': 1"):
         read_body(json.dumps(body).encode())

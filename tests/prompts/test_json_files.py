@@ -58,6 +58,14 @@ REFUSED = {
         {"good": ROWS, "bad": ROWS[:1]},
         "an object with 2 lists, good, bad, .*not clear",
     ),
+    "columns of other lengths": (
+        {"prompts": ["a", "b", "c"], "answers": ["1", "2"]},
+        r"one list per column, of different lengths: prompts 3, answers 2.* one object per prompt",
+    ),
+    "a column beside objects": (
+        {"data": ROWS, "answers": ["1", "2", "3"]},
+        "different lengths: data 2, answers 3",
+    ),
     "pandas": ({"prompt": {"0": "a"}}, 'one object per column, prompt, .*orient="records"'),
     "other texts": ({"files": ["a", "b"]}, "no column has the name .* Its columns are files"),
     "mixed": ([{"prompt": "a"}, 3], "row 2: neither an object nor a text: 3"),

@@ -40,8 +40,13 @@ USUAL: Mapping[str, tuple[str, ...]] = {
 ROLES = tuple(USUAL)
 """What a column can be."""
 
-MIXED = ("step", "filter", "global_step")
-"""Columns whose values must not be mixed: checkpoints of one training, or ways to score."""
+MIXED = (
+    *("step", "filter", "global_step", "checkpoint"),
+    *("model", "model_id", "model_name", "policy", "generator", "generator_2"),
+    *("annotator", "scorer"),
+)
+"""Columns whose values must not be mixed: policies, checkpoints of one training, or ways to
+score."""
 
 NO_SCORES = ("advantage", "advantages", "index", "idx", "seed", "logprob", "temperature")
 """Columns of numbers that are not scores."""

@@ -32,6 +32,9 @@ DROPS = {
 }
 """What can be left out on request, and what it is."""
 
+CUT = frozenset(("true", "yes", "1", "length", "max_tokens", "max_length", "model_length"))
+"""What frameworks write for a response that was cut, in lower case."""
+
 TRUE = {"true": 1.0, "yes": 1.0, "false": 0.0, "no": 0.0}
 """Words that CSV files hold for 1 and 0."""
 
@@ -82,6 +85,11 @@ def read_samples(
         _check.one_of("drop", kind, tuple(DROPS))
     rows = selected_rows(list(rows_of(source)), where or {}, source)
     own = columns_of(rows, roles)
+    if "truncated" in drop and own.truncated is None:
+        raise DataError(
+            f"{_check.short(source)} has no column that says which responses were cut, so none can "
+            "be left out by `truncated`. Name it: --column truncated=NAME"
+        )
     ids, notes = prompt_ids(rows, own, by_task="task" in roles)
     reader = _Reader(own, drop, roles, notes)
     for row, prompt in zip(rows, ids, strict=True):
@@ -154,7 +162,7 @@ class _Reader:
         """All samples of a prompt, with lists of one length in every column that is read."""
         columns = self.columns
         lists = {}
-        for column in (columns.answer, columns.length, columns.response):
+        for column in (columns.answer, columns.length, columns.response, columns.truncated):
             if column is None or not isinstance(row.values.get(column), list):
                 continue
             lists[column] = row.values[column]
@@ -163,6 +171,9 @@ class _Reader:
                     f"{row}: `{column}` has {len(lists[column])} entries for {len(values)} scores."
                 )
         for place, value in enumerate(values):
+            cut = lists.get(columns.truncated or "")
+            if cut is not None and self._cut(cut[place], f"{row}, sample {place}"):
+                continue
             score = _score(row, columns.score or "", value)
             if math.isnan(score):
                 self.wrong["missing"].append(f"{row}, sample {place}")
@@ -189,11 +200,14 @@ class _Reader:
                 self.wrong["duplicates"].append(str(row))
                 return True
             self.numbers.add(number)
-        cut = row.values.get(columns.truncated) if columns.truncated else None
-        if cut in (True, "length", "max_tokens", "True", "true"):
-            self.wrong["truncated"].append(str(row))
-            return "truncated" in self.drop
-        return False
+        return columns.truncated is not None and self._cut(row.values.get(columns.truncated), row)
+
+    def _cut(self, value: Any, place: object) -> bool:
+        """Whether a response was cut and is to be dropped; it is counted."""
+        if _word(value) not in CUT:
+            return False
+        self.wrong["truncated"].append(str(place))
+        return "truncated" in self.drop
 
     def _length(self, row: Row) -> float:
         columns = self.columns
@@ -311,6 +325,11 @@ def selected_rows(rows: Sequence[Row], where: Mapping[str, str], source: str) ->
     if not selected:
         raise DataError(f"{source} holds no rows.")
     return selected
+
+
+def _word(value: Any) -> str:
+    """A value of a column as a word, in lower case."""
+    return str(value).strip().lower()
 
 
 def as_float(value: Any) -> float:

@@ -110,7 +110,8 @@ def open_scorer(
     - `trust_remote_code`: allow the code that comes with the models.
 
     Raises ConfigError for other combinations, and DataError if a file or reward is missing, or if
-    the run's reward or prompts have changed since calibration.
+    the run's reward or prompts have changed since calibration, or if a store is of another reward
+    function.
     """
     pieces = {"store": store, "transform": transform, "reward": reward, "prompts": prompts}
     named = sorted(name for name, value in pieces.items() if value is not None)
@@ -138,6 +139,10 @@ def open_scorer(
     strip = bool(store.strip) if strip is None else strip
     store.require_strip(strip)
     store.require_answer("whole")  # what trainers and callers send
+    # A model's fingerprint has the precision of its calibration in it, which is not known here.
+    is_function = isinstance(reward, str) and ModelSpec.parse(reward).kind == "python"
+    if is_function and "reward" in store.provenance:
+        store.require(reward=reward_fingerprint(reward))
     if calibrator not in CALIBRATORS:
         raise ConfigError(f"`calibrator` must be {', '.join(CALIBRATORS)}; got {calibrator!r}.")
     raw_scorer = RawScorer(loaded, names, strip=strip)

@@ -58,8 +58,8 @@ Conversation = Annotated[list[Message], AfterValidator(_conversation)]
 
 
 class Body(pydantic.BaseModel):
-    """An OpenRLHF request, with more keys. An unknown key with one entry per response is a column,
-    as `columns` may have them."""
+    """An OpenRLHF request, with more keys. A list under an unknown key is a column, as `columns`
+    may have them."""
 
     model_config = pydantic.ConfigDict(extra="allow")
 
@@ -76,6 +76,7 @@ class Body(pydantic.BaseModel):
         own = {name: getattr(self, name) for name in type(self).model_fields}
         lengths = {k: len(v) for k, v in own.items() if v is not None and k != "columns"}
         lengths |= {f"columns.{name}": len(v) for name, v in (self.columns or {}).items()}
+        lengths |= {name: len(v) for name, v in self._more().items()}
         if not {"query", "messages", "responses"} & lengths.keys():
             raise ValueError("it needs `query`, `messages` or `responses`")
         if len(set(lengths.values())) > 1:
@@ -86,10 +87,14 @@ class Body(pydantic.BaseModel):
         """The number of responses."""
         return len(self.responses or self.messages or self.query or ())
 
+    def _more(self) -> dict[str, list]:
+        """Lists under other keys, each a column."""
+        more = (self.model_extra or {}).items()
+        return {name: value for name, value in more if isinstance(value, list)}
+
     def columns_of(self, i: int) -> dict[str, Any]:
         """What the request says of response `i` beside its text and its prompt."""
-        more = {k: v for k, v in (self.model_extra or {}).items() if isinstance(v, list)}
-        more = {k: v for k, v in more.items() if len(v) == len(self)} | (self.columns or {})
+        more = self._more() | (self.columns or {})
         return {name: values[i] for name, values in more.items() if name not in PASSED}
 
     def asked(self, i: int, text: PolicyText | None) -> Asked:

@@ -41,7 +41,7 @@ def json_rows(text: str, path: Path) -> list[Row]:
             {**row, "split": name} for name, own in lists.items() for row in _objects(own, path)
         ]
         return list(enumerate(rows, 1))
-    if columns := _columns(value):
+    if columns := _columns(value, path):
         return list(enumerate(columns, 1))
     if len(lists) == 1:
         return list(enumerate(_objects(next(iter(lists.values())), path), 1))
@@ -124,13 +124,23 @@ def _objects(items: list, path: Path) -> list[dict]:
     return rows
 
 
-def _columns(value: dict) -> list[dict]:
-    """The rows of an object with one list per column, all of one length; none for others."""
+def _columns(value: dict, path: Path) -> list[dict]:
+    """The rows of an object with one list per column; none for others.
+
+    Raises DataError if one of the lists holds the prompts, and others have another length.
+    """
     lists = [own for own in value.values() if isinstance(own, list)]
     if not 1 < len(lists) == len(value) or any(map(_is_conversation, lists)):
         return []
-    if len({len(own) for own in lists}) != 1:
-        return []
+    lengths = {name: len(own) for name, own in value.items()}
+    if len(set(lengths.values())) != 1:
+        if sum(_is_list_of_prompts(name, own) for name, own in value.items()) != 1:
+            return []
+        said = ", ".join(f"{name} {length:,}" for name, length in lengths.items())
+        raise DataError(
+            f"{path} has one list per column, of different lengths: {said[:100]}. "
+            "Write lists of one length, or one object per prompt."
+        )
     return [dict(zip(value, row, strict=True)) for row in zip(*lists, strict=True)]
 
 
