@@ -78,7 +78,7 @@ def _judges(judgment: Judgment) -> Table:
                 )
             )
     head = ("policy", "judge", "win rate, %", "position bias", "both orders agree, %")
-    more = ("votes agree, %", "self-preference", "verdicts", "invalid")
+    more: tuple[str, ...] = ("votes agree, %", "self-preference", "verdicts", "invalid")
     notes = ["Position bias: points by which the response shown first wins more often than half."]
     if one_order:
         more += ("one order only",)
