@@ -1,12 +1,14 @@
 """The reward function and the reward manager for verl, called as verl does, without verl."""
 
 import asyncio
+from functools import partial
 
 import framework_run as given
 import numpy as np
 import pytest
 from framework_run import REPLIES, assert_scores, verl_samples
 
+from infalign import CalibrationStore
 from infalign.frameworks import verl
 from infalign.frameworks.callback import TrainingStopped
 from infalign.frameworks.verl_manager import ShapedRewardManager
@@ -33,6 +35,9 @@ def test_verl_stops_at_an_unknown_prompt(folder, extra_info, message):
     with pytest.raises(TrainingStopped, match=message):
         asyncio.run(verl.compute_score("", "x", "", extra_info, run=str(folder)))
     assert not issubclass(TrainingStopped, Exception)  # a manager of verl turns those into 0
+
+
+ASKED = [{"role": "user", "content": "A color?"}]
 
 
 class Batch:
@@ -74,3 +79,25 @@ def test_the_manager_for_verl_scores_what_the_mask_leaves(folder):
         assert answer["reward_score"] == answer["reward_extra_info"]["score"]
     placed = manager.assemble_rm_scores(Batch(tensors, {}), [0.5])
     assert placed.tolist() == [[0, 0, 0.5, 0, 0]]
+
+
+@pytest.mark.parametrize("known", [{"reward_model": {"ground_truth": "red"}}, {}])
+def test_a_reward_gets_the_ground_truth_through_the_manager_as_through_verls_own(known):
+    import torch
+
+    def reward(completions, ground_truth, data_source, **columns):
+        assert data_source == ["colors"]
+        pairs = zip(completions, ground_truth, strict=True)
+        return [float(c[0]["content"] == truth) for c, truth in pairs]
+
+    store = CalibrationStore.from_rewards(["a"], [[0.0, 0.0, 1.0]])
+    parts = {"store": store, "transform": "identity", "reward": reward}
+    sample = {"data_source": "colors", "extra_info": {"prompt_id": "a", "messages": ASKED}}
+    tensors = {"responses": torch.tensor([[*map(ord, "red")]]), "attention_mask": torch.ones(1, 3)}
+    item = Batch({k: v[0] for k, v in tensors.items()}, sample | known)
+    manager = ShapedRewardManager(None, Letters(), partial(verl.compute_score, **parts))
+    answer = asyncio.run(manager.run_single(item))
+    truth = known.get("reward_model", {}).get("ground_truth")
+    own = verl.compute_score("colors", "red", truth, sample["extra_info"], **parts)
+    assert answer["reward_extra_info"] == asyncio.run(own)
+    assert answer["reward_extra_info"]["raw_reward"] == float(truth == "red")

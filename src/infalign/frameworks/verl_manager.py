@@ -7,8 +7,9 @@
     reward.custom_reward_function.name=compute_score
     +reward.custom_reward_function.reward_kwargs.run=/runs/mine
 
-verl's own manager `naive` works too. This manager needs neither `data_source` nor `ground_truth`,
-and it names the prompt by its conversation if `extra_info` has no id.
+verl's own manager `naive` works too. The reward gets the same columns from both: `data_source`, the
+`ground_truth` of the sample's `reward_model`, and the entries of `extra_info`. This manager needs
+none of them, and it names the prompt by its conversation if `extra_info` has no id.
 """
 
 import asyncio
@@ -45,13 +46,14 @@ class ShapedRewardManager:
         length = int(item.batch["attention_mask"][-ids.shape[-1] :].sum())
         (text,) = await asyncio.to_thread(decoded, self.tokenizer, [ids[:length].tolist()])
         info = dict(item.non_tensor_batch.get("extra_info") or {})
+        known = item.non_tensor_batch.get("reward_model") or {}
         conversation = item.non_tensor_batch.get("raw_prompt")
         if KEY not in info and conversation is not None:
             info[TEXT] = conversation_text(list(conversation))
         scored = await self.compute_score(
             data_source=item.non_tensor_batch.get("data_source"),
             solution_str=text,
-            ground_truth=None,
+            ground_truth=known.get("ground_truth"),
             extra_info=info,
         )
         return {"reward_score": scored["score"], "reward_extra_info": dict(scored)}
