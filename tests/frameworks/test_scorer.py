@@ -254,3 +254,34 @@ def test_lists_of_other_lengths_are_refused_by_name():
     body = {"responses": ["a", "b"], "labels": ["x", "y"], "answer": ["4"]}
     with pytest.raises(DataError, match=r"of one length; got .*'answer': 1"):
         read_body(json.dumps(body).encode())
+
+
+def test_a_column_that_only_another_response_has_keeps_its_default(folder):
+    def reward(completions, answer="by default", **columns):
+        values = [answer] * len(completions) if isinstance(answer, str) else answer
+        return [float(len(value)) for value in values]
+
+    scorer = open_scorer(raw=True, reward=reward)
+    asked = [
+        Asked(key, "teal", tuple(given.messages("a")), columns=columns)
+        for key, columns in (("x", {}), ("y", {"answer": "red"}), ("z", {}))
+    ]
+    alone = [scorer([a])[0] for a in asked]
+    assert [a["score"] for a in alone] == [10.0, 3.0, 10.0]
+    assert scorer(asked) == alone and scorer(asked[::-1]) == alone[::-1] and scorer([]) == []
+
+
+def test_a_server_is_asked_apart_for_responses_with_other_columns(folder, monkeypatch):
+    sent = []
+
+    def ask(self, body):
+        sent.append(body)
+        scores = [float(len(r)) for r in body["responses"]]
+        return {"rewards": scores, "extra_logs": {"raw_reward": scores}}
+
+    monkeypatch.setattr("infalign.frameworks.scorer.ServerReward.ask", ask)
+    scorer = open_scorer(server="http://127.0.0.1:9")
+    rows = (("a", {}), ("bb", {"answer": 4}), ("ccc", {}))
+    scored = scorer([Asked("a", reply, columns=columns) for reply, columns in rows])
+    assert [s["score"] for s in scored] == [1.0, 2.0, 3.0]
+    assert [body.get("columns") for body in sent] == [None, {"answer": [4]}]

@@ -127,16 +127,21 @@ class RawScorer:
 
     def raw(self, resolved: Sequence[Asked]) -> np.ndarray:
         """Checked raw rewards, of the same texts and in the same form as in a run's
-        calibration."""
-        texts = [finished(a.response, strip=self.strip) for a in resolved]
-        scored = score_ragged(
-            self.reward,
-            [a.prompt for a in resolved],
-            [[text] for text in texts],
-            [a.key for a in resolved],
-            [a.columns for a in resolved],
-        )
-        return np.concatenate([np.empty(0), *scored])
+        calibration. Responses with other columns are scored in another call: their callers may
+        not know of each other, and a column that one lacks keeps the default of its parameter."""
+        values = np.empty(len(resolved))
+        for places in _of_same_columns(resolved):
+            own = [resolved[i] for i in places]
+            texts = [finished(a.response, strip=self.strip) for a in own]
+            scored = score_ragged(
+                self.reward,
+                [a.prompt for a in own],
+                [[text] for text in texts],
+                [a.key for a in own],
+                [a.columns for a in own],
+            )
+            values[places] = np.concatenate(scored)
+        return values
 
     def __call__(self, resolved: Sequence[Asked]) -> list[Scored]:
         """The raw reward of each response, which is also its score."""
@@ -184,7 +189,15 @@ class ServerScorer:
         return asked
 
     def __call__(self, resolved: Sequence[Asked]) -> list[Scored]:
-        """The server's scores."""
+        """The server's scores, by one request for the responses with the same columns."""
+        scored: dict[int, Scored] = {}
+        for places in _of_same_columns(resolved):
+            own = self._asked([resolved[i] for i in places])
+            scored |= zip(places, own, strict=True)
+        return [scored[i] for i in range(len(resolved))]
+
+    def _asked(self, resolved: Sequence[Asked]) -> list[Scored]:
+        """The answer to one request."""
         body: dict[str, list] = {
             "labels": [None if a.by_text else a.key for a in resolved],
             "responses": [a.response for a in resolved],
@@ -202,6 +215,14 @@ class ServerScorer:
                 f"{self.url} answered {str(answer)[:120]}, which is not an answer of `infalign "
                 "serve-reward RUN`. Is this its address, and is its version the same?"
             ) from error
+
+
+def _of_same_columns(resolved: Sequence[Asked]) -> list[list[int]]:
+    """The places of the responses that have columns of the same names."""
+    places: dict[frozenset[str], list[int]] = {}
+    for place, asked in enumerate(resolved):
+        places.setdefault(frozenset(asked.columns), []).append(place)
+    return list(places.values())
 
 
 def _scored(row: Mapping[str, float]) -> Scored:
