@@ -209,6 +209,123 @@ def test_any_text_of_digits_and_separators_has_an_answer_or_none(text):
         assert re.search("[0-9]", text)
 
 
+ALONE = [  # what is written around a number and leaves it as it is
+    ("5 cm", 5),
+    ("5cm^2", 5),
+    ("5m", 5),
+    ("3 m/s", 3),
+    ("3m/s", 3),
+    ("20 °C", 20),
+    ("90^\\circ", 90),
+    ("the 3rd one", 3),
+    ("7pm", 7),
+    ("5/hour", 5),
+    ("$5/hour", 5),
+    ("**5**", 5),
+    ("**5!**", 5),
+    ("*7* (seven)", 7),
+    ("12 (3 dozen)", 12),
+    ("5 - because 3 are left", 5),
+    ("5-year-old", 5),
+    ("5+ years", 5),
+    ("5! That is all", 5),
+    ("5!! 🎉", 5),
+    ("5 - a guess", 5),
+    ("3 times a day", 3),
+    ("3 + 4 = 7", 7),
+    ("(5)", 5),
+    (r"\(5\)", 5),
+    (r"$5$", 5),
+    (r"5\text{ cm}", 5),
+    ("5cc", 5),
+    ("5个", 5),
+    ("1/2 of it", Fraction(1, 2)),
+    ("2^10", 1024),
+    ("-7", -7),
+    ("minus 7", -7),
+    ("negative 1/2", Fraction(-1, 2)),
+]
+
+
+@pytest.mark.parametrize(("text", "number"), ALONE, ids=[ascii(text) for text, _ in ALONE])
+def test_units_words_and_marks_leave_a_number_as_it_is(text, number):
+    assert numeric_answer(f"The answer is {text}") == number
+
+
+SMALL = st.integers(2, 99)
+AROUND = [
+    "{n}:{m:02}",
+    "{n}:{m:02} pm",
+    "{n}x",
+    "{n}x + {m}",
+    "{n} x + {m}",
+    "${n}x+{m}$",
+    "{n}m + {m}",
+    "{n}xy",
+    "{n}i",
+    "{n}e",
+    "{n}k",
+    "0x{n}F",
+    "{n}_{m}",
+    "{n}!/{m}",
+    "${n}!$",
+    "{n}! ways",
+    "{n}*{m}",
+    "{n}**{m}",
+    "{n} * {m}",
+    "{n}×{m}",
+    r"{n} \times {m}",
+    r"{n} \cdot x",
+    "{n} + {m}",
+    "{n}+{m}",
+    "{n} - {m}",
+    "{n}-{m}",
+    "{n}/0",
+    "{n}/(x + {m})",
+    "{n}/x",
+    "{n}({m})",
+    "{n}(x + {m})",
+    "(-{n})^{m}",
+    "({n})^{m}",
+    "({n})({m})",
+    "({n}, {m})",
+    "({n}; x)",
+    "±{n}",
+    r"\pm {n}",
+    "+/-{n}",
+    "plus or minus {n}",
+    "log {n}",
+    "sqrt({n})",
+    "the square root of {n}",
+    r"{n}\frac{{x}}{{2}}",
+    r"{n}\sin x",
+    "x + {n}",
+    "x+{n}",
+    "x^2 - {n}",
+    "(a + b) * {n}",
+    "{n} squared",
+    "{n} plus {m}",
+    "{n} times {m}",
+    "negative -{n}",
+]
+
+
+@pytest.mark.parametrize("form", AROUND)
+@law
+@given(SMALL, SMALL)
+def test_an_expression_around_a_number_is_not_that_number(form, n, m):
+    text = form.format(n=n, m=m)
+    assert numeric_answer(f"The answer is {text}") not in (n, -n)
+    assert numeric_answer(f"The answer is {text}.") not in (n, -n)
+    assert numeric_answer(rf"\boxed{{{text}}}") not in (n, -n)
+
+
+def test_different_answers_do_not_vote_together():
+    for one, other in (("10:05", "10:30"), ("3x + 2", "3x + 5"), ("minus 7", "7")):
+        values = [numeric_answer(f"The answer is {text}.") for text in (one, other)]
+        assert values[0] != values[1] or values[0] is None
+
+
 def test_answers_are_loaded_by_name():
     assert load_answers("numeric") is numeric_answer
     assert load_answers("python:os.path:basename")("a/b") == "b"

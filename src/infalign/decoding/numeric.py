@@ -3,6 +3,7 @@
 import re
 from fractions import Fraction
 
+from .alone import alone
 from .numerals import NUMBER, plain, value
 
 __all__ = ["choice", "last_box", "marked_line", "numeric_answer", "only_number"]
@@ -37,7 +38,8 @@ def numeric_answer(text: str) -> Fraction | None:
     In an equation such as "3 + 4 = 7" the number after the last equals sign counts. Numbers are
     read in any script: signs, grouped digits, decimals, exponents, fractions (1/2, \frac{1}{2},
     2 1/2, ½) and percent, so that 20 % is 1/5. Currencies and units are ignored. `numerals` states
-    the rules where notations contradict each other.
+    the rules where notations contradict each other, and `alone` which numbers are parts of an
+    expression, such as 10:30 and 3x + 2: a response has no numeric answer then.
 
     None is not 0 and not an empty text: such a response does not vote. A box that holds more than
     one number, a variable or a root has no numeric answer; `math_answer` compares those.
@@ -57,7 +59,7 @@ def numeric_answer(text: str) -> Fraction | None:
             return None
         number = _first(line)
         if number is not None:
-            return value(number)
+            return alone(number)
     numbers = list(NUMBER.finditer(text))
     return value(numbers[-1]) if numbers else None
 
@@ -70,7 +72,7 @@ def only_number(text: str) -> Fraction | None:
     if len(numbers) != 1:
         return None
     rest = (text[: numbers[0].start()], text[numbers[0].end() :])
-    return value(numbers[0]) if all(map(_AROUND.fullmatch, rest)) else None
+    return alone(numbers[0]) if all(map(_AROUND.fullmatch, rest)) else None
 
 
 def choice(text: str) -> str | None:
