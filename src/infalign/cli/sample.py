@@ -88,7 +88,8 @@ def sample(
     dtype: Precision = Dtype.auto,
     seed: Seed = 0,
     calibration: Annotated[
-        Path | None, typer.Option(help="Calibration store for the same prompts and reward.")
+        Path | None,
+        typer.Option(help="Calibration store for the same prompts and reward, by their content."),
     ] = None,
     references: Annotated[
         int,

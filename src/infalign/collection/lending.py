@@ -55,11 +55,11 @@ class Lender(Shown):
     prompts: Sequence[Prompt]
     """The prompts that are asked for; the store may have others too."""
 
-    reward: str
-    """The reward that is asked for."""
+    reward: str | None
+    """The reward that is asked for; None for one without a specification."""
 
     @classmethod
-    def open(cls, path: Path, prompts: Sequence[Prompt], reward: str) -> "Lender | None":
+    def open(cls, path: Path, prompts: Sequence[Prompt], reward: str | None) -> "Lender | None":
         """The store in a folder; None if there is none."""
         if not (path / NAME).exists():
             return None
@@ -104,6 +104,21 @@ class Lender(Shown):
         if self._all_are_known:
             return True
         return self._noted(READ).get(prompt_id) == self._reads.get(prompt_id, "")
+
+    @cached_property
+    def changed(self) -> list[Prompt] | None:
+        """Those of the prompts that the store has with other messages, or with other columns that
+        the reward reads, as far as these are noted; None if it does not say. All are in the store.
+        """
+        asked = self._noted(CHECKSUM)
+        if any(p.id not in asked for p in self.prompts):
+            return None
+        read = self._noted(READ) if self.reward is not None else {}
+        return [
+            p
+            for p in self.prompts
+            if asked[p.id] != checksum(p) or (read.get(p.id) and not self.is_scored(p.id))
+        ]
 
     @cached_property
     def _reads(self) -> dict[str, str]:

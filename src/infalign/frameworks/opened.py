@@ -14,6 +14,7 @@ from infalign.models.specs import ModelSpec
 from infalign.pipeline.calibration import open_calibration
 from infalign.pipeline.folder import Run
 from infalign.pipeline.history import read_current
+from infalign.pipeline.made_for import require_made_for
 from infalign.pipeline.read import read_calibration, read_design
 from infalign.prompts import fingerprint, load_prompts
 from infalign.shaping import AsCalibrated, Monitor, Shaper, TrainingReward
@@ -103,6 +104,7 @@ def open_scorer(
       specification or a design.json; and a reward, or its name in a configuration.
     - `calibrator`: with `store`, as in a configuration, except `auto`.
     - `prompts`: with `store`, a JSON Lines file of prompts; required if callers send no messages.
+      They must be those of the store, by their content.
     - `strip`: with `store` or `reward`, remove white space at both ends of responses. Default: as
       the responses of `store` were; False if it does not say.
     - `raw`: score with the raw reward, either a run's or `reward` alone.
@@ -110,8 +112,8 @@ def open_scorer(
     - `trust_remote_code`: allow the code that comes with the models.
 
     Raises ConfigError for other combinations, and DataError if a file or reward is missing, or if
-    the run's reward or prompts have changed since calibration, or if a store is of another reward
-    function.
+    the reward or the prompts have changed since calibration. A reward that is a function has no
+    name to compare; a warning says so.
     """
     pieces = {"store": store, "transform": transform, "reward": reward, "prompts": prompts}
     named = sorted(name for name, value in pieces.items() if value is not None)
@@ -129,24 +131,24 @@ def open_scorer(
     if run is not None:
         opened = open_run(run, directory, trust_remote_code=trust_remote_code)
         return run_scorer(opened, raw=raw)
-    names = None if prompts is None else PromptNames(load_prompts(Prompts(file=str(prompts))))
-    loaded = reward
-    if isinstance(reward, str):
-        loaded = load_reward(reward, trust_remote_code=trust_remote_code)
+    asked = None if prompts is None else load_prompts(Prompts(file=str(prompts)))
+    names = None if asked is None else PromptNames(asked)
+    spec = reward if isinstance(reward, str) else None
+
+    def loaded():
+        return reward if spec is None else load_reward(spec, trust_remote_code=trust_remote_code)
+
     if raw:
-        return RawScorer(loaded, names, strip=bool(strip))
+        return RawScorer(loaded(), names, strip=bool(strip))
     store = store if isinstance(store, CalibrationStore) else CalibrationStore.open(store)
     strip = bool(store.strip) if strip is None else strip
     store.require_strip(strip)
     store.require_answer("whole")  # what trainers and callers send
-    # A model's fingerprint has the precision of its calibration in it, which is not known here.
-    is_function = isinstance(reward, str) and ModelSpec.parse(reward).kind == "python"
-    if is_function and "reward" in store.provenance:
-        store.require(reward=reward_fingerprint(reward))
+    require_made_for(store, spec, asked, trust_remote_code=trust_remote_code)
     if calibrator not in CALIBRATORS:
         raise ConfigError(f"`calibrator` must be {', '.join(CALIBRATORS)}; got {calibrator!r}.")
-    raw_scorer = RawScorer(loaded, names, strip=strip)
-    return ShapedScorer(raw_scorer, _shaper(store, _transform(transform), CALIBRATORS[calibrator]))
+    shaper = _shaper(store, _transform(transform), CALIBRATORS[calibrator])
+    return ShapedScorer(RawScorer(loaded(), names, strip=strip), shaper)
 
 
 def run_scorer(run: Run, *, raw: bool = False) -> RawScorer | ShapedScorer:

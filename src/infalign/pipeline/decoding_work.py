@@ -9,7 +9,7 @@ from typing import Any
 from infalign._look import Shown
 from infalign.config import SamplingSettings
 from infalign.decoding.selection import Decoder, MajorityVote, reads, try_vote
-from infalign.models.fingerprints import policy_precision, reward_fingerprint
+from infalign.models.fingerprints import policy_precision
 from infalign.models.inspection import inspect_policy, inspect_reward
 from infalign.models.interfaces import Scorer
 from infalign.models.precision import Dtype
@@ -18,6 +18,7 @@ from infalign.prompts import Prompt, require_scorable, try_out
 from infalign.stores import CalibrationStore
 
 from .check import Check, writable
+from .made_for import require_made_for
 from .workload import Workload
 
 __all__ = ["DecodingWork"]
@@ -63,17 +64,17 @@ class DecodingWork(Shown):
 
     @cached_property
     def store(self) -> CalibrationStore | None:
-        """The opened store. Raises DataError if it is of another reward or of other texts."""
+        """The opened store. Raises DataError if it is of another reward, of other prompts or of
+        other texts."""
         if self.calibration is None:
             return None
         store = CalibrationStore.open(self.calibration)
-        if "reward" in store.provenance:
-            store.require(reward=reward_fingerprint(self.reward or "", **self.loading))
         if "dtype" in store.provenance:
             store.require(dtype=policy_precision(self.model, **self.loading))
         store.require_strip(self.sampling.strip)
         store.require_answer(self.sampling.answer)
         store.positions([p.id for p in self.prompts])
+        require_made_for(store, self.reward, self.prompts, **self.loading)
         return store
 
     @property

@@ -71,7 +71,7 @@ def checksum(prompt: Prompt) -> str:
     return storage.fingerprint(prompt.messages)
 
 
-def read_by(prompts: Sequence[Prompt], reward: str) -> dict[str, str]:
+def read_by(prompts: Sequence[Prompt], reward: str | None) -> dict[str, str]:
     """Prompt id → checksum of what a reward may read of the prompt beside its messages; empty if
     that is nothing."""
     read = _read(prompts, reward)

@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Iterable
 
-__all__ = ["of_members", "union"]
+__all__ = ["is_fingerprint", "of_members", "union"]
 
 MODULUS = 2**256
 FORM = re.compile(r"set:[0-9a-f]{64}")
@@ -25,13 +25,18 @@ def of_members(members: Iterable[object]) -> str:
     return _written(map(_checksum, members))
 
 
+def is_fingerprint(value: object) -> bool:
+    """Whether a value is a fingerprint of this module."""
+    return isinstance(value, str) and FORM.fullmatch(value) is not None
+
+
 def union(fingerprints: Iterable[str]) -> str:
     """Fingerprint of the union of disjoint sets, from their fingerprints.
 
     A fingerprint in another format is treated as a member. The result is then still independent of
     the order and grouping of the union, but it is not the fingerprint of the prompts.
     """
-    return _written(int(f[4:], 16) if FORM.fullmatch(f) else _checksum(f) for f in fingerprints)
+    return _written(int(f[4:], 16) if is_fingerprint(f) else _checksum(f) for f in fingerprints)
 
 
 def _checksum(member: object) -> int:

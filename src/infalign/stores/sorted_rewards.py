@@ -27,6 +27,11 @@ class SortedRewards(Mapping):
         self._ends = np.cumsum([len(part) for part in parts])
 
     @property
+    def folder(self) -> Path | None:
+        """The folder of the store; None in memory."""
+        return None if self._source is None else self._source[0]
+
+    @property
     def counts(self) -> np.ndarray:
         """K of each prompt."""
         return np.concatenate([part.counts for part in self._parts])
