@@ -58,6 +58,9 @@ def project(tmp_path, monkeypatch):
     for name, text in (SOURCES | OTHERS).items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
+    own = {name.partition("/")[0].removesuffix(".py") for name in SOURCES}
+    for name in [name for name in sys.modules if name.partition(".")[0] in own]:
+        monkeypatch.delitem(sys.modules, name)  # modules of other tests with these names
     monkeypatch.syspath_prepend(str(tmp_path / "env/lib/site-packages"))
     monkeypatch.syspath_prepend(str(tmp_path))
     before = set(sys.modules)
