@@ -185,8 +185,8 @@ def sight() -> Iterator[str]:
             f"and raw rewards by {lead_of(task['sees all']):.1f} points if policies see the whole "
             f"reward, by {lead_of(most):.1f} at what the states allow, and by "
             f"{lead_of(highest['left']):.1f} at the highest correlation learned. The model says "
-            f"{highest['left']['best']:.0f} % there; along their log-ratios the policies win "
-            f"{min(won):.0f} to {max(won):.0f} %, since they spend KL on other things too."
+            f"{highest['left']['best']:.0f} % there; the policies' log-ratios win "
+            f"{min(won):.0f} to {max(won):.0f} % on those few responses."
         )
         yield textwrap.fill(text, 100, subsequent_indent="  ", break_on_hyphens=False)
 

@@ -451,3 +451,6 @@ def test_what_was_cut_cannot_be_left_out_if_no_column_says_it(tmp_path):
     path.write_text('{"prompt_id": 0, "rewards": [1, 0], "finish_reason": ["stop"]}\n')
     with pytest.raises(DataError, match="`finish_reason` has 1 entries for 2 scores"):
         read_samples(str(path), "a")
+    path.write_text('{"prompt_id": 0, "rewards": [1, 0], "finish_reason": "length"}\n')
+    with pytest.raises(DataError, match="must be a list with one entry per score; got 'length'"):
+        read_samples(str(path), "a")

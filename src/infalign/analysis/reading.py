@@ -32,7 +32,7 @@ DROPS = {
 }
 """What can be left out on request, and what it is."""
 
-CUT = frozenset(("true", "yes", "1", "length", "max_tokens", "max_length", "model_length"))
+CUT = frozenset(("true", "yes", "1", "1.0", "length", "max_tokens", "max_length", "model_length"))
 """What frameworks write for a response that was cut, in lower case."""
 
 TRUE = {"true": 1.0, "yes": 1.0, "false": 0.0, "no": 0.0}
@@ -169,6 +169,12 @@ class _Reader:
             if len(lists[column]) != len(values):
                 raise DataError(
                     f"{row}: `{column}` has {len(lists[column])} entries for {len(values)} scores."
+                )
+        if columns.truncated and columns.truncated not in lists:
+            if _word(row.values.get(columns.truncated)) in CUT:
+                raise DataError(
+                    f"{row}: `{columns.truncated}` must be a list with one entry per score; got "
+                    f"{_check.short(row.values[columns.truncated])} for {len(values)} scores."
                 )
         for place, value in enumerate(values):
             cut = lists.get(columns.truncated or "")
