@@ -23,8 +23,8 @@ from infalign.reports import drawing
 
 ROOT = Path(__file__).parents[1]
 PICTURE = Path("docs/images/evidence.png")
-SENTENCE = re.compile(r"(?m)^At \d.* nats, .*$")
-"""The line of the README that is written here."""
+HEADLINE = re.compile(r"(?ms)^At \d[^\n]* nats, .*?(?=^\[Evidence\])")
+"""The part of the README that is written here, up to the link to all evidence."""
 
 KINDS = {
     "rloo (InfAlign-CTRL), group (ours)": drawing.color(0),
@@ -52,10 +52,24 @@ class Panel:
         seeds = len(set.intersection(*finished))
         return f"{seeds} seed{'s' * (seeds != 1)}"
 
-    def others(self, method: str) -> str:
-        """How far a method leads those that are not the paper's, and maximize the same quantity."""
+    def lead(self) -> tuple[str, Mapping]:
+        """The method of ours that leads its best rival by most, and by how much."""
+        return leading(self.arms, self.procedure)
+
+    def row(self) -> str:
+        """The lead over the best rival, and over the methods that are not the paper's and maximize
+        the same quantity, as a row of a table."""
+        method, best = self.lead()
         known = self.arms[method].get("to_all", {}).get(self.procedure, {})
-        return "".join(f"; over `{own}` {points(known[own])}" for own in OTHERS if own in known)
+        rival = f"`{best['rival']}`{kls(self.arms, method, best['rival'])}"
+        cells = [
+            self.title,
+            f"`{method}`, {self.shared_seeds((method, best['rival']))}",
+            f"{points(best)} ({rival})",
+            *(points(known[own]) if own in known else "–" for own in OTHERS),
+            self.missing() or "–",
+        ]
+        return f"| {' | '.join(cells)} |"
 
     def missing(self) -> str:
         """The baselines without a finished cell or with fewer seeds, in words; empty if there are
@@ -63,9 +77,8 @@ class Panel:
         names = [name for name in self.rivals if name not in self.arms]
         most = max(map(self.seeds, self.arms))
         fewer = [name for name in self.rivals if name in self.arms and self.seeds(name) < most]
-        return (f"; fewer seeds of {listed(fewer)}" if fewer else "") + (
-            f"; no {listed(names)} yet" if names else ""
-        )
+        said = [f"fewer seeds of {listed(fewer)}"] if fewer else []
+        return "; ".join(([listed(names)] if names else []) + said)
 
     def seeds(self, method: str) -> int:
         """The number of finished seeds of a method."""
@@ -100,29 +113,33 @@ def _panels(results: Mapping[str, Mapping]) -> Iterator[Panel]:
                 yield Panel(title(study, task), task["procedure"], arms, rivals)
 
 
-def sentence(results: Mapping[str, Mapping]) -> str:
+def headline(results: Mapping[str, Mapping]) -> str:
     """How far ours lead, for every model and task, and how they compare under plain sampling and by
-    gold rewards."""
-    said, sampled, gold = [], [], []
-    for panel in panels(results):
-        method, best = leading(panel.arms, panel.procedure)
-        seeds = panel.shared_seeds((method, best["rival"]))
-        said.append(
-            f"{panel.title}: {points(best)} "
-            f"(`{method}` over `{best['rival']}`{kls(panel.arms, method, best['rival'])}, {seeds}"
-            f"{panel.others(method)}{panel.missing()})"
-        )
-        rates = panel.arms[method]["win_rates"]
+    gold rewards; Markdown."""
+    shown = panels(results)
+    rows, sampled, gold = [panel.row() for panel in shown], [], []
+    for panel in shown:
+        rates = panel.arms[panel.lead()[0]]["win_rates"]
         sampled.append(rates[SELECTING]["sampling"]["to_best"]["value"])
         golds = (own[panel.procedure] for reward, own in rates.items() if reward != SELECTING)
         gold += [rate["to_best"]["value"] for rate in golds if rate["to_best"]]
-    one = "‡: one seed, no verdict. " if any("‡" in text for text in said) else ""
-    return (
-        f"At {KL:g} nats, the better one of `rloo` (InfAlign-CTRL) and `group` (ours) against the "
-        "best baseline under the procedure, in points of win rate with 95 % intervals: "
-        f"{'; '.join(said)}. {one}Against the best baseline by each measure, the same policies are "
-        f"at {_span(sampled)} points under plain sampling"
-        f"{f', and at {_span(gold)} by the gold rewards of SmolLM2' if gold else ''}."
+    columns = ["task", "policy", "over the best baseline"]
+    columns += [f"over `{own}`" for own in OTHERS] + ["baselines not trained yet"]
+    one = "‡: one seed, no verdict. " if any("‡" in row for row in rows) else ""
+    return "\n".join(
+        (
+            f"At {KL:g} nats, the lead of the better one of `rloo` (InfAlign-CTRL) and `group` "
+            "(ours) under the procedure, in points of win rate with 95 % intervals:",
+            "",
+            f"| {' | '.join(columns)} |",
+            f"|{' --- |' * len(columns)}",
+            *rows,
+            "",
+            f"{one}Against the best baseline by each measure, the same policies are at "
+            f"{_span(sampled)} points under plain sampling"
+            f"{f', and at {_span(gold)} by the gold rewards of SmolLM2' if gold else ''}.",
+            "",
+        )
     )
 
 
@@ -172,21 +189,23 @@ def _draw(axes, panel: Panel) -> None:
 
 
 def write(root: Path = ROOT) -> None:
-    """Write the picture, and the sentence into the README."""
+    """Write the picture, and the table into the README."""
     results = storage.read_json(root / "evidence" / "trained.json")
     if not panels(results):
         print("No method has a rival yet: the headline stays as it is.")
         return
     drawing.save_png(picture(results), root / PICTURE)
     readme = root / "README.md"
-    text, count = SENTENCE.subn(lambda _: sentence(results), readme.read_text(encoding="utf-8"))
+    text, count = HEADLINE.subn(lambda _: headline(results), readme.read_text(encoding="utf-8"))
     if count != 1:
-        raise typer.BadParameter(f"{readme} has {count} lines that begin with 'At … nats'")
+        raise typer.BadParameter(
+            f"{readme} has {count} headlines, from 'At … nats' to '[Evidence]'"
+        )
     storage.write_text(readme, text)
 
 
 def main(root: Annotated[Path, typer.Option(help="Folder of the repository.")] = ROOT):
-    """Write the picture, and the sentence into the README."""
+    """Write the picture, and the table into the README."""
     write(root)
     print(root / PICTURE)
 

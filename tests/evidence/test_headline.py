@@ -12,10 +12,10 @@ def results():
     return storage.read_json(ROOT / "evidence" / "trained.json")
 
 
-def test_the_readme_has_the_sentence_of_the_committed_results(results):
-    from headline import ROOT, SENTENCE, sentence
+def test_the_readme_has_the_headline_of_the_committed_results(results):
+    from headline import HEADLINE, ROOT, headline
 
-    assert SENTENCE.findall((ROOT / "README.md").read_text()) == [sentence(results)]
+    assert HEADLINE.findall((ROOT / "README.md").read_text()) == [headline(results)]
 
 
 def test_the_picture_has_every_method_of_every_panel_at_its_win_rate(results):
@@ -42,18 +42,25 @@ def arm(method, seeds, value, best=None, kl=0.5):
 
 
 def test_a_loss_is_said_as_one_and_the_seeds_are_those_both_have():
-    from headline import sentence
+    from headline import headline
 
     to_best = {"rival": "ipo", "value": -0.02, "low": -0.03, "high": -0.01, "ahead": False}
     arms = [arm("rloo", 3, 0.7, to_best, kl=0.6), arm("ipo", 1, 0.72), arm("rlhf", 2, 0.6)]
     arms[0]["to_all"] = {"best-of-n:8": {"pkpo": {"value": 0.01, "low": 0, "high": 0.02}}}
     task = {"task": "helpful-8", "procedure": "best-of-n:8", "arms": arms}
     rivals = ["ipo", "rlhf", "vbon"]
-    said = sentence({"bundled-helpful": {"rivals": rivals, "tasks": [task]}})
-    own = "helpfulness, best-of-8, bundled model: -2.0 [-3.0, -1.0]"
-    pair = "`rloo` over `ipo`, at 0.60 and 0.50 nats, 1 seed; over `pkpo` +1.0 [+0.0, +2.0]"
-    assert f"{own} ({pair}; fewer seeds of `ipo` and `rlhf`; no `vbon` yet)." in said
-    assert said.endswith("the same policies are at -2.0 points under plain sampling.")
+    said = headline({"bundled-helpful": {"rivals": rivals, "tasks": [task]}}).splitlines()
+    columns = said[2].strip("| ").split(" | ")
+    cells = dict(zip(columns, said[4].strip("| ").split(" | "), strict=True))
+    assert cells == {
+        "task": "helpfulness, best-of-8, bundled model",
+        "policy": "`rloo`, 1 seed",
+        "over the best baseline": "-2.0 [-3.0, -1.0] (`ipo`, at 0.60 and 0.50 nats)",
+        "over `pkpo`": "+1.0 [+0.0, +2.0]",
+        "over `rs-grpo`": "–",
+        "baselines not trained yet": "`vbon`; fewer seeds of `ipo` and `rlhf`",
+    }
+    assert said[-1].endswith("the same policies are at -2.0 points under plain sampling.")
 
 
 def test_tasks_without_a_rival_and_other_budgets_or_settings_are_left_out():
@@ -88,6 +95,6 @@ def test_a_readme_without_the_line_is_refused(tmp_path, results):
     (tmp_path / "docs" / "images").mkdir(parents=True)
     storage.write_json(tmp_path / "evidence" / "trained.json", results)
     (tmp_path / "README.md").write_text("# infalign\n")
-    with pytest.raises(typer.BadParameter, match="0 lines"):
+    with pytest.raises(typer.BadParameter, match="0 headlines"):
         write(tmp_path)
     assert (tmp_path / "README.md").read_text() == "# infalign\n"

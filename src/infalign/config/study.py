@@ -261,11 +261,15 @@ def load_study(
 
 
 def _narrowed(data: dict[str, Any], keys: Sequence[str]) -> dict[str, Any]:
-    """A study without the rivals and candidates that `methods` leaves out, unless none would be
-    left."""
+    """A study without the rivals and candidates that `methods` leaves out."""
     study = read_section(Study, data)
     left = {key: [n for n in getattr(study, key) if n in study.methods] for key in keys}
-    return data | {key: names for key, names in left.items() if names}
+    for key in (key for key in keys if getattr(study, key) and not left[key]):
+        raise ConfigError(
+            f"`methods` names none of the study's {key}: {', '.join(getattr(study, key))}. Add at "
+            f"least one of them to {', '.join(study.methods)}."
+        )
+    return data | left
 
 
 def _chosen(tasks: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
