@@ -10,6 +10,7 @@ import yaml
 from infalign.cli.candidates import candidates, reward_functions
 from infalign.cli.first_config import configuration, reward_function
 from infalign.config import Config, load_config, parse_config
+from infalign.manifest import Manifest
 from infalign.pipeline.checks import check, checks_of
 from infalign.pipeline.folder import Run
 from infalign.prompts import run_prompts
@@ -92,11 +93,17 @@ def test_what_is_here_is_recognized_and_nothing_else(here):
     (here / "runs/provenance.json").write_text("{}")
     questions(here / "store/asked.jsonl")
     (here / "store/rewards-00000.parquet").write_bytes(b"")
+    questions(here / "attacked/asked.jsonl")
+    with (manifest := Manifest(here / "attacked")).recording(
+        manifest.folder / "asked.jsonl", stage="red-team"
+    ):
+        pass
+    (here / "data/manifest.json").write_text('{"files": ["asked.jsonl"]}')  # of another program
     known = candidates(here)
     assert known.models == ["policies/mine"]
     assert sorted(known.rewards) == ["judge", "my_rewards.py:kind", "my_rewards.py:score"]
     assert sorted(known.prompts) == ["data/asked.jsonl", "table.csv.gz"]
-    assert sorted(known.refused) == ["both.jsonl", "package.json"]
+    assert sorted(known.refused) == ["both.jsonl", "data/manifest.json", "package.json"]
 
 
 def test_a_file_whose_columns_are_unclear_is_a_candidate_and_a_single_record_is_none(here):

@@ -244,6 +244,13 @@ ALONE = [  # what is written around a number and leaves it as it is
     ("-7", -7),
     ("minus 7", -7),
     ("negative 1/2", Fraction(-1, 2)),
+    ("1/2 or 0.5", Fraction(1, 2)),
+    ("50% or 1/2", Fraction(1, 2)),
+    ("<b>5</b>", 5),
+    ("5 and nothing more", 5),
+    ("5 to be exact", 5),
+    ("5 or so", 5),
+    ("about 5", 5),
 ]
 
 
@@ -307,6 +314,27 @@ AROUND = [
     "{n} plus {m}",
     "{n} times {m}",
     "negative -{n}",
+    "{n} or -1",
+    "{n} or 0.5",
+    "${n}$ or $1$",
+    "{n} and 1",
+    "{n} to 100",
+    "{n} cm to 1 m",
+    "between {n} and 100",
+    "either {n} or 1",
+    "not {n}",
+    "less than {n}",
+    "more than ${n}",
+    "greater than or equal to {n}",
+    "at least {n}",
+    "{n} or more",
+    "{n} dollars or less",
+    "x < {n}",
+    "x<={n}",
+    "x >= {n}",
+    "x != {n}",
+    r"x \le {n}",
+    "≥ {n}",
 ]
 
 

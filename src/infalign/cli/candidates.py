@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from infalign.config import Prompts
-from infalign.errors import InfalignError
+from infalign.errors import DataError, InfalignError
+from infalign.manifest import Manifest
 from infalign.prompts import require_readable
 from infalign.prompts.columns import UnclearColumnError
 from infalign.prompts.files import PROMPT_FILES
@@ -116,10 +117,19 @@ def _walked(folder: Path) -> Iterator[Path]:
                 name.startswith(".")
                 or name in OTHERS
                 or any((own / f).exists() for f in OWN)
+                or _has_results(own)
                 or next(own.glob("rewards-*.parquet"), None)  # a calibration store
             ):
                 inner.append(name)
         folders[:] = inner
+
+
+def _has_results(folder: Path) -> bool:
+    """Whether a command wrote the folder, such as `infalign red-team`."""
+    try:
+        return bool(Manifest(folder).listed(folder))
+    except (DataError, OSError):  # a manifest of another program, or one that cannot be read
+        return False
 
 
 def _model(folder: Path) -> str | None:

@@ -1,7 +1,8 @@
 r"""The value of a number that stands alone: none where it is a part of a larger expression.
 
 What is written around a number decides. In 10:30, 3x + 2, 5·4, (-2)^2, ±5, log 2 and (3, 4), the
-first number is a part of the answer only, and so it is no answer. Units, words and the marks of
+first number is a part of the answer only, and so it is no answer. "3 or 5", "3 to 5", "less than 5"
+and "5 or more" are no single number either, but "1/2 or 0.5" is. Units, words and the marks of
 prose leave it as it is: 5 cm, 20 °C, 3rd, 5/hour, **5**. In prose, "5!" at the end of a sentence is
 no factorial. "Minus" and "negative" are signs.
 """
@@ -9,7 +10,7 @@ no factorial. "Minus" and "negative" are signs.
 import re
 from fractions import Fraction
 
-from .numerals import value
+from .numerals import NUMBER, value
 
 __all__ = ["alone"]
 
@@ -48,6 +49,23 @@ _BEGINS = re.compile(
 )
 """What makes a number after it the end of an expression."""
 
+_BOUND = re.compile(
+    r"(?:\b(?:(?:less|more|fewer|greater|larger|smaller|lower|higher|bigger|other) than"
+    r"(?: or equal to)?|at (?:least|most)|up to|between|either|not)"
+    r"|(?:[<>≤≥≠]|!(?==)|\\(?:leq?|geq?|lt|gt|neq?)(?![A-Za-z]))=?)\s*[\\($*]*$",
+    re.IGNORECASE,
+)
+"""What makes a number after it a bound, or one of several."""
+
+_TAG = re.compile(r"</?[a-z][^<>]*>\s*$", re.IGNORECASE)
+"""A mark of HTML: its > is no comparison."""
+
+_SEVERAL = re.compile(
+    r"[\s$*°%)]*(?:[^\W\d_]{2,}\s+)??(?:(?P<or>or)|and|to|through)\s+[\\($*]*(?=[-+]?[.0-9\\])"
+    r"|[\s$*°%)]*(?:[^\W\d_]{2,}\s+)??or (?:more|less|fewer|greater|above|below)\b"
+)
+"""A word after which another number or bound follows, as in 3 or 5, and 3 cm to 5 cm."""
+
 _TERM = re.compile(r"(?<![^\W_])[b-hj-zB-HJ-Z](?:\^\{?[0-9]+\}?)?\s?$")
 _PLACE = re.compile(r"[(\[{]\s*$"), re.compile(r"\s*[,;]\s*[-+]?(?:[.0-9\\(]|[A-Za-z](?![A-Za-z]))")
 _NEGATIVE = re.compile(r"\b(?:minus|negative|минус)\s+[\\($*]*$", re.IGNORECASE)
@@ -58,6 +76,10 @@ def alone(number: re.Match) -> Fraction | None:
     before, text, end = number.string[: number.start()][-80:], number.string, number.end()
     if _GOES_ON.match(text, end) or _BEGINS.search(before):
         return None
+    if _BOUND.search(before) and not _TAG.search(before):
+        return None
+    if (more := _SEVERAL.match(text, end)) and not (more["or"] and _repeats(number, more.end())):
+        return None
     opens, goes_on = _PLACE
     if opens.search(before) and goes_on.match(text, end):
         return None  # the first of a pair
@@ -67,3 +89,9 @@ def alone(number: re.Match) -> Fraction | None:
         return None
     amount = value(number)
     return -amount if negative and amount is not None else amount
+
+
+def _repeats(number: re.Match, start: int) -> bool:
+    """Whether the number at `start` has the same value, as in 1/2 or 0.5."""
+    other = NUMBER.match(number.string, start)
+    return other is not None and value(other) == value(number)

@@ -24,6 +24,7 @@ _UNIT = re.compile(
 )
 _WRAPPED = re.compile(r"\\(?:text|textbf|textit|mathrm|mathbf|mbox)\s*\{([^{}]*)\}")
 _LOOSE_SIGN = re.compile(r"^([\s*:($]{0,8})([+-])\s+(?=[0-9.\\$])")
+_EQUALS = re.compile("(?<![<>!])=")
 _AROUND = re.compile(
     r"(?:\s|[.,;:(){}\[\]$°*]|\\(?:left|right|quad|qquad|displaystyle|degree)\b|\^?\{?\\circ\}?"
     r"|[^\W\d_]{2,}+(?:\^\{?[0-9]\}?)?)*+"
@@ -39,7 +40,7 @@ def numeric_answer(text: str) -> Fraction | None:
     read in any script: signs, grouped digits, decimals, exponents, fractions (1/2, \frac{1}{2},
     2 1/2, ½) and percent, so that 20 % is 1/5. Currencies and units are ignored. `numerals` states
     the rules where notations contradict each other, and `alone` which numbers are parts of an
-    expression, such as 10:30 and 3x + 2: a response has no numeric answer then.
+    expression, such as 10:30 and 3x + 2, or one of several: a response has no numeric answer then.
 
     None is not 0 and not an empty text: such a response does not vote. A box that holds more than
     one number, a variable or a root has no numeric answer; `math_answer` compares those.
@@ -66,7 +67,7 @@ def numeric_answer(text: str) -> Fraction | None:
 
 def only_number(text: str) -> Fraction | None:
     """The number that is all there is in a `plain` text, apart from units; else None."""
-    text = _WRAPPED.sub(r" \1 ", _UNIT.sub(" ", text.rpartition("=")[2]))
+    text = _WRAPPED.sub(r" \1 ", _UNIT.sub(" ", _right_side(text)))
     text = _LOOSE_SIGN.sub(r"\1\2", text)
     numbers = list(NUMBER.finditer(text))
     if len(numbers) != 1:
@@ -100,6 +101,11 @@ def last_box(text: str) -> str | None:
     return None if last is None else text[slice(*last)]
 
 
+def _right_side(text: str) -> str:
+    """What follows the last equals sign that is no part of a comparison, as <= and != are."""
+    return _EQUALS.split(text)[-1]
+
+
 def _first(text: str) -> re.Match | None:
-    last = _LOOSE_SIGN.sub(r"\1\2", text.rpartition("=")[2])
+    last = _LOOSE_SIGN.sub(r"\1\2", _right_side(text))
     return NUMBER.search(last) or NUMBER.search(text)
