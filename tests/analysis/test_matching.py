@@ -42,6 +42,62 @@ def test_other_things_are_refused(policies):
         match(policies)
 
 
+REAL, BINARY = [[5.1, 3.9]], [[0.0, 1.0]]
+
+
+def two_scores(one, other):
+    return [
+        Samples(name, ("p",), scores, score=score)
+        for name, (score, scores) in (("base", one), ("rl", other))
+    ]
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (("reward", REAL), ("correct", BINARY)),
+        (("correct", BINARY), ("points", REAL)),
+        (("correct", BINARY), ("acc", [[0.2, 0.9]])),
+    ],
+)
+def test_rewards_are_not_compared_with_scores_of_0_and_1(one, other):
+    with pytest.raises(
+        ArgumentError,
+        match=rf"same score; 'base' has `{one[0]}` \(.*\), and 'rl' has `{other[0]}` \(.*\)\."
+        r".*--column score=NAME",
+    ):
+        match(two_scores(one, other))
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (("reward", REAL), ("rewards", REAL)),
+        (("score", REAL), ("score", BINARY)),
+        (("correct", BINARY), ("passed", BINARY)),
+    ],
+)
+def test_one_score_may_have_several_names(one, other):
+    assert [p.notes for p in match(two_scores(one, other)).policies] == [(), ()]
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (("reward", REAL), ("brevity_reward", REAL)),
+        (("match", BINARY), ("correct", BINARY)),
+        (("acc", REAL), ("accuracy", REAL)),
+    ],
+)
+def test_scores_of_one_kind_with_other_names_are_compared_with_a_note(one, other):
+    base, rl = match(two_scores(one, other)).policies
+    assert base.notes == ()
+    assert rl.notes == (
+        f"scores in `{other[0]}` are compared with those in `{one[0]}` of base, as if they were "
+        "the same",
+    )
+
+
 def test_what_a_policy_holds_is_checked():
     with pytest.raises(ArgumentError, match="occurs again at index 1"):
         samples("a", "pp")

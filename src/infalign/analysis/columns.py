@@ -9,6 +9,7 @@ from infalign._look import Shown
 from infalign.errors import DataError
 
 from .rows import Row
+from .samples import CORRECT
 
 __all__ = ["CONTENTS", "ROLES", "Columns", "columns_of"]
 
@@ -18,10 +19,7 @@ USUAL: Mapping[str, tuple[str, ...]] = {
         *("question_id", "example_id", "id", "prompt", "question", "instruction", "problem"),
         *("input", "query", "goal", "behavior"),
     ),
-    "score": (
-        *("reward", "rewards", "score", "scores", "correct", "is_correct", "passed", "success"),
-        *("acc", "accuracy", "exact_match", "pass", "preferred"),
-    ),
+    "score": ("reward", "rewards", "score", "scores", *CORRECT, "preferred"),
     "sample": (
         *("sample", "sample_id", "sample_index", "completion_id", "epoch", "attempt", "rollout"),
         *("trial", "repeat"),

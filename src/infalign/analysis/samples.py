@@ -2,7 +2,7 @@
 
 import unicodedata
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -12,7 +12,12 @@ from infalign.core import finite_rewards
 from infalign.errors import ArgumentError
 from infalign.evaluation.growth import Stopping, stopping
 
-__all__ = ["Matched", "Samples", "match"]
+__all__ = ["CORRECT", "Matched", "Samples", "match"]
+
+CORRECT = (
+    *("correct", "is_correct", "passed", "success", "acc", "accuracy", "exact_match", "pass"),
+)
+"""Usual names of one score: 1 for a correct response, 0 for a wrong one."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,7 +38,8 @@ class Samples(Shown):
     """Rewards, or 0 and 1 for wrong and correct, shape (prompts, samples)."""
 
     score: str = "reward"
-    """What the scores are."""
+    """What the scores are. `match` refuses policies whose scores have other names and another kind:
+    only 0 and 1, or other numbers."""
 
     answers: np.ndarray | None = field(default=None, repr=False)
     """Final answers for majority votes, any hashable values, shape (prompts, samples)."""
@@ -136,8 +142,12 @@ def match(policies: Sequence[Samples], *, drop: bool = False) -> Matched:
     - `drop`: leave out the prompts that some policy lacks, and say which. Without it, they are an
       error: a policy that has no answer to the hardest prompts must not win by it.
 
-    Raises ArgumentError if policies share a name, have different scores, or have no prompt in
-    common.
+    Scores with one name are taken to be the same, and so are usual names of scores of 0 and 1, such
+    as `correct` and `passed`. A policy whose scores have another name than those of the first one
+    gets a note.
+
+    Raises ArgumentError if policies share a name or have no prompt in common, or if one has only
+    scores of 0 and 1 and another one, whose scores have another name, does not.
     """
     policies = _check.entries("policies", policies)
     for policy in policies:
@@ -149,6 +159,7 @@ def match(policies: Sequence[Samples], *, drop: bool = False) -> Matched:
         if again is not None:
             problem = f"must have different names; {_check.short(again)} is given more than once."
         raise ArgumentError("policies", problem)
+    _require_one_kind(policies)
     shared = set(policies[0].prompts).intersection(*(p.prompts for p in policies[1:]))
     without = {
         p.name: tuple(prompt for prompt in p.prompts if prompt not in shared) for p in policies
@@ -176,8 +187,50 @@ def match(policies: Sequence[Samples], *, drop: bool = False) -> Matched:
     aligned = []
     for policy in policies:
         place = {prompt: row for row, prompt in enumerate(policy.prompts)}
-        aligned.append(policy.rows([place[prompt] for prompt in order]))
+        own = policy.rows([place[prompt] for prompt in order])
+        aligned.append(replace(own, notes=(*own.notes, *_other_name(own, policies[0]))))
     return Matched(tuple(aligned), without)
+
+
+def _require_one_kind(policies: Sequence[Samples]) -> None:
+    """Raise ArgumentError for scores of another name and another kind, such as rewards around 5
+    that would lead against 0 and 1 everywhere. A name alone is no evidence: one score has many."""
+    first = policies[0]
+    other = next(
+        (own for own in policies[1:] if not _one_name(first, own) and first.binary != own.binary),
+        None,
+    )
+    if other is not None:
+        raise ArgumentError(
+            "policies",
+            f"must have the same score; {_score_of(first)}, and {_score_of(other)}. Name a score "
+            "that all of them have (--column score=NAME) or, if it is the same one, give it one "
+            "name in all files.",
+        )
+
+
+def _other_name(policy: Samples, first: Samples) -> tuple[str, ...]:
+    """A note of a score that has another name than that of the first policy."""
+    if _one_name(policy, first):
+        return ()
+    return (
+        f"scores in `{policy.score}` are compared with those in `{first.score}` of {first.name}, "
+        "as if they were the same",
+    )
+
+
+def _one_name(one: Samples, other: Samples) -> bool:
+    """Whether the names of two scores say that they are the same."""
+    names = {one.score, other.score}
+    if len({name.removesuffix("s") for name in names}) == 1:
+        return True
+    return names <= {*CORRECT} and one.binary and other.binary
+
+
+def _score_of(policy: Samples) -> str:
+    low, high = np.nanmin(policy.scores), np.nanmax(policy.scores)
+    values = "0 and 1" if policy.binary else f"from {low:.4g} to {high:.4g}"
+    return f"{_check.short(policy.name)} has `{_check.visible(policy.score)}` ({values})"
 
 
 def _likeness(policies: Sequence[Samples]) -> str:
