@@ -34,6 +34,7 @@ __all__ = [
     "json_line",
     "lock",
     "locked",
+    "parts_of",
     "read_json",
     "read_table",
     "replacing",
@@ -184,14 +185,24 @@ def replacing(path: Path) -> Iterator[Path]:
             os.close(descriptor)
 
 
-def require_writable(path: Path) -> None:
-    """Raise DataError if a file or folder cannot be written at `path`. Nothing is written."""
+def require_writable(path: Path, *, file: bool = False) -> None:
+    """Raise DataError if a file or folder cannot be written at `path`. Nothing is written.
+
+    - `file`: whether it is to be a file, so that no folder may be there.
+    """
     path = path.absolute()
+    if file and path.is_dir():
+        raise DataError(f"{path} cannot be written: it is a folder where a file is expected.")
     there = next(p for p in (path, *path.parents) if os.path.lexists(p))
     if there != path and not there.is_dir():
         raise DataError(f"{path} cannot be written: {there} is not a folder.")
     if not os.access(there, os.W_OK | (os.X_OK if there.is_dir() else 0)):
         raise DataError(f"{path} cannot be written: writing to {there} is not allowed.")
+
+
+def parts_of(path: Path) -> Path:
+    """The folder beside a file where its parts wait until it is written."""
+    return path.with_name(f"{path.name}.parts")
 
 
 def unfinished_name(path: Path) -> Path:

@@ -228,3 +228,36 @@ def test_what_was_decided_about_the_prompts_is_said(cli, tmp_path):
     )
     code, _, errors = cli("sample", *words, "--prompts", tmp_path / "asked.csv")
     assert code == 0 and "column `question`" in " ".join(errors.split())
+
+
+def test_a_folder_in_place_of_the_file_is_said_before_anything_is_drawn(refused, fake, tmp_path):
+    fake()  # it would fail
+    command = ["--model", "m", "--procedure", "sampling", "How?", "--out", tmp_path]
+    code, message = refused(*command)
+    assert code == 1 and "it is a folder where a file is expected" in message
+
+
+def test_a_file_that_was_interrupted_continues_and_ends_the_same(runs, tmp_path):
+    prompts = tmp_path / "prompts.jsonl"
+    prompts.write_text("".join(json.dumps({"prompt": f"Why {i}?"}) + "\n" for i in range(5)))
+    command = ["sample", "--model", MODEL, "--max-new-tokens", 1, "--prompts", prompts]
+    # 256 responses, or two prompts, are drawn together.
+    command += ["--procedure", "best-of-n:128", "--reward", "bundled:helpful", "--json", "--out"]
+    whole, out = tmp_path / "whole.jsonl", tmp_path / "out.jsonl"
+    first = runs(*command, whole)
+    assert first.code == 0, first.stderr
+    parts = tmp_path / "out.jsonl.parts"
+    killed = runs(*command, out, killed_after=parts / "parts" / "records-00000.parquet")
+    assert killed.code == -9 and not out.exists()
+    stopped = runs(*command, out, interrupted_after=parts / "parts" / "records-00001.parquet")
+    assert stopped.code == 130 and not out.exists()
+    again = shlex.join(map(str, ["infalign", *command, out]))
+    assert f"What is finished is kept in {parts}. This continues: {again}" in stopped.stderr
+    refused = runs(*command, out, "--seed", 1)
+    assert refused.code == 1 and re.search(r"holds \d prompts .*seed 0, not 1\.", refused.stderr)
+    ended = runs(*command, out)
+    assert re.search(rf"Continues in {parts}, with \d of 5 prompts done\.", ended.stderr)
+    assert out.read_bytes() == whole.read_bytes() and ended.stdout == first.stdout
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted(
+        [prompts.name, whole.name, out.name]
+    )

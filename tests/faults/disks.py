@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from infalign import storage
+
 from .kills import contents, differences
 from .outcomes import Case, Outcome, Verdict, Wanted, judge
 from .processes import Process
@@ -54,6 +56,15 @@ WRITERS = (
         "sample",
         (
             *("sample", "--model", "model", "--procedure", "sampling", "ab"),
+            *("--max-new-tokens", "4", "--out"),
+        ),
+        file="answers.jsonl",
+    ),
+    Writer(
+        "sample in parts",
+        (
+            *("sample", "--model", "model", "--reward", "python:rewards:early"),
+            *("--procedure", "best-of-n:64", "--prompts", "prompts.jsonl", "--split", "train"),
             *("--max-new-tokens", "4", "--out"),
         ),
         file="answers.jsonl",
@@ -151,6 +162,8 @@ def _checked(world: World, writer: Writer, place: Path, scratch: Path, **changes
     roomy.parent.mkdir()
     if place.is_dir():
         shutil.copytree(place, roomy, symlinks=True)
+    elif (parts := storage.parts_of(place)).is_dir():
+        shutil.copytree(parts, storage.parts_of(roomy), symlinks=True)
     return verdict if ended.code == 0 else _finished(world, writer, roomy, scratch) or verdict
 
 

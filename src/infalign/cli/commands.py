@@ -92,7 +92,7 @@ COMMANDS: dict[str, tuple[Add, str]] = {
         "Find the best transform for a procedure and a KL budget, and compare it with simple ones.",
     ),
     "sample": (
-        _of("sample", "sample"),
+        _of("sample", "sample", resumable=True),
         "Answer prompts with a procedure: draw responses, score them, select one.",
     ),
     "list": (

@@ -1,9 +1,8 @@
 """`infalign sample`: answer prompts with a procedure."""
 
-import math
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -37,11 +36,7 @@ from .terminal import KEPT, console, json_text, print_json
 from .usage import read, refuse, refuse_of_dry_run
 
 if TYPE_CHECKING:
-    from infalign.decoding import Decoded
     from infalign.pipeline.decoding_work import DecodingWork
-
-TOGETHER = 256
-"""Approximate number of responses drawn between two steps of the progress bar."""
 
 FORMS = procedure_forms("majority-vote:N")
 
@@ -57,6 +52,8 @@ HELP = (
     "reward.\n\n"
     "Models: a folder, hub id, bundled:language-model, vllm:PATH, or http(s)://HOST/v1#MODEL for "
     "an OpenAI-compatible server. The server's key is read from OPENAI_API_KEY.\n\n"
+    "An interrupted command with --out FILE continues when it is run again: finished prompts wait "
+    "in the folder FILE.parts until FILE is complete.\n\n"
     f"Example: {EXAMPLE}"
 )
 
@@ -105,12 +102,15 @@ def sample(
         bool, typer.Option("--all", help="Include all candidates, not only the selected one.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON Lines.")] = False,
-    out: Annotated[Path | None, typer.Option(help="Also write JSON Lines to this file.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Also write JSON Lines to this file. The same command continues it."),
+    ] = None,
     trust_remote_code: RemoteCode = False,
     dry_run: DryRun = False,
     measure: Measure = 30.0,
 ):
-    from infalign import _check, storage
+    from infalign import _check
     from infalign.decoding import MajorityVote, load_answers, parse_decoder, reads
 
     played = read("procedure", parse_decoder, procedure, load_answers(answers))
@@ -145,6 +145,7 @@ def sample(
         reward=reward,
         calibration=calibration,
         references=references,
+        answers=answers,
         out=out,
         seed=seed,
         dtype=dtype.value,
@@ -154,13 +155,7 @@ def sample(
         dry_runs.dry_decoding(work, measure)
         return
     check(list(work.checks()))
-    rows = _decode(work)
-    warning = _constant(rows)
-    if warning is not None:
-        print(f"infalign: {warning}", file=sys.stderr)
-    records = [_record(p, r, played.spec, everything) for p, r in zip(asked, rows, strict=True)]
-    if out:
-        storage.write_text(out, "".join(json_text(record) + "\n" for record in records))
+    records = _decoded(work, everything)
     if as_json:
         for record in records:
             print_json(record)
@@ -209,77 +204,36 @@ def _require_what_it_reads(played, reward, calibration) -> None:
         )
 
 
-def _decode(work: "DecodingWork") -> "list[Decoded]":
-    """Decode one batch of prompts at a time, with a progress bar."""
-    from infalign.decoding import decode, draw_calibration
-    from infalign.models.samplers import load_sampler
+def _decoded(work: "DecodingWork", everything: bool) -> list[dict]:
+    """The records, which the file of the results holds as well, with their candidates if
+    `everything` is asked for."""
+    from infalign import storage
+    from infalign.pipeline.decoding_records import decoded_records
 
-    sampling = work.sampling.model_dump()
-    sampler = load_sampler(work.model, **sampling, **work.loading)
-    drawn = work.references if work.calibrated else min(work.procedure.draws, TOGETHER)
-    asked, size = work.prompts, max(1, TOGETHER // drawn)
-    parts = [asked[i : i + size] for i in range(0, len(asked), size)]
-    rows: list[Decoded] = []
+    def stated(records: list[dict]) -> list[dict]:
+        left_out = () if everything else ("candidates",)
+        return [{k: v for k, v in r.items() if k not in left_out} for r in records]
+
+    def write(records: list[dict]) -> None:
+        if work.out is not None:
+            lines = [json_text(record) + "\n" for record in stated(records)]
+            storage.write_text(work.out, "".join(lines))
+
     with progress() as report:
-        for part in parts:
-            if len(parts) > 1:
-                report("sample", len(rows), len(asked))
-            settings: dict[str, Any] = {
-                "seed": work.seed,
-                "prompt_ids": [p.id for p in part],
-                "columns": [p.columns for p in part],
-            }
-            own, scorer, known = [p.value for p in part], work.scorer, work.store
-            if work.calibrated and scorer is not None:
-                known = draw_calibration(sampler, scorer, own, work.references, **settings)
-            rows += decode(work.procedure, sampler, scorer, own, **settings, calibration=known)
-        if len(parts) > 1:
-            report("sample", len(rows), len(asked))
-    return rows
+        records = decoded_records(work, write, report)
+    warning = _constant(records)
+    if warning is not None:
+        print(f"infalign: {warning}", file=sys.stderr)
+    return stated(records)
 
 
-def _constant(rows) -> str | None:
+def _constant(records: list[dict]) -> str | None:
     """A warning about a reward that does not tell the candidates apart."""
     from infalign.shaping import constant
 
-    rewards = [reward for row in rows for reward in row.rewards or ()]
-    return constant("of --reward", rewards, [c.text for row in rows for c in row.candidates])
-
-
-def _record(prompt, result, spec, everything) -> dict:
-    """One prompt's result as JSON."""
-    messages = [dict(m) for m in prompt.messages]
-    record = {
-        "prompt_id": prompt.id,
-        "prompt": messages[0]["content"] if len(messages) == 1 else messages,
-        "procedure": spec,
-        "draws": len(result.candidates),
-        **_candidate(result, result.index),
-        "index": result.index,
-        "rank": result.rank,
-    }
-    if result.answers:
-        winner = result.answers[result.index]
-        votes = 0 if winner is None else sum(a == winner for a in result.answers)
-        record["votes"] = votes
-    if everything:
-        record["candidates"] = [_candidate(result, i) for i in range(len(result.candidates))]
-    return record
-
-
-def _candidate(result, i) -> dict:
-    response = result.candidates[i]
-    known = {"text": response.text}
-    if result.rewards:
-        known["reward"] = result.rewards[i]
-    if result.quantiles:
-        known["quantile"] = result.quantiles[i]
-    if result.answers:
-        answer = result.answers[i]
-        plain = answer is None or isinstance(answer, str | int)
-        known["answer"] = answer if plain else str(answer)
-    known["logprob"] = response.logprob if math.isfinite(response.logprob) else None
-    return known
+    drawn = [candidate for record in records for candidate in record["candidates"]]
+    rewards = [candidate["reward"] for candidate in drawn if "reward" in candidate]
+    return constant("of --reward", rewards, [candidate["text"] for candidate in drawn])
 
 
 def _print(screen: Console, record: dict) -> None:

@@ -91,17 +91,21 @@ class Command(TyperCommand):
 
     def _ended(self, ctx, how: str, code: int) -> typer.Exit:
         out = ctx.params.get("out")
-        continuable = out is not None and self.continues and out.exists()
         more = ""
-        if continuable:
-            command = shlex.join(["infalign", *sys.argv[1:]])
-            more = f" {self.continues.format(out=out, command=command)}"
+        if out is not None and self.continues:
+            from infalign import storage
+
+            folder = out if out.is_dir() else storage.parts_of(out)
+            if folder.exists():
+                command = shlex.join(["infalign", *sys.argv[1:]])
+                more = f" {self.continues.format(out=folder, command=command)}"
         print(f"infalign: {how}.{more}", file=sys.stderr)
         return typer.Exit(code)
 
 
 class ResumableCommand(Command):
-    """A command that continues in the same folder after an interruption."""
+    """A command that continues after an interruption: in its folder, or in the folder of the parts
+    of its file."""
 
     continues = "What is finished is kept in {out}. This continues: {command}"
 

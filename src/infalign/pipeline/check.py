@@ -122,6 +122,6 @@ def server_of(what: str, spec: str, *needs: str) -> Iterator[Check]:
         yield Check(f"server of the {what}", partial(policy_parts, spec), needs)
 
 
-def writable(path: Path) -> Check:
-    """Whether results can be written to a file or folder."""
-    return Check("place of the results", partial(storage.require_writable, path))
+def writable(path: Path, *, file: bool = False) -> Check:
+    """Whether results can be written to a folder or, with `file`, to a file."""
+    return Check("place of the results", partial(storage.require_writable, path, file=file))

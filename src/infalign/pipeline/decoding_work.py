@@ -9,9 +9,10 @@ from typing import Any
 from infalign._look import Shown
 from infalign.config import SamplingSettings
 from infalign.decoding.selection import Decoder, MajorityVote, reads, try_vote
+from infalign.models import samplers
 from infalign.models.fingerprints import policy_precision
 from infalign.models.inspection import inspect_policy, inspect_reward
-from infalign.models.interfaces import Scorer
+from infalign.models.interfaces import Sampler, Scorer
 from infalign.models.precision import Dtype
 from infalign.models.rewards import load_reward
 from infalign.prompts import Prompt, require_scorable, try_out
@@ -43,6 +44,9 @@ class DecodingWork(Shown):
     references: int = 0
     """Responses to each prompt that are drawn to calibrate with, if there is no store."""
 
+    answers: str = "numeric"
+    """How a majority vote extracts answers, a specification for `load_answers`."""
+
     out: Path | None = None
     """A file for the results."""
 
@@ -54,6 +58,11 @@ class DecodingWork(Shown):
     def loading(self) -> dict[str, Any]:
         """How models are loaded."""
         return {"dtype": self.dtype, "trust_remote_code": self.trust_remote_code}
+
+    @cached_property
+    def sampler(self) -> Sampler:
+        """The loaded policy."""
+        return samplers.load_sampler(self.model, **self.sampling.model_dump(), **self.loading)
 
     @cached_property
     def scorer(self) -> Scorer | None:
@@ -90,7 +99,7 @@ class DecodingWork(Shown):
     def checks(self) -> Iterator[Check]:
         """Everything that can be known before the first response."""
         if self.out is not None:
-            yield writable(self.out)
+            yield writable(self.out, file=True)
         yield Check("model", self._inspect_policy)
         if self.reward is not None:
             yield Check("reward", self._inspect_reward)

@@ -9,6 +9,7 @@ again if it comes back; columns are made again on the stored rows.
 import logging
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import count, takewhile
@@ -217,6 +218,12 @@ class ResumableTable(Shown):
         """Replace a finished table by one with the same rows and other columns."""
         self._record(self.path, table, origin)
         self._remove(*self._left_parts())
+
+    def remove(self) -> None:
+        """Remove the table and its parts."""
+        self._remove(self.path, *self._left_parts())
+        with suppress(OSError):  # a kill may have left the folder without parts
+            (self.path.parent / PARTS).rmdir()
 
     def _columns(self, source: str) -> Sequence[str]:
         return self.columns.get(source, (source,))
