@@ -256,6 +256,19 @@ def test_figures_at_equal_length_stand_beside_their_overlap(cli, tmp_path):
     assert "Win rate over base at equal length" in out and "† rl, one sample: The selected" in out
 
 
+def test_lengths_in_different_units_are_left_out_with_a_note(cli, tmp_path):
+    for name, length in (("base", {"n_tokens": 3}), ("rl", {"response": "a text"})):
+        rows = [{"prompt_id": p, "reward": float(i)} | length for p in "ab" for i in range(4)]
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    code, out, err = cli("--reference base.jsonl --policy rl.jsonl --format json")
+    assert code == 0 and json.loads(out)["length_controlled"] == []
+    note = "lengths are left out: those of base are in tokens, those of rl in characters."
+    assert f"rl: {note}" in " ".join(err.split())
+    base, rl = json.loads(out)["policies"]
+    assert (base["length_unit"], base["length_note"]) == ("tokens", None)
+    assert rl["length_unit"] == "characters" and rl["length_note"].startswith(note)
+
+
 def attempts(seed, prompts=120, m=40):
     rng = np.random.default_rng(seed)
     return (rng.random((prompts, m)) < rng.beta(0.4, 6, (prompts, 1))).astype(int)

@@ -16,7 +16,7 @@ from infalign.evaluation.uncertainty import Estimate, over_prompts
 from .curve import Curve, curve, sizes_up_to
 from .forecasts import Forecasts, forecast
 from .gate import Gate, gate
-from .lengths import equal_lengths
+from .lengths import equal_lengths, why_not_compared
 from .measures import Measure, measures, read_measure
 from .samples import Matched, Samples, match
 
@@ -51,10 +51,14 @@ class Analysis(Shown, Framed):
     """Success beyond the samples, if asked for."""
 
     @property
-    def too_many_pairs(self) -> bool:
-        """Whether lengths are known, but there are too many pairs of samples to look at them."""
-        known = all(p.lengths is not None for p in self.matched.policies)
-        return known and not self.at_equal_length and any(c.levels is None for c in self.curves)
+    def length_notes(self) -> Mapping[str, str]:
+        """Policy → why its lengths are not compared with those of the reference. Empty if all are
+        compared, no lengths are known, or no measure is a win rate."""
+        if all(c.levels is not None for c in self.curves):
+            return {}
+        base, *others = self.matched.policies
+        notes = {p.name: why_not_compared(p, base) for p in others}
+        return {name: note for name, note in notes.items() if note}
 
     def curve(self, policy: str, measure: str) -> Curve:
         """The curve of a policy under a measure, such as "best-of-n"."""

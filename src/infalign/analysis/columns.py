@@ -117,6 +117,8 @@ def columns_of(rows: Sequence[Row], named: Mapping[str, str] | None = None) -> C
         None if (name := own[role]) in (prompt, score) else name
         for role in ("sample", "answer", "length", "response", "truncated")
     )
+    if length == response:
+        length = None  # the characters of a text are its length
     said = [f"prompts in `{prompt}`, scores in `{score}`"]
     said += [
         f"{role}s in `{name}`" for role, name in (("sample", sample), ("answer", answer)) if name

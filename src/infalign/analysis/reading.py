@@ -7,7 +7,7 @@ and refused, or dropped where the user asks for it, and then counted too.
 
 import json
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from numbers import Real
 from typing import Any
@@ -18,6 +18,7 @@ from infalign import _check
 from infalign.errors import ArgumentError, DataError
 
 from .columns import ROLES, Columns, columns_of
+from .length_units import lengths_in_one_unit
 from .prompt_ids import prompt_ids
 from .rows import Row, rows_of
 from .samples import Samples
@@ -38,6 +39,9 @@ CUT = frozenset(("true", "yes", "1", "1.0", "length", "max_tokens", "max_length"
 TRUE = {"true": 1.0, "yes": 1.0, "false": 0.0, "no": 0.0}
 """Words that CSV files hold for 1 and 0."""
 
+NOTHING = frozenset(("", "none", "null", "nan", "na", "n/a"))
+"""Words for a missing value, in lower case."""
+
 
 @dataclass
 class _Prompt:
@@ -46,6 +50,11 @@ class _Prompt:
     scores: list[float] = field(default_factory=list)
     answers: list[Any] = field(default_factory=list)
     lengths: list[float] = field(default_factory=list)
+    """Lengths in a column, nan where there are none."""
+
+    characters: list[float] = field(default_factory=list)
+    """Lengths of the responses, nan where there are none."""
+
     numbers: list[float] = field(default_factory=list)
     """Numbers of the samples, nan where there are none."""
 
@@ -53,7 +62,7 @@ class _Prompt:
         """Put the samples into the order of their numbers, if all have one."""
         if self.numbers and not any(map(math.isnan, self.numbers)):
             order = sorted(range(len(self.numbers)), key=self.numbers.__getitem__)
-            for part in (self.scores, self.answers, self.lengths):
+            for part in (self.scores, self.answers, self.lengths, self.characters):
                 part[:] = [part[place] for place in order]
 
 
@@ -117,6 +126,7 @@ class _Reader:
         self.wrong: dict[str, list[str]] = {kind: [] for kind in DROPS}
         self.notes = list(notes)
         self.one_score_noted = False
+        self.no_length: str | None = None
         self.widest = 0
 
     def read(self, row: Row, prompt: str) -> None:
@@ -153,8 +163,9 @@ class _Reader:
                 "one score for several responses to a prompt, as the filter left them"
             )
         own.scores.append(score)
-        own.answers.append(_plain(row.values.get(columns.answer)) if columns.answer else None)
-        own.lengths.append(self._length(row))
+        own.answers.append(_plain(_value(row, columns.answer)))
+        own.lengths.append(self._length(row, _value(row, columns.length)))
+        own.characters.append(_characters(_value(row, columns.response)))
         number = row.values.get(columns.sample) if columns.sample else None
         own.numbers.append(_number(number))
 
@@ -187,15 +198,9 @@ class _Reader:
             own.scores.append(score)
             answer = lists.get(columns.answer or "")
             own.answers.append(None if answer is None else _plain(answer[place]))
-            length = lists.get(columns.length or "")
-            text = lists.get(columns.response or "")
-            own.lengths.append(
-                self._own_length(row, length[place])
-                if length is not None and isinstance(length[place], Real)
-                else float(len(text[place]))
-                if text is not None and isinstance(text[place], str)
-                else math.nan
-            )
+            length, text = (lists.get(c or "") for c in (columns.length, columns.response))
+            own.lengths.append(self._length(row, None if length is None else length[place]))
+            own.characters.append(_characters(None if text is None else text[place]))
 
     def _left_out(self, row: Row, prompt: str) -> bool:
         """Whether a row is a duplicate, or was cut and is to be dropped; both are counted."""
@@ -215,21 +220,26 @@ class _Reader:
         self.wrong["truncated"].append(str(place))
         return "truncated" in self.drop
 
-    def _length(self, row: Row) -> float:
-        columns = self.columns
-        length = row.values.get(columns.length) if columns.length else None
-        if isinstance(length, Real) and not isinstance(length, bool):
-            return self._own_length(row, length)
-        text = row.values.get(columns.response) if columns.response else None
-        return float(len(text)) if isinstance(text, str) else math.nan
+    def _length(self, row: Row, value: Any) -> float:
+        """A length in its column; nan if there is none.
 
-    def _own_length(self, row: Row, value: Any) -> float:
-        length = as_float(value)
-        if math.isinf(length):
+        Raises DataError for something else, if the user named the column. Otherwise the first such
+        value is remembered for a note.
+        """
+        if value is None or _word(value) in NOTHING:
+            return math.nan
+        length = math.nan if isinstance(value, bool) else _number(value)
+        if 0 <= length < math.inf:
+            return length
+        if "length" in self.named or math.isinf(length):
             raise DataError(
-                f"{row}: `{self.columns.length}` must be a length; got {_check.short(value)}."
+                f"{row}: `{self.columns.length}` must be a length, a number of at least 0; got "
+                f"{_check.short(value)}. Name the column of the lengths, or that of the responses, "
+                "whose characters are then counted: --column length=NAME"
             )
-        return length
+        if self.no_length is None:
+            self.no_length = f"{_check.short(value)} ({row})"
+        return math.nan
 
     def samples(self, name: str) -> Samples:
         """The samples that were read. Raises DataError for what is wrong and not dropped."""
@@ -257,26 +267,32 @@ class _Reader:
         if contradiction:
             notes.append(f"majority votes are left out: {contradiction}")
 
-        def table(part: str, fill: Any, kind: type) -> np.ndarray:
+        lengths = lengths_in_one_unit(
+            self.columns.length,
+            [own.lengths for own in prompts.values()],
+            [own.characters for own in prompts.values()],
+            self.no_length,
+        )
+        if lengths.note:
+            notes.append(lengths.note)
+
+        def table(rows: Iterable[Sequence[Any]], fill: Any, kind: type) -> np.ndarray:
             filled: np.ndarray = np.full((len(prompts), width), fill, kind)
-            for row, own in enumerate(prompts.values()):
-                values = getattr(own, part)
-                filled[row, : len(values)] = values
+            for place, values in enumerate(rows):
+                filled[place, : len(values)] = values
             return filled
 
-        lengths = table("lengths", np.nan, float) if not self.columns.counts else None
-        known = lengths is not None and not any(
-            np.isnan(own.lengths).any() for own in prompts.values()
-        )
+        answers = [own.answers for own in prompts.values()]
         return Samples(
             name,
             tuple(prompts),
-            table("scores", np.nan, float),
+            table([own.scores for own in prompts.values()], np.nan, float),
             score=self.columns.score or "correct",
-            answers=table("answers", None, object)
+            answers=table(answers, None, object)
             if self.columns.answer and not contradiction
             else None,
-            lengths=lengths if known else None,
+            lengths=None if lengths.rows is None else table(lengths.rows, np.nan, float),
+            length_unit=lengths.unit,
             notes=tuple(notes),
             ordered=not self.columns.counts,
         )
@@ -368,8 +384,17 @@ def _score(row: Row, column: str, value: Any) -> float:
     )
 
 
+def _value(row: Row, column: str | None) -> Any:
+    return None if column is None else row.values.get(column)
+
+
+def _characters(text: Any) -> float:
+    """The length of a text; nan for anything else."""
+    return float(len(text)) if isinstance(text, str) else math.nan
+
+
 def _number(value: Any) -> float:
-    """The number of a sample; nan if it has none."""
+    """The number of a sample, or a length; nan if it has none."""
     try:
         return as_float(value)
     except (TypeError, ValueError):

@@ -47,6 +47,10 @@ class Samples(Shown):
     lengths: np.ndarray | None = field(default=None, repr=False)
     """Lengths of the responses in one unit, shape (prompts, samples)."""
 
+    length_unit: str | None = None
+    """The unit of the lengths, such as "tokens" or "characters", or the name of their column.
+    Lengths in different units are not compared."""
+
     notes: tuple[str, ...] = ()
     """What a reader should know of the source, such as columns and what was left out."""
 
@@ -62,6 +66,8 @@ class Samples(Shown):
         _same_rows("scores", scores, prompts)
         _once(prompts)
         _check.enough_samples("scores", (~np.isnan(scores)).sum(1), 1, "a prompt")
+        if self.length_unit is not None:
+            _check.text("length_unit", self.length_unit)
         object.__setattr__(self, "prompts", prompts)
         object.__setattr__(self, "scores", scores)
         for name in ("answers", "lengths"):
@@ -105,6 +111,7 @@ class Samples(Shown):
             score=self.score,
             answers=None if self.answers is None else self.answers[places],
             lengths=None if self.lengths is None else self.lengths[places],
+            length_unit=self.length_unit,
             notes=self.notes,
             ordered=self.ordered,
             stopping=self.stopping,

@@ -194,6 +194,8 @@ def as_json(analysis: Analysis) -> dict[str, Any]:
                 "score": p.score,
                 "samples": [int(p.samples.min()), int(p.samples.max())],
                 "notes": list(p.notes),
+                "length_unit": p.length_unit,
+                "length_note": analysis.length_notes.get(p.name),
                 "left_out": list(analysis.matched.without.get(p.name, ())),
             }
             for p in policies

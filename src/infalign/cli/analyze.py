@@ -9,7 +9,6 @@ import typer
 from infalign import _check
 from infalign.analysis import Analysis, Gate, analyze, gate, read_measure, read_samples
 from infalign.analysis.columns import ROLES
-from infalign.analysis.lengths import MOST_PAIRS
 from infalign.analysis.page import analysis_page
 from infalign.analysis.reading import DROPS
 from infalign.analysis.tables import NOTE, analysis_tables, as_json
@@ -145,10 +144,8 @@ def analyze_samples(
             screen.print(f"{samples.name}: {samples.stopping}", markup=False, highlight=False)
     for name, prompts in analysis.matched.without.items():
         screen.print(f"{name}: {len(prompts):,} prompts that others lack, left out", markup=False)
-    if analysis.too_many_pairs:
-        screen.print(
-            f"lengths are left out: more than {MOST_PAIRS:,} pairs of samples", markup=False
-        )
+    for name, note in analysis.length_notes.items():
+        screen.print(f"{name}: {note}", markup=False, highlight=False)
     output = Output(analysis_tables(analysis), as_json(analysis), NOTE, gates)
     output.print(form)
     if out is not None:
