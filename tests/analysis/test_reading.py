@@ -315,15 +315,42 @@ def test_several_scorers_are_not_chosen_between(tmp_path):
     assert read_samples(path, "a", columns={"score": "rubric.tone"}).scores.min() == 3
 
 
+REMEDY = "Copy the file again; if its evaluation has not ended, run that again."
+
+
 def test_damaged_archives_are_refused(tmp_path):
     path = tmp_path / "a.eval"
     path.write_bytes(b"PK\x03\x04 cut")
-    with pytest.raises(DataError, match="not a readable log"):
+    with pytest.raises(DataError, match=f"a.eval is not a readable log .*{REMEDY}"):
         read_samples(str(path), "a")
+    whole = (LOGS / "inspect.eval").read_bytes()
+    for end in range(0, len(whole), len(whole) // 30):
+        path.write_bytes(whole[:end])
+        with pytest.raises(DataError, match=f"a.eval is not a readable log .*{REMEDY}"):
+            read_samples(str(path), "a")
+
+
+@pytest.mark.parametrize("member", [None, "header.json", "sample.json"])
+def test_archives_without_samples_are_refused(tmp_path, member):
     with zipfile.ZipFile(tmp_path / "b.eval", "w") as archive:
-        archive.writestr("header.json", "{}")
-    with pytest.raises(DataError, match="holds no samples"):
+        if member:
+            archive.writestr(member, "{}")
+    with pytest.raises(DataError, match=r"b.eval holds no samples.*Name the log of an evaluation"):
         read_samples(str(tmp_path / "b.eval"), "a")
+
+
+@pytest.mark.parametrize("sample", [{}, [], 1, None, {"id": 1, "scores": {"match": 1}}])
+@pytest.mark.parametrize("ending", ["json", "eval"])
+def test_samples_of_another_form_are_refused_by_place(tmp_path, ending, sample):
+    path = tmp_path / f"log.{ending}"
+    if ending == "json":
+        path.write_text(json.dumps({"eval": {}, "samples": [sample]}))
+    else:
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("samples/1_epoch_1.json", json.dumps(sample))
+    place = "sample 1" if ending == "json" else "samples/1_epoch_1.json"
+    with pytest.raises(DataError, match=rf"log.{ending}, {place}: not a readable sample"):
+        read_samples(str(path), "a")
 
 
 def test_statistics_of_helm_are_read(tmp_path):
@@ -392,16 +419,39 @@ def test_a_log_that_inspect_ai_wrote_is_read():
     assert own.answers is not None
 
 
-def test_a_flipped_byte_in_it_is_an_error(tmp_path):
+def deflated(path):
+    """A log as another tool packs it, whose damage raises other errors."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("header.json", json.dumps({"eval": {"task": "t"}}))
+        for s in SAMPLES:
+            archive.writestr(f"samples/{s['id']}_epoch_{s['epoch']}.json", json.dumps(s))
+    return path.read_bytes()
+
+
+@pytest.mark.parametrize("packed", ["zstandard", "deflated"])
+def test_a_flipped_byte_in_a_log_is_an_error(tmp_path, packed):
+    """Or it is in a part that is not read. A sample is never lost without an error."""
+    path = tmp_path / "a.eval"
     whole = (LOGS / "inspect.eval").read_bytes()
-    for place in range(100, len(whole), len(whole) // 40):
-        path = tmp_path / "a.eval"
+    if packed == "deflated":
+        whole = deflated(path)
+    path.write_bytes(whole)
+    expected = read_samples(str(path), "a")
+    directory = whole.index(b"PK\x01\x02")
+    places = [*range(100, directory, directory // 60), *range(directory, len(whole), 3)]
+    messages = set()
+    for place in places:
         path.write_bytes(whole[:place] + bytes([whole[place] ^ 0x55]) + whole[place + 1 :])
         try:
             own = read_samples(str(path), "a")
-        except DataError:
+        except DataError as error:
+            messages.add(str(error))
             continue
-        assert own.scores.tolist() == [[1, 1], [0, 0]]  # in a part that is not read
+        assert (own.prompts, own.scores.tolist()) == (expected.prompts, expected.scores.tolist())
+    assert all("a.eval is not a readable log" in text and REMEDY in text for text in messages)
+    assert any("its directory is damaged at" in text for text in messages)
+    if packed == "deflated":
+        assert any("while decompressing data" in text for text in messages)
 
 
 def test_samples_that_lm_evaluation_harness_wrote_are_read():

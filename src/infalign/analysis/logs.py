@@ -6,6 +6,7 @@ completions of TRL and the rollouts of verl and OpenRLHF are tables already.
 """
 
 import json
+import lzma
 import os
 import struct
 import zipfile
@@ -24,9 +25,25 @@ Place = tuple[str, Mapping[str, Any]]
 ZSTANDARD = 93
 """Number of the compression method in a ZIP archive."""
 
+UTF_8 = 0x800
+"""Flag of a member of a ZIP archive whose name is in UTF-8."""
+
 LOCAL_HEADER = struct.Struct("<4s5H3I2H")
 """What stands before a member of a ZIP archive; its last numbers are the lengths of the name and of
 the extra field behind it."""
+
+DIRECTORY_ENTRY = b"PK\x01\x02"
+"""How the entry of a member begins in the directory of a ZIP archive."""
+
+DAMAGED = (
+    *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, EOFError, OSError),
+    *(ValueError, KeyError, RuntimeError),
+)
+"""What reading a damaged archive raises. RuntimeError is for a method of compression, or a
+password, that a damaged entry seems to ask for."""
+
+COPY = "Copy the file again; if its evaluation has not ended, run that again."
+"""What to do about a damaged log."""
 
 GRADES = {"C": 1.0, "I": 0.0, "P": 0.5, "N": 0.0}
 """Letters of inspect_ai: correct, incorrect, partial, no answer."""
@@ -35,21 +52,48 @@ GRADES = {"C": 1.0, "I": 0.0, "P": 0.5, "N": 0.0}
 def inspect_archive(path: Path) -> Iterator[Place]:
     """The samples of a `.eval` file of inspect_ai, a ZIP archive with a JSON file for each.
 
-    Raises DataError for an archive without samples, or a damaged one.
+    Raises DataError with the file and the remedy for an archive without samples, or a damaged one.
     """
     try:
         with disk.reading(path), zipfile.ZipFile(path) as archive:
+            _require_whole(archive)
             names = set(archive.namelist())
             head = next((n for n in ("header.json", "_journal/start.json") if n in names), None)
             about = json.loads(_unpacked(archive, archive.getinfo(head))) if head else {}
             members = [m for m in archive.infolist() if m.filename.startswith("samples/")]
             if not members:
-                raise DataError(f"{path} holds no samples, so it is not a finished `.eval` log.")
+                raise DataError(
+                    f"{path} holds no samples, so it is not a finished `.eval` log of inspect_ai. "
+                    "Name the log of an evaluation that has ended."
+                )
             for member in sorted(members, key=lambda m: m.filename):
                 sample = json.loads(_unpacked(archive, member))
-                yield from _inspect_sample(sample, member.filename, about)
-    except (zipfile.BadZipFile, ValueError, OSError, EOFError, struct.error) as error:
-        raise DataError(f"{path} is not a readable log of inspect_ai ({error}).") from None
+                yield from _inspect_sample(sample, member.filename, about, path)
+    except DataError:
+        raise
+    except DAMAGED as error:
+        raise DataError(f"{path} is not a readable log of inspect_ai ({error}). {COPY}") from None
+
+
+def _require_whole(archive: zipfile.ZipFile) -> None:
+    """Raise BadZipFile if the directory of an archive has lost a member: its checksums are of the
+    members only, so that a damaged name or length in it hides samples without an error."""
+    for member in archive.infolist():
+        encoding = "utf-8" if member.flag_bits & UTF_8 else "cp437"
+        named = _name(archive, member) == member.orig_filename.encode(encoding)
+        if not named or DIRECTORY_ENTRY in member.extra + member.comment:
+            raise zipfile.BadZipFile(f"its directory is damaged at {_check.short(member.filename)}")
+
+
+def _name(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
+    """The name that stands before a member. The file is at the member's bytes afterwards."""
+    file = archive.fp
+    assert file is not None
+    file.seek(member.header_offset)
+    name, extra = LOCAL_HEADER.unpack(file.read(LOCAL_HEADER.size))[-2:]
+    own = file.read(name)
+    file.seek(extra, os.SEEK_CUR)
+    return own
 
 
 def _unpacked(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
@@ -59,13 +103,9 @@ def _unpacked(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
         return archive.read(member)
     import pyarrow as pa
 
-    file = archive.fp
-    assert file is not None
-    file.seek(member.header_offset)
-    header = file.read(LOCAL_HEADER.size)
-    name, extra = LOCAL_HEADER.unpack(header)[-2:]
-    file.seek(name + extra, os.SEEK_CUR)
-    packed = file.read(member.compress_size)
+    _name(archive, member)
+    assert archive.fp is not None
+    packed = archive.fp.read(member.compress_size)
     unpacked = pa.decompress(packed, member.file_size, codec="zstd", asbytes=True)
     if zlib.crc32(unpacked) != member.CRC:
         raise zipfile.BadZipFile(f"bad checksum of {member.filename}")
@@ -78,13 +118,22 @@ def _is_inspect(value: Any) -> bool:
 
 def _inspect(value: Mapping[str, Any], path: Path) -> Iterator[Place]:
     for number, sample in enumerate(value["samples"] or [], 1):
-        yield from _inspect_sample(sample, f"sample {number}", value)
+        yield from _inspect_sample(sample, f"sample {number}", value, path)
 
 
-def _inspect_sample(
-    sample: Mapping[str, Any], place: str, log: Mapping[str, Any]
-) -> Iterator[Place]:
-    """One epoch of one sample of a log. A sample that ended with an error has no scores."""
+def _inspect_sample(sample: Any, place: str, log: Mapping[str, Any], path: Path) -> Iterator[Place]:
+    """One epoch of one sample of a log."""
+    try:
+        row = _inspect_row(sample, log)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise DataError(
+            f"{path}, {place}: not a readable sample of inspect_ai ({error}). {COPY}"
+        ) from None
+    yield place, row
+
+
+def _inspect_row(sample: Mapping[str, Any], log: Mapping[str, Any]) -> dict[str, Any]:
+    """A sample as a row. A sample that ended with an error has no scores."""
     row: dict[str, Any] = {"prompt_id": str(sample["id"]), "sample": sample.get("epoch", 1)}
     if (task := (log.get("eval") or {}).get("task")) is not None:
         row["task"] = task
@@ -101,7 +150,7 @@ def _inspect_sample(
             row[name] = GRADES.get(own, own) if isinstance(own, str) else own
         if score.get("answer") is not None:
             row.setdefault("answer", score["answer"])
-    yield place, row
+    return row
 
 
 def _conversation(value: Any) -> Any:
