@@ -123,7 +123,8 @@ def _lead_of(method: str, known: Mapping[str, Any], spec: str) -> tuple[str, str
     if method not in known or not (best := known[method]["win_rates"][SELECTING][spec]["to_best"]):
         return "", OPEN
     rival, spent = best["rival"], known[method]["kl_efficiency"]
-    number = f"{points(best)} over `{rival}`{kls(known, method, rival)}."
+    number = f"{points(best)} over `{rival}`{kls(known, method, rival)}"
+    number += ", which includes 0 at 97.5 %." if _by_one_level(best) else "."
     theory = [known[m]["theory"] for m in (method, rival)]
     if None not in theory:
         number += (
@@ -140,6 +141,11 @@ def _lead_of(method: str, known: Mapping[str, Any], spec: str) -> tuple[str, str
         return number, UNDECIDED
     verdict = verdict_on([(best["low"] if best["ahead"] else None, best["high"])])
     return number, PARTLY if verdict == SHOWN and best["value"] < GAIN else verdict
+
+
+def _by_one_level(best: Mapping[str, Any]) -> bool:
+    """Whether a lead excludes 0 in its own interval, but not at the level for two candidates."""
+    return has_seeds(best) and (best["low"] or 0) > 0 and not best["ahead"]
 
 
 def _by_gold(rates: Mapping[str, Any], spec: str) -> Iterator[str]:

@@ -28,8 +28,9 @@ def test_a_study_that_is_absent_leaves_its_claims_open(tmp_path):
     assert f"{len(CLAIMS)} {OPEN}." in text.replace("\n", " ")
 
 
-def rate(value, rival, low, high, seeds="own"):
-    best = {"rival": "identity", "value": rival, "low": low, "high": high, "ahead": low > 0}
+def rate(value, rival, low, high, seeds="own", ahead=None):
+    ahead = low > 0 if ahead is None else ahead
+    best = {"rival": "identity", "value": rival, "low": low, "high": high, "ahead": ahead}
     best["seed_variance"] = seeds
     return {"value": value, "to_best": best, "to_rivals": {"identity": best}}
 
@@ -53,7 +54,7 @@ def test_a_claim_is_refuted_only_by_an_interval_that_excludes_it(ends, verdict):
     assert verdict_on(ends) == verdict
 
 
-def trained_task(finished, rivals, seeds="own"):
+def trained_task(finished, rivals, seeds="own", ahead=None):
     """The only task with a cell, of a study with two methods whose leads are all the same."""
     from trained_claims import trained
 
@@ -68,7 +69,7 @@ def trained_task(finished, rivals, seeds="own"):
             "win_rates": rivals
             and {
                 "reward": {
-                    "best-of-n:4": rate(0.8, *rivals, seeds),
+                    "best-of-n:4": rate(0.8, *rivals, seeds, ahead),
                     "sampling": rate(0.7, *rivals, seeds),
                 }
             },
@@ -104,6 +105,14 @@ def test_verdicts_on_trained_policies_follow_from_their_intervals(finished, riva
         lead = "] over `identity`. In theory, exact training for `rloo` leads that for `identity`"
         assert f"{lead} by 6.0 points. The KL efficiency is 39 %." in number
         assert "Under plain sampling: " in number
+
+
+def test_a_lead_that_is_one_at_the_level_of_a_single_candidate_is_undecided_and_says_so():
+    own = trained_task(True, (0.02, 0.001, 0.04), ahead=False)
+    assert own.verdicts[:2] == ["undecided"] * 2
+    text = " ".join(own.text().split())
+    assert text.count("+2.0 [+0.1, +4.0] over `identity`, which includes 0 at 97.5 %.") == 2
+    assert "97.5" not in trained_task(True, (0.02, 0.01, 0.03)).text()
 
 
 def test_an_interval_without_the_seeds_decides_nothing():
