@@ -339,7 +339,17 @@ def test_archives_without_samples_are_refused(tmp_path, member):
         read_samples(str(tmp_path / "b.eval"), "a")
 
 
-@pytest.mark.parametrize("sample", [{}, [], 1, None, {"id": 1, "scores": {"match": 1}}])
+@pytest.mark.parametrize(
+    "sample",
+    [
+        *({}, [], 1, None, {"id": None}, {"id": 1, "scores": {"match": 1}}, {"id": 1, "input": 3}),
+        *(
+            {"id": 1, "input": ["q"]},
+            {"id": 1, "output": "so"},
+            {"id": 1, "output": {"completion": 2}},
+        ),
+    ],
+)
 @pytest.mark.parametrize("ending", ["json", "eval"])
 def test_samples_of_another_form_are_refused_by_place(tmp_path, ending, sample):
     path = tmp_path / f"log.{ending}"
@@ -368,6 +378,112 @@ def test_statistics_of_helm_are_read(tmp_path):
     own = read_samples(str(path), "a")
     assert own.prompts == ("id0", "id1")
     assert own.scores.tolist() == [[1, 0], [1, 0]]
+
+
+INSTANCE = {
+    "instance_id": "id0",
+    "train_trial_index": 0,
+    "stats": [{"name": {"name": "exact_match", "split": "test"}, "count": 1, "sum": 1.0}],
+}
+STAT = INSTANCE["stats"][0]
+
+
+def with_stat(**own):
+    return INSTANCE | {"stats": [STAT | own]}
+
+
+def lacking(owner, name):
+    return {key: value for key, value in owner.items() if key != name}
+
+
+@pytest.mark.parametrize("place", [1, 2])
+@pytest.mark.parametrize(
+    ("instance", "problem"),
+    [
+        (None, "None must be an object"),
+        ([], r"\[\] must be an object"),
+        (lacking(INSTANCE, "instance_id"), "`instance_id` is missing in"),
+        (lacking(INSTANCE, "stats"), "`stats` is missing in"),
+        (INSTANCE | {"instance_id": None}, "`instance_id` must be a text or a number; got None"),
+        (INSTANCE | {"train_trial_index": []}, "`train_trial_index` must be a number"),
+        (INSTANCE | {"perturbation": ["typos"]}, "`perturbation` must be an object or null"),
+        (INSTANCE | {"perturbation": {"rate": 1}}, "`name` is missing in {'rate': 1}"),
+        (INSTANCE | {"stats": None}, "`stats` must be a list; got None"),
+        (INSTANCE | {"stats": {"exact_match": 1}}, "`stats` must be a list"),
+        (INSTANCE | {"stats": [None]}, "None must be an object"),
+        (INSTANCE | {"stats": [lacking(STAT, "name")]}, "`name` is missing"),
+        (INSTANCE | {"stats": [lacking(STAT, "count")]}, "`count` is missing"),
+        (INSTANCE | {"stats": [lacking(STAT, "sum")]}, "`sum` is missing"),
+        (with_stat(name="exact_match"), "`name` must be an object; got 'exact_match'"),
+        (with_stat(name={"name": ["exact_match"]}), "`name` must be a text"),
+        (with_stat(count=None), "`count` must be a number; got None"),
+        (with_stat(count=-1), "`count` must be at least 0; got -1"),
+        (with_stat(sum=[1.0]), "`sum` must be a number"),
+        (with_stat(sum=True), "`sum` must be a number; got True"),
+        (with_stat(sum=10**400), "too large"),
+    ],
+)
+def test_statistics_of_helm_of_another_form_are_refused_by_place(
+    tmp_path, place, instance, problem
+):
+    path = tmp_path / "per_instance_stats.json"
+    path.write_text(json.dumps([instance, INSTANCE][:: 1 if place == 1 else -1]))
+    with pytest.raises(
+        DataError,
+        match=rf"stats.json, instance {place}: not a readable sample of HELM \(.*{problem}.*"
+        + REMEDY,
+    ):
+        read_samples(str(path), "a")
+
+
+def test_a_statistic_of_helm_that_counts_nothing_has_no_value(tmp_path):
+    path = tmp_path / "per_instance_stats.json"
+    path.write_text(json.dumps([INSTANCE, with_stat(count=0) | {"train_trial_index": 1}]))
+    with pytest.raises(DataError, match=r"1 samples without a score, first .*instance 2"):
+        read_samples(str(path), "a")
+
+
+@pytest.mark.parametrize(
+    ("log", "problem"),
+    [
+        ({"status": "error", "eval": {"task": "t"}}, "holds no samples.*has ended"),
+        ({"eval": {}, "samples": None}, "holds no samples"),
+        ({"eval": {}, "samples": 1}, "`samples` must be a list; got 1.*Copy"),
+        ({"eval": {}, "samples": {"1": SAMPLES[0]}}, "`samples` must be a list"),
+        ({"eval": ["t"], "samples": SAMPLES}, "sample 1: .*`eval` must be an object or null"),
+        ({"eval": {"task": ["t"]}, "samples": SAMPLES}, "sample 1: .*`task` must be a text"),
+    ],
+)
+def test_logs_of_inspect_ai_of_another_form_are_refused(tmp_path, log, problem):
+    path = tmp_path / "log.json"
+    path.write_text(json.dumps(log))
+    with pytest.raises(DataError, match=f"log.json.*{problem}"):
+        read_samples(str(path), "a")
+
+
+ANNOTATION = {"instruction": "a", "output_1": "x", "output_2": "yy", "preference": 1.9}
+
+
+@pytest.mark.parametrize("place", [1, 2])
+@pytest.mark.parametrize(
+    ("row", "problem"),
+    [
+        (None, "None must be an object"),
+        *((lacking(ANNOTATION, name), f"`{name}` is missing") for name in ANNOTATION),
+        (ANNOTATION | {"preference": "1.9"}, "`preference` must be a number or null; got '1.9'"),
+        (ANNOTATION | {"preference": [1]}, "`preference` must be a number or null"),
+        (ANNOTATION | {"output_2": ["yy"]}, "`output_2` must be a text or null"),
+    ],
+)
+def test_annotations_of_alpaca_eval_of_another_form_are_refused_by_place(
+    tmp_path, place, row, problem
+):
+    path = tmp_path / "annotations.json"
+    path.write_text(json.dumps([row, ANNOTATION][:: 1 if place == 1 else -1]))
+    with pytest.raises(
+        DataError, match=rf"annotations.json, row {place}: .*alpaca_eval \({problem}.*{REMEDY}"
+    ):
+        read_samples(str(path), "a")
 
 
 def test_annotations_of_alpaca_eval_are_chances_to_be_preferred(tmp_path):

@@ -18,6 +18,8 @@ from typing import Any
 from infalign import _check, disk
 from infalign.errors import DataError
 
+from .log_fields import LIST, NOTHING, NUMBER, OBJECT, TEXT, Malformed, field
+
 __all__ = ["LOGS", "inspect_archive"]
 
 Place = tuple[str, Mapping[str, Any]]
@@ -45,6 +47,12 @@ password, that a damaged entry seems to ask for."""
 COPY = "Copy the file again; if its evaluation has not ended, run that again."
 """What to do about a damaged log."""
 
+NO_SAMPLES = (
+    "holds no samples, so it is not a finished log of inspect_ai. Name the log of an evaluation "
+    "that has ended."
+)
+"""What is wrong with a log without samples, and what to do about it."""
+
 GRADES = {"C": 1.0, "I": 0.0, "P": 0.5, "N": 0.0}
 """Letters of inspect_ai: correct, incorrect, partial, no answer."""
 
@@ -62,13 +70,10 @@ def inspect_archive(path: Path) -> Iterator[Place]:
             about = json.loads(_unpacked(archive, archive.getinfo(head))) if head else {}
             members = [m for m in archive.infolist() if m.filename.startswith("samples/")]
             if not members:
-                raise DataError(
-                    f"{path} holds no samples, so it is not a finished `.eval` log of inspect_ai. "
-                    "Name the log of an evaluation that has ended."
-                )
+                raise DataError(f"{path} {NO_SAMPLES}")
             for member in sorted(members, key=lambda m: m.filename):
                 sample = json.loads(_unpacked(archive, member))
-                yield from _inspect_sample(sample, member.filename, about, path)
+                yield _inspect_sample(sample, member.filename, about, path)
     except DataError:
         raise
     except DAMAGED as error:
@@ -112,37 +117,60 @@ def _unpacked(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
     return unpacked
 
 
+def _row(
+    place: str, read: Callable[[Any], dict[str, Any]], sample: Any, path: Path, tool: str
+) -> Place:
+    """The row of a sample. Raises DataError with file, place and remedy for one of another form."""
+    try:
+        return place, read(sample)
+    except (Malformed, OverflowError) as error:
+        raise DataError(
+            f"{path}, {place}: not a readable sample of {tool} ({error}). {COPY}"
+        ) from None
+
+
 def _is_inspect(value: Any) -> bool:
-    return isinstance(value, dict) and {"eval", "samples"} <= value.keys()
+    """A log whose evaluation has failed may lack its samples; it has a status then."""
+    if not isinstance(value, dict) or "eval" not in value:
+        return False
+    return "samples" in value or (isinstance(value["eval"], dict) and "status" in value)
 
 
 def _inspect(value: Mapping[str, Any], path: Path) -> Iterator[Place]:
-    for number, sample in enumerate(value["samples"] or [], 1):
-        yield from _inspect_sample(sample, f"sample {number}", value, path)
-
-
-def _inspect_sample(sample: Any, place: str, log: Mapping[str, Any], path: Path) -> Iterator[Place]:
-    """One epoch of one sample of a log."""
-    try:
-        row = _inspect_row(sample, log)
-    except (KeyError, TypeError, AttributeError) as error:
+    samples = value.get("samples")
+    if not samples:
+        raise DataError(f"{path} {NO_SAMPLES}")
+    if not isinstance(samples, list):
         raise DataError(
-            f"{path}, {place}: not a readable sample of inspect_ai ({error}). {COPY}"
-        ) from None
-    yield place, row
+            f"{path} is not a readable log of inspect_ai (`samples` must be a list; got "
+            f"{_check.short(samples)}). {COPY}"
+        )
+    for number, sample in enumerate(samples, 1):
+        yield _inspect_sample(sample, f"sample {number}", value, path)
 
 
-def _inspect_row(sample: Mapping[str, Any], log: Mapping[str, Any]) -> dict[str, Any]:
+def _inspect_sample(sample: Any, place: str, log: Any, path: Path) -> Place:
+    """One epoch of one sample of a log."""
+    return _row(place, lambda own: _inspect_row(own, log), sample, path, "inspect_ai")
+
+
+def _inspect_row(sample: Any, log: Any) -> dict[str, Any]:
     """A sample as a row. A sample that ended with an error has no scores."""
-    row: dict[str, Any] = {"prompt_id": str(sample["id"]), "sample": sample.get("epoch", 1)}
-    if (task := (log.get("eval") or {}).get("task")) is not None:
+    row: dict[str, Any] = {
+        "prompt_id": str(field(sample, "id", TEXT + NUMBER)),
+        "sample": field(sample, "epoch", NUMBER, 1),
+    }
+    about = field(log, "eval", OBJECT + NOTHING, None) or {}
+    if (task := field(about, "task", TEXT + NOTHING, None)) is not None:
         row["task"] = task
     if "input" in sample:
-        row["input"] = _conversation(sample["input"])
-    completion = (sample.get("output") or {}).get("completion")
-    if completion is not None:
+        row["input"] = _conversation(field(sample, "input", TEXT + LIST + NOTHING))
+    output = field(sample, "output", OBJECT + NOTHING, None) or {}
+    if (completion := field(output, "completion", TEXT + NOTHING, None)) is not None:
         row["response"] = completion
-    for scorer, score in (sample.get("scores") or {}).items():
+    scores = field(sample, "scores", OBJECT + NOTHING, None) or {}
+    for scorer in scores:
+        score = field(scores, scorer, OBJECT)
         value = score.get("value")
         parts = value if isinstance(value, dict) else {None: value}
         for part, own in parts.items():
@@ -157,32 +185,44 @@ def _conversation(value: Any) -> Any:
     """A text, or messages without their ids, which differ in every log."""
     if not isinstance(value, list):
         return value
-    return [{part: message.get(part) for part in ("role", "content")} for message in value]
+    parts = ("role", "content")
+    kinds = TEXT + LIST + NOTHING
+    return [{part: field(own, part, kinds, None) for part in parts} for own in value]
 
 
 def _is_helm(value: Any) -> bool:
-    return (
-        isinstance(value, list)
-        and bool(value)
-        and isinstance(value[0], dict)
-        and {"instance_id", "stats"} <= value[0].keys()
+    """Any instance tells, since another one may be damaged."""
+    known = ("instance_id", "train_trial_index")
+    return isinstance(value, list) and any(
+        isinstance(own, dict) and "stats" in own and any(name in own for name in known)
+        for own in value
     )
 
 
 def _helm(value: list, path: Path) -> Iterator[Place]:
     """Instances are numbered within a run, whose folder has the name of its scenario."""
     scenario = _scenario(path.absolute().parent.name)
+    about = {} if scenario is None else {"task": scenario}
     for number, instance in enumerate(value, 1):
-        row = {
-            "prompt_id": _perturbed(instance["instance_id"], instance.get("perturbation")),
-            "sample": instance.get("train_trial_index", 0),
-        }
-        if scenario is not None:
-            row["task"] = scenario
-        for stat in instance["stats"]:
-            if stat.get("count"):
-                row[stat["name"]["name"]] = stat["sum"] / stat["count"]
-        yield f"instance {number}", row
+        yield _row(f"instance {number}", lambda own: _helm_row(own, about), instance, path, "HELM")
+
+
+def _helm_row(instance: Any, about: Mapping[str, Any]) -> dict[str, Any]:
+    """The statistics of an instance as a row; one that counts nothing has no value."""
+    row: dict[str, Any] = {
+        "prompt_id": _perturbed(
+            field(instance, "instance_id", TEXT + NUMBER),
+            field(instance, "perturbation", OBJECT + NOTHING, None),
+        ),
+        "sample": field(instance, "train_trial_index", NUMBER, 0),
+    } | dict(about)
+    for stat in field(instance, "stats", LIST):
+        name = field(field(stat, "name", OBJECT), "name", TEXT)
+        if count := field(stat, "count", NUMBER):
+            if count < 0:
+                raise Malformed(f"`count` must be at least 0; got {_check.short(count)}")
+            row[name] = field(stat, "sum", NUMBER) / count
+    return row
 
 
 def _scenario(run: str) -> str | None:
@@ -195,42 +235,47 @@ def _scenario(run: str) -> str | None:
 
 
 def _perturbed(instance: Any, perturbation: Mapping[str, Any] | None) -> str:
-    return str(instance) if not perturbation else f"{instance} ({perturbation.get('name')})"
+    if perturbation is None:
+        return str(instance)
+    return f"{instance} ({field(perturbation, 'name', TEXT)})"
 
 
 def _is_alpaca(value: Any) -> bool:
-    return (
-        isinstance(value, list)
-        and bool(value)
-        and isinstance(value[0], dict)
-        and {"instruction", "preference", "output_1", "output_2"} <= value[0].keys()
+    """Any annotation tells, since another one may be damaged."""
+    needed = {"instruction", "preference", "output_1", "output_2"}
+    return isinstance(value, list) and any(
+        isinstance(own, dict) and needed <= own.keys() for own in value
     )
 
 
 def _alpaca(value: list, path: Path) -> Iterator[Place]:
+    for number, annotation in enumerate(value, 1):
+        yield _row(f"row {number}", _alpaca_row, annotation, path, "alpaca_eval")
+
+
+def _alpaca_row(annotation: Any) -> dict[str, Any]:
     """The chance that `output_2` is preferred: a preference of 1 is the first output, 2 the
     second, and 1.5 a tie. An invalid annotation has none."""
-    for number, row in enumerate(value, 1):
-        preference = row["preference"]
-        if preference == 0:  # how some annotators write a tie
-            preference = 1.5
-        if preference is not None and not 1 <= preference <= 2:
-            raise DataError(
-                f"Row {number}: a preference lies between 1 and 2; got {_check.short(preference)}."
-            )
-        yield (
-            f"row {number}",
-            {
-                "prompt_id": row["instruction"],
-                "instruction": row["instruction"],
-                "preferred": None if preference is None else preference - 1,
-                "response": row["output_2"],
-                "reference_response": row["output_1"],
-                "policy": row.get("generator_2") or "output_2",
-                "reference": row.get("generator_1") or "output_1",
-                "annotator": row.get("annotator") or "judge",
-            },
-        )
+    preference = field(annotation, "preference", NUMBER + NOTHING)
+    if preference == 0:  # how some annotators write a tie
+        preference = 1.5
+    if preference is not None and not 1 <= preference <= 2:
+        raise Malformed(f"`preference` must lie between 1 and 2; got {_check.short(preference)}")
+    instruction = field(annotation, "instruction", TEXT)
+    names = {
+        name: field(annotation, name, TEXT + NOTHING, None)
+        for name in ("generator_1", "generator_2", "annotator")
+    }
+    return {
+        "prompt_id": instruction,
+        "instruction": instruction,
+        "preferred": None if preference is None else preference - 1,
+        "response": field(annotation, "output_2", TEXT + NOTHING),
+        "reference_response": field(annotation, "output_1", TEXT + NOTHING),
+        "policy": names["generator_2"] or "output_2",
+        "reference": names["generator_1"] or "output_1",
+        "annotator": names["annotator"] or "judge",
+    }
 
 
 LOGS: tuple[tuple[Callable[[Any], bool], Callable[[Any, Path], Iterator[Place]]], ...] = (
