@@ -5,7 +5,14 @@ import json
 import numpy as np
 import pytest
 
-from infalign.analysis import Samples, analyze, read_samples
+from infalign.analysis import (
+    Samples,
+    analyze,
+    join_verdicts,
+    judge,
+    read_samples,
+    read_verdicts,
+)
 from infalign.errors import ArgumentError, DataError
 
 
@@ -171,3 +178,85 @@ def test_lengths_of_one_side_only_are_stated():
 def test_units_are_texts():
     with pytest.raises(ArgumentError, match="`length_unit` must be a string"):
         Samples("a", ("p",), [[1.0]], length_unit=1)
+
+
+def judged(path, made, first="response_a", second="response_b"):
+    """Verdicts on two responses, which have values in two columns."""
+    sides = {"model_a": "rl", "model_b": "base", "winner": "model_a"}
+    path.write_text(
+        "".join(
+            json.dumps({"id": i} | sides | {first: a, second: b}) + "\n"
+            for i, (a, b) in enumerate(made)
+        )
+    )
+    named = {"first-response": first, "second-response": second}
+    return read_verdicts(str(path), columns=named)
+
+
+TEXTS = [("xxxx", "xx"), ("x", "xxx")]
+MESSAGE = "The responses of all verdicts must be texts, or counts in one unit"
+
+
+@pytest.mark.parametrize(
+    ("columns", "made", "unit", "differences"),
+    [
+        (("response_a", "response_b"), TEXTS, "characters", [2, -2]),
+        (("tokens_a", "tokens_b"), [(9, 5), (1, 2)], "tokens", [4, -1]),
+        (("tokens_a", "tokens_b"), [("9", "10"), ("1", "2.0")], "tokens", [-1, -1]),
+        (("n_chars", "response_b"), [(9, "xx"), (1, "xxx")], "characters", [7, -2]),
+        (("size_a", "size_b"), [(9, 5), (1, 2)], "size_a and size_b", [4, -1]),
+        (("response_a", "response_b"), [("9", "10"), ("xx", "x")], "characters", [-1, 1]),
+    ],
+)
+def test_lengths_of_two_responses_have_one_unit(tmp_path, columns, made, unit, differences):
+    own = judged(tmp_path / "a.jsonl", made, *columns)
+    assert (own.length_unit, own.differences.tolist()) == (unit, differences)
+    panel = judge(own, reference="base").panels["rl"]
+    assert panel.length is not None and len(own.notes) == 1
+
+
+@pytest.mark.parametrize(
+    ("columns", "made", "units"),
+    [
+        (("tokens_a", "response_b"), [(90, "xx"), (80, "x")], "in tokens against characters for 2"),
+        (("tokens_a", "size_b"), [(90, 2), (80, 3)], "in tokens against `size_b` for 2"),
+        (
+            ("tokens_a", "tokens_b"),
+            [(90, 80), (80, 70), ("some text", "a text")],
+            "in tokens for 2, in characters for 1",
+        ),
+        (
+            ("response_a", "response_b"),
+            [*TEXTS, (90, "xx")],
+            "in characters for 2, in `response_a` against characters for 1",
+        ),
+    ],
+)
+def test_a_number_is_not_subtracted_from_the_characters_of_a_text(tmp_path, columns, made, units):
+    own = judged(tmp_path / "a.jsonl", made, *columns)
+    assert own.length_unit is None and np.isnan(own.differences).all()
+    note = f"lengths are left out: those of {len(made)} verdicts are {units}. {MESSAGE}"
+    result = judge(own, reference="base")
+    assert result.notes[1] == note and result.panels["rl"].length is None
+
+
+@pytest.mark.parametrize("value", [None, -1, True, [5], 10**400, "", "N/A"])
+def test_a_verdict_without_a_length_leaves_the_others(tmp_path, value):
+    own = judged(tmp_path / "a.jsonl", [(9, 5), (value, 2)], "tokens_a", "tokens_b")
+    np.testing.assert_array_equal(own.differences, [4, np.nan])
+    assert own.length_unit == "tokens"
+    assert "lengths are known for 1 of 2" in judge(own, reference="base").notes[-2]
+
+
+def test_sources_of_verdicts_with_other_units_have_no_lengths_together(tmp_path):
+    texts = judged(tmp_path / "a.jsonl", TEXTS)
+    tokens = judged(tmp_path / "b.jsonl", [(9, 5), (1, 2)], "tokens_a", "tokens_b")
+    both = join_verdicts([texts, texts])
+    assert both.length_unit == "characters" and both.differences.tolist() == [2, -2] * 2
+    both = join_verdicts([texts, tokens])
+    assert both.length_unit is None and np.isnan(both.differences).all()
+    assert both.notes[-1] == (
+        "lengths are left out: the sources have them in characters and tokens"
+    )
+    silent = judged(tmp_path / "c.jsonl", [(None, None)])
+    assert join_verdicts([silent, tokens]).length_unit == "tokens"

@@ -1,14 +1,31 @@
-"""The lengths of a source have one unit: tokens and characters are never compared."""
+"""Lengths that are compared have one unit: tokens are never compared with characters."""
 
+import math
+import re
+from collections import Counter
 from collections.abc import Sequence
-from typing import NamedTuple
+from numbers import Real
+from typing import Any, NamedTuple
 
 import numpy as np
 
-__all__ = ["CHARACTERS", "Lengths", "lengths_in_one_unit"]
+from infalign import _check
+
+__all__ = [
+    *("CHARACTERS", "NOTHING", "Differences", "Length", "Lengths"),
+    *("differences_in_one_unit", "length_of", "lengths_in_one_unit"),
+]
 
 CHARACTERS = "characters"
 """Unit of the lengths of texts."""
+
+TOKENS = "tokens"
+
+NOTHING = frozenset(("", "none", "null", "nan", "na", "n/a"))
+"""Words for a missing value, in lower case."""
+
+COUNTS = re.compile(r"token|char|length|(^|_)len(_|$)", re.I)
+"""Names of columns whose texts may be numbers, as a CSV file has them."""
 
 
 class Lengths(NamedTuple):
@@ -54,5 +71,88 @@ def lengths_in_one_unit(
 
 def _unit(column: str) -> str:
     """The unit that a column's name says, or the name itself."""
-    known = {"token": "tokens", "char": CHARACTERS}
+    known = {"token": TOKENS, "char": CHARACTERS}
     return next((unit for part, unit in known.items() if part in column.lower()), column)
+
+
+class Length(NamedTuple):
+    """The length of a response."""
+
+    size: float
+    """nan if it is unknown."""
+
+    unit: str
+
+
+class Differences(NamedTuple):
+    """Lengths of first responses minus those of second ones, in one unit."""
+
+    values: np.ndarray
+    """nan where a length is unknown, and everywhere if the units differ."""
+
+    unit: str | None
+    note: str | None = None
+    """Why the lengths are left out, for the user."""
+
+
+def length_of(value: Any, column: str) -> Length:
+    """The length of a response by a value of a column: a text, or a number that is a length.
+
+    In a column whose name says a count, such as `tokens_a`, a text that is a number is one too.
+    """
+    if isinstance(value, str) and COUNTS.search(column):
+        try:
+            value = float(value)
+        except ValueError:
+            value = None if value.strip().lower() in NOTHING else value
+    if isinstance(value, str):
+        return Length(float(len(value)), CHARACTERS)
+    size = math.nan
+    if isinstance(value, Real) and not isinstance(value, bool):
+        try:
+            size = float(value)
+        except OverflowError:
+            size = math.inf
+    return Length(size if 0 <= size < math.inf else math.nan, _unit(column))
+
+
+def differences_in_one_unit(pairs: Sequence[tuple[Length, Length]]) -> Differences:
+    """The difference of the lengths of each pair; all are left out, with a note, if two lengths
+    have different units. Columns of numbers whose names say no unit have the same one."""
+    values = np.array([first.size - second.size for first, second in pairs], float)
+    units = [
+        _pair_unit(first.unit, second.unit)
+        for (first, second), value in zip(pairs, values, strict=True)
+        if not math.isnan(value)
+    ]
+    counted = Counter(units)
+    if len(counted) <= 1 and all(own.one for own in counted):
+        return Differences(values, units[0].words if units else None)
+    shown = ", ".join(f"in {own.words} for {count:,}" for own, count in counted.most_common(4))
+    return Differences(
+        np.full(len(pairs), math.nan),
+        None,
+        f"lengths are left out: those of {len(units):,} verdicts are {shown}. The responses of all "
+        "verdicts must be texts, or counts in one unit",
+    )
+
+
+class _PairUnit(NamedTuple):
+    """The unit of the two lengths of a pair."""
+
+    words: str
+    one: bool
+    """Whether it is the same on both sides."""
+
+
+def _pair_unit(first: str, second: str) -> _PairUnit:
+    if first == second:
+        return _PairUnit(first, True)
+    if {first, second} & {TOKENS, CHARACTERS}:
+        return _PairUnit(f"{_shown(first)} against {_shown(second)}", False)
+    return _PairUnit(f"{first} and {second}", True)
+
+
+def _shown(unit: str) -> str:
+    """A unit in a sentence; one that is the name of a column is marked as such."""
+    return unit if unit in (TOKENS, CHARACTERS) else f"`{_check.visible(unit)}`"

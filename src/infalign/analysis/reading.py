@@ -18,7 +18,7 @@ from infalign import _check
 from infalign.errors import ArgumentError, DataError
 
 from .columns import ROLES, Columns, columns_of
-from .length_units import lengths_in_one_unit
+from .length_units import NOTHING, lengths_in_one_unit
 from .prompt_ids import prompt_ids
 from .rows import Row, rows_of
 from .samples import Samples
@@ -38,9 +38,6 @@ CUT = frozenset(("true", "yes", "1", "1.0", "length", "max_tokens", "max_length"
 
 TRUE = {"true": 1.0, "yes": 1.0, "false": 0.0, "no": 0.0}
 """Words that CSV files hold for 1 and 0."""
-
-NOTHING = frozenset(("", "none", "null", "nan", "na", "n/a"))
-"""Words for a missing value, in lower case."""
 
 
 @dataclass

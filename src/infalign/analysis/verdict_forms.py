@@ -12,6 +12,7 @@ from infalign import _check
 from infalign._look import Shown
 from infalign.errors import DataError
 
+from .length_units import CHARACTERS, Length, length_of
 from .prompt_ids import prompt_id
 from .reading import as_float
 from .rows import Row
@@ -56,6 +57,9 @@ WORDS = {
 VERDICTS = {word: value for value, words in WORDS.items() for word in words}
 
 
+UNKNOWN = Length(math.nan, CHARACTERS)
+
+
 @dataclass(frozen=True)
 class Answer(Shown):
     """One answer, before it is a column entry."""
@@ -67,7 +71,8 @@ class Answer(Shown):
     judge: str
     outcome: float
     ordered: bool
-    difference: float = math.nan
+    lengths: tuple[Length, Length] = (UNKNOWN, UNKNOWN)
+    """Of the response of `first`, and of that of `second`."""
 
 
 Names = tuple[str, str]
@@ -127,10 +132,8 @@ def _ordered(own: Mapping[str, Any]) -> bool:
 
 def _plain(row: Row, own: Mapping[str, Any], names: Names) -> Iterator[Answer]:
     first, second = (_name(row, own[role]) for role in ("first", "second"))
-    texts = [
-        row.values.get(own[role]) if own[role] else None
-        for role in ("first-response", "second-response")
-    ]
+    columns = [own[role] for role in ("first-response", "second-response")]
+    texts = [row.values.get(column) if column else None for column in columns]
     prompt, pair = _place(row, own)
     yield Answer(
         prompt,
@@ -140,7 +143,7 @@ def _plain(row: Row, own: Mapping[str, Any], names: Names) -> Iterator[Answer]:
         _judge(row, own, names),
         _verdict(row, own["verdict"], row.values.get(own["verdict"]), first, second),
         _ordered(own),
-        _difference(texts),
+        _lengths(texts, columns),
     )
 
 
@@ -161,7 +164,8 @@ def _annotation(row: Row, own: Mapping[str, Any], names: Names) -> Iterator[Answ
         chance = None if value in (None, "") else (as_float(value) or 1.5) - 1
     except (TypeError, ValueError):
         chance = value  # refused below
-    texts = [row.values.get(name) for name in ("output_2", "output_1")]
+    columns = ("output_2", "output_1")
+    texts = [row.values.get(column) for column in columns]
     sides = _name(row, "generator_2"), _name(row, "generator_1")
     prompt, pair = _place(row, own)
     yield Answer(
@@ -171,7 +175,7 @@ def _annotation(row: Row, own: Mapping[str, Any], names: Names) -> Iterator[Answ
         _judge(row, own, names),
         _verdict(row, "preference", chance, *sides),
         False,
-        _difference(texts),
+        _lengths(texts, columns),
     )
 
 
@@ -256,11 +260,7 @@ def _pair_of(sides: tuple[str, str], texts: Sequence[Any]) -> str:
     return ":" + hashlib.sha256(repr(named).encode(errors="surrogatepass")).hexdigest()[:16]
 
 
-def _difference(texts: Sequence[Any]) -> float:
-    """Difference in characters, or of numbers that are lengths already; nan if it is unknown."""
-    sizes = [
-        float(len(text)) if isinstance(text, str) else float(text)
-        for text in texts
-        if isinstance(text, str) or (isinstance(text, Real) and not isinstance(text, bool))
-    ]
-    return sizes[0] - sizes[1] if len(sizes) == 2 else math.nan
+def _lengths(texts: Sequence[Any], columns: Sequence[str | None]) -> tuple[Length, Length]:
+    """The lengths of the two responses."""
+    first, second = (length_of(*own) for own in zip(texts, [c or "" for c in columns], strict=True))
+    return first, second

@@ -14,6 +14,7 @@ from infalign import _check
 from infalign._look import Shown
 from infalign.errors import ArgumentError, DataError
 
+from .length_units import differences_in_one_unit
 from .reading import selected_rows
 from .rows import rows_of
 from .verdict_forms import USUAL, form_of
@@ -45,12 +46,15 @@ class Verdicts(Shown):
     order is unknown."""
 
     differences: np.ndarray = field(repr=False)
-    """Length of the response of `first` minus that of `second`, in characters; nan if unknown."""
+    """Length of the response of `first` minus that of `second`; nan if unknown."""
 
     reference: str | None = None
     """The reference, where the source names one."""
 
     notes: tuple[str, ...] = ()
+
+    length_unit: str | None = None
+    """Unit of all lengths, such as characters or tokens; None if there are none."""
 
     @property
     def policies(self) -> tuple[str, ...]:
@@ -115,6 +119,7 @@ def read_verdicts(
     elif form.reference == "second":
         seconds = {a.second for a in answers}
         reference = reference or (seconds.pop() if len(seconds) == 1 else None)
+    lengths = differences_in_one_unit([a.lengths for a in answers])
     return Verdicts(
         prompts=tuple(a.prompt for a in answers),
         pairs=tuple(a.pair for a in answers),
@@ -123,14 +128,18 @@ def read_verdicts(
         judges=tuple(a.judge for a in answers),
         outcomes=np.array([a.outcome for a in answers]),
         ordered=np.array([a.ordered for a in answers]),
-        differences=np.array([a.difference for a in answers]),
+        differences=lengths.values,
         reference=reference,
-        notes=(form.words,),
+        notes=(form.words, *filter(None, [lengths.note])),
+        length_unit=lengths.unit,
     )
 
 
 def join_verdicts(several: Sequence[Verdicts]) -> Verdicts:
-    """Verdicts of several sources, such as one file for each judge, as one."""
+    """Verdicts of several sources, such as one file for each judge, as one.
+
+    Lengths are left out, with a note, if the sources have them in different units.
+    """
     several = [
         _check.instance("several", v, Verdicts, "a list of `Verdicts`")
         for v in _check.entries("several", several)
@@ -138,6 +147,13 @@ def join_verdicts(several: Sequence[Verdicts]) -> Verdicts:
     if not several:
         raise ArgumentError("several", "must hold at least one; got none.")
     references = {v.reference for v in several}
+    notes = dict.fromkeys(note for v in several for note in v.notes)
+    differences = np.concatenate([v.differences for v in several])
+    units = dict.fromkeys(v.length_unit for v in several if np.isfinite(v.differences).any())
+    if len(units) > 1:
+        differences = np.full_like(differences, np.nan)
+        shown = " and ".join(unit or "a unit without a name" for unit in units)
+        notes[f"lengths are left out: the sources have them in {shown}"] = None
     return Verdicts(
         prompts=tuple(p for v in several for p in v.prompts),
         pairs=tuple(p for v in several for p in v.pairs),
@@ -146,7 +162,8 @@ def join_verdicts(several: Sequence[Verdicts]) -> Verdicts:
         judges=tuple(j for v in several for j in v.judges),
         outcomes=np.concatenate([v.outcomes for v in several]),
         ordered=np.concatenate([v.ordered for v in several]),
-        differences=np.concatenate([v.differences for v in several]),
+        differences=differences,
         reference=references.pop() if len(references) == 1 else None,
-        notes=tuple(dict.fromkeys(note for v in several for note in v.notes)),
+        notes=tuple(notes),
+        length_unit=next(iter(units)) if len(units) == 1 else None,
     )
