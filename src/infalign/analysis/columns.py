@@ -1,5 +1,6 @@
 """Which column of a table is what: as named by the user, or by the names that people use."""
 
+import shlex
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from numbers import Real
@@ -8,6 +9,7 @@ from infalign import _check
 from infalign._look import Shown
 from infalign.errors import DataError
 
+from .logs import NOT_RECORDED
 from .rows import Row
 from .samples import CORRECT
 
@@ -100,7 +102,7 @@ def columns_of(rows: Sequence[Row], named: Mapping[str, str] | None = None) -> C
                 f"{where} has no column {_check.short(column)} (for the {role})."
                 f"{_check.nearest(column, present)} Its columns are {_listed(present)}."
             )
-    _one_policy(rows, present)
+    unrecorded = _one_policy(rows, present)
     usual = {r: next((n for n in names if n in present), None) for r, names in USUAL.items()}
     own = usual | named
     prompt = named.get("prompt") or _prompt(rows, present, where)
@@ -108,7 +110,7 @@ def columns_of(rows: Sequence[Row], named: Mapping[str, str] | None = None) -> C
     texts = _texts(present, prompt, named.get("prompt-text"))
     correct, total = own["correct-count"], own["total-count"]
     if correct and total and "score" not in named:
-        notes = (f"prompts in `{prompt}`, `{correct}` of `{total}` correct",)
+        notes = (f"prompts in `{prompt}`, `{correct}` of `{total}` correct", *unrecorded)
         return Columns(prompt, counts=(correct, total), task=task, texts=texts, notes=notes)
     score = named.get("score") or _score(
         rows, present, where, {prompt, *filter(None, own.values())}
@@ -123,25 +125,57 @@ def columns_of(rows: Sequence[Row], named: Mapping[str, str] | None = None) -> C
     said += [
         f"{role}s in `{name}`" for role, name in (("sample", sample), ("answer", answer)) if name
     ]
-    notes = (", ".join(said),)
+    notes = (", ".join(said), *unrecorded)
     return Columns(
         prompt, score, None, sample, answer, length, response, truncated, task, texts, notes
     )
 
 
-def _one_policy(rows: Sequence[Row], present: Collection[str]) -> None:
-    """Refuse a table that mixes the samples of several policies, or several ways to score."""
+def _one_policy(rows: Sequence[Row], present: Collection[str]) -> tuple[str, ...]:
+    """Refuse a table that mixes the samples of several policies, or several ways to score.
+
+    Returns a note of logs that do not name their model, if others do.
+    """
+    notes = []
     for column in MIXED:
         if column not in present:
             continue
-        values = list(dict.fromkeys(str(row.values.get(column)) for row in rows))
+        own = [str(row.values.get(column)) for row in rows]
+        values = [value for value in dict.fromkeys(own) if value != NOT_RECORDED]
         if len(values) > 1:
             shown = ", ".join(values[:5]) + (", …" if len(values) > 5 else "")
+            files = len({row.file for row in rows})
+            plural = "s" if files > 2 else ""
+            more = " has" if files == 1 else f" and {files - 1:,} more file{plural} have"
             raise DataError(
-                f"{rows[0].file} has {len(values)} values in `{column}` ({_check.visible(shown)}), "
-                "which must not be mixed. Choose one: "
-                f"--where {column}={_check.visible(values[-1])}"
+                f"{rows[0].file}{more} {len(values)} values in `{column}` "
+                f"({_check.visible(shown)}), which must not be mixed. "
+                f"{_remedy(rows, column, values[-1])}"
             )
+        if values and (unknown := own.count(NOT_RECORDED)):
+            notes.append(
+                f"`{column}` is not recorded for {unknown:,} of {len(own):,} samples, which are "
+                f"taken as those of {_check.visible(values[0])}"
+            )
+    return tuple(notes)
+
+
+def _remedy(rows: Sequence[Row], column: str, value: str) -> str:
+    """How to choose one value. `--where` is for all sources alike, which often have other values,
+    so that files of one value each become a source of their own."""
+    choice = f"--where {column}={shlex.quote(_check.visible(value))}"
+    values: dict[str, set[str]] = {}
+    for row in rows:
+        values.setdefault(row.file, set()).add(str(row.values.get(column)))
+    if len(values) == 1 or any(len(own) > 1 for own in values.values()):
+        return (
+            f"Choose one: {choice}. It is for all sources; if they differ, write a file for each."
+        )
+    file = next(name for name, own in values.items() if value in own)
+    return (
+        "Give the files of each as a source of their own, such as --policy NAME="
+        f"{shlex.quote(_check.visible(file))}; or, if all sources have it, choose one: {choice}"
+    )
 
 
 def _prompt(rows: Sequence[Row], present: Collection[str], where: str) -> str:

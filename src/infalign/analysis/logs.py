@@ -17,10 +17,11 @@ from typing import Any
 
 from infalign import _check, disk
 from infalign.errors import DataError
+from infalign.json_lines import read_text, value_of, why_not
 
 from .log_fields import LIST, NOTHING, NUMBER, OBJECT, TEXT, Malformed, field
 
-__all__ = ["LOGS", "inspect_archive"]
+__all__ = ["LOGS", "NOT_RECORDED", "inspect_archive"]
 
 Place = tuple[str, Mapping[str, Any]]
 
@@ -52,6 +53,9 @@ NO_SAMPLES = (
     "that has ended."
 )
 """What is wrong with a log without samples, and what to do about it."""
+
+NOT_RECORDED = "not recorded"
+"""The model of a log that does not name it."""
 
 GRADES = {"C": 1.0, "I": 0.0, "P": 0.5, "N": 0.0}
 """Letters of inspect_ai: correct, incorrect, partial, no answer."""
@@ -161,6 +165,7 @@ def _inspect_row(sample: Any, log: Any) -> dict[str, Any]:
         "sample": field(sample, "epoch", NUMBER, 1),
     }
     about = field(log, "eval", OBJECT + NOTHING, None) or {}
+    row["model"] = _inspect_model(about)
     if (task := field(about, "task", TEXT + NOTHING, None)) is not None:
         row["task"] = task
     if "input" in sample:
@@ -179,6 +184,14 @@ def _inspect_row(sample: Any, log: Any) -> dict[str, Any]:
         if score.get("answer") is not None:
             row.setdefault("answer", score["answer"])
     return row
+
+
+def _inspect_model(about: Any) -> str:
+    """The model of a log. Local weights have one name, such as `hf/local`, and their folder is an
+    argument."""
+    model = field(about, "model", TEXT + NOTHING, None)
+    folder = (field(about, "model_args", OBJECT + NOTHING, None) or {}).get("model_path")
+    return ":".join(str(own) for own in (model, folder) if own) or NOT_RECORDED
 
 
 def _conversation(value: Any) -> Any:
@@ -201,8 +214,9 @@ def _is_helm(value: Any) -> bool:
 
 def _helm(value: list, path: Path) -> Iterator[Place]:
     """Instances are numbered within a run, whose folder has the name of its scenario."""
-    scenario = _scenario(path.absolute().parent.name)
-    about = {} if scenario is None else {"task": scenario}
+    about = {"model": _helm_model(path)}
+    if (scenario := _scenario(path.absolute().parent.name)) is not None:
+        about["task"] = scenario
     for number, instance in enumerate(value, 1):
         yield _row(f"instance {number}", lambda own: _helm_row(own, about), instance, path, "HELM")
 
@@ -232,6 +246,25 @@ def _scenario(run: str) -> str | None:
         return None
     own = [part for part in settings.split(",") if not part.startswith(("model=", "model_"))]
     return f"{scenario}:{','.join(own)}"
+
+
+def _helm_model(path: Path) -> str:
+    """The model of a run by the file `run_spec.json` beside its statistics, or by the name of its
+    folder, in which `/` is `_`."""
+    folder = path.absolute().parent
+    specification = folder / "run_spec.json"
+    if str(path) != "-" and specification.is_file():
+        try:
+            value = value_of(read_text(specification))
+        except (ValueError, RecursionError) as error:
+            raise DataError(f"{specification}: {why_not(error)}. {COPY}") from None
+        adapter = value.get("adapter_spec") if isinstance(value, dict) else None
+        model = adapter.get("model") if isinstance(adapter, dict) else None
+        if isinstance(model, str) and model:
+            return model.replace("/", "_")
+    settings = folder.name.partition(":")[2].split(",")
+    named = (own.removeprefix("model=") for own in settings if own.startswith("model="))
+    return next(named, NOT_RECORDED)
 
 
 def _perturbed(instance: Any, perturbation: Mapping[str, Any] | None) -> str:
