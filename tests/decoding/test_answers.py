@@ -18,10 +18,9 @@ READ = [
     ("First 3, then 4, so 12 in all.", 12),
     ("a loss of -$2.50", Fraction(-5, 2)),
     ("a loss of $-2.50", Fraction(-5, 2)),
-    ("₹ 1,00,000 or ¥500", 500),
+    ("₹ 1,00,000 and ¥500", 500),
     ("The range 3-5", 5),
     ("The range 3–5", 5),
-    ("10 - 5", 5),
     ("+5", 5),
     ("about .5", Fraction(1, 2)),
     ("one half, 1/2", Fraction(1, 2)),
@@ -346,6 +345,31 @@ def test_an_expression_around_a_number_is_not_that_number(form, n, m):
     assert numeric_answer(f"The answer is {text}") not in (n, -n)
     assert numeric_answer(f"The answer is {text}.") not in (n, -n)
     assert numeric_answer(rf"\boxed{{{text}}}") not in (n, -n)
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [
+        ("We get {}.", 5),
+        ("Step 3: {}", 5),
+        ("They have 2 + 3 = {} apples", 5),
+        ("In the end 1.\n- {}", 5),
+        ("She keeps {}!", 5),
+        ("We meet at 10:30 with {}", 5),
+        ("We get 3x + {}.", None),
+        ("We get 3x - {}", None),
+        ("It is {}x", None),
+        ("It is at 10:{}", None),
+        ("The ratio is 3:{}", None),
+        ("We get 2 * {}", None),
+        ("We get 12 - {}", None),
+        ("It is 3 or {}", None),
+        ("It is 1/2 and 0.5, or {}", 5),
+        ("It is at least {}", None),
+    ],
+)
+def test_the_last_number_counts_where_it_stands_alone(text, number):
+    assert numeric_answer(text.format(5)) == number
 
 
 def test_different_answers_do_not_vote_together():

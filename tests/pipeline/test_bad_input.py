@@ -198,6 +198,7 @@ def test_a_reward_that_never_differs_is_refused_before_training(run):
         ({"temperature": 5.0}, ["`train.trl.temperature`", "`sampling.temperature` decides it."]),
         ({"per_device_train_batch_size": 4}, ["4 times", "1 is 4, not `train.batch_size` 8"]),
         ({"output_dir": "x"}, ["`train.trl.output_dir`", "The run folder decides it."]),
+        ({"chat_template_kwargs": {"x": 1}}, ["`train.trl.chat_template_kwargs`", "own chat"]),
         ({"num_iterations": 2}, ["`train.trl.num_iterations`", "draws its own responses"]),
     ],
     ids=lambda value: str(value)[:30],

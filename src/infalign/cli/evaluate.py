@@ -111,15 +111,20 @@ def evaluate(
     ] = None,
     judge: Annotated[
         str | None,
-        _option(COMPARED, "Pairwise judge: http(s)://HOST/v1#MODEL or python:module:function."),
+        _option(
+            COMPARED,
+            "Pairwise judge: http(s)://HOST/v1#MODEL, reward:REWARD or python:module:function.",
+        ),
     ] = None,
     judge_pairs: Annotated[
-        int, _option(COMPARED, "Pairs per prompt and policy that the judge compares.")
+        int, _option(COMPARED, "Pairs per prompt and policy that the judge compares.", min=1)
     ] = 1,
     judge_max_new_tokens: Annotated[
         int,
         _option(
-            COMPARED, "Maximum length of a judge's reply, in tokens; more for a judge that thinks."
+            COMPARED,
+            "Maximum length of a judge's reply, in tokens; more for a judge that thinks.",
+            min=1,
         ),
     ] = 256,
     judge_unreadable: Annotated[

@@ -416,7 +416,7 @@ class Config(Section):
     def _transform_is_finite(self):
         if self.transform == "optimal":
             return self
-        bounded = parse_transform(self.transform).bounded
+        bounded = parse_transform(self.transform, "optimal").bounded
         if not bounded and self.calibration.calibrator not in ("auto", "ecdf"):
             raise ValueError(
                 f"`transform` {self.transform} is infinite at the ends of [0, 1], and "

@@ -24,15 +24,17 @@ def parse_procedure(procedure: str) -> AbstractProcedure:
     return PROCEDURES.parse(procedure)
 
 
-def parse_transform(transform: str) -> AbstractTransform:
+def parse_transform(transform: str, *more: str) -> AbstractTransform:
     """Parse a transform from its text form: `identity`, `log`, `exponential:10`.
+
+    - `more`: further forms that the caller has already tried, for the error message.
 
     Raises ValueError for an unknown name or an argument out of range.
 
     >>> parse_transform("exponential:10")
     Exponential(t=10.0)
     """
-    return TRANSFORMS.parse(transform)
+    return TRANSFORMS.parse(transform, *more)
 
 
 def procedure_forms(*more: str) -> str:

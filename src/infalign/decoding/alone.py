@@ -8,11 +8,12 @@ no factorial. "Minus" and "negative" are signs.
 """
 
 import re
+from collections.abc import Sequence
 from fractions import Fraction
 
 from .numerals import NUMBER, value
 
-__all__ = ["alone"]
+__all__ = ["alone", "last_alone"]
 
 _VARIABLE = r"(?:(?![mgshlLVWNJACF])[A-Za-z]|[\u0370-\u03ff])(?![^\W\d_])"
 """A single letter, except those of units such as m, s and V."""
@@ -44,7 +45,8 @@ _BEGINS = re.compile(
     r"(?:±|\\pm|\\mp|\+/-?|\bplus(?: or |[- ])minus"
     rf"|(?:\\|\b)(?:{_FUNCTION})(?:_\{{?\w+\}}?)?[\s(]*"
     r"|\b(?:root|square|cube|factorial|reciprocal|logarithm|sine|cosine|tangent) of"
-    r"|(?<![^\W_])[b-hj-z](?:\^\{?[0-9]+\}?)?\s*[-+*/^]|[)}\]]\s*[-+*/^])\s*[\\($]*$",
+    r"|[0-9](?::(?!\s)|_|\s?[*×·÷^]\s?|\s[-+/]\s)"
+    r"|(?<![^\W\d_])[b-hj-z](?:\^\{?[0-9]+\}?)?\s*[-+*/^]|[)}\]]\s*[-+*/^])\s*[\\($]*$",
     re.IGNORECASE,
 )
 """What makes a number after it the end of an expression."""
@@ -89,6 +91,18 @@ def alone(number: re.Match) -> Fraction | None:
         return None
     amount = value(number)
     return -amount if negative and amount is not None else amount
+
+
+def last_alone(numbers: Sequence[re.Match]) -> Fraction | None:
+    """The value of the last match of `NUMBER` in a text; None if it is a part of an expression, or
+    the last of several values such as 3 or 5."""
+    last = numbers[-1]
+    if len(numbers) > 1:
+        more = _SEVERAL.match(last.string, numbers[-2].end())
+        joined = more is not None and more.end() == last.start() and more["or"] is not None
+        if joined and value(numbers[-2]) != value(last):
+            return None
+    return alone(last)
 
 
 def _repeats(number: re.Match, start: int) -> bool:

@@ -3,8 +3,8 @@
 import re
 from fractions import Fraction
 
-from .alone import alone
-from .numerals import NUMBER, plain, value
+from .alone import alone, last_alone
+from .numerals import NUMBER, plain
 
 __all__ = ["choice", "last_box", "marked_line", "numeric_answer", "only_number"]
 
@@ -62,7 +62,7 @@ def numeric_answer(text: str) -> Fraction | None:
         if number is not None:
             return alone(number)
     numbers = list(NUMBER.finditer(text))
-    return value(numbers[-1]) if numbers else None
+    return last_alone(numbers) if numbers else None
 
 
 def only_number(text: str) -> Fraction | None:

@@ -35,6 +35,9 @@ _REASONS = {
     "The step size falls as a cosine over `train.steps`": "lr_scheduler_type lr_scheduler_kwargs",
     "The key `kl` or `beta` decides it": "beta",
     "The key `model` decides it": "model_init_kwargs",
+    "Calibration, evaluation and training have the prompts of the model's own chat template": (
+        "chat_template_kwargs"
+    ),
     "The key `trust_remote_code` decides it": "trust_remote_code",
     "The keys `train.batch_size` and `train.group` decide it": (
         "num_generations generation_batch_size steps_per_generation auto_find_batch_size"
