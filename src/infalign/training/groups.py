@@ -6,7 +6,7 @@ most of a step's time goes there. Here the prompt's keys and values are computed
 gradients flow through them, so the step is the same up to rounding.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 from trl import GRPOTrainer, RLOOTrainer
 from trl.models.utils import unwrap_model_for_generation
 
-from infalign.models.logits import collate
+from infalign.models.logits import collate, positions
 from infalign.models.shared_prompts import prompt_cache, shared_inputs, sharing
 
 __all__ = ["GroupGRPO", "GroupRLOO"]
@@ -30,7 +30,9 @@ class _SharedPrompts(_Trainer):
     """Scores and generates with shared prompts, where the model's cache can be repeated.
 
     Otherwise TRL's own way is taken: in distributed training, where models can only be called as a
-    whole, with gradient checkpointing, which has no cache, and with images.
+    whole, with gradient checkpointing, which has no cache, and with images. TRL leaves positions to
+    the model, and many models count them from the padding; texts without images get them from the
+    mask.
     """
 
     _known: dict[int, PreTrainedModel | None]
@@ -61,9 +63,10 @@ class _SharedPrompts(_Trainer):
         width = logits_to_keep
         prompts, owners = _distinct(_unpadded(input_ids[:, :-width], attention_mask[:, :-width]))
         language = self._sharing(model)
-        if language is None or compute_aux_loss or any(x is not None for x in images.values()):
+        pictured = any(x is not None for x in images.values())
+        if language is None or compute_aux_loss or pictured:
             return super()._get_per_token_logps_and_entropies(
-                model,
+                model if pictured else self._placed(model),
                 input_ids,
                 attention_mask,
                 logits_to_keep,
@@ -81,6 +84,19 @@ class _SharedPrompts(_Trainer):
             None if x[0] is None else torch.cat(x) for x in zip(*parts, strict=True)
         )
         return logprobs, entropies if compute_entropy else None, None
+
+    def _placed(self, model) -> Callable:
+        """`model` with the positions of the tokens as they are without padding."""
+        inner = self.accelerator.unwrap_model(model)
+        inner = getattr(inner, "get_base_model", lambda: inner)()
+        # TRL's fused head hands the inputs to the part below the head.
+        below = getattr(inner, "base_model", inner)
+
+        def placed(*, attention_mask, **inputs):
+            places = positions(below, attention_mask)
+            return model(attention_mask=attention_mask, **places, **inputs)
+
+        return placed
 
     def _scored(self, language, prompts, responses, owners, width: int):
         """Log-probabilities and entropies, shape (responses, width), 0 at padding; the entropies
