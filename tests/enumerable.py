@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from scipy.stats import chisquare
 from tokenizers import Tokenizer, decoders, models
 from transformers import (
     AutoModelForCausalLM,
@@ -147,3 +148,15 @@ def nucleus(law: np.ndarray, top_p: float) -> np.ndarray:
     result = np.zeros_like(law)
     result[order] = kept / kept.sum()
     return result
+
+
+def fits(counts, law) -> bool:
+    """Whether so many of each are no surprise; what is expected less than five times is pooled."""
+    n = sum(counts.values())
+    often = [t for t, p in law.items() if p * n >= 5]
+    seen, expected = [counts[t] for t in often], [law[t] * n for t in often]
+    if n - sum(expected) >= 5:
+        seen, expected = [*seen, n - sum(seen)], [*expected, n - sum(expected)]
+    if len(seen) < 2:
+        return n - sum(seen) < 20
+    return chisquare(seen, np.array(expected) * sum(seen) / sum(expected)).pvalue > 1e-5

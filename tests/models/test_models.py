@@ -7,10 +7,10 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
-from enumerable import EnumerableModel
+from enumerable import EnumerableModel, fits
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import chisquare, kstest
+from scipy.stats import kstest
 from transformers import AutoTokenizer
 from transformers.cache_utils import DynamicLayer, LinearAttentionAndFullAttentionLayer
 
@@ -124,18 +124,6 @@ def test_what_is_sampled_has_the_listed_law(tmp_path, family):
                 assert listed.tokens(r.text) == r.tokens
                 assert r.logprob == pytest.approx(np.log(law[r.text]), abs=1e-5)
             assert fits(Counter(r.text for r in row), law)
-
-
-def fits(counts, law) -> bool:
-    """Whether so many of each are no surprise; what is expected less than five times is pooled."""
-    n = sum(counts.values())
-    often = [t for t, p in law.items() if p * n >= 5]
-    seen, expected = [counts[t] for t in often], [law[t] * n for t in often]
-    if n - sum(expected) >= 5:
-        seen, expected = [*seen, n - sum(seen)], [*expected, n - sum(expected)]
-    if len(seen) < 2:
-        return n - sum(seen) < 20
-    return chisquare(seen, np.array(expected) * sum(seen) / sum(expected)).pvalue > 1e-5
 
 
 def tokens_read(lm, sample) -> int:

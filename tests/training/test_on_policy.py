@@ -3,12 +3,13 @@
 import json
 import sys
 import warnings
+from collections import Counter
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from enumerable import EnumerableModel
+from enumerable import EnumerableModel, fits
 from method_settings import design_of, setting_of
 from transformers import AutoTokenizer, TrainerCallback
 from transformers.integrations import integration_utils
@@ -126,6 +127,49 @@ def test_a_reward_gets_the_messages_and_texts_of_calibration(tmp_path, method, s
     # The text that sampling gives to the same tokens.
     assert texts == decoded(tokenizer, [ids for *_, ids in seen], strip=strip)
     assert any(t != t.strip() for t in texts) is not strip
+
+
+OWN_SETTINGS = {"min_p": 0.2, "min_new_tokens": 2, "no_repeat_ngram_size": 2}
+"""Settings of generation that TRL leaves to the model."""
+
+
+@pytest.mark.parametrize(
+    ("method", "lora", "options"),
+    [
+        ("rloo", 0, {}),
+        ("grpo", 2, {}),
+        ("rloo", 2, {"gradient_checkpointing": True}),  # TRL's own way of generation
+        ("grpo", 0, {"gradient_checkpointing": True}),
+    ],
+)
+def test_the_models_own_generation_settings_are_not_trained_with(tmp_path, method, lora, options):
+    made = EnumerableModel.make(tmp_path / "made", seed=1)
+    path = made.path / "generation_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | OWN_SETTINGS | {"do_sample": True}))
+    seen = {word: Counter() for word in WORDS}
+
+    def noted(prompts, completions, *, prompt_id, **columns):
+        for word, text in zip(prompt_id, map(text_of, completions), strict=True):
+            seen[word][text] += 1
+        return [0.0] * len(completions)
+
+    train(
+        made,
+        tmp_path / "out",
+        Objective(noted, 0.2, lambda rewards: rewards),
+        method,
+        steps=2,
+        save_steps=1,
+        batch_size=1024,
+        group=512,
+        learning_rate=1e-12,  # the policy stays the reference, whose law is known
+        lora=lora,
+        trl={"bf16": False, "num_generations_eval": 512, **options},
+    )
+    for word, counts in seen.items():  # those of validation too
+        assert sum(counts.values()) >= 512 and fits(counts, made.law(word)), word
+    saved = json.loads((tmp_path / "out" / "model" / path.name).read_text())
+    assert OWN_SETTINGS.items() <= saved.items()
 
 
 @pytest.mark.parametrize("method", ["rloo", "grpo"])

@@ -1,6 +1,7 @@
 """Policies of the transformers library: sampling, with the log-probability of each response."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 
 import numpy as np
@@ -25,7 +26,7 @@ from .precision import Dtype, precision_of
 from .shared_prompts import prompt_cache, repeats
 from .tokens import Tokens
 
-__all__ = ["Draw", "LanguageModel"]
+__all__ = ["Draw", "LanguageModel", "generation_settings"]
 
 
 class LanguageModel:
@@ -216,13 +217,7 @@ class LanguageModel:
 
     def _generate(self, ids, mask, steps, config, cache) -> torch.Tensor:
         shared = {} if cache is None else {"past_key_values": cache}
-        # If adapters wrap it, the inner model needs the configuration too.
-        inner = getattr(self.model, "get_base_model", lambda: self.model)()
-        own = inner.generation_config
-        # `generate` fills unset options from the model's own configuration: a repetition penalty or
-        # suppressed tokens there would change the policy but not its log-probabilities.
-        self.model.generation_config = config
-        try:
+        with generation_settings(self.model, config):
             return self.model.generate(
                 input_ids=ids,
                 attention_mask=mask,
@@ -230,13 +225,30 @@ class LanguageModel:
                 generation_config=config,
                 **shared,
             )
-        finally:
-            self.model.generation_config = inner.generation_config = own
 
     @cached_property
     def repeats(self) -> bool:
         """Whether a prompt can be read once for all of its responses."""
         return repeats(self.model)
+
+
+@contextmanager
+def generation_settings(model: torch.nn.Module, config: GenerationConfig) -> Iterator[None]:
+    """Inside, `config` is the model's own generation configuration; afterward, it is as before.
+
+    `generate` fills the options that its caller leaves unset from the model's own configuration: a
+    repetition penalty or suppressed tokens there would change the policy but not its
+    log-probabilities.
+    """
+    # Wrappers and adapters may hold a configuration besides the model inside them.
+    own = {m: m.generation_config for m in model.modules() if "generation_config" in vars(m)}
+    for part in own:
+        part.generation_config = config  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        for part, before in own.items():
+            part.generation_config = before
 
 
 def _batches(

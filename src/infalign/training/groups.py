@@ -6,15 +6,17 @@ most of a step's time goes there. Here the prompt's keys and values are computed
 gradients flow through them, so the step is the same up to rounding.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import torch
 from accelerate.utils import DistributedType
-from transformers import PreTrainedModel
+from transformers import GenerationConfig, PreTrainedModel
 from trl import GRPOTrainer, RLOOTrainer
 from trl.models.utils import unwrap_model_for_generation
 
+from infalign.models.hf import generation_settings
 from infalign.models.logits import collate, positions
 from infalign.models.shared_prompts import prompt_cache, shared_inputs, sharing
 
@@ -119,6 +121,15 @@ class _SharedPrompts(_Trainer):
     def _pad(self) -> int:
         return self._tokenizer.pad_token_id
 
+    @contextmanager
+    def _sampling(self) -> Iterator[None]:
+        """Inside, the policy samples with the trainer's options alone.
+
+        Calibration, KL and evaluation do not read the model's own generation configuration either.
+        """
+        with generation_settings(self.accelerator.unwrap_model(self.model), GenerationConfig()):
+            yield
+
     def _shared_completions(self, prompt_ids) -> list[list[int]] | None:
         """Token ids of one response to each row, up to its end token; None where TRL must
         generate."""
@@ -158,22 +169,24 @@ class GroupRLOO(_SharedPrompts, RLOOTrainer):
     """`RLOOTrainer` with shared prompts."""
 
     def _generate_single_turn(self, prompt_ids, images, multimodal_fields):
-        drawn = None if images or multimodal_fields else self._shared_completions(prompt_ids)
-        if drawn is None:
-            return super()._generate_single_turn(prompt_ids, images, multimodal_fields)
-        return drawn
+        with self._sampling():
+            drawn = None if images or multimodal_fields else self._shared_completions(prompt_ids)
+            if drawn is None:
+                return super()._generate_single_turn(prompt_ids, images, multimodal_fields)
+            return drawn
 
 
 class GroupGRPO(_SharedPrompts, GRPOTrainer):
     """`GRPOTrainer` with shared prompts."""
 
     def _generate_single_turn(self, prompt_ids, images, multimodal_fields, *more, **options):
-        drawn = None if images or multimodal_fields else self._shared_completions(prompt_ids)
-        if drawn is None:
-            return super()._generate_single_turn(
-                prompt_ids, images, multimodal_fields, *more, **options
-            )
-        return drawn, None
+        with self._sampling():
+            drawn = None if images or multimodal_fields else self._shared_completions(prompt_ids)
+            if drawn is None:
+                return super()._generate_single_turn(
+                    prompt_ids, images, multimodal_fields, *more, **options
+                )
+            return drawn, None
 
 
 def _unpadded(ids: torch.Tensor, mask: torch.Tensor) -> list[tuple[int, ...]]:
