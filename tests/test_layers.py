@@ -53,7 +53,16 @@ CORE_LEVEL = {unit: level for level, units in enumerate(CORE) for unit in units}
 TORCH_FROM = LEVEL["models"]
 """The lowest level that may import the training libraries."""
 
-TORCH_NAMES = ("checkpoints", "classifier", "hf", "kl", "loading", "logits", "shared_prompts")
+TORCH_NAMES = (
+    "checkpoints",
+    "classifier",
+    "hf",
+    "kl",
+    "loading",
+    "logits",
+    "padding",
+    "shared_prompts",
+)
 WITH_TORCH = {ROOT / "models" / f"{name}.py" for name in TORCH_NAMES}
 """Modules that are imported only where models of the transformers library run."""
 

@@ -22,6 +22,7 @@ from .interfaces import Conversation, Response
 from .limits import prompt_ids
 from .loading import device, load_model, load_tokenizer, prompt_text
 from .logits import check_top_p, collate, sampling_law
+from .padding import require_hidden_padding
 from .precision import Dtype, precision_of
 from .shared_prompts import prompt_cache, repeats
 from .tokens import Tokens
@@ -53,7 +54,8 @@ class LanguageModel:
         - `strip`: remove white space at both ends of the responses' texts.
         - `dtype`: precision, as `precision_of` reads it.
 
-        Raises ValueError for other values, and DataError if the model does not exist.
+        Raises ValueError for other values, and DataError if the model does not exist, or if padding
+        changes what it says: `require_hidden_padding` reads three short texts.
         """
         self._settle(temperature, top_p, max_new_tokens, batch_size, strip)
         self.path, what = path, "The model"
@@ -63,6 +65,7 @@ class LanguageModel:
             AutoModelForCausalLM, path, trust_remote_code, what, dtype=getattr(torch, precision)
         )
         self.model.to(device()).eval()
+        self._require_hidden_padding()
 
     @classmethod
     def of(
@@ -79,7 +82,7 @@ class LanguageModel:
         """A policy from a model and a tokenizer in memory, such as a trainer's; arguments as above.
 
         Neither of them is changed; the model should be in evaluation mode while sampling. Raises
-        DataError for a tokenizer without a padding token.
+        DataError for a tokenizer without a padding token, and for a model that reads padding.
         """
         if tokenizer.pad_token_id is None:
             raise DataError(
@@ -89,7 +92,12 @@ class LanguageModel:
         self = cls.__new__(cls)
         self._settle(temperature, top_p, max_new_tokens, batch_size, strip)
         self.path, self.model, self.tokenizer = model.config.name_or_path, model, tokenizer
+        self._require_hidden_padding()
         return self
+
+    def _require_hidden_padding(self) -> None:
+        who = f"The model {str(self.path)!r}"
+        require_hidden_padding(self.model, self.tokenizer.pad_token_id, who)
 
     def _settle(self, temperature, top_p, max_new_tokens, batch_size, strip):
         self.temperature = _check.positive("temperature", temperature)

@@ -80,7 +80,7 @@ def train_offline(
     bundles = _bundles(task.samples[:, 0] // k, width, recipe.seed)
     largest = max(rows.size for _, rows in bundles)
     trainer = TaskTrainer(
-        with_adapters(fresh_policy(recipe), recipe.train.lora),
+        with_adapters(fresh_policy(recipe, tokenizer.pad_token_id), recipe.train.lora),
         TrainingArguments(
             str(out),
             num_train_epochs=passes,

@@ -87,7 +87,7 @@ def train_on_policy(
     trainer = steps.trainer_type(
         # TRL loads the reference from the path of the given model. The policy is therefore created
         # from the reference's path and gets the warm start's weights afterward.
-        model=fresh_policy(recipe),
+        model=fresh_policy(recipe, tokenizer.pad_token_id),
         reward_funcs=steps.rewards(reward),
         args=args,
         train_dataset=_dataset(_in_order(prompts, rows, recipe.seed), tokenizer),

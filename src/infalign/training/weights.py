@@ -18,17 +18,25 @@ from infalign import disk, storage
 from infalign.errors import DataError
 from infalign.models.checkpoints import require_merged
 from infalign.models.loading import load_model
+from infalign.models.padding import require_hidden_padding
 
 from .recipe import Recipe
 
 __all__ = ["fresh_policy", "load_policy", "lora", "save_policy", "saved_state", "with_adapters"]
 
 
-def fresh_policy(recipe: Recipe) -> PreTrainedModel:
-    """The reference's weights in single precision, to be trained."""
+def fresh_policy(recipe: Recipe, pad: int | None = None) -> PreTrainedModel:
+    """The reference's weights in single precision, to be trained.
+
+    - `pad`: the padding token. If given, a model that reads padding raises DataError.
+    """
     path, trusted, what = recipe.model_path, recipe.trust_remote_code, "The model"
-    require_merged(path, f"{what} {str(path)!r}", "be trained")
-    return load_model(AutoModelForCausalLM, path, trusted, what, dtype=torch.float32)
+    who = f"{what} {str(path)!r}"
+    require_merged(path, who, "be trained")
+    model = load_model(AutoModelForCausalLM, path, trusted, what, dtype=torch.float32)
+    if pad is not None:
+        require_hidden_padding(model, pad, who)
+    return model
 
 
 def lora(rank: int) -> LoraConfig | None:
