@@ -9,7 +9,7 @@ from infalign import CalibrationStore, DataError, Identity, ShapedReward
 from infalign.models.inspection import inspect_judge, inspect_reward
 from infalign.models.rewards import load_reward
 from infalign.prompts import Prompt, require_scorable, score_responses
-from infalign.shaping import reward_function
+from infalign.shaping import reward_call
 
 SOURCE = """
 import numpy as np, torch
@@ -44,6 +44,14 @@ def either(completions, answer):
     assert len({type(c) for c in completions}) == 1
     return right([c if isinstance(c, str) else c[0]["content"] for c in completions], answer)
 
+def ends_well(completions, **kw): return [float(c[-1] == ".") for c in completions]
+def boxed(completions, **kw):
+    import re
+    found = re.compile("boxed{(.+)}").search
+    return [float(c[-1] == "}" and found(c).group(1) == "4") for c in completions]
+def messages_end_well(completions, **kw):
+    return [float(c[-1]["content"].endswith(".")) for c in completions]
+
 def lacks(completions, tests, answer): ...
 def needs_ids(completions, completion_ids): ...
 def none(completions, **kw): return [None, *[1.0] * (len(completions) - 1)]
@@ -66,7 +74,7 @@ def prompts(*plain):
 def _module(tmp_path, monkeypatch):
     (tmp_path / "people.py").write_text(SOURCE)
     monkeypatch.chdir(tmp_path)
-    reward_function._warn_of_messages.cache_clear()
+    reward_call._warn_of_messages.cache_clear()
 
 
 def scored(name, asked):
@@ -118,6 +126,80 @@ def test_a_function_of_messages_gets_messages_and_is_told_that_trainers_pass_tex
     assert [r.getMessage()[:48] for r in caplog.records] == plain * [
         f"The reward {name} cannot read texts, so it gets chat messages"[:48]
     ]
+
+
+@pytest.mark.parametrize("scored_before", [True, False])
+@pytest.mark.parametrize(
+    ("name", "texts", "said"),
+    [
+        (
+            "ends_well",
+            [["Yes.", "No"], ["", "So."]],
+            r"IndexError.* It scores other texts, and fails on completion 2 of prompt 'p1', ''\. "
+            r"Let the reward function handle empty responses\.",
+        ),
+        (
+            "ends_well",
+            [["", ""], ["", ""]],
+            r"fails on completion 0 of prompt 'p0', ''\. Let the reward function handle empty",
+        ),
+        (
+            "boxed",
+            [["set {4}", "{}"], ["none", "}"]],
+            r"AttributeError.*fails on completion 0 of prompt 'p0', 'set \{4\}'\. "
+            r"Let the reward function handle such texts\.",
+        ),
+    ],
+)
+@pytest.mark.parametrize("loaded", [True, False])
+def test_an_error_on_one_text_is_that_error_whatever_the_function_gives_to_messages(
+    name, texts, said, loaded, scored_before, caplog
+):
+    # All of these score every message 0.
+    reward = load_reward(f"python:people:{name}")
+    own = reward.function.function
+    reward = reward if loaded else lambda **columns: own(**columns)
+    asked = prompts(True, True)
+    if scored_before:
+        good = [["x.", "x"], ["\\boxed{4}", "x."]]
+        expected = {"ends_well": [[1, 0], [0, 1]], "boxed": [[0, 0], [1, 0]]}[name]
+        assert [row.tolist() for row in score_responses(reward, asked, good)] == expected
+    for _ in range(2):
+        with pytest.raises(DataError, match=said):
+            score_responses(reward, asked, texts)
+    assert not caplog.records
+
+
+def test_a_function_of_messages_is_known_by_any_text_and_stays_one(caplog):
+    asked = prompts(True, True)
+    reward = load_reward("python:people:messages_end_well")
+    for texts, rewards in (
+        ([["", ""], ["", ""]], [[0, 0], [0, 0]]),
+        ([["", "So."], ["No", ""]], [[0, 1], [0, 0]]),
+    ):
+        assert [row.tolist() for row in score_responses(reward, asked, texts)] == rewards
+    assert len(caplog.records) == 1
+
+
+def test_a_trial_of_a_reward_logs_nothing_more_and_takes_few_calls():
+    calls, logged = [], []
+
+    def reward(completions, log_metric):
+        calls.append(len(completions))
+        log_metric("mean", 1.0)
+        return [float(c[0] == "y") for c in completions]
+
+    store = CalibrationStore.from_rewards(["p"], [[0.0, 0.5]])
+    texts = ["yes", *["no"] * 62, ""]
+    with pytest.raises(DataError, match=r"fails on completion 63 of prompt 'p', ''"):
+        ShapedReward(reward, store, Identity())(
+            prompts=["?"] * 64,
+            completions=texts,
+            prompt_id=["p"] * 64,
+            log_metric=lambda *metric: logged.append(metric),
+        )
+    assert calls == [64, 64, 32, 16, 8, 4, 2, 1, 1]
+    assert logged == [("mean", 1.0)]
 
 
 def test_an_error_of_another_kind_is_the_first_one():

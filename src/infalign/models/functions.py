@@ -24,7 +24,7 @@ from typing import Any
 
 from infalign import _check
 from infalign.errors import DataError, InfalignError
-from infalign.shaping.reward_function import awaited
+from infalign.shaping.reward_call import awaited
 from infalign.shaping.signature import Parameters, lacks
 
 __all__ = ["PythonFunction", "beside", "place", "python_function", "searched"]
