@@ -143,6 +143,14 @@ REFUSED = {
         ["positions", "(4 of 8 prompts are too long)"],
     ),
     "too few prompts": ({"train": {"batch_size": 64}}, ["at least 16 prompts"]),
+    "a share of validation that rounds to no prompt": (
+        {
+            "prompts": {"limit": 24},
+            "train": {"validation": 0.02, "steps": 2, "save_steps": 1, "select": "gold:true"},
+            "evaluate": {"gold": {"true": "bundled:harmless"}},
+        },
+        ["`train.validation` is 0.02", "24 prompts", "Raise it to 0.021 or more", "set it to 0"],
+    ),
     "names of policies": (
         {"evaluate": {"policies": {"rloo": "bundled:language-model"}}},
         ["`evaluate.policies` has 'rloo'"],
@@ -312,4 +320,24 @@ def test_too_few_test_prompts_to_compare_policies_are_said(tmp_path, caplog, lim
     assert len(warned) == bool(said) and all(said in w and "infalign plan" in w for w in warned)
 
 
+@pytest.mark.parametrize(
+    ("prompts", "share", "kept"), [(24, 0.02, None), (24, 0.021, 1), (24, 0, 0), (3, 0.15, None)]
+)
+def test_a_share_for_validation_holds_out_a_prompt_or_is_zero(tmp_path, prompts, share, kept):
+    config = parse_config(
+        changed(BASE, {"prompts": {"limit": prompts}, "train": {"validation": share}})
+    )
+    checks = [c for c in checks_of(Run(config, tmp_path / "run")) if c.name in VALIDATION]
+    assert len(checks) == 2
+    if kept is None:
+        with pytest.raises(InfalignError, match=f"of {prompts} prompts holds out none"):
+            check(checks)
+    else:
+        check(checks)
+        assert prompts - config.train.trained_prompts(prompts) == kept
+    untrained = checks_of(Run(config, tmp_path / "run"), trained=False)
+    assert VALIDATION[1] not in [c.name for c in untrained]
+
+
+VALIDATION = "training prompts", "validation prompts"
 POWER = "training prompts", "test prompts", "comparison", "power of the comparison"

@@ -253,7 +253,8 @@ class Training(Section):
 
     validation: Annotated[float, Field(ge=0, lt=1)] = 0.15
     """Share of the training prompts that is held out, for KL targeting and checkpoint selection.
-    With 0, KL targeting uses the training prompts, where the KL is larger than on new prompts."""
+    With 0, KL targeting uses the training prompts, where the KL is larger than on new prompts. A
+    share that rounds to no prompt is refused."""
 
     kl_responses: Annotated[PositiveInt, Field(ge=32)] | None = None
     """Responses, over all prompts, on which KL targeting measures each KL. Default: 1024. Fewer

@@ -1,6 +1,7 @@
 """Everything that can be known of a run before its first generation, in the order of its cost."""
 
 import logging
+import math
 import shutil
 from collections.abc import Callable, Iterator
 from functools import cache, partial
@@ -60,6 +61,9 @@ def checks_of(run: Run, *, trained: bool = True) -> list[Check]:
         Check("number of prompts", partial(_enough_prompts, run), ("training prompts",)),
         Check("comparison", lambda: run.comparison, ("test prompts",)),
     ]
+    if trained:
+        validation = partial(_some_for_validation, run)
+        prompts.append(Check("validation prompts", validation, PROMPTS[:1]))
     if trained and config.evidence:
         power = Check("power of the comparison", partial(_say_power, run), ("comparison",))
         prompts.append(power)
@@ -120,6 +124,19 @@ def _enough_prompts(run: Run) -> None:
             f"Training needs at least {needed} prompts{why}; there are {trained} ({given} "
             f"less a share of {train.validation:g} for validation). Give more prompts, or a "
             "smaller `train.batch_size` or `train.validation`."
+        )
+
+
+def _some_for_validation(run: Run) -> None:
+    """A share that rounds to no prompt would leave the choice of checkpoints and the KL to the
+    training prompts, as only `train.validation: 0` asks for."""
+    share, given = run.config.train.validation, len(run.prompts)
+    if share and run.config.train.trained_prompts(given) == given:
+        least = math.floor(0.5 / given * 1000 + 1) / 1000
+        raise ConfigError(
+            f"`train.validation` is {share:g}, which of {given} prompts holds out none: the share "
+            f"rounds to 0. Raise it to {least:g} or more, give more prompts, or set it to 0, which "
+            "measures the KL on the training prompts and chooses no checkpoint."
         )
 
 
