@@ -24,6 +24,9 @@ _UNIT = re.compile(
 )
 _WRAPPED = re.compile(r"\\(?:text|textbf|textit|mathrm|mathbf|mbox)\s*\{([^{}]*)\}")
 _LOOSE_SIGN = re.compile(r"^([\s*:($]{0,8})([+-])\s+(?=[0-9.\\$])")
+_AGAIN = re.compile(r"[0-9].*?(?:\b(?:or|and)|,)\s*\$?[A-Za-z]\s*=\s*[\\($-]*[.0-9]")
+"""A second equation for a letter: x = 3 or x = 5."""
+
 _EQUALS = re.compile("(?<![<>!])=")
 _AROUND = re.compile(
     r"(?:\s|[.,;:(){}\[\]$°*]|\\(?:left|right|quad|qquad|displaystyle|degree)\b|\^?\{?\\circ\}?"
@@ -56,7 +59,7 @@ def numeric_answer(text: str) -> Fraction | None:
         return only_number(box)
     line = marked_line(text)
     if line is not None:
-        if choice(line):
+        if choice(line) or _AGAIN.search(line):
             return None
         number = _first(line)
         if number is not None:
@@ -67,6 +70,8 @@ def numeric_answer(text: str) -> Fraction | None:
 
 def only_number(text: str) -> Fraction | None:
     """The number that is all there is in a `plain` text, apart from units; else None."""
+    if _AGAIN.search(text):
+        return None
     text = _WRAPPED.sub(r" \1 ", _UNIT.sub(" ", _right_side(text)))
     text = _LOOSE_SIGN.sub(r"\1\2", text)
     numbers = list(NUMBER.finditer(text))
