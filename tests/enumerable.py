@@ -33,9 +33,10 @@ def _config(family: str, size: int):
         return LlamaConfig(**shared, **llama)
     if family == "mistral":
         return MistralConfig(**shared, **llama, sliding_window=3)
-    if family == "gpt2":
+    if family in ("gpt2", "gpt2-dropout"):
         still = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
-        return GPT2Config(**shared, **still, n_embd=8, n_layer=2, n_head=2, n_positions=32)
+        own = still if family == "gpt2" else {}
+        return GPT2Config(**shared, **own, n_embd=8, n_layer=2, n_head=2, n_positions=32)
     return MambaConfig(**shared, hidden_size=8, num_hidden_layers=2, state_size=4)
 
 
@@ -67,8 +68,8 @@ class EnumerableModel:
     ) -> "EnumerableModel":
         """Write a new model to the folder `path`.
 
-        - `family`: `llama`, `gpt2`, `mistral`, which sees three tokens, or `mamba`, whose cache is
-          no list of keys and values.
+        - `family`: `llama`, `gpt2`, `gpt2-dropout`, which has the family's dropout, `mistral`,
+          which sees three tokens, or `mamba`, whose cache is no list of keys and values.
         - `scale`: standard deviation of the weights; the larger, the more uneven the law.
         - `near`: a model of the same shape to whose weights the random ones are added instead, for
           a policy that is not far from its reference.

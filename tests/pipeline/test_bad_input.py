@@ -200,6 +200,7 @@ def test_a_reward_that_never_differs_is_refused_before_training(run):
         ({"output_dir": "x"}, ["`train.trl.output_dir`", "The run folder decides it."]),
         ({"chat_template_kwargs": {"x": 1}}, ["`train.trl.chat_template_kwargs`", "own chat"]),
         ({"num_iterations": 2}, ["`train.trl.num_iterations`", "draws its own responses"]),
+        ({"disable_dropout": False}, ["`train.trl.disable_dropout`", "is without dropout"]),
     ],
     ids=lambda value: str(value)[:30],
 )

@@ -172,6 +172,20 @@ def test_the_models_own_generation_settings_are_not_trained_with(tmp_path, metho
     assert OWN_SETTINGS.items() <= saved.items()
 
 
+@pytest.mark.parametrize("lora", [0, 2])
+@pytest.mark.parametrize("method", ["rloo", "grpo"])
+def test_a_model_with_dropout_has_no_kl_to_itself(tmp_path, method, lora):
+    made = EnumerableModel.make(tmp_path / "made", seed=1, family="gpt2-dropout")
+    objective = Objective(lambda completions, **columns: [0.0] * len(completions), 0.2, None)
+    options = {"steps": 3, "learning_rate": 1e-12, "lora": lora}
+    rows = train(made, tmp_path / "out", objective, method, **options)
+    steps = [row for row in rows if "infalign/sequence_kl" in row]
+    assert len(steps) == 3
+    for row in steps:
+        assert abs(row["infalign/sequence_kl"]) < 1e-6
+        assert row["clip_ratio/region_mean"] == 0
+
+
 @pytest.mark.parametrize("method", ["rloo", "grpo"])
 def test_the_checkpoint_with_the_best_objective_on_validation_prompts_is_taken(
     reference, tmp_path, method

@@ -1,12 +1,26 @@
 """Weights of trained policies are loaded whole, or not at all."""
 
+import numpy as np
 import pytest
 import torch
 from enumerable import EnumerableModel
 from safetensors.torch import load_file, save_file
+from transformers import (
+    AutoModelForCausalLM,
+    DbrxConfig,
+    FalconConfig,
+    GPT2Config,
+    LlamaConfig,
+    OPTConfig,
+    PhimoeConfig,
+)
 
 from infalign.config import SamplingSettings, Training
 from infalign.errors import DataError
+from infalign.manifest import Manifest, Stage
+from infalign.methods import Task
+from infalign.prompts import Prompt
+from infalign.training.offline import StoredSamples, train_offline
 from infalign.training.recipe import Recipe
 from infalign.training.weights import fresh_policy, load_policy, save_policy, with_adapters
 
@@ -63,3 +77,94 @@ def test_adapters_that_lack_weights_or_have_another_rank_are_refused(recipe, tmp
     change(file, lambda state: dict(list(state.items())[1:]))
     with pytest.raises(DataError, match=r"1 of \d+ differ in name or shape, first 'base_model"):
         load_policy(with_adapters(fresh_policy(recipe), 2), tmp_path / "saved")
+
+
+PEFTS_OWN = pytest.mark.filterwarnings("ignore:fan_in_fan_out:UserWarning")
+SMALL = {"vocab_size": 5, "bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0}
+WIDE = {**SMALL, "hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2}
+EXPERTS = {"ffn_hidden_size": 8, "moe_num_experts": 2, "moe_top_k": 1}
+RANDOM = {
+    "gpt2": lambda: GPT2Config(**SMALL, n_embd=8, n_layer=2, n_head=2),  # 0.1 is its own
+    # Numbers instead of layers of dropout, those of dbrx in a part of its configuration.
+    "llama": lambda: LlamaConfig(**WIDE, intermediate_size=8, attention_dropout=0.3),
+    "falcon": lambda: FalconConfig(**WIDE, hidden_dropout=0.3, attention_dropout=0.3),
+    "dbrx": lambda: DbrxConfig(
+        **SMALL,
+        d_model=8,
+        n_heads=2,
+        n_layers=2,
+        max_seq_len=16,
+        attn_config={"attn_pdrop": 0.3, "kv_n_heads": 2, "rope_theta": 1e4, "clip_qkv": 8.0},
+        ffn_config=EXPERTS,
+    ),
+    # Whole layers are left out.
+    "opt": lambda: OPTConfig(**WIDE, ffn_dim=8, word_embed_proj_dim=8, dropout=0, layerdrop=0.5),
+    # Noise is added.
+    "phimoe": lambda: PhimoeConfig(
+        **WIDE,
+        intermediate_size=8,
+        num_key_value_heads=2,
+        num_local_experts=2,
+        input_jitter_noise=0.3,
+    ),
+}
+
+
+@PEFTS_OWN
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+@pytest.mark.parametrize(
+    ("family", "rank"), [*((name, 0) for name in RANDOM), ("gpt2", 2), ("llama", 2)]
+)
+def test_a_policy_is_trained_without_dropout(tmp_path, family, attention, rank):
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(RANDOM[family]())
+    model.save_pretrained(tmp_path)
+    ids = torch.randint(1, 5, (4, 16))
+    recipe = Recipe(str(tmp_path), Training(), SamplingSettings(), 0, trust_remote_code=False)
+    policy = with_adapters(fresh_policy(recipe), rank)
+    (policy.get_base_model() if rank else policy).set_attn_implementation(attention)
+    with torch.no_grad():
+        same = policy.eval()(ids, use_cache=False).logits
+        for _ in range(3):
+            assert torch.equal(policy.train()(ids, use_cache=False).logits, same)
+        assert not torch.equal(model.train()(ids, use_cache=False).logits, same)
+    assert torch.allclose(model.eval()(ids, use_cache=False).logits, same, atol=1e-5)
+
+
+@PEFTS_OWN
+@pytest.mark.filterwarnings("ignore:`gradient_checkpointing`:FutureWarning")  # transformers' own
+@pytest.mark.parametrize("rank", [0, 2])
+def test_offline_training_of_a_model_with_dropout_starts_at_log_ratios_of_0(tmp_path, rank):
+    made = EnumerableModel.make(tmp_path / "made", seed=1, family="gpt2-dropout")
+    prompts = [Prompt(w, ({"role": "user", "content": w},)) for w in ("ab", "c")]
+    drawn = made.language_model(dtype="float32").sample([p.messages for p in prompts], 16, seed=0)
+    samples = StoredSamples(
+        prompts,
+        [[r.tokens for r in row] for row in drawn],
+        np.array([[r.logprob for r in row] for row in drawn]),
+        np.zeros((2, 16)),
+    )
+    seen = []
+
+    def loss(log_ratio, rows):
+        seen.append(log_ratio.detach())
+        return log_ratio.square().mean()
+
+    train_offline(
+        Recipe(
+            str(made.path),
+            Training(lora=rank, warm_start_learning_rate=1e-12, warm_start_batch_size=32),
+            SamplingSettings(),
+            0,
+            trust_remote_code=False,
+            dtype="float32",
+        ),
+        samples,
+        Task(np.arange(32)[:, None], {}, loss),
+        passes=2,
+        out=tmp_path / "out",
+        stage=Stage(Manifest(tmp_path), "train", {}),
+        report=lambda done, total: None,
+    )
+    log_ratios = torch.cat(seen)
+    assert len(log_ratios) == 64 and log_ratios.abs().max() < 1e-5

@@ -53,6 +53,9 @@ _REASONS = {
         "label_smoothing_factor neftune_noise_alpha off_policy_mask_threshold"
     ),
     "Each step draws its own responses, whose KL the controller steers": "num_iterations",
+    "Every training is without dropout, so that the policy is the one that samples": (
+        "disable_dropout"
+    ),
     "The run resumes from its own checkpoints, made every `train.save_steps`": (
         "save_steps save_strategy save_total_limit save_only_model save_on_each_node "
         "resume_from_checkpoint ignore_data_skip restore_callback_states_from_checkpoint"

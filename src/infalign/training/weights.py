@@ -12,31 +12,56 @@ from peft import (
     set_peft_model_state_dict,
 )
 from peft.utils import load_peft_weights
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
+from trl.trainer import disable_dropout_in_model
 
 from infalign import disk, storage
 from infalign.errors import DataError
 from infalign.models.checkpoints import require_merged
-from infalign.models.loading import load_model
+from infalign.models.loading import load_config, load_model
 from infalign.models.padding import require_hidden_padding
 
 from .recipe import Recipe
 
 __all__ = ["fresh_policy", "load_policy", "lora", "save_policy", "saved_state", "with_adapters"]
 
+RANDOM = ("drop", "jitter")
+"""Parts of the names of settings that make a model random in training: `attn_pdrop`,
+`attention_dropout`, `layerdrop`, `router_jitter_noise`."""
+
 
 def fresh_policy(recipe: Recipe, pad: int | None = None) -> PreTrainedModel:
-    """The reference's weights in single precision, to be trained.
+    """The reference's weights in single precision, to be trained without dropout.
+
+    With dropout, the policy whose log-probabilities are trained is not the one that samples: its KL
+    to the reference would be that of the noise, even where their weights are the same.
 
     - `pad`: the padding token. If given, a model that reads padding raises DataError.
     """
     path, trusted, what = recipe.model_path, recipe.trust_remote_code, "The model"
     who = f"{what} {str(path)!r}"
     require_merged(path, who, "be trained")
-    model = load_model(AutoModelForCausalLM, path, trusted, what, dtype=torch.float32)
+    config = load_config(path, trusted, what)
+    _still(config)
+    model = load_model(
+        AutoModelForCausalLM, path, trusted, what, dtype=torch.float32, config=config
+    )
+    disable_dropout_in_model(model)  # of layers whose dropout is no part of the configuration
     if pad is not None:
         require_hidden_padding(model, pad, who)
     return model
+
+
+def _still(config: PreTrainedConfig) -> None:
+    """Set the probabilities of dropout in a configuration to 0, also in the parts of it.
+
+    Many models read them from there, or keep them as numbers, so that no layer could be changed.
+    """
+    for name, value in list(vars(config).items()):
+        if isinstance(value, PreTrainedConfig):
+            _still(value)
+        elif type(value) in (int, float) and 0 < value <= 1 and any(x in name for x in RANDOM):
+            setattr(config, name, type(value)(0))  # configurations may check types
 
 
 def lora(rank: int) -> LoraConfig | None:
