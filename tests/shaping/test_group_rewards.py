@@ -83,6 +83,11 @@ def test_pooled_chances_go_on_rising_beyond_the_best_reference_sample():
         (lambda: GroupShapedReward(number, store(), BestOfN(4), group=4), "`group` must be more"),
         (lambda: GroupShapedReward(number, store(), SoftBestOfN(4, 0.1)), "selects by rank"),
         (lambda: GroupShapedReward(number, store(3), BestOfN(4)), "3 reference samples .* fewer"),
+        (lambda: MaxAtKReward(number, store(), BestOfN(4), group=4), "`group` must be more than"),
+        (
+            lambda: RiskSensitiveReward(number, store(), 1.0, group=1),
+            "`group` must be .*at least 2",
+        ),
     ],
 )
 def test_a_group_reward_that_cannot_be_estimated_is_refused(make, words):
@@ -101,6 +106,29 @@ def test_incomplete_groups_are_refused():
         call(inferred, ["a", "a"], range(2))
     with pytest.raises(DataError, match=r"prompt_id 'z' is not in"):
         call(shaped, ["z"] * 4, range(4))
+
+
+OF_GROUPS = {
+    "group": lambda **o: GroupShapedReward(number, store(), BestOfN(2), **o),
+    "max@k": lambda **o: MaxAtKReward(number, store(), BestOfN(2), **o),
+    "risk": lambda **o: RiskSensitiveReward(number, store(), 1.0, **o),
+}
+
+
+@pytest.mark.parametrize("make", OF_GROUPS.values(), ids=OF_GROUPS)
+def test_half_a_group_never_passes_as_a_group_where_processes_share_a_step(make, monkeypatch):
+    rewards = np.random.default_rng(8).normal(size=16)
+    whole = call(make(), ["a"] * 8 + ["b"] * 8, rewards)
+    for size in ("2", "16"):
+        monkeypatch.setenv("WORLD_SIZE", size)
+        assert call(make(group=8), ["a"] * 8 + ["b"] * 8, rewards) == whole
+        with pytest.raises(DataError, match=r"Groups of 8 .* prompt 'a' has 4, .* is split"):
+            call(make(group=8), ["a"] * 4, rewards[:4])
+        with pytest.raises(DataError, match=rf"of {size} processes \(WORLD_SIZE\).* Pass `group`"):
+            call(make(), ["a"] * 8, rewards[:8])
+    for alone in ("1", "", "none"):
+        monkeypatch.setenv("WORLD_SIZE", alone)
+        assert call(make(), ["a"] * 8 + ["b"] * 8, rewards) == whole
 
 
 # Rivals, on numbers worked out by hand

@@ -150,8 +150,14 @@ def test_arguments_of_other_kinds_are_named(argument, values):
         },
         Shaper: {"store": STORE, "transform": Identity(), "calibrator": None, "smoothing": "none"},
         MonitoredReward: {"reward": number, "store": STORE, "procedure": BEST, "against": BEST},
-        MaxAtKReward: {"reward": number, "store": STORE, "procedure": BEST, "against": BEST},
-        RiskSensitiveReward: {"reward": number, "store": STORE, "strength": 1.0},
+        MaxAtKReward: {
+            "reward": number,
+            "store": STORE,
+            "procedure": BEST,
+            "against": BEST,
+            "group": 8,
+        },
+        RiskSensitiveReward: {"reward": number, "store": STORE, "strength": 1.0, "group": 8},
     }
     for kind, arguments in right.items():
         kind(**arguments)

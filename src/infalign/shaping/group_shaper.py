@@ -1,11 +1,10 @@
 """The exact online objective: training rewards from whole groups, without a transform."""
 
-from infalign import _check
 from infalign.core import RankProcedure, group_rewards, group_win_rate, require_by_rank
-from infalign.errors import ArgumentError, DataError
+from infalign.errors import DataError
 from infalign.stores import CalibrationStore
 
-from .grouping import group_size
+from .grouping import group_size, require_group
 from .shaper import AbstractShaper, Batch, Calibrator, Shaped, calibrated
 
 __all__ = ["GroupShaper"]
@@ -23,7 +22,8 @@ class GroupShaper(AbstractShaper):
     - `store`: reference rewards of the prompts.
     - `procedure`: how the policy will be decoded; it must select by rank.
     - `group`: responses per prompt in a step, m; more than the procedure draws. Default: inferred
-      from each batch, where uniformly incomplete groups pass unnoticed.
+      from each batch, where uniformly incomplete groups pass unnoticed; in a training of several
+      processes (WORLD_SIZE) it must be given.
     - `against`: how the reference is decoded. Default: `procedure`.
     - `calibrator`: as in `Shaper`.
     """
@@ -39,13 +39,7 @@ class GroupShaper(AbstractShaper):
     ):
         self.procedure = require_by_rank("procedure", procedure)
         self.against = procedure if against is None else require_by_rank("against", against)
-        if group is not None and _check.count("group", group) <= procedure.draws:
-            raise ArgumentError(
-                "group",
-                f"must be more than the {procedure.draws} responses that {procedure.spec} draws, "
-                f"so that each can be left out; got {group}. Raise `num_generations`.",
-            )
-        self.group = group
+        self.group = require_group(group, procedure)
         super().__init__(calibrated(store, calibrator))
         if self.calibration.most_draws < self.against.draws:
             raise DataError(

@@ -1,13 +1,34 @@
 """Groups of consecutive responses to one prompt in a batch."""
 
+import os
 from collections.abc import Sequence
 
 import numpy as np
 
 from infalign import _check
-from infalign.errors import DataError
+from infalign.core import RankProcedure
+from infalign.errors import ArgumentError, DataError
 
-__all__ = ["group_size", "whole_groups"]
+__all__ = ["group_size", "require_group", "whole_groups"]
+
+
+def require_group(group: int | None, procedure: RankProcedure | None = None) -> int | None:
+    """The number of responses in a group, as a user gives it; None stays None.
+
+    Raises ArgumentError unless each response can be left out of it: it must have two, or more than
+    the procedure draws.
+    """
+    if group is None:
+        return None
+    if procedure is None:
+        return _check.count("group", group, at_least=2)
+    if _check.count("group", group) <= procedure.draws:
+        raise ArgumentError(
+            "group",
+            f"must be more than the {procedure.draws} responses that {procedure.spec} draws, "
+            f"so that each can be left out; got {group}. Raise `num_generations`.",
+        )
+    return group
 
 
 def whole_groups(prompt_ids: Sequence[str]) -> int:
@@ -24,8 +45,17 @@ def group_size(prompt_ids: Sequence[str], group: int | None = None) -> int:
     """Number of responses in a group: `group`, or by default the length of the shortest run of one
     prompt.
 
-    Raises DataError unless every group is complete.
+    Raises DataError unless every group is complete. It also does so without `group` in a training
+    of several processes: a trainer may split a group between them, and calls the reward in each
+    with the responses of that process, so half a group looks like a whole one.
     """
+    if group is None and (processes := _processes()) > 1:
+        raise DataError(
+            f"The size of a group cannot be inferred from the responses of one of {processes} "
+            "processes (WORLD_SIZE), since a trainer may split a group between them. Pass "
+            "`group`, TRL's `num_generations`, to the reward or the shaper. If this process "
+            "trains alone, remove the environment variable WORLD_SIZE."
+        )
     starts, runs = _runs(prompt_ids)
     m = int(runs.min()) if group is None else _check.count("group", group)
     for start, run in zip(starts, runs, strict=True):
@@ -38,6 +68,12 @@ def group_size(prompt_ids: Sequence[str], group: int | None = None) -> int:
                 "between processes."
             )
     return m
+
+
+def _processes() -> int:
+    """Number of processes that train together. Launchers and accelerate set the variable."""
+    size = os.environ.get("WORLD_SIZE", "")
+    return int(size) if size.isdecimal() else 1
 
 
 def _runs(prompt_ids: Sequence[str]) -> tuple[list[int], np.ndarray]:

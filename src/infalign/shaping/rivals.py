@@ -12,7 +12,7 @@ from infalign.core import RankProcedure, group_rewards, group_win_rate, require_
 from infalign.errors import ArgumentError
 from infalign.stores import CalibrationStore
 
-from .grouping import group_size
+from .grouping import group_size, require_group
 from .shaper import AbstractShaper, Batch, Shaped, calibrated
 
 __all__ = ["MaxAtK", "RiskSensitive", "risk_rewards", "risk_utility"]
@@ -28,14 +28,18 @@ class MaxAtK(AbstractShaper):
 
     - `store`: used for logging only.
     - `procedure`: selects one response; groups must have more responses than it draws.
+    - `group`: responses per prompt in a step, as in `GroupShaper`.
     """
 
-    def __init__(self, store: CalibrationStore, procedure: RankProcedure):
+    def __init__(
+        self, store: CalibrationStore, procedure: RankProcedure, *, group: int | None = None
+    ):
         super().__init__(calibrated(store))
         self.procedure = require_by_rank("procedure", procedure)
+        self.group = require_group(group, procedure)
 
     def _shaped(self, batch: Batch) -> Shaped:
-        rows = batch.raw.reshape(-1, group_size(batch.prompt_ids))
+        rows = batch.raw.reshape(-1, group_size(batch.prompt_ids, self.group))
         selected = group_win_rate(rows, rows, self.procedure).mean()  # rewards instead of chances
         value = group_rewards(rows, rows, self.procedure).ravel()
         return Shaped(batch, value, {"infalign/kept_reward": float(selected)})
@@ -51,16 +55,18 @@ class RiskSensitive(AbstractShaper):
 
     - `store`: used for logging only.
     - `strength`: s, in units of 1/reward.
+    - `group`: responses per prompt in a step, at least 2; its default is that of `GroupShaper`.
     """
 
-    def __init__(self, store: CalibrationStore, strength: float):
+    def __init__(self, store: CalibrationStore, strength: float, *, group: int | None = None):
         super().__init__(calibrated(store))
         self.strength = _check.real("strength", strength)
         if self.strength == 0:
             raise ArgumentError("strength", "must not be 0, which is the raw reward; got 0.")
+        self.group = require_group(group)
 
     def _shaped(self, batch: Batch) -> Shaped:
-        rows = batch.raw.reshape(-1, group_size(batch.prompt_ids))
+        rows = batch.raw.reshape(-1, group_size(batch.prompt_ids, self.group))
         utility = float(risk_utility(rows, self.strength).mean())
         value = risk_rewards(rows, self.strength).ravel()
         return Shaped(batch, value, {"infalign/utility": utility})

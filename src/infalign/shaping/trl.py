@@ -172,7 +172,9 @@ class GroupShapedReward(TrainingReward):
     - `store`: reference rewards of the same prompts under the same reward.
     - `procedure`, `against`, `calibrator`: as in `GroupShaper`.
     - `group`: responses per prompt in a step, m, TRL's `num_generations`; more than the procedure
-      draws. Default: inferred from each batch, where uniformly incomplete groups pass unnoticed.
+      draws. Default: inferred from each batch, where uniformly incomplete groups pass unnoticed. In
+      a training of several processes (WORLD_SIZE) it must be given, and a group that TRL splits
+      between processes is an error.
     - `key`: the data set's column of prompt ids.
 
     Raises DataError when called with incomplete groups or unknown prompts, or when `reward` returns
@@ -195,7 +197,7 @@ class GroupShapedReward(TrainingReward):
 
 
 class MaxAtKReward(TrainingReward):
-    """`MaxAtK` as a TRL reward function; arguments as in `ShapedReward`."""
+    """`MaxAtK` as a TRL reward function; arguments as in `GroupShapedReward`."""
 
     def __init__(
         self,
@@ -204,13 +206,16 @@ class MaxAtKReward(TrainingReward):
         procedure: RankProcedure,
         against: RankProcedure | None = None,
         key: str = "prompt_id",
+        *,
+        group: int | None = None,
     ):
-        shaper, monitor = MaxAtK(store, procedure), Monitor(procedure, against)
+        shaper, monitor = MaxAtK(store, procedure, group=group), Monitor(procedure, against)
         super().__init__(reward, shaper, monitor, key=key, prefix="max_at_k_")
 
 
 class RiskSensitiveReward(TrainingReward):
-    """`RiskSensitive` as a TRL reward function; arguments as in `ShapedReward`."""
+    """`RiskSensitive` as a TRL reward function; `group` as in `GroupShapedReward`, and the other
+    arguments as in `ShapedReward`."""
 
     def __init__(
         self,
@@ -220,6 +225,9 @@ class RiskSensitiveReward(TrainingReward):
         procedure: RankProcedure | None = None,
         against: RankProcedure | None = None,
         key: str = "prompt_id",
+        *,
+        group: int | None = None,
     ):
-        shaper, monitor = RiskSensitive(store, strength), Monitor(procedure, against)
+        shaper = RiskSensitive(store, strength, group=group)
+        monitor = Monitor(procedure, against)
         super().__init__(reward, shaper, monitor, key=key, prefix="risk_sensitive_")
