@@ -1,19 +1,25 @@
 """Exported prompts are read back with their ids, and the printed settings keep the objective."""
 
 import json
+import shutil
 from pathlib import Path
 
 import framework_run as given
 import pyarrow.parquet as pq
 import pytest
+import yaml
 from framework_run import assert_scores, openrlhf_file, scores_of, verl_samples
 
+from infalign.config import load_config
 from infalign.errors import DataError
 from infalign.frameworks import settings
 from infalign.frameworks.export import export_prompts
 from infalign.frameworks.opened import open_run, open_scorer
 from infalign.frameworks.prompt_text import PolicyText
 from infalign.manifest import Manifest
+from infalign.pipeline.folder import Run
+from infalign.pipeline.located import FOLDERS
+from infalign.stores.writer import StoreWriter
 
 
 def test_exported_prompts_are_read_back_with_their_ids(folder, tmp_path):
@@ -90,3 +96,69 @@ def test_the_command_prints_the_settings_that_keep_the_objective(folder, tmp_pat
     assert out.splitlines()[:2] == ["--beta", str(given.BETA)]
     code, _, err = cli("export-prompts", folder, "--for", "ppo", "--out", tmp_path)
     assert code == 2 and "--for" in err and "openrlhf" in err
+
+
+def designed(folder: Path) -> Path:
+    """A run of `sub/d.yaml` in `folder`, whose relative files are in `sub`; it is called from
+    `folder`. As `infalign run --until design` leaves it."""
+    run = given.make_run(folder / "run")
+    (folder / "sub").mkdir()
+    (folder / "sub" / "mine.py").write_text(
+        "def length(prompts, completions, *, prompt_id, **columns):\n"
+        "    return [float(len(c[0]['content'])) for c in completions]\n"
+    )
+    (run / "prompts.jsonl").rename(folder / "sub" / "p.jsonl")
+    values = yaml.safe_load((run / "config.yaml").read_text())
+    values |= {"reward": "mine.py:length", "prompts": {"file": "p.jsonl"}}
+    (folder / "sub" / "d.yaml").write_text(yaml.safe_dump(values))
+    shutil.rmtree(run)
+    Run.start(load_config(Path("sub/d.yaml")), run, lambda run: None)
+    opened = Run(load_config(Path("sub/d.yaml")), run)
+    ids = [p.id for p in opened.prompts]
+    with StoreWriter(run / "calibration", opened.fingerprints, len(ids)) as out:
+        texts = [["x" * n for n in range(16)] for _ in ids]
+        out.add(ids, texts, [[float(len(t)) for t in own] for own in texts])
+    opened.use("calibrate", "calibration", "calibration")
+    with opened.manifest.recording(run / "design.json", stage="design"):
+        made = {"transform": given.TRANSFORM.to_json(), "beta": given.BETA, "kl": given.KL}
+        made |= {"calibrator": {"name": "ecdf", "reason": "as configured"}, "win_rate": 0.7}
+        (run / "design.json").write_text(json.dumps(made))
+    return run
+
+
+def test_relative_files_are_those_of_the_run_and_no_others(tmp_path, monkeypatch, cli):
+    monkeypatch.chdir(tmp_path)
+    run, own = designed(tmp_path), tmp_path / "sub" / "p.jsonl"
+    foreign = "".join(json.dumps({"prompt_id": i, "prompt": f"Other {i}"}) + "\n" for i in "abxyz")
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    for folder in (tmp_path, elsewhere):
+        (folder / "p.jsonl").write_text(foreign)
+        (folder / "mine.py").write_text("def length(completions): raise ValueError")
+        monkeypatch.chdir(folder)
+        code, _, err = cli("export-prompts", run, "--for", "openrlhf", "--out", folder / "out")
+        assert code == 0, err
+        lines = (folder / "out" / "train.jsonl").read_text().splitlines()
+        wanted = [{"prompt": given.messages(i), "prompt_id": i} for i in "abcd"]
+        assert [json.loads(line) for line in lines] == wanted
+        code, out, err = cli("store", "check", run / "calibration", "--rescore", "2")
+        assert code == 0 and "the reward is the same" in out, err
+        assert scores_of(open_scorer(run), [("a", "red")])[0]["raw_reward"] == 3
+    kept = own.read_text()
+    for changed in (None, kept.replace("Twice?", "Once?"), "".join(kept.splitlines(True)[:4])):
+        own.unlink(missing_ok=True)
+        if changed is not None:
+            own.write_text(changed)
+        code, _, err = cli("export-prompts", run, "--for", "trl", "--out", tmp_path / "none")
+        assert code == 1 and "does not have the prompts of the run in" in " ".join(err.split())
+        assert not (tmp_path / "none").exists()
+
+
+def test_code_in_a_run_folder_is_not_run(tmp_path, monkeypatch, cli):
+    monkeypatch.chdir(tmp_path)
+    run = designed(tmp_path)
+    (tmp_path / "sub" / "mine.py").rename(run / "mine.py")
+    opened = Run(open_run(run).config, run)
+    opened.use("calibrate", FOLDERS, {"configuration": str(run), "working": str(tmp_path / "sub")})
+    code, _, err = cli("store", "check", run / "calibration", "--rescore", "2")
+    assert code == 1 and "there is no file" in err and f"{run}/mine.py" not in err

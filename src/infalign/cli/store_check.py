@@ -198,6 +198,7 @@ def _drift(folder: Path, config: Path | None, prompts: int, rng, trust_remote_co
     from infalign.config import load_config, require_trust
     from infalign.models.functions import beside
     from infalign.models.rewards import load_reward
+    from infalign.pipeline.located import located
     from infalign.prompts import run_prompts
 
     quiet_libraries()
@@ -210,7 +211,8 @@ def _drift(folder: Path, config: Path | None, prompts: int, rng, trust_remote_co
     run = load_config(config)
     if not own:
         require_trust(run, config, trust_remote_code)
-    with beside(run.folder if own else None):
+        run = located(run, config.parent, config.parent)
+    with beside(run.folder):
         trusted = trust_remote_code or run.trust_remote_code
         reward = load_reward(run.reward, dtype=run.dtype, trust_remote_code=trusted)
     drift = rescore(folder, run_prompts(run).undivided, reward, most=prompts, rng=rng)

@@ -9,7 +9,7 @@ from infalign.pipeline.folder import Run
 from infalign.prompts import Prompt
 
 from . import settings
-from .opened import policy_text
+from .opened import policy_text, require_prompts
 
 __all__ = ["export_prompts"]
 
@@ -30,9 +30,10 @@ def export_prompts(run: Run, framework: Framework, out: Path) -> list[str]:
     Both are calibrated. The evaluation's held-out prompts are not calibrated, so no framework can
     score them.
 
-    Raises DataError if the framework cannot read a prompt: OpenRLHF needs a chat template for
-    prompts of more than one message.
+    Raises DataError if the prompts have changed since the run, and if the framework cannot read a
+    prompt: OpenRLHF needs a chat template for prompts of more than one message.
     """
+    require_prompts(run)
     out = Path(out).resolve()
     count = run.config.train.trained_prompts(len(run.prompts))
     parts = {TRAIN: run.prompts[:count], VALIDATION: run.prompts[count:]}

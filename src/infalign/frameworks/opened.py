@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from infalign.calibration.choice import CALIBRATORS, ECDF
-from infalign.config import Config, Prompts, load_config, require_trust
+from infalign.config import Prompts, load_config, require_trust
 from infalign.core import AbstractTransform, parse_transform, transform_from_json
 from infalign.errors import ConfigError, DataError
 from infalign.manifest import Manifest
@@ -12,8 +12,9 @@ from infalign.models.functions import beside
 from infalign.models.rewards import load_reward
 from infalign.models.specs import ModelSpec
 from infalign.pipeline.calibration import open_calibration
-from infalign.pipeline.folder import Run
+from infalign.pipeline.folder import FIRST, Run
 from infalign.pipeline.history import read_current
+from infalign.pipeline.located import located
 from infalign.pipeline.made_for import require_made_for
 from infalign.pipeline.read import read_calibration, read_design
 from infalign.prompts import fingerprint, load_prompts
@@ -25,11 +26,11 @@ from .prompt_text import PolicyText, PromptNames
 from .scorer import RawScorer, Scorer, ServerScorer, ShapedScorer
 
 __all__ = [
-    "located",
     "open_reward",
     "open_run",
     "open_scorer",
     "policy_text",
+    "require_prompts",
     "run_scorer",
     "run_shaper",
 ]
@@ -44,8 +45,9 @@ def open_run(
     """The run in `folder`, for reading; DataError if the stages calibrate and design are not done
     or if their files have changed.
 
-    - `directory`: base of the relative paths in the run's configuration. Default: the working
-      directory, which differs in a framework's workers.
+    - `directory`: where relative paths of the run's configuration are looked for that are not
+      where the run found them. Default: the working directory, which differs in a framework's
+      workers.
     - `trust_remote_code`: allow the code that comes with the run's models. The run's configuration
       may ask for it, but cannot grant it: the folder may be somebody else's. ConfigError if it is
       needed and not given.
@@ -62,24 +64,7 @@ def open_run(
         manifest.require(folder / name)
     config = load_config(folder / "config.yaml")
     require_trust(config, folder / "config.yaml", trust_remote_code)
-    config._folder = None if directory is None else Path(directory).resolve()
-    return Run(config if directory is None else located(config, Path(directory)), folder)
-
-
-def located(config: Config, directory: Path) -> Config:
-    """`config` with the relative paths of model, reward and prompts made absolute."""
-
-    def absolute(value: str | None) -> str | None:
-        path = None if value is None else (directory / value).resolve()
-        return str(path) if path is not None and path.exists() else value
-
-    prompts = config.prompts.model_copy(update={"file": absolute(config.prompts.file)})
-    changed = {
-        "model": absolute(config.model),
-        "reward": absolute(config.reward),
-        "prompts": prompts,
-    }
-    return config.model_copy(update=changed)
+    return Run(located(config, folder, None if directory is None else Path(directory)), folder)
 
 
 def open_scorer(
@@ -183,6 +168,30 @@ def policy_text(run: Run) -> PolicyText | None:
     if not ModelSpec.parse(run.config.model).has_weights:
         return None
     return PolicyText(run.model_path, run.config.trust_remote_code)
+
+
+def require_prompts(run: Run) -> None:
+    """Raise DataError unless the run's prompts are those that it recorded and that its calibration
+    has, by their content."""
+    config, source = run.config, run.config.prompts
+    store = open_calibration(run.store_path, run.prompts, config.calibration.samples, config.reward)
+    with beside(config.folder):
+        own = fingerprint(run.prompts, config.reward)
+    recorded = [store.provenance.get("prompts")]
+    if run.manifest.listed(run.folder / FIRST):
+        run.manifest.require(run.folder / FIRST)
+        recorded.append(read_json(run.folder / FIRST)["fingerprints"]["prompts"])
+    if all(stated == own for stated in recorded):
+        return
+    unknown = [p.id for p in run.prompts if p.id not in store]
+    why = "some are missing, or have other messages or columns"
+    if unknown:
+        why = f"{len(unknown)} of {len(run.prompts)} are not among them, first {unknown[0]!r}"
+    raise DataError(
+        f"{source.file or source.dataset} does not have the prompts of the run in {run.folder}: "
+        f"{why}. Nothing was written. Restore what the run has read, or run it again with: "
+        f"infalign run CONFIG.yaml --until design --out {run.folder}"
+    )
 
 
 def run_shaper(run: Run) -> Shaper:

@@ -13,7 +13,7 @@ import logging
 import os
 import sys
 import traceback
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from importlib.machinery import PathFinder
@@ -27,7 +27,7 @@ from infalign.errors import DataError, InfalignError
 from infalign.shaping.reward_call import awaited
 from infalign.shaping.signature import Parameters, lacks
 
-__all__ = ["PythonFunction", "beside", "place", "python_function", "searched"]
+__all__ = ["PythonFunction", "beside", "holder", "place", "python_function", "searched"]
 
 LOG = logging.getLogger(__name__)
 
@@ -173,6 +173,23 @@ def place(spec: str, what: str) -> tuple[str, Path | None]:
     except DataError as error:
         raise DataError(f"The {what} {spec!r} cannot be loaded: {error}") from None
     return (file.stem if file is not None and where.endswith(".py") else where), file
+
+
+def holder(spec: str, what: str, folders: Iterable[Path]) -> Path | None:
+    """The first of the folders that has the file of the module that a specification names; None if
+    none has it. Nothing is imported.
+
+    Raises DataError if the specification cannot be read.
+    """
+    where, _ = _parts(spec, what)
+    for folder in folders:
+        if where.endswith(".py"):
+            there = (folder / Path(where).expanduser()).is_file()
+        else:
+            there = _file_in(folder, where) is not None
+        if there:
+            return folder
+    return None
 
 
 def _parts(spec: str, what: str) -> tuple[str, str]:

@@ -34,6 +34,7 @@ from infalign.seeds import derived
 
 from .history import read_current, write_current
 from .inputs import Inputs
+from .located import FOLDERS, folders_of
 
 __all__ = ["Run", "require_run"]
 
@@ -71,6 +72,7 @@ class Run(Shown):
         run._keep_former_configuration(stated)
         text = yaml.safe_dump(stated, sort_keys=False)
         run._record(run.config_file, stated, text, storage.write_text)
+        run.use("calibrate", FOLDERS, folders_of(config))
         return run
 
     def _record(
