@@ -15,6 +15,7 @@ from infalign.pipeline.folder import Run
 from infalign.pipeline.inputs import READS, STAGES, UNREAD, is_among, keys_of
 from infalign.pipeline.plan import plan
 from infalign.pipeline.run import run
+from infalign.stores.writer import StoreWriter
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -449,3 +450,42 @@ def as_before(folder):
     (folder / "current.json").unlink()
     manifest.forget(folder / "current.json")
     return {p: p.read_bytes() for p in paid_for(folder)}
+
+
+def test_an_unfinished_calibration_goes_on_with_other_batches_and_says_so(
+    files, counts, tmp_path, monkeypatch, caplog
+):
+    monkeypatch.setattr("infalign.pipeline.stages.block_of", lambda *_, **__: K)
+
+    def call(size, shards=None):
+        config = configuration(files, sampling__batch_size=size)
+        if shards is None:
+            return run(config, tmp_path / "run", until="calibrate")
+        with monkeypatch.context() as patched:
+            add, left = StoreWriter.add, iter(range(shards))
+
+            def interrupted(*arguments):
+                if next(left, None) is None:
+                    raise KeyboardInterrupt
+                add(*arguments)
+
+            patched.setattr(StoreWriter, "add", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                run(config, tmp_path / "run", until="calibrate")
+
+    def stated():
+        manifest = json.loads((tmp_path / "run/calibration/manifest.json").read_text())
+        return manifest["provenance"]["sampling"]["batch_size"]
+
+    call(8, 2)
+    assert stated() == 8 and not caplog.messages
+    call(2, 0)
+    assert stated() == 8, "nothing was drawn with the other size"
+    call(2, 1)
+    assert stated() == [8, 2]
+    assert any("`sampling.batch_size` 8, the rest gets 2" in m for m in caplog.messages)
+    call(8)
+    assert stated() == [8, 2] and not (tmp_path / "run/calibration-2").exists()
+    counts.drawn.clear()
+    call(4)
+    assert not counts.drawn and stated() == [8, 2]

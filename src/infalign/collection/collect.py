@@ -66,6 +66,7 @@ def collect(
     loans: Sequence[Loan] = (),
     load_scorer: Callable[[], Scorer] | None = None,
     reward: str | None = None,
+    varying: Sequence[str] = (),
 ) -> None:
     """Draw and score `samples` reference samples of each prompt into the store in `folder`.
 
@@ -81,6 +82,8 @@ def collect(
     - `loans`: stores whose responses are copied, so that only the missing ones are drawn. They are
       not changed.
     - `load_scorer`: loads the reward that scores responses of `loans` again.
+    - `varying`: entries of `provenance` that may be others when a collection is continued, as in
+      `StoreWriter`.
     - `reward`: its specification, to note what it reads of prompts. Default: nothing is noted.
 
     Raises DataError for a folder that was collected with other settings, and if sampling or scoring
@@ -97,7 +100,7 @@ def collect(
     if _is_complete(folder, stated, len(prompts)):
         report(len(prompts), len(prompts))
         return
-    with StoreWriter(folder, stated, len(prompts)) as writer:
+    with StoreWriter(folder, stated, len(prompts), varying=varying) as writer:
         missing = [p for p in prompts if p.id not in writer]
         report(writer.prompts, len(prompts))
         parts = list(divided(missing, samples, size, loans))

@@ -121,14 +121,8 @@ class Chosen(Shown):
     reasons: Sequence[str] = ()
     """Why the latest store of the run does not serve."""
 
-    sampling: object = None
-    """The sampling settings that an interrupted collection states."""
-
-    @property
-    def provenance(self) -> dict[str, object]:
-        """What a new store states. An interrupted one is continued with its own size of batches."""
-        own = {} if self.sampling is None else {"sampling": self.sampling}
-        return {**self.wanted.fingerprints, **own}
+    batch_size: object = None
+    """The size of batches that an interrupted collection states, or a list of several."""
 
     @cached_property
     def _parts(self) -> Sequence[Part]:
@@ -184,7 +178,8 @@ def choose_store(run: "Run") -> Chosen:
         if wanted.begins(lender):
             others = [loan for loan in loans if loan.lender is not lender]
             sampling = lender.provenance.get("sampling")
-            return Chosen(lender.path, False, wanted, others, lender.stored, reasons, sampling)
+            size = sampling.get("batch_size") if isinstance(sampling, Mapping) else None
+            return Chosen(lender.path, False, wanted, others, lender.stored, reasons, size)
     names = [p.name for p in run.folder.iterdir()] if run.folder.is_dir() else []
     free = numbered(run.folder / FIRST, last_number(Path(FIRST), names) + 1)
     # A folder without a manifest is what a kill left before the first shard.

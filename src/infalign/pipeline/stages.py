@@ -67,6 +67,7 @@ def calibrate(run: Run, report: Report) -> None:
         _use_store(run, chosen.path)
         report("calibrate", len(run.prompts), len(run.prompts))
         return
+    _say_other_batches(chosen.batch_size, config.sampling.batch_size)
     engine = {"local": Local, "ray": OnRay}[config.engine]
     load = partial(
         load_both,
@@ -83,7 +84,8 @@ def calibrate(run: Run, report: Report) -> None:
         config.calibration.samples,
         chosen.path,
         seed=run.seed("calibrate"),
-        provenance=chosen.provenance,
+        provenance=run.fingerprints,
+        varying=("sampling.batch_size",),  # smaller batches may be what lets a run go on
         responses=block_of(
             config.model,
             tokens=config.sampling.max_new_tokens,
@@ -95,6 +97,20 @@ def calibrate(run: Run, report: Report) -> None:
         reward=config.reward,
     )
     _use_store(run, chosen.path)
+
+
+def _say_other_batches(before: object, now: int) -> None:
+    """Warn if an interrupted calibration goes on with batches of another size."""
+    if before is None or before == now:
+        return
+    sizes = before if isinstance(before, list) else [before]
+    LOG.warning(
+        "The calibration so far has `sampling.batch_size` %s, the rest gets %d. Batches of another "
+        "size round differently, so some responses may be others than those of a run "
+        "without the change; their distribution is the same. The store states every size.",
+        ", ".join(map(str, sizes)),
+        now,
+    )
 
 
 def _use_store(run: Run, path: Path) -> None:

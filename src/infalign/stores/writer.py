@@ -54,6 +54,8 @@ class StoreWriter:
     shard is removed.
 
     - `provenance`: how the rewards are made; it must be the same when a collection is continued.
+    - `varying`: dotted names of entries that may be others then; the store states every value that
+      was used, as a list.
     - `prompts`: the final number of prompts; until it is reached the store does not open. None:
       open-ended; the store is complete after each call and accepts more.
 
@@ -61,8 +63,15 @@ class StoreWriter:
     a folder whose store is unreadable or has other settings.
     """
 
-    def __init__(self, path: Path, provenance: Mapping[str, object], prompts: int | None = None):
-        self.path = Path(path)
+    def __init__(
+        self,
+        path: Path,
+        provenance: Mapping[str, object],
+        prompts: int | None = None,
+        *,
+        varying: Sequence[str] = (),
+    ):
+        self.path, self._varying = Path(path), varying
         self._open_ended = prompts is None
         fresh = new_manifest(provenance, 0 if prompts is None else _check.count("prompts", prompts))
         self.close = weakref.finalize(self, os.close, storage.lock(self.path))
@@ -81,6 +90,9 @@ class StoreWriter:
         """The stored manifest; DataError unless its collection may be continued."""
         manifest = read_manifest(self.path)
         stored, wanted = manifest["provenance"], fresh["provenance"]
+        for name in self._varying:
+            stored, wanted = _agreed(stored, wanted, name.split("."))
+        manifest = {**manifest, "provenance": stored}  # written with the next shard
         if self._open_ended:
             require_finished(self.path, manifest)
         else:
@@ -257,6 +269,22 @@ class StoreWriter:
                 "of prompts, or with `prompts=None`."
             )
         return ids
+
+
+def _agreed(stored: dict, wanted: dict, name: list[str]) -> tuple[dict, dict]:
+    """Both provenances with every value that either states under a name, in the order of use."""
+    first, rest = name[0], name[1:]
+    if first not in stored or first not in wanted:
+        return stored, wanted
+    before, now = stored[first], wanted[first]
+    if rest:
+        if not (isinstance(before, dict) and isinstance(now, dict)):
+            return stored, wanted
+        before, now = _agreed(before, now, rest)
+    elif before != now:
+        every = before if isinstance(before, list) else [before]
+        before = now = every if now in every else [*every, now]
+    return {**stored, first: before}, {**wanted, first: now}
 
 
 def _samples(prompt_ids, completions, values, counts, extra) -> "pa.Table":
