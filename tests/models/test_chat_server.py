@@ -4,6 +4,7 @@ without, and what the error says."""
 import json
 import math
 import random
+import re
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -11,7 +12,7 @@ import pytest
 
 from infalign.errors import DataError
 from infalign.models.model_server import ServerModel
-from infalign.models.server_parameters import ServerParameters
+from infalign.models.server_parameters import NEUTRAL, ServerParameters
 
 ASKED = [[{"role": "user", "content": f"Question {i}?"}] for i in range(3)]
 HOSTILE = "\x1b]0;PWNED\x07\x1b[31m \u202e ok"
@@ -78,6 +79,9 @@ REFUSALS = {
     "seed as text": ("seed", (400, "unknown field: seed")),
     "top_p": ("top_p", openai("temperature and top_p cannot both be specified")),
     "temperature": ("temperature", fastapi("temperature")),
+    "top_k": ("top_k", openai("Unrecognized request argument supplied: top_k")),
+    "min_p": ("min_p", fastapi("min_p")),
+    "penalty": ("repetition_penalty", (400, 'Unknown name "repetition_penalty": no such field.')),
     "in 200": ("seed", (200, {"error": {"code": 400, "message": "seed is not supported"}})),
 }
 """The parameter that each mode refuses, and its answer."""
@@ -104,6 +108,10 @@ class Handler(BaseHTTPRequestHandler):
         self.server.bodies.append(body)
         mode, chance = body["model"], random.Random(f"{body.get('seed')}{body['messages']}")
         refused = REFUSALS.get(mode)
+        if mode == "strict" and (unknown := sorted(NEUTRAL.keys() & body.keys())):
+            return self.send(*openai(f"Unknown parameter: '{unknown[0]}'.", param=unknown[0]))
+        if (mode == "silent" and NEUTRAL.keys() & body.keys()) or "refuse" in mode + str(body):
+            return self.send(400, {"error": {"message": "Bad request"}})
         if refused and (body.get("n", 1) > 1 if refused[0] == "n" else refused[0] in body):
             return self.send(refused[1][0], refused[1][1])
         if mode in WHOLE:
@@ -252,8 +260,42 @@ def test_a_refused_parameter_is_given_up_once_with_a_warning(ask, running, caplo
     assert len(later) == (12 if name == "n" else 3) and not any(name in body for body in later)
     if name == "max_tokens":
         assert {body["max_completion_tokens"] for body in later} == {9}
-    kept = {"n", "seed", "temperature", "top_p", "max_tokens", "logprobs"} - {name}
+    kept = {"n", "seed", "temperature", "top_p", "max_tokens", "logprobs", *NEUTRAL} - {name}
     assert all(kept <= body.keys() for body in later)
+
+
+def of_neutral(bodies):
+    return [{name: body[name] for name in NEUTRAL if name in body} for body in bodies]
+
+
+def test_a_servers_own_sampling_defaults_are_turned_off(ask, running, caplog):
+    ask("plain", temperature=0.7, top_p=0.9, ask_again=1).sample(ASKED, 2, seed=0)
+    off = {"top_k": -1, "min_p": 0, "repetition_penalty": 1}
+    assert of_neutral(running.bodies) == [off] * 3 and not caplog.messages
+
+
+@pytest.mark.parametrize("mode", ["strict", "silent"])
+def test_a_server_without_these_settings_is_asked_without(ask, running, caplog, mode):
+    model = ask(mode, threads=1)
+    rows = model.sample(ASKED, 2, seed=0)
+    assert texts(rows) == texts(ask("plain").sample(ASKED, 2, seed=0))
+    sent = len(running.bodies)
+    model.sample(ASKED, 2, seed=0)
+    assert of_neutral(running.bodies[sent:]) == [{}] * 3
+    # Strict servers name one parameter at a time; the error of silent ones names none.
+    assert len(caplog.messages) == (3 if mode == "strict" else 1)
+    told = "\n".join(caplog.messages)
+    assert all(f"`{name}`" in told for name in NEUTRAL) and "-1" in told
+
+
+def test_a_refused_prompt_takes_no_setting_away(ask, running, caplog):
+    model = ask("plain", threads=1)
+    bad = [[{"role": "user", "content": "refuse me"}]]
+    with pytest.raises(DataError, match='status 400, "Bad request"'):
+        model.sample(bad, 2, seed=0)
+    assert [bool(own) for own in of_neutral(running.bodies)] == [True, False]
+    model.sample(ASKED, 2, seed=0)
+    assert all(of_neutral(running.bodies[2:])) and not caplog.messages
 
 
 @pytest.mark.parametrize(
@@ -328,12 +370,18 @@ def test_a_probe_identifies_the_model_and_is_the_same_every_time(ask, running):
     running.models = volatile
     seen = ask("plain").probe()
     assert seen.startswith("listed root /models/x max_model_len 512; greedy answer 'reply ")
+    assert seen.endswith("'; takes top_k -1, min_p 0, repetition_penalty 1")
     assert ask("plain").probe() == seen
     running.models = None
     other = ask("temperature").probe()
     assert other.startswith("not listed; greedy answer 'reply ")
-    assert ask("all-cut-off").probe() == "not listed; greedy answer 'The user asks'"
-    assert ask("null").probe() == "not listed; no greedy answer"
+    takes = "; takes top_k -1, min_p 0, repetition_penalty 1"
+    assert ask("all-cut-off").probe() == f"not listed; greedy answer 'The user asks'{takes}"
+    assert ask("null").probe() == f"not listed; no greedy answer{takes}"
+    # What a server without these settings answered before is the same as now.
+    for mode in ("strict", "silent"):
+        assert re.fullmatch(r"not listed; greedy answer 'reply \d+'", ask(mode).probe())
+    assert ask("min_p").probe().endswith("'; takes top_k -1, repetition_penalty 1")
     with pytest.raises(DataError, match="cannot be sampled from"):
         ask("html").probe()
 
@@ -342,4 +390,4 @@ def test_a_model_whose_greedy_answers_differ_has_none(ask, monkeypatch):
     monkeypatch.setitem(REFUSALS, "unseeded", ("seed", REFUSALS["seed"][1]))
     numbers = iter(range(100))
     monkeypatch.setitem(ANSWERS, "unseeded", lambda text, chance: choice(str(next(numbers))))
-    assert ask("unseeded").probe() == "not listed; greedy answers that differ"
+    assert ask("unseeded").probe().startswith("not listed; greedy answers that differ")

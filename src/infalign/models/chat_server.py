@@ -9,13 +9,16 @@ from infalign.errors import DataError
 
 from .interfaces import Conversation
 from .json_http import Answer, JSONServer, quoted
-from .server_parameters import LOST, ServerParameters, words_of
+from .server_parameters import LOST, NEUTRAL, ServerParameters, words_of
 from .server_replies import Said, UnreadableError, chat_choice, completion_choice
 
 __all__ = ["ChatServer"]
 
 KEY = "OPENAI_API_KEY"
 """The environment variable that holds the API key; a server without authentication needs none."""
+
+REFUSED = (400, 422)
+"""Status of a request whose parameters a server refuses."""
 
 LARGEST = 256 * 2**20
 """Maximum size of an answer, in bytes; log-probabilities take some 150 bytes a token."""
@@ -51,7 +54,8 @@ class ChatServer:
     def ask(
         self, asked: Mapping[str, Any], wanted: Mapping[str, Any], parameters: ServerParameters
     ) -> list[Said]:
-        """The choices that the server answers. A parameter that it refuses is given up.
+        """The choices that the server answers. A parameter that it refuses is given up. After
+        an error that names none, the neutral settings are, if the server answers without them.
 
         - `asked`: the `request`.
         - `wanted`: the other parameters of the request.
@@ -59,23 +63,40 @@ class ChatServer:
         There are none if the server refuses to draw several. Raises DataError if it refuses the
         request, or answers in another form.
         """
-        path = "/chat/completions" if self.api == "chat" else "/completions"
         for _ in range(len(LOST) + 1):
             if wanted.get("n", 1) > 1 and "n" in parameters.without:
                 return []
             sent = parameters.body(wanted)
-            answer = self.server.ask({**asked, "model": self.model, **sent}, path)
-            said = self._json(answer)
-            if answer.status == 200 and isinstance(said, Mapping) and said.get("choices"):
-                return self._choices(answer, said["choices"])
-            if answer.status == 200 and isinstance(said, Mapping) and said.get("choices") == []:
-                return []
+            answer, said, choices = self._tried(asked, sent)
+            if choices is not None:
+                return choices
             refused = ""
-            if answer.status in (200, 400, 422):
+            if answer.status in (200, *REFUSED):
                 refused = parameters.give_up(wanted, sent, said)
             if refused != "again":
                 break
+        if not refused and answer.status in REFUSED and not NEUTRAL.keys().isdisjoint(sent):
+            bare = {name: value for name, value in sent.items() if name not in NEUTRAL}
+            _, _, choices = self._tried(asked, bare)
+            if choices is not None:
+                parameters.give_up_neutral(said)
+                return choices
         raise self._refusal(answer, said, wanted, refused)
+
+    def _tried(
+        self, asked: Mapping[str, Any], sent: Mapping[str, Any]
+    ) -> tuple[Answer, Any, list[Said] | None]:
+        """The answer to one request, its JSON, and its choices; None if it has none to read."""
+        path = "/chat/completions" if self.api == "chat" else "/completions"
+        answer = self.server.ask({**asked, "model": self.model, **sent}, path)
+        said = self._json(answer)
+        choices = None
+        if answer.status == 200 and isinstance(said, Mapping):
+            if said.get("choices"):
+                choices = self._choices(answer, said["choices"])
+            elif said.get("choices") == []:
+                choices = []
+        return answer, said, choices
 
     def _json(self, answer: Answer) -> Any:
         """An answer's JSON; the text of an error in another form."""

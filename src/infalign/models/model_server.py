@@ -17,6 +17,7 @@ from infalign.errors import DataError, MissingExtraError, install
 from infalign.seeds import prompt_keys, request_seed
 
 from .interfaces import Conversation, Response
+from .server_parameters import NEUTRAL
 from .unanswered import ANSWERS, Place, with_answers
 
 if TYPE_CHECKING:
@@ -61,9 +62,13 @@ class ServerModel:
     - `unanswered`: "error" refuses a response that has no answer after all requests; "keep" returns
       it with the reason in `missing`.
 
+    Tokens are drawn from the model's distribution at the given temperature and top-p: requests turn
+    the server's own defaults for `top_k`, `min_p` and `repetition_penalty` off.
+
     A parameter that the server refuses is done without from then on, and a warning says what is
-    lost: log-probabilities, `n`, seeds, the name of the maximum length, and top-p or temperature
-    if they are 1. Any other temperature or top-p must be accepted.
+    lost: log-probabilities, `n`, seeds, the name of the maximum length, the settings that turn
+    defaults off, and top-p or temperature if they are 1. Any other temperature or top-p must be
+    accepted.
 
     The log-probability of a response is known only if the server reports it and tokens are drawn
     from the model's own distribution, at temperature 1 and top-p 1, because servers report it
@@ -221,6 +226,7 @@ class ServerModel:
             "temperature": self.temperature,
             "top_p": self.top_p,
             "max_tokens": self.max_new_tokens,
+            **NEUTRAL,
         }
         plain = self.temperature == self.top_p == 1
         if plain:

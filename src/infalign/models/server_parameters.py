@@ -11,11 +11,19 @@ from typing import Any
 
 from .json_http import QUOTED, quoted
 
-__all__ = ["ServerParameters", "words_of"]
+__all__ = ["LOST", "NEUTRAL", "ServerParameters", "words_of"]
 
 LOG = logging.getLogger(__name__)
 
+NEUTRAL: Mapping[str, float] = {"top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0}
+"""Settings that change nothing. They are sent because a server has defaults of its own: vLLM and
+SGLang take them from the model's generation_config.json, and llama.cpp has top-k 40 and min-p .05.
+"""
+
+OWN_DEFAULT = "its own default applies if it has one, which should be {wanted:g}"
+
 LOST = {
+    **dict.fromkeys(NEUTRAL, OWN_DEFAULT),
     "logprobs": "the log-probabilities of responses are not known",
     "n": "every response has its own request",
     "seed": "the same seed gives other responses, so that samples cannot be drawn again",
@@ -26,6 +34,9 @@ LOST = {
 """Parameters that can be given up, in this order, and what is lost without them."""
 
 WORDS = {
+    "top_k": r"top[_-]k",
+    "min_p": r"min[_-]p",
+    "repetition_penalty": r"repetition[_ -]penalty",
     "logprobs": r"(top_)?logprobs|log[ -]probabilit(y|ies)",
     "n": r"n|best_of|multiple (choices|completions|responses)",
     "seed": r"seed",
@@ -88,6 +99,21 @@ class ServerParameters:
                         lost,
                     )
         return "again"
+
+    def give_up_neutral(self, error: Any) -> None:
+        """Give up all neutral settings, with a warning, after an error that names none of them."""
+        with self._lock:
+            left = [name for name in NEUTRAL if name not in self.without]
+            self.without = {*self.without, *left}
+            if left and self.warn:
+                LOG.warning(
+                    '%s refuses requests with %s ("%s") and is asked without from now on: its own '
+                    "defaults apply if it has some, which should be %s.",
+                    quoted(self.url),
+                    ", ".join(f"`{name}`" for name in left),
+                    words_of(error, 160),
+                    ", ".join(f"{NEUTRAL[name]:g}" for name in left),
+                )
 
 
 def words_of(error: Any, most: int = QUOTED) -> str:

@@ -6,7 +6,7 @@ from infalign.errors import DataError
 
 from .chat_server import ChatServer
 from .json_http import JSONServer, quoted
-from .server_parameters import ServerParameters
+from .server_parameters import NEUTRAL, ServerParameters
 
 __all__ = ["probe"]
 
@@ -20,8 +20,15 @@ LISTED = ("root", "parent", "max_model_len", "meta")
 
 
 def probe(chat: ChatServer) -> str:
-    """The listing and the greedy answer of the server's model, or what of these is not known."""
-    return f"{_listing(chat)}; {_greedy_answer(chat)}"
+    """The listing and the greedy answer of the server's model, or what of these is not known.
+
+    The settings that turn the server's own defaults off are listed if it takes them, since its
+    responses are then others than without.
+    """
+    parameters = ServerParameters(chat.server.url, warn=False)
+    answer = _greedy_answer(chat, parameters)
+    taken = [f"{k} {v:g}" for k, v in NEUTRAL.items() if k not in parameters.without]
+    return "; ".join([_listing(chat), answer, *([f"takes {', '.join(taken)}"] if taken else [])])
 
 
 def _listing(chat: ChatServer) -> str:
@@ -46,11 +53,10 @@ def _listing(chat: ChatServer) -> str:
     return unknown
 
 
-def _greedy_answer(chat: ChatServer) -> str:
+def _greedy_answer(chat: ChatServer, parameters: ServerParameters) -> str:
     """The answer if two requests agree on it."""
     request = chat.request([{"role": "user", "content": PROMPT}])
-    parameters = ServerParameters(chat.server.url, warn=False)
-    wanted = {"n": 1, "seed": 0, "temperature": 0.0, "top_p": 1.0, "max_tokens": TOKENS}
+    wanted = {"n": 1, "seed": 0, "temperature": 0.0, "top_p": 1.0, "max_tokens": TOKENS, **NEUTRAL}
     answers = []
     for _ in range(2):
         said = chat.ask(request, wanted, parameters)
