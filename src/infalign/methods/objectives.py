@@ -35,6 +35,7 @@ from infalign.shaping import (
     RiskSensitiveReward,
     ShapedReward,
 )
+from infalign.shaping.grouping import processes
 from infalign.stores import CalibrationStore
 
 from .method import DESIGN, OTHER, RAW, Objective, OnPolicy, Setting
@@ -144,10 +145,16 @@ def raw(s: Setting) -> Objective:
 
 def max_at_k(s: Setting) -> Objective:
     """The mean raw reward of the selected response."""
-    reward = MaxAtKReward(s.reward, s.store, s.procedure, s.against, group=s.group)
+    reward = MaxAtKReward(s.reward, s.store, s.procedure, s.against, group=_stated(s))
     solve = partial(_toward, utility=SelectedReward(s.procedure), kl=s.design.target_kl)
     beta, _ = solve(_stored(s.store))
     return Objective(reward, beta, lambda rewards: solve(rewards)[1], "infalign/kept_reward")
+
+
+def _stated(s: Setting) -> int | None:
+    """The size of a group where it cannot be inferred from a batch. In one process it can be, and
+    validation may draw groups of another size."""
+    return s.group if processes() > 1 else None
 
 
 def _toward(rewards, utility: SelectedReward, kl: float) -> tuple[float, np.ndarray]:
@@ -172,7 +179,9 @@ def exponential_utility(s: Setting) -> Objective:
     """Seeks risk for procedures that select high rewards, and avoids it for the others."""
     sign = 1 if s.procedure.cdf(np.array([0.5]))[0] <= 0.5 else -1
     strength = sign * RISK / spread(s.store)
-    reward = RiskSensitiveReward(s.reward, s.store, strength, s.procedure, s.against, group=s.group)
+    reward = RiskSensitiveReward(
+        s.reward, s.store, strength, s.procedure, s.against, group=_stated(s)
+    )
     # A risk-averse utility is convex in the policy, and its coupled optimum may not exist.
     solver = partial(coupled_tilt, close=CLOSE) if sign > 0 else first_tilt
     solve = partial(solver, utility=ExponentialUtility(strength), kl=s.design.target_kl)

@@ -9,7 +9,7 @@ from infalign import _check
 from infalign.core import RankProcedure
 from infalign.errors import ArgumentError, DataError
 
-__all__ = ["group_size", "require_group", "whole_groups"]
+__all__ = ["group_size", "processes", "require_group", "whole_groups"]
 
 
 def require_group(group: int | None, procedure: RankProcedure | None = None) -> int | None:
@@ -49,9 +49,9 @@ def group_size(prompt_ids: Sequence[str], group: int | None = None) -> int:
     of several processes: a trainer may split a group between them, and calls the reward in each
     with the responses of that process, so half a group looks like a whole one.
     """
-    if group is None and (processes := _processes()) > 1:
+    if group is None and (together := processes()) > 1:
         raise DataError(
-            f"The size of a group cannot be inferred from the responses of one of {processes} "
+            f"The size of a group cannot be inferred from the responses of one of {together} "
             "processes (WORLD_SIZE), since a trainer may split a group between them. Pass "
             "`group`, TRL's `num_generations`, to the reward or the shaper. If this process "
             "trains alone, remove the environment variable WORLD_SIZE."
@@ -70,7 +70,7 @@ def group_size(prompt_ids: Sequence[str], group: int | None = None) -> int:
     return m
 
 
-def _processes() -> int:
+def processes() -> int:
     """Number of processes that train together. Launchers and accelerate set the variable."""
     size = os.environ.get("WORLD_SIZE", "")
     return int(size) if size.isdecimal() else 1
