@@ -288,10 +288,12 @@ def _values(
     """The values of the configuration, which fit the model's length and the number of prompts."""
     config = parse_config({"model": model, "reward": reward, "kl": 0.5, "prompts": source})
     draws, group = PROCEDURES.parse(procedure).draws, config.train.group
-    batch = config.train.batch_size
+    batch, few = config.train.batch_size, {}
     if read is not None:
         trained = config.train.trained_prompts(len(read.train))
         batch = min(batch, group * max(1, trained))
+        if trained == len(read.train):
+            few = {"validation": 0.0}  # the default share of them would be no prompt
     bundled = model == MODEL
     known = read_model_config(Path(model))
     context = next((known[k] for k in CONTEXT if isinstance(known.get(k), int)), 10**6)
@@ -318,6 +320,7 @@ def _values(
             "group": group,
             "lora": 16 if own and (large or not Path(model).exists()) else 0,
         }
+        | few
         | ({"report_to": _trackers()} if _trackers() else {}),
         "evaluate": {"samples": max(config.evaluate.samples, draws)},
         "seed": config.seed,
