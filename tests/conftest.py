@@ -21,7 +21,12 @@ os.environ |= (
 )
 
 import pytest
+from hypothesis import settings
 from runs import Runs
+
+# The same examples every time, and no clock. --hypothesis-profile=default looks for new ones.
+settings.register_profile("repeatable", derandomize=True, deadline=None)
+settings.load_profile("repeatable")
 
 # A script of test_shapes.py, which replaces a module of the package in its own process.
 collect_ignore = ["core/shapes_on.py"]
@@ -53,8 +58,6 @@ def pytest_collection_modifyitems(items):
 
 def pytest_collection_finish():
     """What exists now stays: every training collects garbage, and need not look through it."""
-    import hypothesis  # noqa: F401  (on import, it asks the collector about objects)
-
     gc.collect()
     gc.freeze()
 

@@ -27,8 +27,8 @@ from infalign import (
     WorstOfN,
 )
 
-law = settings(derandomize=True, deadline=None, max_examples=50)
-"""How hypothesis runs here: the same examples every time, and no clock."""
+law = settings(max_examples=50)
+"""How often hypothesis tries a law: each law is tried for many objects."""
 
 PROCEDURES = {
     Sampling: [Sampling()],

@@ -313,7 +313,7 @@ def token_ids(tokenizer):
     return st.one_of(st.integers(0, len(tokenizer) - 1), st.sampled_from(sorted(set(often))))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(data=st.data(), strip=st.booleans())
 def test_every_path_gives_a_reward_the_same_arguments_for_the_same_tokens(paths, data, strip):
     longest = data.draw(st.integers(1, 6))  # a response ends there, or with an end token

@@ -90,7 +90,7 @@ def test_a_store_holds_what_the_model_says_and_the_reward_scores(tmp_path):
         assert abs(own.mean() - mean) < 4 * own.std() / np.sqrt(own.size)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.integers(1, 11), st.lists(st.integers(1, 12), min_size=1, max_size=4), st.integers(0, 3))
 def test_however_it_is_cut_resumed_and_cut_again_the_store_is_the_same(
     tmp_path_factory, count, sizes, stop

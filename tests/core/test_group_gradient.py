@@ -41,7 +41,7 @@ def kept(procedure, values):
 
 @every
 @given(st.integers(0, 2**32 - 1))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_the_win_rate_of_a_group_is_the_mean_over_all_its_subsets(procedure, seed):
     rng = np.random.default_rng(seed)
     m = int(rng.integers(procedure.draws, procedure.draws + 4))
@@ -60,7 +60,7 @@ def test_the_win_rate_of_a_group_is_the_mean_over_all_its_subsets(procedure, see
 
 @every
 @given(st.integers(0, 2**32 - 1))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_rewards_are_what_the_group_loses_without_a_response(procedure, seed):
     rng = np.random.default_rng(seed)
     m = int(rng.integers(procedure.draws + 1, procedure.draws + 5))

@@ -110,7 +110,7 @@ REPLIES = [
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(texts=st.lists(st.sampled_from(REPLIES) | st.text(max_size=30), min_size=1, max_size=6))
 def test_scores_in_a_batch_are_those_of_the_model_alone(rewards, alone, name, texts):
     reward = rewards[name]
@@ -120,7 +120,7 @@ def test_scores_in_a_batch_are_those_of_the_model_alone(rewards, alone, name, te
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(data=st.data())
 def test_prompts_may_come_in_any_order_and_number(rewards, alone, name, data):
     asked = st.sampled_from(["Why?", "Who?", "Is this a much longer question, or is it not?", ""])

@@ -13,7 +13,9 @@ from infalign import DataError
 from infalign.config import Prompts
 from infalign.prompts import load_prompts
 
-TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0")).filter(str.strip)
+CHARACTERS = st.characters(exclude_categories=["Cs"], exclude_characters="\0")
+TEXTS = st.text(CHARACTERS).filter(lambda text: text.strip() and not text.lstrip().startswith("["))
+"""Texts of cells. What starts as a list of messages does is read as one, or refused."""
 
 
 def written(rows, delimiter=",", **form):

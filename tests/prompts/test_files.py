@@ -37,7 +37,7 @@ def test_only_a_newline_ends_a_line(tmp_path, separator):
 TEXTS = st.text(st.characters(exclude_categories=["Cs"])).filter(str.strip)
 
 
-@given(st.lists(TEXTS.filter(lambda text: not text.startswith("[{")), min_size=1))
+@given(st.lists(TEXTS.filter(lambda text: not text.lstrip().startswith("[")), min_size=1))
 def test_every_text_comes_back_as_it_was_written(tmp_path_factory, texts):
     path = tmp_path_factory.mktemp("files") / "a.jsonl"
     prompts = read(path, "".join(map(line, texts)).encode())

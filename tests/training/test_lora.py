@@ -100,10 +100,11 @@ def test_the_adapter_and_the_merged_policy_are_one_policy(folder):
     models = [AutoModelForCausalLM.from_pretrained(merged, dtype=torch.float32), adapted]
     loaded = [LanguageModel.of(m, reference.tokenizer, max_new_tokens=8) for m in models]
     asked = [[{"role": "user", "content": text}] for text in ("How are you?", "Who lies?")]
-    drawn = [policy.sample(asked, 16, seed=0) for policy in loaded]
-    ours, theirs = ([[r.tokens for r in row] for row in rows] for rows in drawn)
-    assert ours == theirs
-    ours, theirs = (sequence_kl(policy, reference, asked, drawn[0]).exact for policy in loaded)
+    # The two round differently, so a draw may differ: the same responses are asked of both.
+    drawn = loaded[0].sample(asked, 16, seed=0)
+    ours, theirs = (sequence_kl(policy, reference, asked, drawn) for policy in loaded)
+    np.testing.assert_allclose(ours.sampled, theirs.sampled, atol=1e-4)
+    ours, theirs = ours.exact, theirs.exact
     np.testing.assert_allclose(ours, theirs, atol=1e-4)
     assert ours.mean() > 1e-3
 

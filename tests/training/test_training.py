@@ -38,7 +38,7 @@ from infalign.training.on_policy import _dataset
 
 
 @given(st.integers(0, 2**32 - 1))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_the_warm_start_descends_the_forward_kl_to_the_tilt(seed):
     # On an enumerable policy the expected loss under π_ref is KL(π* ‖ π) + constant, so their
     # gradients in the logits agree: π - π*.
