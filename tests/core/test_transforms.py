@@ -7,7 +7,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 from contracts import TRANSFORMS, implementations, law, transforms
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from infalign import (
@@ -149,6 +149,7 @@ def test_a_table_passes_through_its_points_without_overshoot():
 
 @law
 @given(st.lists(st.floats(0, 100), min_size=1, max_size=12))
+@example([0.0, 5e-324])  # a step whose inverse overflows
 def test_a_table_never_decreases(steps):
     phi = np.cumsum([0, *steps])
     table = Tabulated(tuple(np.linspace(0, 1, phi.size)), tuple(phi))

@@ -449,7 +449,11 @@ def _curve(u: np.ndarray, phi: np.ndarray, slope: np.ndarray | None) -> Any:
     """A piecewise cubic through one stretch of a table."""
     from scipy.interpolate import CubicHermiteSpline, PchipInterpolator  # slow to import
 
-    return PchipInterpolator(u, phi) if slope is None else CubicHermiteSpline(u, phi, slope)
+    if slope is not None:
+        return CubicHermiteSpline(u, phi, slope)
+    # The slope at a point is a harmonic mean: 1 / ∞ = 0 beside a step whose inverse overflows.
+    with np.errstate(over="ignore"):
+        return PchipInterpolator(u, phi)
 
 
 LATER = {"distance"}
