@@ -219,7 +219,11 @@ def test_lengths_of_two_responses_have_one_unit(tmp_path, columns, made, unit, d
     ("columns", "made", "units"),
     [
         (("tokens_a", "response_b"), [(90, "xx"), (80, "x")], "in tokens against characters for 2"),
-        (("tokens_a", "size_b"), [(90, 2), (80, 3)], "in tokens against `size_b` for 2"),
+        (
+            ("tokens_a", "size_b"),
+            [(90, 2), (80, 3)],
+            "in tokens against the unit of `size_b` for 2",
+        ),
         (
             ("tokens_a", "tokens_b"),
             [(90, 80), (80, 70), ("some text", "a text")],
@@ -228,7 +232,7 @@ def test_lengths_of_two_responses_have_one_unit(tmp_path, columns, made, unit, d
         (
             ("response_a", "response_b"),
             [*TEXTS, (90, "xx")],
-            "in characters for 2, in `response_a` against characters for 1",
+            "in characters for 2, in the unit of `response_a` against characters for 1",
         ),
     ],
 )

@@ -13,7 +13,7 @@ from infalign import _check
 
 __all__ = [
     *("CHARACTERS", "NOTHING", "Differences", "Length", "Lengths"),
-    *("differences_in_one_unit", "length_of", "lengths_in_one_unit"),
+    *("differences_in_one_unit", "length_of", "lengths_in_one_unit", "unit_words"),
 ]
 
 CHARACTERS = "characters"
@@ -73,6 +73,13 @@ def _unit(column: str) -> str:
     """The unit that a column's name says, or the name itself."""
     known = {"token": TOKENS, "char": CHARACTERS}
     return next((unit for part, unit in known.items() if part in column.lower()), column)
+
+
+def unit_words(unit: str | None) -> str:
+    """A unit in a sentence; one that is the name of a column is marked as such."""
+    if unit is None:
+        return "a unit without a name"
+    return unit if unit in (TOKENS, CHARACTERS) else f"the unit of `{_check.visible(unit)}`"
 
 
 class Length(NamedTuple):
@@ -149,10 +156,5 @@ def _pair_unit(first: str, second: str) -> _PairUnit:
     if first == second:
         return _PairUnit(first, True)
     if {first, second} & {TOKENS, CHARACTERS}:
-        return _PairUnit(f"{_shown(first)} against {_shown(second)}", False)
+        return _PairUnit(f"{unit_words(first)} against {unit_words(second)}", False)
     return _PairUnit(f"{first} and {second}", True)
-
-
-def _shown(unit: str) -> str:
-    """A unit in a sentence; one that is the name of a column is marked as such."""
-    return unit if unit in (TOKENS, CHARACTERS) else f"`{_check.visible(unit)}`"

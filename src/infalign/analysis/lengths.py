@@ -4,11 +4,10 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from infalign import _check
 from infalign.evaluation.equal_length import LengthControl
 from infalign.evaluation.length import length_controlled
 
-from .length_units import CHARACTERS
+from .length_units import unit_words
 from .measures import Measure
 from .samples import Samples
 
@@ -68,7 +67,7 @@ def why_not_compared(policy: Samples, reference: Samples) -> str | None:
         return None
     if len(known) < 2 or len(set(known)) > 1:
         theirs, ours = (
-            "unknown" if s.lengths is None else f"in {_unit(s.length_unit)}" for s in sides
+            "unknown" if s.lengths is None else f"in {unit_words(s.length_unit)}" for s in sides
         )
         remedy = (
             "Give both the same `length_unit`."
@@ -82,10 +81,3 @@ def why_not_compared(policy: Samples, reference: Samples) -> str | None:
     if (policy.samples * reference.samples).sum() > MOST_PAIRS:
         return f"lengths are left out: more than {MOST_PAIRS:,} pairs of samples"
     return None
-
-
-def _unit(unit: str | None) -> str:
-    """A unit in a sentence; one that is the name of a column is marked as such."""
-    if unit is None:
-        return "a unit without a name"
-    return unit if unit in ("tokens", CHARACTERS) else f"the unit of `{_check.visible(unit)}`"

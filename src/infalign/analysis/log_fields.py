@@ -6,7 +6,7 @@ from typing import Any
 
 from infalign import _check
 
-__all__ = ["LIST", "NOTHING", "NUMBER", "OBJECT", "TEXT", "Malformed", "field"]
+__all__ = ["LIST", "NULL", "NUMBER", "OBJECT", "TEXT", "Malformed", "field"]
 
 Kind = tuple[type, ...]
 
@@ -14,7 +14,7 @@ TEXT: Kind = (str,)
 NUMBER: Kind = (int, float)
 OBJECT: Kind = (dict,)
 LIST: Kind = (list,)
-NOTHING: Kind = (NoneType,)
+NULL: Kind = (NoneType,)
 
 WORDS = {str: "a text", int: "a number", float: "a number", dict: "an object", list: "a list"}
 WORDS[NoneType] = "null"
@@ -30,7 +30,7 @@ class Malformed(ValueError):
 def field(owner: Any, name: str, kind: Kind, default: Any = REQUIRED) -> Any:
     """The value of a field of an object.
 
-    - `kind`: types that it may have; their tuples can be added, such as `TEXT + NOTHING`.
+    - `kind`: types that it may have; their tuples can be added, such as `TEXT + NULL`.
     - `default`: the value where the field is missing.
 
     Raises Malformed if the owner is no object, or if the field is missing or of another kind.

@@ -19,7 +19,7 @@ from infalign import _check, disk
 from infalign.errors import DataError
 from infalign.json_lines import read_text, value_of, why_not
 
-from .log_fields import LIST, NOTHING, NUMBER, OBJECT, TEXT, Malformed, field
+from .log_fields import LIST, NULL, NUMBER, OBJECT, TEXT, Malformed, field
 
 __all__ = ["LOGS", "NOT_RECORDED", "inspect_archive"]
 
@@ -164,16 +164,16 @@ def _inspect_row(sample: Any, log: Any) -> dict[str, Any]:
         "prompt_id": str(field(sample, "id", TEXT + NUMBER)),
         "sample": field(sample, "epoch", NUMBER, 1),
     }
-    about = field(log, "eval", OBJECT + NOTHING, None) or {}
+    about = field(log, "eval", OBJECT + NULL, None) or {}
     row["model"] = _inspect_model(about)
-    if (task := field(about, "task", TEXT + NOTHING, None)) is not None:
+    if (task := field(about, "task", TEXT + NULL, None)) is not None:
         row["task"] = task
     if "input" in sample:
-        row["input"] = _conversation(field(sample, "input", TEXT + LIST + NOTHING))
-    output = field(sample, "output", OBJECT + NOTHING, None) or {}
-    if (completion := field(output, "completion", TEXT + NOTHING, None)) is not None:
+        row["input"] = _conversation(field(sample, "input", TEXT + LIST + NULL))
+    output = field(sample, "output", OBJECT + NULL, None) or {}
+    if (completion := field(output, "completion", TEXT + NULL, None)) is not None:
         row["response"] = completion
-    scores = field(sample, "scores", OBJECT + NOTHING, None) or {}
+    scores = field(sample, "scores", OBJECT + NULL, None) or {}
     for scorer in scores:
         score = field(scores, scorer, OBJECT)
         value = score.get("value")
@@ -189,8 +189,8 @@ def _inspect_row(sample: Any, log: Any) -> dict[str, Any]:
 def _inspect_model(about: Any) -> str:
     """The model of a log. Local weights have one name, such as `hf/local`, and their folder is an
     argument."""
-    model = field(about, "model", TEXT + NOTHING, None)
-    folder = (field(about, "model_args", OBJECT + NOTHING, None) or {}).get("model_path")
+    model = field(about, "model", TEXT + NULL, None)
+    folder = (field(about, "model_args", OBJECT + NULL, None) or {}).get("model_path")
     return ":".join(str(own) for own in (model, folder) if own) or NOT_RECORDED
 
 
@@ -199,7 +199,7 @@ def _conversation(value: Any) -> Any:
     if not isinstance(value, list):
         return value
     parts = ("role", "content")
-    kinds = TEXT + LIST + NOTHING
+    kinds = TEXT + LIST + NULL
     return [{part: field(own, part, kinds, None) for part in parts} for own in value]
 
 
@@ -226,7 +226,7 @@ def _helm_row(instance: Any, about: Mapping[str, Any]) -> dict[str, Any]:
     row: dict[str, Any] = {
         "prompt_id": _perturbed(
             field(instance, "instance_id", TEXT + NUMBER),
-            field(instance, "perturbation", OBJECT + NOTHING, None),
+            field(instance, "perturbation", OBJECT + NULL, None),
         ),
         "sample": field(instance, "train_trial_index", NUMBER, 0),
     } | dict(about)
@@ -289,22 +289,22 @@ def _alpaca(value: list, path: Path) -> Iterator[Place]:
 def _alpaca_row(annotation: Any) -> dict[str, Any]:
     """The chance that `output_2` is preferred: a preference of 1 is the first output, 2 the
     second, and 1.5 a tie. An invalid annotation has none."""
-    preference = field(annotation, "preference", NUMBER + NOTHING)
+    preference = field(annotation, "preference", NUMBER + NULL)
     if preference == 0:  # how some annotators write a tie
         preference = 1.5
     if preference is not None and not 1 <= preference <= 2:
         raise Malformed(f"`preference` must lie between 1 and 2; got {_check.short(preference)}")
     instruction = field(annotation, "instruction", TEXT)
     names = {
-        name: field(annotation, name, TEXT + NOTHING, None)
+        name: field(annotation, name, TEXT + NULL, None)
         for name in ("generator_1", "generator_2", "annotator")
     }
     return {
         "prompt_id": instruction,
         "instruction": instruction,
         "preferred": None if preference is None else preference - 1,
-        "response": field(annotation, "output_2", TEXT + NOTHING),
-        "reference_response": field(annotation, "output_1", TEXT + NOTHING),
+        "response": field(annotation, "output_2", TEXT + NULL),
+        "reference_response": field(annotation, "output_1", TEXT + NULL),
         "policy": names["generator_2"] or "output_2",
         "reference": names["generator_1"] or "output_1",
         "annotator": names["annotator"] or "judge",
