@@ -46,3 +46,13 @@ def test_threads_wait_asleep_unless_the_user_decides_otherwise(monkeypatch, name
     monkeypatch.setattr("os.environ", {} if name is None else {name: "mine"})
     yield_cores()
     assert os.environ == (WAITING if name is None else {name: "mine"})
+
+
+def test_a_process_of_a_launcher_with_others_says_what_uses_several_gpus(cli, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert cli("--version")[0] == 0  # set for the machines of a job, not by a launcher here
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    code, out, error = cli("design", "--n", "4", "--kl", "0.5")
+    assert (code, out) == (1, "") and "one of 2 (WORLD_SIZE). Start it without torchrun" in error
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    assert cli("--version")[0] == 0

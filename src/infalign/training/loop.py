@@ -8,10 +8,10 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import redirect_stdout, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
-from transformers import PrinterCallback, Trainer, TrainerCallback
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import ProgressCallback
 
 from infalign import _progress, disk, storage
@@ -36,6 +36,7 @@ __all__ = [
     "last_checkpoint",
     "live_metrics",
     "log_lines",
+    "on_one_device",
     "trackers",
 ]
 
@@ -53,6 +54,8 @@ METRICS, DONE = "metrics.jsonl", "done.json"
 
 UNNAMED = "huggingface"
 """The project of transformers' trackers that was not named."""
+
+Args = TypeVar("Args", bound=TrainingArguments)
 
 TIMES = re.compile("step_time$|_runtime$|_per_second$")
 """Metrics that measure the wall clock."""
@@ -74,6 +77,16 @@ def common_arguments(recipe: Recipe) -> dict:
         "dataloader_pin_memory": device() != "cpu",
         "seed": recipe.seed,
     }
+
+
+def on_one_device(args: Args) -> Args:
+    """The arguments for one device, also where a process sees several GPUs.
+
+    transformers would split each batch over all of them, after multiplying it by their number,
+    and TRL refuses to. A step has the batch that the configuration states.
+    """
+    args._n_gpu = min(args.n_gpu, 1)  # as transformers itself sets it for a model in parts
+    return args
 
 
 def finish(trainer: Trainer, out: Path, stage: Stage) -> None:

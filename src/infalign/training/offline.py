@@ -25,7 +25,7 @@ from infalign.models.logits import collate, raw_logits
 from infalign.models.shared_prompts import shared_logits, sharing
 from infalign.prompts import Prompt
 
-from .loop import FiniteGradients, Progress, common_arguments, finish
+from .loop import FiniteGradients, Progress, common_arguments, finish, on_one_device
 from .recipe import Recipe
 from .weights import fresh_policy, with_adapters
 
@@ -81,16 +81,7 @@ def train_offline(
     largest = max(rows.size for _, rows in bundles)
     trainer = TaskTrainer(
         with_adapters(fresh_policy(recipe, tokenizer.pad_token_id), recipe.train.lora),
-        TrainingArguments(
-            str(out),
-            num_train_epochs=passes,
-            learning_rate=recipe.train.warm_start_learning_rate,
-            lr_scheduler_type="cosine",
-            warmup_steps=WARM_UP,
-            per_device_train_batch_size=max(1, recipe.train.warm_start_batch_size // largest),
-            remove_unused_columns=False,
-            **common_arguments(recipe),
-        ),
+        _arguments(recipe, passes, max(1, recipe.train.warm_start_batch_size // largest), out),
         Collator((*task.columns, "reference_logprob")),
         _dataset(samples, task, bundles, tokenizer),
         loss=task.loss,
@@ -100,6 +91,21 @@ def train_offline(
     )
     trainer.add_callback(FiniteGradients(lambda: trainer.prompt_ids))
     finish(trainer, out, stage)
+
+
+def _arguments(recipe: Recipe, passes: int, batch_size: int, out: Path) -> TrainingArguments:
+    return on_one_device(
+        TrainingArguments(
+            str(out),
+            num_train_epochs=passes,
+            learning_rate=recipe.train.warm_start_learning_rate,
+            lr_scheduler_type="cosine",
+            warmup_steps=WARM_UP,
+            per_device_train_batch_size=batch_size,
+            remove_unused_columns=False,
+            **common_arguments(recipe),
+        )
+    )
 
 
 Bundles = Sequence[tuple[int, np.ndarray]]

@@ -19,7 +19,7 @@ from infalign.methods import METHODS, OnPolicy
 
 from .choice import metric
 from .kl_control import AbstractSteps, GRPOSteps, LogRatioReward, RLOOSteps
-from .loop import common_arguments, trackers
+from .loop import common_arguments, on_one_device, trackers
 from .recipe import Recipe
 
 __all__ = ["arguments", "check_options"]
@@ -112,7 +112,7 @@ def arguments(
             "metric_for_best_model": f"eval_{metric(train)}",
             "greater_is_better": True,
         }
-    return steps.arguments_type(str(out), **options | train.trl)
+    return on_one_device(steps.arguments_type(str(out), **options | train.trl))
 
 
 def check_options(config: Config, model_path: str) -> None:

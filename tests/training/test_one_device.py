@@ -1,0 +1,69 @@
+"""A machine with several GPUs trains on one of them, with the batch that is stated."""
+
+import numpy as np
+import pytest
+import torch
+from enumerable import EnumerableModel
+
+from infalign.config import SamplingSettings, Training
+from infalign.manifest import Manifest, Stage
+from infalign.methods import Task
+from infalign.prompts import Prompt
+from infalign.training import loop
+from infalign.training.kl_control import GRPOSteps, LogRatioReward, RLOOSteps
+from infalign.training.offline import StoredSamples, train_offline
+from infalign.training.recipe import Recipe
+from infalign.training.trl_options import arguments
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:`gradient_checkpointing`:FutureWarning"),
+    pytest.mark.filterwarnings("ignore:.*pin_memory:UserWarning"),  # there is no GPU
+]
+
+
+@pytest.fixture
+def made(tmp_path):
+    return EnumerableModel.make(tmp_path / "reference", seed=0)
+
+
+@pytest.fixture
+def recipe(made, monkeypatch):
+    """A recipe on a machine with two GPUs, as transformers counts them; both are the processor."""
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(loop, "device", lambda: "cuda")
+    train = Training(warm_start_batch_size=16, batch_size=16, group=4)
+    return Recipe(str(made.path), train, SamplingSettings(), 0, False, "float32")
+
+
+@pytest.mark.parametrize("steps", [RLOOSteps(), GRPOSteps(LogRatioReward(None, None, 1.0))])
+def test_steps_on_policy_use_one_of_two_gpus(recipe, tmp_path, steps):
+    args = arguments(recipe, steps, 1.0, tmp_path, selects=False)
+    assert (args.n_gpu, args.train_batch_size, args.generation_batch_size) == (1, 16, 16)
+
+
+def test_offline_training_takes_as_many_steps_as_with_one_gpu(made, recipe, tmp_path):
+    prompts = [Prompt(w, ({"role": "user", "content": w},)) for w in ("ab", "c")]
+    policy = made.language_model(dtype="float32")
+    drawn = policy.sample([p.messages for p in prompts], 32, seed=0)
+    samples = StoredSamples(
+        prompts,
+        [[r.tokens for r in row] for row in drawn],
+        np.array([[r.logprob for r in row] for row in drawn]),
+        np.zeros((2, 32)),
+    )
+    sizes = []
+
+    def loss(log_ratio, rows):
+        sizes.append(len(log_ratio))
+        return log_ratio.square().mean()
+
+    train_offline(
+        recipe,
+        samples,
+        Task(np.arange(64)[:, None], {}, loss),
+        passes=1,
+        out=tmp_path / "out",
+        stage=Stage(Manifest(tmp_path), "train", {}),
+        report=lambda done, total: None,
+    )
+    assert sizes == [16] * 4
