@@ -1,19 +1,27 @@
 """A machine with several GPUs trains on one of them, with the batch that is stated."""
 
+from dataclasses import replace
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
+from datasets import Dataset
 from enumerable import EnumerableModel
+from transformers import LlamaForCausalLM
+from trl.trainer import utils
 
 from infalign.config import SamplingSettings, Training
 from infalign.manifest import Manifest, Stage
 from infalign.methods import Task
+from infalign.models.loading import load_tokenizer
 from infalign.prompts import Prompt
 from infalign.training import loop
 from infalign.training.kl_control import GRPOSteps, LogRatioReward, RLOOSteps
 from infalign.training.offline import StoredSamples, train_offline
 from infalign.training.recipe import Recipe
 from infalign.training.trl_options import arguments
+from infalign.training.weights import fresh_policy
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:`gradient_checkpointing`:FutureWarning"),
@@ -39,6 +47,32 @@ def recipe(made, monkeypatch):
 def test_steps_on_policy_use_one_of_two_gpus(recipe, tmp_path, steps):
     args = arguments(recipe, steps, 1.0, tmp_path, selects=False)
     assert (args.n_gpu, args.train_batch_size, args.generation_batch_size) == (1, 16, 16)
+
+
+def test_the_reference_that_trl_loads_is_whole_and_as_trusted_as_the_policy(
+    recipe, tmp_path, monkeypatch, caplog
+):
+    loaded, load = [], LlamaForCausalLM.from_pretrained.__func__
+
+    def noted(cls, path, *args, **options):
+        loaded.append((options.get("device_map"), options.get("trust_remote_code")))
+        return load(cls, path, *args, **options)
+
+    monkeypatch.setattr(LlamaForCausalLM, "from_pretrained", classmethod(noted))
+    gpu = SimpleNamespace(device=torch.device("cuda"))
+    monkeypatch.setattr(utils, "PartialState", lambda: gpu)  # where TRL spreads models
+    recipe, steps = replace(recipe, trust_remote_code=True), RLOOSteps()
+    policy = fresh_policy(recipe)
+    loaded.clear()
+    steps.trainer_type(
+        model=policy,
+        reward_funcs=len,
+        args=arguments(recipe, steps, 1.0, tmp_path, selects=False),
+        train_dataset=Dataset.from_list([{"prompt": "ab"}] * 4),
+        processing_class=load_tokenizer(recipe.model_path),
+    )
+    assert loaded == [(None, True)]
+    assert "ignored" not in caplog.text
 
 
 def test_offline_training_takes_as_many_steps_as_with_one_gpu(made, recipe, tmp_path):

@@ -30,6 +30,10 @@ SHARE, LEAST_STEPS, FAR = 0.1, 5, 4.0
 """Share of the steps, and number of steps, after which the KL is judged; and the factor that is far
 from the target."""
 
+logging.getLogger("trl.trainer.rloo_trainer").addFilter(
+    lambda record: "`model_init_kwargs` will be ignored" not in record.getMessage()
+)  # they are not: TRL loads the reference with them
+
 BATCH = 64
 """Number of sequences whose logits are in memory at once."""
 
@@ -65,7 +69,9 @@ class RLOOSteps(AbstractSteps):
     trainer_type, arguments_type = GroupRLOO, RLOOConfig
 
     def options(self, beta):
-        return {"beta": beta}
+        # TRL loads the reference itself, and would spread it over all GPUs that it sees, or leave a
+        # part in the memory of the processor.
+        return {"beta": beta, "model_init_kwargs": {"device_map": None}}
 
     def rewards(self, reward):
         return [reward]

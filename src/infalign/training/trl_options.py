@@ -100,6 +100,7 @@ def arguments(
         "max_completion_length": recipe.sampling.max_new_tokens,
         "temperature": recipe.sampling.temperature,
         "shuffle_dataset": False,
+        "trust_remote_code": recipe.trust_remote_code,  # for the reference, which TRL loads
         **common_arguments(recipe),
         **steps.options(beta),
     }
