@@ -116,3 +116,17 @@ def test_a_run_states_its_precision_and_gives_it_to_what_it_loads(tmp_path):
     assert run.compared().loading["dtype"] == "bfloat16"
     own = run.inputs._precision()
     assert own == {"dtype": "bfloat16"}
+
+
+@pytest.mark.parametrize("free, computes_in", [(80, torch.float32), (79, torch.bfloat16)])
+def test_memory_that_torch_keeps_on_a_gpu_is_room_for_float32(
+    monkeypatch, caplog, free, computes_in
+):
+    kept, model = [64], torch.nn.Linear(4, 4, dtype=torch.bfloat16)  # 80 bytes in float32
+    monkeypatch.setattr(torch.Tensor, "is_cuda", True)
+    monkeypatch.setattr(torch.cuda, "empty_cache", kept.clear)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (free - sum(kept), free))
+    with precision.in_float32(model):
+        assert model.weight.dtype == computes_in
+    assert model.weight.dtype == torch.bfloat16
+    assert ("no room" in caplog.text) == (computes_in == torch.bfloat16)

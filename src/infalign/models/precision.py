@@ -79,6 +79,7 @@ def in_float32(model) -> Iterator[None]:
     half = [x for x in (*model.parameters(), *model.buffers()) if x.dtype in kinds_of_half]
     if half and half[0].is_cuda:
         needed = sum(2 * x.numel() * x.element_size() for x in half)
+        torch.cuda.empty_cache()  # what torch keeps for later, as after a batch, is room too
         if needed > torch.cuda.mem_get_info()[0]:
             LOG.warning(
                 "The KL is measured in %s, since the GPU has no room for the weights in float32. "
