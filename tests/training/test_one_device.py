@@ -1,5 +1,7 @@
 """A machine with several GPUs trains on one of them, with the batch that is stated."""
 
+import gc
+import weakref
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -8,6 +10,7 @@ import pytest
 import torch
 from datasets import Dataset
 from enumerable import EnumerableModel
+from method_settings import setting_of
 from transformers import LlamaForCausalLM
 from trl.trainer import utils
 
@@ -16,7 +19,7 @@ from infalign.manifest import Manifest, Stage
 from infalign.methods import Task
 from infalign.models.loading import load_tokenizer
 from infalign.prompts import Prompt
-from infalign.training import loop
+from infalign.training import loop, offline, policy
 from infalign.training.kl_control import GRPOSteps, LogRatioReward, RLOOSteps
 from infalign.training.offline import StoredSamples, train_offline
 from infalign.training.recipe import Recipe
@@ -41,6 +44,19 @@ def recipe(made, monkeypatch):
     monkeypatch.setattr(loop, "device", lambda: "cuda")
     train = Training(warm_start_batch_size=16, batch_size=16, group=4)
     return Recipe(str(made.path), train, SamplingSettings(), 0, False, "float32")
+
+
+@pytest.fixture
+def samples(made):
+    prompts = [Prompt(w, ({"role": "user", "content": w},)) for w in ("ab", "c")]
+    policy = made.language_model(dtype="float32")
+    drawn = policy.sample([p.messages for p in prompts], 32, seed=0)
+    return StoredSamples(
+        prompts,
+        [[r.tokens for r in row] for row in drawn],
+        np.array([[r.logprob for r in row] for row in drawn]),
+        np.random.default_rng(0).normal(size=(2, 32)),
+    )
 
 
 @pytest.mark.parametrize("steps", [RLOOSteps(), GRPOSteps(LogRatioReward(None, None, 1.0))])
@@ -75,16 +91,7 @@ def test_the_reference_that_trl_loads_is_whole_and_as_trusted_as_the_policy(
     assert "ignored" not in caplog.text
 
 
-def test_offline_training_takes_as_many_steps_as_with_one_gpu(made, recipe, tmp_path):
-    prompts = [Prompt(w, ({"role": "user", "content": w},)) for w in ("ab", "c")]
-    policy = made.language_model(dtype="float32")
-    drawn = policy.sample([p.messages for p in prompts], 32, seed=0)
-    samples = StoredSamples(
-        prompts,
-        [[r.tokens for r in row] for row in drawn],
-        np.array([[r.logprob for r in row] for row in drawn]),
-        np.zeros((2, 32)),
-    )
+def test_offline_training_takes_as_many_steps_as_with_one_gpu(recipe, samples, tmp_path):
     sizes = []
 
     def loss(log_ratio, rows):
@@ -101,3 +108,36 @@ def test_offline_training_takes_as_many_steps_as_with_one_gpu(made, recipe, tmp_
         report=lambda done, total: None,
     )
     assert sizes == [16] * 4
+
+
+def test_nothing_of_the_warm_start_is_in_memory_when_the_steps_on_policy_begin(
+    recipe, samples, tmp_path, monkeypatch
+):
+    loaded, alive = [], []
+
+    def noted(*args):
+        loaded.append(weakref.ref(model := fresh_policy(*args)))
+        return model
+
+    def on_policy(*args, **options):
+        alive.extend(model() is not None for model in loaded)
+
+    monkeypatch.setattr(offline, "fresh_policy", noted)
+    monkeypatch.setattr(policy, "train_on_policy", on_policy)
+    monkeypatch.setattr(policy, "land", lambda *args, **options: None)
+    train = recipe.train.model_copy(update={"validation": 0.0})
+    gc.disable()  # as it is between two of its rare full collections
+    try:
+        policy.train_policy(
+            replace(recipe, train=train),
+            samples,
+            "rlhf",
+            setting_of(len, samples.rewards, ids=["ab", "c"]),
+            landing_seed=0,
+            out=tmp_path / "out",
+            stage=Stage(Manifest(tmp_path), "train", {}),
+            report=lambda what, done, total: None,
+        )
+    finally:
+        gc.enable()
+    assert alive == [False]

@@ -5,6 +5,8 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
+import torch
+
 from infalign.manifest import Stage
 from infalign.methods import METHODS, Offline, OnPolicy, Setting
 from infalign.methods.tasks import tilt_task
@@ -46,6 +48,7 @@ def train_policy(
     """
     trained = recipe.train.trained_prompts(len(samples.prompts))
     validation, samples = samples.prompts[trained:], samples.first(trained)
+    _free()  # of a training of this process that failed
     row = METHODS[method]
     if isinstance(row, Offline):
         folder = _offline(recipe, samples, row, setting, out, stage, report)
@@ -54,9 +57,7 @@ def train_policy(
     # Done here and not where training ends, so that a run killed in between leaves no checkpoints.
     for part in PARTS:
         drop_checkpoints(out / part, stage)
-    # Trainers form reference cycles; without garbage collection each would stay in memory beside
-    # the next.
-    gc.collect()
+    _free()
     land(
         recipe,
         folder / "model",
@@ -121,6 +122,7 @@ def _on_policy(
         )
     if not recipe.train.steps:
         return warm_start
+    _free()
     train_on_policy(
         recipe,
         method,
@@ -135,3 +137,13 @@ def _on_policy(
         gold=gold,
     )
     return folder
+
+
+def _free() -> None:
+    """Free the memory of trainers that have ended: weights, gradients and the optimizer's numbers.
+
+    Trainers form reference cycles; without garbage collection each would stay in memory beside the
+    next. What torch keeps on a GPU for later is given back, for engines such as vLLM.
+    """
+    gc.collect()
+    torch.cuda.empty_cache()
