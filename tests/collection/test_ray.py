@@ -20,9 +20,10 @@ import soak
 from infalign import _progress
 from infalign.collection import Local, OnRay, answer, collect
 from infalign.collection.cluster import Worker
-from infalign.collection.connection import connection
+from infalign.collection.connection import connection, require_same_precision
 from infalign.config import parse_config
-from infalign.errors import DataError, MissingExtraError
+from infalign.errors import ConfigError, DataError, MissingExtraError
+from infalign.models import precision
 from infalign.prompts import Prompt
 
 # Ray's own settings warn of each other.
@@ -108,6 +109,14 @@ def cluster(tmp_path_factory):
 
 def test_a_cluster_of_this_machine_is_heard_by_nobody_else(cluster):
     assert {node["NodeManagerAddress"] for node in cluster.nodes()} == {"127.0.0.1"}
+
+
+def test_workers_that_compute_in_another_precision_are_named(cluster, monkeypatch):
+    require_same_precision()
+    other = {"bfloat16": "float32", "float32": "bfloat16"}[precision.trains_in("auto")]
+    monkeypatch.setattr(precision, "trains_in", lambda dtype: other)  # in this process only
+    with pytest.raises(ConfigError, match=f"and {other} on this machine"):
+        require_same_precision()
 
 
 def test_the_store_is_the_one_that_is_made_here(cluster, tmp_path):

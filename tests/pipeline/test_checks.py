@@ -341,3 +341,23 @@ def test_a_share_for_validation_holds_out_a_prompt_or_is_zero(tmp_path, prompts,
 
 VALIDATION = "training prompts", "validation prompts"
 POWER = "training prompts", "test prompts", "comparison", "power of the comparison"
+
+
+@pytest.mark.parametrize(
+    "changes, asked",
+    [
+        ({}, True),
+        ({"engine": "local"}, False),
+        ({"dtype": "bfloat16"}, False),
+        ({"model": "http://host/v1#name"}, False),  # the reward is a function
+    ],
+)
+def test_the_workers_of_a_cluster_are_asked_for_their_precision(
+    tmp_path, monkeypatch, changes, asked
+):
+    config = parse_config(changed(BASE, {"engine": "ray"} | changes))
+    own = {"precision on Ray"} if asked else set()
+    monkeypatch.setenv("RAY_ADDRESS", "ray.example:6379")
+    assert {c.name for c in checks_of(Run(config, tmp_path))} & {"precision on Ray"} == own
+    monkeypatch.delenv("RAY_ADDRESS")  # a cluster of this machine alone
+    assert "precision on Ray" not in {c.name for c in checks_of(Run(config, tmp_path))}

@@ -8,9 +8,10 @@ from contextlib import contextmanager
 from typing import Any
 
 from infalign import _check
-from infalign.errors import MissingExtraError, install
+from infalign.errors import ConfigError, MissingExtraError, install
+from infalign.models import precision
 
-__all__ = ["connection", "resources_each", "wait"]
+__all__ = ["connection", "require_same_precision", "resources_each", "wait"]
 
 ALONE = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -47,6 +48,31 @@ def resources_each(ray, workers: int | None) -> tuple[dict, int]:
     kind = "GPU" if there.get("GPU", 0) >= 1 else "CPU"
     count = int(there.get(kind, 1)) if workers is None else _check.count("workers", workers)
     return {f"num_{kind.lower()}s": 1}, count
+
+
+def require_same_precision(timeout: float = 60) -> None:
+    """Raise ConfigError unless a worker of the cluster computes in what `dtype: auto` comes to in
+    this process, which states it, and which judges by it what fits.
+
+    - `timeout`: seconds to wait for a worker; if all of them are busy, none is asked.
+    """
+    with connection() as ray:
+        resources, _ = resources_each(ray, None)
+        asked = ray.remote(max_retries=0, **resources)(_precision).remote()
+        if not wait(ray, [asked], timeout):
+            ray.cancel(asked)
+            return
+        here, there = _precision(), ray.get(asked)
+    if here != there:
+        raise ConfigError(
+            f"`dtype` is auto, which is {there} on the workers of Ray and {here} on this machine. "
+            "What they make would not be what is stated here, and every cell of a study would "
+            f"calibrate again. Set `dtype: {there}`, or start from a machine like theirs."
+        )
+
+
+def _precision() -> str:
+    return precision.trains_in("auto")
 
 
 def wait(ray, tasks: list, timeout: float | None = None) -> list:

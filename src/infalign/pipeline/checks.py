@@ -2,6 +2,7 @@
 
 import logging
 import math
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from functools import cache, partial
@@ -9,6 +10,7 @@ from functools import cache, partial
 from rich.filesize import decimal
 
 from infalign.calibration.choice import ECDF
+from infalign.collection.connection import require_same_precision
 from infalign.config import Config
 from infalign.errors import ConfigError, DataError
 from infalign.evaluation.power import detectable
@@ -72,7 +74,8 @@ def checks_of(run: Run, *, trained: bool = True) -> list[Check]:
         *_models(run, trained),
         Check("disk space", partial(_space, run, trained), ("model",)),
     ]
-    return [*settings, *prompts, *options, *models, *_on_responses(run), *_servers(run, trained)]
+    last = (*_on_responses(run), *_servers(run, trained), *_on_ray(config))
+    return [*settings, *prompts, *options, *models, *last]
 
 
 def _budget(run: Run) -> Budget:
@@ -283,6 +286,14 @@ def _on_responses(run: Run) -> Iterator[Check]:
         weights=config.engine == "local",
         inspected=True,
     )
+
+
+def _on_ray(config: Config) -> Iterator[Check]:
+    """What `dtype: auto` comes to on a cluster of other machines."""
+    if config.engine == "local" or config.dtype != "auto" or "RAY_ADDRESS" not in os.environ:
+        return
+    if any(ModelSpec.parse(spec).has_weights for spec in (config.model, config.reward)):
+        yield Check("precision on Ray", require_same_precision)
 
 
 def _servers(run: Run, trained: bool) -> Iterator[Check]:
