@@ -112,12 +112,12 @@ def transforms(results: Mapping[str, Any]) -> Row:
     return Row(
         "Exponential transforms are close to optimal, with t > 0 for best-of-n and t < 0 for "
         "worst-of-n",
-        "`make evidence-ablations`; of the trained policies: `evidence/worst_of_n/targets.py`",
+        "`make evidence-ablations`; for the trained policies: `evidence/worst_of_n/targets.py`",
         f"In theory, the best of {len(STRENGTHS)} exponents loses at most {100 * own[spec]:.2f} "
         f"points to the optimum ({spec}). The best t has the stated sign in {sum(signs)} of "
         f"{len(signs)} procedures. {_by_target(results)}".strip(),
         SHOWN if own[spec] < 0.01 and all(signs) else PARTLY,
-        "The losses are exact for a continuous reward, hence without an interval.",
+        "The losses are exact for a continuous reward, so they have no interval.",
     )
 
 
@@ -195,7 +195,7 @@ def grows(results: Mapping[str, Any]) -> Row:
         "`make evidence-exact DATA=…`",
         f"Gain of the transformed over the raw reward. {'; '.join(said)}.",
         SHOWN if all(growing) else PARTLY if any(risen) else NOT,
-        "This verdict is on the values; their differences between n have no interval.",
+        "This verdict rests on the values; their differences between n have no interval.",
     )
 
 
@@ -225,17 +225,17 @@ def hacking(results: Mapping[str, Any]) -> Row:
     return Row(
         "Calibration makes training robust to the reward and mitigates reward hacking",
         "`make evidence-hacking`",
-        f"Under best-of-{N}, of {len(own)} rewards that differ from gold, the calibrated one has a "
-        f"higher gold win rate than the raw one with {len(ahead)}, up to {points(own[most])} "
-        f"({_fault(most)}), and a lower one with {len(behind)}, down to {points(own[least])} "
-        f"({_fault(least)}). With {len(scales)} of the {len(ahead)}, prompts differ in scale, "
-        "which calibration removes by construction. "
-        "The reward transformed for best-of-n is ahead of the calibrated one with "
-        f"{sum(low > 0 for _, low, _ in over)} of the {len(own)} rewards and behind with "
-        f"{sum(high < 0 for *_, high in over)}, and ahead of the raw one with "
-        f"{sum(low > 0 for _, low, _ in transformed)} and behind with "
+        f"Under best-of-{N}, {len(own)} rewards that differ from gold were tried. The calibrated "
+        f"reward has a higher gold win rate than the raw one for {len(ahead)}, up to "
+        f"{points(own[most])} ({_fault(most)}), and a lower one for {len(behind)}, down to "
+        f"{points(own[least])} ({_fault(least)}). For {len(scales)} of the {len(ahead)}, "
+        "prompts differ in scale, which calibration removes by construction. "
+        "The reward transformed for best-of-n is ahead of the calibrated one for "
+        f"{sum(low > 0 for _, low, _ in over)} of the {len(own)} rewards and behind for "
+        f"{sum(high < 0 for *_, high in over)}, and ahead of the raw one for "
+        f"{sum(low > 0 for _, low, _ in transformed)} and behind for "
         f"{sum(high < 0 for *_, high in transformed)}. "
-        "[The study](../evidence/hacking.md) says which. "
+        "[The study](../evidence/hacking.md) has the list. "
         f"{_trained_on_fault(results)}".strip(),
         verdict_on((low, high) for _, low, high in own.values()),
         "The counts are of exact optima with planted faults.",
@@ -261,8 +261,8 @@ def _trained_on_fault(results: Mapping[str, Any]) -> str:
     (kl,) = {row["target_kl"] for row in results["hacked"]}
     exploited = exploits(results["hacked"])
     return (
-        f"Trained on a bonus for a phrase at {kl:g} nat, with one seed and trial settings, over "
-        f"`rlhf` in gold win rate: {', '.join(said)}. {exploited}".strip()
+        "Differences to `rlhf` in gold win rate after training on a bonus for a phrase, at "
+        f"{kl:g} nat, with one seed and trial settings: {', '.join(said)}. {exploited}".strip()
     )
 
 
@@ -313,7 +313,7 @@ def worst_of_n(results: Mapping[str, Any]) -> Row:
         "`python evidence/worst_of_n/trained.py`",
         f"On the bundled models: {points([value, value - spread, value + spread])}‡, "
         f"where the optimum gains {100 * exact['value']:+.1f}: a share of {100 * share:.0f} %. "
-        "[The log](log.md) takes the causes apart. A short training learns a log-ratio that is "
+        "[The log](log.md) analyzes the causes. A short training learns a log-ratio that is "
         "nearly linear in the reward, where theory asks for one that is flat above the middle.",
         UNDECIDED,
         "One training each, offline; the interval is over prompts alone.",

@@ -40,26 +40,26 @@ SIZES = ("training prompts", "samples of each", "new tokens", "on-policy steps",
 
 TEXT = """# Evidence
 
-Each claim of the paper (InfAlign, arXiv:2412.19792), the command that tests it, and what came out.
+Each claim of the paper (InfAlign, arXiv:2412.19792), the command that tests it, and the result.
 `make evidence-page` writes this page from the results in [evidence/](../evidence/README.md); no
-number on it is entered by hand. The paper's abstract, its reviews and its authors' summary are the
-source of the claims; what its figures state is not repeated here.
+number on it is entered by hand. The claims come from the paper's abstract, its reviews and its
+authors' summary; results from its figures are not repeated here.
 
 {summary}
 
-- **Units.** Win rates and gains are in points of percent, at {kl:g} nats if nothing else is stated,
+- **Units.** Win rates are in percent and gains in percentage points, by default at {kl:g} nats,
   with 95 % intervals over prompts. In trained studies, the intervals also cover the training seeds.
   ‡ marks one seed: such an interval is too narrow for a verdict.
-- **Exact** studies compute the optimum of a training objective on real responses. They show what
-  training aims at, without an optimizer's errors.
-- **Verdicts.** A claim is *reproduced* if the whole interval is on its side, *not reproduced* if it
-  is on the other side, and else *undecided*. *In part*: in some of the cases or, between trained
-  policies, by less than {gain:g} points. (The paper's abstract reports 3 to 8 points.) *At least
-  equal*: the whole interval is above -{margin:g}. Claims that are not the paper's *hold* or *do not
-  hold*, by the same rules.
+- **Exact** studies compute the optimum of a training objective on real responses. They show the
+  target of training, without an optimizer's errors.
+- **Verdicts.** A claim is *reproduced* if the whole interval supports it, *not reproduced* if the
+  whole interval contradicts it, and *undecided* otherwise. *In part*: in only some of the cases or,
+  between trained policies, by less than {gain:g} points. (The paper's abstract reports 3 to 8
+  points.) *At least equal*: the whole interval is above -{margin:g}. Claims that are not the
+  paper's *hold* or *do not hold*, by the same rules.
 - **Baselines** are the methods that the paper compares with, and its calibration without a
-  transform (`identity`). A lead over the best of them is counted at the level of 97.5 %, because
-  two methods are tried, `rloo` and `group`.
+  transform (`identity`). A lead over the best of them must be significant at the level of 97.5 %,
+  because two methods, `rloo` and `group`, are tried.
 - **KL efficiency** is the share of a policy's KL that moves responses up or down in the reward's
   ranking.
 - **Gold rewards** are rewards that no policy was trained on.
@@ -88,12 +88,12 @@ Trained policies, at matched KL:
 
 ## What differs from the paper
 
-- **Models.** The bundled policy has 2 million parameters, the real one (SmolLM2) 135 million. The
-  paper trains larger ones.
+- **Models.** The bundled policy has 2 million parameters, and SmolLM2 has 135 million. The paper
+  trains larger models.
 {budgets}
 - **Rewards.** Gold rewards are reward models too, not people.
 - **Matched KL.** All methods are compared at the same KL to the reference, as in theory. A method
-  may do better or worse at a KL that it would choose for itself.
+  may do better or worse at the KL that suits it best.
 - **Procedure on both sides.** Policy and reference are decoded alike, with the same n.
 
 ## Claims that cannot be tested here
@@ -115,17 +115,24 @@ def summary(claims: Sequence[Row], tasks: Sequence[Trained]) -> str:
     """The verdicts in two sentences."""
     counted = Counter(row.verdict for row in claims)
     known = [task for task in tasks if task.said]
-    ahead = [
-        f"{count} {verdict}"
-        for verdict, count in Counter(task.said[CTRL][1] for task in known).most_common()
-    ]
+    ahead = Counter(task.said[CTRL][1] for task in known).most_common()
     return (
         f"**In short.** Of {counted.total()} claims that need no long training, "
-        f"{', '.join(f'{count} {verdict}' for verdict, count in counted.most_common())}. "
-        "The claim that InfAlign-CTRL leads once trained, on the "
-        f"{len(known)} of {len(tasks)} tasks with finished trainings: "
-        f"{'; '.join(ahead) or 'not tested yet'}."
+        f"{_counts(counted.most_common())}. {len(known)} of {len(tasks)} tasks have finished "
+        "trainings. The claim that InfAlign-CTRL, once trained, leads the best baseline is "
+        f"{_on_tasks(ahead) if ahead else 'not tested yet'}."
     )
+
+
+def _counts(counted: Sequence[tuple[str, int]]) -> str:
+    """The verdicts with their numbers, such as: 6 are reproduced and 1 is undecided."""
+    said = [f"{count} {'is' if count == 1 else 'are'} {verdict}" for verdict, count in counted]
+    return " and ".join(filter(None, (", ".join(said[:-1]), said[-1])))
+
+
+def _on_tasks(counted: Sequence[tuple[str, int]]) -> str:
+    """The verdicts with their numbers of tasks, such as: *undecided* on 4 of them."""
+    return ", ".join(f"*{verdict}* on {count} of them" for verdict, count in counted)
 
 
 def of_tasks(tasks: Iterable[Trained]) -> str:
@@ -151,7 +158,7 @@ def budgets(results: Mapping[str, Any]) -> str:
         for own in [{settings[word] for settings in known}]
     )
     right = f"The training rewards are right on {accuracy(gold=False)} % of held-out pairs."
-    return f"Small ones: {said}. {right}"
+    return f"The budgets are small: {said}. {right}"
 
 
 def page(folder: Path = FOLDER) -> str:

@@ -128,16 +128,16 @@ def headline(results: Mapping[str, Mapping]) -> str:
     one = "‡: one seed, no verdict. " if any("‡" in row for row in rows) else ""
     return "\n".join(
         (
-            f"At {KL:g} nats, the lead of the better one of `rloo` (InfAlign-CTRL) and `group` "
-            "(ours) under the procedure, in points of win rate with 95 % intervals:",
+            f"At {KL:g} nats, the lead of `rloo` (InfAlign-CTRL) or `group` (ours), whichever "
+            "leads by more under the procedure, in points of win rate with 95 % intervals:",
             "",
             f"| {' | '.join(columns)} |",
             f"|{' --- |' * len(columns)}",
             *rows,
             "",
-            f"{one}Against the best baseline by each measure, the same policies are at "
+            f"{one}By other measures, the same policies differ from the best baseline of each by "
             f"{_span(sampled)} points under plain sampling"
-            f"{f', and at {_span(gold)} by the gold rewards of SmolLM2' if gold else ''}.",
+            f"{f', and by {_span(gold)} points by the gold rewards of SmolLM2' if gold else ''}.",
             "",
         )
     )

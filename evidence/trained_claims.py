@@ -87,7 +87,7 @@ def _trained(name: str, study: str, task: Mapping[str, Any], seen: Mapping[str, 
         left.append(f"{due} trainings at this KL are not finished.")
     left.append(not_archived(task, f"{KL:g}"))
     if missing := [method for method in arms if method not in known]:
-        left.append(f"No cell yet: {listed(missing)}.")
+        left.append(f"Methods without a finished training: {listed(missing)}.")
     for claim in (CTRL, GROUP, PLAIN) if study == BEYOND else (GROUP,):
         number, verdict = said[claim]
         said[claim] = number, _not_the_papers(verdict)
@@ -95,17 +95,18 @@ def _trained(name: str, study: str, task: Mapping[str, Any], seen: Mapping[str, 
 
 
 def _learned(study: str, task: Mapping[str, Any], seen: Mapping[str, Any]) -> str:
-    """How much of its reward SmolLM2's policies have learned, and what a transform gains there."""
+    """The correlation of the log-ratios of SmolLM2's policies with the reward, and the gain of the
+    best transform there."""
     own = seen.get("tasks", {}).get(task["task"].partition("-")[0], {})
     learned = own.get("learned")
     if not study.startswith("real") or not learned or own["procedure"] != task["procedure"]:
         return ""
     least, most = (end(learned, key=lambda row: row["correlation"]) for end in (min, max))
     return (
-        f"The policies have learned a correlation of {least['correlation']:.2f} to "
-        f"{most['correlation']:.2f} with the reward's ranks. At the latter, the best transform "
-        f"leads by {lead_of(most['left']):.1f} points in a Gaussian model "
-        "(`evidence/worst_of_n/real.py`)."
+        "Within prompts, the policies' log-ratios have a rank correlation of "
+        f"{least['correlation']:.2f} to {most['correlation']:.2f} with the reward. At the highest "
+        f"one, the best transform leads by {lead_of(most['left']):.1f} points over the better of "
+        "`identity` and the raw reward, in a Gaussian model (`evidence/worst_of_n/real.py`)."
     )
 
 
@@ -124,7 +125,7 @@ def _lead_of(method: str, known: Mapping[str, Any], spec: str) -> tuple[str, str
         return "", OPEN
     rival, spent = best["rival"], known[method]["kl_efficiency"]
     number = f"{points(best)} over `{rival}`{kls(known, method, rival)}"
-    number += ", which includes 0 at 97.5 %." if _by_one_level(best) else "."
+    number += "; at 97.5 %, the interval includes 0." if _by_one_level(best) else "."
     theory = [known[m]["theory"] for m in (method, rival)]
     if None not in theory:
         number += (
@@ -134,7 +135,7 @@ def _lead_of(method: str, known: Mapping[str, Any], spec: str) -> tuple[str, str
     if spent is not None:
         number += f" The KL efficiency is {100 * spent:.0f} %."
     if sampled := known[method]["win_rates"][SELECTING]["sampling"]["to_best"]:
-        number += f" Under plain sampling: {points(sampled)} to `{sampled['rival']}`."
+        number += f" Under plain sampling: {points(sampled)} over `{sampled['rival']}`."
     if gold := list(_by_gold(known[method]["win_rates"], spec)):
         number += f" By the gold rewards: {' and '.join(gold)}."
     if not has_seeds(best):
@@ -152,12 +153,12 @@ def _by_gold(rates: Mapping[str, Any], spec: str) -> Iterator[str]:
     """The difference to the best baseline by each reward that was not trained on."""
     for reward, own in rates.items():
         if reward != SELECTING and (best := own.get(spec, {}).get("to_best")):
-            yield f"{points(best)} to `{best['rival']}` ({reward})"
+            yield f"{points(best)} over `{best['rival']}` ({reward})"
 
 
 def _identity(rates: Mapping[str, Any]) -> tuple[str, str]:
     least = rates.get("identity", {}).get("sampling", {}).get("to_best")
     if not least:
         return "", OPEN
-    number = f"The least difference is {points(least)}, to `{least['rival']}`."
+    number = f"The smallest difference is {points(least)}, over `{least['rival']}`."
     return number, at_least_equal(least)

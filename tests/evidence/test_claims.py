@@ -25,7 +25,7 @@ def test_a_study_that_is_absent_leaves_its_claims_open(tmp_path):
     tasks = sum(len(none_of(study)["tasks"]) for study in STUDIES)
     assert text.lower().count(f"**{OPEN}.**") == len(CLAIMS)
     assert text.count(f" | {OPEN} | {OPEN} | {OPEN} |") == tasks
-    assert f"{len(CLAIMS)} {OPEN}." in text.replace("\n", " ")
+    assert f"{len(CLAIMS)} are {OPEN}." in text.replace("\n", " ")
 
 
 def rate(value, rival, low, high, seeds="own", ahead=None):
@@ -111,7 +111,7 @@ def test_a_lead_that_is_one_at_the_level_of_a_single_candidate_is_undecided_and_
     own = trained_task(True, (0.02, 0.001, 0.04), ahead=False)
     assert own.verdicts[:2] == ["undecided"] * 2
     text = " ".join(own.text().split())
-    assert text.count("+2.0 [+0.1, +4.0] over `identity`, which includes 0 at 97.5 %.") == 2
+    assert text.count("+2.0 [+0.1, +4.0] over `identity`; at 97.5 %, the interval includes 0.") == 2
     assert "97.5" not in trained_task(True, (0.02, 0.01, 0.03)).text()
 
 

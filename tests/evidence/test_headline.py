@@ -60,7 +60,7 @@ def test_a_loss_is_said_as_one_and_the_seeds_are_those_both_have():
         "over `rs-grpo`": "–",
         "baselines not trained yet": "`vbon`; fewer seeds of `ipo` and `rlhf`",
     }
-    assert said[-1].endswith("the same policies are at -2.0 points under plain sampling.")
+    assert said[-1].endswith("the best baseline of each by -2.0 points under plain sampling.")
 
 
 def test_tasks_without_a_rival_and_other_budgets_or_settings_are_left_out():
