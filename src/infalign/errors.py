@@ -61,7 +61,7 @@ class ConfigError(InfalignError, ValueError):
 
 
 class SolveError(InfalignError, RuntimeError):
-    """A numerical solver that stopped short of its tolerance."""
+    """A numerical solver did not reach its tolerance."""
 
 
 class MissingExtraError(InfalignError, ImportError):

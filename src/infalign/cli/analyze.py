@@ -21,19 +21,22 @@ from .terminal import console
 from .usage import named_values, read, refuse
 
 HELP = (
-    "Compare policies by samples that exist: files of rewards, logs of evaluations, counts.\n\n"
+    "Compare policies from existing samples: files of rewards, logs of evaluations, counts.\n\n"
     "No model is loaded. Files are JSON Lines, JSON, CSV, TSV, Parquet, or logs of inspect_ai, "
     "lm-evaluation-harness, HELM, TRL, verl, OpenRLHF and alpaca_eval.\n\n"
-    "Exit codes as a gate: 0 not worse, 3 shown worse, 4 the data cannot tell.\n\n"
+    "Exit codes of a gate: 0 not worse, 3 shown worse, 4 the data cannot tell.\n\n"
     "Example: infalign analyze --reference base.jsonl --policy rl=rl.jsonl\n\n"
     "Example: infalign analyze --verdicts judged.jsonl --reference base"
 )
 
 REFERENCE = (
     "Samples of the reference: FILE or NAME=FILE; also a folder, a pattern, or - (stdin). With "
-    "--verdicts: its name."
+    "--verdicts: the name of the reference."
 )
-POLICY = "Samples of a policy: FILE or NAME=FILE. Repeatable. With --verdicts: names, of all."
+POLICY = (
+    "Samples of a policy: FILE or NAME=FILE. Repeatable. With --verdicts: the name of a policy to "
+    "compare. Default: all."
+)
 PROCEDURE = (
     "What to compare under: best-of-n, worst-of-n, pass@n, pass^n, majority-of-n, or one n of "
     "them: best-of-n:8, pass@8. Repeatable. Default: all that the samples allow."
@@ -45,10 +48,10 @@ DROP = (
     "answers, and pairs without a judge's other order. Repeatable."
 )
 WORSE = "Gate: fail if a policy is worse than this one under --procedure."
-UNDER = "Gate: fail if a policy has a win rate, or level, below this percent at --procedure."
+UNDER = "Gate: fail if a policy has less than this percent under --procedure."
 MARGIN = "Loss that a gate tolerates, in percentage points. Default: 1."
-FORECAST = "Forecast pass@n at this n, beyond the samples that there are. Repeatable."
-TARGET = "Percent of success: forecast the samples per prompt that it takes. Repeatable."
+FORECAST = "Forecast pass@n at this n, beyond the number of samples. Repeatable."
+TARGET = "Forecast the samples per prompt with which this percent of prompts succeeds. Repeatable."
 ABOVE = "For forecasts from rewards: a sample succeeds if its reward is at least this."
 OUT = "Folder for analysis.json, tables and the report page."
 

@@ -1,4 +1,4 @@
-"""`infalign analyze --verdicts`: policies by what judges have said of them."""
+"""`infalign analyze --verdicts`: compare policies by the verdicts of judges."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -19,10 +19,10 @@ from .terminal import console
 __all__ = ["OWN", "VERDICTS", "Limits", "analyze_verdicts"]
 
 VERDICTS = (
-    "Verdicts of judges, instead of samples: FILE, or JUDGE=FILE for one that does not name its "
+    "Verdicts of judges, instead of samples: FILE, or JUDGE=FILE if the file does not name the "
     "judge. Repeatable."
 )
-OWN = "A judge's own family, for its self-preference: JUDGE=POLICY. Repeatable."
+OWN = "Policy of a judge's own family, for its self-preference: JUDGE=POLICY. Repeatable."
 
 
 class Limits(NamedTuple):

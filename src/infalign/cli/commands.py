@@ -81,7 +81,7 @@ COMMANDS: dict[str, tuple[Add, str]] = {
     ),
     "analyze": (
         _of("analyze", "analyze_samples", name="analyze"),
-        "Compare policies by samples that exist: files of rewards, logs of evaluations, counts.",
+        "Compare policies from existing samples: files of rewards, logs of evaluations, counts.",
     ),
     "plan": (
         _of("plan", "plan"),

@@ -21,7 +21,7 @@ SHOWN = 4
 HELP = (
     "Compare training methods at the same KL: with several seeds, on several tasks.\n\n"
     "Every method is trained at every KL with every seed, from one calibration of each task. "
-    "Finished cells are never made again; an interrupted cell continues.\n\n"
+    "Finished cells are never trained again; an interrupted cell continues.\n\n"
     "CONFIG.yaml is a study, or the configuration of a run, which is then the only task. An "
     "override changes a key of the study; any other key changes every task.\n\n"
     "\b\nKeys of a study:\n" + "\n".join(describe(Study)) + "\n\n"
@@ -52,8 +52,8 @@ def compare(
         Path | None,
         typer.Option(
             metavar="FOLDER",
-            help="Folder with small files of finished cells, which are not made again; finished "
-            "cells are added. Commit or copy it to go on elsewhere.",
+            help="Folder with small files of finished cells. These are not trained again, and "
+            "newly finished cells are added. Commit or copy it to continue on another machine.",
         ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,

@@ -123,7 +123,7 @@ def evaluate(
         int,
         _option(
             COMPARED,
-            "Maximum length of a judge's reply, in tokens; more for a judge that thinks.",
+            "Maximum length of a judge's reply, in tokens. A judge that thinks needs more.",
             min=1,
         ),
     ] = 256,
@@ -131,7 +131,7 @@ def evaluate(
         Unreadable,
         _option(
             COMPARED,
-            "What two unreadable replies of a judge are: an error, or a missing verdict that is "
+            "Result of two unreadable replies of a judge: an error, or a missing verdict, which is "
             "counted.",
         ),
     ] = Unreadable.error,
@@ -150,7 +150,7 @@ def evaluate(
         _option(
             COMPARED,
             "Use only the share of --prompts that a run with this `prompts.test_fraction` holds "
-            "out; 1 uses all. Default: all, unless a policy was trained on some of them.",
+            "out; 1 uses all. Default: all, and an error if a policy was trained on some of them.",
             min=0,
             max=1,
         ),

@@ -26,9 +26,9 @@ from .first_config import RUN, configuration, reward_function
 HELP = (
     "Write a commented configuration for what is in this folder, and a reward function to edit.\n\n"
     "It looks for models, rewards (classifiers, and Python functions that take `completions`) and "
-    "prompts in this folder and two levels below, and asks about everything that no option "
-    "states. With --yes it asks nothing: it takes the only candidate, and the demo's model and "
-    "prompts where there is none. It overwrites no file.\n\n"
+    "prompts in this folder and two levels below, and asks for everything that the options "
+    "leave open. With --yes it asks nothing: it takes the only candidate, or the demo's model and "
+    "prompts if there is none. It overwrites no file.\n\n"
     "Example: infalign init --yes --model Qwen/Qwen2.5-0.5B-Instruct --prompts bundled:helpful"
 )
 NEW = "new"

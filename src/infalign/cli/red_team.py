@@ -70,8 +70,8 @@ def red_team(
     success: Annotated[
         str | None,
         typer.Option(
-            help="Instead of --threshold: a Python function, called as a reward is or with each "
-            "prompt and response."
+            help="Instead of --threshold: a Python function that decides success. It is called "
+            "like a reward, or with each prompt and response."
         ),
     ] = None,
     attempts: Annotated[int, typer.Option(min=1, help="Attempts per prompt.")] = 64,

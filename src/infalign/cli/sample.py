@@ -52,8 +52,8 @@ HELP = (
     "reward.\n\n"
     "Models: a folder, hub id, bundled:language-model, vllm:PATH, or http(s)://HOST/v1#MODEL for "
     "an OpenAI-compatible server. The server's key is read from OPENAI_API_KEY.\n\n"
-    "An interrupted command with --out FILE continues when it is run again: finished prompts wait "
-    "in the folder FILE.parts until FILE is complete.\n\n"
+    "An interrupted command with --out FILE continues when it is run again: finished prompts "
+    "are stored in the folder FILE.parts until FILE is complete.\n\n"
     f"Example: {EXAMPLE}"
 )
 
@@ -86,7 +86,7 @@ def sample(
     seed: Seed = 0,
     calibration: Annotated[
         Path | None,
-        typer.Option(help="Calibration store for the same prompts and reward, by their content."),
+        typer.Option(help="Calibration store made with the same prompts and reward."),
     ] = None,
     references: Annotated[
         int,

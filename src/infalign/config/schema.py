@@ -142,8 +142,8 @@ class SamplingSettings(Section):
 
     ask_again: Annotated[int, Field(ge=0)] = 0
     """Further draws, with other seeds, for a response that has no answer, such as a thought that
-    was cut off; with 0 it is an error. Estimates are then for the policy under the condition that
-    it answers, and the KL is not measured."""
+    was cut off. With 0, such a response is an error. With more, estimates are for the policy under
+    the condition that it answers, and the KL is not measured."""
 
 
 class Calibration(Section):
@@ -158,7 +158,8 @@ class Calibration(Section):
     changed."""
 
     extend: bool = False
-    """Draw the samples that `store` lacks into the run folder, instead of an error."""
+    """Draw the samples that `store` lacks, and write them into the run folder. False: missing
+    samples are an error."""
 
     calibrator: Literal["auto", "ecdf", "tail", "pooled", "pooled-ranks"] = "auto"
     """How samples become quantiles. ecdf: the rank among the prompt's own samples. tail: ecdf with
@@ -262,7 +263,7 @@ class Training(Section):
 
     seed: Annotated[int, Field(ge=0)] | None = None
     """Random seed of the training and of the samples of the trained policies. Default: `seed`.
-    Another one repeats a training on the same calibration, against the same reference samples."""
+    Another seed repeats a training with the same calibration and the same reference samples."""
 
     report_to: str | tuple[str, ...] | None = None
     """Experiment trackers that show training while it runs: tensorboard, trackio, wandb or another
@@ -334,12 +335,12 @@ class Evaluation(Section):
     """Maximum length of a reply of a judge on a server, in tokens; more for one that thinks."""
 
     judge_unreadable: Literal["error", "missing"] = "error"
-    """What two unreadable replies of a judge on a server are. error: the end of the evaluation.
-    missing: no verdict; such pairs are left out and counted."""
+    """Result of two unreadable replies of a judge on a server. error: the evaluation ends. missing:
+    the pair has no verdict; such pairs are left out and counted."""
 
     kl_samples: NonNegativeInt = 8
-    """Maximum number of responses per prompt used to measure the KL. 0: the KL is not measured, as
-    between models with different tokens."""
+    """Maximum number of responses per prompt used to measure the KL. 0: the KL is not measured,
+    for example between models with different tokens."""
 
 
 class Config(Section):
@@ -384,8 +385,9 @@ class Config(Section):
 
     dtype: Dtype = "auto"
     """Precision in which policies and rewards compute; trained weights are float32. auto: bfloat16
-    for models with layers at least 512 wide, and for training, where the processor multiplies it
-    (recent GPUs; CPUs with AMX or AVX-512 BF16); else float32. KL targeting uses float32."""
+    for models with layers at least 512 wide, and for training, if the processor multiplies bfloat16
+    natively (recent GPUs; CPUs with AMX or AVX-512 BF16); else float32. The KL is always computed
+    in float32."""
 
     seed: Annotated[int, Field(ge=0)] = 0
     """Random seed of the whole run."""

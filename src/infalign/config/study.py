@@ -86,13 +86,13 @@ class Study(Section):
     """Training seeds. All of them share one calibration and one set of reference samples."""
 
     rivals: Annotated[tuple[MethodName, ...], One, Different] = ()
-    """Methods whose best is the one to beat. Default: for each method, all others. If the command
-    line names the methods, those among them."""
+    """Methods to beat: each method is compared with the best of them. Default: for each method, all
+    others. If the command line sets `methods`, only the rivals among them."""
 
     candidates: Annotated[tuple[MethodName, ...], One, Different] = ()
-    """Methods that a report may call ahead of their rivals. Its intervals allow for the choice of
-    the best of them. Default: all methods. If the command line names the methods, those among
-    them."""
+    """Methods that the report may call ahead of their rivals. Its intervals allow for the choice of
+    the best of them. Default: all methods. If the command line sets `methods`, only the
+    candidates among them."""
 
     seed_variance: Literal["own", "pooled"] = "own"
     """Where intervals take the variance between seeds from. own: from the seeds of the methods that
@@ -100,8 +100,8 @@ class Study(Section):
     pooled: from all methods and KLs of a task, as if they had the same variance."""
 
     models: Literal["all", "policies"] = "policies"
-    """Weights that stay on the disk when a cell is finished. policies: those at the target KL. all:
-    also those that training ended with, before the KL was brought to the target."""
+    """Weights that stay on disk when a cell is finished. policies: those at the target KL. all:
+    also those at the end of training, before KL targeting."""
 
     engine: Literal["local", "ray"] = "local"
     """Where cells run. local: one after another in this process. ray: on the Ray cluster at

@@ -270,7 +270,7 @@ def best_exponential(
     """The exponential transform with the best t for a procedure and a KL budget.
 
     - `against`: how the reference is decoded. Default: `procedure`.
-    - `samples`: calibration samples per prompt, for which t is the best. Default: exact
+    - `samples`: calibration samples per prompt, for which t is optimized. Default: exact
       calibration, which prefers a larger t.
     """
     return _best_member(Exponential, np.arcsinh, np.sinh, procedure, kl, against, samples)
@@ -285,7 +285,7 @@ def best_power(
     """The power transform with the best a for a procedure and a KL budget.
 
     - `against`: how the reference is decoded. Default: `procedure`.
-    - `samples`: calibration samples per prompt, for which a is the best. Default: exact
+    - `samples`: calibration samples per prompt, for which a is optimized. Default: exact
       calibration.
     """
     return _best_member(Power, np.log, np.exp, procedure, kl, against, samples, low=0.02)

@@ -176,8 +176,8 @@ class RankProcedure(AbstractProcedure):
         """The least and the largest H'' between two quantiles, elementwise, or bounds on them that
         tighten to both as the quantiles approach each other.
 
-        Here from the chances of the ranks among a fixed number of draws. Raises DataError where
-        `subset_cdf` does; such a law overrides it.
+        Computed here from the chances of the ranks among a fixed number of draws. Raises DataError
+        where `subset_cdf` does; a procedure with such a law must override it.
         """
         ranges = [
             chance * np.array(_order_statistics.slope_range(self.draws, k, low, high))

@@ -220,8 +220,9 @@ def over_prompts(
 
     - `level`: chance that the interval contains the truth, strictly between 0 and 1.
     - `bounds`: least and greatest possible value of a prompt, if any. The interval lies within
-      them, and extends at least to the means that a share ε = 1 − (1 − level)^(1/P) of prompts at
-      either bound would give: P prompts all miss such a share with a probability of 1 − level.
+      them. It extends at least to the means that would result if a share ε = 1 − (1 − level)^(1/P)
+      of all prompts lay at either bound: P prompts all miss such a share with a probability of
+      1 − level.
     - `interval`: the method; also `SkewCorrected()`, `Student()` and `Bootstrap(seed)`.
 
     Error and interval are nan for a single prompt, which has no spread, and for values that are not

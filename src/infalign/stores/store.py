@@ -319,7 +319,7 @@ class CalibrationStore(Shown, Pictured):
         """Check that responses are scored as they were in this store: with white space at both
         ends removed, or as they are.
 
-        Raises DataError if they are not. A store that does not say passes.
+        Raises DataError if they are not. A store without this record passes.
         """
         if self.strip not in (None, _check.truth("strip", strip)):
             raise DataError(
@@ -332,7 +332,8 @@ class CalibrationStore(Shown, Pictured):
         """Check that the same part of a response is scored as in this store: `whole`, or
         `after-thinking`.
 
-        Raises DataError if another is. A store that does not say holds whole responses.
+        Raises DataError if another part is scored. A store without this record holds whole
+        responses.
         """
         _check.one_of("answer", answer, ("whole", "after-thinking"))
         sampling = self.provenance.get("sampling")

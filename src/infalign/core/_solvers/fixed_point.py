@@ -23,7 +23,7 @@ from infalign.errors import ArgumentError
 
 @dataclass(frozen=True)
 class FixedPoint(Shown):
-    """What `fixed_point` returns: the last policy of the iteration."""
+    """Result of `fixed_point`: the last policy of the iteration."""
 
     procedure: RankProcedure
     against: AbstractProcedure
