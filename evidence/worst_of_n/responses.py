@@ -26,7 +26,7 @@ from infalign import storage
 from infalign.config import load_study
 from infalign.manifest import Manifest, Stage
 from infalign.methods import METHODS
-from infalign.methods.tasks import tilt_task
+from infalign.methods.tasks import toward_likelihood
 from infalign.pipeline import stages
 from infalign.pipeline.run import run
 from infalign.training.offline import train_offline
@@ -55,7 +55,7 @@ def trained(method: str, prompts: int, passes: int, out: Path) -> int:
     train_offline(
         Recipe.of(config, planned.model_path),
         samples,
-        tilt_task(METHODS[method].objective(setting).tilt(samples.rewards)),
+        toward_likelihood(METHODS[method].objective(setting).tilt(samples.rewards)),
         passes=passes,
         out=out,
         stage=Stage(Manifest(out), "train", {}),

@@ -9,8 +9,10 @@ from method_settings import design_of, setting_of
 
 from infalign import BestOfN, Exponential, WorstOfN
 from infalign.calibration.outlook import RankOutlook
+from infalign.config import Training
 from infalign.errors import ConfigError
 from infalign.methods import METHODS, Offline, losses
+from infalign.methods.tasks import TOWARD_TILT
 
 T = lambda *x: torch.tensor(x, dtype=torch.float64)  # noqa: E731
 
@@ -56,6 +58,16 @@ def minimum(loss, size, steps=400):
 
     search.step(closure)
     return (logits.log_softmax(0) + math.log(size)).detach().numpy()
+
+
+def test_every_loss_of_the_warm_start_leads_to_the_tilt():
+    tilt = np.log([[0.1, 0.4, 1.0, 2.5]])  # of mean 1
+    assert Training.model_json_schema()["properties"]["warm_start_loss"]["enum"] == [*TOWARD_TILT]
+    for name, toward in TOWARD_TILT.items():
+        task = toward(tilt)
+        rows = {key: torch.as_tensor(column) for key, column in task.columns.items()}
+        found = minimum(lambda ratio, t=task, r=rows: t.loss(ratio[:, None], r), 4)
+        np.testing.assert_allclose(found, tilt[0], atol=1e-6, err_msg=name)
 
 
 def test_ipo_over_all_pairs_is_the_tilt_by_the_calibrated_reward():

@@ -12,7 +12,7 @@ from infalign import storage
 from infalign.config import load_config, parse_config
 from infalign.manifest import Manifest
 from infalign.pipeline.folder import Run
-from infalign.pipeline.inputs import READS, STAGES, UNREAD, is_among, keys_of
+from infalign.pipeline.inputs import READS, STAGES, UNREAD, is_among, keys_of, stated
 from infalign.pipeline.plan import plan
 from infalign.pipeline.run import run
 from infalign.stores.writer import StoreWriter
@@ -149,6 +149,7 @@ ROWS = {
     "train.method": ("rlhf", RESULTS),
     "train.baselines": (["rlhf", "likelihood", "identity"], None),
     "train.warm_start": (2, training(ON_POLICY)),
+    "train.warm_start_loss": ("regression", training(ON_POLICY)),
     "train.warm_start_learning_rate": (1e-4, training(ALL)),
     "train.warm_start_batch_size": (32, training(ALL)),
     "train.passes": (3, training({"likelihood"})),
@@ -212,6 +213,15 @@ def test_every_key_is_read_by_a_stage_or_by_none(files):
     for key, _ in keys_of(configuration(files)):
         assert is_among(key, patterns) or is_among(key, UNREAD), key
     assert {s for reads in READS.values() for s in reads.stages} <= set(STAGES)
+
+
+@pytest.mark.parametrize(
+    ("name", "given"), [("warm_start_loss", "regression"), ("kl_responses", 64)]
+)
+def test_a_key_that_former_versions_lacked_is_stated_only_if_it_was_set(files, name, given):
+    assert f"train.{name}" not in stated(configuration(files), "train")
+    own = configuration(files, **{f"train__{name}": given})
+    assert stated(own, "train")[f"train.{name}"] == given
 
 
 @pytest.fixture(scope="module")
@@ -473,19 +483,19 @@ def test_an_unfinished_calibration_goes_on_with_other_batches_and_says_so(
             with pytest.raises(KeyboardInterrupt):
                 run(config, tmp_path / "run", until="calibrate")
 
-    def stated():
+    def sizes():
         manifest = json.loads((tmp_path / "run/calibration/manifest.json").read_text())
         return manifest["provenance"]["sampling"]["batch_size"]
 
     call(8, 2)
-    assert stated() == 8 and not caplog.messages
+    assert sizes() == 8 and not caplog.messages
     call(2, 0)
-    assert stated() == 8, "nothing was drawn with the other size"
+    assert sizes() == 8, "nothing was drawn with the other size"
     call(2, 1)
-    assert stated() == [8, 2]
+    assert sizes() == [8, 2]
     assert any("`sampling.batch_size` 8, the rest gets 2" in m for m in caplog.messages)
     call(8)
-    assert stated() == [8, 2] and not (tmp_path / "run/calibration-2").exists()
+    assert sizes() == [8, 2] and not (tmp_path / "run/calibration-2").exists()
     counts.drawn.clear()
     call(4)
-    assert not counts.drawn and stated() == [8, 2]
+    assert not counts.drawn and sizes() == [8, 2]

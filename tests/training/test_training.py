@@ -26,11 +26,13 @@ from infalign import (
 from infalign.calibration import Counting, Pooled
 from infalign.calibration.outlook import RankOutlook
 from infalign.calibration.raw_reward import raw_beta, raw_rewards, raw_win_rate
+from infalign.config import Training
 from infalign.core import at_kl, log_weights
 from infalign.manifest import Manifest, Stage
 from infalign.methods import METHODS, training_design
 from infalign.methods.losses import tilt_loss
 from infalign.prompts import Prompt
+from infalign.training import policy
 from infalign.training.kl_control import KLController, RLOOSteps
 from infalign.training.landing import FARTHEST, nearest, search
 from infalign.training.loop import Checkpoints, drop_checkpoints, last_checkpoint, log_lines
@@ -348,3 +350,19 @@ def test_a_checkpoint_is_made_when_a_minute_has_passed(tmp_path):
             made.append(now[0])
             kept.on_save(None, state, control)
     assert made == [75, 150, 225]
+
+
+@pytest.mark.parametrize("name", ["likelihood", "regression"])
+def test_the_warm_start_has_the_loss_that_is_stated(tmp_path, monkeypatch, name):
+    tilt = np.zeros((2, 3))
+    asked = []
+    monkeypatch.setattr(
+        policy, "train_offline", lambda recipe, samples, task, **_: asked.append(task)
+    )
+    monkeypatch.setattr(policy, "is_done", lambda folder, stage: False)
+    monkeypatch.setattr(policy, "TOWARD_TILT", {name: lambda given: (name, given)})
+    train = Training(steps=0, warm_start=1, warm_start_loss=name)
+    method = SimpleNamespace(objective=lambda setting: SimpleNamespace(tilt=lambda rewards: tilt))
+    rest = (SimpleNamespace(rewards=tilt), method, None, (), None, tmp_path, None, print)
+    assert policy._on_policy(SimpleNamespace(train=train), *rest) == tmp_path / "warm_start"
+    assert asked == [(name, tilt)]

@@ -219,6 +219,9 @@ class Training(Section):
     warm_start: Annotated[int, Field(ge=0)] = 1
     """Passes over the calibration samples before the first on-policy step."""
 
+    warm_start_loss: Literal["likelihood", "regression"] = "likelihood"
+    """Loss of the warm start: that of the offline method with this name. Try both."""
+
     warm_start_learning_rate: PositiveFloat = 2e-5
     """AdamW learning rate for all passes over the calibration samples."""
 

@@ -1,6 +1,6 @@
 """The offline methods: each is a function from a setting and stored rewards to rows and a loss."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 
 import numpy as np
@@ -13,7 +13,10 @@ from .method import DESIGN, OTHER, Offline, Setting, Task
 from .objectives import calibrated, identity_beta, transformed
 from .requirements import best_of_samples, transform_of_quantiles
 
-__all__ = ["bonbon", "dpo", "ipo", "likelihood", "quantile_regression", "regression", "tilt_task"]
+__all__ = [
+    *("TOWARD_TILT", "bonbon", "dpo", "ipo"),
+    *("likelihood", "quantile_regression", "regression"),
+]
 
 DPO_BETA = 0.1
 """As in the paper. Labels here have no noise, so there is no correct β; KL targeting sets the
@@ -28,7 +31,7 @@ BALANCE = 0.5
 SEED = 20_241_219
 
 
-def tilt_task(tilt: np.ndarray) -> Task:
+def toward_likelihood(tilt: np.ndarray) -> Task:
     """Weighted likelihood: the forward KL to a tilt, given its log-weights, shape (prompts, K)."""
     weight = np.exp(tilt)
     largest = float(weight.max())
@@ -38,14 +41,26 @@ def tilt_task(tilt: np.ndarray) -> Task:
     )
 
 
+def toward_regression(tilt: np.ndarray) -> Task:
+    """Regression on the log-weights of a tilt, shape (prompts, K)."""
+    return _on_log_ratio(tilt, BALANCE)
+
+
+TOWARD_TILT: Mapping[str, Callable[[np.ndarray], Task]] = {
+    "likelihood": toward_likelihood,
+    "regression": toward_regression,
+}
+"""`train.warm_start_loss` → the task that leads to a tilt, given its log-weights."""
+
+
 def likelihood(s: Setting, rewards: np.ndarray) -> Task:
     """Weighted likelihood toward the optimum of InfAlign-CTRL."""
-    return tilt_task(transformed(s).tilt(rewards))
+    return toward_likelihood(transformed(s).tilt(rewards))
 
 
 def regression(s: Setting, rewards: np.ndarray) -> Task:
     """Regression on the log-weights of that optimum."""
-    return _on_log_ratio(transformed(s).tilt(rewards), BALANCE)
+    return toward_regression(transformed(s).tilt(rewards))
 
 
 def quantile_regression(s: Setting, rewards: np.ndarray) -> Task:

@@ -127,8 +127,10 @@ def stated(config: Config, stage: str) -> dict[str, Any]:
     if "train.seed" in by_value:
         del by_value["train.seed"]
         by_value["seed"] = config.training_seed
-    if by_value.get("train.kl_responses", 0) is None:  # earlier versions did not have the key
-        del by_value["train.kl_responses"]
+    # Earlier versions did not have these keys.
+    for key, then in {"train.kl_responses": None, "train.warm_start_loss": "likelihood"}.items():
+        if key in by_value and by_value[key] == then:
+            del by_value[key]
     return by_value
 
 
@@ -145,11 +147,11 @@ def _unread_training(train: Training, method: str) -> set[str]:
     warm_start = {"warm_start_learning_rate", "warm_start_batch_size"}
     unread = {"method", "baselines"}
     if isinstance(METHODS[method], Offline):
-        unread |= steps | {"warm_start"}
+        unread |= steps | {"warm_start", "warm_start_loss"}
     else:
         unread |= {"passes"}
         if not train.warm_start:
-            unread |= warm_start
+            unread |= {"warm_start_loss", *warm_start}
         if not train.steps:
             unread |= steps - {"steps", "group"}
     return {f"train.{name}" for name in unread}

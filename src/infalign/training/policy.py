@@ -9,7 +9,7 @@ import torch
 
 from infalign.manifest import Stage
 from infalign.methods import METHODS, Offline, OnPolicy, Setting
-from infalign.methods.tasks import tilt_task
+from infalign.methods.tasks import TOWARD_TILT
 from infalign.prompts import Prompt
 
 from .landing import land
@@ -114,7 +114,7 @@ def _on_policy(
         train_offline(
             recipe,
             samples,
-            tilt_task(objective.tilt(samples.rewards)),
+            TOWARD_TILT[recipe.train.warm_start_loss](objective.tilt(samples.rewards)),
             passes=passes,
             out=warm_start,
             stage=stage,
