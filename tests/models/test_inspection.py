@@ -206,6 +206,16 @@ def adapter(base, folder, task, **settings):
     return folder
 
 
+def test_a_quantized_policy_is_not_trained(zoo, tmp_path):
+    shutil.copytree(zoo / "llama", tmp_path / "quantized")
+    path = tmp_path / "quantized" / "config.json"
+    config = json.loads(path.read_text())
+    inspect_policy(str(tmp_path / "quantized"), trained=True)
+    path.write_text(json.dumps(config | {"quantization_config": {"quant_method": "gptq"}}))
+    with pytest.raises(DataError, match="is quantized, so it cannot be trained.*Give the model"):
+        inspect_policy(str(tmp_path / "quantized"), trained=True)
+
+
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # PEFT's own
 def test_adapters_bring_what_their_base_lacks_and_nothing_else(zoo, tmp_path):
     policy = adapter(zoo / "llama", tmp_path / "policy", "CAUSAL_LM")

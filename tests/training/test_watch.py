@@ -239,6 +239,16 @@ def test_modes_and_random_numbers_are_as_before_also_after_an_error(world):
     assert (random.random(), np.random.rand(), torch.rand(1)) == expected
 
 
+def test_no_other_gpu_is_asked_for_its_random_numbers(world, monkeypatch):
+    asked = []
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "get_rng_state", lambda device: asked.append(device))
+    monkeypatch.setattr(torch.cuda, "set_rng_state", lambda state, device: None)
+    with undisturbed(dropping_out(AutoTokenizer.from_pretrained(world[0].path))):
+        pass
+    assert not asked
+
+
 @pytest.mark.pins
 @pytest.mark.filterwarnings("ignore::FutureWarning")  # TRL's settings and transformers disagree
 def test_trls_on_policy_trainer_is_watched_and_not_disturbed(world, tmp_path, capsys):

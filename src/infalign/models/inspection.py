@@ -52,12 +52,17 @@ def inspect_policy(
 
     from .checkpoints import require_merged
     from .limits import prompt_ids
-    from .loading import prompt_text
+    from .loading import load_config, prompt_text
 
     path = (named.inner if named.kind == "vllm" else named).path("model")
     who = f"{what} {str(path)!r}"
     if trained or named.kind == "vllm":
         require_merged(path, who, "be trained" if trained else "be run by vLLM")
+    if trained and getattr(load_config(path, trust_remote_code, what), "quantization_config", None):
+        raise DataError(
+            f"{who} is quantized, so it cannot be trained: KL targeting moves its weights by "
+            "fractions. Give the model that it was quantized from."
+        )
     tokenizer, model = _parts(AutoModelForCausalLM, path, trust_remote_code, what)
     asked = list(conversations) or [[QUESTION]]
     texts = [prompt_text(tokenizer, c) for c in asked]

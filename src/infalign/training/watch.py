@@ -189,9 +189,11 @@ def undisturbed(model):
     submodule and all random number generators are restored."""
     training = [part for part in model.modules() if part.training]
     plain, numbers = random.getstate(), np.random.get_state()
+    # Its own GPU only: to ask another one for its state takes memory there.
+    devices = {weight.device for weight in model.parameters() if weight.is_cuda}
     model.eval()
     try:
-        with torch.no_grad(), torch.random.fork_rng():
+        with torch.no_grad(), torch.random.fork_rng(list(devices)):
             yield
     finally:
         for part in training:
