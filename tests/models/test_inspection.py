@@ -212,7 +212,7 @@ def test_a_quantized_policy_is_not_trained(zoo, tmp_path):
     config = json.loads(path.read_text())
     inspect_policy(str(tmp_path / "quantized"), trained=True)
     path.write_text(json.dumps(config | {"quantization_config": {"quant_method": "gptq"}}))
-    with pytest.raises(DataError, match="is quantized, so it cannot be trained.*Give the model"):
+    with pytest.raises(DataError, match=r"is quantized, so it cannot be trained.*Give the model"):
         inspect_policy(str(tmp_path / "quantized"), trained=True)
 
 
