@@ -163,6 +163,13 @@ REFUSED = {
         {"train": {"trl": {"max_grad_nrm": 1, "optim": 3}}},
         ["max_grad_nrm", "mean `max_grad_norm`?", "`train.trl.optim` is 3"],
     ),
+    "options whose packages are not installed": (
+        {"train": {"trl": {"use_vllm": True, "use_liger_kernel": True, "optim": "adamw_bnb_8bit"}}},
+        [
+            *("`train.trl.use_vllm` is True", "pip install vllm", "pip install liger-kernel"),
+            *("`train.trl.optim` is 'adamw_bnb_8bit'", "pip install bitsandbytes"),
+        ],
+    ),
     "tracker that is unknown": (
         {"train": {"report_to": "tensorbord"}},
         ["`train.report_to` is 'tensorbord'", "mean `tensorboard`?"],
@@ -209,6 +216,7 @@ def test_a_mistake_is_refused_before_anything_is_generated(case, folder, generat
     monkeypatch.setattr("urllib3.util.Retry.sleep", lambda *_: None)
     trackers = "transformers.integrations.integration_utils.get_available_reporting_integrations"
     monkeypatch.setattr(trackers, list)
+    monkeypatch.setattr("infalign.training.trl_options.find_spec", lambda name: None)
     changes, words = REFUSED[case]
     with pytest.raises((InfalignError, ArgumentError)) as caught:
         run(parse_config(changed(BASE, changes)), folder / "run")

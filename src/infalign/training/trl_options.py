@@ -3,9 +3,11 @@
 import dataclasses
 import difflib
 import math
+import re
 import typing
 import warnings
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
@@ -124,6 +126,7 @@ def check_options(config: Config, model_path: str) -> None:
     kinds = [_steps(name) for name in sorted(trainers)]
     types = [kind.arguments_type for kind in kinds]
     problems = [p for p in (_problem(key, v, types) for key, v in options.items()) if p]
+    problems += [p for p in (_missing(key, v) for key, v in options.items()) if p]
     problems += [p for p in map(_tracker_problem, trackers(config.train)) if p]
     if problems:
         raise ConfigError("\n".join(problems))
@@ -146,6 +149,21 @@ def check_options(config: Config, model_path: str) -> None:
 
 PACKAGES = {"azure_ml": "azureml-core", "comet_ml": "comet-ml", "dagshub": "dagshub mlflow"}
 """Packages of trackers that are called otherwise."""
+
+
+def _missing(key: str, value: object) -> str:
+    """The package that an option needs and that is not installed, which trainers ask for when they
+    begin; empty if there is none."""
+    packages = {"use_vllm": "vllm", "use_liger_kernel": "liger-kernel"} if value is True else {}
+    if key == "optim" and re.search("bnb|8bit", str(value)):
+        packages = {key: "bitsandbytes"}
+    name = packages.get(key)
+    if name is None or find_spec(name.replace("-", "_")) is not None:
+        return ""
+    return (
+        f"`train.trl.{key}` is {_check.short(value)}, which needs a package that is not installed. "
+        f"Install it with: pip install {name}"
+    )
 
 
 def _tracker_problem(name: str) -> str:
