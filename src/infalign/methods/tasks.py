@@ -14,8 +14,8 @@ from .objectives import calibrated, identity_beta, transformed
 from .requirements import best_of_samples, transform_of_quantiles
 
 __all__ = [
-    *("TOWARD_TILT", "bonbon", "dpo", "ipo"),
-    *("likelihood", "quantile_regression", "regression"),
+    *("TOWARD_TILT", "bonbon", "dpo", "ipo", "likelihood", "quantile_regression", "regression"),
+    *("toward_likelihood", "toward_regression"),
 ]
 
 DPO_BETA = 0.1
