@@ -154,11 +154,11 @@ PACKAGES = {"azure_ml": "azureml-core", "comet_ml": "comet-ml", "dagshub": "dags
 def _missing(key: str, value: object) -> str:
     """The package that an option needs and that is not installed, which trainers ask for when they
     begin; empty if there is none."""
-    packages = {"use_vllm": "vllm", "use_liger_kernel": "liger-kernel"} if value is True else {}
-    if key == "optim" and re.search("bnb|8bit", str(value)):
-        packages = {key: "bitsandbytes"}
-    name = packages.get(key)
-    if name is None or find_spec(name.replace("-", "_")) is not None:
+    name = {"use_vllm": "vllm", "use_liger_kernel": "liger-kernel"}.get(key, "")
+    needed = value is True
+    if key == "optim":
+        name, needed = "bitsandbytes", re.search("bnb|8bit", str(value)) is not None
+    if not (name and needed) or find_spec(name.replace("-", "_")) is not None:
         return ""
     return (
         f"`train.trl.{key}` is {_check.short(value)}, which needs a package that is not installed. "
