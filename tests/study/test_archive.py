@@ -155,6 +155,23 @@ def test_an_archive_of_other_settings_is_refused_before_anything_runs(
     assert "evaluate.kl_samples 8, not 3" in str(e.value) and not counts.drawn
 
 
+def with_training(grid, **settings):
+    """A study with other settings of training."""
+    values = dict(grid.tasks[0].values)
+    values["train"] = values["train"] | settings
+    return replace(grid, tasks=(replace(grid.tasks[0], values=values),))
+
+
+def test_an_archive_serves_settings_that_the_methods_do_not_read(files, finished, counts, archive):
+    changed = with_training(quick(files), passes=5)
+    assert changed.tasks[0].config.train.passes == 5
+    folder = archive.parent / "b"
+    assert numbers(run_study(changed, folder, archive=archive)) == numbers(finished[0])
+    assert not counts.trained
+    with pytest.raises(ConfigError, match=r"train\.steps 2, not 3"):
+        run_study(with_training(quick(files), steps=3), archive.parent / "c", archive=archive)
+
+
 def reversed_tests(text):
     """The prompts with those that are held out in another order."""
     rows = text.splitlines()

@@ -31,6 +31,7 @@ __all__ = [
     "read_of_design",
     "stated",
     "stated_for",
+    "unread_training",
 ]
 
 UNREAD = (
@@ -136,13 +137,14 @@ def stated(config: Config, stage: str) -> dict[str, Any]:
 
 def stated_for(config: Config, method: str) -> dict[str, Any]:
     """`stated` for the training of one method, which does not read all of `train`."""
-    unread = _unread_training(config.train, method)
+    unread = unread_training(config.train, method)
     own = stated(config, "train")
     return {key: value for key, value in own.items() if key not in unread}
 
 
-def _unread_training(train: Training, method: str) -> set[str]:
-    """The keys under `train` that the training of a method does not read."""
+def unread_training(train: Training, method: str) -> set[str]:
+    """The keys under `train` that the training of a method does not read, under their dotted
+    names."""
     steps = {"steps", "learning_rate", "batch_size", "group", "save_steps", "trl"}
     warm_start = {"warm_start_learning_rate", "warm_start_batch_size"}
     unread = {"method", "baselines"}

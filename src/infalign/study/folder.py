@@ -30,6 +30,7 @@ from infalign.models.fingerprints import judge_parts, reward_fingerprint
 from infalign.models.functions import beside
 from infalign.pipeline.costs import making, spent
 from infalign.pipeline.folder import Run
+from infalign.pipeline.inputs import unread_training
 from infalign.prompts import fingerprint
 from infalign.stores.manifest import NAME, read_manifest
 
@@ -191,8 +192,9 @@ class StudyFolder(Shown):
         return {}
 
     def _stated(self, cell: Cell, begun: object = None) -> dict:
-        """The keys of a cell, without those that the version that began it did not have, if they
-        have their defaults: a new version does not make its cells again.
+        """The keys of a cell. Two kinds are as they were when it began, so that neither makes it
+        again: those that its version did not have, if they have their defaults now; and those under
+        `train` that its method does not read.
 
         - `begun`: the keys with which it began. Default: those in its folder.
         """
@@ -204,7 +206,15 @@ class StudyFolder(Shown):
                 begun = read_document(Run(cell.config, self.of_cell(cell)).config_file)
             except ConfigError:
                 return stated
-        return _known(stated, begun, given) if isinstance(begun, dict) else stated
+        if not isinstance(begun, dict):
+            return stated
+        known = _known(stated, begun, given)
+        if isinstance(former := begun.get("train"), dict):
+            unread = unread_training(cell.config.train, cell.method)
+            names = {key.removeprefix("train.") for key in unread}
+            read = {name: value for name, value in known["train"].items() if name not in names}
+            known["train"] = read | {name: former[name] for name in names if name in former}
+        return known
 
     def due(self) -> list[Cell]:
         """The cells that are not finished."""
