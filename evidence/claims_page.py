@@ -94,9 +94,9 @@ Trained policies, at matched KL:
 - **Rewards.** Gold rewards are reward models too, not people.
 - **Matched KL.** All methods are compared at the same KL to the reference, as in theory. A method
   may do better or worse at the KL that suits it best.
-- **One recipe.** All methods share the warm start, the step sizes and the number of steps. A
-  baseline may gain from others. With another loss of the warm start, `rlhf` wins as much as `group`
-  under worst-of-8 on the bundled models
+- **One recipe.** All methods of a study share the warm start, the step sizes and the number of
+  steps. A baseline may gain from others, so worst-of-8 on the bundled models has a second study,
+  with another loss of the warm start
   ([log](log.md#2026-11-29-another-loss-for-the-warm-start)).
 - **Procedure on both sides.** Policy and reference are decoded alike, with the same n.
 

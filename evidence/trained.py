@@ -19,10 +19,9 @@ import trained_cells
 import trained_page
 import typer
 from preferences import TASKS
+from trained_cells import BUNDLED, REAL
 
 HERE = Path(__file__).parent.resolve()
-
-REAL, BUNDLED = trained_cells.STUDIES[:3], trained_cells.STUDIES[3:]
 
 
 @dataclass(frozen=True)

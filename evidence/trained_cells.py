@@ -16,13 +16,18 @@ HERE = Path(__file__).parent.resolve()
 CELLS = HERE / "cells"
 """The archives of the studies."""
 
-STUDIES = (
-    *("real-helpful", "real-harmless", "real-tldr"),
-    *("bundled-helpful", "bundled-harmless", "bundled-harmless-best"),
+REAL = ("real-helpful", "real-harmless", "real-tldr")
+BUNDLED = (
+    *("bundled-helpful", "bundled-harmless", "bundled-harmless-regression"),
+    "bundled-harmless-best",
 )
+STUDIES = REAL + BUNDLED
 
 BEYOND = "bundled-harmless-best"
 """The study of tasks that the paper does not report."""
+
+RECIPES = {"bundled-harmless-regression": "warm start by regression"}
+"""The studies of another recipe than the first one of their task."""
 
 MODELS = {"real": "SmolLM2-135M", "bundled": "bundled model"}
 GOALS = {"helpful": "helpfulness", "harmless": "harmlessness", "tldr": "summaries"}
@@ -235,12 +240,13 @@ def earlier_settings(task: Mapping) -> str:
 def title(study: str, task: Mapping) -> str:
     """A task of a study in words, such as helpfulness, best-of-8, SmolLM2-135M."""
     model, goal = MODELS[study.partition("-")[0]], GOALS[task["task"].partition("-")[0]]
-    return f"{goal}, {words(task['procedure'])}, {model}"
+    recipe = f" ({RECIPES[study]})" if study in RECIPES else ""
+    return f"{goal}, {words(task['procedure'])}, {model}{recipe}"
 
 
 def label(study: str, task: Mapping) -> str:
     """A task of a study, such as bundled-helpful-8."""
-    return f"{study.partition('-')[0]}-{task['task']}"
+    return study + "-8" * task["task"].endswith("-8")
 
 
 def cells_of(task: Mapping) -> list[tuple[str, bool]]:

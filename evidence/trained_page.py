@@ -58,7 +58,7 @@ PAGE = """# The trained study
 
 Which training method gives the best policy for a procedure, at the same KL? `make evidence` trains
 every method and writes this page. So far, {finished:,} of {cells:,} cells are finished.{archived}
-Each task is trained for n = 8 and for n = 4.
+SmolLM2 is trained for n = 8 and for n = 4, the bundled models for n = 8.
 
 {targets}
 
@@ -88,9 +88,9 @@ holds at the level of 97.5 %. {note}
   own objective on the study's calibration samples, not of the win rate. A policy that falls short
   of it can therefore win more. *KL efficiency* is the share of a policy's KL that moves responses
   up or down in the reward's ranking. The rest is spent on changes that the reward does not see.
-- All methods share one recipe, and baselines may gain from another. With the warm start by
-  regression, `rlhf` wins as much as `group` under worst-of-8 on the bundled models
-  ([log](../docs/log.md#2026-11-29-another-loss-for-the-warm-start)).
+- All methods of a study share one recipe, and baselines may gain from another. Harmlessness with
+  worst-of-8 on the bundled models has two studies: with the warm start by likelihood, and with that
+  by regression ([log](../docs/log.md#2026-11-29-another-loss-for-the-warm-start)).
 - A small policy cannot express every transform, so a part of the gain in theory is out of reach for
   every method. [The log](../docs/log.md) and `worst_of_n/` measure this.
 {sight}

@@ -154,10 +154,28 @@ def test_every_wave_asks_for_cells_that_its_studies_have():
     assert set(WAVES[-1].studies) == set(STUDIES) and not WAVES[-1].options()
 
 
-def test_studies_train_for_both_n_and_allow_for_them():
-    from trained_cells import STUDIES, grid_of, label
+def test_tasks_of_all_studies_have_titles_and_labels_of_their_own():
+    from trained_cells import STUDIES, label, none_of, title
 
-    for name in STUDIES:
+    tasks = [(name, task) for name in STUDIES for task in none_of(name)["tasks"]]
+    for names in (title, label):
+        assert len({names(*task) for task in tasks}) == len(tasks)
+
+
+def test_a_study_of_another_recipe_differs_in_it_alone():
+    from trained_cells import grid_of
+
+    first, other = (grid_of(name) for name in ("bundled-harmless", "bundled-harmless-regression"))
+    configs = [grid.tasks[0].config.model_dump() for grid in (first, other)]
+    losses = [config["train"].pop("warm_start_loss") for config in configs]
+    assert losses == ["likelihood", "regression"] and configs[0] == configs[1]
+    assert first.study.rivals == other.study.rivals
+
+
+def test_real_studies_train_for_both_n_and_allow_for_them():
+    from trained_cells import REAL, grid_of, label
+
+    for name in REAL:
         eight, four = grid_of(name).tasks
         assert label(name, {"task": four.name}) == name
         assert (eight.name, eight.config.procedure) == (
