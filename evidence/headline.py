@@ -153,13 +153,14 @@ def _span(values: Collection[float]) -> str:
 def picture(results: Mapping[str, Mapping]) -> Figure:
     """The win rates of all methods under the procedure, one panel for each model and task."""
     shown = panels(results)
-    rows = -(-len(shown) // 2)
-    most = max(len(panel.arms) for panel in shown)
-    figure = Figure((drawing.WIDTH, rows * (1.1 + 0.21 * most) + 0.3), layout="constrained")
-    grid = figure.subplots(rows, 2, squeeze=False).ravel()
-    for axes, panel in zip(grid, shown, strict=False):
+    # A row of panels is as high as the one with most methods, so that methods are evenly spaced.
+    most = [max(len(panel.arms) for panel in shown[i : i + 2]) for i in range(0, len(shown), 2)]
+    heights = [1.1 + 0.21 * methods for methods in most]
+    figure = Figure((drawing.WIDTH, sum(heights) + 0.3), layout="constrained")
+    grid = figure.subplots(len(most), 2, squeeze=False, height_ratios=heights).ravel()
+    for i, (axes, panel) in enumerate(zip(grid, shown, strict=False)):
         _draw(axes, panel)
-        axes.set_ylim(len(panel.arms) - most - 0.5, len(panel.arms) - 0.5)
+        axes.set_ylim(len(panel.arms) - most[i // 2] - 0.5, len(panel.arms) - 0.5)
     for axes in grid[len(shown) :]:
         axes.set_axis_off()
     marks = (Line2D([], [], color=color, marker="o", lw=1.6) for color in KINDS.values())
