@@ -15,7 +15,7 @@ from infalign import _moved
 ROOT = Path(infalign.__file__).parent
 LEVELS = [
     {"errors", "_moved"},
-    {"_check", "disk", "_progress", "_thinking"},
+    {"_check", "_launched", "_progress", "_thinking", "disk"},
     {"storage", "seeds", "text", "json_lines", "_look", "_pages"},
     {"manifest"},
     {"core"},

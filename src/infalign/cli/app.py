@@ -11,7 +11,8 @@ import traceback
 import typer
 
 from infalign import _check
-from infalign.errors import ArgumentError, ConfigError, InfalignError
+from infalign._launched import require_alone
+from infalign.errors import ArgumentError, InfalignError
 
 from .commands import application
 from .messages import messages
@@ -59,22 +60,6 @@ def yield_cores() -> None:
     """
     if not WAITING.keys() & os.environ.keys():
         os.environ.update(WAITING)
-
-
-def require_alone() -> None:
-    """Raise ConfigError in a process that torchrun, accelerate or DeepSpeed started with others.
-
-    Each would write the same files, and trainers would wait for the others and split every batch.
-    """
-    size = os.environ.get("WORLD_SIZE", "")
-    if "LOCAL_RANK" in os.environ and size.isdecimal() and int(size) > 1:
-        raise ConfigError(
-            f"infalign runs in one process, and this is one of {size} (WORLD_SIZE). Start it "
-            "without torchrun or accelerate launch: it trains on one GPU, and `infalign compare "
-            "STUDY engine=ray` uses all. For one training on several GPUs, use `infalign "
-            "export-prompts` and the rewards for TRL, verl or OpenRLHF. If no launcher runs, "
-            "unset WORLD_SIZE and LOCAL_RANK."
-        )
 
 
 def _code(arguments: list[str], debug: bool) -> int:

@@ -10,6 +10,7 @@ from functools import partial
 
 import numpy as np
 
+from infalign._launched import processes
 from infalign.calibration import AbstractFitted, Counting, StoreCalibration
 from infalign.calibration.outlook import RankOutlook
 from infalign.calibration.raw_reward import raw_beta
@@ -35,7 +36,6 @@ from infalign.shaping import (
     RiskSensitiveReward,
     ShapedReward,
 )
-from infalign.shaping.grouping import processes
 from infalign.stores import CalibrationStore
 
 from .method import DESIGN, OTHER, RAW, Objective, OnPolicy, Setting

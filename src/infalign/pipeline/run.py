@@ -6,6 +6,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from infalign import _check, storage
+from infalign._launched import require_alone
 from infalign.config import Config
 from infalign.errors import MissingExtraError, install
 from infalign.models.functions import beside
@@ -47,10 +48,12 @@ def run(
 
     What was made from other inputs stays in the folder, and is used again when they come back.
 
-    Raises ConfigError if TRL does not have an option, or if the model cannot be trained; DataError
-    if model, reward or prompts cannot be used; MissingExtraError without torch and TRL.
+    Raises ConfigError if TRL does not have an option, if the model cannot be trained, or in one of
+    several processes of a launcher; DataError if model, reward or prompts cannot be used;
+    MissingExtraError without torch and TRL.
     """
     _check.one_of("until", until, STAGES)
+    require_alone()
     require_run(Path(folder))
     with storage.locked(Path(folder)):  # before the libraries, which take seconds to load
         report = report or (lambda what, done, total: None)

@@ -1,15 +1,15 @@
 """Groups of consecutive responses to one prompt in a batch."""
 
-import os
 from collections.abc import Sequence
 
 import numpy as np
 
 from infalign import _check
+from infalign._launched import processes
 from infalign.core import RankProcedure
 from infalign.errors import ArgumentError, DataError
 
-__all__ = ["group_size", "processes", "require_group", "whole_groups"]
+__all__ = ["group_size", "require_group", "whole_groups"]
 
 
 def require_group(group: int | None, procedure: RankProcedure | None = None) -> int | None:
@@ -68,12 +68,6 @@ def group_size(prompt_ids: Sequence[str], group: int | None = None) -> int:
                 "between processes."
             )
     return m
-
-
-def processes() -> int:
-    """Number of processes that train together. Launchers and accelerate set the variable."""
-    size = os.environ.get("WORLD_SIZE", "")
-    return int(size) if size.isdecimal() else 1
 
 
 def _runs(prompt_ids: Sequence[str]) -> tuple[list[int], np.ndarray]:

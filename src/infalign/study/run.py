@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from infalign import storage
+from infalign._launched import require_alone
 from infalign.config import Cell, Grid, StudyTask
 from infalign.errors import ConfigError, DataError, InfalignError
 from infalign.models.functions import beside
@@ -57,6 +58,7 @@ def run_study(
     that cannot be written or whose cells come from other samples, and at the end DataError if
     something could not be written then.
     """
+    require_alone()
     require_libraries()
     study = StudyFolder(grid, Path(folder), None if archive is None else Archive(Path(archive)))
     study.require()
