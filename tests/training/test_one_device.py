@@ -1,6 +1,7 @@
 """A machine with several GPUs trains on one of them, with the batch that is stated."""
 
 import gc
+import os
 import weakref
 from dataclasses import replace
 from types import SimpleNamespace
@@ -110,6 +111,20 @@ def test_offline_training_takes_as_many_steps_as_with_one_gpu(recipe, samples, t
     assert sizes == [16] * 4
 
 
+def train_policy(recipe, samples, folder):
+    train = recipe.train.model_copy(update={"validation": 0.0})
+    policy.train_policy(
+        replace(recipe, train=train),
+        samples,
+        "rlhf",
+        setting_of(len, samples.rewards, ids=["ab", "c"]),
+        landing_seed=0,
+        out=folder / "out",
+        stage=Stage(Manifest(folder), "train", {}),
+        report=lambda what, done, total: None,
+    )
+
+
 def test_nothing_of_the_warm_start_is_in_memory_when_the_steps_on_policy_begin(
     recipe, samples, tmp_path, monkeypatch
 ):
@@ -125,19 +140,28 @@ def test_nothing_of_the_warm_start_is_in_memory_when_the_steps_on_policy_begin(
     monkeypatch.setattr(offline, "fresh_policy", noted)
     monkeypatch.setattr(policy, "train_on_policy", on_policy)
     monkeypatch.setattr(policy, "land", lambda *args, **options: None)
-    train = recipe.train.model_copy(update={"validation": 0.0})
     gc.disable()  # as it is between two of its rare full collections
     try:
-        policy.train_policy(
-            replace(recipe, train=train),
-            samples,
-            "rlhf",
-            setting_of(len, samples.rewards, ids=["ab", "c"]),
-            landing_seed=0,
-            out=tmp_path / "out",
-            stage=Stage(Manifest(tmp_path), "train", {}),
-            report=lambda what, done, total: None,
-        )
+        train_policy(recipe, samples, tmp_path)
     finally:
         gc.enable()
     assert alive == [False]
+
+
+def test_no_training_is_one_of_several_processes_after_one_with_vllm(
+    recipe, samples, tmp_path, monkeypatch
+):
+    def on_policy(*args, **options):  # what TRL sets for a vLLM in its process
+        own = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_PORT": "1"}
+        for name, value in own.items():
+            monkeypatch.setenv(name, value)
+
+    for name in ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("WORLD_SIZE", "4")  # the machines of a job
+    before = dict(os.environ)
+    monkeypatch.setattr(policy, "train_on_policy", on_policy)
+    monkeypatch.setattr(policy, "land", lambda *args, **options: None)
+    train_policy(recipe, samples, tmp_path)
+    assert os.environ.items() >= before.items()
+    assert not os.environ.keys() & {"RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"}

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from infalign._launched import as_launched
 from infalign.manifest import Stage
 from infalign.methods import METHODS, Offline, OnPolicy, Setting
 from infalign.methods.tasks import TOWARD_TILT
@@ -50,10 +51,11 @@ def train_policy(
     validation, samples = samples.prompts[trained:], samples.first(trained)
     _free()  # of a training of this process that failed
     row = METHODS[method]
-    if isinstance(row, Offline):
-        folder = _offline(recipe, samples, row, setting, out, stage, report)
-    else:
-        folder = _on_policy(recipe, samples, row, setting, validation, gold, out, stage, report)
+    with as_launched():
+        if isinstance(row, Offline):
+            folder = _offline(recipe, samples, row, setting, out, stage, report)
+        else:
+            folder = _on_policy(recipe, samples, row, setting, validation, gold, out, stage, report)
     # Done here and not where training ends, so that a run killed in between leaves no checkpoints.
     for part in PARTS:
         drop_checkpoints(out / part, stage)
