@@ -130,3 +130,19 @@ def test_memory_that_torch_keeps_on_a_gpu_is_room_for_float32(
         assert model.weight.dtype == computes_in
     assert model.weight.dtype == torch.bfloat16
     assert ("no room" in caplog.text) == (computes_in == torch.bfloat16)
+
+
+@pytest.mark.parametrize("free, computes_in", [(120, torch.float32), (119, torch.bfloat16)])
+def test_two_models_compute_in_the_same_precision(monkeypatch, caplog, free, computes_in):
+    models = [torch.nn.Linear(4, 4, dtype=torch.bfloat16) for _ in range(2)]  # 40 bytes each
+
+    def left():
+        weights = [x for model in models for x in model.parameters()]
+        return free + 80 - sum(x.numel() * x.element_size() for x in weights)
+
+    monkeypatch.setattr(torch.Tensor, "is_cuda", True)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (left(), free))
+    with precision.in_float32(*models):
+        assert [model.weight.dtype for model in models] == 2 * [computes_in]
+    assert [model.weight.dtype for model in models] == 2 * [torch.bfloat16]
+    assert caplog.text.count("no room") == (computes_in == torch.bfloat16)

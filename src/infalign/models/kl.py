@@ -130,7 +130,7 @@ def token_values(
         (max(len(prompts[i]), len(theirs[i])), i, len(r))
         for i, r in zip(owners, tokens, strict=True)
     ]
-    with in_float32(policy.model), in_float32(reference.model):
+    with in_float32(policy.model, reference.model):
         yield from _values(
             policy,
             reference,

@@ -68,30 +68,40 @@ def trains_in(dtype: Dtype) -> Precision:
 
 
 @contextmanager
-def in_float32(model) -> Iterator[None]:
-    """Inside the block, the model computes in float32 with the weights that it has.
+def in_float32(*models) -> Iterator[None]:
+    """Inside the block, all models compute in float32 with the weights that they have.
 
-    A GPU without room for that computes as before, with a warning.
+    A GPU without room for that computes as before, with a warning. All models together are in
+    float32 or none: in two precisions, the same weights would differ by the rounding of one.
     """
     import torch
 
-    kinds_of_half = (torch.bfloat16, torch.float16)
-    half = [x for x in (*model.parameters(), *model.buffers()) if x.dtype in kinds_of_half]
-    if half and half[0].is_cuda:
-        needed = sum(2 * x.numel() * x.element_size() for x in half)
+    half = {id(model): _half(model) for model in models}
+    tensors = list({id(x): x for own in half.values() for x in own}.values())
+    if tensors and tensors[0].is_cuda:
+        sizes = [sum(x.numel() * x.element_size() for x in own) for own in half.values()]
         torch.cuda.empty_cache()  # what torch keeps for later, as after a batch, is room too
-        if needed > torch.cuda.mem_get_info()[0]:
+        # Float32 takes twice as much, and what a model reads is kept beside its weights.
+        if sum(sizes) + max(sizes) > torch.cuda.mem_get_info()[0]:
             LOG.warning(
                 "The KL is measured in %s, since the GPU has no room for the weights in float32. "
                 "Rounding adds about 0.003 nats for each token.",
-                str(half[0].dtype).removeprefix("torch."),
+                str(tensors[0].dtype).removeprefix("torch."),
             )
-            half = []
-    kinds = [x.dtype for x in half]
-    for x in half:
+            tensors = []
+    kinds = [x.dtype for x in tensors]
+    for x in tensors:
         x.data = x.data.float()
     try:
         yield
     finally:
-        for x, kind in zip(half, kinds, strict=True):
+        for x, kind in zip(tensors, kinds, strict=True):
             x.data = x.data.to(kind)  # exactly what it was
+
+
+def _half(model) -> list:
+    """The weights and buffers of a model that are in half precision."""
+    import torch
+
+    kinds = (torch.bfloat16, torch.float16)
+    return [x for x in (*model.parameters(), *model.buffers()) if x.dtype in kinds]
