@@ -1,11 +1,18 @@
 """A training that is killed at a checkpoint, or moved, ends with the weights of one that is not."""
 
+import itertools
 import shutil
 from pathlib import Path
 
 import pytest
 import torch
-from transformers import PrinterCallback, Trainer, TrainingArguments
+from transformers import (
+    PrinterCallback,
+    Trainer,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
 
 from infalign import manifest
 from infalign.manifest import Manifest, Stage
@@ -151,3 +158,28 @@ def test_a_kill_costs_at_most_the_steps_since_the_last_checkpoint(
         out = Path(shutil.move(out.parent, tmp_path / "elsewhere")) / "on_policy"
     assert last_checkpoint(out, stage_of(out)) == str(out / f"checkpoint-{resumed}")
     assert trained(out) == expected
+
+
+@pytest.mark.parametrize(("seconds", "interval"), [(0, 80), (6, 80), (30, 320)])
+def test_checkpoints_that_take_long_are_made_less_often(monkeypatch, out, seconds, interval):
+    now, made = [0.0], []
+
+    def hashed(path):
+        now[0] += seconds / 2
+        return {}
+
+    monkeypatch.setattr(manifest, "checksums", hashed)
+    callback = Checkpoints(out, stage_of(out), clock=lambda: now[0])
+    for step in range(1, 201):
+        now[0] += 15
+        state, control = TrainerState(global_step=step, max_steps=1000), TrainerControl()
+        callback.on_step_end(None, state, control)
+        now[0] += 5  # a validation is no part of a checkpoint
+        callback.on_evaluate(None, state, control)
+        if control.should_save:
+            (out / f"checkpoint-{step}").mkdir()
+            now[0] += seconds / 2
+            callback.on_save(None, state, control)
+            made.append(20 * step)
+    assert {later - earlier for earlier, later in itertools.pairwise(made)} == {interval}
+    assert len(made) * seconds < 0.1 * now[0]

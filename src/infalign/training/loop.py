@@ -44,7 +44,11 @@ METRICS_LOG = logging.getLogger("infalign.metrics")
 """Where each step says its metrics in one line."""
 
 KEPT = 60.0
-"""Longest time in seconds between two checkpoints, unless a single step takes longer."""
+"""Longest time in seconds between two checkpoints, unless a step or `SHARE` asks for more."""
+
+SHARE = 0.1
+"""Largest share of the time that these checkpoints take. Those of large models, which are written
+and then read for their checksums, are made less often."""
 
 CHECKPOINT = "checkpoint-"
 """Prefix that transformers gives to checkpoint folders."""
@@ -246,19 +250,25 @@ def _checkpoints(folder: Path) -> list[Path]:
 
 
 class Checkpoints(TrainerCallback):
-    """Makes a checkpoint at least every minute, lists every checkpoint with its checksums once it
-    is complete, and verifies the best one before the trainer loads it.
+    """Makes a checkpoint at least every minute, or less often where one takes many seconds; lists
+    every checkpoint with its checksums once it is complete, and verifies the best one before the
+    trainer loads it.
 
     Checkpoints change nothing in training, so their times may depend on the machine.
     """
 
     def __init__(self, out: Path, stage: Stage, clock: Callable[[], float] = time.monotonic):
         self.out, self.stage, self.clock = out, stage, clock
-        self.saved_at = clock()
+        self.saved_at = self.began_at = clock()
+        self.took = 0.0
 
     def on_step_end(self, args, state, control, **kwargs):
-        if self.clock() - self.saved_at > KEPT:
+        self.began_at = self.clock()
+        if self.began_at - self.saved_at > max(KEPT, self.took / SHARE):
             control.should_save = True
+
+    def on_evaluate(self, args, state, control, **kwargs):
+        self.began_at = self.clock()  # the trainer saves after this
 
     def on_train_begin(self, args, state, control, **kwargs):
         self.saved_at = self.clock()
@@ -269,9 +279,12 @@ class Checkpoints(TrainerCallback):
             state.best_model_checkpoint = str(best)
 
     def on_save(self, args, state, control, **kwargs):
+        if state.is_world_process_zero:
+            self._list(state)
         self.saved_at = self.clock()
-        if not state.is_world_process_zero:
-            return
+        self.took = self.saved_at - self.began_at
+
+    def _list(self, state) -> None:
         with self.stage.recording(self.out / f"{CHECKPOINT}{state.global_step}"):
             pass  # the trainer has written it already
         self._drop_others(state)
