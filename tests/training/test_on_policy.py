@@ -302,6 +302,33 @@ def test_a_gradient_that_is_not_finite_stops_before_the_step(
     assert all(torch.isfinite(weight).all() for weight in saved.values())
 
 
+@pytest.mark.parametrize("overflows", [3, 9])
+def test_steps_that_overflow_in_float16_are_left_out_until_the_scale_is_1(
+    reference, tmp_path, monkeypatch, overflows
+):
+    kind = RLOOSteps.trainer_type
+    begin, loss = kind.__init__, kind.compute_loss
+
+    def scaled(self, *args, **options):  # as with float16 on a GPU
+        begin(self, *args, **options)
+        self.accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**4)
+
+    def overflowing(self, *args, **options):
+        value = loss(self, *args, **options)
+        return value * float("inf") if self.state.global_step < overflows else value
+
+    monkeypatch.setattr(kind, "__init__", scaled)
+    monkeypatch.setattr(kind, "compute_loss", overflowing)
+    if overflows > 4:
+        with pytest.raises(DataError, match="gradient of step 5 is not finite"):
+            train(reference, tmp_path / "out", steps=9, save_steps=9)
+        return
+    train(reference, tmp_path / "out", steps=9, save_steps=9)
+    before, after = saved_state(reference.path), saved_state(tmp_path / "out/model")
+    assert all(torch.isfinite(weight).all() for weight in after.values())
+    assert any(not torch.equal(before[name], weight) for name, weight in after.items())
+
+
 def test_the_log_grows_with_every_step_and_each_step_is_said_in_a_line(reference, tmp_path, caplog):
     out, seen = tmp_path / "out", []
 

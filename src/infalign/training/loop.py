@@ -380,17 +380,24 @@ def _layers(model: Any) -> list[torch.nn.Module]:
 class FiniteGradients(TrainerCallback):
     """Raises DataError before a step whose gradient is not finite.
 
+    In float16, gradients are those of a loss that is scaled up. The scaler leaves out a step that
+    overflows and halves its scale, as it does in the first steps; it is an error once the scale is
+    1.
+
     - `prompt_ids`: returns the prompt ids of the step.
     """
 
     def __init__(self, prompt_ids: Callable[[], list[str]]):
         self.prompt_ids = prompt_ids
 
-    def on_pre_optimizer_step(self, args, state, control, model=None, **kwargs):
+    def on_pre_optimizer_step(self, args, state, control, model=None, optimizer=None, **kwargs):
         gradients = [p.grad for p in model.parameters() if p.grad is not None]
         # Clipping by an infinite norm turns finite gradients into 0 and infinite ones into nan, so
         # the norm detects both cases.
         if torch.isfinite(torch.nn.utils.get_total_norm(gradients)):
+            return
+        scaler = getattr(optimizer, "scaler", None)
+        if scaler is not None and scaler.get_scale() > 1:
             return
         ids = list(dict.fromkeys(self.prompt_ids()))
         names = ", ".join(map(repr, ids[:SHOWN])) + (" …" if len(ids) > SHOWN else "")
