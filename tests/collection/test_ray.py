@@ -7,12 +7,13 @@ import signal
 import sys
 import time
 from collections import Counter
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from datetime import date
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import soak
@@ -20,7 +21,7 @@ import soak
 from infalign import _progress
 from infalign.collection import Local, OnRay, answer, collect
 from infalign.collection.cluster import Worker
-from infalign.collection.connection import connection, require_same_precision
+from infalign.collection.connection import connection, has_gpus, require_same_precision
 from infalign.config import parse_config
 from infalign.errors import ConfigError, DataError, MissingExtraError
 from infalign.models import precision
@@ -117,6 +118,16 @@ def test_workers_that_compute_in_another_precision_are_named(cluster, monkeypatc
     monkeypatch.setattr(precision, "trains_in", lambda dtype: other)  # in this process only
     with pytest.raises(ConfigError, match=f"and {other} on this machine"):
         require_same_precision()
+
+
+@pytest.mark.parametrize("resources", [{"CPU": 8.0}, {"CPU": 8.0, "GPU": 2.0}])
+def test_a_cluster_says_whether_it_has_gpus(monkeypatch, resources):
+    named = SimpleNamespace(cluster_resources=lambda: resources)
+    monkeypatch.setattr("infalign.collection.connection.connection", lambda: nullcontext(named))
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    assert has_gpus() is None  # the workers are on this machine
+    monkeypatch.setenv("RAY_ADDRESS", "elsewhere:6379")
+    assert has_gpus() == ("GPU" in resources)
 
 
 def test_the_store_is_the_one_that_is_made_here(cluster, tmp_path):

@@ -32,3 +32,12 @@ def test_servers_and_engines_form_batches_of_their_own(spec):
 def test_the_bundled_model_has_the_blocks_of_a_fast_one(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert block_of("bundled:language-model", tokens=128, batch_size=256) == 1024
+
+
+@pytest.mark.parametrize("here", [True, False])
+@pytest.mark.parametrize("there", [True, False, None])
+def test_a_block_is_that_of_the_machine_that_draws(monkeypatch, here, there):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: here)
+    large = 300_000  # tokens, so that the bundled model is a slow one
+    block = block_of("bundled:language-model", tokens=large, batch_size=256, gpus=there)
+    assert block == (1024 if (here if there is None else there) else FEWEST)

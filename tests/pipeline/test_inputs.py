@@ -462,6 +462,21 @@ def as_before(folder):
     return {p: p.read_bytes() for p in paid_for(folder)}
 
 
+def test_a_calibration_on_a_cluster_has_the_blocks_of_its_workers(files, tmp_path, monkeypatch):
+    asked = []
+
+    def block_of(*_, gpus, **__):
+        asked.append(gpus)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("infalign.pipeline.stages.block_of", block_of)
+    monkeypatch.setattr("infalign.pipeline.stages.has_gpus", lambda: True)
+    for engine in ("ray", "local"):
+        with pytest.raises(KeyboardInterrupt):
+            run(configuration(files, engine=engine), tmp_path / engine, until="calibrate")
+    assert asked == [True, None]
+
+
 def test_an_unfinished_calibration_goes_on_with_other_batches_and_says_so(
     files, counts, tmp_path, monkeypatch, caplog
 ):

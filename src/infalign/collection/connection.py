@@ -11,7 +11,7 @@ from infalign import _check
 from infalign.errors import ConfigError, MissingExtraError, install
 from infalign.models import precision
 
-__all__ = ["connection", "require_same_precision", "resources_each", "wait"]
+__all__ = ["connection", "has_gpus", "require_same_precision", "resources_each", "wait"]
 
 ALONE = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -48,6 +48,15 @@ def resources_each(ray, workers: int | None) -> tuple[dict, int]:
     kind = "GPU" if there.get("GPU", 0) >= 1 else "CPU"
     count = int(there.get(kind, 1)) if workers is None else _check.count("workers", workers)
     return {f"num_{kind.lower()}s": 1}, count
+
+
+def has_gpus() -> bool | None:
+    """Whether the cluster that RAY_ADDRESS names has GPUs; None without one, since the workers are
+    then on this machine."""
+    if "RAY_ADDRESS" not in os.environ:
+        return None
+    with connection() as ray:
+        return "num_gpus" in resources_each(ray, None)[0]
 
 
 def require_same_precision(timeout: float = 60) -> None:

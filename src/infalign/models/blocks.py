@@ -32,8 +32,10 @@ def largest_block(parameters: int, tokens: int, batch_size: int) -> int:
     return batch_size * min(BATCHES, most // batch_size)
 
 
-def block_of(spec: str, *, tokens: int, batch_size: int) -> int:
+def block_of(spec: str, *, tokens: int, batch_size: int, gpus: bool | None = None) -> int:
     """Number of responses in a block of a policy, a specification for `load_sampler`.
+
+    - `gpus`: whether it runs on GPUs. Default: whether this machine has one.
 
     Servers, vLLM and GPUs are fast, or tell nothing about their speed.
     """
@@ -42,7 +44,7 @@ def block_of(spec: str, *, tokens: int, batch_size: int) -> int:
         return BATCHES * batch_size
     import torch
 
-    if torch.cuda.is_available():
+    if torch.cuda.is_available() if gpus is None else gpus:
         return BATCHES * batch_size
     from .checkpoints import adapter_of, stored_shapes
 

@@ -14,6 +14,7 @@ from infalign.calibration.in_store import some_rewards
 from infalign.calibration.outlook import outlook_of
 from infalign.calibration.raw_reward import require_spread
 from infalign.collection import Local, OnRay, collect
+from infalign.collection.connection import has_gpus
 from infalign.comparison.run import measure
 from infalign.comparison.selected import SELECTED, selected_responses
 from infalign.config import SamplingSettings
@@ -90,6 +91,7 @@ def calibrate(run: Run, report: Report) -> None:
             config.model,
             tokens=config.sampling.max_new_tokens,
             batch_size=config.sampling.batch_size,
+            gpus=has_gpus() if config.engine == "ray" else None,
         ),
         report=partial(report, "calibrate"),
         loans=chosen.loans,
