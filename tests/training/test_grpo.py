@@ -69,6 +69,17 @@ def test_the_log_ratio_of_the_sequence_is_subtracted_from_the_reward(step):
     assert step.advantages == pytest.approx(rewards - rewards.mean(1, keepdims=True), abs=1e-4)
 
 
+@pytest.mark.parametrize(("size", "read"), [(3, [3, 3, 2]), (256, [8])])
+def test_no_more_sequences_are_read_at_once_than_in_a_batch_of_the_step(step, size, read):
+    model, seen = step.policy.model(torch.float32), []
+    model.register_forward_hook(lambda *call: seen.append(len(call[2].logits)))
+    divergence = LogRatioReward(step.policy.model(torch.float32), step.tokenizer, TEMPERATURE)
+    args = SimpleNamespace(per_device_train_batch_size=size)
+    divergence.trainer = SimpleNamespace(model=model, args=args)
+    values = divergence(step.prompts[:8], [""] * 8, completion_ids=step.tokens[:8])
+    assert seen == read and values == pytest.approx([0.0] * 8, abs=1e-5)
+
+
 def test_the_gradient_is_that_of_summed_log_probabilities(step):
     # No other KL, no clipping, no division by a sequence's own length.
     model = step.policy.model(torch.float32)

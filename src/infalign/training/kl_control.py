@@ -35,7 +35,7 @@ logging.getLogger("trl.trainer.rloo_trainer").addFilter(
 )  # they are not: TRL loads the reference with them
 
 BATCH = 64
-"""Number of sequences whose logits are in memory at once."""
+"""Maximum number of sequences whose logits are in memory at once."""
 
 
 class AbstractSteps(ABC):
@@ -139,8 +139,9 @@ class LogRatioReward:
         texts = [p if isinstance(p, str) else prompt_text(self.tokenizer, p) for p in prompts]
         pairs = list(zip(tokenize(self.tokenizer, texts)["input_ids"], completion_ids, strict=True))
         log_ratios: list[float] = []
-        for start in range(0, len(pairs), BATCH):
-            batch = [x.to(model.device) for x in self._collate(pairs[start : start + BATCH])]
+        size = min(BATCH, self.trainer.args.per_device_train_batch_size)
+        for start in range(0, len(pairs), size):
+            batch = [x.to(model.device) for x in self._collate(pairs[start : start + size])]
             if isinstance(model, PeftModel):
                 with model.disable_adapter():
                     reference = self._logprob(model, *batch)
