@@ -186,6 +186,7 @@ def test_the_name_of_a_folder_says_nothing_and_its_content_all(model, tmp_path):
     assert artifact(str(model)) == artifact(str(tmp_path / "copy"))
     own = policy_fingerprints(str(model))
     under_vllm = policy_fingerprints(f"vllm:{model}")
+    assert policy_fingerprints(f"vllm:{model}#gpu_memory_utilization=0.5") == under_vllm
     assert own.pop("dtype") == "float32"  # vLLM chooses its own
     assert under_vllm == own | {"model": f"vllm:{own['model']}"}
     with_a_template(tmp_path)

@@ -358,6 +358,9 @@ def test_vllm_draws_what_the_language_model_would(vllm):
         for r in row:
             assert r.tokens == tiny.tokens(r.text)
             assert r.logprob == pytest.approx(math.log(law[r.text]))
+    assert "gpu_memory_utilization" not in seen["engine"]
+    half = load_sampler(f"vllm:{tiny.path}#gpu_memory_utilization=0.5", max_new_tokens=2)
+    assert seen["engine"]["gpu_memory_utilization"] == 0.5 and half.path == model.path
     own = tiny.language_model().sample(conversations, 2, seed=0)
     assert {type(r.tokens) for r in own[0]} == {type(r.tokens) for r in rows[0]}
 

@@ -33,6 +33,17 @@ def test_the_parts_of_a_server():
     assert ModelSpec.parse("http://host/score").model == ""
 
 
+def test_vllm_takes_a_share_of_the_memory_and_no_other_option():
+    spec = ModelSpec.parse("vllm:org/name#gpu_memory_utilization=0.5")
+    assert (spec.inner.text, spec.memory) == ("org/name", 0.5)
+    for text in ("vllm:org/name", "vllm:runs/#1/model", "runs/mine#gpu_memory_utilization=2"):
+        spec = ModelSpec.parse(text)
+        assert (spec.inner.text, spec.memory) == (text.removeprefix("vllm:"), None)
+    for option in ("dtype=half", "gpu_memory_utilization=0", "gpu_memory_utilization=80%"):
+        with pytest.raises(DataError, match=f"has the option '{option}'. The one option is gpu_"):
+            ModelSpec.parse(f"vllm:org/name#{option}")
+
+
 def test_paths_of_bundled_models_are_inside_the_package():
     assert ModelSpec.parse("bundled:helpful").path("reward") == FOLDER / "models/reward-helpful"
     assert ModelSpec.parse("some/model").path("model") == "some/model"

@@ -6,7 +6,7 @@ from infalign.errors import DataError
 
 from .interfaces import Sampler
 from .precision import Dtype
-from .specs import ModelSpec
+from .specs import MEMORY, ModelSpec
 
 __all__ = [
     "load_sampler",
@@ -32,7 +32,8 @@ def load_sampler(
     """The policy that `spec` names.
 
     - `http://host:8000/v1#name`, or https: the model of that name on an OpenAI-compatible server.
-    - `vllm:PATH`: the folder or hub id, run by vLLM in this process.
+    - `vllm:PATH`: the folder or hub id, run by vLLM in this process. With
+      `vllm:PATH#gpu_memory_utilization=0.5`, vLLM takes half of the GPU's memory.
     - `bundled:language-model`: the demonstration model.
     - anything else: folder or hub id of a causal language model, which generates `batch_size`
       responses at once. Servers and vLLM form their own batches.
@@ -67,6 +68,8 @@ def load_sampler(
         from .vllm import VLLMModel
 
         path = named.inner.path("model")
+        if named.memory is not None:
+            common[MEMORY] = named.memory
         sampler: Sampler = VLLMModel(
             path, trust_remote_code=trust_remote_code, dtype=dtype, **common
         )
