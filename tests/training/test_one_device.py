@@ -6,23 +6,20 @@ import weakref
 from dataclasses import replace
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
 import torch
 from datasets import Dataset
 from enumerable import EnumerableModel
 from method_settings import setting_of
+from offline_runs import drawn_from, log_ratios_in_training
 from transformers import LlamaForCausalLM
 from trl.trainer import utils
 
 from infalign.config import SamplingSettings, Training
 from infalign.manifest import Manifest, Stage
-from infalign.methods import Task
 from infalign.models.loading import load_tokenizer
-from infalign.prompts import Prompt
 from infalign.training import loop, offline, policy
 from infalign.training.kl_control import GRPOSteps, LogRatioReward, RLOOSteps
-from infalign.training.offline import StoredSamples, train_offline
 from infalign.training.recipe import Recipe
 from infalign.training.trl_options import arguments
 from infalign.training.weights import fresh_policy
@@ -49,15 +46,7 @@ def recipe(made, monkeypatch):
 
 @pytest.fixture
 def samples(made):
-    prompts = [Prompt(w, ({"role": "user", "content": w},)) for w in ("ab", "c")]
-    policy = made.language_model(dtype="float32")
-    drawn = policy.sample([p.messages for p in prompts], 32, seed=0)
-    return StoredSamples(
-        prompts,
-        [[r.tokens for r in row] for row in drawn],
-        np.array([[r.logprob for r in row] for row in drawn]),
-        np.random.default_rng(0).normal(size=(2, 32)),
-    )
+    return drawn_from(made, 32)
 
 
 @pytest.mark.parametrize("steps", [RLOOSteps(), GRPOSteps(LogRatioReward(None, None, 1.0))])
@@ -93,22 +82,8 @@ def test_the_reference_that_trl_loads_is_whole_and_as_trusted_as_the_policy(
 
 
 def test_offline_training_takes_as_many_steps_as_with_one_gpu(recipe, samples, tmp_path):
-    sizes = []
-
-    def loss(log_ratio, rows):
-        sizes.append(len(log_ratio))
-        return log_ratio.square().mean()
-
-    train_offline(
-        recipe,
-        samples,
-        Task(np.arange(64)[:, None], {}, loss),
-        passes=1,
-        out=tmp_path / "out",
-        stage=Stage(Manifest(tmp_path), "train", {}),
-        report=lambda done, total: None,
-    )
-    assert sizes == [16] * 4
+    batches = log_ratios_in_training(recipe, samples, tmp_path)
+    assert list(map(len, batches)) == [16] * 4
 
 
 def train_policy(recipe, samples, folder):

@@ -1,9 +1,9 @@
 """Weights of trained policies are loaded whole, or not at all."""
 
-import numpy as np
 import pytest
 import torch
 from enumerable import EnumerableModel
+from offline_runs import drawn_from, log_ratios_in_training
 from safetensors.torch import load_file, save_file
 from transformers import (
     AutoModelForCausalLM,
@@ -17,10 +17,6 @@ from transformers import (
 
 from infalign.config import SamplingSettings, Training
 from infalign.errors import DataError
-from infalign.manifest import Manifest, Stage
-from infalign.methods import Task
-from infalign.prompts import Prompt
-from infalign.training.offline import StoredSamples, train_offline
 from infalign.training.recipe import Recipe
 from infalign.training.weights import fresh_policy, load_policy, save_policy, with_adapters
 
@@ -136,35 +132,8 @@ def test_a_policy_is_trained_without_dropout(tmp_path, family, attention, rank):
 @pytest.mark.parametrize("rank", [0, 2])
 def test_offline_training_of_a_model_with_dropout_starts_at_log_ratios_of_0(tmp_path, rank):
     made = EnumerableModel.make(tmp_path / "made", seed=1, family="gpt2-dropout")
-    prompts = [Prompt(w, ({"role": "user", "content": w},)) for w in ("ab", "c")]
-    drawn = made.language_model(dtype="float32").sample([p.messages for p in prompts], 16, seed=0)
-    samples = StoredSamples(
-        prompts,
-        [[r.tokens for r in row] for row in drawn],
-        np.array([[r.logprob for r in row] for row in drawn]),
-        np.zeros((2, 16)),
-    )
-    seen = []
-
-    def loss(log_ratio, rows):
-        seen.append(log_ratio.detach())
-        return log_ratio.square().mean()
-
-    train_offline(
-        Recipe(
-            str(made.path),
-            Training(lora=rank, warm_start_learning_rate=1e-12, warm_start_batch_size=32),
-            SamplingSettings(),
-            0,
-            trust_remote_code=False,
-            dtype="float32",
-        ),
-        samples,
-        Task(np.arange(32)[:, None], {}, loss),
-        passes=2,
-        out=tmp_path / "out",
-        stage=Stage(Manifest(tmp_path), "train", {}),
-        report=lambda done, total: None,
-    )
-    log_ratios = torch.cat(seen)
+    train = Training(lora=rank, warm_start_learning_rate=1e-12, warm_start_batch_size=32)
+    recipe = Recipe(str(made.path), train, SamplingSettings(), 0, False, "float32")
+    batches = log_ratios_in_training(recipe, drawn_from(made, 16), tmp_path, passes=2)
+    log_ratios = torch.cat(batches)
     assert len(log_ratios) == 64 and log_ratios.abs().max() < 1e-5
