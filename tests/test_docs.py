@@ -5,6 +5,7 @@ import re
 import runpy
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import yaml
 from pages import ROOT, python_blocks
@@ -98,6 +99,28 @@ def test_every_command_of_the_guide_runs(cli, tmp_path, monkeypatch):
             continue
         code, out, _ = cli(*command.split())
         assert code == 0 and out, command
+
+
+def test_the_guide_says_what_its_table_of_raw_rewards_says():
+    guide = (ROOT / "docs/how-to-choose.md").read_text()
+    table = guide[guide.index("```text\nraw reward, 0.5 nats") :]
+    rows = re.findall(r"^(\w.*?)  +([\d.]+) +([\d.]+) +([\d.]+) +([\d.]+)$", table, re.M)
+    wins = {name: np.array(own, float) for name, *own in rows[:6]}
+    normal, _, right, left, saturated = (wins["optimum"] - own for own in list(wins.values())[:5])
+    words = " ".join(guide.split())
+    assert list(wins)[2:5] == [
+        "long right tail (exponential)",
+        "long left tail (exponential)",
+        "saturated, sigmoid(3 z + 3)",
+    ]
+    for said in (
+        f"The wrong tail costs {left[1]:.1f} to {right[3]:.1f} points.",
+        f"costs {saturated[1]:.1f} to {saturated[2]:.1f} points under best-of-n, and "
+        f"{saturated[3]:.1f} under worst-of-n",
+        f"gains {right[1]:.1f} points over a raw reward with an exponential right tail, "
+        f"{normal[1]:.1f} over a normal one and {left[1]:.1f} over one with a left tail",
+    ):
+        assert said in words
 
 
 @pytest.mark.parametrize("page", ["README.md", *(f"docs/{p.name}" for p in ROOT.glob("docs/*.md"))])
