@@ -117,6 +117,36 @@ def test_rewards_and_lengths_are_those_of_the_stored_replies(compared):
     ]
 
 
+@pytest.mark.parametrize(
+    ("reward", "noise", "settled"),
+    [("bundled:harmless", 1e-2, True), ("rewards:f", 1e-6, True), ("rewards:f", 1e-2, False)],
+)
+def test_equal_responses_have_one_score_unless_a_function_tells_them_apart(reward, noise, settled):
+    """A batch rounds the score of a text; of a function only rounding is settled."""
+    texts = {"reference": [["a", "a", "b"], ["c", "d", "d"]], "own": [["a", "e", "e"], ["a"] * 3]}
+    exact = {"a": 1.0, "b": 2.0, "c": 3.0, "d": 4.0, "e": 5.0}
+    stored = {
+        name: np.vectorize(exact.get)(rows) + noise * (place + np.arange(6).reshape(2, 3))
+        for place, (name, rows) in enumerate(texts.items(), 1)
+    }
+    spec = reward if reward.startswith("bundled") else f"python:{reward}"
+    comparison = SimpleNamespace(prompts=[0, 1], samples=3, rewards={"reward": spec})
+    own = measured.Measured(comparison, None)
+    own.__dict__["samples"] = {
+        name: SimpleNamespace(matrix=lambda _, n=name: stored[n], rows=lambda _, n=name: texts[n])
+        for name in texts
+    }
+    ours, theirs = own.rewards("own"), own.rewards("reference")
+    if not settled:
+        assert np.array_equal(ours, stored["own"])
+        assert np.array_equal(theirs, stored["reference"])
+        return
+    assert ours[0, 0] == theirs[0, 0] == theirs[0, 1] == stored["reference"][0, 0]
+    assert ours[0, 1] == ours[0, 2] == stored["own"][0, 1]
+    assert (ours[1] == stored["own"][1, 0]).all()  # the other prompt's "a" is another text
+    assert own.win_rate("own", BestOfN(1), BestOfN(1)).per_prompt[0] == pytest.approx(7 / 9)
+
+
 def test_kl_is_measured_on_the_first_replies_only_and_null_elsewhere(compared):
     folder, _ = compared
     known = ~np.isnan(column(folder, "moved", "kl").astype(float))

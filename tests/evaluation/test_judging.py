@@ -155,6 +155,15 @@ def test_a_rewards_judge_gives_the_rewards_own_win_rate():
         assert result.position_bias.value == 0 and result.consistency.value == 1
 
 
+def test_equal_responses_tie_though_a_batch_rounds_their_scores_differently():
+    def rounded(prompts, completions, **columns):
+        scores = length_reward(prompts=prompts, completions=completions)
+        return [score + 1e-6 * i for i, score in enumerate(scores)]
+
+    verdicts = judge_pairs(RewardJudge(rounded), prompts(1), [["aa", "b"]], [["aa", "cc"]])
+    assert verdicts.tolist() == [[[0.5, 0.5], [0, 1]]]
+
+
 def test_both_orders_are_asked_in_batches_and_reported():
     seen, told = [], []
 

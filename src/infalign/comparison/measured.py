@@ -15,6 +15,7 @@ from infalign.evaluation.length import Candidates, length_control
 from infalign.evaluation.uncertainty import Estimate
 from infalign.evaluation.votes import vote_chances
 from infalign.manifest import Manifest
+from infalign.models.specs import ModelSpec
 from infalign.stores import PromptSamples
 
 from .comparison import CALIBRATION, REFERENCE, SELECTING, Comparison
@@ -22,6 +23,10 @@ from .origins import column_of
 from .sampling import read
 
 __all__ = ["AbstractMeasured", "Measured"]
+
+ROUNDING = 1e-4
+"""Relative difference of two scores of one text from which on a function or a server has not only
+rounded differently."""
 
 
 class AbstractMeasured(ABC):
@@ -81,6 +86,8 @@ class Measured(AbstractMeasured):
         super().__init__((len(comparison.prompts), comparison.samples))
         self.comparison, self.manifest = comparison, manifest
         self._lengths: dict[str, np.ndarray] = {}
+        self._rewards: dict[tuple[str, str], np.ndarray] = {}
+        self._known: dict[str, list[dict[str, float]]] = {}
 
     @property
     def folder(self) -> Path:
@@ -95,6 +102,37 @@ class Measured(AbstractMeasured):
     def column(self, name: str, column: str) -> np.ndarray:
         """A column of one policy's samples; null becomes nan."""
         return self.samples[name].matrix(column)
+
+    def rewards(self, name: str, reward: str = SELECTING) -> np.ndarray:
+        """One reward of one policy's samples: equal responses to a prompt have one score, that of
+        the reference's first one if the reference gave it.
+
+        The score of a text is rounded differently in different batches. Without this, whichever
+        side a batch rounded up would win between equal responses. Scores of a function or a server
+        that differ by more than rounding are left as they are.
+        """
+        key = (name, reward)
+        if key not in self._rewards:
+            self._rewards[key] = self._settled(name, reward)
+        return self._rewards[key]
+
+    def _settled(self, name: str, reward: str) -> np.ndarray:
+        scores = self.column(name, column_of(reward)).copy()
+        if name != REFERENCE:
+            self.rewards(REFERENCE, reward)
+        exact = ModelSpec.parse(self.comparison.rewards[reward]).has_weights
+        first: list[dict[str, float]] = []
+        for at, own in enumerate(self.texts(name)):
+            known = {} if name == REFERENCE else dict(self._known[reward][at])
+            for place, text in enumerate(own):
+                score = scores[at, place]
+                before = known.setdefault(text, score)
+                if exact or abs(score - before) <= ROUNDING * max(1.0, abs(before)):
+                    scores[at, place] = before
+            first.append(known)
+        if name == REFERENCE:
+            self._known[reward] = first
+        return scores
 
     def texts(self, name: str) -> np.ndarray:
         """The responses of one policy."""

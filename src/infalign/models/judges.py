@@ -170,7 +170,8 @@ def _verdict(reply: Response) -> float | None:
 
 
 class RewardJudge:
-    """Judges by a reward: the response with the higher reward is better, and equal rewards tie."""
+    """Judges by a reward: the response with the higher reward is better. Equal rewards tie, and so
+    do equal responses, whose scores a batch may round differently."""
 
     def __init__(self, reward: Scorer):
         self.reward = reward
@@ -191,7 +192,8 @@ class RewardJudge:
         }
         values = call(self.reward, arguments)
         a, b = np.split(checked_output(values, texts, reward_name(self.reward)), 2)
-        return ((1 + np.sign(a - b)) / 2).tolist()
+        equal = [one == other for one, other in zip(first, second, strict=True)]
+        return np.where(equal, 0.5, (1 + np.sign(a - b)) / 2).tolist()
 
 
 def question(prompt: Conversation, first: str, second: str) -> str:
