@@ -620,3 +620,10 @@ def test_what_was_cut_cannot_be_left_out_if_no_column_says_it(tmp_path):
     path.write_text('{"prompt_id": 0, "rewards": [1, 0], "finish_reason": "length"}\n')
     with pytest.raises(DataError, match="must be a list with one entry per score; got 'length'"):
         read_samples(str(path), "a")
+
+
+def test_lists_and_numbered_samples_of_one_prompt_are_all_read(tmp_path):
+    rows = [{"prompt_id": "a", "reward": [3, 1, 2]}, {"prompt_id": "a", "reward": 5, "sample": 3}]
+    for given in (rows, rows[::-1]):
+        (scores,) = read_samples(lines(tmp_path / "own.jsonl", given), "own").scores
+        assert sorted(scores) == [1, 2, 3, 5]

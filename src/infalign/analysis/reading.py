@@ -198,6 +198,7 @@ class _Reader:
             length, text = (lists.get(c or "") for c in (columns.length, columns.response))
             own.lengths.append(self._length(row, None if length is None else length[place]))
             own.characters.append(_characters(None if text is None else text[place]))
+            own.numbers.append(math.nan)
 
     def _left_out(self, row: Row, prompt: str) -> bool:
         """Whether a row is a duplicate, or was cut and is to be dropped; both are counted."""
