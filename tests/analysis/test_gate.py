@@ -62,6 +62,23 @@ def test_no_number_of_prompts_tells_equal_policies_apart_without_a_margin():
     assert gate(between(-0.1, 0.1), margin=0.01).prompts_needed > 50
 
 
+@pytest.mark.parametrize("prompts", [20, 100])
+def test_prompts_that_all_agree_need_as_many_as_exclude_a_loss(prompts):
+    def asked(prompts):
+        return gate(over_prompts(np.zeros(prompts), bounds=(-1, 1)), margin=0.01)
+
+    enough = next(n for n in range(prompts, 9999) if asked(n))  # 3 / 0.01
+    assert asked(prompts).prompts_needed == pytest.approx(enough, rel=0.1)
+
+
+def test_one_prompt_has_no_interval_and_more_of_them_would():
+    alone = gate(over_prompts(np.array([0.5]), bounds=(-1, 1)), question="rl against base")
+    assert alone.sentence == (
+        "rl against base: the data cannot tell, with a margin of 0 % (50.0, no interval); an "
+        "interval needs two or more prompts, each with a value"
+    )
+
+
 @pytest.mark.parametrize("margin", [-0.1, float("nan"), "2"])
 def test_margins_are_checked(margin):
     with pytest.raises(ArgumentError, match="margin"):

@@ -56,11 +56,15 @@ class Gate(Shown):
         }[self.outcome]
         own = self.estimate
         value, low, high = (100 * x for x in (own.value, own.low, own.high))
+        known = bool(np.isfinite([low, high]).all())
+        interval = f" [{low:.1f}, {high:.1f}]" if known else ", no interval"
         line = (
             f"{self.question}: {said}, with a margin of {100 * self.margin:g} % "
-            f"({value:.1f} [{low:.1f}, {high:.1f}])"
+            f"({value:.1f}{interval})"
         ).removeprefix(": ")
-        if self.outcome is Outcome.CANNOT_TELL:
+        if not known:
+            line += "; an interval needs two or more prompts, each with a value"
+        elif self.outcome is Outcome.CANNOT_TELL:
             needed = self.prompts_needed
             line += (
                 f"; about {needed:,} prompts would" if needed else "; more prompts alone would not"
@@ -122,13 +126,18 @@ def assert_not_worse(gate: Gate, *, cannot_tell: Literal["fail", "skip", "pass"]
 
 
 def _prompts(estimate: Estimate, limit: float, margin: float) -> int | None:
-    """Prompts for a verdict, with intervals that shrink with the square root of their number."""
+    """Prompts for a verdict, with intervals that shrink with the square root of their number or,
+    where all prompts agree, with their number."""
     ways = []
     for distance, reach in (
         (estimate.value - (limit - margin), estimate.value - estimate.low),
         (limit - estimate.value, estimate.high - estimate.value),
     ):
-        if distance > 0 and np.isfinite(reach):
+        if not (distance > 0 and np.isfinite(reach)):
+            continue
+        if estimate.stderr == 0:
+            ways.append(reach / distance)  # it reaches to what so few prompts cannot exclude
+        else:
             # The interval must clear the limit even where the estimate falls short of its mean.
             ways.append(((reach + ndtri(POWER) * estimate.stderr) / distance) ** 2)
     if not ways:
