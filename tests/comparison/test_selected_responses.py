@@ -121,6 +121,8 @@ def test_a_decision_for_each_procedure_and_reward_names_the_best_and_its_lead():
         assert own["value"] == pytest.approx(rate["a"] - rate[own["policy"]])
         assert own["low"] < own["value"] < own["high"]
     alone = made.win_rate("a", procedure, other).per_prompt
+    chosen = over_prompts(alone, level=1 - 0.05 / 3, bounds=(0, 1))
+    assert first["win_rate"] == chosen.figures(), "one of three was chosen"
     for own in first["differences"]:
         gap = alone - made.win_rate(own["policy"], procedure, other).per_prompt
         apart = over_prompts(gap, bounds=(-1, 1))

@@ -47,11 +47,27 @@ def test_the_interval_and_not_the_estimate_decides():
     values = results()
     best(values)["win_rates"][WORST] = estimate(0.51, 0.02)
     assert decide(values).title.startswith("Keep the reference: no policy wins more for sure")
-    best(values)["win_rates"][WORST] = estimate(0.45, 0.02)
+    for policy in values["policies"]:
+        policy["win_rates"][WORST] = estimate(0.45, 0.02)
     assert decide(values).title.startswith("Keep the reference: every policy wins less")
+    values["policies"][1]["win_rates"][WORST] = estimate(0.44, 0.1)
+    assert decide(values).title.startswith("Keep the reference: no policy wins more for sure")
     best(values)["win_rates"][WORST] |= NONE
     decision = decide(values)
     assert decision.title == "No decision: too few prompts for an interval" and not decision.made
+
+
+def test_the_decision_allows_for_the_choice_of_the_best_policy():
+    values = results()
+    best(values)["win_rates"][WORST] = estimate(0.53, 0.02)
+    assert decide(values).title.startswith("Deploy")
+    main(values)["win_rate"] = estimate(0.53, 0.032)
+    decision = decide(values)
+    assert decision.title.startswith("Keep the reference: no policy wins more for sure")
+    assert decision.sentences[1] == (
+        "It was chosen as the best of 2 policies: the interval that allows for this choice, "
+        "[49.8, 56.2], contains 50.0 %."
+    )
 
 
 def test_a_policy_that_loses_is_not_said_to_beat_the_reference_or_to_win_by_length():

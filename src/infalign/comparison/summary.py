@@ -23,6 +23,8 @@ __all__ = ["as_json", "best_possible", "summarize"]
 
 SCHEMA_VERSION = 2
 
+LEVEL = 0.95
+
 TOO_FEW = "too few prompts or samples"
 """Why a KL efficiency is not stated."""
 
@@ -183,7 +185,8 @@ def best_possible(
 def _decisions(measured: Measured) -> Iterator[dict]:
     """The policy with the highest win rate under each procedure by each reward, and its paired
     differences from the others, the smallest first. The intervals of all pairs hold together; from
-    three policies on, their ranks are there too."""
+    three policies on, their ranks are there too. `win_rate` is that of the policy with an interval
+    that allows for its choice: those of all policies would hold together (Bonferroni)."""
     for spec, (procedure, against) in measured.comparison.pairs.items():
         for reward in measured.comparison.rewards:
             rates = {
@@ -207,8 +210,11 @@ def _decisions(measured: Measured) -> Iterator[dict]:
                 if pair.ahead == best
             ]
             ranks = {row.policy: row.figures() for row in ranking.policies}
+            level = 1 - (1 - LEVEL) / len(rates)
+            chosen = over_prompts(rates[best].per_prompt, level=level, bounds=(0, 1))
             yield decision | {
                 "policy": best,
+                "win_rate": as_json(chosen),
                 "untrained": untrained,
                 "differences": sorted(gains, key=lambda gain: gain["value"]),
                 **({"ranks": ranks} if len(ranks) > 2 else {}),

@@ -60,8 +60,9 @@ class Decision(Shown):
 def decide(results: Mapping) -> Decision:
     """The decision under the main procedure.
 
-    The policy with the highest win rate is deployed if its interval lies above the win rate of the
-    reference itself; so is every policy that does not differ significantly from it.
+    The policy with the highest win rate is deployed if its interval, which allows for the choice
+    among all policies, lies above the win rate of the reference itself; so is every policy that
+    does not differ significantly from it.
     """
     best = _Best(results, results["decisions"][0])
     title, made = best.title()
@@ -115,6 +116,10 @@ class _Best:
         )
         self.rate, self.label = self.policy["win_rates"][self.spec], self.policy["label"]
         self.untrained = decision["untrained"]
+        self.chosen = decision.get("win_rate", self.rate)
+        """Its win rate with an interval that allows for the choice among all policies; results of
+        former versions lack it."""
+
         self.differences = {d["policy"]: d for d in decision["differences"]}
         """Its win rate minus that of each other policy, the closest first."""
 
@@ -135,12 +140,12 @@ class _Best:
         """What to do, and whether that is known."""
         if self.untrained is None:
             return f"No decision: what the reference wins with {self.words} is not known", False
-        match outcome(self.rate, self.untrained):
+        match outcome(self.chosen, self.untrained):
             case "unknown":
                 return "No decision: too few prompts for an interval", False
-            case "less":
+            case _ if self.all_lose:
                 return f"Keep the reference: every policy wins less with {self.words}", True
-            case "none":
+            case "none" | "less":
                 return f"Keep the reference: no policy wins more for sure with {self.words}", True
         names = [self.label, *self.equals]
         either = " or ".join([", ".join(names[:-1]), names[-1]]) if self.equals else self.label
@@ -157,6 +162,14 @@ class _Best:
             yield f"{self.label}, {how}, beats the reference in {self.won} of comparisons."
         if self.against != self.words and self.untrained is not None:
             yield f"The reference itself, {how}, would win {_percent(self.untrained)}."
+        if self.untrained is not None and outcome(self.rate, self.untrained) == "more":
+            if outcome(self.chosen, self.untrained) != "more":
+                low, high = self.chosen["low"], self.chosen["high"]
+                yield (
+                    f"It was chosen as the best of {len(self.policies)} policies: the interval "
+                    f"that allows for this choice, [{100 * low:.1f}, {100 * high:.1f}], contains "
+                    f"{_percent(self.untrained)}."
+                )
         if self.closest:
             other, difference = self.closest
             yield (
@@ -177,6 +190,14 @@ class _Best:
     def loses(self) -> bool:
         """Whether it wins less than the reference itself would."""
         return self.untrained is not None and outcome(self.rate, self.untrained) == "less"
+
+    @property
+    def all_lose(self) -> bool:
+        """Whether every policy wins less than the reference itself would."""
+        rates = (policy["win_rates"][self.spec] for policy in self.policies.values())
+        return self.untrained is not None and all(
+            outcome(rate, self.untrained) == "less" for rate in rates
+        )
 
     def elsewhere(self, deployed: str) -> str:
         """What is best here, and what the deployed policy wins less."""
