@@ -347,6 +347,21 @@ def test_a_share_for_validation_holds_out_a_prompt_or_is_zero(tmp_path, prompts,
     assert VALIDATION[1] not in [c.name for c in untrained]
 
 
+@pytest.mark.parametrize("copies", [1, 2])
+def test_validation_prompts_that_are_trained_on_are_said(tmp_path, caplog, copies):
+    rows = [{"prompt": f"Question {i % 20}?", "prompt_id": f"q{i}"} for i in range(20 * copies)]
+    path = tmp_path / "asked.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    asked = {"prompts": {"file": str(path), "limit": None, "test_fraction": 0.3}}
+    config = parse_config(changed(BASE, asked | {"train": {"validation": 0.25}}))
+    run = Run(config, tmp_path / "run")
+    with caplog.at_level(logging.WARNING, "infalign"):
+        check([c for c in checks_of(run) if c.name in VALIDATION])
+    said = [m for m in caplog.messages if "trained on too" in m]
+    kept = len(run.prompts) - config.train.trained_prompts(len(run.prompts))
+    assert [m.partition(" validation")[0] for m in said] == [f"{kept} of {kept}"] * (copies - 1)
+
+
 VALIDATION = "training prompts", "validation prompts"
 POWER = "training prompts", "test prompts", "comparison", "power of the comparison"
 

@@ -1,5 +1,6 @@
 """Everything that can be known of a run before its first generation, in the order of its cost."""
 
+import json
 import logging
 import math
 import os
@@ -132,14 +133,27 @@ def _enough_prompts(run: Run) -> None:
 
 def _some_for_validation(run: Run) -> None:
     """A share that rounds to no prompt would leave the choice of checkpoints and the KL to the
-    training prompts, as only `train.validation: 0` asks for."""
+    training prompts, as only `train.validation: 0` asks for. So would, in part, prompts that occur
+    again among those that are trained on."""
     share, given = run.config.train.validation, len(run.prompts)
-    if share and run.config.train.trained_prompts(given) == given:
+    trained = run.config.train.trained_prompts(given)
+    if share and trained == given:
         least = math.floor(0.5 / given * 1000 + 1) / 1000
         raise ConfigError(
             f"`train.validation` is {share:g}, which of {given} prompts holds out none: the share "
             f"rounds to 0. Raise it to {least:g} or more, give more prompts, or set it to 0, which "
             "measures the KL on the training prompts and chooses no checkpoint."
+        )
+    learned = {json.dumps(p.messages) for p in run.prompts[:trained]}
+    again = [p.id for p in run.prompts[trained:] if json.dumps(p.messages) in learned]
+    if again:
+        LOG.warning(
+            "%d of %d validation prompts are trained on too, under other ids, first %r. On these "
+            "the KL is larger than on new prompts, and a checkpoint looks better than it is. Keep "
+            "every prompt once.",
+            len(again),
+            given - trained,
+            again[0],
         )
 
 
