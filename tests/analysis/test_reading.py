@@ -627,3 +627,12 @@ def test_lists_and_numbered_samples_of_one_prompt_are_all_read(tmp_path):
     for given in (rows, rows[::-1]):
         (scores,) = read_samples(lines(tmp_path / "own.jsonl", given), "own").scores
         assert sorted(scores) == [1, 2, 3, 5]
+
+
+@pytest.mark.parametrize("form", ["jsonl", "csv"])
+def test_scores_that_rounding_would_tie_are_refused(tmp_path, form):
+    rows = [{"prompt_id": "a", "reward": 2**53 + i} for i in (0, 1)]
+    path = tmp_path / f"own.{form}"
+    path.write_text(as_csv(rows) if form == "csv" else "".join(json.dumps(r) + "\n" for r in rows))
+    with pytest.raises(DataError, match=r"`reward` holds 9007199254740993, which double precision"):
+        read_samples(str(path), "own")

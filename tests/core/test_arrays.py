@@ -54,6 +54,16 @@ READ = {
 }
 
 
+@pytest.mark.parametrize(
+    "value",
+    [[2**53 + 1, 0], np.array([[0, 2**53 + 1]]), torch.tensor([2**53 + 1]), [None, -(2**53) - 1]],
+    ids=("list", "array", "tensor", "with a gap"),
+)
+def test_whole_numbers_that_rounding_would_tie_are_refused(value):
+    with pytest.raises(ArgumentError, match="9007199254740993, which double precision rounds to"):
+        _check.numbers("x", value)
+
+
 @pytest.mark.parametrize(("value", "numbers"), READ.values(), ids=READ)
 def test_an_array_is_read_for_what_it_holds(value, numbers):
     read = _check.numbers("x", value)

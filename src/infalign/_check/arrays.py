@@ -17,6 +17,9 @@ from .shown import short
 DEEPEST = 32
 """Largest number of dimensions; NumPy has 64."""
 
+EXACT = 2**53
+"""Up to here, double precision holds every whole number."""
+
 KINDS = {"c": "complex numbers", "M": "dates", "m": "durations", "V": "records"}
 """What an array holds whose dtype is of this kind, if not numbers."""
 
@@ -70,6 +73,8 @@ def _plain(value: Any) -> np.ndarray | None:
     if array.dtype.kind not in "biuf":
         return None
     numbers = array.astype(float)
+    if array.dtype.kind in "iu":
+        _require_exact(array, numbers)
     return np.ma.filled(numbers, np.nan) if np.ma.isMaskedArray(numbers) else numbers
 
 
@@ -78,9 +83,26 @@ def _tensor(value: Any) -> np.ndarray:
     try:
         if value.is_complex():
             raise NotNumbers("a tensor of complex numbers")
-        return np.asarray(value.detach().cpu().double().numpy())
+        numbers = np.asarray(value.detach().cpu().double().numpy())
+        if not value.is_floating_point():
+            _require_exact(np.asarray(value.detach().cpu().numpy()), numbers)
+        return numbers
     except (RuntimeError, TypeError, AttributeError, NotImplementedError) as error:
         raise NotNumbers(f"a tensor that is not readable ({short(str(error))})") from None
+
+
+def _require_exact(integers: np.ndarray, numbers: np.ndarray) -> None:
+    """Raise NotNumbers for a whole number that double precision rounds: others would equal it."""
+    for place in np.flatnonzero(np.abs(numbers) >= EXACT).tolist():
+        _require_held(int(integers.flat[place]), float(numbers.flat[place]))
+
+
+def _require_held(value: int, number: float) -> None:
+    if number != value:
+        raise NotNumbers(
+            f"{value}, which double precision rounds to {int(number)}. Subtract a constant from "
+            "all, or divide them"
+        )
 
 
 def _nested(value: Any, place: tuple[int, ...], padded: bool) -> np.ndarray:
@@ -142,6 +164,8 @@ def _number(value: Any, place: tuple[int, ...]) -> float:
         raise NotNumbers(f"{short(value)}{at}, which is beyond the floats (1.8e308)") from None
     except Exception:  # a class of others whose `__float__` does not give one
         raise NotNumbers(f"{short(value)}{at}") from None
+    if isinstance(value, int) and math.isfinite(number):
+        _require_held(value, number)
     if math.isinf(number) and isinstance(value, Decimal) and value.is_finite():
         raise NotNumbers(f"{short(value)}{at}, which is beyond the floats (1.8e308)")
     return number

@@ -9,7 +9,7 @@ import json
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from numbers import Real
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
@@ -369,11 +369,17 @@ def _score(row: Row, column: str, value: Any) -> float:
         if word in TRUE:
             return TRUE[word]
         try:
-            value = float(word)
+            value = int(word) if word.removeprefix("-").isdecimal() else float(word)
         except ValueError:
             value = None
     if isinstance(value, Real) or isinstance(value, bool | np.bool_):
         number = as_float(value)
+        if isinstance(value, Integral) and not math.isinf(number) and number != int(value):
+            raise DataError(
+                f"{row}: `{column}` holds {int(value)}, which double precision rounds to "
+                f"{int(number)}, so that it would tie with others. Subtract a constant from all "
+                "scores, or divide them."
+            )
         if not math.isinf(number):
             return number
     raise DataError(
