@@ -73,6 +73,15 @@ def test_shards_of_the_same_prompts_are_pooled(tmp_path):
     assert not any("several of" in note for note in own.notes)
 
 
+@pytest.mark.parametrize(("text", "again"), [("question {1}", 3), ("question {0} {1}", 0)])
+def test_ids_that_share_a_prompt_are_stated(tmp_path, text, again):
+    own = read_samples(shards(tmp_path, prompt=text, shard="{0}"), "a", columns={"task": "shard"})
+    said = [note for note in own.notes if "intervals are too narrow" in note]
+    assert [note.partition(";")[0] for note in said] == [
+        f"{again} of 6 ids have `prompt` of another id"
+    ] * bool(again)
+
+
 def test_attempts_at_one_goal_may_be_different_texts(tmp_path):
     own = read_samples(shards(tmp_path, goal="goal {1}", prompt="attempt {0} at {1}"), "a")
     assert own.scores.tolist() == [[0.0, 1.0]] * 3

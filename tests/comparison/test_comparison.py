@@ -22,7 +22,7 @@ from infalign.config import EvaluationPrompts, SamplingSettings
 from infalign.demo import FOLDER
 from infalign.evaluation import laws, soft_laws
 from infalign.evaluation.gold import gold_win_rate
-from infalign.prompts import load_prompts
+from infalign.prompts import Prompt, load_prompts
 
 REFERENCE = "bundled:language-model"
 
@@ -361,12 +361,28 @@ def test_a_constant_reward_and_responses_without_an_answer_are_said(moved, tmp_p
     assert "begin with a thought" not in said
 
 
+@pytest.mark.parametrize("texts", ["abc", "aba"])
+def test_prompts_that_repeat_another_one_are_said(texts):
+    asked = [Prompt(f"p{i}", ({"role": "user", "content": t},)) for i, t in enumerate(texts)]
+    comparison = SimpleNamespace(
+        policies=[], rewards={}, pairs={}, prompts=asked, sampling=SimpleNamespace(answer="other")
+    )
+    said = list(notices(SimpleNamespace(comparison=comparison, texts=lambda name: np.array([""]))))
+    assert [s.partition(".")[0] for s in said] == [
+        "1 of 3 prompts repeat another one under another id"
+    ] * (texts == "aba")
+
+
 @pytest.mark.parametrize(("answer", "named"), [("whole", True), ("after-thinking", False)])
 def test_thoughts_that_are_scored_as_responses_are_said(answer, named):
     drawn = {"reference": ["A.", "<think>B"], "a": ["<think>C.</think>C", "[THINK]D"]}
     measured = SimpleNamespace(
         comparison=SimpleNamespace(
-            policies=["a"], rewards={}, pairs={}, sampling=SimpleNamespace(answer=answer)
+            policies=["a"],
+            rewards={},
+            pairs={},
+            prompts=[],
+            sampling=SimpleNamespace(answer=answer),
         ),
         texts=lambda name: np.array([drawn[name]]),
     )

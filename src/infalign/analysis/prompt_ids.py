@@ -45,7 +45,7 @@ def prompt_ids(
     _require_one_text(rows, ids, texts, columns)
     if columns.prompt not in CONTENTS and not any(texts):
         notes += _in_several_files(rows, ids)
-    return ids, notes
+    return ids, [*notes, *_repeated(ids, texts, columns)]
 
 
 def prompt_id(row: Row, column: str) -> str:
@@ -82,6 +82,18 @@ def _in_several_files(rows: Sequence[Row], ids: Sequence[str]) -> list[str]:
     return [
         f"{shared:,} of {len(files):,} ids occur in several of {len(set.union(*files.values())):,} "
         "files and are taken as the same prompts there; no column has the prompts' texts"
+    ]
+
+
+def _repeated(ids: Sequence[str], texts: Sequence[tuple[Any, ...]], columns: Columns) -> list[str]:
+    """A note of ids that share a text, if there are any; other columns may tell them apart."""
+    own = {i: json.dumps(text, default=str) for i, text in zip(ids, texts, strict=True) if text}
+    if not (again := len(own) - len(set(own.values()))):
+        return []
+    named = " and ".join(f"`{_check.visible(name)}`" for name in columns.texts)
+    return [
+        f"{again:,} of {len(own):,} ids have {named} of another id; if they are the same prompts, "
+        "intervals are too narrow"
     ]
 
 

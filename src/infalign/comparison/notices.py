@@ -1,5 +1,7 @@
-"""What a comparison's results do not show: constant rewards, and responses without an answer."""
+"""What a comparison's results do not show: constant rewards, responses without an answer, and
+prompts that repeat others."""
 
+import json
 from collections.abc import Iterator
 
 from infalign._thinking import THOUGHTS, begins_thinking
@@ -15,6 +17,13 @@ __all__ = ["notices"]
 def notices(measured: Measured) -> Iterator[str]:
     """Warnings about the samples of a comparison, one sentence or two each."""
     comparison = measured.comparison
+    asked = [json.dumps(prompt.messages) for prompt in comparison.prompts]
+    if again := len(asked) - len(set(asked)):
+        yield (
+            f"{again} of {len(asked)} prompts repeat another one under another id. Intervals take "
+            "them for different prompts, and are too narrow. Keep every prompt once, and draw more "
+            "samples."
+        )
     names = [REFERENCE, *comparison.policies]
     texts = [text for name in names for text in measured.texts(name).ravel()]
     for reward, spec in comparison.rewards.items():
