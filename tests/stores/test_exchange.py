@@ -149,6 +149,22 @@ def test_columns_of_any_width_are_read(column, ids):
     assert rows_of(CalibrationStore.from_dataset(found)) == {"7": [1, 2], "8": [3]}
 
 
+@pytest.mark.parametrize("kind", [pa.float16(), pa.float32(), pa.float64()], ids=str)
+@pytest.mark.parametrize("form", ["decimals", "whole", "scores"])
+def test_rewards_that_a_narrow_column_has_rounded_are_said(caplog, kind, form):
+    rng = np.random.default_rng(0)
+    values = {
+        "decimals": rng.integers(0, 11, 40) / 10,
+        "whole": rng.integers(0, 11, 40) / 2,
+        "scores": rng.normal(size=40),
+    }[form].astype(kind.to_pandas_dtype())
+    rows = pa.ListArray.from_arrays(pa.array([0, 20, 40], pa.int32()), pa.array(values))
+    CalibrationStore.from_dataset(pa.table({"prompt_id": ["a", "b"], "reference_rewards": rows}))
+    said = [m for m in caplog.messages if "were rounded to" in m]
+    assert len(said) == (form == "decimals" and kind != pa.float64())
+    assert all("Write the column as float64" in m for m in said)
+
+
 def test_lists_of_one_length_and_streams_are_read():
     fixed = pa.array([[2.0, 1.0], [3.0, 4.0]], pa.list_(pa.float64(), 2))
     found = pa.table({"prompt_id": ["a", "b"], "reference_rewards": fixed})

@@ -5,6 +5,7 @@ here.
 """
 
 import json
+import logging
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from typing import TYPE_CHECKING
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 __all__ = ["agreed", "as_lists", "blocks", "read", "require_columns", "stated_provenance", "tables"]
 
+LOG = logging.getLogger(__name__)
+
 REWARDS, KEY = "reference_rewards", "prompt_id"
 """Default names of the columns."""
 
@@ -31,6 +34,9 @@ MADE_WITH = b"infalign_provenance"
 
 ROWS = 2**14
 """Number of dataset rows read at once."""
+
+LOOKED_AT = 1000
+"""Number of rewards that tell whether a column was rounded."""
 
 
 def tables(
@@ -133,14 +139,36 @@ def blocks(parts: Iterable["pa.Table"], rewards: str, key: str) -> Iterator[Bloc
 
     Raises DataError for rows without an id or rewards, and for rewards that are not finite.
     """
-    before = 0
+    before, said = 0, False
     for part in parts:
         if not len(part):
             continue
         ids = _texts(part[key], key, before)
         values, counts = _numbers(part[rewards], rewards, ids)
+        if not said and (said := _is_rounded(values, part[rewards].type.value_type)):
+            LOG.warning(
+                "%r holds rewards such as %s that were rounded to %s. A reward that computes them "
+                "in double precision does not tie with them, so that quantiles are wrong. Write "
+                "the column as float64.",
+                rewards,
+                f"{values[0]:.6g}",
+                part[rewards].type.value_type,
+            )
         yield ids, counts, sort_each(values, counts)
         before += len(part)
+
+
+def _is_rounded(values: np.ndarray, number: "pa.DataType") -> bool:
+    """Whether most of the rewards are short decimals that a narrow type has rounded, such as 0.1 in
+    float32. Scores of a model in that type have more digits, and are exact."""
+    import pyarrow as pa
+
+    if not pa.types.is_floating(number) or number.bit_width >= 64:
+        return False
+    narrow, digits = (np.float32, 6) if number.bit_width == 32 else (np.float16, 3)
+    some = values[:LOOKED_AT]
+    short = np.array([float(f"{value:.{digits}g}") for value in some])
+    return bool(((short != some) & (short.astype(narrow) == some)).mean() > 0.5)
 
 
 def _texts(column: "pa.ChunkedArray", key: str, before: int) -> "pa.Array":
