@@ -161,6 +161,8 @@ REFUSED = {
     "not by rank": (("--prompts", "bundled:helpful", "--procedure", "rewind:0.9:8"),
                     "must select by rank; rewind:0.9:8"),
     "url": (("--model", "ftp://x"), "is a URL, and none that can be used"),
+    "file without a function": (("--prompts", "bundled:helpful", "--reward", "my_rewards.py"),
+                                "Name a function of it, as in 'my_rewards.py:score'"),
 }  # fmt: skip
 
 

@@ -27,6 +27,14 @@ def test_every_form_has_one_kind(text, kind, weights):
     assert (spec.kind, spec.text, spec.has_weights) == (kind, text, weights)
 
 
+def test_a_python_file_without_a_function_is_refused_with_the_form():
+    for text in ("rewards.py", "folder/rewards.py"):
+        with pytest.raises(DataError, match=rf"'{text}' is a Python file .* '{text}:score'"):
+            ModelSpec.parse(text)
+    with pytest.raises(DataError, match="Name a function of it"):
+        _ = ModelSpec.parse("reward:rewards.py").inner
+
+
 def test_the_parts_of_a_server():
     spec = ModelSpec.parse("http://host:8000/v1#org/name")
     assert (spec.url, spec.model) == ("http://host:8000/v1", "org/name")

@@ -95,6 +95,7 @@ def init(
 
     source, read = _source(prompts, column, out.parent, choose_prompts, asking=not yes)
     reward = reward or choose("reward", here.rewards, NEW, [])
+    ModelSpec.parse(reward)
     procedure = procedure or (PROCEDURE if yes else _ask(QUESTIONS["procedure"], PROCEDURE))
     _require_by_rank(procedure)
 

@@ -50,8 +50,8 @@ class ModelSpec:
     def parse(cls, text: str) -> "ModelSpec":
         """Parse `text`; anything without a known prefix is a path.
 
-        Raises DataError for URLs of other kinds, and for options of vLLM other than a share of the
-        GPU's memory.
+        Raises DataError for URLs of other kinds, for a Python file without a function, and for
+        options of vLLM other than a share of the GPU's memory.
 
         >>> ModelSpec.parse("http://host:8000/v1#name").model
         'name'
@@ -64,6 +64,11 @@ class ModelSpec:
             raise DataError(
                 f"{_check.short(text)} is a URL, and none that can be used: a server's begins "
                 "with http:// or https://."
+            )
+        if text.endswith(".py"):
+            raise DataError(
+                f"{_check.short(text)} is a Python file without a function. Name a function of "
+                f"it, as in {_check.short(f'{text}:score')}."
             )
         return cls(text, "python" if _FILE.search(text) else "path")
 
