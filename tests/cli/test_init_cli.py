@@ -220,6 +220,21 @@ def test_prompts_that_cannot_be_read_are_asked_again_and_the_last_ones_are_named
     assert "bundled:helpful: 256 to train on" in errors and "tickets.csv: " not in errors
 
 
+def test_a_procedure_and_a_number_that_cannot_be_used_are_asked_again(cli, here, monkeypatch):
+    model(here / "m1", MODEL), model(here / "m2", MODEL)
+    questions(here / "asked.jsonl")
+    answer(monkeypatch, "3", "2", "", "1", "", "best-of-4", "rewind:0.9:8", "best-of-n:2")
+    code, _, errors = cli("init")
+    assert code == 0, errors
+    assert "There is no candidate 3 among the 2 listed." in errors
+    assert "There is no candidate 1 among the 0 listed." in errors
+    assert errors.count("How will the policy be decoded") == 3
+    assert "got 'best-of-4'" in errors and "must select by rank; rewind:0.9:8" in errors
+    config = load_config(here / "config.yaml")
+    assert (config.model, config.reward) == ("m2", "reward.py:score")
+    assert config.procedure == "best-of-n:2"
+
+
 @pytest.mark.parametrize(("count", "least"), [(40, 12), (64, 24), (200, 32), (400, 32)])
 def test_enough_prompts_are_held_out_to_compare_policies(cli, here, count, least):
     questions(here / "asked.jsonl", count)

@@ -96,7 +96,7 @@ def init(
     source, read = _source(prompts, column, out.parent, choose_prompts, asking=not yes)
     reward = reward or choose("reward", here.rewards, NEW, [])
     ModelSpec.parse(reward)
-    procedure = procedure or (PROCEDURE if yes else _ask(QUESTIONS["procedure"], PROCEDURE))
+    procedure = procedure or (PROCEDURE if yes else _asked_procedure())
     _require_by_rank(procedure)
 
     written = []
@@ -132,10 +132,29 @@ def _asked(what: str, here: Sequence[str], default: str, notes: Sequence[str]) -
         print(note, file=sys.stderr)
     for number, name in enumerate(here, 1):
         print(f"  {number}  {name}", file=sys.stderr)
-    answer = _ask(QUESTIONS[what], here[0] if here else default)
-    if answer.isdecimal() and 0 < int(answer) <= len(here):
-        return here[int(answer) - 1]
-    return answer
+    while True:
+        answer = _ask(QUESTIONS[what], here[0] if here else default)
+        if answer.isdecimal() and 0 < int(answer) <= len(here):
+            return here[int(answer) - 1]
+        if not answer.isdecimal() or Path(answer).exists():
+            return answer
+        print(
+            f"There is no candidate {answer} among the {len(here)} listed. Type the number of one, "
+            "or a name.",
+            file=sys.stderr,
+        )
+
+
+def _asked_procedure() -> str:
+    """The procedure that the user types; one that cannot be used is asked again."""
+    while True:
+        answer = _ask(QUESTIONS["procedure"], PROCEDURE)
+        try:
+            _require_by_rank(answer)
+        except ArgumentError as error:
+            print(error, file=sys.stderr)
+        else:
+            return answer
 
 
 QUESTIONS = {
