@@ -124,6 +124,15 @@ def test_the_guide_says_what_its_table_of_raw_rewards_says():
 
 
 @pytest.mark.parametrize("page", ["README.md", *(f"docs/{p.name}" for p in ROOT.glob("docs/*.md"))])
+def test_no_paragraph_says_a_sentence_twice(page):
+    text = re.sub(r"```.*?```", "", (ROOT / page).read_text(), flags=re.S)
+    for paragraph in re.split(r"\n\s*\n", text):
+        sentences = [" ".join(s.split()) for s in re.split(r"(?<=[.:])\s+", paragraph)]
+        long = [s for s in sentences if len(s) > 30]
+        assert len(set(long)) == len(long), paragraph
+
+
+@pytest.mark.parametrize("page", ["README.md", *(f"docs/{p.name}" for p in ROOT.glob("docs/*.md"))])
 def test_links_between_pages_lead_somewhere(page):
     for target in re.findall(r"\]\((?!https?:)([^)]+)\)", (ROOT / page).read_text()):
         name, _, anchor = target.partition("#")
