@@ -195,6 +195,7 @@ def test_the_checkpoint_with_the_best_objective_on_validation_prompts_is_taken(
     rows = train(reference, out, method=method, learning_rate=0.1, save_steps=3)
     judged = {row["step"]: row["eval_objective"] for row in rows if "eval_objective" in row}
     assert list(judged) == [3, 6]
+    assert not (out / "README.md").exists()  # TRL's card, which names no model
     best = max(judged, key=judged.get)
     expected, taken = saved_state(out / f"checkpoint-{best}"), saved_state(out / "model")
     assert all(torch.equal(expected[name], taken[name]) for name in expected)
@@ -221,6 +222,7 @@ def test_a_gold_reward_chooses_the_checkpoint_whose_selected_responses_it_likes_
     judged = {row["step"]: row["eval_gold"] for row in rows if "eval_gold" in row}
     objectives = {row["step"]: row["eval_objective"] for row in rows if "eval_gold" in row}
     assert list(judged) == [3, 6]
+    assert not (out / "README.md").exists()  # TRL's card, which names no model
     best = max(judged, key=judged.get)
     assert best != max(objectives, key=objectives.get)  # the policy moves to what gold dislikes
     expected, taken = saved_state(out / f"checkpoint-{best}"), saved_state(out / "model")

@@ -103,6 +103,7 @@ def finish(trainer: Trainer, out: Path, stage: Stage) -> None:
     trainer.add_callback(Checkpoints(out, stage))
     trainer.add_callback(StepLog(out / METRICS))
     _name_failed_saves(trainer, out)
+    _write_no_card(trainer)
     _name_run(trainer, out)
     try:
         with redirect_stdout(sys.stderr):  # trackers print there
@@ -216,6 +217,12 @@ def _name_failed_saves(trainer: Any, out: Path) -> None:
             return save(*arguments, **options)
 
     trainer._save_checkpoint = named
+
+
+def _write_no_card(trainer: Any) -> None:
+    """TRL's card beside the checkpoints would call the model a fine-tuned version of `None`, and
+    stand beside weights that are not the policy at the requested KL."""
+    trainer.create_model_card = lambda *arguments, **options: None
 
 
 def last_checkpoint(folder: Path, stage: Stage) -> str | None:
