@@ -1,8 +1,13 @@
 """`infalign evaluate` as a user types it."""
 
 import json
+import logging
 
 import pytest
+
+from infalign.cli.evaluate import _held_out
+from infalign.config import EvaluationPrompts
+from infalign.prompts import held_out, load_prompts
 
 POLICIES = ("--policy", "a=bundled:language-model", "--policy", "b=bundled:language-model")
 SMALL = (
@@ -87,3 +92,16 @@ def test_wrong_usage_is_one_message(cli, tmp_path, arguments, words, status):
     code, _, err = cli("evaluate", *arguments)
     assert code == status and words in " ".join(err.replace("│", " ").split())
     assert "Traceback" not in err and not (tmp_path / "out").exists()
+
+
+def test_prompts_that_are_held_out_and_those_of_them_that_are_used_are_counted(caplog):
+    caplog.set_level(logging.INFO, "infalign")
+    source = EvaluationPrompts(file="bundled:harmless")
+    whole = load_prompts(source)
+    held = held_out(whole, 0.3)
+    count = f"{len(held)} of {len(whole)} prompts are held out by a hash of their text"
+    assert _held_out(source, {}, 0.3) == held and f"{count}." in caplog.text
+    caplog.clear()
+    few = source.model_copy(update={"limit": 4})
+    assert _held_out(few, {}, 0.3) == held[:4]
+    assert f"{count}; the first 4 are used (--limit)." in caplog.text

@@ -302,8 +302,11 @@ def _held_out(
         asked = load_prompts(source)
     else:
         whole = load_prompts(source.model_copy(update={"limit": None}))
-        asked = held_out(whole, fraction)[: source.limit]
-        LOG.info("%d of %d prompts are held out by a hash of their text.", len(asked), len(whole))
+        held = held_out(whole, fraction)
+        asked = held[: source.limit]
+        used = f"; the first {len(asked)} are used (--limit)" if len(asked) < len(held) else ""
+        counts = f"{len(held)} of {len(whole)}"
+        LOG.info("%s prompts are held out by a hash of their text%s.", counts, used)
     for known in trained_on(policies, asked):
         if fraction is not None:
             LOG.warning("%s.", known.words())
