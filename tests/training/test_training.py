@@ -185,6 +185,34 @@ def test_the_controller_raises_beta_while_the_kl_is_too_large_and_lowers_it_belo
         assert state.log_history[-1]["infalign/sequence_kl"] == pytest.approx(20 * per_token)
 
 
+@pytest.mark.parametrize("start", [0.0, 0.5, 2.8])
+@pytest.mark.parametrize("delay", [3, 30])
+@pytest.mark.parametrize("needed", [0.5, 1.0, 2.0])
+def test_beta_does_not_wind_up_while_a_slow_policy_comes_to_the_target(start, delay, needed):
+    # KL* = 0.5 (needed / β)² is that of a policy whose reward is normal; the policy comes nearer to
+    # it by 1/delay of the distance in each step. Its KL is measured with an error of 10 %.
+    rng, steps, kl, path = np.random.default_rng(0), Steps(), start, []
+    controller = KLController(0.5, 1.0, steps)
+    controller.on_train_begin(None, State(), None)
+    for step in range(400):
+        kl += (min(0.5 * (needed / steps.trainer.beta) ** 2, 5.0) - kl) / delay
+        logs = {"kl": kl * np.exp(0.1 * rng.normal()) / 20, "completions/mean_length": 20.0}
+        controller.on_log(None, State(step), None, logs=logs)
+        path.append((kl, steps.trainer.beta / max(needed, 1.0)))
+    kls, betas = np.transpose(path)
+    assert abs(kls[-50:].mean() / 0.5 - 1) < 0.05
+    assert kls[60:].min() > 0.3 and betas.max() < 4
+
+
+def test_the_state_of_a_former_versions_controller_is_read():
+    controller = KLController(0.5, 1.0, Steps())
+    state = State(global_step=7)
+    attributes = {"beta": 0.4, "average": 0.5}
+    state.stateful_callbacks = {"KLController": {"args": {}, "attributes": attributes}}
+    controller.on_train_begin(None, state, None)
+    assert controller.beta == pytest.approx(0.4)
+
+
 @pytest.mark.parametrize(
     ("nats", "steps", "words"),
     [

@@ -162,10 +162,16 @@ class LogRatioReward:
 
 
 class KLController(TrainerCallback, ExportableState):
-    """Dual control of β: β rises as long as the measured sequence KL is above the target.
+    """Control of β: it is higher while the measured sequence KL is above the target.
 
-    log β moves by `gain` times the relative excess of a running mean of the KL, starting from
-    theory's β. The controller's state is saved in checkpoints.
+    log β is the sum of two parts: a proportional one, `response` times the relative excess of a
+    running mean of the KL, which is at most 1 either way; and an integral one, which starts from
+    theory's β and moves by `gain` times the excess in each step in which the KL does not come
+    nearer to the target. A policy is slower than β, so an integral alone winds up: it goes on until
+    the KL is there, by when β may be a hundred times too high and the reward counts for nothing.
+
+    The controller's state is saved in checkpoints. Source: PID control of Lagrange multipliers,
+    arXiv:2007.03964; conditional integration is a usual remedy for windup.
     """
 
     def __init__(
@@ -175,16 +181,29 @@ class KLController(TrainerCallback, ExportableState):
         steps: AbstractSteps,
         *,
         gain: float = 0.05,
+        response: float = 1.0,
         memory: float = 0.8,
     ):
-        self.target_kl, self.beta, self.gain, self.memory = target_kl, beta, gain, memory
+        self.target_kl, self.gain, self.response, self.memory = target_kl, gain, response, memory
+        self.integral = beta
         self.average: float | None = None
         self.steps = steps
         self.warned = False
 
+    @property
+    def beta(self) -> float:
+        """β for the steps to come."""
+        return self.integral * float(np.exp(self.response * self.excess))
+
+    @property
+    def excess(self) -> float:
+        """Relative excess of the mean KL over the target, in [-1, 1]; 0 before the first step."""
+        average = self.target_kl if self.average is None else self.average
+        return float(np.clip(average / self.target_kl - 1, -1, 1))
+
     def state(self):
         """The controller's state for a checkpoint."""
-        return {"args": {}, "attributes": {"beta": self.beta, "average": self.average}}
+        return {"args": {}, "attributes": {"integral": self.integral, "average": self.average}}
 
     def _doubt(self, step: int, steps: int, rate: float | None) -> None:
         """Warn once, after a tenth of the steps, if the KL is far from the target."""
@@ -208,14 +227,16 @@ class KLController(TrainerCallback, ExportableState):
         # trainer.
         saved = state.stateful_callbacks.get("KLController") if state.global_step else None
         if saved:
-            self.beta, self.average = (saved["attributes"][k] for k in ("beta", "average"))
+            own = saved["attributes"]
+            self.average = own["average"]
+            self.integral = own["integral"] if "integral" in own else own["beta"]  # former versions
         self.steps.steer(self.beta)
 
     def on_log(self, args, state, control, logs=None, **kwargs):
         kl = self.steps.sequence_kl(logs or {})
         if kl is None:
             return
-        before = kl if self.average is None else self.average
+        before, beta = kl if self.average is None else self.average, self.beta
         self.average = self.memory * before + (1 - self.memory) * kl
         # The trainer has already stored its log row, so the values are added to the stored row as
         # well.
@@ -223,9 +244,9 @@ class KLController(TrainerCallback, ExportableState):
         state.log_history[-1] |= {
             "infalign/sequence_kl": kl,
             "infalign/average_kl": self.average,
-            "infalign/beta": self.beta,
+            "infalign/beta": beta,
         }
         self._doubt(state.global_step, state.max_steps, getattr(args, "learning_rate", None))
-        excess = np.clip(self.average / self.target_kl - 1, -1, 1)
-        self.beta *= float(np.exp(self.gain * excess))
+        if (self.average - before) * self.excess >= 0:
+            self.integral *= float(np.exp(self.gain * self.excess))
         self.steps.steer(self.beta)
