@@ -162,15 +162,22 @@ def test_tasks_of_all_studies_have_titles_and_labels_of_their_own():
         assert len({names(*task) for task in tasks}) == len(tasks)
 
 
-def test_a_study_of_another_recipe_differs_in_it_alone():
+@pytest.mark.parametrize(
+    ("first", "other", "recipe"),
+    [
+        ("bundled-harmless", "bundled-harmless-regression", {"warm_start_loss"}),
+        ("bundled-harmless-regression", "bundled-harmless-long", {"steps", "save_steps"}),
+    ],
+)
+def test_a_study_of_another_recipe_differs_in_it_alone(first, other, recipe):
     from trained_cells import grid_of
 
-    first, other = (grid_of(name) for name in ("bundled-harmless", "bundled-harmless-regression"))
+    grids = [grid_of(name) for name in (first, other)]
     methods = {"train": {"method", "baselines"}}
-    configs = [grid.tasks[0].config.model_dump(exclude=methods) for grid in (first, other)]
-    losses = [config["train"].pop("warm_start_loss") for config in configs]
-    assert losses == ["likelihood", "regression"] and configs[0] == configs[1]
-    assert first.study.rivals == other.study.rivals
+    configs = [grid.tasks[0].config.model_dump(exclude=methods) for grid in grids]
+    changed = [{key: config["train"].pop(key) for key in recipe} for config in configs]
+    assert configs[0] == configs[1] and all(changed[0][key] != changed[1][key] for key in recipe)
+    assert grids[0].study.rivals == grids[1].study.rivals
 
 
 def test_real_studies_train_for_both_n_and_allow_for_them():

@@ -85,6 +85,11 @@ def test_a_policy_far_from_the_target_is_brought_there(trained, prompts, tmp_pat
     assert abs(fresh.mean() - record["kl"]) < 4 * within * (1 + 24 / 8) ** 0.5
 
 
+def test_one_prompt_has_no_standard_error(trained, prompts, tmp_path):
+    record = landed(trained, prompts[:1], tmp_path, target=0.2)
+    assert record["stderr"] is None and abs(record["kl"] / 0.2 - 1) < landing.ACCEPTED
+
+
 def test_a_search_killed_at_any_block_ends_as_if_nothing_had_happened(
     trained, prompts, tmp_path, monkeypatch
 ):

@@ -40,6 +40,7 @@ from .history import place
 from .inputs import stated
 from .read import open_store, read_calibration, read_design, run_samples
 from .results import has_metrics, metrics_file, summarize_run
+from .warm_start import use_warm_start
 
 if TYPE_CHECKING:
     from infalign.training.offline import StoredSamples
@@ -221,6 +222,7 @@ def train(run: Run, report: Report) -> None:
             continue
         store = open_store(run)
         require_spread(store)
+        use_warm_start(stage, out, method)
         train_policy(
             Recipe.of(run.config, run.model_path),
             stored_samples(run),

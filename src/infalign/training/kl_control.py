@@ -218,7 +218,7 @@ class KLController(TrainerCallback, ExportableState):
         LOG.warning(
             "After %d of %d steps the KL is %.2g nats, far from the target of %g. %s "
             "train.learning_rate%s. Stop with Ctrl-C and run the same command with that setting: "
-            "the calibration is kept and only the training starts again.",
+            "the calibration and the warm start are kept, and the steps start again.",
             *(step, steps, self.average, self.target_kl, verb, change),
         )
 

@@ -11,6 +11,7 @@ otherwise a new set is drawn. What is measured is written block by block, so tha
 repeats at most one block.
 """
 
+import math
 import shutil
 from collections.abc import Callable, Sequence
 from functools import cached_property
@@ -110,7 +111,7 @@ def land(
             {
                 "alpha": alpha,
                 "kl": kl,
-                "stderr": measured.stderr,
+                "stderr": measured.stderr if math.isfinite(measured.stderr) else None,
                 "effective_share": measured.share,
                 "target": target_kl,
                 "first": first,
