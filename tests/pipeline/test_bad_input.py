@@ -193,6 +193,7 @@ def test_a_reward_that_never_differs_is_refused_before_training(run):
     [
         ({"max_grad_nrm": 1}, ["`train.trl.max_grad_nrm`", "RLOOConfig", "mean `max_grad_norm`?"]),
         ({"qqqqqq": 1}, ["`train.trl.qqqqqq`", "TRL's documentation lists them."]),
+        ({"lr_schedular_type": "linear"}, ["Did you mean `lr_scheduler_type`?", "as a cosine"]),
         ({"max_grad_norm": "1e-3"}, ["`train.trl.max_grad_norm` is '1e-3'", "valid number"]),
         ({"optim": "nothing"}, ["RLOOConfig refuses", "(optim)", "nothing"]),
         ({"temperature": 5.0}, ["`train.trl.temperature`", "`sampling.temperature` decides it."]),

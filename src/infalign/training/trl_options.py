@@ -190,8 +190,10 @@ def _problem(key: str, value: object, types: Sequence[type]) -> str:
         return f"`train.trl.{key}` cannot be set: the run decides it. {DECIDED[key]}."
     if key not in known:
         names = " and ".join(kind.__name__ for kind in types)
-        near = difflib.get_close_matches(key, known - DECIDED.keys(), n=1, cutoff=0.5)
+        near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
         hint = f"Did you mean `{near[0]}`?" if near else "TRL's documentation lists them."
+        if near and near[0] in DECIDED:
+            hint += f" The run decides it: {DECIDED[near[0]]}."
         return f"`train.trl.{key}` in the configuration is not an option of TRL's {names}. {hint}"
     return next((p for p in (_type_problem(kind, key, value) for kind in types) if p), "")
 
