@@ -1,10 +1,13 @@
 """What a run shows while it goes on: bars, its stage, the time that is left, and live metrics."""
 
 import io
+import threading
+from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
 
+from infalign.cli import progress
 from infalign.cli.board import Board, Schedule, duration
 from infalign.pipeline.tasks import Task
 
@@ -108,6 +111,29 @@ def test_everything_fits_the_terminal(width):
     assert "5/10" in text and "1/6" in text and "Stage 3 of 5" in text
     assert "KL 0.213 nats" in text and "saturated 3%" in text
     assert ("━" in text) is (width == 80)
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_a_log_says_where_a_task_is_that_reports_nothing(terminal):
+    board, now, _, stream = shown(80, terminal=terminal)
+    try:
+        board.beat()  # nothing has begun
+        board.report("checks", 0, 1)
+        before = stream.getvalue()
+        for seconds, lines in ((29.0, 0), (31.0, 1), (40.0, 1), (62.0, 2)):
+            now[0] = seconds
+            board.beat()
+            said = stream.getvalue().removeprefix(before).count("checks 0/1")
+            assert said == (0 if terminal else lines)
+    finally:
+        board.stop()
+
+
+def test_a_board_beats_while_a_command_runs(monkeypatch):
+    monkeypatch.setattr(progress, "SILENCE", 0.001)
+    beaten = threading.Event()
+    with progress._beating(SimpleNamespace(beat=beaten.set)):
+        assert beaten.wait(60)
 
 
 def test_a_bar_moves_between_two_reports():

@@ -237,6 +237,13 @@ class Board:
         if self._current and total == self.bars.tasks[self._ids[self._current]].total:
             self._move(done, total)
 
+    def beat(self) -> None:
+        """In a log: say where the present task is, if nothing was said for a while. A task without
+        steps of its own, such as the checks before a run, would be silent until its end."""
+        if self._current and not self.screen.is_terminal:
+            task = self.bars.tasks[self._ids[self._current]]
+            self._say_now_and_then(task.completed, task.total or 0.0)
+
     def metrics(self, line: str) -> None:
         """Show the metrics of a step."""
         self._metrics = visible(line)
@@ -247,9 +254,8 @@ class Board:
         self.bars.update(self._ids[self._current], completed=done, total=total)
         self.schedule.note(self._current, done, total, now)
         self._below()
-        if not self.screen.is_terminal and now - self._said >= SILENCE:
-            self._said = now
-            self._say(done, total)
+        if not self.screen.is_terminal:
+            self._say_now_and_then(done, total)
 
     def _below(self) -> None:
         if self.screen.is_terminal:
@@ -260,6 +266,12 @@ class Board:
         rest = "" if left is None or left < 1 else f"about {duration(left)} left"
         line = ", ".join(filter(None, (self.schedule.stage(), rest)))
         return line[:1].upper() + line[1:]
+
+    def _say_now_and_then(self, done: float, total: float) -> None:
+        now = self.clock()
+        if now - self._said >= SILENCE:
+            self._said = now
+            self._say(done, total)
 
     def _say(self, done: float, total: float) -> None:
         task = self.bars.tasks[self._ids[self._current]]

@@ -2,13 +2,14 @@
 
 import logging
 import os
+import threading
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from infalign import _progress
 
-from .board import Board
+from .board import SILENCE, Board
 from .messages import METRICS
 from .terminal import above, console
 
@@ -20,7 +21,7 @@ Report = Callable[[str, int, int], None]
 def progress() -> Iterator[Report]:
     """A progress bar on stderr for each task of a command, with rate, elapsed time and time left.
 
-    If stderr is not a terminal, a line every half minute reports progress as well.
+    If stderr is not a terminal, a line every half minute says where the command is.
     """
     with board() as shown:
         yield shown.report
@@ -34,11 +35,28 @@ def board() -> Iterator[Board]:
     metrics, log = _Metrics(shown), logging.getLogger(METRICS)
     log.addHandler(metrics)
     try:
-        with above(screen), _progress.listening(shown.within):
+        with above(screen), _progress.listening(shown.within), _beating(shown):
             yield shown
     finally:
         log.removeHandler(metrics)
         shown.stop()
+
+
+@contextmanager
+def _beating(shown: Board) -> Iterator[None]:
+    """Let the board speak also while nothing reports to it."""
+    ended = threading.Event()
+
+    def beat() -> None:
+        while not ended.wait(SILENCE):
+            with suppress(OSError, ValueError):  # stderr was closed: the command itself says so
+                shown.beat()
+
+    threading.Thread(target=beat, daemon=True).start()
+    try:
+        yield
+    finally:
+        ended.set()
 
 
 class _Metrics(logging.Handler):
