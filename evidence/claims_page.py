@@ -95,9 +95,9 @@ Trained policies, at matched KL:
 - **Matched KL.** All methods are compared at the same KL to the reference, as in theory. A method
   may do better or worse at the KL that suits it best.
 - **One recipe.** All methods of a study share the warm start, the step sizes and the number of
-  steps. A baseline may gain from others, so worst-of-8 on the bundled models has a second study,
-  with another loss of the warm start
-  ([log](log.md#2026-11-29-another-loss-for-the-warm-start)).
+  steps. Each may gain from others, so worst-of-8 on the bundled models has two more studies: with
+  another loss of the warm start ([log](log.md#2026-11-29-another-loss-for-the-warm-start)), and
+  with fifteen times the steps on policy ([log](log.md#2026-11-29-a-controller-that-wound-up)).
 - **Procedure on both sides.** Policy and reference are decoded alike, with the same n.
 
 ## Claims that cannot be tested here

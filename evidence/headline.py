@@ -14,7 +14,7 @@ import typer
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, PercentFormatter
-from trained_cells import BEYOND, STUDIES, is_current, title
+from trained_cells import BEYOND, RECIPES, STUDIES, is_current, title
 from trained_page import KL, OTHERS, OURS, kls, leading, listed, points
 
 from infalign import storage
@@ -71,6 +71,13 @@ class Panel:
         ]
         return f"| {' | '.join(cells)} |"
 
+    def in_short(self) -> str:
+        """The lead over the best rival in a few words."""
+        method, best = self.lead()
+        rival = f"`{best['rival']}`{kls(self.arms, method, best['rival'])}"
+        seeds = self.shared_seeds((method, best["rival"]))
+        return f"{self.title}, `{method}`, {seeds}: {points(best)} over {rival}"
+
     def missing(self) -> str:
         """The baselines without a finished cell or with fewer seeds, in words; empty if there are
         none."""
@@ -96,12 +103,14 @@ class Panel:
 
 def panels(results: Mapping[str, Mapping]) -> list[Panel]:
     """The paper's tasks that train for n = 8, and in which one of our methods has a rival; those
-    with most seeds first."""
-    return sorted(_panels(results), key=lambda panel: -max(map(panel.seeds, panel.arms)))
+    with most seeds first. Each task has the first recipe that is studied."""
+    first = [name for name in STUDIES if name != BEYOND and name not in RECIPES]
+    shown = _panels(results, first)
+    return sorted(shown, key=lambda panel: -max(map(panel.seeds, panel.arms)))
 
 
-def _panels(results: Mapping[str, Mapping]) -> Iterator[Panel]:
-    for study in (name for name in STUDIES if name in results and name != BEYOND):
+def _panels(results: Mapping[str, Mapping], studies: Iterable[str]) -> Iterator[Panel]:
+    for study in filter(results.__contains__, studies):
         for task in filter(is_current, results[study]["tasks"]):
             arms = {
                 arm["method"]: arm
@@ -125,7 +134,14 @@ def headline(results: Mapping[str, Mapping]) -> str:
         gold += [rate["to_best"]["value"] for rate in golds if rate["to_best"]]
     columns = ["task", "policy", "over the best baseline"]
     columns += [f"over `{own}`" for own in OTHERS] + ["baselines not trained yet"]
-    one = "‡: one seed, no verdict. " if any("‡" in row for row in rows) else ""
+    said = ["‡: one seed, no verdict."] if any("‡" in row for row in rows) else []
+    if others := "; ".join(panel.in_short() for panel in _panels(results, RECIPES)):
+        said.append(f"With other recipes: {others}.")
+    by_gold = f", and by {_span(gold)} points by the gold rewards of SmolLM2" if gold else ""
+    said.append(
+        "By other measures, the policies of the table differ from the best baseline of each by "
+        f"{_span(sampled)} points under plain sampling{by_gold}."
+    )
     return "\n".join(
         (
             f"At {KL:g} nats, the lead of `rloo` (InfAlign-CTRL) or `group` (ours), whichever "
@@ -135,9 +151,7 @@ def headline(results: Mapping[str, Mapping]) -> str:
             f"|{' --- |' * len(columns)}",
             *rows,
             "",
-            f"{one}By other measures, the same policies differ from the best baseline of each by "
-            f"{_span(sampled)} points under plain sampling"
-            f"{f', and by {_span(gold)} points by the gold rewards of SmolLM2' if gold else ''}.",
+            " ".join(said),
             "",
         )
     )

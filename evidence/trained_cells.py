@@ -19,14 +19,17 @@ CELLS = HERE / "cells"
 REAL = ("real-helpful", "real-harmless", "real-tldr")
 BUNDLED = (
     *("bundled-helpful", "bundled-harmless", "bundled-harmless-regression"),
-    "bundled-harmless-best",
+    *("bundled-harmless-long", "bundled-harmless-best"),
 )
 STUDIES = REAL + BUNDLED
 
 BEYOND = "bundled-harmless-best"
 """The study of tasks that the paper does not report."""
 
-RECIPES = {"bundled-harmless-regression": "warm start by regression"}
+RECIPES = {
+    "bundled-harmless-regression": "warm start by regression",
+    "bundled-harmless-long": "warm start by regression, 150 steps",
+}
 """The studies of another recipe than the first one of their task."""
 
 MODELS = {"real": "SmolLM2-135M", "bundled": "bundled model"}

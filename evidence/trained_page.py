@@ -88,9 +88,10 @@ holds at the level of 97.5 %. {note}
   own objective on the study's calibration samples, not of the win rate. A policy that falls short
   of it can therefore win more. *KL efficiency* is the share of a policy's KL that moves responses
   up or down in the reward's ranking. The rest is spent on changes that the reward does not see.
-- All methods of a study share one recipe, and baselines may gain from another. Harmlessness with
-  worst-of-8 on the bundled models has two studies: with the warm start by likelihood, and with that
-  by regression ([log](../docs/log.md#2026-11-29-another-loss-for-the-warm-start)).
+- All methods of a study share one recipe, and each may gain from another. Harmlessness with
+  worst-of-8 on the bundled models has three: the warm start by likelihood, that by regression
+  ([log](../docs/log.md#2026-11-29-another-loss-for-the-warm-start)), and 150 steps on policy after
+  the latter ([log](../docs/log.md#2026-11-29-a-controller-that-wound-up)).
 - A small policy cannot express every transform, so a part of the gain in theory is out of reach for
   every method. [The log](../docs/log.md) and `worst_of_n/` measure this.
 {sight}

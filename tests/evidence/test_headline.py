@@ -63,6 +63,23 @@ def test_a_loss_is_said_as_one_and_the_seeds_are_those_both_have():
     assert said[-1].endswith("the best baseline of each by -2.0 points under plain sampling.")
 
 
+def test_another_recipe_of_a_task_is_a_sentence_and_no_row():
+    from headline import headline, panels
+
+    to_best = {"rival": "ipo", "value": 0.01, "low": -0.02, "high": 0.03, "ahead": False}
+    arms = [arm("rloo", 3, 0.7, to_best), arm("ipo", 3, 0.69)]
+    task = {"task": "harmless-8", "procedure": "worst-of-n:8", "arms": arms}
+    for own in arms:
+        own["win_rates"]["reward"]["worst-of-n:8"] = own["win_rates"]["reward"]["best-of-n:8"]
+    study = {"rivals": ["ipo"], "tasks": [task]}
+    results = {"bundled-harmless": study, "bundled-harmless-regression": study}
+    assert len(panels(results)) == 1
+    assert (
+        "With other recipes: harmlessness, worst-of-8, bundled model (warm start by regression), "
+        "`rloo`, 3 seeds: +1.0 [-2.0, +3.0] over `ipo`. By other measures, "
+    ) in headline(results)
+
+
 def test_tasks_without_a_rival_and_other_budgets_or_settings_are_left_out():
     from headline import panels
 
