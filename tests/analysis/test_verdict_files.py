@@ -231,10 +231,6 @@ WRONG = {
     "a chance above 1": ([ARENA[0] | {"winner": 2}], r"line 1: `winner` must name"),
     "no policy": ([ARENA[0] | {"model_a": ""}], "line 1: no name of a policy in `model_a`"),
     "a policy with itself": ([ARENA[0] | {"model_a": "old"}], "compares 'old' with itself"),
-    "a name that is the other one's place": (
-        [ARENA[0] | {"model_a": "B", "model_b": "A", "winner": "A"}],
-        "is 'A', which is the name of a policy and also the place of the other one, 'B'",
-    ),
     "no verdict at all": (
         [{"question_id": 1, "model_a": "a", "model_b": "b"}],
         "column for the verdict",

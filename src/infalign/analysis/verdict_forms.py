@@ -234,14 +234,7 @@ def _verdict(row: Row, column: str, value: Any, first: str, second: str) -> floa
         if math.isnan(number) or 0 <= number <= 1:
             return number
     elif str(value) in (first, second):
-        won = float(str(value) == first)
-        if VERDICTS.get(str(value).lower()) == 1 - won:
-            raise DataError(
-                f"{row}: `{column}` is {_check.short(value)}, which is the name of a policy and "
-                f"also the place of the other one, {_check.short(second if won else first)}. Give "
-                "the policies other names, there and in the columns that name both."
-            )
-        return won
+        return float(str(value) == first)
     elif (word := str(value).strip().strip("[]").lower()) in VERDICTS:
         return VERDICTS[word]
     else:
