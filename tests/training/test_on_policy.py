@@ -217,7 +217,7 @@ def test_a_gold_reward_chooses_the_checkpoint_whose_selected_responses_it_likes_
         return [-x for x in seen[-1][1]]
 
     out = tmp_path / "out"
-    choice = {"gold": opposed, "select": "gold:opposed", "learning_rate": 0.1, "save_steps": 3}
+    choice = {"gold": opposed, "select": "gold:opposed", "learning_rate": 0.01, "save_steps": 3}
     rows = train(reference, out, method=method, **choice)
     judged = {row["step"]: row["eval_gold"] for row in rows if "eval_gold" in row}
     objectives = {row["step"]: row["eval_objective"] for row in rows if "eval_gold" in row}
